@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Generates proto/xai_proto from the contract. Run through `make proto`.
+#
+# The generator is pinned below the newest on purpose: generated code never runs on a protobuf runtime older than its
+# generator's, and the SDK has to install beside packages that hold protobuf at 6. MindSpore wants protobuf 7, so the
+# generator lives in an environment of its own.
+set -euo pipefail
+cd "$(dirname "$0")"
+python=${PYTHON:-python3}
+env=../.venv-proto
+if [ ! -x "$env/bin/buf" ]; then
+  "$python" -m venv "$env"
+  "$env/bin/pip" install --quiet 'grpcio-tools==1.72.2' 'setuptools<81' buf-bin
+fi
+"$env/bin/buf" lint
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+"$env/bin/python" -m grpc_tools.protoc -I . --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" \
+  xai/v1/explanation.proto
+# protoc mirrors the path of the .proto; the package is named xai_proto so that it takes no top-level name from others.
+sed -i 's/^from xai\.v1 import/from xai_proto import/' "$out"/xai/v1/*.py
+cp "$out"/xai/v1/* xai_proto/
+echo "proto/xai_proto is up to date"

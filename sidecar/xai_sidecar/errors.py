@@ -1,0 +1,157 @@
+"""The error tree: one class for each thing that can go wrong, with its gRPC code and a reason that clients may rely on.
+
+SidecarError
+├── ConfigError             the config or what it points to is wrong; found at start, exit status 2
+├── InvalidRequestError     INVALID_ARGUMENT: the request is wrong whatever the server's state
+│   ├── PictureError        the bytes are no picture that can be decoded
+│   ├── PictureTooLargeError
+│   ├── TensorError         wrong rank, shape, dtype or values
+│   ├── TargetError         a class id that the model does not have
+│   ├── ParameterError      an explainer's parameter
+│   ├── UnknownExplainerError
+│   └── UnknownLayerError
+├── PreconditionError       FAILED_PRECONDITION: right, but not with this model or config
+├── UnsupportedError        UNIMPLEMENTED: in the contract, not in this version
+├── OverloadedError         RESOURCE_EXHAUSTED: try again later
+├── ExpiredError            DEADLINE_EXCEEDED: the caller's deadline passed before it was done
+├── ShuttingDownError       UNAVAILABLE: draining; try another server
+├── DeviceError             INTERNAL: the device failed on this launch
+└── DeviceLostError         UNAVAILABLE: the device thread is gone and the process is ending
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SidecarError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: One sentence saying what is wrong, then one saying what to do about it.
+        field: Path of the field at fault in the request, for example ``images[0].encoded``; empty if none is.
+        retry_seconds: When trying again may help; None if it will not.
+    """
+
+    code: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str, *, field: str = "", retry_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_seconds = retry_seconds
+
+    def within(self, prefix: str) -> SidecarError:
+        """Puts the path of the enclosing message before the field, in place; returns self, to be raised."""
+        self.field = f"{prefix}.{self.field}" if self.field else prefix
+        return self
+
+
+class ConfigError(SidecarError):
+    """The config, or a file, model or device that it names, is wrong. `field` is the key, as in ``model.labels``."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "CONFIG"
+
+    def __str__(self) -> str:
+        """The key, then the message."""
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+class InvalidRequestError(SidecarError):
+    """The request is wrong, whatever the state of the server."""
+
+    code = "INVALID_ARGUMENT"
+    reason = "INVALID_REQUEST"
+
+
+class PictureError(InvalidRequestError):
+    """The bytes are no picture that can be decoded."""
+
+    reason = "PICTURE"
+
+
+class PictureTooLargeError(InvalidRequestError):
+    """The picture has more pixels than the server accepts."""
+
+    reason = "PICTURE_TOO_LARGE"
+
+
+class TensorError(InvalidRequestError):
+    """A tensor's rank, shape, dtype or values do not fit."""
+
+    reason = "TENSOR"
+
+
+class TargetError(InvalidRequestError):
+    """A class to be explained that the model does not have."""
+
+    reason = "TARGET"
+
+
+class ParameterError(InvalidRequestError):
+    """A parameter of an explainer that is unknown or out of range."""
+
+    reason = "PARAMETER"
+
+
+class UnknownExplainerError(InvalidRequestError):
+    """No explainer of that name."""
+
+    reason = "UNKNOWN_EXPLAINER"
+
+
+class UnknownLayerError(InvalidRequestError):
+    """The net has no layer of that name."""
+
+    reason = "UNKNOWN_LAYER"
+
+
+class PreconditionError(SidecarError):
+    """The request is right, but this model or config cannot serve it."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "PRECONDITION"
+
+
+class UnsupportedError(SidecarError):
+    """Part of the contract, but not of this version."""
+
+    code = "UNIMPLEMENTED"
+    reason = "UNSUPPORTED"
+
+
+class OverloadedError(SidecarError):
+    """Too much is waiting already."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "OVERLOADED"
+
+
+class ExpiredError(SidecarError):
+    """The caller's deadline passed first."""
+
+    code = "DEADLINE_EXCEEDED"
+    reason = "EXPIRED"
+
+
+class ShuttingDownError(SidecarError):
+    """The server is draining."""
+
+    code = "UNAVAILABLE"
+    reason = "SHUTTING_DOWN"
+
+
+class DeviceError(SidecarError):
+    """The device failed on a launch."""
+
+    code = "INTERNAL"
+    reason = "DEVICE"
+
+
+class DeviceLostError(SidecarError):
+    """The device thread is gone; nothing more will be computed."""
+
+    code = "UNAVAILABLE"
+    reason = "DEVICE_LOST"
