@@ -1,0 +1,1 @@
+"""Who runs next on the device, and the one thread that runs it. Knows neither MindSpore nor gRPC."""

@@ -1,0 +1,65 @@
+"""What the engine needs of the place where a model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from xai_sidecar.engine.work import Array, Kind
+
+Report = Callable[[str], None]
+"""Told what is going on, a line at a time, while something slow runs."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer whose output lies on the picture, so that it can be explained.
+
+    Attributes:
+        name: As the net names it.
+        channels: Channels of its output.
+        height: Rows of its output.
+        width: Columns of its output.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+
+class Backend(Protocol):
+    """A model on a device. Only the thread that made it may call it, but for the read-only attributes.
+
+    Attributes:
+        device: As in the config: "cpu", "gpu:0".
+        engine: What runs the passes, with its version.
+        version: Fingerprint of net, weights and input; equal versions give equal answers.
+        class_count: Number of logits.
+        layers: The layers that `LayerGradient` accepts, by name, in the order in which they run.
+        default_layer: The one that explains best by default; None when the net has no spatial layer.
+    """
+
+    device: str
+    engine: str
+    version: str
+    class_count: int
+    layers: Mapping[str, Layer]
+    default_layer: str | None
+
+    def warm_up(self, kinds: list[Kind], report: Report) -> None:
+        """Compiles the kinds in all their batch sizes and measures what a launch costs.
+
+        Raises:
+            ConfigError: A kind cannot be compiled, or gives other values than the net itself.
+        """
+
+    def costs(self, kind: Kind) -> Mapping[int, float]:
+        """The batch sizes compiled for a kind, with the seconds that a launch of each takes."""
+
+    def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """One launch. The arrays have exactly one of the batch sizes as their first axis, and so have the results."""
+
+    def close(self) -> None:
+        """Lets go of the device."""

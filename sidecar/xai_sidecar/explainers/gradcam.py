@@ -1,0 +1,62 @@
+"""Grad-CAM: a layer's channels, weighted by how much the target's logit depends on each."""
+
+from __future__ import annotations
+
+import difflib
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from xai_sidecar.engine.work import FloatArray, IntArray, Kind, LayerGradient, LayerGradients, Steps
+from xai_sidecar.errors import PreconditionError, UnknownLayerError
+from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters, repeated
+from xai_sidecar.explainers.resize import resize_bilinear
+
+
+class GradCamParameters(Parameters):
+    """Parameters of Grad-CAM."""
+
+    layer: str = Field(
+        default="",
+        description="Name of the layer whose output is explained, as the net names it.",
+        max_length=512,
+    )
+
+
+class GradCam(Explainer[GradCamParameters]):
+    """Selvaraju et al.: Grad-CAM, arXiv:1610.02391, equations 1 and 2."""
+
+    name: ClassVar[str] = "gradcam"
+    description: ClassVar[str] = "Gradient-weighted class activation map of a layer (Selvaraju et al. 2017)."
+    parameters_type = GradCamParameters
+
+    def resolve(self, parameters: GradCamParameters, model: ModelFacts) -> GradCamParameters:
+        """Fills in the layer; see `Explainer.resolve`."""
+        if not parameters.layer:
+            if model.default_layer is None:
+                raise PreconditionError(
+                    "The net has no layer with a spatial output, which Grad-CAM needs. Ask for gradient instead."
+                )
+            return parameters.model_copy(update={"layer": model.default_layer})
+        if parameters.layer not in model.layers:
+            close = difflib.get_close_matches(parameters.layer, model.layers, n=3)
+            known = f"Close to it: {', '.join(close)}." if close else "GetModelInfo lists those that have."
+            raise UnknownLayerError(
+                f"The net has no layer {parameters.layer!r} with a spatial output that runs once in a pass. {known}",
+                field="layer",
+            )
+        return parameters
+
+    def kind(self, parameters: GradCamParameters) -> Kind:
+        """The gradient by the layer."""
+        return Kind("layer_gradient", parameters.layer)
+
+    def _maps(
+        self, image: FloatArray, targets: IntArray, parameters: GradCamParameters
+    ) -> Steps[tuple[FloatArray, NDArray[np.bool_]]]:
+        layer: LayerGradients = yield LayerGradient(repeated(image, len(targets)), targets, parameters.layer)
+        weights = layer.gradients.mean(axis=(2, 3), keepdims=True)
+        coarse = np.maximum((weights * layer.activations).sum(axis=1), 0)
+        return resize_bilinear(coarse, *image.shape[1:]), layer.gradients.any(axis=(1, 2, 3))
