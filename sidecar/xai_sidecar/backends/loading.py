@@ -1,0 +1,43 @@
+"""From the config to a backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xai_sidecar.config import Config
+from xai_sidecar.engine.backend import Backend
+from xai_sidecar.errors import ConfigError
+
+
+def load_backend(config: Config) -> Backend:
+    """Loads the configured model on the configured device.
+
+    Raises:
+        ConfigError: Something that the config names is not there or not right, or MindSpore is not installed.
+    """
+    try:
+        # Only here, since importing MindSpore takes seconds.
+        from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "mindspore":
+            raise
+        raise ConfigError(
+            "MindSpore is not installed. Run pip install 'xai-sidecar[server]' with Python 3.10 to 3.12."
+        ) from error
+    model = config.model
+    spec = model.input.spec()
+    return MindSporeBackend(
+        ModelSource(
+            factory=model.factory,
+            arguments=model.arguments,
+            checkpoint=model.checkpoint,
+            device=model.device,
+            layout=model.input.layout,
+            channels=spec.channels,
+            height=spec.height,
+            width=spec.width,
+            batch_sizes=tuple(model.batch_sizes),
+            gradient_batch_sizes=tuple(model.gradient_batch_sizes),
+            cache=model.compile_cache if isinstance(model.compile_cache, Path) else None,
+        )
+    )

@@ -1,0 +1,91 @@
+"""The compiled programs: one for each kind of work, specialised by batch size when first called.
+
+They are cells, since MindSpore's compile cache binds a cached graph to the weights of the cell whose method it is; a
+cached graph of a free function comes back bound to none and computes nonsense. They are cells with auto_prefix off,
+since the net's parameters would otherwise be renamed when the net becomes their child.
+
+The logit to be derived is picked by a one-hot matrix: a product compiles everywhere, an index does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+
+from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.backends.mindspore.surgery import Tapped
+from xai_sidecar.engine.work import Array
+
+Program: TypeAlias = Callable[[tuple[Array, ...]], tuple[Array, ...]]
+"""Takes and returns arrays whose first axis is a batch size. The last array returned holds the logits."""
+
+
+def forward_program(net: nn.Cell) -> Program:
+    """Inputs (n, …) float32 → logits (n, classes)."""
+    forward = _Forward(net)
+    return lambda rows: (forward(ms.Tensor(rows[0])).asnumpy(),)
+
+
+def input_gradient_program(net: nn.Cell, class_count: int) -> Program:
+    """Inputs (n, …) float32, targets (n,) → gradients (n, …), logits (n, classes)."""
+    return _on_targets(_InputGradient(net), class_count)
+
+
+def layer_gradient_program(net: nn.Cell, tapped: Tapped, class_count: int) -> Program:
+    """Inputs (n, …) float32, targets (n,) → the layer's outputs, their gradients, logits (n, classes)."""
+    return _on_targets(_LayerGradient(net, tapped), class_count)
+
+
+def _on_targets(program: nn.Cell, class_count: int) -> Program:
+    def run(rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        inputs, targets = rows
+        chosen = np.zeros((len(targets), class_count), np.float32)
+        chosen[np.arange(len(targets)), targets] = 1
+        return tuple(output.asnumpy() for output in program(ms.Tensor(inputs), ms.Tensor(chosen)))
+
+    return run
+
+
+class _Forward(nn.Cell):
+    def __init__(self, net: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.net = net
+
+    @ms.jit
+    def construct(self, inputs: ms.Tensor) -> ms.Tensor:
+        return self.net(inputs)
+
+
+class _InputGradient(nn.Cell):
+    def __init__(self, net: nn.Cell) -> None:
+        super().__init__(auto_prefix=False)
+        self.net = net
+        self.derive = ms.value_and_grad(self.selected, grad_position=0, weights=None, has_aux=True)
+
+    def selected(self, inputs: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        logits = self.net(inputs)
+        return (logits * chosen).sum(), logits
+
+    @ms.jit
+    def construct(self, inputs: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        (_, logits), gradients = self.derive(inputs, chosen)
+        return gradients, logits
+
+
+class _LayerGradient(nn.Cell):
+    def __init__(self, net: nn.Cell, tapped: Tapped) -> None:
+        super().__init__(auto_prefix=False)
+        self.net = net
+        weights = [tapped.activation, tapped.gradient]
+        self.derive = ms.value_and_grad(self.selected, grad_position=None, weights=weights, has_aux=True)
+
+    def selected(self, inputs: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        logits = self.net(inputs)
+        return (logits * chosen).sum(), logits
+
+    @ms.jit
+    def construct(self, inputs: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
+        (_, logits), (activations, gradients) = self.derive(inputs, chosen)
+        return activations, gradients, logits

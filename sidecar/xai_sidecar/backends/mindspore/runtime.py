@@ -1,0 +1,35 @@
+"""MindSpore itself, imported with the process set up for it."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+
+# oneDNN as built into MindSpore's CPU kernels falls back to its reference convolution where it finds AVX-512, which is
+# up to 100 times slower than the AVX2 one. It reads this once, when it is loaded.
+_ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3"}
+
+if "mindspore" in sys.modules:
+    if "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        _log.warning("mindspore_imported_early", cure="set ONEDNN_MAX_CPU_ISA=AVX2 before importing mindspore")
+else:
+    for _name, _value in _ENVIRONMENT.items():
+        os.environ.setdefault(_name, _value)
+
+import mindspore  # noqa: E402
+from mindspore import nn, ops  # noqa: E402
+
+ms = mindspore
+
+__all__ = ["ms", "nn", "ops"]
+
+
+@atexit.register
+def _silence_cells() -> None:
+    """At interpreter exit every cell left prints a traceback, because its finaliser needs modules already gone."""
+    nn.Cell.__del__ = lambda self: None

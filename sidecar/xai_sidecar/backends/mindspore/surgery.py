@@ -1,0 +1,84 @@
+"""Changing a net without changing it: copies that share its weights and differ in the cells named."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from xai_sidecar.backends.mindspore.runtime import ms, nn
+
+
+def shared_copy(net: nn.Cell, replacements: Mapping[nn.Cell, nn.Cell] | None = None) -> nn.Cell:
+    """A copy of a net's structure on the same weights, for inference.
+
+    Replacing goes by identity and so reaches a cell wherever the net refers to it: as an attribute, in a list, in the
+    tuple that a SequentialCell keeps besides. Neither the structure nor the parameters of the original change, their
+    names included.
+
+    Args:
+        net: The net.
+        replacements: What shall stand where a cell of the net stood.
+    """
+    memo: dict[int, Any] = {id(parameter): parameter for parameter in net.get_parameters()}
+    for cell, replacement in (replacements or {}).items():
+        memo[id(cell)] = replacement
+    return copy.deepcopy(net, memo).set_train(False)
+
+
+class Tap(nn.Cell):
+    """Hands out a layer's output and its gradient as the "gradients" of two parameters that have no other effect.
+
+    That needs no hook, so it works compiled, in one pass.
+    """
+
+    def construct(self, x: ms.Tensor, activation: ms.Parameter, gradient: ms.Parameter) -> ms.Tensor:
+        """Returns x."""
+        return x
+
+    def bprop(
+        self, x: ms.Tensor, activation: ms.Parameter, gradient: ms.Parameter, out: ms.Tensor, dout: ms.Tensor
+    ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
+        """The gradient goes on unchanged; the parameters get what passed through."""
+        return dout, out, dout
+
+
+class Tapped(nn.Cell):
+    """A layer with a tap on its output.
+
+    Attributes:
+        layer: The layer; to be set, as by `wrapped_copy`.
+        activation: Parameter whose gradient is the layer's output.
+        gradient: Parameter whose gradient is the gradient of the layer's output.
+    """
+
+    def __init__(self) -> None:
+        # Without auto_prefix=False the parameters of the layer would be renamed, in the original net as well.
+        super().__init__(auto_prefix=False)
+        self.layer: nn.Cell
+        self.tap = Tap()
+        self.activation = ms.Parameter(ms.Tensor([0.0], ms.float32), name="xai_tap_activation")
+        self.gradient = ms.Parameter(ms.Tensor([0.0], ms.float32), name="xai_tap_gradient")
+
+    def construct(self, *inputs: Any) -> ms.Tensor:
+        """The layer's output."""
+        return self.tap(self.layer(*inputs), self.activation, self.gradient)
+
+
+def wrapped_copy(net: nn.Cell, wrappers: Mapping[nn.Cell, nn.Cell]) -> nn.Cell:
+    """A copy of a net on the same weights, some of whose cells have a wrapper around them, nested ones too.
+
+    Args:
+        net: The net.
+        wrappers: For each cell to be wrapped, its wrapper; the wrapper's attribute `layer` is set to the cell's copy.
+    """
+    for cell, wrapper in wrappers.items():
+        others = {other: replacement for other, replacement in wrappers.items() if other is not cell}
+        wrapper.layer = shared_copy(cell, others)
+    return shared_copy(net, wrappers)
+
+
+def tapped_copy(net: nn.Cell, layer: nn.Cell) -> tuple[nn.Cell, Tapped]:
+    """A copy of a net on the same weights with a tap behind one of its layers, and the tap."""
+    tapped = Tapped()
+    return wrapped_copy(net, {layer: tapped}), tapped
