@@ -1,0 +1,196 @@
+"""The command line: serve, demo, check."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from xai_sidecar import __version__
+from xai_sidecar.errors import ConfigError
+
+_EXAMPLES = """\
+examples:
+  xai-sidecar demo                                 the sample classifier, end to end
+  xai-sidecar check --config sidecar.toml          load everything, say what was found, do not serve
+  xai-sidecar serve --config sidecar.toml --set server.grpc=0.0.0.0:50051
+"""
+_EXIT_CONFIG = 2
+_EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0, 1 for a lost device, 2 for a wrong config."""
+    parsed = _parser().parse_args(arguments)
+    if not hasattr(parsed, "run"):
+        _parser().print_help()
+        return 0
+    try:
+        status: int = parsed.run(parsed)
+    except ConfigError as error:
+        print(f"xai-sidecar: {error}", file=sys.stderr)
+        status = _EXIT_CONFIG
+    except ModuleNotFoundError as error:
+        print(
+            f"xai-sidecar: the package {error.name} is missing. Run pip install 'xai-sidecar[server]'.", file=sys.stderr
+        )
+        status = _EXIT_CONFIG
+    except KeyboardInterrupt:
+        status = _EXIT_INTERRUPTED
+    except BrokenPipeError:  # of `xai-sidecar check | head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    return _leave(status)
+
+
+def _leave(status: int) -> int:
+    """Ends the process at once if the device is still compiling: that cannot be interrupted, nor torn down safely."""
+    if any(thread.name == "device" and thread.is_alive() for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xai-sidecar",
+        description="A model server that explains its own predictions while they happen.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"xai-sidecar {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve a classifier", description="Serve a classifier until SIGTERM.")
+    _add_config(serve)
+    serve.set_defaults(run=_serve)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the sample classifier, end to end",
+        description="Serve EfficientNet-Lite0 with its ImageNet weights, send it a photograph of a cat through the "
+        "SDK, and show what comes back. Needs the extra `demo`.",
+    )
+    demo.add_argument("--once", action="store_true", help="end after that instead of serving until Ctrl-C")
+    demo.add_argument("--out", type=Path, default=Path("demo-output"), metavar="DIR", help="where to put the overlay")
+    _add_set(demo)
+    demo.set_defaults(run=_demo)
+
+    check = commands.add_parser(
+        "check",
+        help="load everything and say what was found",
+        description="Load a config's model, compile it, and print what was found and what calls will cost. "
+        "Exit status 2 on a problem.",
+    )
+    _add_config(check)
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the config file (TOML)")
+    _add_set(parser)
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the config, as in --set server.grpc=0.0.0.0:50051; may be repeated",
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from xai_sidecar.config import load_config
+
+    config = load_config(arguments.config, arguments.set)
+    return _run_server(config)
+
+
+def _run_server(config: Any, on_ready: Any = lambda server: None, report: Any = None) -> int:
+    import structlog
+
+    from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.service.logs import set_up_logs
+    from xai_sidecar.service.server import Sidecar
+
+    set_up_logs(config.server.log_level, config.server.log_format)
+    log = structlog.get_logger("xai_sidecar")
+    report = report or (lambda line: log.info("loading", step=line))
+    return asyncio.run(Sidecar(config, load_backend).run(report, on_ready))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.config import load_config
+    from xai_sidecar.engine.backend import Backend
+    from xai_sidecar.engine.engine import Engine
+    from xai_sidecar.engine.work import Kind
+    from xai_sidecar.service.logs import set_up_logs
+    from xai_sidecar.service.model import ServedModel, served_model
+    from xai_sidecar.service.summary import summary
+
+    config = load_config(arguments.config, arguments.set)
+    set_up_logs("warning", config.server.log_format)
+    models: list[ServedModel] = []
+
+    def kinds(backend: Backend) -> list[Kind]:
+        models.append(served_model(config, backend))
+        return models[0].kinds
+
+    engine = Engine(lambda: load_backend(config))
+    engine.start(kinds, _progress()).result()
+    print(summary(models[0]))
+    engine.close()
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from xai_sidecar.demo import demo_config, show
+
+    started = time.monotonic()
+    report = _progress()
+    config = demo_config(arguments.set, report)
+    outcome: list[int] = []
+
+    def on_ready(server: Any) -> None:
+        loop = asyncio.get_running_loop()
+
+        def client() -> None:
+            try:
+                show(server.grpc_address, server.http_address, arguments.out, time.monotonic() - started)
+                outcome.append(0)
+            except Exception as error:
+                print(f"xai-sidecar: the demo's own request failed: {error}", file=sys.stderr)
+                outcome.append(1)
+            if arguments.once or outcome[0]:
+                loop.call_soon_threadsafe(server.stop)
+            else:
+                print("\nServing until Ctrl-C.", flush=True)
+
+        threading.Thread(target=client, name="demo", daemon=True).start()
+
+    return _run_server(config, on_ready, report) or (outcome or [0])[0]
+
+
+def _progress() -> Any:
+    """Prints lines to stderr with the time since the start."""
+    started = time.monotonic()
+
+    def report(line: str) -> None:
+        print(f"[{time.monotonic() - started:5.1f} s] {line}", file=sys.stderr, flush=True)
+
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

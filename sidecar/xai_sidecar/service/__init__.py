@@ -1,0 +1,1 @@
+"""The gRPC service: decode, submit, encode, and the life of the server around it."""

@@ -1,0 +1,252 @@
+"""From the contract's requests to the types that the rest of the program works with; every check is here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from pydantic import ValidationError
+
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar.config import ServerConfig
+from xai_sidecar.errors import (
+    InvalidRequestError,
+    ParameterError,
+    PictureError,
+    PreconditionError,
+    SidecarError,
+    TargetError,
+    TensorError,
+    UnknownExplainerError,
+    UnsupportedError,
+)
+from xai_sidecar.explainers.base import Parameters
+from xai_sidecar.imaging import InputSpec, Prepared, check_model_input, decode, from_pixels, prepare
+from xai_sidecar.service.model import OfferedExplainer, ServedModel
+from xai_sidecar.service.predictor import ExplanationPlan, Targets
+
+_DTYPES = {
+    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
+    pb.DATA_TYPE_UINT8: np.dtype("u1"),
+}
+_DEFAULT_TOP_K = 5
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, checked, but for its pictures.
+
+    Attributes:
+        top_k: Classes to return.
+        plans: The explanations wanted.
+        encodings: How to encode the maps of each.
+    """
+
+    top_k: int
+    plans: tuple[ExplanationPlan, ...]
+    encodings: tuple[pb.MapEncoding, ...]
+
+
+def valid_request_id(request_id: str) -> bool:
+    """Whether a name for a request is one that logs and metadata can carry."""
+    return _REQUEST_ID.fullmatch(request_id) is not None
+
+
+def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
+    """Checks all of a request that can be checked without decoding pictures.
+
+    Raises:
+        SidecarError: With the path of the field at fault.
+    """
+    limits = model.config.server
+    if request.request_id and not valid_request_id(request.request_id):
+        raise InvalidRequestError(
+            "A request id has 1 to 128 characters of [A-Za-z0-9._:-]. Shorten it or leave it out.", field="request_id"
+        )
+    if not 1 <= len(request.images) <= limits.max_images:
+        raise InvalidRequestError(
+            f"There are {len(request.images)} images in the request; send 1 to {limits.max_images}.", field="images"
+        )
+    if request.ood:
+        raise PreconditionError("This server has no OoD net. Leave ood out.", field="ood")
+    class_count = len(model.labels)
+    top_k = request.top_k if request.HasField("top_k") else min(_DEFAULT_TOP_K, class_count)
+    if not 1 <= top_k <= class_count:
+        raise InvalidRequestError(f"top_k is {top_k}; give 1 to {class_count}, the number of classes.", field="top_k")
+    if len(request.explanations) > limits.max_explanations:
+        raise InvalidRequestError(
+            f"{len(request.explanations)} explanations are asked for; the server takes {limits.max_explanations}.",
+            field="explanations",
+        )
+    plans: list[ExplanationPlan] = []
+    for index, wanted in enumerate(request.explanations):
+        with _Within(f"explanations[{index}]"):
+            plan = _plan(wanted, model)
+            if any(plan.name == other.name for other in plans):
+                raise InvalidRequestError(
+                    f"There are two explanations named {plan.name!r}. Give them different names.", field="name"
+                )
+            plans.append(plan)
+    encodings = tuple(wanted.encoding or pb.MAP_ENCODING_FLOAT32 for wanted in request.explanations)
+    return Asked(top_k, tuple(plans), encodings)
+
+
+def read_image(image: pb.Image, spec: InputSpec, limits: ServerConfig) -> Prepared:
+    """One picture as a model input.
+
+    Raises:
+        SidecarError: With the path of the field at fault within the image.
+    """
+    source = image.WhichOneof("source")
+    if source is None:
+        raise PictureError("The image is empty. Set encoded, pixels or model_input.")
+    with _Within(source):
+        if source == "encoded":
+            return prepare(decode(image.encoded, limits.max_pixels), spec)
+        if source == "pixels":
+            return prepare(from_pixels(read_tensor(image.pixels)), spec)
+        return check_model_input(read_tensor(image.model_input), spec)
+
+
+def read_tensor(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
+    """A tensor as a read-only array over its bytes.
+
+    Raises:
+        TensorError: dtype, shape and data do not belong together.
+    """
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise TensorError("The dtype is not set, or not one of this version. Set it to a DATA_TYPE.", field="dtype")
+    shape = tuple(tensor.shape)
+    if any(size < 0 for size in shape):
+        raise TensorError(f"The shape {shape} has a negative size.", field="shape")
+    expected = math.prod(shape) * dtype.itemsize
+    if expected != len(tensor.data):
+        raise TensorError(
+            f"A {dtype.name} tensor of shape {shape} takes {expected} bytes, but there are {len(tensor.data)}. "
+            "Send all of it, in C order and little-endian.",
+            field="data",
+        )
+    return np.frombuffer(tensor.data, dtype).reshape(shape)
+
+
+def _plan(wanted: pb.ExplanationRequest, model: ServedModel) -> ExplanationPlan:
+    offered = model.explainers.get(wanted.explainer)
+    usable = ", ".join(name for name, other in model.explainers.items() if not other.unavailable)
+    if offered is None:
+        raise UnknownExplainerError(
+            f"There is no explainer {wanted.explainer!r} here. There are: {usable}.", field="explainer"
+        )
+    if offered.unavailable:
+        raise PreconditionError(
+            f"{wanted.explainer} cannot be used: {offered.unavailable} Usable here: {usable}.", field="explainer"
+        )
+    for field in ("budget", "condition"):
+        if wanted.HasField(field):
+            raise UnsupportedError(f"This version of the server does not know {field}s. Leave it out.", field=field)
+    targets = _targets(wanted.targets, len(model.labels), model.config.server.max_targets)
+    parameters = _parameters(wanted, offered, model)
+    return ExplanationPlan(wanted.name or wanted.explainer, offered.explainer, parameters, targets)
+
+
+def _targets(targets: pb.Targets, class_count: int, limit: int) -> Targets:
+    given = [field.name for field, _ in targets.ListFields()]
+    if len(given) > 1:
+        raise TargetError(f"Both {given[0]} and {given[1]} are set. Set one of them.", field="targets")
+    ids = tuple(targets.class_ids)
+    for index, class_id in enumerate(ids):
+        field = f"targets.class_ids[{index}]"
+        if not 0 <= class_id < class_count:
+            raise TargetError(f"There is no class {class_id}; the model has 0 to {class_count - 1}.", field=field)
+        if class_id in ids[:index]:
+            raise TargetError(f"Class {class_id} is listed twice. List it once.", field=field)
+    if len(ids) > limit:
+        raise TargetError(f"{len(ids)} targets are listed; the server takes {limit}.", field="targets.class_ids")
+    if targets.HasField("min_probability"):
+        if not 0 < targets.min_probability <= 1:
+            raise TargetError(
+                f"min_probability is {targets.min_probability:g}; give more than 0 and at most 1.",
+                field="targets.min_probability",
+            )
+        return Targets(min_probability=targets.min_probability)
+    if targets.HasField("top_count"):
+        highest = min(limit, class_count)
+        if not 1 <= targets.top_count <= highest:
+            raise TargetError(f"top_count is {targets.top_count}; give 1 to {highest}.", field="targets.top_count")
+        return Targets(top_count=targets.top_count)
+    return Targets(class_ids=ids)
+
+
+def _parameters(wanted: pb.ExplanationRequest, offered: OfferedExplainer, model: ServedModel) -> Parameters:
+    explainer = offered.explainer
+    given = wanted.WhichOneof("parameters")
+    if given is None:
+        return offered.defaults
+    if given != explainer.name:
+        raise ParameterError(
+            f"These are parameters of {given}, but {explainer.name} is asked for. Set {explainer.name} instead.",
+            field=given,
+        )
+    with _Within(given):
+        values = {**offered.defaults.model_dump(), **_set_fields(getattr(wanted, given))}
+        try:
+            parameters = explainer.parameters_type(**values)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ParameterError(f"{problem['msg']}; got {problem['input']!r}.", field=str(problem["loc"][0])) from None
+        resolved: Parameters = explainer.resolve(parameters, model.facts)
+        if not offered.on_demand and explainer.kind(resolved) not in offered.kinds:
+            ready = ", ".join(kind.layer for kind in offered.kinds)
+            raise PreconditionError(
+                f"{explainer.kind(resolved).layer!r} was not compiled at start. Ask for one of {ready}, or have it "
+                f"added to explainers.{explainer.name}.layers in the config.",
+                field="layer",
+            )
+        return resolved
+
+
+def _set_fields(message: Message) -> dict[str, Any]:
+    """The fields that are set, enums by the lower-case rest of their names."""
+    values = {}
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_ENUM:
+            known = field.enum_type.values_by_number.get(value)
+            if known is None:
+                raise ParameterError(f"{value} is no {field.enum_type.name} of this version.", field=field.name)
+            prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", field.enum_type.name).upper() + "_"
+            value = known.name.removeprefix(prefix).lower()
+        values[field.name] = value
+    return values
+
+
+class _Within:
+    """Puts a path before the field of every error that passes."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SidecarError):
+            error.within(self._prefix)
+
+
+def read_images(
+    images: Sequence[pb.Image], spec: InputSpec, limits: ServerConfig
+) -> list[Prepared]:
+    """All pictures of a request; see `read_image`."""
+    prepared = []
+    for index, image in enumerate(images):
+        with _Within(f"images[{index}]"):
+            prepared.append(read_image(image, spec, limits))
+    return prepared

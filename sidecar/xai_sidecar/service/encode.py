@@ -1,0 +1,226 @@
+"""From what was computed to the contract's responses."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from google.protobuf.struct_pb2 import Value
+from PIL import Image
+
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar import __version__
+from xai_sidecar.engine.work import FloatArray, Forward
+from xai_sidecar.errors import PreconditionError
+from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.imaging import Region
+from xai_sidecar.service.decode import Asked
+from xai_sidecar.service.model import OfferedExplainer, ServedModel
+from xai_sidecar.service.predictor import Explained, Predicted, ranked
+
+_STATUSES = {
+    MapStatus.OK: pb.MAP_STATUS_OK,
+    MapStatus.ALL_ZERO: pb.MAP_STATUS_ALL_ZERO,
+    MapStatus.ZERO_GRADIENT: pb.MAP_STATUS_ZERO_GRADIENT,
+    MapStatus.NOT_FINITE: pb.MAP_STATUS_NOT_FINITE,
+}
+_SHOWN = (MapStatus.OK, MapStatus.ALL_ZERO)
+_HALF_RANGE = (2.0**-14, 65504.0)
+"""Largest magnitudes of maps that half precision carries to its full relative precision."""
+
+
+def predict_response(
+    predicted: list[Predicted], asked: Asked, model: ServedModel, request_id: str
+) -> pb.PredictResponse:
+    """The answer to a request.
+
+    Raises:
+        PreconditionError: A map cannot be had in the encoding asked for.
+    """
+    return pb.PredictResponse(
+        request_id=request_id,
+        predictions=[_prediction(one, asked, model) for one in predicted],
+        model_version=model.backend.version,
+    )
+
+
+def _prediction(predicted: Predicted, asked: Asked, model: ServedModel) -> pb.Prediction:
+    prediction = pb.Prediction(
+        classes=[
+            pb.ClassScore(
+                class_id=class_id,
+                label=model.labels[class_id],
+                probability=predicted.probabilities[class_id],
+                logit=predicted.logits[class_id],
+            )
+            for class_id in ranked(predicted.probabilities)[: asked.top_k].tolist()
+        ],
+    )
+    prepared = predicted.prepared
+    if prepared.picture_size is not None:
+        prediction.picture.width, prediction.picture.height = prepared.picture_size
+    if prepared.region is not None:
+        prediction.region.CopyFrom(_region(prepared.region))
+    for index, (explained, encoding) in enumerate(zip(predicted.explained, asked.encodings, strict=True)):
+        try:
+            prediction.explanations.append(_explanation(explained, encoding, model))
+        except PreconditionError as error:
+            raise error.within(f"explanations[{index}]") from None
+    return prediction
+
+
+def _region(region: Region) -> pb.Region:
+    return pb.Region(left=region.left, top=region.top, right=region.right, bottom=region.bottom)
+
+
+def _explanation(explained: Explained, encoding: pb.MapEncoding, model: ServedModel) -> pb.Explanation:
+    explanation = pb.Explanation(
+        name=explained.plan.name,
+        explainer=explained.plan.explainer.name,
+        status=pb.EXPLANATION_STATUS_COMPLETE,
+        parameters=_values(explained.plan.parameters.model_dump()),
+        pass_count=explained.pass_count,
+    )
+    explanation.elapsed.FromNanoseconds(round(explained.seconds * 1e9))
+    saliency = explained.saliency
+    for index, class_id in enumerate(explained.targets.tolist()):
+        status = saliency.statuses[index]
+        one = explanation.maps.add(class_id=class_id, label=model.labels[class_id], status=_STATUSES[status])
+        if saliency.standard_errors is not None:
+            one.standard_error = saliency.standard_errors[index]
+        if status not in _SHOWN:
+            continue
+        if encoding == pb.MAP_ENCODING_PNG:
+            one.png.CopyFrom(_png(saliency.maps[index]))
+        else:
+            one.tensor.CopyFrom(_tensor(saliency.maps[index], encoding))
+    return explanation
+
+
+def _tensor(saliency: FloatArray, encoding: pb.MapEncoding) -> pb.Tensor:
+    if encoding == pb.MAP_ENCODING_FLOAT32:
+        return pb.Tensor(
+            dtype=pb.DATA_TYPE_FLOAT32, shape=saliency.shape, data=np.ascontiguousarray(saliency, "<f4").tobytes()
+        )
+    largest = float(np.abs(saliency).max())
+    low, high = _HALF_RANGE
+    if largest and not low <= largest <= high:
+        raise PreconditionError(
+            f"The map's largest value is {largest:.3g}, which half precision cannot carry well. "
+            "Ask for MAP_ENCODING_FLOAT32, or for NORMALIZATION_MAX.",
+            field="encoding",
+        )
+    return pb.Tensor(
+        dtype=pb.DATA_TYPE_FLOAT16, shape=saliency.shape, data=np.ascontiguousarray(saliency, "<f2").tobytes()
+    )
+
+
+def _png(saliency: FloatArray) -> pb.PngMap:
+    minimum, maximum = float(saliency.min()), float(saliency.max())
+    scale = 255 / (maximum - minimum) if maximum > minimum else 0.0
+    grey = np.rint((saliency.astype(np.float64) - minimum) * scale).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG", compress_level=3)
+    return pb.PngMap(data=file.getvalue(), minimum=minimum, maximum=maximum)
+
+
+def _value(value: Any) -> Value:
+    if isinstance(value, bool):
+        return Value(bool_value=value)
+    if isinstance(value, (int, float)):
+        return Value(number_value=value)
+    return Value(string_value=str(value))
+
+
+def _values(parameters: dict[str, Any]) -> dict[str, Value]:
+    return {name: _value(value) for name, value in parameters.items() if value is not None}
+
+
+def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
+    """The description of the model.
+
+    Args:
+        model: The model.
+        ready_seconds: When the server became ready, as Unix time.
+    """
+    config, backend, spec = model.config, model.backend, model.input
+    info = pb.ModelInfo(
+        name=config.model.name,
+        version=backend.version,
+        class_count=len(model.labels),
+        labels=model.labels,
+        activation=pb.Activation.Value(f"ACTIVATION_{config.model.activation.upper()}"),
+        input=pb.InputInfo(
+            channels=spec.channels,
+            height=spec.height,
+            width=spec.width,
+            resize_height=spec.resize_height,
+            resize_width=spec.resize_width,
+            stretch=spec.stretch,
+            interpolation=spec.interpolation,
+            mean=spec.mean,
+            std=spec.std,
+        ),
+        device=backend.device,
+        engine=backend.engine,
+        explainers=[_explainer_info(offered, model) for offered in model.explainers.values()],
+        limits=pb.Limits(
+            max_image_count=config.server.max_images,
+            max_pixel_count=config.server.max_pixels,
+            max_message_bytes=config.server.max_message_bytes,
+            max_explanation_count=config.server.max_explanations,
+            max_target_count=config.server.max_targets,
+        ),
+        server_version=__version__,
+    )
+    info.ready_time.FromNanoseconds(round(ready_seconds * 1e9))
+    for size, seconds in sorted(backend.costs(Forward.kind).items()):
+        info.batches.add(batch_size=size).duration.FromNanoseconds(round(seconds * 1e9))
+    return info
+
+
+def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.ExplainerInfo:
+    explainer = offered.explainer
+    info = pb.ExplainerInfo(
+        name=explainer.name,
+        description=explainer.description,
+        available=not offered.unavailable,
+        unavailable_reason=offered.unavailable,
+    )
+    schema = explainer.parameters_type.model_json_schema()["properties"]
+    for name, default in offered.defaults.model_dump().items():
+        info.parameters.append(_parameter_info(name, schema[name], default, model, offered))
+    if not offered.unavailable:
+        passes = explainer.pass_count(1, offered.defaults)
+        per_row = min(
+            seconds / size for size, seconds in model.backend.costs(explainer.kind(offered.defaults)).items()
+        )
+        info.cost.pass_count = passes
+        info.cost.duration.FromNanoseconds(round(passes * per_row * 1e9))
+    return info
+
+
+_TYPES = {
+    "integer": pb.PARAMETER_TYPE_INTEGER,
+    "number": pb.PARAMETER_TYPE_NUMBER,
+    "string": pb.PARAMETER_TYPE_STRING,
+}
+
+
+def _parameter_info(
+    name: str, schema: dict[str, Any], default: Any, model: ServedModel, offered: OfferedExplainer
+) -> pb.ParameterInfo:
+    info = pb.ParameterInfo(
+        name=name,
+        description=schema["description"],
+        type=_TYPES[schema["type"]],
+        default_value=_value(default),
+        minimum=schema.get("minimum"),
+        maximum=schema.get("maximum"),
+        choices=schema.get("enum", []),
+    )
+    if name == "layer":
+        ready = [kind.layer for kind in offered.kinds]
+        info.choices.extend(model.facts.layers if offered.on_demand else ready)
+    return info

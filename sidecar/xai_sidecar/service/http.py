@@ -1,0 +1,81 @@
+"""/metrics, /healthz and /readyz over HTTP, in a thread of its own so that probes are answered whatever else runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+_PATHS = "/metrics, /healthz and /readyz"
+
+
+class HttpServer:
+    """Serves from construction to `close`.
+
+    Args:
+        host: Where to listen.
+        port: Where to listen; 0 takes a free port.
+        registry: What /metrics shows.
+        is_alive: What /healthz tells: whether the process can still do its work, or has to be restarted.
+        is_ready: What /readyz tells: whether requests should be sent here.
+
+    Attributes:
+        port: Where it listens.
+
+    Raises:
+        OSError: It cannot listen there.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        *,
+        is_alive: Callable[[], bool],
+        is_ready: Callable[[], bool],
+    ) -> None:
+        metrics = make_wsgi_app(registry)
+
+        def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            path = environ["PATH_INFO"]
+            if path == "/metrics":
+                return metrics(environ, start_response)  # type: ignore[no-any-return]
+            if path == "/healthz":
+                return _answer(start_response, is_alive(), "alive", "dead")
+            if path == "/readyz":
+                return _answer(start_response, is_ready(), "ready", "not ready")
+            start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
+            return [f"There is nothing at {path}. There are {_PATHS}.\n".encode()]
+
+        self._server = make_server(host, port, application, _Server, _Handler)
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
+
+    def close(self) -> None:
+        """Stops listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _answer(start_response: Any, good: bool, yes: str, no: str) -> Iterable[bytes]:
+    start_response("200 OK" if good else "503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{yes if good else no}\n".encode()]
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A prober that hangs up early is nothing to report."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 30
+
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
+        """Probes every few seconds would drown the log."""

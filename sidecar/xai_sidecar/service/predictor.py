@@ -1,0 +1,185 @@
+"""From pictures to predictions and explanations, on the engine. Knows nothing of gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xai_sidecar.engine.engine import Completed, Engine
+from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.work import FloatArray, IntArray, Steps, forward
+from xai_sidecar.errors import DeviceError
+from xai_sidecar.explainers.base import Explainer, Parameters, Saliency
+from xai_sidecar.imaging import Prepared
+from xai_sidecar.telemetry import Telemetry
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Which classes to explain: those listed, or all from a probability on, or else the `top_count` most probable."""
+
+    class_ids: tuple[int, ...] = ()
+    min_probability: float | None = None
+    top_count: int = 1
+
+    def of(self, probabilities: FloatArray, limit: int) -> IntArray:
+        """The classes to explain of one prediction, (t,) int32, at most `limit` of them; maybe none."""
+        if self.class_ids:
+            return np.asarray(self.class_ids, np.int32)
+        ranking = ranked(probabilities)
+        if self.min_probability is not None:
+            return ranking[probabilities[ranking] >= self.min_probability][:limit]
+        return ranking[: self.top_count]
+
+
+@dataclass(frozen=True)
+class ExplanationPlan:
+    """One explanation to be made of every picture of a request.
+
+    Attributes:
+        name: What the caller calls it.
+        explainer: Who makes it.
+        parameters: The explainer's, resolved.
+        targets: Which classes.
+    """
+
+    name: str
+    explainer: Explainer[Any]
+    parameters: Parameters
+    targets: Targets
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explanation of one picture.
+
+    Attributes:
+        plan: What was asked for.
+        targets: (t,) int32, the classes explained.
+        saliency: Their maps.
+        pass_count: Rows that went through the model for them.
+        seconds: From being submitted to being done.
+    """
+
+    plan: ExplanationPlan
+    targets: IntArray
+    saliency: Saliency
+    pass_count: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the model says of one picture.
+
+    Attributes:
+        prepared: The picture as the model saw it.
+        logits: (classes,) float32.
+        probabilities: (classes,) float32.
+        explained: The explanations, in the order of their plans.
+    """
+
+    prepared: Prepared
+    logits: FloatArray
+    probabilities: FloatArray
+    explained: tuple[Explained, ...]
+
+
+class Predictor:
+    """Predicts and explains on an engine.
+
+    Args:
+        engine: A started engine.
+        activation: "softmax" or "sigmoid".
+        max_targets: Targets of one explanation, at the most.
+        telemetry: Told of what was done.
+    """
+
+    def __init__(self, engine: Engine, activation: str, max_targets: int, telemetry: Telemetry) -> None:
+        self._engine = engine
+        self._activation = softmax if activation == "softmax" else sigmoid
+        self._max_targets = max_targets
+        self._telemetry = telemetry
+
+    async def predict(
+        self, images: Sequence[Prepared], plans: Sequence[ExplanationPlan], deadline: float
+    ) -> list[Predicted]:
+        """Predicts all images, and explains each as planned.
+
+        Cancelling it cancels what it submitted.
+
+        Args:
+            images: The model inputs.
+            plans: The explanations wanted of each.
+            deadline: On the clock of `time.monotonic`.
+
+        Raises:
+            SidecarError: As the engine says; `field` names the image or the explanation at fault, if one is.
+        """
+        return list(await _together([self._one(i, image, plans, deadline) for i, image in enumerate(images)]))
+
+    async def _one(self, index: int, image: Prepared, plans: Sequence[ExplanationPlan], deadline: float) -> Predicted:
+        prediction = await self._run(forward(image.array[np.newaxis]), Lane.PREDICT, deadline)
+        logits = prediction.value[0]
+        if not np.isfinite(logits).all():
+            raise DeviceError(
+                "The model answers this picture with NaN or infinite values. Check its weights and normalisation.",
+                field=f"images[{index}]",
+            )
+        self._telemetry.images.inc()
+        probabilities = self._activation(logits)
+        explained = await _together([self._explain(image, plan, probabilities, deadline) for plan in plans])
+        return Predicted(image, logits, probabilities, tuple(explained))
+
+    async def _explain(
+        self, image: Prepared, plan: ExplanationPlan, probabilities: FloatArray, deadline: float
+    ) -> Explained:
+        targets = plan.targets.of(probabilities, self._max_targets)
+        if len(targets) == 0:
+            nothing = Saliency(np.empty((0, *image.array.shape[1:]), np.float32), ())
+            return Explained(plan, targets, nothing, 0, 0.0)
+        steps = plan.explainer.explain(image.array, targets, plan.parameters)
+        done = await self._run(steps, Lane.EXPLAIN, deadline)
+        self._telemetry.explained(plan.explainer.name, done.value.statuses, done.seconds)
+        return Explained(plan, targets, done.value, done.pass_count, done.seconds)
+
+    async def _run(self, steps: Steps[Any], lane: Lane, deadline: float) -> Completed[Any]:
+        return await asyncio.wrap_future(self._engine.submit(steps, lane, deadline=deadline))
+
+
+async def _together(coroutines: Sequence[Any]) -> list[Any]:
+    """All results; at the first failure the rest is cancelled, which plain `gather` leaves running."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def ranked(probabilities: FloatArray) -> IntArray:
+    """Class ids by falling probability, ties by class id, (classes,) int32."""
+    return np.argsort(-probabilities, kind="stable").astype(np.int32)
+
+
+def softmax(logits: FloatArray) -> FloatArray:
+    """Logits (classes,) as probabilities that add up to 1."""
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    return (powers / powers.sum()).astype(np.float32)
+
+
+def sigmoid(logits: FloatArray) -> FloatArray:
+    """Logits (classes,) as probabilities, each on its own."""
+    # As a tanh, so that no logit is large enough to overflow.
+    return (0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
+
+
+def deadline_of(seconds: float | None) -> float:
+    """The time left as a time on the clock of `time.monotonic`."""
+    return float("inf") if seconds is None else time.monotonic() + seconds
+

@@ -1,0 +1,218 @@
+"""The life of the server: load, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from xai_proto import explanation_pb2 as pb
+from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_sidecar import __version__
+from xai_sidecar.config import Config
+from xai_sidecar.engine.backend import Backend
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.work import Kind
+from xai_sidecar.errors import ConfigError
+from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.service.http import HttpServer
+from xai_sidecar.service.interceptors import CallInterceptor
+from xai_sidecar.service.model import ServedModel, served_model
+from xai_sidecar.service.predictor import Predictor
+from xai_sidecar.service.servicer import ExplanationServicer, Serving
+from xai_sidecar.telemetry import Telemetry
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
+_DECODERS = 2
+"""Threads that decode pictures and encode maps: as many as keep a small machine's device fed."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Sidecar:
+    """A server.
+
+    Args:
+        config: What to serve and where.
+        make_backend: Loads the model; called on the device thread.
+
+    Attributes:
+        grpc_address: Where gRPC is served, once started.
+        http_address: Where HTTP is served, once started.
+        serving: The model, once loaded.
+    """
+
+    def __init__(self, config: Config, make_backend: Callable[[Config], Backend]) -> None:
+        self._config = config
+        self._make_backend = make_backend
+        self.grpc_address = ""
+        self.http_address = ""
+        self.serving: Serving | None = None
+        self._stop = asyncio.Event()
+        self._lost: BaseException | None = None
+
+    async def run(
+        self,
+        report: Callable[[str], None] = lambda line: None,
+        on_ready: Callable[[Sidecar], Any] = lambda server: None,
+    ) -> int:
+        """Loads, serves until `stop` or a signal, and drains.
+
+        Args:
+            report: Told of the progress of loading, from another thread.
+            on_ready: Called once requests are taken.
+
+        Returns:
+            The exit status: 0, or 1 when the device was lost.
+
+        Raises:
+            ConfigError: It cannot be started; whatever was started is stopped again.
+        """
+        loop = asyncio.get_running_loop()
+        registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        telemetry = Telemetry(registry, EXPLAINERS)
+        engine = Engine(
+            lambda: self._make_backend(self._config),
+            capacity=self._config.server.queue_capacity,
+            observe=telemetry.launched,
+            on_lost=lambda error: loop.call_soon_threadsafe(self._on_lost, error),
+        )
+        telemetry.jobs.set_function(lambda: engine.open_jobs)
+        pool = ThreadPoolExecutor(_DECODERS, "codec")
+        servicer = ExplanationServicer(pool)
+        http = self._start_http(registry, engine, servicer)
+        try:
+            server, health_servicer = await self._start_grpc(servicer, telemetry)
+            try:
+                for number in (signal.SIGTERM, signal.SIGINT):
+                    loop.add_signal_handler(number, self.stop)
+                if not await self._load(engine, servicer, telemetry, report):
+                    return 0
+                await self._set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
+                _log.info("ready", grpc=self.grpc_address, http=self.http_address, version=__version__)
+                on_ready(self)
+                await self._stop.wait()
+                telemetry.ready.set(0)
+                servicer.serving = None
+                await health_servicer.enter_graceful_shutdown()
+                _log.info("draining", open_jobs=engine.open_jobs, seconds=self._config.server.drain_seconds)
+            finally:
+                await server.stop(self._config.server.drain_seconds)
+            await loop.run_in_executor(None, engine.close, self._config.server.drain_seconds)
+            _log.info("stopped")
+            return 1 if self._lost else 0
+        finally:
+            http.close()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Has `run` drain and return; to be called on its event loop. A second call changes nothing."""
+        self._stop.set()
+
+    async def _load(
+        self, engine: Engine, servicer: ExplanationServicer, telemetry: Telemetry, report: Callable[[str], None]
+    ) -> bool:
+        """Loads the model; False when it was told to stop before that was done."""
+        models: list[ServedModel] = []
+
+        def kinds(backend: Backend) -> list[Kind]:
+            models.append(served_model(self._config, backend))
+            return models[0].kinds
+
+        loading = asyncio.wrap_future(engine.start(kinds, report))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not loading.done():
+            return False
+        backend = await loading
+        limits = self._config.server
+        predictor = Predictor(engine, self._config.model.activation, limits.max_targets, telemetry)
+        self.serving = servicer.serving = Serving(models[0], predictor, time.time())
+        telemetry.became_ready()
+        telemetry.model.info(
+            {
+                "name": self._config.model.name,
+                "version": backend.version,
+                "device": backend.device,
+                "engine": backend.engine,
+                "server_version": __version__,
+            }
+        )
+        return True
+
+    def _start_http(self, registry: CollectorRegistry, engine: Engine, servicer: ExplanationServicer) -> HttpServer:
+        host, port = _split(self._config.server.http)
+        try:
+            http = HttpServer(
+                host,
+                port,
+                registry,
+                is_alive=lambda: self._lost is None,
+                is_ready=lambda: servicer.serving is not None and engine.alive,
+            )
+        except OSError as error:
+            raise _cannot_listen("server.http", self._config.server.http, error) from error
+        self.http_address = _joined(host, http.port)
+        return http
+
+    async def _start_grpc(
+        self, servicer: ExplanationServicer, telemetry: Telemetry
+    ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+        limit = self._config.server.max_message_bytes
+        server = grpc.aio.server(
+            interceptors=[CallInterceptor(telemetry)],
+            options=[
+                ("grpc.max_receive_message_length", limit),
+                ("grpc.max_send_message_length", limit),
+                # Two servers on one port would each get a part of the calls.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        pb_grpc.add_ExplanationServiceServicer_to_server(servicer, server)
+        health_servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        await self._set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
+        host, _ = _split(self._config.server.grpc)
+        try:
+            port = server.add_insecure_port(self._config.server.grpc)
+        except RuntimeError as error:
+            raise _cannot_listen("server.grpc", self._config.server.grpc, error) from error
+        await server.start()
+        self.grpc_address = _joined(host, port)
+        return server, health_servicer
+
+    async def _set_health(self, servicer: health.aio.HealthServicer, status: Any) -> None:
+        for service in ("", _SERVICE):
+            await servicer.set(service, status)
+
+    def _on_lost(self, error: BaseException) -> None:
+        _log.error("device_lost", error=f"{type(error).__name__}: {error}")
+        self._lost = error
+        self._stop.set()
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _cannot_listen(key: str, address: str, error: Exception) -> ConfigError:
+    why = getattr(error, "strerror", None) or "the address is in use or not this machine's"
+    return ConfigError(f"cannot listen on {address}: {why}. Choose another one with --set {key}=HOST:PORT.", field=key)

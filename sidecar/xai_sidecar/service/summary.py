@@ -1,0 +1,39 @@
+"""What `xai-sidecar check` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from xai_sidecar.engine.work import Forward
+from xai_sidecar.service.model import OfferedExplainer, ServedModel
+
+
+def summary(model: ServedModel) -> str:
+    """A loaded model in a few lines: what was found, and what calls will cost."""
+    return "\n".join(f"{key:<14}{value}" for key, value in _lines(model))
+
+
+def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
+    backend, spec = model.backend, model.input
+    yield "model", f"{model.config.model.name}, version {backend.version}"
+    yield "runs on", f"{backend.device}, {backend.engine}"
+    yield "input", f"{spec.channels} x {spec.height} x {spec.width}, {spec.interpolation} interpolation"
+    yield "classes", f"{len(model.labels)} ({model.labels[0]}, …, {model.labels[-1]}), {model.config.model.activation}"
+    costs = sorted(backend.costs(Forward.kind).items())
+    yield "prediction", ", ".join(f"{1e3 * seconds:.1f} ms for {size}" for size, seconds in costs)
+    for name, offered in model.explainers.items():
+        yield name, _explainer(offered, model)
+    yield "layers", f"{len(model.facts.layers)} that can be explained: {_shown(list(model.facts.layers))}"
+
+
+def _explainer(offered: OfferedExplainer, model: ServedModel) -> str:
+    if offered.unavailable:
+        return f"not available: {offered.unavailable}"
+    kind = offered.explainer.kind(offered.defaults)
+    milliseconds = 1e3 * model.backend.costs(kind)[1]
+    where = f" at layer {kind.layer}" if kind.layer else ""
+    return f"{milliseconds:.1f} ms for one target{where}"
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 8 else [*names[:3], "…", *names[-4:]])

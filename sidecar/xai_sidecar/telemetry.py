@@ -1,0 +1,97 @@
+"""Every Prometheus series, defined once. The registry is handed in, so that tests and processes do not share one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import grpc
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from xai_sidecar.engine.engine import LaunchRecord
+from xai_sidecar.explainers.base import MapStatus
+
+_REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_LAUNCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
+KINDS = ("forward", "input_gradient", "layer_gradient")
+
+
+class Telemetry:
+    """The series of one server. All label values come from fixed sets; those known are there from the start, at 0."""
+
+    def __init__(self, registry: CollectorRegistry, explainers: Iterable[str]) -> None:
+        self.registry = registry
+        self.ready = Gauge("xai_ready", "1 when the server takes requests, else 0.", registry=registry)
+        self.ready_timestamp = Gauge(
+            "xai_ready_timestamp_seconds", "When the server became ready, as Unix time.", registry=registry
+        )
+        self.model = Info("xai_model", "The model served.", registry=registry)
+        self.requests = Counter(
+            "xai_requests", "Calls that ended, by method and gRPC status code.", ["method", "code"], registry=registry
+        )
+        self.request_seconds = Histogram(
+            "xai_request_duration_seconds",
+            "Time from receiving a call to answering it.",
+            ["method"],
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.images = Counter("xai_images", "Pictures classified.", registry=registry)
+        self.explanations = Counter(
+            "xai_explanations", "Explanations computed, by explainer.", ["explainer"], registry=registry
+        )
+        self.explanation_seconds = Histogram(
+            "xai_explanation_duration_seconds",
+            "Time from submitting an explanation to its being done.",
+            ["explainer"],
+            buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.maps = Counter(
+            "xai_maps", "Saliency maps computed, by explainer and status.", ["explainer", "status"], registry=registry
+        )
+        self.launches = Counter("xai_launches", "Launches on the device, by kind.", ["kind"], registry=registry)
+        self.launch_rows = Counter("xai_launch_rows", "Rows in launches, without padding.", ["kind"], registry=registry)
+        self.launch_padding = Counter(
+            "xai_launch_padding_rows", "Rows in launches that were padding.", ["kind"], registry=registry
+        )
+        self.launch_seconds = Histogram(
+            "xai_launch_duration_seconds", "Time of one launch.", ["kind"], buckets=_LAUNCH_BUCKETS, registry=registry
+        )
+        self.jobs = Gauge("xai_jobs", "Predictions and explanations waiting or running.", registry=registry)
+        for method in METHODS:
+            self.request_seconds.labels(method)
+            for code in grpc.StatusCode:
+                self.requests.labels(method, code.name)
+        for explainer in explainers:
+            self.explanations.labels(explainer)
+            self.explanation_seconds.labels(explainer)
+            for status in MapStatus:
+                self.maps.labels(explainer, status.name.lower())
+        for kind in KINDS:
+            self.launches.labels(kind)
+            self.launch_rows.labels(kind)
+            self.launch_padding.labels(kind)
+            self.launch_seconds.labels(kind)
+
+    def launched(self, record: LaunchRecord) -> None:
+        """Counts a launch."""
+        kind = record.kind.name
+        self.launches.labels(kind).inc()
+        self.launch_rows.labels(kind).inc(record.row_count)
+        self.launch_padding.labels(kind).inc(record.size - record.row_count)
+        self.launch_seconds.labels(kind).observe(record.seconds)
+
+    def explained(self, explainer: str, statuses: Iterable[MapStatus], seconds: float) -> None:
+        """Counts an explanation and its maps."""
+        self.explanations.labels(explainer).inc()
+        self.explanation_seconds.labels(explainer).observe(seconds)
+        for status in statuses:
+            self.maps.labels(explainer, status.name.lower()).inc()
+
+    def became_ready(self) -> None:
+        """Marks the server ready, as of now."""
+        self.ready.set(1)
+        self.ready_timestamp.set(time.time())
