@@ -1,0 +1,123 @@
+"""The client of xai-sidecar: image predictions with saliency maps, laid right on your own picture.
+
+    from xai_client import Client, Explain
+
+    with Client("127.0.0.1:50051", timeout=30) as client:
+        prediction = client.predict("cat.jpg", explain=["gradcam", Explain("rise", masks=1000, seed=7)], top_k=5)
+        print(prediction.classes[0].label, prediction.classes[0].probability)
+        prediction.explanations["gradcam"].overlay("cat.jpg").save("cat.gradcam.png")
+
+`AsyncClient` is the same with coroutines. All errors are kinds of `XaiError`; see `xai_client.errors` for the tree.
+"""
+
+from xai_client.aio import AsyncClient
+from xai_client.client import Client
+from xai_client.errors import (
+    AbortedError,
+    AlreadyExistsError,
+    ArgumentError,
+    CallCancelledError,
+    ClosedError,
+    DataLossError,
+    DeadlineError,
+    ImageError,
+    InternalError,
+    InvalidRequestError,
+    MapWithheldError,
+    MessageTooLargeError,
+    NotFoundError,
+    OutOfRangeError,
+    OverloadedError,
+    ParameterError,
+    PermissionDeniedError,
+    PictureSizeError,
+    PreconditionError,
+    ResponseError,
+    ServiceError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnknownError,
+    UnsupportedError,
+    XaiError,
+)
+from xai_client.info import (
+    BatchCost,
+    ExplainerInfo,
+    ExplanationCost,
+    InputInfo,
+    Limits,
+    ModelInfo,
+    OodInfo,
+    ParameterInfo,
+    QualityMeasure,
+)
+from xai_client.overlay import COLORMAPS
+from xai_client.picture import ImageLike
+from xai_client.request import Explain
+from xai_client.types import (
+    ClassScore,
+    Event,
+    Explained,
+    Explanation,
+    Finished,
+    PictureSize,
+    Predicted,
+    Prediction,
+    Progress,
+    Region,
+    SaliencyMap,
+)
+
+__all__ = [
+    "COLORMAPS",
+    "AbortedError",
+    "AlreadyExistsError",
+    "ArgumentError",
+    "AsyncClient",
+    "BatchCost",
+    "CallCancelledError",
+    "ClassScore",
+    "Client",
+    "ClosedError",
+    "DataLossError",
+    "DeadlineError",
+    "Event",
+    "Explain",
+    "Explained",
+    "ExplainerInfo",
+    "Explanation",
+    "ExplanationCost",
+    "Finished",
+    "ImageError",
+    "ImageLike",
+    "InputInfo",
+    "InternalError",
+    "InvalidRequestError",
+    "Limits",
+    "MapWithheldError",
+    "MessageTooLargeError",
+    "ModelInfo",
+    "NotFoundError",
+    "OodInfo",
+    "OutOfRangeError",
+    "OverloadedError",
+    "ParameterError",
+    "ParameterInfo",
+    "PermissionDeniedError",
+    "PictureSize",
+    "PictureSizeError",
+    "PreconditionError",
+    "Predicted",
+    "Prediction",
+    "Progress",
+    "QualityMeasure",
+    "Region",
+    "ResponseError",
+    "SaliencyMap",
+    "ServiceError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnknownError",
+    "UnsupportedError",
+    "XaiError",
+]

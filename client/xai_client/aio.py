@@ -1,0 +1,214 @@
+"""The client for programs that use asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from xai_client.errors import ClosedError
+from xai_client.info import ModelInfo, model_info
+from xai_client.picture import ImageLike
+from xai_client.request import ExplainLike, check_images, ground_truth_request, predict_request, stream_request
+from xai_client.response import EventDecoder, predictions
+from xai_client.retry import DEFAULT_TIMEOUT, Call, ChannelOptions, Connection, Metadata, channel_options
+from xai_client.types import Event, Prediction
+from xai_proto import explanation_pb2 as pb
+from xai_proto import explanation_pb2_grpc as pb_grpc
+
+
+class AsyncClient:
+    """`Client` with coroutines: the same methods with the same arguments, results and errors.
+
+    Belongs to the event loop in which it is first used. Files are read and pictures encoded in a thread. Cancelling
+    the task that awaits a call cancels the call.
+
+    Args:
+        address: "host:port".
+        timeout: Default deadline of a call in seconds, all attempts included; None for none.
+        credentials: For TLS, such as `grpc.ssl_channel_credentials()`. Default: no encryption.
+        metadata: Pairs sent with every call, such as ``[("authorization", "Bearer ...")]``.
+        wait_for_ready: Whether a call waits, until its deadline, for a server that cannot be reached yet.
+        options: gRPC channel arguments, which win over those that the client sets (messages up to 64 MiB, retries).
+
+    Raises:
+        ArgumentError: The address, the timeout or the metadata cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Metadata = (),
+        wait_for_ready: bool = False,
+        options: ChannelOptions = (),
+    ) -> None:
+        self._connection = Connection(address, timeout, tuple(metadata), wait_for_ready)
+        self._credentials = credentials
+        self._options = channel_options(options)
+        self._channel: grpc.aio.Channel | None = None
+        self._methods: Any = None
+        self._closed = False
+
+    async def __aenter__(self) -> AsyncClient:
+        """Returns the client."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes the client."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection; calls under way fail with a `ClosedError`. Closing twice is fine."""
+        self._closed = True
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def predict(
+        self,
+        image: ImageLike,
+        explain: ExplainLike = (),
+        *,
+        top_k: int | None = None,
+        ood: bool = False,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Prediction:
+        """Classifies a picture and explains the prediction; see `Client.predict`."""
+        many = await self.predict_many([image], explain, top_k=top_k, ood=ood, timeout=timeout, request_id=request_id)
+        return many[0]
+
+    async def predict_many(
+        self,
+        images: Iterable[ImageLike],
+        explain: ExplainLike = (),
+        *,
+        top_k: int | None = None,
+        ood: bool = False,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> list[Prediction]:
+        """As `predict`, for several pictures in one request; see `Client.predict_many`."""
+        call = self._connection.call(timeout, request_id)
+        request = await asyncio.to_thread(
+            predict_request, check_images(images), explain, top_k=top_k, ood=ood, request_id=call.request_id
+        )
+        response: pb.PredictResponse = await self._unary("Predict", request, call)
+        return await asyncio.to_thread(predictions, response, call.request_id, len(request.images))
+
+    def stream(
+        self,
+        image: ImageLike,
+        explain: ExplainLike = (),
+        *,
+        top_k: int | None = None,
+        ood: bool = False,
+        progress_interval: float | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> AsyncGenerator[Event, None]:
+        """Yields the prediction at once and each explanation as it comes, for ``async for``; see `Client.stream`.
+
+        A wrong argument is found when the first event is asked for.
+        """
+        call = self._connection.call(timeout, request_id)
+
+        def build() -> pb.PredictStreamRequest:
+            request = predict_request([image], explain, top_k=top_k, ood=ood, request_id=call.request_id)
+            return stream_request(request, progress_interval)
+
+        return self._events(build, call)
+
+    async def report_ground_truth(
+        self,
+        request_id: str,
+        labels: str | Iterable[str] = (),
+        boxes: Iterable[Sequence[float]] = (),
+        image_index: int = 0,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Tells what an earlier picture really showed; see `Client.report_ground_truth`."""
+        request = ground_truth_request(request_id, labels, boxes, image_index)
+        await self._unary("ReportGroundTruth", request, self._connection.call(timeout))
+
+    async def model_info(self, *, timeout: float | None = None) -> ModelInfo:
+        """Describes the model and every explainer; see `Client.model_info`."""
+        response: pb.GetModelInfoResponse = await self._unary(
+            "GetModelInfo", pb.GetModelInfoRequest(), self._connection.call(timeout)
+        )
+        return model_info(response.model)
+
+    async def _unary(self, method: str, request: Any, call: Call) -> Any:
+        while True:
+            try:
+                return await getattr(self._stub(), method)(request, **call.arguments())
+            except grpc.RpcError as error:
+                self._check_open(error)
+                pause = call.pause(error)
+            except (asyncio.CancelledError, Exception) as error:
+                self._check_interrupted(error)
+                raise
+            await asyncio.sleep(pause)
+
+    async def _events(self, build: Callable[[], pb.PredictStreamRequest], call: Call) -> AsyncGenerator[Event, None]:
+        request = await asyncio.to_thread(build)
+        decoder = EventDecoder(call.request_id)
+        started = False
+        while True:
+            answer = None
+            try:
+                answer = self._stub().PredictStream(request, **call.arguments())
+                async for message in answer:
+                    started = True
+                    event = decoder.decode(message)
+                    if event is not None:
+                        yield event
+                return
+            except grpc.RpcError as error:
+                self._check_open(error)
+                pause = call.pause(error, repeatable=not started)
+            except (asyncio.CancelledError, Exception) as error:
+                self._check_interrupted(error)
+                raise
+            finally:
+                if answer is not None:
+                    answer.cancel()
+            await asyncio.sleep(pause)
+
+    def _stub(self) -> Any:
+        """The stub, made at first use: a channel belongs to the event loop that runs when it is made."""
+        self._check_open()
+        if self._channel is None:
+            address = self._connection.address
+            if self._credentials is None:
+                self._channel = grpc.aio.insecure_channel(address, self._options)
+            else:
+                self._channel = grpc.aio.secure_channel(address, self._credentials, self._options)
+            make_stub: Any = pb_grpc.ExplanationServiceStub
+            self._methods = make_stub(self._channel)
+        return self._methods
+
+    def _check_interrupted(self, error: BaseException) -> None:
+        """Raises ClosedError if closing the client, and not the caller's own task, ended the call.
+
+        gRPC cancels the calls of a channel that is closed, which looks as if the task had been cancelled.
+        """
+        task = asyncio.current_task()
+        # Python 3.10 cannot tell whether a task is being cancelled.
+        cancelling = getattr(task, "cancelling", None)
+        if isinstance(error, asyncio.CancelledError) and cancelling is not None and cancelling():
+            return
+        self._check_open(error)
+
+    def _check_open(self, cause: BaseException | None = None) -> None:
+        if self._closed:
+            raise ClosedError("the client is closed") from cause

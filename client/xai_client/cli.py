@@ -1,0 +1,225 @@
+"""The command line `xai-client`: predicts and explains pictures, and describes the server's model.
+
+Exit status: 0 when all went well, 1 when a call or a file failed, 2 when the command was wrong, 130 on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from xai_client import text
+from xai_client.client import Client
+from xai_client.errors import (
+    ArgumentError,
+    ImageError,
+    InvalidRequestError,
+    MapWithheldError,
+    PictureSizeError,
+    XaiError,
+)
+from xai_client.request import Explain, parse_parameter
+from xai_client.types import Prediction
+
+DEFAULT_SERVER: Final = "127.0.0.1:50051"
+
+# Faults of one picture, after which the others are still worth trying.
+_PICTURE_REASONS: Final = frozenset({"PICTURE", "PICTURE_TOO_LARGE"})
+
+_EXAMPLES: Final = """examples:
+  xai-client predict cat.jpg
+  xai-client predict cat.jpg --explain gradcam,rise --out maps
+  xai-client predict *.jpg --explain rise --param rise.masks=1000 --seed 7 --json
+  xai-client predict cat.jpg --explain gradcam --target 281 --target 285
+  xai-client info --server gpu-box:50051
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status. Failures are one line on stderr.
+
+    Args:
+        argv: The arguments; None for those of the process.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A label that the terminal cannot show must not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        arguments = _parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _silence_stdout()
+        return 141
+    except (XaiError, OSError) as error:
+        wrong_command = isinstance(error, ArgumentError) and not isinstance(error, (ImageError, PictureSizeError))
+        return _fail(error, 2 if wrong_command else 1)
+    return status
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"xai-client: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def _silence_stdout() -> None:
+    """Keeps the interpreter from complaining when it flushes the broken pipe at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xai-client",
+        description="Predicts the class of pictures and shows what the prediction rests on.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_predict(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_predict(commands: Any) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="classify pictures and write the overlays of their explanations",
+        description="Classifies pictures. Each explanation is written as an overlay, DIR/<stem>.<explainer>.png.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "images", nargs="+", type=Path, metavar="IMAGE", help="a JPEG, PNG, WebP, GIF, BMP or TIFF file"
+    )
+    parser.add_argument(
+        "--explain",
+        action="append",
+        default=[],
+        metavar="NAME[,NAME...]",
+        help="explainers to run, or 'auto' for the best measured one; 'xai-client info' lists them",
+    )
+    parser.add_argument("--top-k", type=int, metavar="K", help="classes to show (default: 5)")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where overlays go (default: here)")
+    parser.add_argument(
+        "--target",
+        type=int,
+        action="append",
+        metavar="ID",
+        help="class id to explain; repeatable (default: the top one)",
+    )
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        metavar="EXPLAINER.NAME=VALUE",
+        help="a parameter of an explainer, such as gradcam.layer=blocks.3; repeatable",
+    )
+    parser.add_argument("--seed", type=int, help="seed of everything random (default: drawn by the server)")
+    parser.add_argument("--ood", action="store_true", help="also show the out-of-distribution score")
+    _add_common(parser)
+    parser.set_defaults(run=_predict)
+
+
+def _add_info(commands: Any) -> None:
+    parser = commands.add_parser(
+        "info",
+        help="describe the model and its explainers",
+        description="Describes the model, its input, and every explainer with its parameters, cost and quality.",
+    )
+    _add_common(parser)
+    parser.set_defaults(run=_info)
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--server",
+        default=os.environ.get("XAI_SERVER") or DEFAULT_SERVER,
+        metavar="HOST:PORT",
+        help=f"address of the server (default: $XAI_SERVER, else {DEFAULT_SERVER})",
+    )
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="per call (default: 30)")
+    parser.add_argument("--json", action="store_true", help="print JSON; for predict, one line per picture")
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    explain = _explanations(arguments)
+    images: list[Path] = arguments.images
+    for path in images:
+        if not path.is_file():
+            raise ArgumentError(f"there is no file {path}")
+    status = 0
+    with Client(arguments.server, timeout=arguments.timeout) as client:
+        for path, stem in zip(images, _stems(images), strict=True):
+            try:
+                prediction = client.predict(path, explain, top_k=arguments.top_k, ood=arguments.ood)
+            except InvalidRequestError as error:
+                if error.reason not in _PICTURE_REASONS:
+                    raise
+                status = _fail(type(error)(f"{path}: {error.message}", reason=error.reason), 1)
+                continue
+            written = _write_overlays(prediction, path, arguments.out, stem)
+            show = text.prediction_json if arguments.json else text.prediction_text
+            print(show(prediction, path, written))
+    return status
+
+
+def _explanations(arguments: argparse.Namespace) -> list[Explain]:
+    names = [name.strip() for group in arguments.explain for name in group.split(",") if name.strip()]
+    parameters: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for item in arguments.param:
+        match = re.fullmatch(r"([^.=]+)\.([^.=]+)=(.*)", item, re.DOTALL)
+        if match is None:
+            raise ArgumentError(f"--param takes EXPLAINER.NAME=VALUE, not {item!r}")
+        explainer, name, value = match.groups()
+        if explainer not in parameters:
+            raise ArgumentError(f"--param {item} is for {explainer!r}, which is not among --explain")
+        parameters[explainer][name] = parse_parameter(explainer, name, value)
+    return [Explain(name, targets=arguments.target, seed=arguments.seed, **parameters[name]) for name in names]
+
+
+def _stems(paths: Iterable[Path]) -> list[str]:
+    """The stem of every path, told apart where two are equal."""
+    stems: list[str] = []
+    for path in paths:
+        stem, number = path.stem, 1
+        while stem in stems:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        stems.append(stem)
+    return stems
+
+
+def _write_overlays(prediction: Prediction, image: Path, folder: Path, stem: str) -> text.Written:
+    """Writes an overlay for every map that was sent; returns where, by explanation name and class id."""
+    written: text.Written = {}
+    for name, explanation in prediction.explanations.items():
+        for target in explanation.targets:
+            try:
+                overlay = explanation.overlay(image, target=target)
+            except MapWithheldError:
+                continue
+            suffix = f".{target}" if len(explanation.targets) > 1 else ""
+            path = folder / f"{stem}.{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}{suffix}.png"
+            folder.mkdir(parents=True, exist_ok=True)
+            overlay.save(path)
+            written[name, target] = path
+    return written
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    with Client(arguments.server, timeout=arguments.timeout) as client:
+        info = client.model_info()
+    print(text.info_json(info) if arguments.json else text.info_text(info))
+    return 0

@@ -1,0 +1,240 @@
+"""The client for synchronous programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from xai_client.errors import ClosedError
+from xai_client.info import ModelInfo, model_info
+from xai_client.picture import ImageLike
+from xai_client.request import ExplainLike, check_images, ground_truth_request, predict_request, stream_request
+from xai_client.response import EventDecoder, predictions
+from xai_client.retry import DEFAULT_TIMEOUT, Call, ChannelOptions, Connection, Metadata, channel_options
+from xai_client.types import Event, Prediction
+from xai_proto import explanation_pb2 as pb
+from xai_proto import explanation_pb2_grpc as pb_grpc
+
+
+class Client:
+    """Calls an xai-sidecar. May be shared by threads; best used as a context manager.
+
+    Every method raises a `ServiceError` when the call fails, an `ArgumentError` when an argument is wrong, and a
+    `ClosedError` after `close`. A call is repeated, up to five times and within its timeout, when the server cannot
+    be reached, or is overloaded and says when to come back.
+
+    Args:
+        address: "host:port".
+        timeout: Default deadline of a call in seconds, all attempts included; None for none.
+        credentials: For TLS, such as `grpc.ssl_channel_credentials()`. Default: no encryption.
+        metadata: Pairs sent with every call, such as ``[("authorization", "Bearer ...")]``.
+        wait_for_ready: Whether a call waits, until its deadline, for a server that cannot be reached yet.
+        options: gRPC channel arguments, which win over those that the client sets (messages up to 64 MiB, retries).
+
+    Raises:
+        ArgumentError: The address, the timeout or the metadata cannot be used.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float | None = DEFAULT_TIMEOUT,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Metadata = (),
+        wait_for_ready: bool = False,
+        options: ChannelOptions = (),
+    ) -> None:
+        self._connection = Connection(address, timeout, tuple(metadata), wait_for_ready)
+        arguments = channel_options(options)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, arguments)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, arguments)
+        make_stub: Any = pb_grpc.ExplanationServiceStub
+        self._stub = make_stub(self._channel)
+        self._closed = False
+
+    def __enter__(self) -> Client:
+        """Returns the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes the client."""
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connection; calls under way fail with a `ClosedError`. Closing twice is fine."""
+        self._closed = True
+        self._channel.close()
+
+    def predict(
+        self,
+        image: ImageLike,
+        explain: ExplainLike = (),
+        *,
+        top_k: int | None = None,
+        ood: bool = False,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Prediction:
+        """Classifies a picture and explains the prediction.
+
+        Args:
+            image: A path, the bytes of an encoded file, a PIL image, a uint8 array (H, W, 3) or (H, W), or a float32
+                or float16 array (C, H, W) that is a model input, already resized and normalised.
+            explain: The explanations wanted: names of explainers, or `Explain` objects to set more.
+            top_k: How many classes to return, most probable first. Default: 5.
+            ood: Whether to return an out-of-distribution score.
+            timeout: Deadline in seconds. Default: the client's.
+            request_id: 1 to 128 characters of [A-Za-z0-9._:-]. Default: a new one.
+
+        Raises:
+            ServiceError: The call failed.
+            ArgumentError: An argument is wrong.
+            OSError: The file cannot be read; FileNotFoundError if there is none.
+        """
+        return self.predict_many([image], explain, top_k=top_k, ood=ood, timeout=timeout, request_id=request_id)[0]
+
+    def predict_many(
+        self,
+        images: Iterable[ImageLike],
+        explain: ExplainLike = (),
+        *,
+        top_k: int | None = None,
+        ood: bool = False,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> list[Prediction]:
+        """As `predict`, for several pictures in one request; returns the predictions in the order of the pictures.
+
+        All share one request id; `report_ground_truth` tells them apart by `image_index`.
+        """
+        call = self._connection.call(timeout, request_id)
+        request = predict_request(check_images(images), explain, top_k=top_k, ood=ood, request_id=call.request_id)
+        response: pb.PredictResponse = self._unary(self._stub.Predict, request, call)
+        return predictions(response, call.request_id, len(request.images))
+
+    def stream(
+        self,
+        image: ImageLike,
+        explain: ExplainLike = (),
+        *,
+        top_k: int | None = None,
+        ood: bool = False,
+        progress_interval: float | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Generator[Event, None, None]:
+        """As `predict`, but yields the prediction at once and each explanation as it comes.
+
+        The call starts with the first event asked for, and is cancelled when the generator is closed.
+
+        Args:
+            image: See `predict`.
+            explain: See `predict`.
+            top_k: See `predict`.
+            ood: See `predict`.
+            progress_interval: Shortest time between two `Progress` events of one explanation in seconds.
+                Default: 0.25.
+            timeout: Deadline of the whole stream in seconds. Default: the client's.
+            request_id: See `predict`.
+
+        Returns:
+            A generator of `Predicted`, then `Progress` and `Explained` in any order, and at last `Finished`.
+
+        Raises:
+            UnsupportedError: This server does not stream.
+            ServiceError: The call failed.
+            ArgumentError: An argument is wrong; raised at once.
+        """
+        call = self._connection.call(timeout, request_id)
+        request = predict_request([image], explain, top_k=top_k, ood=ood, request_id=call.request_id)
+        return self._events(stream_request(request, progress_interval), call)
+
+    def report_ground_truth(
+        self,
+        request_id: str,
+        labels: str | Iterable[str] = (),
+        boxes: Iterable[Sequence[float]] = (),
+        image_index: int = 0,
+        *,
+        timeout: float | None = None,
+    ) -> None:
+        """Tells what an earlier picture really showed. Of several reports for one picture the last one counts.
+
+        Args:
+            request_id: `Prediction.request_id`.
+            labels: Labels that apply, each one of `ModelInfo.labels`.
+            boxes: Where the objects are: (left, top, right, bottom) in pixels of the upright picture.
+            image_index: Index of the picture in the request.
+            timeout: Deadline in seconds. Default: the client's.
+
+        Raises:
+            NotFoundError: The request is unknown or no longer kept.
+            ServiceError: The call failed.
+            ArgumentError: An argument is wrong.
+        """
+        request = ground_truth_request(request_id, labels, boxes, image_index)
+        self._unary(self._stub.ReportGroundTruth, request, self._connection.call(timeout))
+
+    def model_info(self, *, timeout: float | None = None) -> ModelInfo:
+        """Describes the model, its input, and every explainer with its parameters, cost and measured quality.
+
+        Raises:
+            ServiceError: The call failed.
+        """
+        request = pb.GetModelInfoRequest()
+        response: pb.GetModelInfoResponse = self._unary(
+            self._stub.GetModelInfo, request, self._connection.call(timeout)
+        )
+        return model_info(response.model)
+
+    def _unary(self, method: Any, request: Any, call: Call) -> Any:
+        while True:
+            self._check_open()
+            try:
+                return method(request, **call.arguments())
+            except grpc.RpcError as error:
+                self._check_open(error)
+                pause = call.pause(error)
+            except ValueError as error:
+                # How gRPC reports a channel that another thread closed in the meantime.
+                self._check_open(error)
+                raise
+            time.sleep(pause)
+
+    def _events(self, request: pb.PredictStreamRequest, call: Call) -> Generator[Event, None, None]:
+        decoder = EventDecoder(call.request_id)
+        started = False
+        while True:
+            self._check_open()
+            answer = None
+            try:
+                answer = self._stub.PredictStream(request, **call.arguments())
+                for message in answer:
+                    started = True
+                    event = decoder.decode(message)
+                    if event is not None:
+                        yield event
+                return
+            except grpc.RpcError as error:
+                self._check_open(error)
+                pause = call.pause(error, repeatable=not started)
+            except ValueError as error:
+                self._check_open(error)
+                raise
+            finally:
+                if answer is not None:
+                    answer.cancel()
+            time.sleep(pause)
+
+    def _check_open(self, cause: Exception | None = None) -> None:
+        if self._closed:
+            raise ClosedError("the client is closed") from cause

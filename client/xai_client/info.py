@@ -1,0 +1,298 @@
+"""The description of the model that a server serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from xai_client.response import enum_name, value_of
+from xai_client.types import ParameterValue
+from xai_proto import explanation_pb2 as pb
+
+
+@dataclass(frozen=True)
+class InputInfo:
+    """What the net takes and how pictures become that.
+
+    Attributes:
+        channels: 1 (grey) or 3 (RGB).
+        height: Rows.
+        width: Columns.
+        resize_height: Height that a picture is scaled to cover before the centre crop.
+        resize_width: Width, likewise.
+        stretch: Whether pictures are stretched to that size, losing their proportions.
+        interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
+        mean: Subtracted from each channel of the picture scaled to [0, 1].
+        std: Each channel is then divided by this.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize_height: int
+    resize_width: int
+    stretch: bool
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """One parameter of an explainer.
+
+    Attributes:
+        name: Name, as `Explain` takes it.
+        description: What it does, with its unit.
+        type: "integer", "number" or "string".
+        default: Value when not given.
+        minimum: Smallest value allowed; None if not limited.
+        maximum: Largest value allowed; None if not limited.
+        choices: The values allowed, for strings of a fixed set.
+    """
+
+    name: str
+    description: str
+    type: str
+    default: ParameterValue
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QualityMeasure:
+    """One benchmark's verdict on one explainer.
+
+    Attributes:
+        metric: Name of the benchmark and metric, such as "faithfulness/deletion_auc".
+        mean: Mean score over the samples.
+        confidence_half_width: Half the width of the 95 % confidence interval of the mean.
+        sample_count: Number of samples.
+        higher_is_better: Whether a higher score is a better one.
+        update_time: When the last sample was measured, UTC; None if not known.
+    """
+
+    metric: str
+    mean: float
+    confidence_half_width: float
+    sample_count: int
+    higher_is_better: bool
+    update_time: datetime | None
+
+
+@dataclass(frozen=True)
+class ExplanationCost:
+    """What an explanation is expected to cost with the defaults and one target.
+
+    Attributes:
+        passes: Rows through the model.
+        seconds: Time on an idle device, as measured at start.
+    """
+
+    passes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ExplainerInfo:
+    """One explainer.
+
+    Attributes:
+        name: Name to ask for it by.
+        description: What it does, in a sentence, with its source.
+        available: Whether it can be used with this model.
+        unavailable_reason: If not, why not and what would help.
+        parameters: Its parameters by name.
+        cost: What it is expected to cost; None if not known.
+        quality: How good its maps have been measured to be on live traffic; empty until measured.
+    """
+
+    name: str
+    description: str
+    available: bool
+    unavailable_reason: str
+    parameters: Mapping[str, ParameterInfo]
+    cost: ExplanationCost | None
+    quality: tuple[QualityMeasure, ...]
+
+
+@dataclass(frozen=True)
+class OodInfo:
+    """The out-of-distribution net.
+
+    Attributes:
+        training_sample_count: Pictures that it was trained on.
+        training_time: When it was trained, UTC; None if not known.
+        auroc: Area under the ROC curve against each kind of outlier, 0.5 to 1.
+    """
+
+    training_sample_count: int
+    training_time: datetime | None
+    auroc: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may ask for at the most.
+
+    Attributes:
+        max_image_count: Pictures in one request.
+        max_pixel_count: Pixels in one picture.
+        max_message_bytes: Bytes in one message.
+        max_explanation_count: Explanations in one request.
+        max_target_count: Targets of one explanation.
+    """
+
+    max_image_count: int
+    max_pixel_count: int
+    max_message_bytes: int
+    max_explanation_count: int
+    max_target_count: int
+
+
+@dataclass(frozen=True)
+class BatchCost:
+    """Time that a launch of one batch size takes.
+
+    Attributes:
+        batch_size: Rows in the launch.
+        seconds: Median time of one launch, as measured at start.
+    """
+
+    batch_size: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is served, and how.
+
+    Attributes:
+        name: Name from the config.
+        version: Fingerprint of the net, its weights and its input: equal versions give equal answers.
+        class_count: Number of classes.
+        labels: Label of every class, by class id.
+        activation: "softmax" or "sigmoid".
+        input: What the net takes.
+        device: Where it runs: "cpu", "gpu:0", "ascend:0".
+        engine: What runs the forward passes, with its version.
+        explainers: Every explainer by name, usable here or not.
+        ood: The out-of-distribution net; None where there is none.
+        limits: What a request may ask for at the most.
+        server_version: Version of xai-sidecar.
+        ready_time: When the server became ready, UTC; None if not known.
+        batches: Batch sizes compiled for predictions, ascending.
+    """
+
+    name: str
+    version: str
+    class_count: int
+    labels: tuple[str, ...]
+    activation: str
+    input: InputInfo
+    device: str
+    engine: str
+    explainers: Mapping[str, ExplainerInfo]
+    ood: OodInfo | None
+    limits: Limits
+    server_version: str
+    ready_time: datetime | None
+    batches: tuple[BatchCost, ...]
+
+
+def model_info(message: pb.ModelInfo) -> ModelInfo:
+    """Decodes the description of the model."""
+    return ModelInfo(
+        name=message.name,
+        version=message.version,
+        class_count=message.class_count,
+        labels=tuple(message.labels),
+        activation=enum_name(pb.Activation.DESCRIPTOR, message.activation),
+        input=_input(message.input),
+        device=message.device,
+        engine=message.engine,
+        explainers={each.name: _explainer(each) for each in message.explainers},
+        ood=_ood(message.ood) if message.HasField("ood") else None,
+        limits=_limits(message.limits),
+        server_version=message.server_version,
+        ready_time=_time(message.ready_time) if message.HasField("ready_time") else None,
+        batches=tuple(
+            BatchCost(each.batch_size, each.duration.ToTimedelta().total_seconds()) for each in message.batches
+        ),
+    )
+
+
+def _input(message: pb.InputInfo) -> InputInfo:
+    return InputInfo(
+        channels=message.channels,
+        height=message.height,
+        width=message.width,
+        resize_height=message.resize_height,
+        resize_width=message.resize_width,
+        stretch=message.stretch,
+        interpolation=message.interpolation,
+        mean=tuple(message.mean),
+        std=tuple(message.std),
+    )
+
+
+def _explainer(message: pb.ExplainerInfo) -> ExplainerInfo:
+    cost = ExplanationCost(message.cost.pass_count, message.cost.duration.ToTimedelta().total_seconds())
+    return ExplainerInfo(
+        name=message.name,
+        description=message.description,
+        available=message.available,
+        unavailable_reason=message.unavailable_reason,
+        parameters={each.name: _parameter(each) for each in message.parameters},
+        cost=cost if message.HasField("cost") else None,
+        quality=tuple(_quality(each) for each in message.quality),
+    )
+
+
+def _parameter(message: pb.ParameterInfo) -> ParameterInfo:
+    return ParameterInfo(
+        name=message.name,
+        description=message.description,
+        type=enum_name(pb.ParameterType.DESCRIPTOR, message.type),
+        default=value_of(message.default_value),
+        minimum=message.minimum if message.HasField("minimum") else None,
+        maximum=message.maximum if message.HasField("maximum") else None,
+        choices=tuple(message.choices),
+    )
+
+
+def _quality(message: pb.QualityMeasure) -> QualityMeasure:
+    return QualityMeasure(
+        metric=message.metric,
+        mean=message.mean,
+        confidence_half_width=message.confidence_half_width,
+        sample_count=message.sample_count,
+        higher_is_better=message.higher_is_better,
+        update_time=_time(message.update_time) if message.HasField("update_time") else None,
+    )
+
+
+def _ood(message: pb.OodInfo) -> OodInfo:
+    return OodInfo(
+        training_sample_count=message.training_sample_count,
+        training_time=_time(message.training_time) if message.HasField("training_time") else None,
+        auroc=dict(message.auroc),
+    )
+
+
+def _limits(message: pb.Limits) -> Limits:
+    return Limits(
+        max_image_count=message.max_image_count,
+        max_pixel_count=message.max_pixel_count,
+        max_message_bytes=message.max_message_bytes,
+        max_explanation_count=message.max_explanation_count,
+        max_target_count=message.max_target_count,
+    )
+
+
+def _time(timestamp: Timestamp) -> datetime:
+    return timestamp.ToDatetime(timezone.utc)

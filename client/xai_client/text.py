@@ -1,0 +1,155 @@
+"""Predictions and model descriptions as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from xai_client.info import ExplainerInfo, ModelInfo, ParameterInfo
+from xai_client.types import Explanation, Prediction
+
+Written: TypeAlias = dict[tuple[str, int], Path]
+"""Where the overlays went, by explanation name and class id."""
+
+
+def prediction_text(prediction: Prediction, image: Path, written: Written) -> str:
+    """The classes as a table, then the explanations with where each overlay went."""
+    size = prediction.picture_size
+    lines = [
+        f"{image}  {size.width} x {size.height}" if size else str(image),
+        f"model {prediction.model_version}  request {prediction.request_id}",
+    ]
+    if prediction.ood_score is not None:
+        lines.append(f"ood score {prediction.ood_score:.4g}, percentile {prediction.ood_percentile:.1f}")
+    classes = [
+        (str(each.class_id), f"{each.probability:.2%}", f"{each.logit:.3f}", each.label) for each in prediction.classes
+    ]
+    lines += _table(("class", "probability", "logit", "label"), classes, right=3)
+    if prediction.explanations:
+        rows = [row for each in prediction.explanations.values() for row in _explanation_rows(each, written)]
+        lines += ["", *_table(("explanation", "status", "target", "passes", "std. error", "overlay"), rows)]
+    return "\n".join([*lines, ""])
+
+
+def prediction_json(prediction: Prediction, image: Path, written: Written) -> str:
+    """The same as one line of JSON, with everything but the maps themselves."""
+    document = {
+        "image": str(image),
+        "request_id": prediction.request_id,
+        "model_version": prediction.model_version,
+        "classes": [dataclasses.asdict(each) for each in prediction.classes],
+        "ood_score": prediction.ood_score,
+        "ood_percentile": prediction.ood_percentile,
+        "region": prediction.region and prediction.region._asdict(),
+        "picture_size": prediction.picture_size and prediction.picture_size._asdict(),
+        "explanations": [_explanation_json(each, written) for each in prediction.explanations.values()],
+    }
+    return json.dumps(document)
+
+
+def info_text(info: ModelInfo) -> str:
+    """The model, its input and limits, then every explainer with its parameters."""
+    entry, limits = info.input, info.limits
+    fit = "stretched to" if entry.stretch else "scaled to cover"
+    lines = [
+        f"model     {info.name}  version {info.version}",
+        f"runs on   {info.device} with {info.engine}, xai-sidecar {info.server_version}",
+        f"classes   {info.class_count}, {info.activation}",
+        f"input     {entry.channels} x {entry.height} x {entry.width}, pictures {fit}"
+        f" {entry.resize_height} x {entry.resize_width} ({entry.interpolation}), then cropped at the centre",
+        f"ood       {f'trained on {info.ood.training_sample_count} pictures' if info.ood else 'none'}",
+        f"limits    {limits.max_image_count} pictures, {limits.max_explanation_count} explanations,"
+        f" {limits.max_target_count} targets of each; {limits.max_pixel_count} pixels a picture,"
+        f" {limits.max_message_bytes} bytes a message",
+    ]
+    lines += [f"batch     {each.batch_size} in {each.seconds * 1000:.1f} ms" for each in info.batches]
+    for explainer in info.explainers.values():
+        lines += ["", *_explainer_lines(explainer)]
+    return "\n".join(lines)
+
+
+def info_json(info: ModelInfo) -> str:
+    """The same as JSON; times in ISO 8601."""
+    return json.dumps(dataclasses.asdict(info), indent=2, default=lambda time: time.isoformat())
+
+
+def _explanation_rows(explanation: Explanation, written: Written) -> Iterable[Sequence[str]]:
+    name, explainer, passes = explanation.name, explanation.explainer, str(explanation.passes)
+    if name != explainer and not name.startswith(f"{explainer}-"):
+        name = f"{name} ({explainer})"
+    if not explanation.maps:
+        yield name, explanation.status, "-", passes, "-", explanation.status_message or "no map"
+    for each in explanation.maps:
+        status = explanation.status if each.status == "ok" else f"{explanation.status}, {each.status}"
+        error = "-" if each.standard_error is None else f"{each.standard_error:.3g}"
+        path = written.get((explanation.name, each.class_id))
+        yield name, status, f"{each.class_id} {each.label}", passes, error, str(path) if path else "withheld"
+
+
+def _explanation_json(explanation: Explanation, written: Written) -> dict[str, Any]:
+    return {
+        "name": explanation.name,
+        "explainer": explanation.explainer,
+        "status": explanation.status,
+        "status_message": explanation.status_message,
+        "parameters": dict(explanation.parameters),
+        "seed": explanation.seed,
+        "passes": explanation.passes,
+        "truncated": explanation.truncated,
+        "elapsed_seconds": explanation.elapsed,
+        "maps": [
+            {
+                "class_id": each.class_id,
+                "label": each.label,
+                "status": each.status,
+                "standard_error": each.standard_error,
+                "overlay": str(path) if (path := written.get((explanation.name, each.class_id))) else None,
+            }
+            for each in explanation.maps
+        ],
+    }
+
+
+def _explainer_lines(explainer: ExplainerInfo) -> list[str]:
+    cost = f"  {explainer.cost.passes} passes, {explainer.cost.seconds:.3g} s" if explainer.cost else ""
+    lines = [f"{explainer.name}{cost}", f"  {explainer.description}"]
+    if not explainer.available:
+        lines.append(f"  not available: {explainer.unavailable_reason}")
+    for each in explainer.quality:
+        better = "higher" if each.higher_is_better else "lower"
+        lines.append(
+            f"  {each.metric} {each.mean:.4g} ± {each.confidence_half_width:.2g}"
+            f" over {each.sample_count} samples, {better} is better"
+        )
+    rows = [_parameter_row(each) for each in explainer.parameters.values()]
+    return lines + (_table(("  parameter", "type", "range", "default", "meaning"), rows) if rows else [])
+
+
+def _parameter_row(parameter: ParameterInfo) -> Sequence[str]:
+    default = "-" if parameter.default in (None, "") else str(parameter.default)
+    return f"  {parameter.name}", parameter.type, _range(parameter), default, parameter.description
+
+
+def _range(parameter: ParameterInfo) -> str:
+    if parameter.choices:
+        return ", ".join(parameter.choices)
+    if parameter.minimum is None and parameter.maximum is None:
+        return "-"
+    low = "" if parameter.minimum is None else f"{parameter.minimum:g}"
+    high = "" if parameter.maximum is None else f"{parameter.maximum:g}"
+    return f"{low} .. {high}".strip()
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> list[str]:
+    """Aligned columns, the first `right` of them flush right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return ["  ".join(_cells(line, widths, right)).rstrip() for line in lines]
+
+
+def _cells(line: Sequence[str], widths: Sequence[int], right: int) -> Iterable[str]:
+    for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+        yield cell.rjust(width) if column < right else cell.ljust(width)

@@ -1,0 +1,288 @@
+"""What calls return: predictions, explanations, and the events of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from xai_client.errors import ArgumentError, MapWithheldError
+from xai_client.overlay import DEFAULT_ALPHA, draw
+from xai_client.picture import ImageLike
+
+FloatArray: TypeAlias = NDArray[np.float32]
+ParameterValue: TypeAlias = int | float | str | bool | None
+
+_WITHHELD = {
+    "zero_gradient": "the class has no gradient at this picture, so the method can say nothing about it",
+    "not_finite": "it had values that are NaN or infinite",
+}
+
+
+class Region(NamedTuple):
+    """A rectangle on the upright picture in pixels with fractions; right and bottom exclusive."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class PictureSize(NamedTuple):
+    """Size of the upright picture in pixels, in the order of PIL's `Image.size`."""
+
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class and how sure the model is of it.
+
+    Attributes:
+        class_id: Class id.
+        label: Its label.
+        probability: Softmax or sigmoid of the logit, in [0, 1].
+        logit: The net's output before the activation.
+    """
+
+    class_id: int
+    label: str
+    probability: float
+    logit: float
+
+
+@dataclass(frozen=True, eq=False)
+class SaliencyMap:
+    """The saliency of every pixel of the model input for one class.
+
+    Attributes:
+        class_id: The class explained.
+        label: Its label.
+        status: "ok", "all_zero", "zero_gradient" or "not_finite"; the last two come without a map.
+        values: The map, float32 (H, W); None where it is withheld.
+        standard_error: Relative standard error where the map is an estimate; None for exact methods.
+    """
+
+    class_id: int
+    label: str
+    status: str
+    values: FloatArray | None = field(repr=False)
+    standard_error: float | None
+
+    @property
+    def saliency(self) -> FloatArray:
+        """The map, float32 (H, W), in the frame of the model input. Higher means more important for the class.
+
+        Raises:
+            MapWithheldError: The map was not sent; the message says why.
+        """
+        if self.values is None:
+            why = _WITHHELD.get(self.status, f"its status is {self.status}")
+            raise MapWithheldError(
+                f"the map of class {self.class_id} ({self.label}) was withheld: {why}", reason=self.status
+            )
+        return self.values
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """One explanation of one prediction.
+
+    Attributes:
+        name: Its name in the request.
+        explainer: The explainer that ran; for "auto", the one chosen.
+        status: "complete"; "truncated": cut short by its budget; "skipped": its condition did not hold, there are no
+            maps; or "partial": a better version follows (in a stream only).
+        status_message: Why it was skipped, refused or truncated; empty when complete.
+        maps: One map for each target, in the order of the targets.
+        parameters: The parameters really used. Whole numbers are ints.
+        seed: The seed really used; None where nothing is random.
+        passes: Rows that went through the model for it.
+        truncated: Whether the budget ended it before it was done.
+        elapsed: Seconds from being submitted to being done.
+        region: The part of the picture that the maps cover; None for a model input.
+        picture_size: Size of the upright picture; None for a model input.
+    """
+
+    name: str
+    explainer: str
+    status: str
+    status_message: str
+    maps: tuple[SaliencyMap, ...]
+    parameters: Mapping[str, ParameterValue]
+    seed: int | None
+    passes: int
+    truncated: bool
+    elapsed: float
+    region: Region | None
+    picture_size: PictureSize | None
+
+    @property
+    def targets(self) -> tuple[int, ...]:
+        """Class ids of the targets, in the order of `maps`."""
+        return tuple(each.class_id for each in self.maps)
+
+    @property
+    def saliency(self) -> FloatArray:
+        """The first target's map, float32 (H, W), in the frame of the model input.
+
+        Raises:
+            MapWithheldError: There is none; the message says why.
+        """
+        return self._map(None).saliency
+
+    @property
+    def saliencies(self) -> FloatArray:
+        """All maps, float32 (T, H, W), in the order of `targets`.
+
+        Raises:
+            MapWithheldError: There are none, or one of them was withheld; `maps` gives the others.
+        """
+        self._map(None)
+        return np.stack([each.saliency for each in self.maps])
+
+    @property
+    def standard_error(self) -> float | None:
+        """Relative standard error of the first target's map; None for exact methods and where there is no map."""
+        return self.maps[0].standard_error if self.maps else None
+
+    def overlay(
+        self,
+        image: ImageLike,
+        target: int | None = None,
+        alpha: float = DEFAULT_ALPHA,
+        colormap: str | None = None,
+    ) -> Image.Image:
+        """Lays a map on the picture that was predicted, exactly over the part that the model saw.
+
+        The rest of the picture is dimmed. The map is shown from its lowest value (uncoloured) to its highest; a map
+        with negative values from minus to plus its largest absolute value, with zero uncoloured.
+
+        Args:
+            image: The picture, in any of the forms that `predict` takes but a model input.
+            target: Class id whose map to show. Default: the first target.
+            alpha: Opacity at the most salient pixel, 0 to 1.
+            colormap: "turbo", "inferno" or "diverging". Default: "diverging" for maps with negative values, else
+                "turbo". The first two show only the positive part of a map with negative values.
+
+        Returns:
+            A PIL image, RGB, upright, as wide and high as the picture.
+
+        Raises:
+            MapWithheldError: There is no such map; the message says why.
+            PictureSizeError: The picture is not of the size that was predicted.
+            ImageError: It cannot be decoded, or is a model input.
+            ArgumentError: `target` was not explained, or another argument is wrong.
+        """
+        saliency = self._map(target).saliency
+        return draw(image, saliency, self.region, self.picture_size, alpha, colormap)
+
+    def _map(self, target: int | None) -> SaliencyMap:
+        if not self.maps:
+            skipped = self.status == "skipped"
+            why = self.status_message or ("its condition did not hold" if skipped else "no class qualified as a target")
+            reason = "skipped" if skipped else "no_targets"
+            raise MapWithheldError(f"the explanation {self.name!r} has no map: {why}", reason=reason)
+        for each in self.maps:
+            if target is None or each.class_id == target:
+                return each
+        raise ArgumentError(
+            f"class {target!r} was not explained; the targets are {', '.join(map(str, self.targets))}", field="target"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the model says of one picture.
+
+    Attributes:
+        request_id: Id of the request, for `report_ground_truth` and for the server's logs.
+        model_version: Version of the model that answered.
+        classes: The top_k classes, most probable first.
+        ood_score: Raw out-of-distribution score, higher means more of an inlier; None if not asked for.
+        ood_percentile: Share of held-out training pictures with a lower score, 0 to 100; None if not asked for.
+        explanations: The explanations by name, in the order of the request.
+        region: The part of the picture that the model saw; None for a model input.
+        picture_size: Size of the upright picture; None for a model input.
+    """
+
+    request_id: str
+    model_version: str
+    classes: tuple[ClassScore, ...]
+    ood_score: float | None
+    ood_percentile: float | None
+    explanations: Mapping[str, Explanation]
+    region: Region | None
+    picture_size: PictureSize | None
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """The first event of a stream: the prediction, without explanations.
+
+    Attributes:
+        request_id: Id of the request.
+        prediction: What the model says of the picture.
+    """
+
+    request_id: str
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An explanation is on its way.
+
+    Attributes:
+        request_id: Id of the request.
+        name: Name of the explanation.
+        passes: Passes done.
+        planned_passes: Passes planned; with a tolerance, at most these.
+        standard_error: Relative standard error so far; None where there is none.
+        remaining: Estimated seconds left; None if not known.
+    """
+
+    request_id: str
+    name: str
+    passes: int
+    planned_passes: int
+    standard_error: float | None
+    remaining: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """A version of an explanation has come.
+
+    Attributes:
+        request_id: Id of the request.
+        explanation: The explanation; `final` tells whether a better one follows.
+    """
+
+    request_id: str
+    explanation: Explanation
+
+    @property
+    def final(self) -> bool:
+        """Whether no better version follows."""
+        return self.explanation.status != "partial"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of a stream.
+
+    Attributes:
+        request_id: Id of the request.
+    """
+
+    request_id: str
+
+
+Event: TypeAlias = Predicted | Progress | Explained | Finished
+"""One event of a stream."""

@@ -1,0 +1,291 @@
+"""The command line: what it sends, prints, writes, and with which status it exits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2
+from PIL import Image
+
+from xai_client import cli
+from xai_proto import explanation_pb2 as pb
+
+
+@pytest.fixture
+def run(fake, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("XAI_SERVER", fake.address)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv):
+        status = cli.main([str(each) for each in argv])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def picture_failure(failure, reason):
+    return failure(
+        grpc.StatusCode.INVALID_ARGUMENT, "cannot be\ndecoded", (error_details_pb2.ErrorInfo(reason=reason),)
+    )
+
+
+def test_predict_prints_the_classes(run, cat, fake):
+    status, out, err = run("predict", cat, "--top-k", 2, "--ood")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == f"{cat}  40 x 30"
+    assert lines[2] == "ood score -1.5, percentile 12.0"
+    assert lines[3].split() == ["class", "probability", "logit", "label"]
+    assert lines[4].split() == ["7", "75.00%", "3.500", "tabby", "cat"]
+    (request,) = fake.requests("Predict")
+    assert (request.top_k, request.ood) == (2, True)
+
+
+def test_predict_writes_overlays_of_the_pictures_size(run, cat, tmp_path):
+    status, out, _ = run(
+        "predict", cat, "--explain", "gradcam,rise", "--explain", "auto", "--out", tmp_path / "a" / "b"
+    )
+    assert status == 0
+    for name in ("gradcam", "rise", "auto"):
+        path = tmp_path / "a" / "b" / f"cat.{name}.png"
+        assert Image.open(path).size == (40, 30)
+        (line,) = [line for line in out.splitlines() if line.startswith(name)]
+        assert str(path) in line
+        assert line.split()[1] == "complete"
+
+
+def test_overlays_go_to_the_working_directory_by_default(run, cat, tmp_path):
+    assert run("predict", cat, "--explain", "gradcam")[0] == 0
+    assert (tmp_path / "cat.gradcam.png").exists()
+
+
+def test_options_reach_the_request(run, cat, fake):
+    status, _, _ = run(
+        "predict",
+        cat,
+        "--explain=gradcam,rise",
+        "--param=gradcam.layer=blocks.3=x",
+        "--param=rise.masks=12",
+        "--param=rise.normalization=max",
+        "--seed=5",
+        "--target=3",
+        "--target=1",
+        "--timeout=9",
+    )
+    assert status == 0
+    gradcam, rise = fake.requests("Predict")[0].explanations
+    assert gradcam.gradcam == pb.GradCamParameters(layer="blocks.3=x")
+    assert rise.rise == pb.RiseParameters(mask_count=12, normalization=pb.NORMALIZATION_MAX)
+    assert gradcam.seed == rise.seed == 5
+    assert list(gradcam.targets.class_ids) == list(rise.targets.class_ids) == [3, 1]
+    assert fake.received[0].time_remaining < 9.1
+
+
+def test_several_targets_give_several_files(run, cat, tmp_path):
+    status, out, _ = run("predict", cat, "--explain", "rise", "--target", 3, "--target", 1)
+    assert status == 0
+    for target in (3, 1):
+        assert (tmp_path / f"cat.rise.{target}.png").exists()
+        assert f"{target} label {target}" in out
+
+
+def test_pictures_of_the_same_stem_do_not_overwrite_each_other(run, cat, tmp_path):
+    other = tmp_path / "cat.png"
+    Image.new("RGB", (8, 8)).save(other)
+    assert run("predict", cat, other, "--explain", "rise")[0] == 0
+    assert Image.open(tmp_path / "cat.rise.png").size == (40, 30)
+    assert Image.open(tmp_path / "cat-2.rise.png").size == (8, 8)
+
+
+def test_json_is_one_line_for_each_picture(run, cat, tmp_path):
+    other = tmp_path / "dog.png"
+    Image.new("RGB", (8, 8)).save(other)
+    status, out, _ = run("predict", cat, other, "--explain", "rise", "--json")
+    assert status == 0
+    first, second = map(json.loads, out.splitlines())
+    assert (first["image"], second["image"]) == (str(cat), str(other))
+    assert first["classes"][0] == {"class_id": 7, "label": "tabby cat", "probability": 0.75, "logit": 3.5}
+    assert first["picture_size"] == {"width": 40, "height": 30}
+    (explanation,) = first["explanations"]
+    assert (explanation["name"], explanation["status"], explanation["elapsed_seconds"]) == ("rise", "complete", 1.5)
+    assert explanation["maps"][0]["overlay"] == "cat.rise.png"
+    assert first["ood_score"] is None
+
+
+def test_withheld_and_skipped_maps_are_reported_not_drawn(run, cat, fake, answer, tmp_path):
+    def respond(request):
+        response = answer(request)
+        first, second = response.predictions[0].explanations
+        first.maps[0].status = pb.MAP_STATUS_ZERO_GRADIENT
+        first.maps[0].ClearField("map")
+        second.status = pb.EXPLANATION_STATUS_SKIPPED
+        second.status_message = "top probability is 0.75"
+        del second.maps[:]
+        return response
+
+    fake.script = [respond]
+    status, out, _ = run("predict", cat, "--explain", "gradient,rise")
+    assert status == 0
+    gradient, rise = out.splitlines()[-3:-1]
+    assert "zero_gradient" in gradient
+    assert gradient.endswith("withheld")
+    assert "skipped" in rise
+    assert rise.endswith("top probability is 0.75")
+    assert list(tmp_path.glob("*.png")) == []
+
+
+def test_a_bad_picture_is_reported_and_the_others_still_done(run, cat, fake, failure, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    fake.script = [picture_failure(failure, "PICTURE")]
+    status, out, err = run("predict", broken, cat)
+    assert status == 1
+    assert err.startswith(f"xai-client: {broken}: cannot be decoded")
+    assert len(err.splitlines()) == 1
+    assert "tabby cat" in out
+
+
+def test_any_other_fault_ends_it_with_one_line(run, cat, fake, failure):
+    fake.script = [picture_failure(failure, "UNKNOWN_EXPLAINER")]
+    status, out, err = run("predict", cat, cat, "--explain", "nothing")
+    assert (status, out) == (1, "")
+    assert len(err.splitlines()) == 1
+    assert len(fake.received) == 1
+
+
+def test_no_server(run, cat):
+    status, _, err = run("predict", cat, "--server", "127.0.0.1:1", "--timeout", 5)
+    assert status == 1
+    assert "127.0.0.1:1" in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["predict"],
+        ["predict", "none.jpg"],
+        ["predict", "CAT", "--param", "rise.masks"],
+        ["predict", "CAT", "--param", "rise.masks=5"],
+        ["predict", "CAT", "--explain", "rise", "--param", "rise.masks=many"],
+        ["predict", "CAT", "--explain", "rise", "--param", "rise.speed=5"],
+        ["predict", "CAT", "--explain", "rise", "--seed", "-1"],
+        ["predict", "CAT", "--timeout", "0"],
+        ["predict", "CAT", "--server", "nowhere"],
+        ["predict", "CAT", "--top-k", "five"],
+        ["unknown"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_commands_exit_with_2_and_send_nothing(run, cat, fake, argv):
+    status, out, err = run(*[cat if each == "CAT" else each for each in argv])
+    assert (status, out) == (2, "")
+    assert err
+    assert "Traceback" not in err
+    assert fake.received == []
+
+
+def test_an_unwritable_folder_is_one_line(run, cat, tmp_path):
+    (tmp_path / "file").write_text("")
+    status, _, err = run("predict", cat, "--explain", "rise", "--out", tmp_path / "file" / "x")
+    assert status == 1
+    assert len(err.splitlines()) == 1
+
+
+def test_help_shows_examples(run):
+    for argv in (["--help"], ["predict", "--help"]):
+        status, out, _ = run(*argv)
+        assert status == 0
+        assert "xai-client predict cat.jpg --explain gradcam,rise" in out
+
+
+def test_info(run):
+    status, out, err = run("info")
+    assert (status, err) == (0, "")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "model lite0 version abc123" in lines
+    assert "rise 4000 passes, 2.5 s" in lines
+    assert "masks integer 1 .. 32000 4000 Most masks to spend." in lines
+    assert "normalization string none, max none Scaling." in lines
+    assert "not available: there is no OoD net" in lines
+    assert any("faithfulness/deletion_auc 0.25" in line and "lower is better" in line for line in lines)
+
+
+def test_info_json(run):
+    status, out, _ = run("info", "--json")
+    assert status == 0
+    info = json.loads(out)
+    assert info["explainers"]["rise"]["parameters"]["masks"]["maximum"] == 32000
+    assert info["ready_time"] == "2024-05-01T12:00:00+00:00"
+
+
+def test_ctrl_c_is_quiet(run, cat, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xai_client.client.Client.predict", interrupt)
+    assert run("predict", cat) == (130, "", "")
+
+
+def spawn(fake, *argv, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "xai_client", *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "XAI_SERVER": fake.address, **more},
+    )
+
+
+def test_a_real_ctrl_c_ends_a_call_under_way(fake, cat):
+    process = None
+
+    def interrupt(request):
+        process.send_signal(signal.SIGINT)
+        process.wait(10)
+        return pb.PredictResponse()
+
+    fake.script = [interrupt]
+    process = spawn(fake, "predict", cat)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("label_count", [1, 20_000])
+def test_a_broken_pipe_is_quiet(fake, described_model, label_count):
+    # Little output breaks when it is flushed, much while it is printed.
+    described_model.labels.extend(["label"] * label_count)
+    fake.script = [pb.GetModelInfoResponse(model=described_model)]
+    process = spawn(fake, "info", "--json")
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(20) == 141
+
+
+def test_labels_that_the_terminal_cannot_show(fake, cat, answer):
+    def respond(request):
+        response = answer(request)
+        response.predictions[0].classes[0].label = "chaton \u732b"
+        return response
+
+    fake.script = [respond]
+    process = spawn(fake, "predict", cat, PYTHONIOENCODING="ascii")
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, b"")
+    assert b"chaton \\u732b" in out
+
+
+def test_an_overlay_shows_the_map(run, cat, tmp_path):
+    run("predict", cat, "--explain", "rise")
+    pixels = np.asarray(Image.open(tmp_path / "cat.rise.png")).astype(int)
+    # The map grows from the top left to the bottom right.
+    plain, hot = pixels[0, 0], pixels[-1, -1]
+    assert np.abs(plain - [90, 120, 150]).max() < 8
+    assert np.abs(hot - [90, 120, 150]).max() > 60

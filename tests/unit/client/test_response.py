@@ -1,0 +1,282 @@
+"""Answers become the right results; maps that were withheld or damaged never pass for maps."""
+
+import io
+from datetime import datetime, timezone
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xai_client import (
+    ArgumentError,
+    Explained,
+    Finished,
+    MapWithheldError,
+    PictureSize,
+    Predicted,
+    Progress,
+    Region,
+    ResponseError,
+)
+from xai_client.info import model_info
+from xai_client.response import EventDecoder, predictions
+from xai_proto import explanation_pb2 as pb
+
+VALUES = np.array([[0.0, 0.25, 1.5], [-2.0, 3.0, 4.0]], np.float32)
+
+
+def answer_with(*maps, status=pb.EXPLANATION_STATUS_COMPLETE, **fields):
+    explanation = pb.Explanation(name="mine", explainer="rise", status=status, maps=maps, **fields)
+    return pb.PredictResponse(request_id="r", predictions=[pb.Prediction(explanations=[explanation])])
+
+
+def decode(response):
+    return predictions(response, "sent", 1)[0].explanations["mine"]
+
+
+def tensor_map(values, dtype, number, class_id=1):
+    tensor = pb.Tensor(dtype=number, shape=values.shape, data=values.astype(dtype).tobytes())
+    return pb.SaliencyMap(class_id=class_id, label="cat", status=pb.MAP_STATUS_OK, tensor=tensor)
+
+
+def png_map(grey, minimum, maximum):
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "PNG")
+    png = pb.PngMap(data=buffer.getvalue(), minimum=minimum, maximum=maximum)
+    return pb.SaliencyMap(class_id=1, status=pb.MAP_STATUS_OK, png=png)
+
+
+def withheld(status, class_id=1):
+    return pb.SaliencyMap(class_id=class_id, label="cat", status=status)
+
+
+def test_a_prediction_with_everything():
+    response = pb.PredictResponse(request_id="r", model_version="v")
+    prediction = response.predictions.add()
+    prediction.classes.add(class_id=3, label="cat", probability=0.5, logit=-1.25)
+    prediction.ood.score, prediction.ood.percentile = 2.5, 40
+    prediction.picture.width, prediction.picture.height = 640, 480
+    prediction.region.left, prediction.region.right, prediction.region.bottom = 80.5, 559.5, 480
+    result = predictions(response, "sent", 1)[0]
+    assert (result.request_id, result.model_version) == ("r", "v")
+    (score,) = result.classes
+    assert (score.class_id, score.label, score.probability, score.logit) == (3, "cat", 0.5, -1.25)
+    assert (result.ood_score, result.ood_percentile) == (2.5, 40)
+    assert result.picture_size == PictureSize(640, 480) == (640, 480)
+    assert result.region == Region(80.5, 0, 559.5, 480)
+    assert result.explanations == {}
+
+
+def test_what_was_not_sent_is_none():
+    result = predictions(pb.PredictResponse(predictions=[pb.Prediction()]), "sent", 1)[0]
+    assert result.request_id == "sent"
+    assert (result.ood_score, result.ood_percentile, result.region, result.picture_size) == (None, None, None, None)
+
+
+def test_an_explanation_with_everything():
+    first = tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32, 5)
+    first.standard_error = 0.125
+    response = answer_with(
+        first,
+        tensor_map(VALUES * 2, "<f4", pb.DATA_TYPE_FLOAT32, 2),
+        status=pb.EXPLANATION_STATUS_TRUNCATED,
+        status_message="the budget ended it",
+        seed=2**63,
+        pass_count=12,
+        truncated=True,
+    )
+    message = response.predictions[0].explanations[0]
+    message.elapsed.FromMilliseconds(1250)
+    message.parameters["masks"].number_value = 4000
+    message.parameters["tolerance"].number_value = 0.5
+    message.parameters["layer"].string_value = "layer4"
+    result = decode(response)
+    assert (result.name, result.explainer, result.status) == ("mine", "rise", "truncated")
+    assert (result.status_message, result.seed, result.passes) == ("the budget ended it", 2**63, 12)
+    assert (result.truncated, result.elapsed, result.standard_error) == (True, 1.25, 0.125)
+    assert result.parameters == {"masks": 4000, "tolerance": 0.5, "layer": "layer4"}
+    assert isinstance(result.parameters["masks"], int)
+    assert result.targets == (5, 2)
+    assert np.array_equal(result.saliency, VALUES)
+    assert np.array_equal(result.saliencies, np.stack([VALUES, VALUES * 2]))
+    assert result.saliencies.dtype == np.float32
+    assert result.maps[1].standard_error is None
+    assert (result.maps[0].label, result.maps[0].status) == ("cat", "ok")
+
+
+def test_seed_zero_differs_from_no_seed():
+    assert decode(answer_with(seed=0)).seed == 0
+    assert decode(answer_with()).seed is None
+
+
+def test_float16_and_png_become_float32():
+    half = decode(answer_with(tensor_map(VALUES, "<f2", pb.DATA_TYPE_FLOAT16))).saliency
+    assert half.dtype == np.float32
+    assert np.array_equal(half, VALUES)
+    grey = np.array([[0, 51, 255]], np.uint8)
+    png = decode(answer_with(png_map(grey, -1.0, 4.0))).saliency
+    assert png.dtype == np.float32
+    assert np.allclose(png, [[-1.0, 0.0, 4.0]])
+
+
+def test_maps_may_be_written_to():
+    saliency = decode(answer_with(tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32))).saliency
+    saliency[0, 0] = 9
+    assert saliency[0, 0] == 9
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (pb.MAP_STATUS_ZERO_GRADIENT, "zero_gradient", "no gradient"),
+        (pb.MAP_STATUS_NOT_FINITE, "not_finite", "NaN"),
+    ],
+)
+def test_a_withheld_map_says_why(status, reason, words):
+    good = tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32, 2)
+    result = decode(answer_with(withheld(status), good))
+    assert result.maps[0].status == reason
+    for access in (
+        lambda: result.saliency,
+        lambda: result.saliencies,
+        lambda: result.maps[0].saliency,
+        lambda: result.overlay(np.zeros((2, 2), np.uint8)),
+    ):
+        with pytest.raises(MapWithheldError, match=words) as caught:
+            access()
+        assert caught.value.reason == reason
+    assert np.array_equal(result.maps[1].saliency, VALUES)
+    assert result.overlay(np.zeros((2, 2), np.uint8), target=2).size == (2, 2)
+
+
+def test_a_map_sent_against_its_status_is_not_shown():
+    message = tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32)
+    message.status = pb.MAP_STATUS_NOT_FINITE
+    with pytest.raises(MapWithheldError):
+        _ = decode(answer_with(message)).saliency
+
+
+def test_an_all_zero_map_is_a_map():
+    message = tensor_map(VALUES * 0, "<f4", pb.DATA_TYPE_FLOAT32)
+    message.status = pb.MAP_STATUS_ALL_ZERO
+    result = decode(answer_with(message))
+    assert result.maps[0].status == "all_zero"
+    assert np.array_equal(result.saliency, VALUES * 0)
+
+
+def test_no_maps_say_why():
+    skipped = decode(answer_with(status=pb.EXPLANATION_STATUS_SKIPPED, status_message="top probability is 0.9"))
+    with pytest.raises(MapWithheldError, match=r"0\.9") as caught:
+        _ = skipped.saliency
+    assert caught.value.reason == "skipped"
+    assert (skipped.targets, skipped.standard_error) == ((), None)
+    with pytest.raises(MapWithheldError, match="no class qualified") as caught:
+        _ = decode(answer_with()).saliencies
+    assert caught.value.reason == "no_targets"
+
+
+def test_a_target_that_was_not_explained_is_refused():
+    result = decode(answer_with(tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32, 5)))
+    with pytest.raises(ArgumentError, match="targets are 5"):
+        result.overlay(np.zeros((2, 2), np.uint8), target=6)
+
+
+def damaged():
+    short = tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32)
+    short.tensor.data = short.tensor.data[:-1]
+    typed = tensor_map(VALUES, "<f4", pb.DATA_TYPE_UINT8)
+    flat = tensor_map(VALUES.ravel(), "<f4", pb.DATA_TYPE_FLOAT32)
+    missing = withheld(pb.MAP_STATUS_OK)
+    png = png_map(np.zeros((2, 2), np.uint8), 0, 1)
+    png.png.data = png.png.data[:40]
+    return [short, typed, flat, missing, png]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_damaged_maps_are_refused(index):
+    with pytest.raises(ResponseError):
+        decode(answer_with(damaged()[index]))
+
+
+def test_answers_against_the_contract_are_refused():
+    with pytest.raises(ResponseError, match="2 pictures"):
+        predictions(pb.PredictResponse(predictions=[pb.Prediction()]), "r", 2)
+    for region in (pb.Region(), pb.Region(left=2, right=1, bottom=1), pb.Region(right=float("inf"), bottom=1)):
+        with pytest.raises(ResponseError, match="region"):
+            predictions(pb.PredictResponse(predictions=[pb.Prediction(region=region)]), "r", 1)
+
+
+def test_a_status_of_a_newer_server_is_unknown():
+    response = answer_with()
+    response.predictions[0].explanations[0].status = 77
+    assert decode(response).status == "unknown"
+
+
+def test_every_event():
+    decoder = EventDecoder("sent")
+    inner = pb.Prediction(region=pb.Region(right=3, bottom=2), picture=pb.PictureSize(width=3, height=2))
+    first = decoder.decode(
+        pb.PredictStreamResponse(request_id="r", predicted=pb.PredictResponse(request_id="r", predictions=[inner]))
+    )
+    assert isinstance(first, Predicted)
+    assert (first.request_id, first.prediction.request_id) == ("r", "r")
+
+    progress = pb.ExplanationProgress(name="mine", pass_count=3, planned_pass_count=9, standard_error=0.5)
+    progress.remaining.FromMilliseconds(1500)
+    assert decoder.decode(pb.PredictStreamResponse(request_id="r", progress=progress)) == Progress(
+        "r", "mine", 3, 9, 0.5, 1.5
+    )
+    bare = decoder.decode(pb.PredictStreamResponse(progress=pb.ExplanationProgress(name="mine")))
+    assert bare == Progress("sent", "mine", 0, 0, None, None)
+
+    for status, final in ((pb.EXPLANATION_STATUS_PARTIAL, False), (pb.EXPLANATION_STATUS_COMPLETE, True)):
+        explanation = pb.Explanation(name="mine", status=status, maps=[tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32)])
+        update = pb.PredictStreamResponse(explained=pb.ExplanationUpdate(explanation=explanation))
+        event = decoder.decode(update)
+        assert isinstance(event, Explained)
+        assert event.final is final
+        assert event.explanation.region == (0, 0, 3, 2)
+        assert event.explanation.picture_size == (3, 2)
+
+    assert decoder.decode(pb.PredictStreamResponse(finished=pb.StreamFinished())) == Finished("sent")
+    assert decoder.decode(pb.PredictStreamResponse()) is None
+
+
+def test_an_explanation_before_the_prediction_is_refused():
+    update = pb.PredictStreamResponse(explained=pb.ExplanationUpdate())
+    with pytest.raises(ResponseError):
+        EventDecoder("r").decode(update)
+
+
+def test_model_info(described_model):
+    info = model_info(described_model)
+    assert (info.name, info.version, info.class_count, info.labels) == ("lite0", "abc123", 2, ("cat", "dog"))
+    assert (info.activation, info.device, info.engine) == ("softmax", "cpu", "mindspore 2.10.0")
+    assert info.server_version == "0.1.0"
+    assert info.ready_time == datetime(2024, 5, 1, 12, tzinfo=timezone.utc)
+    assert (info.input.channels, info.input.height, info.input.width, info.input.stretch) == (3, 224, 224, False)
+    assert (info.input.resize_height, info.input.resize_width, info.input.interpolation) == (256, 256, "bicubic")
+    assert (info.input.mean, info.input.std) == ((0.5, 0.25, 0.125), (1.0, 0.5, 0.25))
+    limits = info.limits
+    assert (limits.max_image_count, limits.max_pixel_count, limits.max_message_bytes) == (8, 1000, 2000)
+    assert (limits.max_explanation_count, limits.max_target_count) == (4, 5)
+    assert [(each.batch_size, each.seconds) for each in info.batches] == [(8, 0.04)]
+    assert info.ood is not None
+    assert (info.ood.training_sample_count, info.ood.training_time, info.ood.auroc) == (5000, None, {"noise": 0.75})
+
+
+def test_explainer_info(described_model):
+    explainers = model_info(described_model).explainers
+    assert list(explainers) == ["rise", "rise_plus"]
+    rise = explainers["rise"]
+    assert (rise.available, rise.cost.passes, rise.cost.seconds) == (True, 4000, 2.5)
+    masks = rise.parameters["masks"]
+    assert (masks.type, masks.default, masks.minimum, masks.maximum, masks.choices) == ("integer", 4000, 1, 32000, ())
+    scale = rise.parameters["normalization"]
+    assert (scale.type, scale.default, scale.minimum, scale.choices) == ("string", "none", None, ("none", "max"))
+    (quality,) = rise.quality
+    assert (quality.metric, quality.mean, quality.confidence_half_width) == ("faithfulness/deletion_auc", 0.25, 0.125)
+    assert (quality.sample_count, quality.higher_is_better) == (50, False)
+    assert quality.update_time == datetime(2024, 5, 2, tzinfo=timezone.utc)
+    plus = explainers["rise_plus"]
+    assert (plus.available, plus.unavailable_reason, plus.cost) == (False, "there is no OoD net", None)
