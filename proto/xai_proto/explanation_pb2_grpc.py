@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ExplanationServiceStub(object):
-    """Predicts and explains. All calls are safe to repeat but ReportGroundTruth, of which the last one counts.
+    """Predicts and explains. All calls are safe to repeat; of several ReportGroundTruth of a picture the last one counts.
     """
 
     def __init__(self, channel):
@@ -58,7 +58,7 @@ class ExplanationServiceStub(object):
 
 
 class ExplanationServiceServicer(object):
-    """Predicts and explains. All calls are safe to repeat but ReportGroundTruth, of which the last one counts.
+    """Predicts and explains. All calls are safe to repeat; of several ReportGroundTruth of a picture the last one counts.
     """
 
     def Predict(self, request, context):
@@ -122,7 +122,7 @@ def add_ExplanationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExplanationService(object):
-    """Predicts and explains. All calls are safe to repeat but ReportGroundTruth, of which the last one counts.
+    """Predicts and explains. All calls are safe to repeat; of several ReportGroundTruth of a picture the last one counts.
     """
 
     @staticmethod
