@@ -155,7 +155,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from xai_sidecar.demo import demo_config, show
+    from xai_sidecar.demo import ask, demo_config
 
     started = time.monotonic()
     report = _progress()
@@ -167,7 +167,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
         def client() -> None:
             try:
-                show(server.grpc_address, server.http_address, arguments.out, time.monotonic() - started)
+                print(
+                    ask(server.grpc_address, server.http_address, arguments.out, time.monotonic() - started), flush=True
+                )
                 outcome.append(0)
             except Exception as error:
                 print(f"xai-sidecar: the demo's own request failed: {error}", file=sys.stderr)

@@ -146,7 +146,9 @@ class ModelConfig(_Section):
     @classmethod
     def _known_format(cls, path: Path | None) -> Path | None:
         if path is not None and path.suffix not in (".ckpt", ".safetensors"):
-            raise ValueError(f"{path.name} is neither .ckpt nor .safetensors; convert it with mindspore.save_checkpoint")
+            raise ValueError(
+                f"{path.name} is neither .ckpt nor .safetensors; convert it with mindspore.save_checkpoint"
+            )
         return path
 
     @field_validator("batch_sizes", "gradient_batch_sizes")
@@ -315,7 +317,9 @@ def _config_error(error: ValidationError) -> ConfigError:
     problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
     problem = problems[0]
     path = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "constrained-"))]
-    path = [part for part in path if part not in ("int", "tuple[int, int]", "float", "list[float]", "path", "list[str]")]
+    path = [
+        part for part in path if part not in ("int", "tuple[int, int]", "float", "list[float]", "path", "list[str]")
+    ]
     field = ".".join(part for part in path if "[" not in part)
     more = f" ({len(problems) - 1} more after this one.)" if len(problems) > 1 else ""
     if problem["type"] == "extra_forbidden":

@@ -43,8 +43,8 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
     )
 
 
-def show(grpc_address: str, http_address: str, folder: Path, start_seconds: float) -> None:
-    """Asks the server about a photograph of a cat and prints what it says and what to try next.
+def ask(grpc_address: str, http_address: str, folder: Path, start_seconds: float) -> str:
+    """Asks the server about a photograph of a cat; returns what it says and what to try next, for people to read.
 
     Args:
         grpc_address: Where gRPC is served.
@@ -60,16 +60,18 @@ def show(grpc_address: str, http_address: str, folder: Path, start_seconds: floa
     folder.mkdir(parents=True, exist_ok=True)
     overlay = folder / f"{_PICTURE}-gradcam.png"
     prediction.explanations["gradcam"].overlay(picture).save(overlay)
-    print(f"\nReady after {start_seconds:.1f} s. What EfficientNet-Lite0 sees in {picture.name}:\n")
-    for one in prediction.classes:
-        bar = "█" * round(40 * one.probability)
-        print(f"  {100 * one.probability:5.1f} %  {one.label:<20} {bar}")
-    print(f"\nWhere it looked for {prediction.classes[0].label!r}: {overlay.resolve()}")
-    print(
-        f"""
+    classes = "\n".join(
+        f"  {100 * one.probability:5.1f} %  {one.label:<20} {'█' * round(40 * one.probability)}"
+        for one in prediction.classes
+    )
+    return f"""
+Ready after {start_seconds:.1f} s. What EfficientNet-Lite0 sees in {picture.name}:
+
+{classes}
+
+Where it looked for {prediction.classes[0].label!r}: {overlay.resolve()}
+
 Try next, in another terminal:
   .venv/bin/xai-client predict YOUR.jpg --explain gradcam,gradient --out . --server {grpc_address}
   .venv/bin/xai-client info --server {grpc_address}
-  curl http://{http_address}/metrics""",
-        flush=True,
-    )
+  curl http://{http_address}/metrics"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -265,7 +266,9 @@ class Engine:
             return
         work, collected = job.work, job.collected
         job.work, job.collected, job.collected_rows = None, [], 0
-        whole = tuple(np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*collected, strict=True))
+        whole = tuple(
+            np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*collected, strict=True)
+        )
         self._advance(job, work.result(whole))
 
     def _advance(self, job: _Job, result: Any) -> None:
@@ -305,10 +308,8 @@ class Engine:
 
 def _settle(setter: Callable[[Any], None], value: Any) -> None:
     """Sets a future unless its caller has just cancelled it."""
-    try:
+    with contextlib.suppress(InvalidStateError):
         setter(value)
-    except InvalidStateError:
-        pass
 
 
 def _emptied(inbox: queue.SimpleQueue[_Job | None]) -> list[_Job]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from xai_sidecar.engine.work import Kind
 
@@ -22,14 +23,14 @@ class Piece:
     """The rows that one job waits for.
 
     Attributes:
-        owner: Whose rows they are.
+        owner: Whose rows they are; it means nothing here.
         lane: How urgent they are.
         kind: What they can share a launch with.
         row_count: How many there are.
         scheduled: How many of them are in a launch already, or were.
     """
 
-    owner: Hashable
+    owner: Any
     lane: Lane
     kind: Kind
     row_count: int
@@ -70,7 +71,7 @@ class Scheduler:
         """Queues a piece of at least one row."""
         self._queues[piece.lane].append(piece)
 
-    def discard(self, owner: Hashable) -> None:
+    def discard(self, owner: Any) -> None:
         """Forgets the rows of an owner that are not in a launch."""
         for lane, queue in self._queues.items():
             self._queues[lane] = deque(piece for piece in queue if piece.owner != owner)

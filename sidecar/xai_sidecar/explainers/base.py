@@ -103,7 +103,7 @@ class Explainer(ABC, Generic[P]):
     def _maps(self, image: FloatArray, targets: IntArray, parameters: P) -> Steps[tuple[FloatArray, NDArray[np.bool_]]]:
         """The maps (t, H, W) as the method defines them, and for each target whether it had a gradient at all."""
 
-    def resolve(self, parameters: P, model: ModelFacts) -> P:  # noqa: ARG002
+    def resolve(self, parameters: P, model: ModelFacts) -> P:
         """The parameters with everything filled in that depends on the model.
 
         Raises:
@@ -116,7 +116,7 @@ class Explainer(ABC, Generic[P]):
     def kind(self, parameters: P) -> Kind:
         """The kind of work that resolved parameters will ask for; it has to be compiled."""
 
-    def pass_count(self, target_count: int, parameters: P) -> int:  # noqa: ARG002
+    def pass_count(self, target_count: int, parameters: P) -> int:
         """Rows that will go through the model: here one for each target."""
         return target_count
 

@@ -30,7 +30,7 @@ class Gradient(Explainer[GradientParameters]):
     description: ClassVar[str] = "Gradient of the target's logit by the input (Simonyan et al. 2013)."
     parameters_type = GradientParameters
 
-    def kind(self, parameters: GradientParameters) -> Kind:  # noqa: ARG002
+    def kind(self, parameters: GradientParameters) -> Kind:
         """The gradient by the input."""
         return InputGradient.kind
 
@@ -44,4 +44,5 @@ class Gradient(Explainer[GradientParameters]):
 def aggregated(gradients: FloatArray, aggregation: Aggregation) -> FloatArray:
     """Gradients (n, C, H, W) as maps (n, H, W)."""
     magnitudes = np.abs(gradients)
-    return magnitudes.max(axis=1) if aggregation == "max_abs" else magnitudes.sum(axis=1)
+    maps: FloatArray = magnitudes.max(axis=1) if aggregation == "max_abs" else magnitudes.sum(axis=1)
+    return maps

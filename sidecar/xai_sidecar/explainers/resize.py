@@ -17,7 +17,8 @@ def resize_bilinear(maps: FloatArray, height: int, width: int) -> FloatArray:
     """
     rows = _weights(maps.shape[1], height)
     columns = _weights(maps.shape[2], width)
-    return np.asarray(rows @ maps @ columns.T, np.float32)
+    with np.errstate(invalid="ignore"):  # what is not finite stays so, and the map's status tells
+        return np.asarray(rows @ maps @ columns.T, np.float32)
 
 
 @functools.lru_cache(maxsize=64)

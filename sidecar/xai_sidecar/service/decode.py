@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from pydantic import ValidationError
 
@@ -31,7 +30,7 @@ from xai_sidecar.imaging import InputSpec, Prepared, check_model_input, decode, 
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
 from xai_sidecar.service.predictor import ExplanationPlan, Targets
 
-_DTYPES = {
+_DTYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
     pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
@@ -135,7 +134,8 @@ def read_tensor(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
             "Send all of it, in C order and little-endian.",
             field="data",
         )
-    return np.frombuffer(tensor.data, dtype).reshape(shape)
+    array: np.ndarray[Any, Any] = np.frombuffer(tensor.data, dtype).reshape(shape)
+    return array
 
 
 def _plan(wanted: pb.ExplanationRequest, model: ServedModel) -> ExplanationPlan:
@@ -217,11 +217,12 @@ def _set_fields(message: Message) -> dict[str, Any]:
     """The fields that are set, enums by the lower-case rest of their names."""
     values = {}
     for field, value in message.ListFields():
-        if field.type == FieldDescriptor.TYPE_ENUM:
-            known = field.enum_type.values_by_number.get(value)
+        enum = field.enum_type
+        if enum is not None:
+            known = enum.values_by_number.get(value)
             if known is None:
-                raise ParameterError(f"{value} is no {field.enum_type.name} of this version.", field=field.name)
-            prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", field.enum_type.name).upper() + "_"
+                raise ParameterError(f"{value} is no {enum.name} of this version.", field=field.name)
+            prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
             value = known.name.removeprefix(prefix).lower()
         values[field.name] = value
     return values
@@ -241,9 +242,7 @@ class _Within:
             error.within(self._prefix)
 
 
-def read_images(
-    images: Sequence[pb.Image], spec: InputSpec, limits: ServerConfig
-) -> list[Prepared]:
+def read_images(images: Sequence[pb.Image], spec: InputSpec, limits: ServerConfig) -> list[Prepared]:
     """All pictures of a request; see `read_image`."""
     prepared = []
     for index, image in enumerate(images):

@@ -150,7 +150,7 @@ def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
         version=backend.version,
         class_count=len(model.labels),
         labels=model.labels,
-        activation=pb.Activation.Value(f"ACTIVATION_{config.model.activation.upper()}"),
+        activation=f"ACTIVATION_{config.model.activation.upper()}",
         input=pb.InputInfo(
             channels=spec.channels,
             height=spec.height,
@@ -193,9 +193,7 @@ def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.Explain
         info.parameters.append(_parameter_info(name, schema[name], default, model, offered))
     if not offered.unavailable:
         passes = explainer.pass_count(1, offered.defaults)
-        per_row = min(
-            seconds / size for size, seconds in model.backend.costs(explainer.kind(offered.defaults)).items()
-        )
+        per_row = min(seconds / size for size, seconds in model.backend.costs(explainer.kind(offered.defaults)).items())
         info.cost.pass_count = passes
         info.cost.duration.FromNanoseconds(round(passes * per_row * 1e9))
     return info

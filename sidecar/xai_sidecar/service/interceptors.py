@@ -33,9 +33,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """See `grpc.aio.ServerInterceptor`."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method.removeprefix(_SERVICE)
@@ -121,7 +121,7 @@ def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:
 
 def request_id_of(context: Any) -> str:
     """The id that `CallInterceptor` gave a call."""
-    return dict(context.trailing_metadata())[REQUEST_ID]
+    return str(dict(context.trailing_metadata())[REQUEST_ID])
 
 
 def _request_id(request: Any, context: Any) -> str:

@@ -170,16 +170,15 @@ def ranked(probabilities: FloatArray) -> IntArray:
 def softmax(logits: FloatArray) -> FloatArray:
     """Logits (classes,) as probabilities that add up to 1."""
     powers = np.exp(logits.astype(np.float64) - logits.max())
-    return (powers / powers.sum()).astype(np.float32)
+    return np.asarray(powers / powers.sum(), np.float32)
 
 
 def sigmoid(logits: FloatArray) -> FloatArray:
     """Logits (classes,) as probabilities, each on its own."""
     # As a tanh, so that no logit is large enough to overflow.
-    return (0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64)))).astype(np.float32)
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64))), np.float32)
 
 
 def deadline_of(seconds: float | None) -> float:
     """The time left as a time on the clock of `time.monotonic`."""
     return float("inf") if seconds is None else time.monotonic() + seconds
-

@@ -82,11 +82,15 @@ class Sidecar:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
         telemetry = Telemetry(registry, EXPLAINERS)
+
+        def lost(error: BaseException) -> None:
+            loop.call_soon_threadsafe(self._on_lost, error)
+
         engine = Engine(
             lambda: self._make_backend(self._config),
             capacity=self._config.server.queue_capacity,
             observe=telemetry.launched,
-            on_lost=lambda error: loop.call_soon_threadsafe(self._on_lost, error),
+            on_lost=lost,
         )
         telemetry.jobs.set_function(lambda: engine.open_jobs)
         pool = ThreadPoolExecutor(_DECODERS, "codec")
@@ -180,7 +184,7 @@ class Sidecar:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        pb_grpc.add_ExplanationServiceServicer_to_server(servicer, server)
+        pb_grpc.add_ExplanationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         health_servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

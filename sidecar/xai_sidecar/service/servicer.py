@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -16,6 +17,8 @@ from xai_sidecar.service.encode import model_info, predict_response
 from xai_sidecar.service.interceptors import request_id_of
 from xai_sidecar.service.model import ServedModel
 from xai_sidecar.service.predictor import Predictor, deadline_of
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,34 +47,32 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         self.serving: Serving | None = None
         self._pool = pool
 
-    async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:  # noqa: N802
+    async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
         """Classifies and explains."""
         serving = self._ready()
         deadline = deadline_of(context.time_remaining())
         asked = read_request(request, serving.model)
         limits = serving.model.config.server
-        images = await self._off_loop(read_images, request.images, serving.model.input, limits)
+        images = await self._off_loop(partial(read_images, request.images, serving.model.input, limits))
         predicted = await serving.predictor.predict(images, asked.plans, deadline)
-        if not asked.plans:  # a few small messages, not worth a thread
-            return predict_response(predicted, asked, serving.model, request_id_of(context))
-        return await self._off_loop(predict_response, predicted, asked, serving.model, request_id_of(context))
+        answer = partial(predict_response, predicted, asked, serving.model, request_id_of(context))
+        # Without maps it is a few small messages, not worth a thread.
+        return await self._off_loop(answer) if asked.plans else answer()
 
-    async def PredictStream(  # noqa: N802
+    async def PredictStream(
         self, request: pb.PredictStreamRequest, context: Any
     ) -> AsyncIterator[pb.PredictStreamResponse]:
         """Not in this version."""
         raise UnsupportedError("This version of the server does not stream. Call Predict instead.")
         yield
 
-    async def ReportGroundTruth(  # noqa: N802
+    async def ReportGroundTruth(
         self, request: pb.ReportGroundTruthRequest, context: Any
     ) -> pb.ReportGroundTruthResponse:
         """Not in this version."""
         raise UnsupportedError("This version of the server takes no ground truth.")
 
-    async def GetModelInfo(  # noqa: N802
-        self, request: pb.GetModelInfoRequest, context: Any
-    ) -> pb.GetModelInfoResponse:
+    async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model."""
         serving = self._ready()
         return pb.GetModelInfoResponse(model=model_info(serving.model, serving.ready_seconds))
@@ -81,5 +82,5 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
             raise ShuttingDownError("The server is starting or shutting down. Try again, or another one.")
         return self.serving
 
-    async def _off_loop(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+    async def _off_loop(self, function: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function)

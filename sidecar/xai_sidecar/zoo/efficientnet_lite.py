@@ -34,7 +34,7 @@ _STAGES = (
 )
 
 
-class _ConvUnit(nn.Cell):  # type: ignore[misc]
+class _ConvUnit(nn.Cell):
     """Convolution, batch norm and, unless `linear`, ReLU6."""
 
     def __init__(
@@ -50,7 +50,7 @@ class _ConvUnit(nn.Cell):  # type: ignore[misc]
         return self.activation(self.norm(self.conv(x)))
 
 
-class _Block(nn.Cell):  # type: ignore[misc]
+class _Block(nn.Cell):
     """Inverted residual: widen (unless the expansion is 1), filter each channel, project; add the input if it fits."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
@@ -66,7 +66,7 @@ class _Block(nn.Cell):  # type: ignore[misc]
         return x + y if self.residual else y
 
 
-class EfficientNetLite(nn.Cell):  # type: ignore[misc]
+class EfficientNetLite(nn.Cell):
     """The net of `efficientnet_lite0`; its layers are `stem`, `blocks.0` to `blocks.15`, `head` and `classifier`."""
 
     def __init__(self, num_classes: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
-from xai_sidecar.backends.mindspore.layers import SpatialLayer, default_layer, trace_layers
+from xai_sidecar.backends.mindspore.layers import default_layer, trace_layers
 from xai_sidecar.backends.mindspore.loading import load_net
 from xai_sidecar.backends.mindspore.programs import (
     Program,
@@ -111,7 +111,7 @@ class MindSporeBackend:
         with compile_cache.compile_cache(source.cache, key) as warm:
             try:
                 self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
-            except _WrongOutput as error:
+            except _WrongOutputError as error:
                 if not warm:
                     raise
                 wrong = error
@@ -209,12 +209,12 @@ class MindSporeBackend:
     def _check(self, kind: Kind, size: int, logits: Array) -> None:
         """A compiled program must say of the first input what the net itself says, and differ where inputs differ."""
         if logits.shape != (size, self.class_count):
-            raise _WrongOutput(kind, size, f"logits of shape {logits.shape}, not {(size, self.class_count)}")
+            raise _WrongOutputError(kind, size, f"logits of shape {logits.shape}, not {(size, self.class_count)}")
         scale = max(1.0, float(np.abs(self._expected).max()))
         difference = float(np.abs(logits[0] - self._expected[0]).max())
         # Not "difference > …": NaN must fail, too.
         if not difference <= _TOLERANCE * scale:
-            raise _WrongOutput(kind, size, f"logits that differ by {difference:.3g} from the net's own")
+            raise _WrongOutputError(kind, size, f"logits that differ by {difference:.3g} from the net's own")
 
     # ---------------------------------------------------------------------------------------- programs
 
@@ -248,7 +248,7 @@ class MindSporeBackend:
         return gradients.transpose(0, 3, 1, 2) if self._source.layout == "nhwc" else gradients
 
 
-class _WrongOutput(ConfigError):
+class _WrongOutputError(ConfigError):
     """A compiled program computes something else than the net."""
 
     def __init__(self, kind: Kind, size: int, what: str) -> None:

@@ -30,5 +30,5 @@ def select_device(name: str) -> None:
     if int(index or 0) >= count:
         found = f"MindSpore finds {count} of that kind" if count else "MindSpore finds none of that kind"
         needs = f" It needs {_NEEDS[target]}." if target in _NEEDS and not count else ""
-        raise ConfigError(f"there is no device {name!r}: {found}.{needs} Use device = \"cpu\".", field="model.device")
+        raise ConfigError(f'there is no device {name!r}: {found}.{needs} Use device = "cpu".', field="model.device")
     ms.set_device(target, int(index or 0))

@@ -77,7 +77,7 @@ def _load_weights(net: nn.Cell, path: Path) -> None:
     missing = [name for name in parameters if name not in weights]
     if missing:
         raise ConfigError(
-            f"{path} has no weights for {_some(missing)} of the net. Check that factory and checkpoint belong together.",
+            f"{path} has no weights for {_some(missing)} of the net. Factory and checkpoint must belong together.",
             field=field,
         )
     misfits = [

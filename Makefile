@@ -1,0 +1,47 @@
+# make demo · make test · make bench · make proto · make lint
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench proto lint clean
+
+# The newest Python that MindSpore supports. A version manager's shim may be there for a version that is not, so each
+# candidate has to run. PYTHON=… overrides it.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+help:
+	@echo "make demo        serve the sample classifier and explain a photograph of a cat (ONCE=1 ends after that)"
+	@echo "make test        lint, types and all tests"
+	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
+	@echo "make lint        lint and types only"
+	@echo "make proto       generate the stubs from proto/xai/v1/explanation.proto"
+
+demo: .venv/demo
+	@.venv/bin/xai-sidecar demo $(if $(ONCE),--once)
+
+test: lint
+	.venv/bin/pytest
+
+lint: .venv/dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/buf lint proto
+
+bench: .venv/dev
+	.venv/bin/python -m bench
+
+proto:
+	PYTHON=$(PYTHON) proto/generate.sh
+
+clean:
+	rm -rf .venv .venv-proto build dist demo-output
+
+# The stamp files tell which extra is installed; a change of pyproject.toml installs again.
+.venv/demo .venv/dev: .venv/%: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed, and none was found; name one with PYTHON=…" >&2; exit 1; }
+	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv \
+		|| { rm -rf .venv; echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing xai-sidecar[$*] and MindSpore (about 1.5 GB to download and 3 GB on disk) into .venv; a few minutes …"
+	@.venv/bin/pip install --progress-bar on --disable-pip-version-check -q -e '.[$*]'
+	@touch $@

@@ -1,0 +1,146 @@
+"""Small nets whose answers can be worked out without MindSpore."""
+
+import numpy as np
+import pytest
+
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
+from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.work import Forward, InputGradient, Kind, drive
+
+
+class SmallNet(nn.Cell):
+    """Convolution, ReLU, strided convolution, ReLU, mean, dense; one ReLU cell serves twice."""
+
+    def __init__(self, channels=3, classes=4):
+        super().__init__()
+        generator = np.random.default_rng(5)
+
+        def weight(*shape):
+            return ms.Tensor(generator.normal(0, 0.5, shape).astype(np.float32))
+
+        self.first = nn.Conv2d(
+            channels,
+            5,
+            3,
+            pad_mode="pad",
+            padding=1,
+            has_bias=True,
+            weight_init=weight(5, channels, 3, 3),
+            bias_init=weight(5),
+        )
+        self.second = nn.Conv2d(5, 6, 3, stride=2, pad_mode="pad", padding=1, weight_init=weight(6, 5, 3, 3))
+        self.relu = nn.ReLU()
+        self.features = nn.SequentialCell([self.first, self.relu, self.second, nn.ReLU()])
+        self.head = nn.Dense(6, classes, weight_init=weight(classes, 6), bias_init=weight(classes))
+
+    def construct(self, x):
+        return self.head(self.features(x).mean((2, 3)))
+
+
+class NumpySmallNet:
+    """The same in float64, written out: the independent answer."""
+
+    def __init__(self, net):
+        self.weights = {p.name: p.asnumpy().astype(np.float64) for p in net.get_parameters()}
+
+    def layer(self, x):
+        """(C, H, W) → (6, H/2, W/2), the output of `features`."""
+        names = sorted(self.weights)
+        first = next(self.weights[n] for n in names if self.weights[n].ndim == 4 and self.weights[n].shape[0] == 5)
+        bias = next(self.weights[n] for n in names if self.weights[n].shape == (5,))
+        second = next(self.weights[n] for n in names if self.weights[n].ndim == 4 and self.weights[n].shape[0] == 6)
+        hidden = np.maximum(convolved(x, first, 1) + bias[:, None, None], 0)
+        return np.maximum(convolved(hidden, second, 2), 0)
+
+    def top(self, activations):
+        """The output of `features` → logits."""
+        return self.weights["head.weight"] @ activations.mean(axis=(1, 2)) + self.weights["head.bias"]
+
+    def logits(self, x):
+        return self.top(self.layer(x))
+
+
+def convolved(x, weight, stride):
+    """A 3x3 convolution with a rim of one zero, by its definition."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))[:, ::stride, ::stride]
+    return np.einsum("chwij,ocij->ohw", windows, weight)
+
+
+def derived(function, x, step=1e-6):
+    """The gradient of a scalar function by central differences, in float64."""
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        shift = np.zeros_like(x)
+        shift[index] = step
+        gradient[index] = (function(x + shift) - function(x - shift)) / (2 * step)
+    return gradient
+
+
+HEIGHT, WIDTH = 8, 12
+
+
+@pytest.fixture(scope="session")
+def small_net():
+    return SmallNet()
+
+
+@pytest.fixture(scope="session")
+def numpy_net(small_net):
+    return NumpySmallNet(small_net)
+
+
+KINDS = [Forward.kind, InputGradient.kind, Kind("layer_gradient", "features")]
+
+
+def make_backend(net, *sizes):
+    source = ModelSource("", height=HEIGHT, width=WIDTH, batch_sizes=sizes, gradient_batch_sizes=sizes)
+    return MindSporeBackend(source, net=net)
+
+
+@pytest.fixture(scope="session")
+def small_backend(small_net):
+    """The small net at 8 x 12, compiled in batch sizes 1, 2, 3 and 4 for everything."""
+    backend = make_backend(small_net, 1, 2, 3, 4)
+    backend.warm_up(KINDS, lambda line: None)
+    return backend
+
+
+@pytest.fixture(scope="session")
+def small_engine(small_net):
+    """The small net in an engine, in batch sizes 1 and 4."""
+    engine = Engine(lambda: make_backend(small_net, 1, 4))
+    engine.start(lambda backend: KINDS).result(120)
+    yield engine
+    assert engine.close(60)
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Four model inputs, (4, 3, 8, 12) float32."""
+    return np.random.default_rng(2).standard_normal((4, 3, HEIGHT, WIDTH)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def derive():
+    return derived
+
+
+@pytest.fixture(scope="session")
+def run_in_chunks():
+    """Drives a computation on a backend, its rows cut into launches of one size, the last one padded."""
+
+    def run_in_chunks(backend, steps, size):
+        def run(kind, rows):
+            outputs = []
+            for start in range(0, len(rows[0]), size):
+                part = [array[start : start + size] for array in rows]
+                count = len(part[0])
+                part = [np.concatenate([array, np.repeat(array[-1:], size - count, axis=0)]) for array in part]
+                outputs.append([output[:count] for output in backend.run(kind, tuple(part))])
+            return tuple(np.concatenate(column) for column in zip(*outputs, strict=True))
+
+        return drive(steps, run)
+
+    return run_in_chunks

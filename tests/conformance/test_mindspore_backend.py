@@ -1,0 +1,272 @@
+"""The MindSpore backend: it computes what the net computes, at every batch size, and leaves the net as it was."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
+from xai_sidecar.backends.mindspore.compile_cache import fingerprint, structure
+from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
+from xai_sidecar.engine.work import Forward, InputGradient, Kind
+from xai_sidecar.errors import ConfigError
+
+QUIET = lambda line: None  # noqa: E731
+
+
+class WithTraining(nn.Cell):
+    """Batch norm, dropout, a reused cell, cells in a list: all that a copy could get wrong."""
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 8, 3, stride=2)
+        self.norm = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU()
+        self.stages = nn.CellList([nn.Conv2d(8, 8, 3) for _ in range(3)])
+        self.dropout = nn.Dropout(p=0.5)
+        self.head = nn.Dense(8, 5)
+
+    def construct(self, x):
+        x = self.relu(self.norm(self.stem(x)))
+        for stage in self.stages:
+            x = self.relu(stage(x))
+        return self.head(self.dropout(x.mean((2, 3))))
+
+
+def loaded(net, *sizes, height=16, width=24, **more):
+    sizes = sizes or (1,)
+    source = ModelSource("", height=height, width=width, batch_sizes=sizes, gradient_batch_sizes=sizes, **more)
+    return MindSporeBackend(source, net=net)
+
+
+def warmed(net, *sizes, layer=None, **more):
+    backend = loaded(net, *sizes, **more)
+    backend.warm_up([Forward.kind, InputGradient.kind, Kind("layer_gradient", layer or backend.default_layer)], QUIET)
+    return backend
+
+
+def inputs(count, height=16, width=24, channels=3):
+    return np.random.default_rng(3).standard_normal((count, channels, height, width)).astype(np.float32)
+
+
+def visible(net):
+    """Everything of a net that its owner could see."""
+    return {
+        "structure": structure(net),
+        "parameters": [(id(p), p.name, p.requires_grad, p.asnumpy().tobytes()) for p in net.get_parameters()],
+        "cells": [(name, id(cell), type(cell), cell.training) for name, cell in net.cells_and_names()],
+        "phase": net.phase,
+        "hooks": [
+            name
+            for name, cell in net.cells_and_names()
+            if cell._forward_hook or cell._forward_pre_hook or cell._backward_hook
+        ],
+    }
+
+
+def test_loading_and_running_leave_the_net_as_it_was():
+    net = WithTraining().set_train(True)
+    before = visible(net)
+    backend = warmed(net, 1, 2, layer="stages.2")
+    for kind in (InputGradient.kind, Kind("layer_gradient", "stages.2"), Kind("layer_gradient", "stages.0")):
+        backend.run(kind, (inputs(1), np.array([0], np.int32)))
+    backend.close()
+    assert visible(net) == before
+
+
+def test_the_weights_are_shared():
+    net = WithTraining()
+    weights = {parameter.name: id(parameter) for parameter in net.get_parameters()}
+    tapped, tap = tapped_copy(net, net.stages[2])
+    assert {p.name: id(p) for p in shared_copy(net).get_parameters()} == weights
+    assert {p.name: id(p) for p in tapped.get_parameters() if not p.name.startswith("xai_tap")} == weights
+    assert tapped.stages[2] is tap
+    assert net.stages[2] is not tap
+
+
+def test_inference_mode_whatever_the_mode_of_the_net():
+    net = WithTraining().set_train(True)
+    x = inputs(2)
+    first, second = (warmed(net, 1, 2).run(Forward.kind, (x,))[0] for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first, net.set_train(False)(ms.Tensor(x)).asnumpy(), atol=1e-5)
+
+
+def test_logits_do_not_depend_on_batch_size_and_padding():
+    backend = warmed(WithTraining(), 1, 2, 4, 8)
+    x = inputs(8)
+    alone = np.concatenate([backend.run(Forward.kind, (x[i : i + 1],))[0] for i in range(8)])
+    for size in (2, 4, 8):
+        rows = np.concatenate([backend.run(Forward.kind, (x[i : i + size],))[0] for i in range(0, 8, size)])
+        np.testing.assert_allclose(rows, alone, atol=1e-4)
+        padded = np.concatenate([x[3:4], np.repeat(x[:1] * 50, size - 1, axis=0)])
+        np.testing.assert_allclose(backend.run(Forward.kind, (padded,))[0][0], alone[3], atol=1e-4)
+
+
+def test_a_channels_last_net_takes_and_gives_channels_first():
+    class Last(nn.Cell):
+        def __init__(self, inner):
+            super().__init__(auto_prefix=False)
+            self.inner = inner
+
+        def construct(self, x):
+            return self.inner(x.transpose(0, 3, 1, 2))
+
+    net = WithTraining()
+    first = warmed(net, 1, layer="stages.2")
+    last = warmed(Last(net), 1, layer="inner.stages.2", layout="nhwc")
+    x, target = inputs(1), np.array([2], np.int32)
+    for kind, other in (
+        (Forward.kind, Forward.kind),
+        (InputGradient.kind, InputGradient.kind),
+        (Kind("layer_gradient", "stages.2"), Kind("layer_gradient", "inner.stages.2")),
+    ):
+        rows = (x,) if kind == Forward.kind else (x, target)
+        for ours, theirs in zip(first.run(kind, rows), last.run(other, rows), strict=True):
+            assert ours.shape == theirs.shape
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_layers_with_a_spatial_output_are_found():
+    backend = loaded(WithTraining())
+    # relu runs four times, so "its output" means nothing; dropout and head have lost the picture.
+    assert list(backend.layers) == ["stem", "norm", "stages.0", "stages.1", "stages.2"]
+    assert backend.default_layer == "stages.2"
+    layer = backend.layers["stages.2"]
+    assert (layer.channels, layer.height, layer.width) == (8, 8, 12)
+
+
+def test_a_net_without_a_spatial_layer_has_no_default():
+    net = nn.SequentialCell([nn.Flatten(), nn.Dense(3 * 16 * 24, 4)])
+    backend = loaded(net)
+    assert backend.default_layer is None
+    assert not backend.layers
+
+
+def test_a_compiled_program_that_disagrees_with_the_net_is_refused():
+    class TwoMinds(nn.Cell):
+        """Says one thing when it is traced in Python and another compiled."""
+
+        def __init__(self):
+            super().__init__()
+            self.dense = nn.Dense(3 * 16 * 24, 4)
+
+        def construct(self, x):
+            logits = self.dense(x.reshape(x.shape[0], -1))
+            return logits + 1 if ms.jit_class_marker() else logits
+
+    ms.jit_class_marker = lambda: False
+    try:
+        backend = loaded(TwoMinds())
+        ms.jit_class_marker = lambda: True
+        with pytest.raises(ConfigError, match="differ by 1"):
+            backend.warm_up([Forward.kind], QUIET)
+    finally:
+        del ms.jit_class_marker
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.SequentialCell([nn.Conv2d(1, 4, 3)]), r"does not take an input of shape \(1, 3, 16, 24\)"),
+        (nn.Conv2d(3, 4, 3), r"returned shape \(1, 4, 16, 24\)"),
+    ],
+)
+def test_a_net_that_is_no_classifier_of_such_pictures(net, message):
+    with pytest.raises(ConfigError, match=message):
+        loaded(net)
+
+
+CACHED = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+from cached_model import Net
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
+from xai_sidecar.backends.mindspore.runtime import ms
+from xai_sidecar.engine.work import Forward, InputGradient, Kind
+import numpy as np
+ms.set_seed(int(sys.argv[2]))
+backend = MindSporeBackend(
+    ModelSource("", height=16, width=24, batch_sizes=(1, 2), gradient_batch_sizes=(1,), cache=Path(sys.argv[1])),
+    net=Net(float(sys.argv[3])),
+)
+backend.warm_up([Forward.kind, InputGradient.kind, Kind("layer_gradient", "conv")], print)
+x = np.random.default_rng(1).standard_normal((1, 3, 16, 24)).astype(np.float32)
+target = np.array([1], np.int32)
+gradient, _ = backend.run(InputGradient.kind, (x, target))
+bumped = x + 0.01 * np.sign(gradient)
+rise = backend.run(Forward.kind, (bumped,))[0][0, 1] - backend.run(Forward.kind, (x,))[0][0, 1]
+print("slope", float(rise / (0.01 * np.abs(gradient).sum())))
+"""
+
+CACHED_MODEL = """
+from mindspore import nn
+class Net(nn.Cell):
+    def __init__(self, factor):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.head = nn.Dense(8, 5)
+        self.factor = factor
+    def construct(self, x):
+        return self.head(self.conv(x).mean((2, 3))) * self.factor
+"""
+
+
+def test_the_compile_cache_serves_only_what_it_was_made_for(tmp_path):
+    """Other weights may use it, another constant in the net may not, and the values are right either way."""
+    (tmp_path / "cached_model.py").write_text(CACHED_MODEL)
+    (tmp_path / "run.py").write_text(CACHED)
+
+    def run(seed, factor):
+        command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path), str(seed), str(factor)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        # The net is linear, so the gradient must tell exactly how much a step along its sign raises the logit.
+        assert float(done.stdout.split()[-1]) == pytest.approx(1, abs=1e-3)
+        return "loading compiled" in done.stdout
+
+    assert [run(1, 1.0), run(1, 1.0), run(2, 1.0), run(2, 3.0), run(1, 3.0)] == [False, True, True, False, True]
+    folders = [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "__pycache__"]
+    assert len(folders) == 2
+
+
+def test_the_fingerprint_is_the_same_for_the_same_net_and_only_then():
+    def made(**changes):
+        net = WithTraining(**changes)
+        return fingerprint(net, (1, 2))
+
+    assert made() == made()
+    assert made(channels=1) != made()
+    assert fingerprint(WithTraining(), (1, 2, 4)) != made()
+    altered = WithTraining()
+    altered.dropout.p = 0.25
+    assert fingerprint(altered, (1, 2)) != made()
+
+
+def test_convolutions_run_on_a_fast_kernel():
+    """Started without the setting, the process must end up with oneDNN's just-in-time kernels, not the reference."""
+    script = textwrap.dedent(
+        """
+        import numpy as np
+        from xai_sidecar.backends.mindspore.runtime import ms, nn
+        nn.Conv2d(64, 64, 3, has_bias=False)(ms.Tensor(np.ones((1, 64, 56, 56), np.float32))).asnumpy()
+        """
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "ONEDNN_MAX_CPU_ISA"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**environment, "DNNL_VERBOSE": "1"},
+        check=True,
+    )
+    kernels = [line for line in done.stdout.splitlines() if ",exec," in line and ",convolution," in line]
+    assert kernels
+    assert all("ref" not in line.split(",convolution,")[1].split(",")[0] for line in kernels), kernels

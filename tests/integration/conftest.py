@@ -1,0 +1,281 @@
+"""A real server process on real sockets, with the real sample classifier."""
+
+import contextlib
+import http.client
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import grpc
+import numpy as np
+import pytest
+from google.rpc import error_details_pb2, status_pb2
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from xai_proto import explanation_pb2 as pb
+from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_sidecar.zoo.sample import prepare_sample, sample_picture
+
+START_SECONDS = 180
+STOP_SECONDS = 60
+
+
+@dataclass
+class ServerProcess:
+    """A server process; its log is collected as it comes, one parsed JSON object a line."""
+
+    process: subprocess.Popen
+    log: list = field(default_factory=list)
+    other_output: list = field(default_factory=list)
+    grpc: str = ""
+    http: str = ""
+    ready: threading.Event = field(default_factory=threading.Event)
+
+    def read(self):
+        for line in self.process.stderr:
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                self.other_output.append(line)
+                continue
+            self.log.append(entry)
+            if entry["event"] == "ready":
+                self.grpc, self.http = entry["grpc"], entry["http"]
+                self.ready.set()
+        self.ready.set()
+
+    def terminate(self):
+        """SIGTERM; returns the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self):
+        status = self.process.wait(STOP_SECONDS)
+        self.reader.join(STOP_SECONDS)
+        return status
+
+    def __post_init__(self):
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+
+@contextlib.contextmanager
+def serving(config, *overrides, wait=True, cwd=None):
+    """Serves a config file on free ports; kills the process at the end if it still runs."""
+    command = [sys.executable, "-m", "xai_sidecar.cli", "serve", "--config", str(config)]
+    for override in ("server.grpc=127.0.0.1:0", "server.http=127.0.0.1:0", *overrides):
+        command += ["--set", override]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ.copy(), cwd=cwd)
+    server = ServerProcess(process)
+    try:
+        if wait:
+            assert server.ready.wait(START_SECONDS), "the server did not start in time"
+            assert server.grpc, f"the server ended: {server.log} {server.other_output}"
+        yield server
+    finally:
+        if process.poll() is None:
+            process.kill()
+        server.wait()
+
+
+def write_sample_config(folder, cache):
+    """The sample classifier's config file, with few batch sizes for a quick start."""
+    files = prepare_sample(cache)
+    path = folder / "sidecar.toml"
+    path.write_text(
+        f"""
+[model]
+name = "efficientnet-lite0"
+factory = "xai_sidecar.zoo.efficientnet_lite:efficientnet_lite0"
+checkpoint = "{files.checkpoint}"
+labels = "{files.labels}"
+batch_sizes = [1, 4]
+gradient_batch_sizes = [1]
+compile_cache = "{cache / "compiled"}"
+[model.input]
+size = 224
+resize = 256
+interpolation = "bicubic"
+mean = {127 / 255}
+std = {128 / 255}
+"""
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def sample_config(tmp_path_factory, sample_cache):
+    """The sample classifier's config file."""
+    return write_sample_config(tmp_path_factory.mktemp("config"), sample_cache)
+
+
+@pytest.fixture(scope="session")
+def server(sample_config):
+    """A server of the sample classifier, shared by all tests that leave it as they found it."""
+    with serving(sample_config) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def start_server():
+    """`serving`, for tests that want a server of their own."""
+    return serving
+
+
+# ------------------------------------------------------------------------------------------------ calling it
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A failed call: its gRPC code, and what google.rpc details say."""
+
+    code: str
+    message: str
+    domain: str = ""
+    reason: str = ""
+    fields: tuple = ()
+    info: dict = field(default_factory=dict)
+    retry_seconds: float | None = None
+    metadata: dict = field(default_factory=dict)
+
+
+def refusal_of(error):
+    """Reads a `grpc.RpcError`."""
+    metadata = dict(error.trailing_metadata() or ())
+    found = {}
+    status = status_pb2.Status.FromString(metadata.get("grpc-status-details-bin", b""))
+    for packed in status.details:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+            if packed.Is(kind.DESCRIPTOR):
+                found[kind] = kind.FromString(packed.value)
+    told = found.get(error_details_pb2.ErrorInfo, error_details_pb2.ErrorInfo())
+    wrong = found.get(error_details_pb2.BadRequest, error_details_pb2.BadRequest())
+    retry = found.get(error_details_pb2.RetryInfo)
+    return Refusal(
+        code=error.code().name,
+        message=error.details(),
+        domain=told.domain,
+        reason=told.reason,
+        fields=tuple(violation.field for violation in wrong.field_violations),
+        info=dict(told.metadata),
+        retry_seconds=retry and retry.retry_delay.ToNanoseconds() / 1e9,
+        metadata=metadata,
+    )
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Calls and returns the `Refusal`; fails when the call does not."""
+
+    def refused(method, request, **arguments):
+        with pytest.raises(grpc.RpcError) as caught:
+            answer = method(request, **{"timeout": 60, **arguments})
+            list(answer) if hasattr(answer, "__next__") else answer  # a stream fails when it is read
+        return refusal_of(caught.value)
+
+    return refused
+
+
+@pytest.fixture(scope="session")
+def connect():
+    """A stub for an address, in a `with` statement."""
+
+    @contextlib.contextmanager
+    def connect(address, *options):
+        with grpc.insecure_channel(address, options=options) as channel:
+            yield pb_grpc.ExplanationServiceStub(channel)
+
+    return connect
+
+
+@pytest.fixture(scope="session")
+def stub(server, connect):
+    """A stub for the shared server."""
+    with connect(server.grpc) as stub:
+        yield stub
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """An encoded picture of a cat, 451 x 300 pixels."""
+    return sample_picture("chelsea").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def map_of():
+    """A SaliencyMap message as float32 (H, W)."""
+
+    def map_of(message):
+        if message.WhichOneof("map") == "png":
+            grey = np.asarray(Image.open(io.BytesIO(message.png.data)), np.float32)
+            low, high = message.png.minimum, message.png.maximum
+            return low + grey / 255 * (high - low)
+        dtype = {pb.DATA_TYPE_FLOAT32: "<f4", pb.DATA_TYPE_FLOAT16: "<f2"}[message.tensor.dtype]
+        return np.frombuffer(message.tensor.data, dtype).reshape(tuple(message.tensor.shape)).astype(np.float32)
+
+    return map_of
+
+
+@pytest.fixture(scope="session")
+def get():
+    """GET of a path at an HTTP address: (status, body)."""
+
+    def get(address, path):
+        connection = http.client.HTTPConnection(address, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def read_metrics(get):
+    """What /metrics shows: a value for each (name, label values in the order of the label names)."""
+
+    def read_metrics(address):
+        status, text = get(address, "/metrics")
+        assert status == 200
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        return {(each.name, *(value for _, value in sorted(each.labels.items()))): each.value for each in samples}
+
+    return read_metrics
+
+
+@pytest.fixture
+def free_ports():
+    """Two ports that are free for the moment."""
+    with socket.socket() as one, socket.socket() as other:
+        for each in (one, other):
+            each.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def eventually():
+    """Waits until a condition holds; returns what it gave, and fails after the time allowed."""
+
+    def eventually(condition, seconds=60.0, pause=0.02):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            outcome = condition()
+            if outcome:
+                return outcome
+            time.sleep(pause)
+        pytest.fail(f"did not become true within {seconds:g} s: {condition}")
+
+    return eventually

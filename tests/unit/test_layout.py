@@ -1,0 +1,94 @@
+"""The import rules of the layout: a room imports only rooms further in."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "sidecar" / "xai_sidecar"
+CLIENT = ROOT / "client" / "xai_client"
+
+ALLOWED = {
+    # room: the rooms of xai_sidecar that it may import besides itself
+    "errors": set(),
+    "imaging": {"errors"},
+    "engine": {"errors"},
+    "explainers": {"engine", "errors"},
+    "config": {"errors", "explainers", "imaging"},
+    "telemetry": {"engine", "explainers"},
+    "backends": {"config", "engine", "errors"},
+    "zoo": {"errors"},
+    "service": {"config", "engine", "errors", "explainers", "imaging", "telemetry"},
+    "demo": {"config", "zoo"},
+    "cli": {"backends", "config", "demo", "engine", "errors", "service"},
+}
+
+
+def imports(path):
+    """Every module that a file imports anywhere, with the line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} is a relative import"
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def rooms():
+    for path in sorted(SERVER.rglob("*.py")):
+        inside = path.relative_to(SERVER)
+        room = inside.parts[0].removesuffix(".py")
+        if room != "__init__":
+            yield room, path
+
+
+def test_every_room_has_a_rule():
+    assert {room for room, _ in rooms()} == set(ALLOWED)
+
+
+@pytest.mark.parametrize(("room", "path"), list(rooms()), ids=lambda value: str(value).removeprefix(f"{SERVER}/"))
+def test_a_room_imports_only_rooms_further_in(room, path):
+    for module, line in imports(path):
+        parts = module.split(".")
+        if parts[0] == "xai_sidecar":
+            other = parts[1]
+            assert other in ALLOWED[room] | {room, "__version__"}, f"{path}:{line} imports {module}"
+
+
+def outermost(path):
+    return {module.split(".")[0] for module, _ in imports(path)}
+
+
+def test_mindspore_stays_in_its_backend():
+    # Models are users' code, reached by name only; the sample one is no other.
+    exempt = (SERVER / "backends" / "mindspore", SERVER / "zoo")
+    users = {path for _, path in rooms() if {"mindspore", "mindcv"} & outermost(path)}
+    assert users
+    assert all(any(folder in path.parents for folder in exempt) for path in users), users
+    models = SERVER / "zoo" / "efficientnet_lite.py"
+    assert {path for path in users if SERVER / "zoo" in path.parents} == {models}
+    for _, path in rooms():
+        assert not any(module.startswith("xai_sidecar.zoo.efficientnet_lite") for module, _ in imports(path)), path
+
+
+def test_the_engine_knows_no_grpc():
+    for room, path in rooms():
+        if room in ("engine", "explainers", "imaging", "errors"):
+            assert not {"grpc", "xai_proto", "google"} & outermost(path), path
+
+
+def test_the_client_stands_alone():
+    for path in CLIENT.rglob("*.py"):
+        assert not {"xai_sidecar", "mindspore"} & outermost(path), path
+
+
+def test_generated_code_is_imported_by_the_service_and_the_client_only():
+    for room, path in rooms():
+        if "xai_proto" in outermost(path):
+            assert room == "service", path
+
+
+def test_no_file_is_too_long_to_read():
+    for _, path in rooms():
+        assert len(path.read_text().splitlines()) <= 430, path
