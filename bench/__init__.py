@@ -1,0 +1,1 @@
+"""Benchmarks: what explanations cost, as ratios measured in one run. `python -m bench`, or `make bench`."""

@@ -1,0 +1,42 @@
+"""Runs the benchmarks and prints their figures as a table, and as JSON to a file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from bench import convolution, explainers, service, start
+from bench.figure import Figure, table
+
+SUBJECTS = {
+    "convolution": convolution.figures,
+    "explainers": explainers.figures,
+    "service": service.figures,
+    "start": start.figures,
+}
+
+
+def main() -> int:
+    """Runs what was asked for; exit status 1 when a bar was missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)}; default: all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    arguments = parser.parse_args()
+    unknown = set(arguments.subjects) - set(SUBJECTS)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    figures: list[Figure] = []
+    for name, measure in SUBJECTS.items():
+        if not arguments.subjects or name in arguments.subjects:
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            figures += measure()
+    print(table(figures))
+    if arguments.json:
+        arguments.json.write_text(json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n")
+    return 0 if all(figure.met for figure in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
