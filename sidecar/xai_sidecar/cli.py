@@ -10,10 +10,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xai_sidecar import __version__
 from xai_sidecar.errors import ConfigError
+
+if TYPE_CHECKING:  # commands import only what they need, since a server's packages may not be installed
+    from xai_sidecar.config import Config
 
 _EXAMPLES = """\
 examples:
@@ -110,13 +113,21 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
+    return _run_server(_config(arguments))
+
+
+def _config(arguments: argparse.Namespace) -> Config:
     from xai_sidecar.config import load_config
 
     config = load_config(arguments.config, arguments.set)
-    return _run_server(config)
+    # A user's own model.py lies beside the config or in the working directory, as a rule.
+    sys.path += [
+        str(folder) for folder in (arguments.config.resolve().parent, Path.cwd()) if str(folder) not in sys.path
+    ]
+    return config
 
 
-def _run_server(config: Any, on_ready: Any = lambda server: None, report: Any = None) -> int:
+def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any = None) -> int:
     import structlog
 
     from xai_sidecar.backends.loading import load_backend
@@ -131,7 +142,6 @@ def _run_server(config: Any, on_ready: Any = lambda server: None, report: Any = 
 
 def _check(arguments: argparse.Namespace) -> int:
     from xai_sidecar.backends.loading import load_backend
-    from xai_sidecar.config import load_config
     from xai_sidecar.engine.backend import Backend
     from xai_sidecar.engine.engine import Engine
     from xai_sidecar.engine.work import Kind
@@ -139,7 +149,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from xai_sidecar.service.model import ServedModel, served_model
     from xai_sidecar.service.summary import summary
 
-    config = load_config(arguments.config, arguments.set)
+    config = _config(arguments)
     set_up_logs("warning", config.server.log_format)
     models: list[ServedModel] = []
 
@@ -148,8 +158,8 @@ def _check(arguments: argparse.Namespace) -> int:
         return models[0].kinds
 
     engine = Engine(lambda: load_backend(config))
-    engine.start(kinds, _progress()).result()
-    print(summary(models[0]))
+    failed = engine.start(kinds, _progress()).result()
+    print(summary(models[0].without(failed)))
     engine.close()
     return 0
 

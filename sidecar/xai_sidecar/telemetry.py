@@ -60,7 +60,10 @@ class Telemetry:
         self.launch_seconds = Histogram(
             "xai_launch_duration_seconds", "Time of one launch.", ["kind"], buckets=_LAUNCH_BUCKETS, registry=registry
         )
-        self.jobs = Gauge("xai_jobs", "Predictions and explanations waiting or running.", registry=registry)
+        self.open_images = Gauge("xai_open_images", "Pictures in requests under way.", registry=registry)
+        self.open_explanations = Gauge(
+            "xai_open_explanations", "Explanations in requests under way.", registry=registry
+        )
         for method in METHODS:
             self.request_seconds.labels(method)
             for code in grpc.StatusCode:

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
 from xai_sidecar.backends.mindspore.compile_cache import fingerprint, structure
 from xai_sidecar.backends.mindspore.runtime import ms, nn
@@ -140,6 +142,112 @@ def test_layers_with_a_spatial_output_are_found():
     assert (layer.channels, layer.height, layer.width) == (8, 8, 12)
 
 
+class ChannelsLastInside(nn.Cell):
+    """Its last layer works channels last, with as many channels as are hard to tell from columns."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.stem = nn.Conv2d(3, channels, 3, stride=2)
+        self.mix = nn.Dense(channels, channels)
+        self.head = nn.Dense(channels, 5)
+
+    def construct(self, x):
+        return self.head(self.mix(self.stem(x).transpose(0, 2, 3, 1)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("channels", [6, 11, 13, 40])
+def test_axes_are_told_apart(channels):
+    backend = loaded(ChannelsLastInside(channels))
+    layer = backend.layers["mix"]
+    assert (layer.axes, layer.channels, layer.height, layer.width) == ("nhwc", channels, 8, 12)
+    assert backend.layers["stem"].axes == "nchw"
+
+
+class Named(nn.Cell):
+    """A layer called with a keyword, whose attribute the net reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, stride=2)
+        self.channels = 4
+
+    def construct(self, x, scale=1.0):
+        return self.convolution(x) * scale
+
+
+class CallsByName(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.block = Named()
+        self.head = nn.Dense(4, 5)
+
+    def construct(self, x):
+        return self.head(self.block(x, scale=2.0).mean((2, 3)) / self.block.channels)
+
+
+def test_a_layer_called_by_name_can_be_tapped():
+    backend = warmed(CallsByName(), 1, layer="block")
+    assert backend.default_layer == "block"
+
+
+class MeasuresItsStages(nn.Cell):
+    """Asks a cell something that a cell with a tap cannot answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.SequentialCell([nn.Conv2d(3, 4, 3, stride=2), nn.ReLU()])
+        self.head = nn.Dense(4, 5)
+
+    def construct(self, x):
+        return self.head(self.stages(x).mean((2, 3))) * len(self.stages)
+
+
+def test_a_layer_that_cannot_be_tapped_costs_no_more_than_its_explanation():
+    backend = loaded(MeasuresItsStages())
+    kind = Kind("layer_gradient", "stages")
+    failed = backend.warm_up([Forward.kind, InputGradient.kind, kind], QUIET)
+    assert list(failed) == [kind]
+    assert "layer gradient of stages" in failed[kind]
+    assert backend.run(Forward.kind, (inputs(1),))[0].shape == (1, 5)
+
+
+class FirstRowForAll(nn.Cell):
+    """Gives every row the first one's answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Dense(3 * 16 * 24, 4)
+
+    def construct(self, x):
+        logits = self.dense(x.reshape(x.shape[0], -1))
+        return ms.ops.tile(logits[0:1], (x.shape[0], 1))
+
+
+def test_a_net_whose_rows_depend_on_each_other_is_refused():
+    with pytest.raises(ConfigError, match="in row 1"):
+        loaded(FirstRowForAll(), 1, 2).warm_up([Forward.kind], QUIET)
+
+
+def test_a_layer_compiled_on_demand_is_checked_and_kept():
+    backend = warmed(WithTraining(), 1, layer="stages.2")
+    kind = Kind("layer_gradient", "stages.0")
+    activations, gradients, _ = backend.run(kind, (inputs(1), np.array([0], np.int32)))
+    assert activations.shape == gradients.shape == (1, 8, 8, 12)
+    assert list(backend.costs(kind)) == [1]
+    assert backend.costs(kind)[1] < 0.5
+
+
+def test_a_factory_that_switches_to_graph_mode_hides_nothing(tmp_path, monkeypatch):
+    (tmp_path / "graph_mode_model.py").write_text(
+        "import mindspore as ms\nfrom mindspore import nn\n"
+        "def make():\n    ms.set_context(mode=ms.GRAPH_MODE)\n"
+        "    return nn.SequentialCell([nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dense(4, 5)])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    backend = MindSporeBackend(ModelSource("graph_mode_model:make", height=16, width=24))
+    assert backend.default_layer == "0"
+
+
 def test_a_net_without_a_spatial_layer_has_no_default():
     net = nn.SequentialCell([nn.Flatten(), nn.Dense(3 * 16 * 24, 4)])
     backend = loaded(net)
@@ -163,7 +271,7 @@ def test_a_compiled_program_that_disagrees_with_the_net_is_refused():
     try:
         backend = loaded(TwoMinds())
         ms.jit_class_marker = lambda: True
-        with pytest.raises(ConfigError, match="differ by 1"):
+        with pytest.raises(ConfigError, match="differs from the net's own by"):
             backend.warm_up([Forward.kind], QUIET)
     finally:
         del ms.jit_class_marker
@@ -232,8 +340,28 @@ def test_the_compile_cache_serves_only_what_it_was_made_for(tmp_path):
         return "loading compiled" in done.stdout
 
     assert [run(1, 1.0), run(1, 1.0), run(2, 1.0), run(2, 3.0), run(1, 3.0)] == [False, True, True, False, True]
-    folders = [path for path in tmp_path.iterdir() if path.is_dir() and path.name != "__pycache__"]
-    assert len(folders) == 2
+    assert len(list((tmp_path / "mindspore-graphs").iterdir())) == 2
+
+
+def test_tidying_removes_nothing_but_old_graphs(tmp_path, monkeypatch):
+    monkeypatch.setattr(compile_cache, "_used", False)
+    foreign = [tmp_path / f"pictures-{i}" for i in range(20)]
+    for folder in foreign:
+        folder.mkdir()
+    for i in range(12):
+        monkeypatch.setattr(compile_cache, "_used", False)
+        with compile_cache.compile_cache(tmp_path, f"key{i}") as warm:
+            assert not warm
+    assert all(folder.is_dir() for folder in foreign)
+    assert {path.name for path in (tmp_path / "mindspore-graphs").iterdir()} == {f"key{i}" for i in range(4, 12)}
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
+    monkeypatch.setattr(compile_cache, "_used", False)
+    told = []
+    with compile_cache.compile_cache(Path("/dev/null/cache"), "key", told.append) as warm:
+        assert not warm
+    assert "are not cached" in told[0]
 
 
 def test_the_fingerprint_is_the_same_for_the_same_net_and_only_then():

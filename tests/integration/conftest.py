@@ -152,8 +152,7 @@ class Refusal:
     metadata: dict = field(default_factory=dict)
 
 
-def refusal_of(error):
-    """Reads a `grpc.RpcError`."""
+def _refusal(error):
     metadata = dict(error.trailing_metadata() or ())
     found = {}
     status = status_pb2.Status.FromString(metadata.get("grpc-status-details-bin", b""))
@@ -177,6 +176,12 @@ def refusal_of(error):
 
 
 @pytest.fixture(scope="session")
+def read_refusal():
+    """The `Refusal` that a `grpc.RpcError` tells of."""
+    return _refusal
+
+
+@pytest.fixture(scope="session")
 def refused():
     """Calls and returns the `Refusal`; fails when the call does not."""
 
@@ -184,7 +189,7 @@ def refused():
         with pytest.raises(grpc.RpcError) as caught:
             answer = method(request, **{"timeout": 60, **arguments})
             list(answer) if hasattr(answer, "__next__") else answer  # a stream fails when it is read
-        return refusal_of(caught.value)
+        return _refusal(caught.value)
 
     return refused
 

@@ -4,10 +4,10 @@ import copy
 
 import numpy as np
 import pytest
+
 from xai_sidecar import imaging
 from xai_sidecar.backends.mindspore.runtime import ms
 from xai_sidecar.zoo import sample
-
 
 SPEC = imaging.InputSpec(3, 224, 224, 256, 256, False, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
 

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+
 from xai_sidecar import errors, imaging
 from xai_sidecar.imaging import InputSpec, Region
 
@@ -431,10 +432,10 @@ def test_threads_get_the_same_pictures():
 
 
 def test_from_pixels():
-    assert np.asarray(imaging.from_pixels(PIXELS)).tolist() == PIXELS.tolist()
-    assert np.asarray(imaging.from_pixels(PIXELS[::-1, ::2])).tolist() == PIXELS[::-1, ::2].tolist()
+    assert np.asarray(imaging.from_pixels(PIXELS, LIMIT)).tolist() == PIXELS.tolist()
+    assert np.asarray(imaging.from_pixels(PIXELS[::-1, ::2], LIMIT)).tolist() == PIXELS[::-1, ::2].tolist()
     array = GREYS[..., None].copy()
-    picture = imaging.from_pixels(array)
+    picture = imaging.from_pixels(array, LIMIT)
     array[:] = 0
     assert picture.mode == "L"
     assert np.asarray(picture).tolist() == GREYS.tolist()
@@ -452,7 +453,7 @@ def test_from_pixels():
 )
 def test_from_pixels_refuses(array):
     with pytest.raises(errors.TensorError, match="uint8 of shape"):
-        imaging.from_pixels(array)
+        imaging.from_pixels(array, LIMIT)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -627,18 +628,18 @@ def test_a_long_picture_is_cut_out_without_a_trace(interpolation):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("key", "change"),
     [
-        {"channels": 4},
-        {"height": 0},
-        {"resize_width": 11},
-        {"interpolation": "box"},
-        {"mean": (0.5,)},
-        {"std": (1.0, 1.0, 0.0)},
-        {"std": (1.0, 1.0, float("nan"))},
+        ("channels", {"channels": 4}),
+        ("size", {"height": 0}),
+        ("resize", {"resize_width": 11}),
+        ("interpolation", {"interpolation": "box"}),
+        ("mean", {"mean": (0.5,)}),
+        ("std", {"std": (1.0, 1.0, 0.0)}),
+        ("std", {"std": (1.0, 1.0, float("nan"))}),
     ],
 )
-def test_a_spec_that_does_not_fit(change):
+def test_a_spec_that_does_not_fit(key, change):
     with pytest.raises(errors.ConfigError) as caught:
         InputSpec(**{**vars(COLOUR), **change})
-    assert caught.value.field == "model.input"
+    assert caught.value.field == f"model.input.{key}"

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from xai_sidecar.config import Config, parse_config, tomllib
+from xai_sidecar.config import Config, parse_config
+from xai_sidecar.config.reading import tomllib
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

@@ -30,7 +30,7 @@ class Layer:
 
 
 class Backend(Protocol):
-    """A model on a device. Only the thread that made it may call it, but for the read-only attributes.
+    """A model on a device. Only the thread that made it may call it, but for `costs` and the read-only attributes.
 
     Attributes:
         device: As in the config: "cpu", "gpu:0".
@@ -48,15 +48,18 @@ class Backend(Protocol):
     layers: Mapping[str, Layer]
     default_layer: str | None
 
-    def warm_up(self, kinds: list[Kind], report: Report) -> None:
-        """Compiles the kinds in all their batch sizes and measures what a launch costs.
+    def warm_up(self, kinds: list[Kind], report: Report) -> Mapping[Kind, str]:
+        """Compiles the kinds in all their batch sizes, checks them and measures what a launch costs.
+
+        Returns:
+            Kinds that cannot be had of this net, each with the reason. They must not be asked for.
 
         Raises:
-            ConfigError: A kind cannot be compiled, or gives other values than the net itself.
+            ConfigError: Forward passes cannot be had.
         """
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
-        """The batch sizes compiled for a kind, with the seconds that a launch of each takes."""
+        """The batch sizes compiled for a kind, with the seconds that a launch of each takes. Any thread may ask."""
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """One launch. The arrays have exactly one of the batch sizes as their first axis, and so have the results."""

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import heapq
+import itertools
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.scheduler import Lane, Launch, Part, Piece, Scheduler
 from xai_sidecar.engine.work import Array, Kind, Steps, Work
-from xai_sidecar.errors import (
-    DeviceError,
-    DeviceLostError,
-    ExpiredError,
-    OverloadedError,
-    ShuttingDownError,
-    SidecarError,
-)
+from xai_sidecar.errors import DeviceError, DeviceLostError, ExpiredError, ShuttingDownError, SidecarError
 
 T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,7 @@ class _Job:
     future: Future[Completed[Any]]
     submitted: float
     work: Work | None = None
+    piece: Piece | None = None
     collected: list[tuple[Array, ...]] = field(default_factory=list)
     collected_rows: int = 0
     pass_count: int = 0
@@ -73,9 +72,10 @@ class Engine:
     jobs into launches of the compiled batch sizes. Everything that touches the backend, and every step of every
     computation, happens on the one device thread.
 
+    How much may be under way is for the callers to limit, who know what belongs together.
+
     Args:
         make_backend: Called once, on the device thread.
-        capacity: Jobs that may be under way at once; one more is refused.
         observe: Told of each launch, on the device thread.
         on_lost: Called when the device thread dies of an error nobody foresaw, on that thread.
     """
@@ -84,25 +84,29 @@ class Engine:
         self,
         make_backend: Callable[[], Backend],
         *,
-        capacity: int = 256,
         observe: Callable[[LaunchRecord], None] = lambda record: None,
         on_lost: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._make_backend = make_backend
-        self._capacity = capacity
         self._observe = observe
         self._on_lost = on_lost
+        # A job to be taken in or, if it is already in, to be dropped because its future was cancelled; None to wake up.
         self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._jobs: set[_Job] = set()  # device thread only
-        self._open = 0
         self._closing = False
-        self._lock = threading.Lock()  # guards _open and _closing
-        self._ready: Future[Backend] = Future()
+        self._lost = False
+        self._lock = threading.Lock()  # guards _closing and _lost against submissions
+        self._ready: Future[Mapping[Kind, str]] = Future()
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
+        # The rest belongs to the device thread.
+        self._jobs: set[_Job] = set()
+        self._deadlines: list[tuple[float, int, _Job]] = []
+        self._arrivals = itertools.count()
 
     # ---------------------------------------------------------------------------------------- any thread
 
-    def start(self, kinds: Callable[[Backend], list[Kind]], report: Report = lambda line: None) -> Future[Backend]:
+    def start(
+        self, kinds: Callable[[Backend], list[Kind]], report: Report = lambda line: None
+    ) -> Future[Mapping[Kind, str]]:
         """Begins to make the backend and to compile.
 
         Args:
@@ -110,7 +114,8 @@ class Engine:
             report: Told of the progress, on the device thread.
 
         Returns:
-            The backend, once it is ready to serve; or a ConfigError, as the backend says.
+            Once the backend is ready to serve, the kinds that it cannot do after all, with the reasons; or a
+            ConfigError, as the backend says.
         """
         self._kinds = kinds
         self._report = report
@@ -121,11 +126,6 @@ class Engine:
     def alive(self) -> bool:
         """Whether the device thread runs."""
         return self._thread.is_alive()
-
-    @property
-    def open_jobs(self) -> int:
-        """Jobs that are not done."""
-        return self._open
 
     def submit(self, steps: Steps[T], lane: Lane, *, deadline: float = float("inf")) -> Future[Completed[T]]:
         """Starts a computation.
@@ -138,24 +138,23 @@ class Engine:
             deadline: On the clock of `time.monotonic`; when it passes the job fails with ExpiredError.
 
         Raises:
-            OverloadedError: `capacity` jobs are under way.
             ShuttingDownError: `close` was called.
             DeviceLostError: The device thread is gone.
         """
+        future: Future[Completed[T]] = Future()
+        job = _Job(steps, lane, deadline, future, time.monotonic())
         with self._lock:
+            if self._lost:
+                raise DeviceLostError("The device thread has ended. The server has to be restarted.")
             if self._closing:
                 raise ShuttingDownError("The server is shutting down. Send the request to another one.")
-            if not self._thread.is_alive():
-                raise DeviceLostError("The device thread has ended. The server has to be restarted.")
-            if self._open >= self._capacity:
-                raise OverloadedError(
-                    f"{self._open} predictions and explanations are under way already. Try again shortly.",
-                    retry_seconds=1.0,
-                )
-            self._open += 1
-            future: Future[Completed[T]] = Future()
-            future.add_done_callback(self._one_less)
-            self._inbox.put(_Job(steps, lane, deadline, future, time.monotonic()))
+            self._inbox.put(job)
+
+        def wake(settled: Future[Completed[T]]) -> None:
+            if settled.cancelled():
+                self._inbox.put(job)
+
+        future.add_done_callback(wake)
         return future
 
     def close(self, timeout: float | None = None) -> bool:
@@ -168,92 +167,93 @@ class Engine:
             Whether all of it was done in time.
         """
         with self._lock:
-            if not self._closing:
-                self._closing = True
-                self._inbox.put(None)
+            self._closing = True
+            self._inbox.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
-
-    def _one_less(self, _: Future[Any]) -> None:
-        with self._lock:
-            self._open -= 1
 
     # ---------------------------------------------------------------------------------------- the device thread
 
     def _main(self) -> None:
         try:
             backend = self._make_backend()
-            backend.warm_up(self._kinds(backend), self._report)
+            failed = backend.warm_up(self._kinds(backend), self._report)
         except BaseException as error:
-            self._ready.set_exception(error)
+            self._lose(error)
+            _settle(self._ready.set_exception, error)
             return
         self._backend = backend
         self._scheduler = Scheduler(backend.costs)
-        self._ready.set_result(backend)
-        del backend
+        _settle(self._ready.set_result, failed)
         try:
             while self._accept():
-                self._drop_stale()
+                self._expire()
                 launch = self._scheduler.next()
                 if launch is not None:
                     self._launch(launch)
+            self._backend.close()
         except BaseException as error:
+            _log.exception("device_thread_died")
             self._lose(error)
-            raise
-        self._backend.close()
+            self._on_lost(error)
 
     def _accept(self) -> bool:
         """Takes in what was submitted, waiting for it when there is nothing to do; False when all is over."""
-        while self._jobs or not self._closing:
+        while True:
+            idle = not self._jobs
+            if idle and self._closing and self._inbox.empty():
+                return False
             try:
-                job = self._inbox.get(block=not self._jobs)
+                job = self._inbox.get(block=idle)
             except queue.Empty:
                 return True
             if job is not None:
-                self._jobs.add(job)
-                self._advance(job, None)
-        # What was submitted before `close` is already in front of its marker in the inbox.
-        while not self._inbox.empty():
-            job = self._inbox.get()
-            if job is not None:
-                self._jobs.add(job)
-                self._advance(job, None)
-        return bool(self._jobs)
+                self._take(job)
 
-    def _drop_stale(self) -> None:
+    def _take(self, job: _Job) -> None:
+        if job.future.cancelled():
+            self._end(job)
+        elif job not in self._jobs:
+            self._jobs.add(job)
+            if job.deadline < float("inf"):
+                heapq.heappush(self._deadlines, (job.deadline, next(self._arrivals), job))
+            self._advance(job, None)
+
+    def _expire(self) -> None:
         now = time.monotonic()
-        for job in list(self._jobs):
-            if job.future.cancelled():
-                self._end(job)
-            elif now > job.deadline:
+        while self._deadlines and self._deadlines[0][0] < now:
+            _, _, job = heapq.heappop(self._deadlines)
+            if job in self._jobs:
                 self._fail(job, ExpiredError("The deadline passed before the work was done. Allow it more time."))
 
     def _launch(self, launch: Launch) -> None:
-        jobs = [part.piece.owner for part in launch.parts]
+        started = time.perf_counter()
         try:
             outputs = self._run(launch)
         except Exception as error:
-            if len(jobs) == 1:
-                self._fail(jobs[0], _device_error(error))
+            if len(launch.parts) == 1:
+                self._fail(launch.parts[0].piece.owner, _device_error(error))
                 return
             # One row may have spoilt it for all: each job's part again on its own.
+            costs = self._backend.costs(launch.kind)
             for part in launch.parts:
-                alone = Launch(launch.kind, _fitting(part, self._backend.costs(launch.kind)), (part,))
-                self._launch(alone)
+                self._launch(Launch(launch.kind, _fitting(part, costs), (part,)))
             return
+        seconds = time.perf_counter() - started
         offset = 0
         for part in launch.parts:
             count = part.stop - part.start
             self._collect(part.piece.owner, tuple(output[offset : offset + count] for output in outputs), count)
             offset += count
+        with _logged("observer_failed"):
+            self._observe(LaunchRecord(launch.kind, launch.size, launch.row_count, seconds))
 
     def _run(self, launch: Launch) -> tuple[Array, ...]:
         columns = zip(*(_rows_of(part) for part in launch.parts), strict=True)
-        rows = tuple(_padded(column, launch.size) for column in columns)
-        started = time.perf_counter()
-        outputs = self._backend.run(launch.kind, rows)
-        self._observe(LaunchRecord(launch.kind, launch.size, launch.row_count, time.perf_counter() - started))
+        outputs = self._backend.run(launch.kind, tuple(_padded(column, launch.size) for column in columns))
+        if any(len(output) != launch.size for output in outputs):
+            raise DeviceError(f"The device returned another number of rows than the {launch.size} that it was given.")
         return outputs
 
     def _collect(self, job: _Job, rows: tuple[Array, ...], count: int) -> None:
@@ -262,27 +262,22 @@ class Engine:
         job.collected.append(rows)
         job.collected_rows += count
         job.pass_count += count
-        if job.collected_rows < len(job.work.rows[0]):
-            return
-        work, collected = job.work, job.collected
-        job.work, job.collected, job.collected_rows = None, [], 0
-        whole = tuple(
-            np.concatenate(column) if len(column) > 1 else column[0] for column in zip(*collected, strict=True)
-        )
-        self._advance(job, work.result(whole))
+        if job.collected_rows == len(job.work.rows[0]):
+            self._advance(job, tuple(_joined(column) for column in zip(*job.collected, strict=True)))
 
-    def _advance(self, job: _Job, result: Any) -> None:
-        """Sends a result to a job's computation and queues what it asks for next."""
+    def _advance(self, job: _Job, rows: tuple[Array, ...] | None) -> None:
+        """Sends a result to a job's computation, None to begin with, and queues what it asks for next."""
         try:
-            work = job.steps.send(result)
-            piece = Piece(job, job.lane, work.kind, len(work.rows[0]))
+            result = None if rows is None or job.work is None else job.work.result(rows)
+            job.work = work = job.steps.send(result)
+            job.piece = Piece(job, job.lane, work.kind, len(work.rows[0]))
         except StopIteration as stop:
             self._succeed(job, stop.value)
         except Exception as error:
             self._fail(job, error)
         else:
-            job.work = work
-            self._scheduler.add(piece)
+            job.collected, job.collected_rows = [], 0
+            self._scheduler.add(job.piece)
 
     def _succeed(self, job: _Job, value: Any) -> None:
         self._end(job)
@@ -294,16 +289,21 @@ class Engine:
 
     def _end(self, job: _Job) -> None:
         self._jobs.discard(job)
-        self._scheduler.discard(job)
-        job.steps.close()
+        if job.piece is not None:
+            self._scheduler.discard(job.piece)
+        with _logged("computation_failed_to_close"):
+            job.steps.close()
 
     def _lose(self, error: BaseException) -> None:
+        """Takes no more jobs and fails all there are."""
         with self._lock:
-            self._closing = True
-        waiting = [*self._jobs, *_emptied(self._inbox)]
+            self._lost = True
+        waiting = set(self._jobs)
+        while not self._inbox.empty():
+            waiting |= {job for job in (self._inbox.get(),) if job is not None}
         for job in waiting:
-            _settle(job.future.set_exception, DeviceLostError(f"The device thread ended: {error}"))
-        self._on_lost(error)
+            lost = DeviceLostError(f"The device thread ended with {type(error).__name__}: {error}")
+            _settle(job.future.set_exception, lost)
 
 
 def _settle(setter: Callable[[Any], None], value: Any) -> None:
@@ -312,22 +312,26 @@ def _settle(setter: Callable[[Any], None], value: Any) -> None:
         setter(value)
 
 
-def _emptied(inbox: queue.SimpleQueue[_Job | None]) -> list[_Job]:
-    jobs = []
-    while not inbox.empty():
-        job = inbox.get()
-        if job is not None:
-            jobs.append(job)
-    return jobs
+@contextlib.contextmanager
+def _logged(event: str) -> Iterator[None]:
+    """Logs what others' code raises where it must not disturb the jobs."""
+    try:
+        yield
+    except Exception:
+        _log.exception(event)
 
 
 def _rows_of(part: Part) -> tuple[Array, ...]:
     return tuple(rows[part.start : part.stop] for rows in part.piece.owner.work.rows)
 
 
+def _joined(column: tuple[Array, ...]) -> Array:
+    return np.concatenate(column) if len(column) > 1 else column[0]
+
+
 def _padded(column: tuple[Array, ...], size: int) -> Array:
     """The arrays one below the other; the last row repeats to fill up."""
-    rows = np.concatenate(column) if len(column) > 1 else column[0]
+    rows = _joined(column)
     missing = size - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
@@ -341,4 +345,6 @@ def _device_error(error: Exception) -> SidecarError:
     if isinstance(error, SidecarError):
         return error
     first_line = str(error).strip().partition("\n")[0]
-    return DeviceError(f"The device failed with {type(error).__name__}: {first_line}. The server's log has more.")
+    told = DeviceError(f"The device failed with {type(error).__name__}: {first_line}. The server's log has more.")
+    told.__cause__ = error
+    return told

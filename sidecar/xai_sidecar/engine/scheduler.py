@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from xai_sidecar.engine.work import Kind
@@ -36,6 +37,11 @@ class Piece:
     row_count: int
     scheduled: int = 0
 
+    @property
+    def waiting(self) -> int:
+        """Rows that are not in a launch yet."""
+        return self.row_count - self.scheduled
+
 
 @dataclass(frozen=True)
 class Part:
@@ -60,42 +66,71 @@ class Launch:
         return sum(part.stop - part.start for part in self.parts)
 
 
-@dataclass
 class Scheduler:
-    """Strictly lane by lane, first come first served within one, rows of one kind together."""
+    """Strictly lane by lane, first come first served within one, rows of one kind together.
 
-    costs: Callable[[Kind], Mapping[int, float]]
-    _queues: dict[Lane, deque[Piece]] = field(default_factory=lambda: {lane: deque() for lane in Lane})
+    Args:
+        costs: The batch sizes of a kind, with the seconds that a launch of each takes.
+    """
+
+    def __init__(self, costs: Callable[[Kind], Mapping[int, float]]) -> None:
+        self._costs = costs
+        self._arrivals = itertools.count()
+        self._queues: dict[Lane, dict[Kind, deque[tuple[int, Piece]]]] = {lane: {} for lane in Lane}
 
     def add(self, piece: Piece) -> None:
         """Queues a piece of at least one row."""
-        self._queues[piece.lane].append(piece)
+        queue = self._queues[piece.lane].setdefault(piece.kind, deque())
+        queue.append((next(self._arrivals), piece))
 
-    def discard(self, owner: Any) -> None:
-        """Forgets the rows of an owner that are not in a launch."""
-        for lane, queue in self._queues.items():
-            self._queues[lane] = deque(piece for piece in queue if piece.owner != owner)
+    @staticmethod
+    def discard(piece: Piece) -> None:
+        """Forgets the rows of a piece that are not in a launch."""
+        piece.scheduled = piece.row_count
 
     def next(self) -> Launch | None:
         """Takes the rows of the next launch out of the queues; None when nothing waits."""
-        queue = next((self._queues[lane] for lane in Lane if self._queues[lane]), None)
-        if queue is None:
-            return None
-        kind = queue[0].kind
-        alike = [piece for piece in queue if piece.kind == kind]
-        size = best_size(sum(piece.row_count - piece.scheduled for piece in alike), self.costs(kind))
+        for lane in Lane:
+            kinds = self._queues[lane]
+            for kind in list(kinds):
+                _drop_finished(kinds[kind])
+                if not kinds[kind]:
+                    del kinds[kind]
+            if kinds:
+                kind = min(kinds, key=lambda kind: kinds[kind][0][0])
+                return self._launch(kind, kinds[kind])
+        return None
+
+    def _launch(self, kind: Kind, queue: deque[tuple[int, Piece]]) -> Launch:
+        costs = self._costs(kind)
+        size = best_size(_waiting(queue, max(costs)), costs)
         parts = []
         room = size
-        for piece in alike:
-            start = piece.scheduled
-            piece.scheduled = min(piece.row_count, start + room)
-            parts.append(Part(piece, start, piece.scheduled))
-            room -= piece.scheduled - start
-            if piece.scheduled == piece.row_count:
-                queue.remove(piece)
-            if room == 0:
-                break
+        while room and queue:
+            piece = queue[0][1]
+            count = min(room, piece.waiting)
+            if count:
+                parts.append(Part(piece, piece.scheduled, piece.scheduled + count))
+            piece.scheduled += count
+            room -= count
+            if not piece.waiting:
+                queue.popleft()
         return Launch(kind, size, tuple(parts))
+
+
+def _drop_finished(queue: deque[tuple[int, Piece]]) -> None:
+    while queue and not queue[0][1].waiting:
+        queue.popleft()
+
+
+def _waiting(queue: deque[tuple[int, Piece]], enough: int) -> int:
+    """Rows that wait, counted no further than `enough`."""
+    count = 0
+    for _, piece in queue:
+        count += piece.waiting
+        if count >= enough:
+            break
+    return count
 
 
 def best_size(row_count: int, costs: Mapping[int, float]) -> int:

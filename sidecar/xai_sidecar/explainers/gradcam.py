@@ -37,7 +37,8 @@ class GradCam(Explainer[GradCamParameters]):
         if not parameters.layer:
             if model.default_layer is None:
                 raise PreconditionError(
-                    "The net has no layer with a spatial output, which Grad-CAM needs. Ask for gradient instead."
+                    "No layer with a spatial output, which Grad-CAM needs, was found; a jitted construct hides its "
+                    "layers. Ask for gradient instead."
                 )
             return parameters.model_copy(update={"layer": model.default_layer})
         if parameters.layer not in model.layers:

@@ -35,7 +35,14 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
 }
+_BYTES = {pb.MAP_ENCODING_FLOAT32: 4, pb.MAP_ENCODING_FLOAT16: 2, pb.MAP_ENCODING_PNG: 1}
 _DEFAULT_TOP_K = 5
+_LONGEST_NAME = 128
+_MOST_AXES = 4
+_IN_THE_CONTRACT = {
+    "auto",
+    *(field.name for field in pb.ExplanationRequest.DESCRIPTOR.oneofs_by_name["parameters"].fields),
+}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
 
@@ -95,7 +102,25 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
                 )
             plans.append(plan)
     encodings = tuple(wanted.encoding or pb.MAP_ENCODING_FLOAT32 for wanted in request.explanations)
-    return Asked(top_k, tuple(plans), encodings)
+    asked = Asked(top_k, tuple(plans), encodings)
+    size = len(request.images) * _map_bytes(asked, model)
+    if size > limits.max_message_bytes:
+        raise InvalidRequestError(
+            f"The maps could take {size:,} bytes, but the server sends {limits.max_message_bytes:,} in a message. "
+            "Ask for fewer pictures, explanations or targets, or for MAP_ENCODING_FLOAT16 or MAP_ENCODING_PNG.",
+            field="explanations",
+        )
+    return asked
+
+
+def _map_bytes(asked: Asked, model: ServedModel) -> int:
+    """The most bytes that the maps of one picture can take, PNGs counted as if they did not shrink."""
+    limit = model.config.server.max_targets
+    pixels = model.input.height * model.input.width
+    return sum(
+        plan.targets.most(limit) * pixels * _BYTES[encoding]
+        for plan, encoding in zip(asked.plans, asked.encodings, strict=True)
+    )
 
 
 def read_image(image: pb.Image, spec: InputSpec, limits: ServerConfig) -> Prepared:
@@ -111,7 +136,7 @@ def read_image(image: pb.Image, spec: InputSpec, limits: ServerConfig) -> Prepar
         if source == "encoded":
             return prepare(decode(image.encoded, limits.max_pixels), spec)
         if source == "pixels":
-            return prepare(from_pixels(read_tensor(image.pixels)), spec)
+            return prepare(from_pixels(read_tensor(image.pixels), limits.max_pixels), spec)
         return check_model_input(read_tensor(image.model_input), spec)
 
 
@@ -125,8 +150,8 @@ def read_tensor(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
     if dtype is None:
         raise TensorError("The dtype is not set, or not one of this version. Set it to a DATA_TYPE.", field="dtype")
     shape = tuple(tensor.shape)
-    if any(size < 0 for size in shape):
-        raise TensorError(f"The shape {shape} has a negative size.", field="shape")
+    if any(size < 1 for size in shape):
+        raise TensorError(f"The shape {shape} has a size below 1.", field="shape")
     expected = math.prod(shape) * dtype.itemsize
     if expected != len(tensor.data):
         raise TensorError(
@@ -134,13 +159,24 @@ def read_tensor(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
             "Send all of it, in C order and little-endian.",
             field="data",
         )
+    if len(shape) > _MOST_AXES:
+        raise TensorError(f"The tensor has {len(shape)} axes; pictures have 3.", field="shape")
     array: np.ndarray[Any, Any] = np.frombuffer(tensor.data, dtype).reshape(shape)
     return array
 
 
 def _plan(wanted: pb.ExplanationRequest, model: ServedModel) -> ExplanationPlan:
+    for field in ("explainer", "name"):
+        if len(getattr(wanted, field)) > _LONGEST_NAME:
+            raise InvalidRequestError(f"It has more than {_LONGEST_NAME} characters. Shorten it.", field=field)
+    if wanted.encoding not in (pb.MAP_ENCODING_UNSPECIFIED, *_BYTES):
+        raise InvalidRequestError(f"{wanted.encoding} is no MapEncoding of this version.", field="encoding")
     offered = model.explainers.get(wanted.explainer)
     usable = ", ".join(name for name, other in model.explainers.items() if not other.unavailable)
+    if offered is None and wanted.explainer in _IN_THE_CONTRACT:
+        raise UnsupportedError(
+            f"This version of the server does not have {wanted.explainer}. It has: {usable}.", field="explainer"
+        )
     if offered is None:
         raise UnknownExplainerError(
             f"There is no explainer {wanted.explainer!r} here. There are: {usable}.", field="explainer"
@@ -161,6 +197,10 @@ def _targets(targets: pb.Targets, class_count: int, limit: int) -> Targets:
     given = [field.name for field, _ in targets.ListFields()]
     if len(given) > 1:
         raise TargetError(f"Both {given[0]} and {given[1]} are set. Set one of them.", field="targets")
+    if len(targets.class_ids) > limit:
+        raise TargetError(
+            f"{len(targets.class_ids)} targets are listed; the server takes {limit}.", field="targets.class_ids"
+        )
     ids = tuple(targets.class_ids)
     for index, class_id in enumerate(ids):
         field = f"targets.class_ids[{index}]"
@@ -168,8 +208,6 @@ def _targets(targets: pb.Targets, class_count: int, limit: int) -> Targets:
             raise TargetError(f"There is no class {class_id}; the model has 0 to {class_count - 1}.", field=field)
         if class_id in ids[:index]:
             raise TargetError(f"Class {class_id} is listed twice. List it once.", field=field)
-    if len(ids) > limit:
-        raise TargetError(f"{len(ids)} targets are listed; the server takes {limit}.", field="targets.class_ids")
     if targets.HasField("min_probability"):
         if not 0 < targets.min_probability <= 1:
             raise TargetError(
@@ -201,7 +239,9 @@ def _parameters(wanted: pb.ExplanationRequest, offered: OfferedExplainer, model:
             parameters = explainer.parameters_type(**values)
         except ValidationError as error:
             problem = error.errors()[0]
-            raise ParameterError(f"{problem['msg']}; got {problem['input']!r}.", field=str(problem["loc"][0])) from None
+            raise ParameterError(
+                f"{problem['msg']}; got {problem['input']!r:.80}.", field=str(problem["loc"][0])
+            ) from None
         resolved: Parameters = explainer.resolve(parameters, model.facts)
         if not offered.on_demand and explainer.kind(resolved) not in offered.kinds:
             ready = ", ".join(kind.layer for kind in offered.kinds)

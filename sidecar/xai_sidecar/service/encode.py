@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def predict_response(
     return pb.PredictResponse(
         request_id=request_id,
         predictions=[_prediction(one, asked, model) for one in predicted],
-        model_version=model.backend.version,
+        model_version=model.version,
     )
 
 
@@ -147,7 +148,7 @@ def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
     config, backend, spec = model.config, model.backend, model.input
     info = pb.ModelInfo(
         name=config.model.name,
-        version=backend.version,
+        version=model.version,
         class_count=len(model.labels),
         labels=model.labels,
         activation=f"ACTIVATION_{config.model.activation.upper()}",
@@ -180,6 +181,14 @@ def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
     return info
 
 
+def expected_seconds(offered: OfferedExplainer, model: ServedModel) -> float:
+    """Time that an explanation of one target takes with the defaults on an idle device."""
+    costs = model.backend.costs(offered.explainer.kind(offered.defaults))
+    return min(
+        math.ceil(offered.explainer.pass_count(1, offered.defaults) / size) * seconds for size, seconds in costs.items()
+    )
+
+
 def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.ExplainerInfo:
     explainer = offered.explainer
     info = pb.ExplainerInfo(
@@ -192,10 +201,8 @@ def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.Explain
     for name, default in offered.defaults.model_dump().items():
         info.parameters.append(_parameter_info(name, schema[name], default, model, offered))
     if not offered.unavailable:
-        passes = explainer.pass_count(1, offered.defaults)
-        per_row = min(seconds / size for size, seconds in model.backend.costs(explainer.kind(offered.defaults)).items())
-        info.cost.pass_count = passes
-        info.cost.duration.FromNanoseconds(round(passes * per_row * 1e9))
+        info.cost.pass_count = explainer.pass_count(1, offered.defaults)
+        info.cost.duration.FromNanoseconds(round(expected_seconds(offered, model) * 1e9))
     return info
 
 

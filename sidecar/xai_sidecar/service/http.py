@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
@@ -52,7 +53,8 @@ class HttpServer:
             start_response("404 Not Found", [("Content-Type", "text/plain; charset=utf-8")])
             return [f"There is nothing at {path}. There are {_PATHS}.\n".encode()]
 
-        self._server = make_server(host, port, application, _Server, _Handler)
+        server = _Server6 if ":" in host else _Server
+        self._server = make_server(host, port, application, server, _Handler)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, name="http", daemon=True).start()
 
@@ -70,8 +72,18 @@ def _answer(start_response: Any, good: bool, yes: str, no: str) -> Iterable[byte
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    def server_bind(self) -> None:
+        """As the base classes, but without looking the host's name up, which can take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
+        self.setup_environ()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A prober that hangs up early is nothing to report."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import grpc
@@ -20,6 +20,9 @@ from xai_sidecar.telemetry import METHODS, Telemetry
 
 REQUEST_ID = "x-request-id"
 _DOMAIN = "xai-sidecar"
+_POLL_SECONDS = 0.02
+_LONGEST_MESSAGE = 500
+"""Metadata carry the message twice, and gRPC drops calls whose metadata are over 8 KiB."""
 _SERVICE = "/xai.v1.ExplanationService/"
 
 _log = structlog.get_logger(__name__)
@@ -30,6 +33,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
+        self._in_flight = 0
+
+    async def finished(self, seconds: float) -> bool:
+        """Waits until no call is in flight, but no longer than that; whether it came to that."""
+        deadline = time.monotonic() + seconds
+        while self._in_flight and time.monotonic() < deadline:
+            await asyncio.sleep(_POLL_SECONDS)
+        return not self._in_flight
 
     async def intercept_service(
         self,
@@ -60,8 +71,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _streaming(self, behave: Any, method: str) -> Any:
         async def wrapped(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._around(request, context, method):
-                async for response in behave(request, context):
+            async with self._around(request, context, method), aclosing(behave(request, context)) as responses:
+                async for response in responses:
                     yield response
 
         return wrapped
@@ -71,15 +82,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         request_id = _request_id(request, context)
         structlog.contextvars.bind_contextvars(request_id=request_id)
         context.set_trailing_metadata(((REQUEST_ID, request_id),))
+        self._in_flight += 1
         started = time.perf_counter()
         code = grpc.StatusCode.OK
         try:
             yield
-        except asyncio.CancelledError:
-            code = grpc.StatusCode.CANCELLED
+        except (asyncio.CancelledError, GeneratorExit):
+            left = context.time_remaining()
+            late = left is not None and left <= 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
             raise
         except SidecarError as error:
             code = grpc.StatusCode[error.code]
+            if code == grpc.StatusCode.INTERNAL:
+                _log.error("request_failed", method=method, exc_info=error)
             await self._abort(context, request_id, error)
         except Exception as error:
             code = grpc.StatusCode.INTERNAL
@@ -87,6 +103,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             told = SidecarError(f"The server failed with {type(error).__name__}; its log has more under {request_id}.")
             await self._abort(context, request_id, told)
         finally:
+            self._in_flight -= 1
             seconds = time.perf_counter() - started
             self._telemetry.requests.labels(method, code.name).inc()
             self._telemetry.request_seconds.labels(method).observe(seconds)
@@ -102,14 +119,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:
     """An error as the wire carries it."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
-    if error.field:
-        status.message = f"{error.field}: {error.message}"
+    message = error.message if len(error.message) <= _LONGEST_MESSAGE else error.message[:_LONGEST_MESSAGE] + " …"
+    told = f"{error.field}: {message}" if error.field else message
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=told)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN, metadata={"request_id": request_id})
     status.details.add().Pack(info)
     if error.field:
         violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=error.message, reason=error.reason
+            field=error.field, description=message, reason=error.reason
         )
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if error.retry_seconds is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from xai_sidecar.config import Config, load_labels
@@ -47,6 +49,29 @@ class ServedModel:
     explainers: dict[str, OfferedExplainer]
 
     @property
+    def version(self) -> str:
+        """Fingerprint of all that answers depend on: net, weights, input and activation."""
+        model = self.config.model
+        text = repr((self.backend.version, self.input, model.activation))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def without(self, failed: Mapping[Kind, str]) -> ServedModel:
+        """The same, less the explainers whose kinds of work cannot be had of this net.
+
+        Raises:
+            ConfigError: The config names the layer at fault.
+        """
+        explainers = {}
+        for name, offered in self.explainers.items():
+            reasons = [failed[kind] for kind in offered.kinds if kind in failed]
+            section: Any = getattr(self.config.explainers, name)
+            named = getattr(section, "layer", "") or getattr(section, "layers", [])
+            if reasons and named:
+                raise ConfigError(f"{reasons[0]} Name another layer.", field=f"explainers.{name}.layer")
+            explainers[name] = replace(offered, kinds=(), unavailable=reasons[0]) if reasons else offered
+        return replace(self, explainers=explainers)
+
+    @property
     def kinds(self) -> list[Kind]:
         """All that has to be compiled before the first request."""
         explaining = (kind for offered in self.explainers.values() for kind in offered.kinds)
@@ -79,10 +104,14 @@ def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> Of
         )
     try:
         defaults = explainer.resolve(plain, facts)
-        layers = [plain.model_copy(update={"layer": layer}) for layer in getattr(section, "layers", [])]
-        kinds = [explainer.kind(explainer.resolve(parameters, facts)) for parameters in (defaults, *layers)]
     except PreconditionError as error:
         return OfferedExplainer(explainer, plain, unavailable=error.message)
     except SidecarError as error:
         raise ConfigError(error.message, field=f"explainers.{explainer.name}.{error.field}") from error
+    kinds = [explainer.kind(defaults)]
+    for layer in getattr(section, "layers", []):
+        try:
+            kinds.append(explainer.kind(explainer.resolve(plain.model_copy(update={"layer": layer}), facts)))
+        except SidecarError as error:
+            raise ConfigError(error.message, field=f"explainers.{explainer.name}.layers") from error
     return OfferedExplainer(explainer, defaults, tuple(kinds), getattr(section, "compile_on_demand", False))

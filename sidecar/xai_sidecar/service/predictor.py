@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from xai_sidecar.config import ServerConfig
 from xai_sidecar.engine.engine import Completed, Engine
 from xai_sidecar.engine.scheduler import Lane
 from xai_sidecar.engine.work import FloatArray, IntArray, Steps, forward
-from xai_sidecar.errors import DeviceError
+from xai_sidecar.errors import DeviceError, OverloadedError
 from xai_sidecar.explainers.base import Explainer, Parameters, Saliency
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.telemetry import Telemetry
+
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,12 @@ class Targets:
     class_ids: tuple[int, ...] = ()
     min_probability: float | None = None
     top_count: int = 1
+
+    def most(self, limit: int) -> int:
+        """The most classes that it can come to."""
+        if self.class_ids:
+            return len(self.class_ids)
+        return limit if self.min_probability is not None else self.top_count
 
     def of(self, probabilities: FloatArray, limit: int) -> IntArray:
         """The classes to explain of one prediction, (t,) int32, at most `limit` of them; maybe none."""
@@ -93,18 +103,37 @@ class Predicted:
 class Predictor:
     """Predicts and explains on an engine.
 
+    All of it is to be called on one event loop.
+
     Args:
         engine: A started engine.
         activation: "softmax" or "sigmoid".
-        max_targets: Targets of one explanation, at the most.
+        limits: How much is taken on.
         telemetry: Told of what was done.
     """
 
-    def __init__(self, engine: Engine, activation: str, max_targets: int, telemetry: Telemetry) -> None:
+    def __init__(self, engine: Engine, activation: str, limits: ServerConfig, telemetry: Telemetry) -> None:
         self._engine = engine
         self._activation = softmax if activation == "softmax" else sigmoid
-        self._max_targets = max_targets
+        self._max_targets = limits.max_targets
         self._telemetry = telemetry
+        self._images = _Share("pictures", limits.queue_capacity)
+        self._explanations = _Share("explanations", limits.queue_capacity)
+        telemetry.open_images.set_function(lambda: self._images.taken)
+        telemetry.open_explanations.set_function(lambda: self._explanations.taken)
+
+    @contextmanager
+    def admit(self, image_count: int, explanation_count: int) -> Iterator[None]:
+        """Takes a request on, whole, before anything is done for it; or refuses it.
+
+        Pictures and explanations are counted apart, so that explanations cannot crowd out predictions. Whatever the
+        capacity, a server with nothing to do takes any request.
+
+        Raises:
+            OverloadedError: Too much is under way.
+        """
+        with self._images.of(image_count), self._explanations.of(explanation_count):
+            yield
 
     async def predict(
         self, images: Sequence[Prepared], plans: Sequence[ExplanationPlan], deadline: float
@@ -150,6 +179,29 @@ class Predictor:
 
     async def _run(self, steps: Steps[Any], lane: Lane, deadline: float) -> Completed[Any]:
         return await asyncio.wrap_future(self._engine.submit(steps, lane, deadline=deadline))
+
+
+class _Share:
+    """A capacity that requests take a part of while they last."""
+
+    def __init__(self, what: str, capacity: int) -> None:
+        self._what = what
+        self._capacity = capacity
+        self.taken = 0
+
+    @contextmanager
+    def of(self, count: int) -> Iterator[None]:
+        if self.taken and count and self.taken + count > self._capacity:
+            raise OverloadedError(
+                f"{self.taken} {self._what} are under way, and {count} more would be over the {self._capacity} that "
+                "the server takes on. Try again shortly.",
+                retry_seconds=_RETRY_SECONDS,
+            )
+        self.taken += count
+        try:
+            yield
+        finally:
+            self.taken -= count
 
 
 async def _together(coroutines: Sequence[Any]) -> list[Any]:

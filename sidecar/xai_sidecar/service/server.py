@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,8 @@ from xai_sidecar.telemetry import Telemetry
 _SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
 _DECODERS = 2
 """Threads that decode pictures and encode maps: as many as keep a small machine's device fed."""
+
+_STOP_SECONDS = 0.5
 
 _log = structlog.get_logger(__name__)
 
@@ -88,16 +91,15 @@ class Sidecar:
 
         engine = Engine(
             lambda: self._make_backend(self._config),
-            capacity=self._config.server.queue_capacity,
             observe=telemetry.launched,
             on_lost=lost,
         )
-        telemetry.jobs.set_function(lambda: engine.open_jobs)
         pool = ThreadPoolExecutor(_DECODERS, "codec")
         servicer = ExplanationServicer(pool)
+        calls = CallInterceptor(telemetry)
         http = self._start_http(registry, engine, servicer)
         try:
-            server, health_servicer = await self._start_grpc(servicer, telemetry)
+            server, health_servicer = await self._start_grpc(servicer, calls)
             try:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, self.stop)
@@ -110,15 +112,26 @@ class Sidecar:
                 telemetry.ready.set(0)
                 servicer.serving = None
                 await health_servicer.enter_graceful_shutdown()
-                _log.info("draining", open_jobs=engine.open_jobs, seconds=self._config.server.drain_seconds)
+                await self._drain(calls, engine)
             finally:
-                await server.stop(self._config.server.drain_seconds)
-            await loop.run_in_executor(None, engine.close, self._config.server.drain_seconds)
-            _log.info("stopped")
+                # The calls that count are done; a health Watch would stay for as long as it may.
+                await server.stop(_STOP_SECONDS)
             return 1 if self._lost else 0
         finally:
             http.close()
             pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _drain(self, calls: CallInterceptor, engine: Engine) -> None:
+        seconds = self._config.server.drain_seconds
+        started = time.monotonic()
+        _log.info("draining", seconds=seconds)
+        finished = await calls.finished(seconds)
+        left = max(0.0, seconds - (time.monotonic() - started))
+        closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, left)
+        if finished and closed:
+            _log.info("stopped")
+        else:
+            _log.warning("stopped_before_all_was_done", seconds=seconds)
 
     def stop(self) -> None:
         """Has `run` drain and return; to be called on its event loop. A second call changes nothing."""
@@ -140,17 +153,18 @@ class Sidecar:
         stopped.cancel()
         if not loading.done():
             return False
-        backend = await loading
+        failed = await loading
+        model = models[0].without(failed)
         limits = self._config.server
-        predictor = Predictor(engine, self._config.model.activation, limits.max_targets, telemetry)
-        self.serving = servicer.serving = Serving(models[0], predictor, time.time())
+        predictor = Predictor(engine, self._config.model.activation, limits, telemetry)
+        self.serving = servicer.serving = Serving(model, predictor, time.time())
         telemetry.became_ready()
         telemetry.model.info(
             {
                 "name": self._config.model.name,
-                "version": backend.version,
-                "device": backend.device,
-                "engine": backend.engine,
+                "version": model.version,
+                "device": model.backend.device,
+                "engine": model.backend.engine,
                 "server_version": __version__,
             }
         )
@@ -172,11 +186,11 @@ class Sidecar:
         return http
 
     async def _start_grpc(
-        self, servicer: ExplanationServicer, telemetry: Telemetry
+        self, servicer: ExplanationServicer, calls: CallInterceptor
     ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
         limit = self._config.server.max_message_bytes
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(telemetry)],
+            interceptors=[calls],
             options=[
                 ("grpc.max_receive_message_length", limit),
                 ("grpc.max_send_message_length", limit),
@@ -189,10 +203,12 @@ class Sidecar:
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-        host, _ = _split(self._config.server.grpc)
+        host, wanted = _split(self._config.server.grpc)
         try:
+            # gRPC would say so, too, but not before it has printed lines of its own.
+            socket.create_server((host, wanted), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
             port = server.add_insecure_port(self._config.server.grpc)
-        except RuntimeError as error:
+        except (OSError, RuntimeError) as error:
             raise _cannot_listen("server.grpc", self._config.server.grpc, error) from error
         await server.start()
         self.grpc_address = _joined(host, port)

@@ -53,11 +53,12 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         deadline = deadline_of(context.time_remaining())
         asked = read_request(request, serving.model)
         limits = serving.model.config.server
-        images = await self._off_loop(partial(read_images, request.images, serving.model.input, limits))
-        predicted = await serving.predictor.predict(images, asked.plans, deadline)
-        answer = partial(predict_response, predicted, asked, serving.model, request_id_of(context))
-        # Without maps it is a few small messages, not worth a thread.
-        return await self._off_loop(answer) if asked.plans else answer()
+        with serving.predictor.admit(len(request.images), len(request.images) * len(asked.plans)):
+            images = await self._off_loop(partial(read_images, request.images, serving.model.input, limits))
+            predicted = await serving.predictor.predict(images, asked.plans, deadline)
+            answer = partial(predict_response, predicted, asked, serving.model, request_id_of(context))
+            # Without maps it is a few small messages, not worth a thread.
+            return await self._off_loop(answer) if asked.plans else answer()
 
     async def PredictStream(
         self, request: pb.PredictStreamRequest, context: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xai_sidecar.engine.work import Forward
+from xai_sidecar.service.encode import expected_seconds
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
 
 
@@ -15,7 +16,7 @@ def summary(model: ServedModel) -> str:
 
 def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
     backend, spec = model.backend, model.input
-    yield "model", f"{model.config.model.name}, version {backend.version}"
+    yield "model", f"{model.config.model.name}, version {model.version}"
     yield "runs on", f"{backend.device}, {backend.engine}"
     yield "input", f"{spec.channels} x {spec.height} x {spec.width}, {spec.interpolation} interpolation"
     yield "classes", f"{len(model.labels)} ({model.labels[0]}, …, {model.labels[-1]}), {model.config.model.activation}"
@@ -29,10 +30,9 @@ def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
 def _explainer(offered: OfferedExplainer, model: ServedModel) -> str:
     if offered.unavailable:
         return f"not available: {offered.unavailable}"
-    kind = offered.explainer.kind(offered.defaults)
-    milliseconds = 1e3 * model.backend.costs(kind)[1]
-    where = f" at layer {kind.layer}" if kind.layer else ""
-    return f"{milliseconds:.1f} ms for one target{where}"
+    layer = offered.explainer.kind(offered.defaults).layer
+    where = f" at layer {layer}" if layer else ""
+    return f"{1e3 * expected_seconds(offered, model):.1f} ms for one target{where}"
 
 
 def _shown(names: list[str]) -> str:

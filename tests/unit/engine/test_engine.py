@@ -15,7 +15,6 @@ from xai_sidecar.errors import (
     DeviceError,
     DeviceLostError,
     ExpiredError,
-    OverloadedError,
     ShuttingDownError,
 )
 
@@ -86,7 +85,7 @@ def test_an_exception_in_a_computation_fails_that_job_only(backend, start):
     with pytest.raises(ZeroDivisionError):
         bad.result(10)
     assert good.result(10).value[0, 0] == 6
-    assert engine.open_jobs == 0
+    assert not engine._jobs
 
 
 def test_a_failing_row_fails_its_own_job_only(backend, start):
@@ -121,7 +120,7 @@ def test_a_cancelled_job_runs_no_further_and_its_neighbours_do(backend, start):
     launches = len(backend.launches)
     engine.submit(forward(column(5)), Lane.EXPLAIN).result(10)
     assert len(backend.launches) <= launches + 2
-    assert engine.open_jobs == 0
+    assert not engine._jobs
 
 
 def test_a_job_expires_even_if_it_never_ran(backend, start):
@@ -134,18 +133,6 @@ def test_a_job_expires_even_if_it_never_ran(backend, start):
         late.result(10)
     held.result(10)
     assert all(1.0 not in rows for _, rows in backend.launches)
-
-
-def test_the_queue_is_bounded_and_frees_up(backend, start):
-    engine = start(backend, capacity=2)
-    held = hold(backend, engine)
-    second = engine.submit(forward(column(1)), Lane.PREDICT)
-    with pytest.raises(OverloadedError) as refused:
-        engine.submit(forward(column(2)), Lane.PREDICT)
-    assert refused.value.retry_seconds > 0
-    backend.gate.set()
-    wait([held, second], 10)
-    assert engine.submit(forward(column(2)), Lane.PREDICT).result(10).value[0, 0] == 4
 
 
 def test_close_finishes_what_is_under_way_and_takes_no_more(backend, start):
@@ -165,21 +152,17 @@ def test_when_the_device_thread_dies_every_future_fails(backend, start):
     lost = []
     died = threading.Event()
     engine = start(backend, on_lost=lambda error: (lost.append(error), died.set()))
+    held = hold(backend, engine)
+    futures = [engine.submit(forward(column(i)), Lane.EXPLAIN) for i in range(3)]
     backend.sizes = None  # makes `costs` raise, which is outside any launch
-    threading.excepthook, before = (lambda _: None), threading.excepthook
-    try:
-        futures = [engine.submit(forward(column(i)), Lane.EXPLAIN) for i in range(3)]
-        assert died.wait(10)
-        for future in futures:
-            with pytest.raises(DeviceLostError):
-                future.result(10)
-        engine._thread.join(10)
-        with pytest.raises((DeviceLostError, ShuttingDownError)):
-            engine.submit(forward(column(1)), Lane.PREDICT)
-    finally:
-        threading.excepthook = before
+    backend.gate.set()
+    assert died.wait(10)
+    for future in [held, *futures][1:]:
+        with pytest.raises(DeviceLostError):
+            future.result(10)
+    with pytest.raises(DeviceLostError):
+        engine.submit(forward(column(1)), Lane.PREDICT)
     assert isinstance(lost[0], TypeError)
-    assert not engine.alive
 
 
 def test_a_backend_that_cannot_be_made_says_so():
@@ -189,3 +172,76 @@ def test_a_backend_that_cannot_be_made_says_so():
     engine = Engine(make)
     with pytest.raises(ConfigError, match="no such device"):
         engine.start(lambda _: [Kind("forward")]).result(10)
+
+
+def test_jobs_submitted_before_a_failed_start_fail_too():
+    allow = threading.Event()
+
+    def make():
+        assert allow.wait(10)
+        raise ConfigError("no such device", field="model.device")
+
+    engine = Engine(make)
+    ready = engine.start(lambda _: [Kind("forward")])
+    early = engine.submit(forward(column(1)), Lane.PREDICT)
+    allow.set()
+    with pytest.raises(DeviceLostError):
+        early.result(10)
+    with pytest.raises(ConfigError):
+        ready.result(10)
+
+
+class Unreadable(Forward):
+    def result(self, rows):
+        raise IndexError("no such row")
+
+
+def test_a_result_that_cannot_be_read_fails_that_job_only(backend, start):
+    def steps():
+        yield Unreadable(column(1.0))
+
+    engine = start(backend)
+    with pytest.raises(IndexError):
+        engine.submit(steps(), Lane.EXPLAIN).result(10)
+    assert engine.submit(forward(column(2)), Lane.EXPLAIN).result(10).value[0, 0] == 4
+
+
+def test_a_computation_that_fails_to_close_disturbs_nobody(backend, start):
+    def stubborn():
+        try:
+            while True:
+                yield Forward(column(1.0))
+        finally:
+            raise ZeroDivisionError
+
+    engine = start(backend)
+    job = engine.submit(stubborn(), Lane.EXPLAIN)
+    assert backend.entered.acquire(timeout=10)
+    job.cancel()
+    assert engine.submit(forward(column(2)), Lane.EXPLAIN).result(10).value[0, 0] == 4
+
+
+def test_an_observer_that_fails_disturbs_nobody(backend, start):
+    def observe(record):
+        raise KeyError("metric")
+
+    assert start(backend, observe=observe).submit(forward(column(2)), Lane.PREDICT).result(10).value[0, 0] == 4
+
+
+def test_too_few_rows_from_the_device_are_an_error(backend, start):
+    engine = start(backend)
+    backend.run = lambda kind, rows: (rows[0][:0],)
+    with pytest.raises(DeviceError, match="another number of rows"):
+        engine.submit(forward(column(2)), Lane.PREDICT).result(10)
+
+
+def test_a_flood_of_cancelled_jobs_costs_nothing(backend, start):
+    engine = start(backend)
+    held = hold(backend, engine)
+    flood = [engine.submit(forward(column(i)), Lane.PREDICT) for i in range(5_000)]
+    assert all(job.cancel() for job in flood)
+    last = engine.submit(forward(column(3)), Lane.PREDICT)
+    backend.gate.set()
+    assert last.result(10).value[0, 0] == 6
+    held.result(10)
+    assert len(backend.launches) <= 3

@@ -62,11 +62,19 @@ def test_a_piece_larger_than_a_launch_is_cut():
 
 def test_discarded_rows_do_not_run():
     policy = scheduler(1)
-    policy.add(Piece("a", Lane.EXPLAIN, FORWARD, 3))
+    first = Piece("a", Lane.EXPLAIN, FORWARD, 3)
+    policy.add(first)
     policy.add(Piece("b", Lane.EXPLAIN, FORWARD, 1))
     policy.next()
-    policy.discard("a")
+    policy.discard(first)
     assert [launch.parts[0].piece.owner for launch in drained(policy)] == ["b"]
+
+
+def test_a_long_queue_is_no_burden():
+    policy = scheduler(1)
+    for owner in range(20_000):
+        policy.add(Piece(owner, Lane.EXPLAIN, FORWARD, 1))
+    assert [policy.next().parts[0].piece.owner for _ in range(20_000)] == list(range(20_000))
 
 
 def test_padding_only_where_it_pays():

@@ -11,6 +11,7 @@ import types
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.zoo import sample
 from xai_sidecar.zoo.torch_file import read_torch_file

@@ -15,8 +15,8 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
-from xai_sidecar.backends.mindspore.layers import default_layer, trace_layers
-from xai_sidecar.backends.mindspore.loading import load_net
+from xai_sidecar.backends.mindspore.layers import default_layer, layer_gradients, layer_output, trace_layers
+from xai_sidecar.backends.mindspore.loading import load_net, told
 from xai_sidecar.backends.mindspore.programs import (
     Program,
     forward_program,
@@ -26,15 +26,18 @@ from xai_sidecar.backends.mindspore.programs import (
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
 from xai_sidecar.engine.backend import Layer, Report
-from xai_sidecar.engine.work import Array, Kind
+from xai_sidecar.engine.work import Array, Forward, InputGradient, Kind
 from xai_sidecar.errors import ConfigError
 
-_TOLERANCE = 1e-3
-"""How far a compiled output may lie from the net's own, relative to the largest logit (or to 1 if that is smaller).
-Rounding differs by some 1e-6; a graph that belongs to another net differs by its whole size."""
+_LOGIT_TOLERANCE = 1e-3
+"""How far compiled logits may lie from the net's own: norm of the difference over norm of the logits. Rounding makes
+some 1e-6; a graph that belongs to another net is off by its whole size."""
+
+_GRADIENT_TOLERANCE = 2e-2
+"""The same for gradients and layers' outputs, where rounding may tip a ReLU over."""
 
 _TIMED_RUNS = 3
-_DISTANT_LAYERS = 8
+_ON_DEMAND_KEPT = 8
 """Layers compiled on demand that are kept; the least recently used one goes."""
 
 
@@ -84,42 +87,46 @@ class MindSporeBackend:
     def __init__(self, source: ModelSource, net: nn.Cell | None = None) -> None:
         select_device(source.device)
         self._source = source
-        self._own = net if net is not None else load_net(source.factory, source.arguments, source.checkpoint)
-        self._net = shared_copy(self._own)
+        own = net if net is not None else load_net(source.factory, source.arguments, source.checkpoint)
+        select_device(source.device)  # again, should the factory have chosen another one
+        self._net = shared_copy(own)
         self._example = self._probe(1)
+        self._expected = self._try()
         self.device = source.device
         self.engine = f"mindspore {ms.__version__}"
-        self.class_count = self._try()
-        traced = trace_layers(self._net, self._example, source.height, source.width)
-        self._spatial = traced.layers
-        self.layers: Mapping[str, Layer] = traced.layers
-        self.default_layer = default_layer(self._net, traced.layers, self._example, self.class_count)
+        self.class_count = int(self._expected.shape[1])
+        self._spatial = trace_layers(self._net, self._example, source.height, source.width, source.layout)
+        self.layers: Mapping[str, Layer] = self._spatial
+        self.default_layer = default_layer(self._net, self._spatial, self._example, self.class_count)
+        self._fingerprint = compile_cache.fingerprint(
+            self._net, source.factory, source.arguments, source.layout, self._example.shape, source.device
+        )
         self.version = self._version()
         self._programs: OrderedDict[Kind, Program] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}
+        self._warmed: set[Kind] = set()
 
     # ---------------------------------------------------------------------------------------- the Backend protocol
 
-    def warm_up(self, kinds: list[Kind], report: Report) -> None:
+    def warm_up(self, kinds: list[Kind], report: Report) -> dict[Kind, str]:
         """Compiles, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
         source = self._source
-        shape = (source.layout, source.channels, source.height, source.width, source.device)
-        key = compile_cache.fingerprint(
-            self._net, shape, source.batch_sizes, source.gradient_batch_sizes, [str(kind) for kind in kinds]
-        )
-        wrong = None
-        with compile_cache.compile_cache(source.cache, key) as warm:
-            try:
-                self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
-            except _WrongOutputError as error:
-                if not warm:
-                    raise
-                wrong = error
-        if wrong is not None and source.cache is not None:
-            report(f"discarding the compile cache: {wrong.message}")
+        self._warmed = set(kinds)
+        sizes = (source.batch_sizes, source.gradient_batch_sizes, [str(kind) for kind in kinds])
+        key = hashlib.sha256(repr((self._fingerprint, sizes)).encode()).hexdigest()[:20]
+        with compile_cache.compile_cache(source.cache, key, report) as warm:
+            failed = self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
+        if failed and warm and source.cache is not None:
+            report(f"discarding the compile cache: {next(iter(failed.values())).message}")
             compile_cache.discard(source.cache, key)
             self._programs.clear()
-            self._compile_all(kinds, "compiling", report)
+            failed = self._compile_all(kinds, "compiling", report)
+        for kind, error in failed.items():
+            if kind == Forward.kind:
+                raise error
+            self._programs.pop(kind, None)
+            self._costs.pop(kind, None)
+        return {kind: error.message for kind, error in failed.items()}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
         """Batch sizes and measured seconds; a kind not compiled yet has its smallest size only, at a guess."""
@@ -127,6 +134,8 @@ class MindSporeBackend:
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """One launch; see `Backend.run`. A layer that was not warmed up is compiled now, which takes seconds."""
+        if kind not in self._costs:
+            self._compile(kind, len(rows[0]))
         outputs = self._program(kind)((self._to_layout(rows[0]), *rows[1:]))
         if kind.name == "input_gradient":
             return (self._from_layout(outputs[0]), *outputs[1:])
@@ -147,15 +156,14 @@ class MindSporeBackend:
         shape = (size, source.channels, source.height, source.width)
         return self._to_layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
 
-    def _try(self) -> int:
-        """Runs the net once; the number of its classes."""
+    def _try(self) -> Array:
+        """Runs the net once; its logits."""
         source = self._source
         try:
             logits = self._net(ms.Tensor(self._example))
         except Exception as error:
-            first_line = str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"the net does not take an input of shape {self._example.shape} ({source.layout}): {first_line}. "
+                f"the net does not take an input of shape {self._example.shape} ({source.layout}): {told(error)}. "
                 "Correct model.input.size, channels or layout.",
                 field="model.input",
             ) from error
@@ -166,39 +174,44 @@ class MindSporeBackend:
                 "Name a factory whose cell returns only the logits.",
                 field="model.factory",
             )
-        self._expected = logits.asnumpy()
-        return int(logits.shape[1])
+        return logits.asnumpy()  # type: ignore[no-any-return]
 
     def _version(self) -> str:
-        digest = hashlib.sha256(repr((compile_cache.structure(self._net), self._example.shape)).encode())
+        digest = hashlib.sha256(self._fingerprint.encode())
         for parameter in self._net.get_parameters():
             digest.update(parameter.name.encode())
             digest.update(parameter.asnumpy().tobytes())
         return digest.hexdigest()[:12]
 
-    def _compile_all(self, kinds: list[Kind], verb: str, report: Report) -> None:
-        total = sum(len(self._sizes(kind)) for kind in kinds)
-        done = 0
-        for kind in kinds:
-            for size in self._sizes(kind):
-                done += 1
-                layer = f" of {kind.layer}" if kind.layer else ""
-                report(f"{verb} {kind.name.replace('_', ' ')}{layer}, batch size {size} ({done} of {total})")
+    def _compile_all(self, kinds: list[Kind], verb: str, report: Report) -> dict[Kind, ConfigError]:
+        """Compiles all sizes of all kinds; those that cannot be, and why."""
+        steps = [(kind, size) for kind in kinds for size in self._sizes(kind)]
+        failed: dict[Kind, ConfigError] = {}
+        for done, (kind, size) in enumerate(steps, start=1):
+            if kind in failed:
+                continue
+            layer = f" of {kind.layer}" if kind.layer else ""
+            report(f"{verb} {kind.name.replace('_', ' ')}{layer}, batch size {size} ({done} of {len(steps)})")
+            try:
                 self._compile(kind, size)
+            except ConfigError as error:
+                failed[kind] = error
+        return failed
 
     def _compile(self, kind: Kind, size: int) -> None:
-        rows: tuple[Array, ...] = (self._probe(size),)
-        if kind.name != "forward":
-            rows = (*rows, np.zeros(size, np.int32))
-        program = self._program(kind)
+        """Compiles one size of a kind, checks and times it. Size 1 comes first: the others are checked against it."""
+        rows = self._probe_rows(kind, size)
         try:
-            logits = program(rows)[-1]
+            program = self._program(kind)
+            outputs = program(rows)
+            expected = self._by_the_net(kind) if size == 1 else self._one_by_one(program, rows)
         except Exception as error:
             raise ConfigError(
-                f"compiling the {kind.name} of the net at batch size {size} failed: {str(error).strip()[:500]}",
-                field="model.factory",
+                f"compiling the {_called(kind)} at batch size {size} failed: {told(error)}", field="model.factory"
             ) from error
-        self._check(kind, size, logits)
+        for output, right in zip(outputs, expected, strict=True):
+            tolerance = _LOGIT_TOLERANCE if output is outputs[-1] else _GRADIENT_TOLERANCE
+            _check(output, right, tolerance, f"{_called(kind)} at batch size {size}")
         seconds = []
         for _ in range(_TIMED_RUNS):
             started = time.perf_counter()
@@ -206,15 +219,30 @@ class MindSporeBackend:
             seconds.append(time.perf_counter() - started)
         self._costs.setdefault(kind, {})[size] = statistics.median(seconds)
 
-    def _check(self, kind: Kind, size: int, logits: Array) -> None:
-        """A compiled program must say of the first input what the net itself says, and differ where inputs differ."""
-        if logits.shape != (size, self.class_count):
-            raise _WrongOutputError(kind, size, f"logits of shape {logits.shape}, not {(size, self.class_count)}")
-        scale = max(1.0, float(np.abs(self._expected).max()))
-        difference = float(np.abs(logits[0] - self._expected[0]).max())
-        # Not "difference > …": NaN must fail, too.
-        if not difference <= _TOLERANCE * scale:
-            raise _WrongOutputError(kind, size, f"logits that differ by {difference:.3g} from the net's own")
+    def _probe_rows(self, kind: Kind, size: int) -> tuple[Array, ...]:
+        """Inputs, and where the kind wants them targets, all different."""
+        inputs = self._probe(size)
+        return (inputs,) if kind == Forward.kind else (inputs, np.arange(size, dtype=np.int32) % self.class_count)
+
+    def _by_the_net(self, kind: Kind) -> tuple[Array, ...]:
+        """What a kind's program must give for the first probe, as the net itself computes it, uncompiled."""
+        if kind == Forward.kind:
+            return (self._expected,)
+        first_class = np.zeros((1, self.class_count), np.float32)
+        first_class[0, 0] = 1
+        if kind == InputGradient.kind:
+            derive = ms.grad(lambda x: (self._net(x) * ms.Tensor(first_class)).sum())
+            return derive(ms.Tensor(self._example)).asnumpy(), self._expected
+        layer = self._spatial[kind.layer]
+        output = layer_output(self._net, layer, self._example)
+        (gradient,) = layer_gradients(self._net, [layer], self._example, first_class)
+        return output, gradient, self._expected
+
+    @staticmethod
+    def _one_by_one(program: Program, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """The program's outputs for each row on its own."""
+        alone = [program(tuple(array[i : i + 1] for array in rows)) for i in range(len(rows[0]))]
+        return tuple(np.concatenate(column) for column in zip(*alone, strict=True))
 
     # ---------------------------------------------------------------------------------------- programs
 
@@ -225,9 +253,10 @@ class MindSporeBackend:
         program = self._programs.get(kind)
         if program is None:
             program = self._programs[kind] = self._make_program(kind)
-            on_demand = [known for known in self._programs if known.layer and known not in self._costs]
-            for known in on_demand[:-_DISTANT_LAYERS]:
+            on_demand = [known for known in self._programs if known not in self._warmed]
+            for known in on_demand[:-_ON_DEMAND_KEPT]:
                 del self._programs[known]
+                self._costs.pop(known, None)
         self._programs.move_to_end(kind)
         return program
 
@@ -248,11 +277,28 @@ class MindSporeBackend:
         return gradients.transpose(0, 3, 1, 2) if self._source.layout == "nhwc" else gradients
 
 
-class _WrongOutputError(ConfigError):
-    """A compiled program computes something else than the net."""
+def _called(kind: Kind) -> str:
+    return kind.name.replace("_", " ") + (f" of {kind.layer}" if kind.layer else "")
 
-    def __init__(self, kind: Kind, size: int, what: str) -> None:
-        super().__init__(
-            f"compiled, the {kind.name} at batch size {size} gave {what}. The net cannot be served on this device.",
+
+def _check(output: Array, expected: Array, tolerance: float, what: str) -> None:
+    """Compares row by row, so that a row that only gets its neighbour's answer shows.
+
+    Raises:
+        ConfigError: They differ.
+    """
+    if output.shape != expected.shape:
+        raise ConfigError(
+            f"the compiled {what} gave shape {output.shape}, not {expected.shape}.", field="model.factory"
+        )
+    size = len(output)
+    difference = np.linalg.norm((output - expected).reshape(size, -1).astype(np.float64), axis=1)
+    allowed = tolerance * np.linalg.norm(expected.reshape(size, -1).astype(np.float64), axis=1)
+    # Not "difference > allowed": NaN must fail, too.
+    if not (difference <= allowed).all():
+        row = int(np.argmax(~(difference <= allowed)))
+        raise ConfigError(
+            f"the compiled {what} differs from the net's own by {difference[row] / max(allowed[row], 1e-30):.3g} times "
+            f"what rounding explains, in row {row}. The net cannot be served so on this device.",
             field="model.factory",
         )

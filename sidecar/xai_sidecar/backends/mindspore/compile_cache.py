@@ -10,20 +10,33 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import inspect
 import os
 import re
 import shutil
+import site
 import sys
+import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.engine.backend import Report
+
+_OURS = "mindspore-graphs"
+"""The subfolder of the cache that is emptied of what is old; nothing outside of it is ever removed."""
 
 _KEPT = 8
-"""Folders kept; the least recently used ones go."""
+"""Fingerprints kept; the least recently used ones go."""
 
+_ABANDONED_SECONDS = 3600
+"""Age at which a temporary folder belongs to a process that was killed."""
+
+_CELL_ATTRIBUTES = frozenset(vars(nn.Cell()))
 _used = False
 
 
@@ -37,10 +50,8 @@ def fingerprint(net: nn.Cell, *parts: object) -> str:
     digest = hashlib.sha256()
     for part in (ms.__version__, sys.version_info[:2], os.environ.get("ONEDNN_MAX_CPU_ISA"), structure(net), *parts):
         digest.update(repr(part).encode())
-    sources = {inspect.getsourcefile(type(cell)) for cell in net.cells()} | {inspect.getsourcefile(type(net))}
-    package = Path(__file__).parent
-    for source in sorted({str(path) for path in package.glob("*.py")} | {path for path in sources if path}):
-        digest.update(Path(source).read_bytes())
+    for path in _sources(net):
+        digest.update(path.read_bytes())
     for name, value in _constants(net):
         digest.update(f"{name}={value}".encode())
     return digest.hexdigest()[:20]
@@ -55,47 +66,83 @@ def _without_addresses(text: str) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
+def _sources(net: nn.Cell) -> list[Path]:
+    """The sources that a graph may be made of.
+
+    Those are this package, the whole packages that the net's cells come from, and every module of the user's own, that
+    is, one that is neither installed nor of the standard library.
+    """
+    packages = {type(cell).__module__.partition(".")[0] for _, cell in net.cells_and_names()} - {"mindspore"}
+    own = Path(__file__).parent
+    paths = set(own.glob("*.py"))
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        if path.suffix != ".py" or not path.is_file():
+            continue
+        if name.startswith("xai_sidecar"):
+            wanted = name.startswith("xai_sidecar.zoo.")
+        else:
+            wanted = name.partition(".")[0] in packages or not _installed(path)
+        if wanted:
+            paths.add(path)
+    return sorted(paths)
+
+
+def _installed(path: Path) -> bool:
+    paths = sysconfig.get_paths()
+    folders = {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()}
+    return any(path.is_relative_to(folder) for folder in (*folders, site.getusersitepackages()))
+
+
 def _constants(net: nn.Cell) -> Iterator[tuple[str, str]]:
-    """What cells hold besides cells and parameters: plain values are part of the graph."""
+    """What cells hold besides cells and parameters: it becomes part of the graph."""
     for cell_name, cell in net.cells_and_names():
         for name, value in sorted(vars(cell).items()):
-            if isinstance(value, (bool, int, float, str, tuple, list)) and not name.startswith("_"):
-                yield f"{cell_name}.{name}", _without_addresses(repr(value))
-            elif isinstance(value, ms.Tensor) and not isinstance(value, ms.Parameter):
-                yield f"{cell_name}.{name}", hashlib.sha256(value.asnumpy().tobytes()).hexdigest()
+            if name not in _CELL_ATTRIBUTES:
+                yield f"{cell_name}.{name}", _described(value)
         for name, parameter in cell.parameters_and_names(expand=False):
             yield f"{cell_name}.{name}", f"{parameter.shape} {parameter.dtype}"
 
 
+def _described(value: Any) -> str:
+    if isinstance(value, ms.Tensor) and not isinstance(value, ms.Parameter):
+        value = value.asnumpy()
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} {value.dtype} {hashlib.sha256(value.tobytes()).hexdigest()}"
+    return _without_addresses(repr(value))
+
+
 @contextlib.contextmanager
-def compile_cache(root: Path | None, key: str) -> Iterator[bool]:
+def compile_cache(root: Path | None, key: str, report: Report = lambda line: None) -> Iterator[bool]:
     """Compiles inside are read from and kept in the folder of a fingerprint; yields whether they are read.
 
     Only the first use in a process is cached: MindSpore numbers graphs by process, so later ones would not be found
-    under the same number again.
+    under the same number again. A cache that cannot be written is reported and done without.
 
     Args:
         root: Where the folders lie; None switches the cache off.
         key: The fingerprint.
+        report: Told when there is no caching though it was asked for.
     """
     global _used
     if root is None or _used:
         yield False
         return
-    _used = True
-    folder = root / key
+    folder = root / _OURS / key
     warm = folder.is_dir()
-    if warm:
-        os.utime(folder)
-        work = folder
-    else:
-        root.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=root))
+    try:
+        work = folder if warm else _temporary(folder)
+    except OSError as error:
+        report(f"compiled programs are not cached: {error}")
+        yield False
+        return
+    _used = True
     os.environ["MS_COMPILER_CACHE_ENABLE"] = "1"
     os.environ["MS_COMPILER_CACHE_PATH"] = str(work)
     try:
         yield warm
         if not warm:
+            work.chmod(0o755)  # readable to the user of an image that root has built
             # Fails when another process was quicker; then its folder serves as well.
             with contextlib.suppress(OSError):
                 work.rename(folder)
@@ -103,21 +150,24 @@ def compile_cache(root: Path | None, key: str) -> Iterator[bool]:
         os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
         if not warm:
             shutil.rmtree(work, ignore_errors=True)
-        _discard_oldest(root)
+        with contextlib.suppress(OSError):  # a folder that may only be read
+            os.utime(folder)
+            _tidy(folder.parent)
 
 
 def discard(root: Path, key: str) -> None:
     """Removes the folder of a fingerprint, which turned out to be wrong."""
-    shutil.rmtree(root / key, ignore_errors=True)
+    shutil.rmtree(root / _OURS / key, ignore_errors=True)
 
 
-def _discard_oldest(root: Path) -> None:
-    def last_used(folder: Path) -> float:
-        try:
-            return folder.stat().st_mtime
-        except OSError:
-            return 0.0
+def _temporary(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
 
-    folders = sorted((path for path in root.iterdir() if path.is_dir()), key=last_used, reverse=True)
-    for folder in folders[_KEPT:]:
-        shutil.rmtree(folder, ignore_errors=True)
+
+def _tidy(ours: Path) -> None:
+    folders = sorted(ours.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    complete = [path for path in folders if not path.suffix]
+    abandoned = [path for path in folders if path.suffix and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS]
+    for path in (*complete[_KEPT:], *abandoned):
+        shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from xai_sidecar.engine.work import Array
 
 _LONGEST_PREFIX = 8
 """Class, distillation and register tokens before the picture's own, at the most."""
+
+_MISFIT = 1.5
+"""Cells that padding may add to or take from a grid."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,15 @@ class SpatialLayer(Layer):
     axes: str
     prefix: int = 0
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the layer's output for one input."""
+        if self.axes == "nchw":
+            return 1, self.channels, self.height, self.width
+        if self.axes == "nhwc":
+            return 1, self.height, self.width, self.channels
+        return 1, self.prefix + self.height * self.width, self.channels
+
     def to_nchw(self, output: Array) -> Array:
         """The layer's output (n, …) as (n, channels, height, width)."""
         if self.axes == "nchw":
@@ -38,20 +51,7 @@ class SpatialLayer(Layer):
         return output.transpose(0, 3, 1, 2)
 
 
-@dataclass(frozen=True)
-class Traced:
-    """What one pass through a net showed.
-
-    Attributes:
-        layers: The layers with a spatial output that run once in a pass, in the order in which they finish.
-        repeated: Names of those that run several times, so that "their output" means nothing.
-    """
-
-    layers: dict[str, SpatialLayer]
-    repeated: frozenset[str]
-
-
-def trace_layers(net: nn.Cell, example: Array, height: int, width: int) -> Traced:
+def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: str) -> dict[str, SpatialLayer]:
     """Runs a net once and sees which of its layers have a spatial output.
 
     Args:
@@ -59,6 +59,11 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int) -> Trace
         example: One input as the net takes it, (1, …) float32.
         height: Rows of the input.
         width: Columns of the input.
+        layout: "nchw" or "nhwc", the axes of the input.
+
+    Returns:
+        By name, in the order in which they finish. Layers that run several times in a pass are left out, since
+        "their output" means nothing.
     """
     copy = shared_copy(net)
     outputs: list[tuple[str, Any]] = []
@@ -67,15 +72,14 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int) -> Trace
             cell.register_forward_hook(_recorder(name, outputs))
     copy(ms.Tensor(example))
     token_counts = {shape[1] for _, shape in outputs if shape is not None and len(shape) == 3}
-    calls: dict[str, int] = {}
+    calls = Counter(name for name, _ in outputs)
     layers: dict[str, SpatialLayer] = {}
     for name, shape in outputs:
-        calls[name] = calls.get(name, 0) + 1
-        layer = shape and _spatial(name, shape, height, width, token_counts)
-        if layer:
-            layers[name] = layer
-    repeated = frozenset(name for name in layers if calls[name] > 1)
-    return Traced({name: layer for name, layer in layers.items() if calls[name] == 1}, repeated)
+        if shape is not None and calls[name] == 1:
+            layer = _spatial(name, shape, height, width, layout, token_counts)
+            if layer:
+                layers[name] = layer
+    return layers
 
 
 def default_layer(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, class_count: int) -> str | None:
@@ -102,16 +106,21 @@ def _recorder(name: str, outputs: list[tuple[str, Any]]) -> Any:
     return record
 
 
-def _spatial(name: str, shape: tuple[int, ...], height: int, width: int, token_counts: set[int]) -> SpatialLayer | None:
+def _spatial(
+    name: str, shape: tuple[int, ...], height: int, width: int, layout: str, token_counts: set[int]
+) -> SpatialLayer | None:
     if shape[0] != 1:  # windows of an attention, say
         return None
     if len(shape) == 4:
         _, a, b, c = shape
-        attention = b == c and b in token_counts
-        if _fits(b, c, height, width) and not attention:
-            return SpatialLayer(name, a, b, c, "nchw")
-        if _fits(a, b, height, width) and not attention:
-            return SpatialLayer(name, c, a, b, "nhwc")
+        if b == c and b in token_counts:  # an attention matrix
+            return None
+        readings = [SpatialLayer(name, a, b, c, "nchw"), SpatialLayer(name, c, a, b, "nhwc")]
+        fitting = [one for one in readings if _misfit(one.height, one.width, height, width) < _MISFIT]
+        # As many channels as columns, or nearly so: the better fit is right, and on a tie the axes of the input.
+        return min(
+            fitting, key=lambda one: (_misfit(one.height, one.width, height, width), one.axes != layout), default=None
+        )
     if len(shape) == 3:
         for prefix in range(min(_LONGEST_PREFIX, shape[1])):
             grid = _grid(shape[1] - prefix, height, width)
@@ -120,12 +129,12 @@ def _spatial(name: str, shape: tuple[int, ...], height: int, width: int, token_c
     return None
 
 
-def _fits(rows: int, columns: int, height: int, width: int) -> bool:
-    """Whether a grid of more than one cell has the proportions of the input, up to what padding adds or takes."""
+def _misfit(rows: int, columns: int, height: int, width: int) -> float:
+    """How many cells a grid is off the proportions of the input; infinite for one that cannot lie on it."""
     if rows * columns <= 1 or rows > height or columns > width:
-        return False
+        return math.inf
     scale = math.sqrt(height * width / (rows * columns))
-    return abs(rows - height / scale) < 1.5 and abs(columns - width / scale) < 1.5
+    return max(abs(rows - height / scale), abs(columns - width / scale))
 
 
 def _grid(count: int, height: int, width: int) -> tuple[int, int] | None:
@@ -142,24 +151,44 @@ class _Shift(nn.Cell):
     def __init__(self, layer: SpatialLayer) -> None:
         super().__init__(auto_prefix=False)
         self.layer: nn.Cell
-        shape = (1, layer.prefix + layer.height * layer.width, layer.channels)
-        self.shift = ms.Parameter(ms.ops.zeros(shape, ms.float32), name=f"xai_shift.{layer.name}")
+        self.shift = ms.Parameter(ms.ops.zeros(layer.shape, ms.float32), name=f"xai_shift.{layer.name}")
 
-    def construct(self, *inputs: Any) -> ms.Tensor:
-        return self.layer(*inputs) + self.shift
+    def construct(self, *inputs: Any, **named: Any) -> ms.Tensor:
+        return self.layer(*inputs, **named) + self.shift
 
 
 def _with_gradient(net: nn.Cell, layers: list[SpatialLayer], example: Array, class_count: int) -> list[str]:
     """The names of those layers, all of tokens, whose output at the picture's own tokens the logits depend on."""
+    # A mix of the logits that no symmetry of theirs is likely to cancel, as their plain sum might be.
+    mix = np.random.default_rng(0).standard_normal((1, class_count)).astype(np.float32)
+    gradients = layer_gradients(net, layers, example, mix)
+    return [layer.name for layer, gradient in zip(layers, gradients, strict=True) if np.any(layer.to_nchw(gradient))]
+
+
+def layer_gradients(net: nn.Cell, layers: list[SpatialLayer], example: Array, mix: Array) -> list[Array]:
+    """The gradients of a mix of the logits by the outputs of layers, uncompiled.
+
+    Args:
+        net: The net.
+        layers: The layers.
+        example: One input as the net takes it, (1, …) float32.
+        mix: (1, classes) float32; the product with the logits is summed up and derived.
+
+    Returns:
+        For each layer, an array like its output.
+    """
     cells = dict(net.cells_and_names())
     shifts = {cells[layer.name]: _Shift(layer) for layer in layers}
     copy = wrapped_copy(net, shifts)
-    # A mix of the logits that no symmetry of theirs is likely to cancel, as their plain sum might be.
-    mix = ms.Tensor(np.random.default_rng(0).standard_normal((1, class_count)).astype(np.float32))
-    derive = ms.grad(lambda x: (copy(x) * mix).sum(), None, [shift.shift for shift in shifts.values()])
-    gradients = derive(ms.Tensor(example))
-    return [
-        layer.name
-        for layer, gradient in zip(layers, gradients, strict=True)
-        if np.any(layer.to_nchw(gradient.asnumpy()))
-    ]
+    derive = ms.grad(lambda x: (copy(x) * ms.Tensor(mix)).sum(), None, [shift.shift for shift in shifts.values()])
+    return [gradient.asnumpy() for gradient in derive(ms.Tensor(example))]
+
+
+def layer_output(net: nn.Cell, layer: SpatialLayer, example: Array) -> Array:
+    """The output of a layer for one input as the net takes it, (1, …) float32, uncompiled."""
+    copy = shared_copy(net)
+    outputs: list[Array] = []
+    cell = dict(copy.cells_and_names())[layer.name]
+    cell.register_forward_hook(lambda cell, inputs, output: outputs.append(output.asnumpy()))
+    copy(ms.Tensor(example))
+    return outputs[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,11 @@ def load_net(factory: str, arguments: Mapping[str, Any], checkpoint: Path | None
 
 def _make(factory: str, arguments: Mapping[str, Any]) -> nn.Cell:
     module_name, _, name = factory.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # a user's own model.py lies beside the config, as a rule
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise ConfigError(
-            f"importing {module_name!r} failed with {_told(error)}. Install it, or put its folder on PYTHONPATH.",
+            f"importing {module_name!r} failed with {told(error)}. Install it, or put its folder on PYTHONPATH.",
             field="model.factory",
         ) from error
     make = getattr(module, name, None)
@@ -53,10 +51,12 @@ def _make(factory: str, arguments: Mapping[str, Any]) -> nn.Cell:
         net = make(**arguments)
     except Exception as error:
         raise ConfigError(
-            f"{factory}{_signature(make)} raised {_told(error)} when called with {dict(arguments)}. "
+            f"{factory}{_signature(make)} raised {told(error)} when called with {dict(arguments)}. "
             "Correct model.arguments.",
             field="model.factory",
         ) from error
+    # Scripts like to set these for a whole process, where they hide a net's layers or move it to another device.
+    ms.set_context(mode=ms.PYNATIVE_MODE)
     if not isinstance(net, nn.Cell):
         raise ConfigError(
             f"{factory} returned a {type(net).__name__}, not a mindspore.nn.Cell. Name a callable that returns one.",
@@ -71,7 +71,7 @@ def _load_weights(net: nn.Cell, path: Path) -> None:
         weights = ms.load_checkpoint(str(path), format="safetensors" if path.suffix == ".safetensors" else "ckpt")
     except Exception as error:
         raise ConfigError(
-            f"{path} cannot be read: {_told(error)}. Give a checkpoint saved by MindSpore.", field=field
+            f"{path} cannot be read: {told(error)}. Give a checkpoint saved by MindSpore.", field=field
         ) from error
     parameters = {parameter.name: parameter for parameter in net.get_parameters()}
     missing = [name for name in parameters if name not in weights]
@@ -90,7 +90,13 @@ def _load_weights(net: nn.Cell, path: Path) -> None:
             f"{path} does not fit the net: {_some(misfits)}. Check model.arguments, such as the number of classes.",
             field=field,
         )
-    ms.load_param_into_net(net, {name: weights[name] for name in parameters})
+    try:
+        ms.load_param_into_net(net, {name: weights[name] for name in parameters})
+    except Exception as error:
+        raise ConfigError(
+            f"the weights of {path} cannot be put into the net: {told(error)}. Convert them to the net's types.",
+            field=field,
+        ) from error
 
 
 def _some(names: list[str]) -> str:
@@ -98,9 +104,11 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def _told(error: Exception) -> str:
-    first_line = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+def told(error: Exception) -> str:
+    """The type of an error and the first line of what it says; MindSpore begins with a rule of dashes."""
+    lines = (line.strip() for line in str(error).splitlines())
+    first = next((line for line in lines if re.search(r"\w", line)), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def _signature(make: Any) -> str:

@@ -60,9 +60,9 @@ class Tapped(nn.Cell):
         self.activation = ms.Parameter(ms.Tensor([0.0], ms.float32), name="xai_tap_activation")
         self.gradient = ms.Parameter(ms.Tensor([0.0], ms.float32), name="xai_tap_gradient")
 
-    def construct(self, *inputs: Any) -> ms.Tensor:
+    def construct(self, *inputs: Any, **named: Any) -> ms.Tensor:
         """The layer's output."""
-        return self.tap(self.layer(*inputs), self.activation, self.gradient)
+        return self.tap(self.layer(*inputs, **named), self.activation, self.gradient)
 
 
 def wrapped_copy(net: nn.Cell, wrappers: Mapping[nn.Cell, nn.Cell]) -> nn.Cell:
@@ -75,6 +75,10 @@ def wrapped_copy(net: nn.Cell, wrappers: Mapping[nn.Cell, nn.Cell]) -> nn.Cell:
     for cell, wrapper in wrappers.items():
         others = {other: replacement for other, replacement in wrappers.items() if other is not cell}
         wrapper.layer = shared_copy(cell, others)
+        # Nets read such things of their cells: how many channels a convolution has, say.
+        for name, value in vars(cell).items():
+            if isinstance(value, (bool, int, float, str, tuple)) and not hasattr(wrapper, name):
+                setattr(wrapper, name, value)
     return shared_copy(net, wrappers)
 
 

@@ -1,32 +1,45 @@
-"""The config file as pydantic models. Every error names the key and the cure.
-
-Relative paths in the file are relative to the file.
-"""
+"""The keys of the config file, as pydantic models. Their descriptions are the reference in the README."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import sys
-from collections.abc import Sequence
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.gradcam import GradCamParameters
 from xai_sidecar.explainers.gradient import GradientParameters
 from xai_sidecar.imaging import InputSpec
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
-Size = Annotated[int, Field(ge=1, le=4096)]
-BatchSizes = Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1, max_length=8)]
-Address = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^:\s\[\]]+):\d{1,5}$")]
+def _must_match(value: str, pattern: str, what: str) -> str:
+    """Checks a text of a form that is better told in words than by its pattern."""
+    if not re.fullmatch(pattern, value):
+        raise ValueError(f"it is not {what}")
+    return value
+
+
+def _address(value: str) -> str:
+    pattern = r"(\[[0-9a-fA-F:]+\]|[^:\s\[\]]+):\d{1,5}"
+    _must_match(value, pattern, "of the form host:port, or [host]:port for IPv6")
+    if int(value.rpartition(":")[2]) > 65535:
+        raise ValueError("the port is above 65535")
+    return value
+
+
+def _device(value: str) -> str:
+    return _must_match(value, r"(cpu|gpu|ascend)(:\d+)?", "one of these")
+
+
+def _factory(value: str) -> str:
+    return _must_match(value, r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "of the form module:callable")
+
+
+Size = Annotated[int, Field(ge=1, le=4096, strict=True)]
+BatchSizes = Annotated[list[Annotated[int, Field(ge=1, le=1024, strict=True)]], Field(min_length=1, max_length=8)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 def cache_folder() -> Path:
@@ -72,18 +85,7 @@ class InputConfig(_Section):
 
     @model_validator(mode="after")
     def _fits(self) -> InputConfig:
-        for key in ("mean", "std"):
-            value = getattr(self, key)
-            if isinstance(value, list) and len(value) != self.channels:
-                raise ValueError(f"{key} has {len(value)} numbers for {self.channels} channels; give one for each")
-        if any(std <= 0 for std in _each(self.std, self.channels)):
-            raise ValueError("std must be above 0 for every channel")
-        height, width = _pair(self.size)
-        resize_height, resize_width = self._resize()
-        if resize_height < height or resize_width < width:
-            raise ValueError(
-                f"resize {resize_height}x{resize_width} is smaller than size {height}x{width}; give at least the size"
-            )
+        self.spec()  # raises a ConfigError of its own
         return self
 
     def _resize(self) -> tuple[int, int]:
@@ -116,8 +118,8 @@ class ModelConfig(_Section):
     """The classifier."""
 
     name: str = Field(default="model", min_length=1, max_length=128, description="Name shown to clients.")
-    factory: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="module:callable that returns a MindSpore cell."
+    factory: Annotated[str, AfterValidator(_factory)] = Field(
+        description="module:callable that returns a MindSpore cell."
     )
     arguments: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
     checkpoint: Path | None = Field(
@@ -129,9 +131,8 @@ class ModelConfig(_Section):
     activation: Literal["softmax", "sigmoid"] = Field(
         default="softmax", description="softmax where exactly one class applies, sigmoid for multi-label models."
     )
-    device: str = Field(
+    device: Annotated[str, AfterValidator(_device)] = Field(
         default="cpu",
-        pattern=r"^(cpu|gpu|ascend)(:\d+)?$",
         description="cpu, gpu or ascend, optionally with :index. There is no falling back to another device.",
     )
     batch_sizes: BatchSizes = Field(default=[1, 2, 4, 8], description="Batch sizes compiled for predictions.")
@@ -204,7 +205,8 @@ class ServerConfig(_Section):
         default=256,
         ge=1,
         le=100_000,
-        description="Most predictions and explanations under way; beyond that requests are refused, with a retry hint.",
+        description="Most pictures, and as many explanations, under way; requests beyond that are refused, with a "
+        "retry hint.",
     )
     drain_seconds: float = Field(
         default=30, gt=0, le=3600, description="How long calls in flight may take to finish after SIGTERM."
@@ -221,141 +223,6 @@ class Config(_Section):
     model: ModelConfig
     explainers: ExplainersConfig = Field(default_factory=ExplainersConfig)
     server: ServerConfig = Field(default_factory=ServerConfig)
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a config file.
-
-    Args:
-        path: The TOML file.
-        overrides: ``key.path=value`` each; the value is TOML, or else a text as it stands.
-
-    Raises:
-        ConfigError: Something in it is wrong; the first thing found is named.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Name a config file with --config.") from error
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}. Correct that line.") from error
-    return parse_config(data, overrides, folder=path.resolve().parent)
-
-
-def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), folder: Path | None = None) -> Config:
-    """Checks a config that is already a dict; see `load_config`. Paths are relative to `folder`."""
-    for override in overrides:
-        _apply(data, override)
-    try:
-        config = Config.model_validate(data)
-    except ValidationError as error:
-        raise _config_error(error) from None
-    return _with_files(config, folder or Path.cwd())
-
-
-def load_labels(labels: Path | list[str] | None, class_count: int) -> tuple[str, ...]:
-    """The label of every class.
-
-    Raises:
-        ConfigError: They cannot be read, or there are not as many as the net has outputs.
-    """
-    if labels is None:
-        return tuple(str(class_id) for class_id in range(class_count))
-    where = "model.labels has"
-    if isinstance(labels, Path):
-        where = f"{labels} has"
-        try:
-            labels = labels.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{labels} cannot be read: {error}. Give a UTF-8 text file with one label a line.", field="model.labels"
-            ) from error
-        while labels and not labels[-1].strip():
-            labels.pop()
-    if len(labels) != class_count:
-        raise ConfigError(
-            f"{where} {len(labels)} labels, but the net has {class_count} outputs. "
-            "Give one label for each output, in their order.",
-            field="model.labels",
-        )
-    return tuple(label.strip() for label in labels)
-
-
-def _apply(data: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    *parents, key = path.strip().split(".")
-    if not equals or not key:
-        raise ConfigError(f"--set {override!r} is not of the form key.path=value, as in --set model.device=cpu.")
-    for parent in parents:
-        data = data.setdefault(parent, {})
-        if not isinstance(data, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a section.", field=path)
-    try:
-        data[key] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        data[key] = value.strip()
-
-
-def _with_files(config: Config, folder: Path) -> Config:
-    """The config with absolute paths, all of which exist."""
-    changes: dict[str, Path] = {}
-    for key in ("checkpoint", "labels"):
-        path = getattr(config.model, key)
-        if isinstance(path, Path):
-            changes[key] = folder / path.expanduser()
-            if not changes[key].is_file():
-                raise ConfigError(f"there is no file {changes[key]}. Correct the path.", field=f"model.{key}")
-    if isinstance(config.model.compile_cache, Path):
-        changes["compile_cache"] = folder / config.model.compile_cache.expanduser()
-    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
-
-
-def _config_error(error: ValidationError) -> ConfigError:
-    """The first problem that pydantic found, unknown keys before the rest, as those often cause it."""
-    problems = sorted(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-    problem = problems[0]
-    path = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "constrained-"))]
-    path = [
-        part for part in path if part not in ("int", "tuple[int, int]", "float", "list[float]", "path", "list[str]")
-    ]
-    field = ".".join(part for part in path if "[" not in part)
-    more = f" ({len(problems) - 1} more after this one.)" if len(problems) > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        return ConfigError(f"there is no such key.{_suggestion(path)}{more}", field=field)
-    if problem["type"] == "missing":
-        return ConfigError(f"this key is required.{more}", field=field)
-    message = problem["msg"].removeprefix("Value error, ")
-    # An error of a whole section says itself which key it means, and its input would be the whole section.
-    got = "" if isinstance(problem["input"], (dict, BaseModel)) else f" (got {problem['input']!r})"
-    return ConfigError(f"{message[:1].lower()}{message[1:]}{got}.{_description(path)}{more}", field=field)
-
-
-def _section(path: Sequence[str]) -> type[BaseModel] | None:
-    section: Any = Config
-    for part in path:
-        field = section.model_fields.get(part)
-        section = field and field.annotation
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return None
-    found: type[BaseModel] = section
-    return found
-
-
-def _suggestion(path: Sequence[str]) -> str:
-    section = _section(path[:-1])
-    if section is None:
-        return ""
-    known = list(section.model_fields)
-    close = difflib.get_close_matches(path[-1], known, n=1)
-    return f" Did you mean {close[0]!r}?" if close else f" Known here: {', '.join(known)}."
-
-
-def _description(path: Sequence[str]) -> str:
-    section = _section(path[:-1]) if path else None
-    field = section.model_fields.get(path[-1]) if section else None
-    return f" {field.description}" if field and field.description else ""
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -1,0 +1,111 @@
+"""Reading the config file. Relative paths in it are relative to it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from xai_sidecar.config.problems import config_error
+from xai_sidecar.config.sections import Config
+from xai_sidecar.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a config file.
+
+    Args:
+        path: The TOML file.
+        overrides: ``key.path=value`` each; the value is TOML, or else a text as it stands.
+
+    Raises:
+        ConfigError: Something in it is wrong; the first thing found is named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Name a config file with --config.") from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}. Correct that line.") from error
+    return parse_config(data, overrides, folder=path.resolve().parent)
+
+
+def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), folder: Path | None = None) -> Config:
+    """Checks a config that is already a dict; see `load_config`. Paths are relative to `folder`."""
+    data = copy.deepcopy(data)
+    for override in overrides:
+        _apply(data, override)
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise config_error(error) from None
+    return _with_files(config, folder or Path.cwd())
+
+
+def load_labels(labels: Path | list[str] | None, class_count: int) -> tuple[str, ...]:
+    """The label of every class.
+
+    Raises:
+        ConfigError: They cannot be read, or there are not as many as the net has outputs.
+    """
+    if labels is None:
+        return tuple(str(class_id) for class_id in range(class_count))
+    where = "model.labels has"
+    if isinstance(labels, Path):
+        where = f"{labels} has"
+        try:
+            labels = labels.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"{labels} cannot be read: {error}. Give a UTF-8 text file with one label a line.", field="model.labels"
+            ) from error
+        while labels and not labels[-1].strip():
+            labels.pop()
+    if len(labels) != class_count:
+        raise ConfigError(
+            f"{where} {len(labels)} labels, but the net has {class_count} outputs. "
+            "Give one label for each output, in their order.",
+            field="model.labels",
+        )
+    return tuple(label.strip() for label in labels)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    path, equals, value = override.partition("=")
+    *parents, key = path.strip().split(".")
+    if not equals or not key:
+        raise ConfigError(f"--set {override!r} is not of the form key.path=value, as in --set model.device=cpu.")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a section.", field=path)
+    try:
+        data[key] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        data[key] = value.strip()
+
+
+def _with_files(config: Config, folder: Path) -> Config:
+    """The config with absolute paths, all of which exist."""
+    changes: dict[str, Path] = {}
+    for key in ("checkpoint", "labels"):
+        path = getattr(config.model, key)
+        if isinstance(path, Path):
+            changes[key] = folder / os.path.expanduser(path)  # noqa: PTH111 - leaves an unknown user's ~ alone
+            if not changes[key].is_file():
+                raise ConfigError(f"there is no file {changes[key]}. Correct the path.", field=f"model.{key}")
+    if isinstance(config.model.compile_cache, Path):
+        changes["compile_cache"] = folder / config.model.compile_cache.expanduser()
+    return config.model_copy(update={"model": config.model.model_copy(update=changes)})

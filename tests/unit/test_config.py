@@ -1,0 +1,228 @@
+"""The config: defaults, overrides, and errors that name the key and the cure."""
+
+from pathlib import Path
+
+import pytest
+
+from xai_sidecar.config import cache_folder, load_config, load_labels, parse_config
+from xai_sidecar.errors import ConfigError
+
+
+def parse(*overrides, **sections):
+    return parse_config({"model": {"factory": "nets:small"}, **sections}, overrides)
+
+
+def refused(*overrides, **sections):
+    with pytest.raises(ConfigError) as caught:
+        parse(*overrides, **sections)
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------------ what is right
+
+
+def test_defaults(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    config = parse()
+    model, server = config.model, config.server
+    assert (model.name, model.activation, model.device) == ("model", "softmax", "cpu")
+    assert (model.arguments, model.checkpoint, model.labels) == ({}, None, None)
+    assert model.compile_cache == cache_folder() / "compiled" == Path("/somewhere/xai-sidecar/compiled")
+    assert (server.grpc, server.http) == ("127.0.0.1:50051", "127.0.0.1:9090")
+    assert (server.max_images, server.max_explanations, server.max_targets) == (16, 16, 16)
+    assert config.explainers.gradcam.enabled
+    assert config.explainers.gradcam.layer == ""
+    spec = model.input.spec()
+    assert (spec.channels, spec.height, spec.width, spec.resize_height, spec.resize_width) == (3, 224, 224, 224, 224)
+    assert spec.mean == (0.485, 0.456, 0.406)
+    assert spec.std == (0.229, 0.224, 0.225)
+
+
+def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
+    folder = tmp_path / "there"
+    folder.mkdir()
+    for name in ("weights.ckpt", "labels.txt"):
+        (folder / name).touch()
+    path = folder / "sidecar.toml"
+    path.write_text(
+        '[model]\nfactory = "a.b:c"\ncheckpoint = "weights.ckpt"\nlabels = "labels.txt"\ncompile_cache = "cache"\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    model = load_config(path.relative_to(tmp_path)).model
+    assert (model.checkpoint, model.labels) == (folder / "weights.ckpt", folder / "labels.txt")
+    assert model.compile_cache == folder / "cache"
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "expected"),
+    [
+        ("server.max_images=3", "max_images", 3),
+        ("server.drain_seconds = 1.5", "drain_seconds", 1.5),
+        ("server.grpc=0.0.0.0:50051", "grpc", "0.0.0.0:50051"),
+        ('server.grpc="[::1]:0"', "grpc", "[::1]:0"),
+        ("server.log_level=debug", "log_level", "debug"),
+    ],
+)
+def test_overrides(override, key, expected):
+    assert getattr(parse(override).server, key) == expected
+
+
+def test_overrides_go_anywhere_and_the_last_counts():
+    config = parse(
+        "model.name=first",
+        "model.name=last=one",
+        "model.arguments.num_classes=10",
+        "model.input.size=[32, 64]",
+        "model.labels=['a', 'b']",
+        "model.compile_cache=false",
+        "explainers.gradcam.layer=layer4",
+        model={"factory": "nets:small", "arguments": {"depth": 3}},
+    )
+    assert config.model.name == "last=one"
+    assert config.model.arguments == {"depth": 3, "num_classes": 10}
+    assert config.model.input.size == (32, 64)
+    assert config.model.labels == ["a", "b"]
+    assert config.model.compile_cache is False
+    assert config.explainers.gradcam.layer == "layer4"
+
+
+@pytest.mark.parametrize(
+    ("given", "resize"),
+    [
+        ({"size": 32}, (32, 32)),
+        ({"size": 32, "resize": 40}, (40, 40)),
+        ({"size": [32, 64], "resize": 40}, (40, 80)),
+        ({"size": [64, 32], "resize": 33}, (66, 33)),
+        ({"size": [32, 64], "resize": [50, 70]}, (50, 70)),
+    ],
+)
+def test_resize(given, resize):
+    spec = parse(model={"factory": "nets:small", "input": given}).model.input.spec()
+    assert (spec.resize_height, spec.resize_width) == resize
+
+
+def test_grey_models_have_their_own_default_statistics():
+    spec = parse("model.input.channels=1").model.input.spec()
+    assert (spec.channels, spec.mean, spec.std) == (1, (0,), (1,))
+    spec = parse("model.input.channels=1", "model.input.mean=0.5", "model.input.std=[0.2]").model.input.spec()
+    assert (spec.mean, spec.std) == ((0.5,), (0.2,))
+
+
+def test_batch_sizes_are_sorted_once_each():
+    assert parse("model.batch_sizes=[8, 1, 4, 4]").model.batch_sizes == [1, 4, 8]
+
+
+# ------------------------------------------------------------------------------------------------ what is wrong
+
+
+@pytest.mark.parametrize(
+    ("override", "field", "told"),
+    [
+        ("server.max_imges=3", "server.max_imges", "Did you mean 'max_images'?"),
+        ("server.qqqqq=3", "server.qqqqq", "Known here: grpc, http"),
+        ("model.inptu.size=3", "model.inptu", "Did you mean 'input'?"),
+        ("servers.grpc=x", "servers", "Did you mean 'server'?"),
+        ("explainers.rise.masks=9", "explainers.rise", "Known here: gradient, gradcam"),
+        ("explainers.gradcam.layr=x", "explainers.gradcam.layr", "Did you mean 'layer"),
+        ("model.factory=abc", "model.factory", "module:callable"),
+        ("model.device=tpu", "model.device", "cpu, gpu or ascend"),
+        ("model.device=cpu:x", "model.device", "cpu, gpu or ascend"),
+        ("model.activation=relu", "model.activation", "'softmax' or 'sigmoid'"),
+        ("model.batch_sizes=[2, 4]", "model.batch_sizes", "1 must be among"),
+        ("model.batch_sizes=[]", "model.batch_sizes", "at least 1"),
+        ("model.batch_sizes=[1, 0]", "model.batch_sizes", "greater than or equal to 1"),
+        ("model.checkpoint=x.pth", "model.checkpoint", "mindspore.save_checkpoint"),
+        ("model.checkpoint=missing.ckpt", "model.checkpoint", "there is no file"),
+        ("model.labels=missing.txt", "model.labels", "there is no file"),
+        ("model.input.mean=[0.1, 0.2]", "model.input.mean", "one finite number for each of the 3 channels"),
+        ("model.input.std=0", "model.input.std", "must be above 0"),
+        ("model.input.size=0", "model.input.size", "greater than or equal to 1"),
+        ("model.input.size=[1, 2, 3]", "model.input.size", "[height, width]"),
+        ("model.input.resize=100", "model.input.resize", "resized to 100 x 100, less than the input of 224 x 224"),
+        ("model.input.resize=[300, 200]", "model.input.resize", "less than the input"),
+        ("model.input.interpolation=best", "model.input.interpolation", "'bilinear'"),
+        ("explainers.gradcam.normalization=sum", "explainers.gradcam.normalization", "'none' or 'max'"),
+        ("server.grpc=50051", "server.grpc", "gRPC is served"),
+        ("server.http=host", "server.http", "/metrics"),
+        ("server.max_images=0", "server.max_images", "greater than or equal to 1"),
+        ("server.drain_seconds=0", "server.drain_seconds", "greater than 0"),
+        ("server.log_format=xml", "server.log_format", "'json'"),
+        ("model.factory.x=3", "model.factory.x", "'factory' is a value, not a section"),
+        ("model=3", "model", "dictionary"),
+    ],
+)
+def test_wrong_values(override, field, told):
+    error = refused(override)
+    assert error.field == field
+    assert told in error.message
+    assert str(error) == f"{field}: {error.message}"
+    assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("key", ["server.grpc", "server.http"])
+@pytest.mark.parametrize("port", [65536, 99999])
+def test_a_port_beyond_all_ports(key, port):
+    assert refused(f"{key}=127.0.0.1:{port}").field == key
+
+
+@pytest.mark.parametrize("override", ["model.input.mean=abc", "model.input.size=abc", "model.input.size=0"])
+def test_one_mistake_is_counted_once(override):
+    """However many types a key may have."""
+    assert "more after this one" not in refused(override).message
+
+
+def test_several_mistakes_are_counted():
+    assert "(2 more after this one.)" in refused("server.max_images=0", "server.max_targets=0", "model.name=''").message
+
+
+def test_unknown_keys_come_first():
+    error = refused("server.max_images=0", "server.grcp=a:1")
+    assert (error.field, "Did you mean 'grpc'?" in error.message) == ("server.grcp", True)
+
+
+@pytest.mark.parametrize("override", ["foo", "=3", "model.=3", ""])
+def test_overrides_of_another_form(override):
+    assert "is not of the form key.path=value" in str(refused(override))
+
+
+def test_without_a_model():
+    with pytest.raises(ConfigError, match=r"^model: this key is required"):
+        parse_config({})
+    with pytest.raises(ConfigError, match=r"^model\.factory: this key is required"):
+        parse_config({"model": {}})
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"missing\.toml cannot be read.*--config"):
+        load_config(tmp_path / "missing.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    binary = tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"binary\.toml cannot be read"):
+        load_config(binary)
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("[model]\nfactory = nets:small\n")
+    with pytest.raises(ConfigError, match=r"wrong\.toml is not valid TOML.*line 2"):
+        load_config(wrong)
+
+
+# ------------------------------------------------------------------------------------------------ labels
+
+
+def test_labels(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text(" cat \ndög\n\n \n", encoding="utf-8")
+    assert load_labels(file, 2) == ("cat", "dög")
+    assert load_labels(["a", "b"], 2) == ("a", "b")
+    assert load_labels(None, 3) == ("0", "1", "2")
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_wrong_number_of_labels(count, tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("a\nb\n")
+    with pytest.raises(ConfigError, match=rf"^model\.labels: .*labels\.txt has 2 labels, but the net has {count} out"):
+        load_labels(file, count)
+    with pytest.raises(ConfigError, match=rf"^model\.labels: model\.labels has 2 labels, .* {count} outputs"):
+        load_labels(["a", "b"], count)
