@@ -132,8 +132,10 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
 
     from xai_sidecar.backends.loading import load_backend
     from xai_sidecar.service.logs import set_up_logs
+    from xai_sidecar.service.memory import keep_freed_memory
     from xai_sidecar.service.server import Sidecar
 
+    keep_freed_memory()
     set_up_logs(config.server.log_level, config.server.log_format)
     log = structlog.get_logger("xai_sidecar")
     report = report or (lambda line: log.info("loading", step=line))

@@ -47,15 +47,12 @@ def predict_response(
 
 
 def _prediction(predicted: Predicted, asked: Asked, model: ServedModel) -> pb.Prediction:
+    best = ranked(predicted.probabilities)[: asked.top_k]
+    scores = zip(best.tolist(), predicted.probabilities[best].tolist(), predicted.logits[best].tolist(), strict=True)
     prediction = pb.Prediction(
         classes=[
-            pb.ClassScore(
-                class_id=class_id,
-                label=model.labels[class_id],
-                probability=predicted.probabilities[class_id],
-                logit=predicted.logits[class_id],
-            )
-            for class_id in ranked(predicted.probabilities)[: asked.top_k].tolist()
+            pb.ClassScore(class_id=class_id, label=model.labels[class_id], probability=probability, logit=logit)
+            for class_id, probability, logit in scores
         ],
     )
     prepared = predicted.prepared

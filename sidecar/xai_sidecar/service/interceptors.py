@@ -103,12 +103,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             told = SidecarError(f"The server failed with {type(error).__name__}; its log has more under {request_id}.")
             await self._abort(context, request_id, told)
         finally:
-            self._in_flight -= 1
-            seconds = time.perf_counter() - started
-            self._telemetry.requests.labels(method, code.name).inc()
-            self._telemetry.request_seconds.labels(method).observe(seconds)
-            _log.info("request", method=method, code=code.name, milliseconds=round(seconds * 1e3, 1))
-            structlog.contextvars.unbind_contextvars("request_id")
+            # After the answer is on its way; the context, with the request id, goes along.
+            asyncio.get_running_loop().call_soon(self._ended, method, code, time.perf_counter() - started)
+
+    def _ended(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
+        self._in_flight -= 1
+        self._telemetry.requests.labels(method, code.name).inc()
+        self._telemetry.request_seconds.labels(method).observe(seconds)
+        _log.info("request", method=method, code=code.name, milliseconds=round(seconds * 1e3, 1))
 
     async def _abort(self, context: Any, request_id: str, error: SidecarError) -> None:
         _log.info("refused", reason=error.reason, field=error.field, message=error.message)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from xai_sidecar.imaging import Prepared
 from xai_sidecar.telemetry import Telemetry
 
 _RETRY_SECONDS = 1.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ class Predictor:
         Raises:
             SidecarError: As the engine says; `field` names the image or the explanation at fault, if one is.
         """
-        return list(await _together([self._one(i, image, plans, deadline) for i, image in enumerate(images)]))
+        return await _together([self._one(i, image, plans, deadline) for i, image in enumerate(images)])
 
     async def _one(self, index: int, image: Prepared, plans: Sequence[ExplanationPlan], deadline: float) -> Predicted:
         prediction = await self._run(forward(image.array[np.newaxis]), Lane.PREDICT, deadline)
@@ -204,8 +206,10 @@ class _Share:
             self.taken -= count
 
 
-async def _together(coroutines: Sequence[Any]) -> list[Any]:
+async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results; at the first failure the rest is cancelled, which plain `gather` leaves running."""
+    if len(coroutines) < 2:  # the most frequent case, and tasks cost time
+        return [await coroutine for coroutine in coroutines]
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)

@@ -47,18 +47,24 @@ class Sidecar:
     Args:
         config: What to serve and where.
         make_backend: Loads the model; called on the device thread.
+        handle_signals: Whether SIGTERM and SIGINT stop it, which takes the main thread.
 
     Attributes:
         grpc_address: Where gRPC is served, once started.
         http_address: Where HTTP is served, once started.
+        engine: What runs it, once there.
         serving: The model, once loaded.
     """
 
-    def __init__(self, config: Config, make_backend: Callable[[Config], Backend]) -> None:
+    def __init__(
+        self, config: Config, make_backend: Callable[[Config], Backend], *, handle_signals: bool = True
+    ) -> None:
+        self._signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
         self._config = config
         self._make_backend = make_backend
         self.grpc_address = ""
         self.http_address = ""
+        self.engine: Engine | None = None
         self.serving: Serving | None = None
         self._stop = asyncio.Event()
         self._lost: BaseException | None = None
@@ -89,7 +95,7 @@ class Sidecar:
         def lost(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._on_lost, error)
 
-        engine = Engine(
+        engine = self.engine = Engine(
             lambda: self._make_backend(self._config),
             observe=telemetry.launched,
             on_lost=lost,
@@ -101,7 +107,7 @@ class Sidecar:
         try:
             server, health_servicer = await self._start_grpc(servicer, calls)
             try:
-                for number in (signal.SIGTERM, signal.SIGINT):
+                for number in self._signals:
                     loop.add_signal_handler(number, self.stop)
                 if not await self._load(engine, servicer, telemetry, report):
                     return 0
