@@ -70,7 +70,9 @@ class ServiceError(XaiError):
     def __str__(self) -> str:
         """The message, then what finds the failure again: status, reason, field, and the request's id."""
         status = f"{self.code}/{self.reason}" if self.reason else self.code
-        parts = [status, self.field and f"field {self.field}", self.request_id and f"request {self.request_id}"]
+        # The server's messages begin with the field, as a rule.
+        field = self.field and not self.message.startswith(self.field) and f"field {self.field}"
+        parts = [status, field, self.request_id and f"request {self.request_id}"]
         return f"{self.message} [{', '.join(part for part in parts if part)}]"
 
 

@@ -25,6 +25,7 @@ _LEVELS: Final = 256
 _MIDDLE: Final = 127
 # Negative values this small beside the largest are the noise of an estimate around zero.
 _NOISE: Final = 0.01
+_TOP_PERCENTILE: Final = 99.5
 
 # Colours at equal distances from the lowest value to the highest, (R, G, B) of 0 to 255.
 _ANCHORS: Final[dict[str, list[tuple[int, int, int]]]] = {
@@ -122,17 +123,23 @@ def _lay(picture: Image.Image, saliency: FloatArray, box: Box, alpha: float, col
 def _normalize(saliency: FloatArray, colormap: str | None) -> tuple[FloatArray, bool]:
     """The map in [0, 1], or, where it is signed and may be shown so, in [-1, 1]; and which of the two."""
     values = saliency.astype(np.float64)
-    low, high = float(values.min()), float(values.max())
+    low, high = float(values.min()), _top(values)
     has_negative = -low > _NOISE * max(high, 0.0)
     signed = colormap == "diverging" or (colormap is None and has_negative)
     if signed:
-        base, span = 0.0, max(-low, high)
+        base, span = 0.0, _top(np.abs(values))
     else:
         base = 0.0 if has_negative else low
         span = high - base
     if span <= 0.0:
         return np.zeros(saliency.shape, np.float32), signed
     return np.clip((values - base) / span, -1.0 if signed else 0.0, 1.0).astype(np.float32), signed
+
+
+def _top(values: NDArray[np.float64]) -> float:
+    """What counts as full strength: a few outliers, as gradients have, must not make all the rest invisible."""
+    top = float(np.percentile(values, _TOP_PERCENTILE))
+    return top if top > values.min() else float(values.max())
 
 
 def _window(start: float, stop: float, size: int) -> tuple[int, int]:

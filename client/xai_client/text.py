@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +14,9 @@ from xai_client.types import Explanation, Prediction
 
 Written: TypeAlias = dict[tuple[str, int], Path]
 """Where the overlays went, by explanation name and class id."""
+
+_SHOWN_CHOICES = 6
+_WIDTH = 118
 
 
 def prediction_text(prediction: Prediction, image: Path, written: Written) -> str:
@@ -125,7 +129,12 @@ def _explainer_lines(explainer: ExplainerInfo) -> list[str]:
             f" over {each.sample_count} samples, {better} is better"
         )
     rows = [_parameter_row(each) for each in explainer.parameters.values()]
-    return lines + (_table(("  parameter", "type", "range", "default", "meaning"), rows) if rows else [])
+    lines += _table(("  parameter", "type", "range", "default", "meaning"), rows) if rows else []
+    for each in explainer.parameters.values():
+        if len(each.choices) > _SHOWN_CHOICES:
+            told = f"{each.name}: {', '.join(each.choices)}"
+            lines += textwrap.wrap(told, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+    return lines
 
 
 def _parameter_row(parameter: ParameterInfo) -> Sequence[str]:
@@ -134,6 +143,8 @@ def _parameter_row(parameter: ParameterInfo) -> Sequence[str]:
 
 
 def _range(parameter: ParameterInfo) -> str:
+    if len(parameter.choices) > _SHOWN_CHOICES:
+        return f"{len(parameter.choices)} choices, below"
     if parameter.choices:
         return ", ".join(parameter.choices)
     if parameter.minimum is None and parameter.maximum is None:
