@@ -42,6 +42,6 @@ clean:
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed, and none was found; name one with PYTHON=…" >&2; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv \
 		|| { rm -rf .venv; echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
-	@echo "Installing xai-sidecar[$*] and MindSpore (about 1.5 GB to download and 3 GB on disk) into .venv; a few minutes …"
+	@echo "Installing xai-sidecar[$*] and MindSpore (about 0.9 GB to download and 3 GB on disk) into .venv; a few minutes …"
 	@.venv/bin/pip install --progress-bar on --disable-pip-version-check -q -e '.[$*]'
 	@touch $@

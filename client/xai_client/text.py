@@ -130,9 +130,9 @@ def _explainer_lines(explainer: ExplainerInfo) -> list[str]:
         )
     rows = [_parameter_row(each) for each in explainer.parameters.values()]
     lines += _table(("  parameter", "type", "range", "default", "meaning"), rows) if rows else []
-    for each in explainer.parameters.values():
-        if len(each.choices) > _SHOWN_CHOICES:
-            told = f"{each.name}: {', '.join(each.choices)}"
+    for parameter in explainer.parameters.values():
+        if len(parameter.choices) > _SHOWN_CHOICES:
+            told = f"{parameter.name}: {', '.join(parameter.choices)}"
             lines += textwrap.wrap(told, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
     return lines
 
