@@ -12,10 +12,11 @@ import pytest
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
 from xai_sidecar.backends.mindspore.compile_cache import fingerprint, structure
+from xai_sidecar.backends.mindspore.programs import compiled_graphs
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
 from xai_sidecar.engine.work import Forward, InputGradient, Kind
-from xai_sidecar.errors import ConfigError
+from xai_sidecar.errors import ConfigError, PreconditionError
 
 QUIET = lambda line: None  # noqa: E731
 
@@ -211,6 +212,15 @@ def test_a_layer_that_cannot_be_tapped_costs_no_more_than_its_explanation():
     assert backend.run(Forward.kind, (inputs(1),))[0].shape == (1, 5)
 
 
+def test_a_layer_that_cannot_be_tapped_is_refused_on_demand():
+    backend = loaded(MeasuresItsStages())
+    backend.warm_up([Forward.kind], QUIET)
+    for _ in range(2):
+        with pytest.raises(PreconditionError, match="layer gradient of stages"):
+            backend.run(Kind("layer_gradient", "stages"), (inputs(1), np.array([0], np.int32)))
+    assert backend.run(Forward.kind, (inputs(1),))[0].shape == (1, 5)
+
+
 class FirstRowForAll(nn.Cell):
     """Gives every row the first one's answer."""
 
@@ -235,6 +245,29 @@ def test_a_layer_compiled_on_demand_is_checked_and_kept():
     assert activations.shape == gradients.shape == (1, 8, 8, 12)
     assert list(backend.costs(kind)) == [1]
     assert backend.costs(kind)[1] < 0.5
+
+
+def test_layers_compiled_on_demand_do_not_pile_up():
+    class Deep(nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.stages = nn.CellList([nn.Conv2d(3, 3, 3) for _ in range(12)])
+            self.head = nn.Dense(3, 5)
+
+        def construct(self, x):
+            for stage in self.stages:
+                x = stage(x)
+            return self.head(x.mean((2, 3)))
+
+    backend = warmed(Deep(), 1)
+    graphs = []
+    for layer in backend.layers:
+        backend.run(Kind("layer_gradient", layer), (inputs(1), np.array([0], np.int32)))
+        graphs.append(len(compiled_graphs()))
+    assert len(graphs) == 12
+    assert graphs[-1] == graphs[-3], "graphs of dropped programs are kept"
+    backend.close()
+    assert len(compiled_graphs()) < graphs[0]
 
 
 def test_a_factory_that_switches_to_graph_mode_hides_nothing(tmp_path, monkeypatch):

@@ -122,6 +122,7 @@ class Sidecar:
             finally:
                 # The calls that count are done; a health Watch would stay for as long as it may.
                 await server.stop(_STOP_SECONDS)
+                await _settled()
             return 1 if self._lost else 0
         finally:
             http.close()
@@ -228,6 +229,13 @@ class Sidecar:
         _log.error("device_lost", error=f"{type(error).__name__}: {error}")
         self._lost = error
         self._stop.set()
+
+
+async def _settled() -> None:
+    """Lets calls cancelled by the server's end come to their own; the loop's end would have gRPC print a traceback."""
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    if calls:
+        await asyncio.wait(calls, timeout=_STOP_SECONDS)
 
 
 def _split(address: str) -> tuple[str, int]:

@@ -221,7 +221,7 @@ def test_a_computation_that_fails_to_close_disturbs_nobody(backend, start):
     assert engine.submit(forward(column(2)), Lane.EXPLAIN).result(10).value[0, 0] == 4
 
 
-def test_an_observer_that_fails_disturbs_nobody(backend, start):
+def test_an_observer_that_fails_disturbs_nobody(backend, start, capsys):
     def observe(record):
         raise KeyError("metric")
 

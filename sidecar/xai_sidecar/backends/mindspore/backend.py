@@ -19,15 +19,17 @@ from xai_sidecar.backends.mindspore.layers import default_layer, layer_gradients
 from xai_sidecar.backends.mindspore.loading import load_net, told
 from xai_sidecar.backends.mindspore.programs import (
     Program,
+    compiled_graphs,
     forward_program,
     input_gradient_program,
     layer_gradient_program,
+    release_graphs,
 )
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
 from xai_sidecar.engine.backend import Layer, Report
 from xai_sidecar.engine.work import Array, Forward, InputGradient, Kind
-from xai_sidecar.errors import ConfigError
+from xai_sidecar.errors import ConfigError, PreconditionError
 
 _LOGIT_TOLERANCE = 1e-3
 """How far compiled logits may lie from the net's own: norm of the difference over norm of the logits. Rounding makes
@@ -105,6 +107,8 @@ class MindSporeBackend:
         self._programs: OrderedDict[Kind, Program] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}
         self._warmed: set[Kind] = set()
+        self._refused: dict[Kind, str] = {}
+        self._graphs: dict[Kind, frozenset[str]] = {}
 
     # ---------------------------------------------------------------------------------------- the Backend protocol
 
@@ -116,16 +120,16 @@ class MindSporeBackend:
         key = hashlib.sha256(repr((self._fingerprint, sizes)).encode()).hexdigest()[:20]
         with compile_cache.compile_cache(source.cache, key, report) as warm:
             failed = self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
-        if failed and warm and source.cache is not None:
-            report(f"discarding the compile cache: {next(iter(failed.values())).message}")
+        wrong = [error.message for error in failed.values() if isinstance(error, _WrongOutputError)]
+        if wrong and warm and source.cache is not None:
+            report(f"discarding the compile cache: {wrong[0]}")
             compile_cache.discard(source.cache, key)
-            self._programs.clear()
+            self._drop(*self._programs)
             failed = self._compile_all(kinds, "compiling", report)
         for kind, error in failed.items():
             if kind == Forward.kind:
                 raise error
-            self._programs.pop(kind, None)
-            self._costs.pop(kind, None)
+            self._drop(kind)
         return {kind: error.message for kind, error in failed.items()}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
@@ -135,7 +139,7 @@ class MindSporeBackend:
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """One launch; see `Backend.run`. A layer that was not warmed up is compiled now, which takes seconds."""
         if kind not in self._costs:
-            self._compile(kind, len(rows[0]))
+            self._compile_on_demand(kind)
         outputs = self._program(kind)((self._to_layout(rows[0]), *rows[1:]))
         if kind.name == "input_gradient":
             return (self._from_layout(outputs[0]), *outputs[1:])
@@ -145,8 +149,8 @@ class MindSporeBackend:
         return outputs
 
     def close(self) -> None:
-        """Drops the programs and the net."""
-        self._programs.clear()
+        """Drops the programs."""
+        self._drop(*self._programs)
 
     # ---------------------------------------------------------------------------------------- start
 
@@ -190,8 +194,7 @@ class MindSporeBackend:
         for done, (kind, size) in enumerate(steps, start=1):
             if kind in failed:
                 continue
-            layer = f" of {kind.layer}" if kind.layer else ""
-            report(f"{verb} {kind.name.replace('_', ' ')}{layer}, batch size {size} ({done} of {len(steps)})")
+            report(f"{verb} {_called(kind)}, batch size {size} ({done} of {len(steps)})")
             try:
                 self._compile(kind, size)
             except ConfigError as error:
@@ -201,6 +204,7 @@ class MindSporeBackend:
     def _compile(self, kind: Kind, size: int) -> None:
         """Compiles one size of a kind, checks and times it. Size 1 comes first: the others are checked against it."""
         rows = self._probe_rows(kind, size)
+        before = compiled_graphs()
         try:
             program = self._program(kind)
             outputs = program(rows)
@@ -209,6 +213,8 @@ class MindSporeBackend:
             raise ConfigError(
                 f"compiling the {_called(kind)} at batch size {size} failed: {told(error)}", field="model.factory"
             ) from error
+        finally:
+            self._graphs[kind] = self._graphs.get(kind, frozenset()) | (compiled_graphs() - before)
         for output, right in zip(outputs, expected, strict=True):
             tolerance = _LOGIT_TOLERANCE if output is outputs[-1] else _GRADIENT_TOLERANCE
             _check(output, right, tolerance, f"{_called(kind)} at batch size {size}")
@@ -218,6 +224,16 @@ class MindSporeBackend:
             program(rows)
             seconds.append(time.perf_counter() - started)
         self._costs.setdefault(kind, {})[size] = statistics.median(seconds)
+
+    def _compile_on_demand(self, kind: Kind) -> None:
+        if kind not in self._refused:
+            try:
+                self._compile(kind, self._sizes(kind)[0])
+            except ConfigError as error:
+                self._drop(kind)
+                self._refused[kind] = error.message
+        if kind in self._refused:
+            raise PreconditionError(f"{self._refused[kind]} Ask for another layer.")
 
     def _probe_rows(self, kind: Kind, size: int) -> tuple[Array, ...]:
         """Inputs, and where the kind wants them targets, all different."""
@@ -254,11 +270,15 @@ class MindSporeBackend:
         if program is None:
             program = self._programs[kind] = self._make_program(kind)
             on_demand = [known for known in self._programs if known not in self._warmed]
-            for known in on_demand[:-_ON_DEMAND_KEPT]:
-                del self._programs[known]
-                self._costs.pop(known, None)
+            self._drop(*on_demand[:-_ON_DEMAND_KEPT])
         self._programs.move_to_end(kind)
         return program
+
+    def _drop(self, *kinds: Kind) -> None:
+        for kind in kinds:
+            self._programs.pop(kind, None)
+            self._costs.pop(kind, None)
+            release_graphs(self._graphs.pop(kind, frozenset()))
 
     def _make_program(self, kind: Kind) -> Program:
         if kind.name == "forward":
@@ -277,6 +297,10 @@ class MindSporeBackend:
         return gradients.transpose(0, 3, 1, 2) if self._source.layout == "nhwc" else gradients
 
 
+class _WrongOutputError(ConfigError):
+    """A compiled program computes something else than the net."""
+
+
 def _called(kind: Kind) -> str:
     return kind.name.replace("_", " ") + (f" of {kind.layer}" if kind.layer else "")
 
@@ -285,10 +309,10 @@ def _check(output: Array, expected: Array, tolerance: float, what: str) -> None:
     """Compares row by row, so that a row that only gets its neighbour's answer shows.
 
     Raises:
-        ConfigError: They differ.
+        _WrongOutputError: They differ.
     """
     if output.shape != expected.shape:
-        raise ConfigError(
+        raise _WrongOutputError(
             f"the compiled {what} gave shape {output.shape}, not {expected.shape}.", field="model.factory"
         )
     size = len(output)
@@ -297,7 +321,7 @@ def _check(output: Array, expected: Array, tolerance: float, what: str) -> None:
     # Not "difference > allowed": NaN must fail, too.
     if not (difference <= allowed).all():
         row = int(np.argmax(~(difference <= allowed)))
-        raise ConfigError(
+        raise _WrongOutputError(
             f"the compiled {what} differs from the net's own by {difference[row] / max(allowed[row], 1e-30):.3g} times "
             f"what rounding explains, in row {row}. The net cannot be served so on this device.",
             field="model.factory",

@@ -9,17 +9,29 @@ The logit to be derived is picked by a one-hot matrix: a product compiles everyw
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 import numpy as np
 
-from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.backends.mindspore.runtime import api, ms, nn
 from xai_sidecar.backends.mindspore.surgery import Tapped
 from xai_sidecar.engine.work import Array
 
 Program: TypeAlias = Callable[[tuple[Array, ...]], tuple[Array, ...]]
 """Takes and returns arrays whose first axis is a batch size. The last array returned holds the logits."""
+
+
+def compiled_graphs() -> frozenset[str]:
+    """The names of all graphs compiled in this process."""
+    return frozenset(api.ms_compile_cache)
+
+
+def release_graphs(graphs: Collection[str]) -> None:
+    """Frees graphs, some 30 MB each, by name. MindSpore keeps them even when nothing refers to their cell any more."""
+    if graphs:
+        api.ms_compile_cache.difference_update(graphs)
+        api.JitExecutor_.get_instance().del_net_res(None, set(graphs))
 
 
 def forward_program(net: nn.Cell) -> Program:

@@ -22,11 +22,12 @@ else:
         os.environ.setdefault(_name, _value)
 
 import mindspore  # noqa: E402
-from mindspore import nn, ops  # noqa: E402
+from mindspore import nn  # noqa: E402
+from mindspore.graph import api  # noqa: E402
 
 ms = mindspore
 
-__all__ = ["ms", "nn", "ops"]
+__all__ = ["api", "ms", "nn"]
 
 
 @atexit.register
