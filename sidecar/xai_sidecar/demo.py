@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,10 +38,23 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
                     "std": 128 / 255,
                 },
             },
-            "server": {"log_level": "warning"},
+            "server": {
+                "grpc": _free("127.0.0.1", 50051),
+                "http": _free("127.0.0.1", 9090),
+                "log_level": "warning",
+            },
         },
         overrides,
     )
+
+
+def _free(host: str, port: int) -> str:
+    """The address, or one with any free port where that one is taken: by a Prometheus, say."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError:
+        return f"{host}:0"
+    return f"{host}:{port}"
 
 
 def ask(grpc_address: str, http_address: str, folder: Path, start_seconds: float) -> str:
