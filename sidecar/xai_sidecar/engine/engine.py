@@ -8,6 +8,7 @@ import itertools
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -99,7 +100,7 @@ class Engine:
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
         # The rest belongs to the device thread.
         self._jobs: set[_Job] = set()
-        self._deadlines: list[tuple[float, int, _Job]] = []
+        self._deadlines: list[tuple[float, int, weakref.ref[_Job]]] = []
         self._arrivals = itertools.count()
 
     # ---------------------------------------------------------------------------------------- any thread
@@ -150,9 +151,12 @@ class Engine:
                 raise ShuttingDownError("The server is shutting down. Send the request to another one.")
             self._inbox.put(job)
 
+        waiting = weakref.ref(job)  # or else future, callback and job would keep each other, inputs and all
+
         def wake(settled: Future[Completed[T]]) -> None:
-            if settled.cancelled():
-                self._inbox.put(job)
+            cancelled = waiting() if settled.cancelled() else None
+            if cancelled is not None:
+                self._inbox.put(cancelled)
 
         future.add_done_callback(wake)
         return future
@@ -217,14 +221,14 @@ class Engine:
         elif job not in self._jobs:
             self._jobs.add(job)
             if job.deadline < float("inf"):
-                heapq.heappush(self._deadlines, (job.deadline, next(self._arrivals), job))
+                heapq.heappush(self._deadlines, (job.deadline, next(self._arrivals), weakref.ref(job)))
             self._advance(job, None)
 
     def _expire(self) -> None:
         now = time.monotonic()
         while self._deadlines and self._deadlines[0][0] < now:
-            _, _, job = heapq.heappop(self._deadlines)
-            if job in self._jobs:
+            job = heapq.heappop(self._deadlines)[2]()
+            if job is not None and job in self._jobs:
                 self._fail(job, ExpiredError("The deadline passed before the work was done. Allow it more time."))
 
     def _launch(self, launch: Launch) -> None:
@@ -291,6 +295,8 @@ class Engine:
         self._jobs.discard(job)
         if job.piece is not None:
             self._scheduler.discard(job.piece)
+        job.work = job.piece = None  # the piece knows its job
+        job.collected = []
         with _logged("computation_failed_to_close"):
             job.steps.close()
 

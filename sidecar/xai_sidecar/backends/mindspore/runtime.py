@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import tempfile
+from pathlib import Path
 
 import structlog
 
@@ -12,7 +14,12 @@ _log = structlog.get_logger(__name__)
 
 # oneDNN as built into MindSpore's CPU kernels falls back to its reference convolution where it finds AVX-512, which is
 # up to 100 times slower than the AVX2 one. It reads this once, when it is loaded.
-_ENVIRONMENT = {"ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3"}
+_ENVIRONMENT = {
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "GLOG_v": "3",
+    # What it dumps when a net cannot be compiled would otherwise land in the working directory.
+    "MS_OM_PATH": str(Path(tempfile.gettempdir()) / "xai-sidecar-dumps"),
+}
 
 if "mindspore" in sys.modules:
     if "ONEDNN_MAX_CPU_ISA" not in os.environ:
