@@ -39,7 +39,9 @@ def sample_config(cache: Path | None) -> Iterator[tuple[Config, Path]]:
     Args:
         cache: The compile cache; None for none.
     """
-    config = demo_config([], lambda line: None)
+    config = demo_config(
+        [f'model.compile_cache="{cache}"' if cache else "model.compile_cache=false"], lambda line: None
+    )
     model = config.model
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sidecar.toml"

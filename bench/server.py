@@ -22,8 +22,8 @@ def served(config: Path) -> Iterator[tuple[str, float]]:
     )
     try:
         for line in process.stderr or ():
-            entry = json.loads(line)
-            if entry["event"] == "ready":
+            entry = json.loads(line) if line.startswith("{") else {}
+            if entry.get("event") == "ready":
                 break
         else:
             raise RuntimeError("the server did not start")

@@ -3,7 +3,7 @@
     from xai_client import Client, Explain
 
     with Client("127.0.0.1:50051", timeout=30) as client:
-        prediction = client.predict("cat.jpg", explain=["gradcam", Explain("rise", masks=1000, seed=7)], top_k=5)
+        prediction = client.predict("cat.jpg", explain=["gradcam", Explain("gradient", top_count=2)], top_k=5)
         print(prediction.classes[0].label, prediction.classes[0].probability)
         prediction.explanations["gradcam"].overlay("cat.jpg").save("cat.gradcam.png")
 

@@ -53,6 +53,7 @@ class AsyncClient:
         self._credentials = credentials
         self._options = channel_options(options)
         self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._methods: Any = None
         self._closed = False
 
@@ -187,6 +188,10 @@ class AsyncClient:
     def _stub(self) -> Any:
         """The stub, made at first use: a channel belongs to the event loop that runs when it is made."""
         self._check_open()
+        loop = asyncio.get_running_loop()
+        if self._channel is not None and self._loop is not loop:
+            raise ClosedError("this AsyncClient belongs to another event loop; make one in each loop that uses one")
+        self._loop = loop
         if self._channel is None:
             address = self._connection.address
             if self._credentials is None:

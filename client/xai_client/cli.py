@@ -22,6 +22,7 @@ from xai_client.errors import (
     ImageError,
     InvalidRequestError,
     MapWithheldError,
+    MessageTooLargeError,
     PictureSizeError,
     XaiError,
 )
@@ -35,8 +36,8 @@ _PICTURE_REASONS: Final = frozenset({"PICTURE", "PICTURE_TOO_LARGE"})
 
 _EXAMPLES: Final = """examples:
   xai-client predict cat.jpg
-  xai-client predict cat.jpg --explain gradcam,rise --out maps
-  xai-client predict *.jpg --explain rise --param rise.masks=1000 --seed 7 --json
+  xai-client predict cat.jpg --explain gradcam,gradient --out maps
+  xai-client predict *.jpg --explain gradcam --param gradcam.layer=blocks.10 --json
   xai-client predict cat.jpg --explain gradcam --target 281 --target 285
   xai-client info --server gpu-box:50051
 """
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _fail(error: Exception, status: int) -> int:
+def _fail(error: Exception | str, status: int) -> int:
     print(f"xai-client: {' '.join(str(error).split())}", file=sys.stderr)
     return status
 
@@ -164,12 +165,12 @@ def _predict(arguments: argparse.Namespace) -> int:
         for path, stem in zip(images, _stems(images), strict=True):
             try:
                 prediction = client.predict(path, explain, top_k=arguments.top_k, ood=arguments.ood)
-            except InvalidRequestError as error:
-                if error.reason not in _PICTURE_REASONS:
+                written = _write_overlays(prediction, path, arguments.out, stem, images)
+            except (ImageError, MessageTooLargeError, InvalidRequestError) as error:
+                if isinstance(error, InvalidRequestError) and error.reason not in _PICTURE_REASONS:
                     raise
-                status = _fail(type(error)(f"{path}: {error.message}", reason=error.reason), 1)
+                status = _fail(f"{path}: {error}", 1)
                 continue
-            written = _write_overlays(prediction, path, arguments.out, stem)
             show = text.prediction_json if arguments.json else text.prediction_text
             print(show(prediction, path, written))
     return status
@@ -201,8 +202,15 @@ def _stems(paths: Iterable[Path]) -> list[str]:
     return stems
 
 
-def _write_overlays(prediction: Prediction, image: Path, folder: Path, stem: str) -> text.Written:
-    """Writes an overlay for every map that was sent; returns where, by explanation name and class id."""
+def _write_overlays(
+    prediction: Prediction, image: Path, folder: Path, stem: str, images: Sequence[Path]
+) -> text.Written:
+    """Writes an overlay for every map that was sent; returns where, by explanation name and class id.
+
+    Raises:
+        ArgumentError: An overlay would overwrite one of the images.
+    """
+    inputs = {each.resolve() for each in images}
     written: text.Written = {}
     for name, explanation in prediction.explanations.items():
         for target in explanation.targets:
@@ -212,6 +220,10 @@ def _write_overlays(prediction: Prediction, image: Path, folder: Path, stem: str
                 continue
             suffix = f".{target}" if len(explanation.targets) > 1 else ""
             path = folder / f"{stem}.{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}{suffix}.png"
+            if path.resolve() in inputs:
+                raise ArgumentError(
+                    f"the overlay {path} would overwrite a picture to be predicted; choose another --out"
+                )
             folder.mkdir(parents=True, exist_ok=True)
             overlay.save(path)
             written[name, target] = path

@@ -111,14 +111,16 @@ def _upright(image: Image.Image) -> Image.Image:
     if not image.width or not image.height:
         raise ImageError(f"the image is empty: {image.width} x {image.height} pixels")
     try:
+        if image.mode.startswith("I;16"):  # one byte order, since Pillow converts and saves the others wrongly
+            image = Image.fromarray(np.asarray(image).astype(np.uint16))
         return ImageOps.exif_transpose(image)
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError(f"the image cannot be decoded: {error}") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "I;16":  # as the server does it: 65,535 becomes 255
+        return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeAlias
 
+import numpy as np
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 
@@ -137,7 +138,10 @@ def check_images(images: Any) -> list[ImageLike]:
     Raises:
         ArgumentError: It is a single image, or there are none.
     """
-    if isinstance(images, (str, bytes, bytearray, memoryview)) or not isinstance(images, Iterable):
+    single = isinstance(images, (str, bytes, bytearray, memoryview)) or (
+        isinstance(images, np.ndarray) and images.ndim < 4
+    )
+    if single or not isinstance(images, Iterable):
         raise ArgumentError("predict_many takes a list of images; for one image use predict", field="images")
     listed = list(images)
     if not listed:
@@ -210,6 +214,8 @@ def _class_ids(targets: int | Iterable[int]) -> list[int]:
 
 
 def _explanations(explain: ExplainLike) -> list[pb.ExplanationRequest]:
+    if not isinstance(explain, (str, Explain, Iterable)):
+        raise ArgumentError(f"explain takes names of explainers and Explain objects, not {explain!r}", field="explain")
     wanted = [explain] if isinstance(explain, (str, Explain)) else list(explain)
     items = [item if isinstance(item, Explain) else Explain(item) for item in wanted]
     given = [item.name for item in items if item.name]

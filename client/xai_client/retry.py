@@ -24,6 +24,9 @@ DEFAULT_TIMEOUT: Final = 30.0
 ChannelOptions = Sequence[tuple[str, Any]]
 Metadata = Sequence[tuple[str, str | bytes]]
 
+LONGEST_TIMEOUT: Final = 30 * 24 * 3600.0
+"""Seconds; gRPC takes far longer deadlines for none at all, or for passed."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
 _ALPHABET: Final = "1 to 128 characters of [A-Za-z0-9._:-]"
@@ -52,6 +55,8 @@ def channel_options(options: ChannelOptions) -> list[tuple[str, Any]]:
         "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
         "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
         "grpc.enable_retries": 1,
+        # What is larger than this is never repeated; gRPC's own default of 256 KiB is less than most photographs.
+        "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE_BYTES,
         "grpc.service_config": json.dumps(_SERVICE_CONFIG),
         # gRPC's own default of two minutes would keep a client away long after the server is back.
         "grpc.max_reconnect_backoff_ms": 5000,
@@ -76,6 +81,8 @@ class Connection:
     wait_for_ready: bool
 
     def __post_init__(self) -> None:
+        if not isinstance(self.address, str):
+            raise ArgumentError(f"the address must be a text, host:port, not {self.address!r}")
         if self.address.startswith(("http://", "https://")):
             raise ArgumentError(f"{self.address!r} is a URL; the address of a gRPC server is host:port")
         if ":" not in self.address:
@@ -163,7 +170,10 @@ def check_request_id(request_id: str | None) -> str:
 
 
 def _check_metadata(metadata: Metadata) -> None:
-    for key, value in metadata:
+    for pair in metadata:
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
+            raise ArgumentError(f"metadata is pairs of a key and a value, not {pair!r}", field="metadata")
+        key, value = pair
         wanted = bytes if key.endswith("-bin") else str
         if not _METADATA_KEY.fullmatch(key) or key.startswith("grpc-"):
             raise ArgumentError(f"metadata keys are lower-case letters, digits and _.-, not {key!r}", field="metadata")
@@ -175,5 +185,12 @@ def _check_metadata(metadata: Metadata) -> None:
 
 
 def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not (math.isfinite(timeout) and timeout > 0):
-        raise ArgumentError(f"timeout must be a number of seconds greater than 0, not {timeout!r}", field="timeout")
+    if timeout is None:
+        return
+    number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if not (number and 0 < timeout <= LONGEST_TIMEOUT):
+        raise ArgumentError(
+            f"timeout must be a number of seconds greater than 0 and at most {LONGEST_TIMEOUT:.0f}, or None for none,"
+            f" not {timeout!r}",
+            field="timeout",
+        )

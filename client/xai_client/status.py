@@ -50,6 +50,9 @@ class Details:
     retry_after: float | None = None
 
 
+_TOO_LARGE = "larger than max"
+
+
 def parse_details(metadata: Any) -> Details:
     """Reads the details from trailing metadata, of which each entry is a (key, value) pair.
 
@@ -93,7 +96,7 @@ def to_error(error: grpc.RpcError, *, address: str, timeout: float | None, reque
     if not details.reason:
         text = _explain(code, text, address, timeout)
     kind = ERROR_BY_CODE.get(code, errors.UnknownError)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         kind = errors.MessageTooLargeError
     return kind(
         text, reason=details.reason, field=details.field, retry_after=details.retry_after, request_id=request_id
@@ -106,6 +109,11 @@ def _explain(code: grpc.StatusCode, text: str, address: str, timeout: float | No
         return (
             f"cannot reach a server at {address}: {text}. Check that xai-sidecar runs there, that host and port are"
             " right, and that both sides use TLS or neither does"
+        )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
+        return (
+            f"{text}. Send an encoded file instead of an array, a smaller picture or fewer of them, or raise"
+            " server.max_message_bytes"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         limit = "the deadline" if timeout is None else f"{timeout:g} s"

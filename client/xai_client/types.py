@@ -160,27 +160,30 @@ class Explanation:
     ) -> Image.Image:
         """Lays a map on the picture that was predicted, exactly over the part that the model saw.
 
-        The rest of the picture is dimmed. The map is shown from its lowest value (uncoloured) to its highest; a map
-        with negative values from minus to plus its largest absolute value, with zero uncoloured.
+        The rest of the picture is dimmed. The map is coloured from its lowest value (not at all) to the one that 99.5 %
+        of its pixels stay below (in full), so that a few outliers do not hide the rest. A map with negative values of
+        more than 1 % of its highest is signed: zero is not coloured, and strength goes by magnitude.
 
         Args:
             image: The picture, in any of the forms that `predict` takes but a model input.
             target: Class id whose map to show. Default: the first target.
             alpha: Opacity at the most salient pixel, 0 to 1.
-            colormap: "turbo", "inferno" or "diverging". Default: "diverging" for maps with negative values, else
-                "turbo". The first two show only the positive part of a map with negative values.
+            colormap: "turbo", "inferno" or "diverging". Default: "diverging" for signed maps, else "turbo". The first
+                two show only the positive part of a map with negative values.
 
         Returns:
             A PIL image, RGB, upright, as wide and high as the picture.
 
         Raises:
             MapWithheldError: There is no such map; the message says why.
-            PictureSizeError: The picture is not of the size that was predicted.
+            PictureSizeError: The picture is not of the size that was predicted; for a model input, that of the map.
             ImageError: It cannot be decoded, or is a model input.
             ArgumentError: `target` was not explained, or another argument is wrong.
         """
         saliency = self._map(target).saliency
-        return draw(image, saliency, self.region, self.picture_size, alpha, colormap)
+        # The server knows no picture of a model input: only one of the map's own size surely lies under it.
+        size = self.picture_size or (saliency.shape[1], saliency.shape[0])
+        return draw(image, saliency, self.region, size, alpha, colormap)
 
     def _map(self, target: int | None) -> SaliencyMap:
         if not self.maps:

@@ -14,11 +14,11 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
-from xai_sidecar.engine.scheduler import Lane, Launch, Part, Piece, Scheduler
+from xai_sidecar.engine.batching import fitting, joined, padded, rows_of
+from xai_sidecar.engine.scheduler import Lane, Launch, Piece, Scheduler
 from xai_sidecar.engine.work import Array, Kind, Steps, Work
 from xai_sidecar.errors import DeviceError, DeviceLostError, ExpiredError, ShuttingDownError, SidecarError
 
@@ -242,7 +242,7 @@ class Engine:
             # One row may have spoilt it for all: each job's part again on its own.
             costs = self._backend.costs(launch.kind)
             for part in launch.parts:
-                self._launch(Launch(launch.kind, _fitting(part, costs), (part,)))
+                self._launch(Launch(launch.kind, fitting(part, costs), (part,)))
             return
         seconds = time.perf_counter() - started
         offset = 0
@@ -254,8 +254,8 @@ class Engine:
             self._observe(LaunchRecord(launch.kind, launch.size, launch.row_count, seconds))
 
     def _run(self, launch: Launch) -> tuple[Array, ...]:
-        columns = zip(*(_rows_of(part) for part in launch.parts), strict=True)
-        outputs = self._backend.run(launch.kind, tuple(_padded(column, launch.size) for column in columns))
+        columns = zip(*(rows_of(part) for part in launch.parts), strict=True)
+        outputs = self._backend.run(launch.kind, tuple(padded(column, launch.size) for column in columns))
         if any(len(output) != launch.size for output in outputs):
             raise DeviceError(f"The device returned another number of rows than the {launch.size} that it was given.")
         return outputs
@@ -267,7 +267,7 @@ class Engine:
         job.collected_rows += count
         job.pass_count += count
         if job.collected_rows == len(job.work.rows[0]):
-            self._advance(job, tuple(_joined(column) for column in zip(*job.collected, strict=True)))
+            self._advance(job, tuple(joined(column) for column in zip(*job.collected, strict=True)))
 
     def _advance(self, job: _Job, rows: tuple[Array, ...] | None) -> None:
         """Sends a result to a job's computation, None to begin with, and queues what it asks for next."""
@@ -325,26 +325,6 @@ def _logged(event: str) -> Iterator[None]:
         yield
     except Exception:
         _log.exception(event)
-
-
-def _rows_of(part: Part) -> tuple[Array, ...]:
-    return tuple(rows[part.start : part.stop] for rows in part.piece.owner.work.rows)
-
-
-def _joined(column: tuple[Array, ...]) -> Array:
-    return np.concatenate(column) if len(column) > 1 else column[0]
-
-
-def _padded(column: tuple[Array, ...], size: int) -> Array:
-    """The arrays one below the other; the last row repeats to fill up."""
-    rows = _joined(column)
-    missing = size - len(rows)
-    return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
-
-
-def _fitting(part: Part, costs: Mapping[int, float]) -> int:
-    """The smallest batch size that holds a part."""
-    return min(size for size in costs if size >= part.stop - part.start)
 
 
 def _device_error(error: Exception) -> SidecarError:

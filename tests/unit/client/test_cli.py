@@ -146,9 +146,29 @@ def test_a_bad_picture_is_reported_and_the_others_still_done(run, cat, fake, fai
     fake.script = [picture_failure(failure, "PICTURE")]
     status, out, err = run("predict", broken, cat)
     assert status == 1
-    assert err.startswith(f"xai-client: {broken}: cannot be decoded")
+    assert err.startswith(f"xai-client: {broken}: ")
+    assert "cannot be decoded" in err
+    assert "request " in err
     assert len(err.splitlines()) == 1
     assert "tabby cat" in out
+
+
+def test_an_empty_file_is_reported_and_the_others_still_done(run, cat, tmp_path):
+    empty = tmp_path / "empty.jpg"
+    empty.touch()
+    status, out, err = run("predict", empty, cat)
+    assert status == 1
+    assert err.startswith(f"xai-client: {empty}: the image is empty")
+    assert "tabby cat" in out
+
+
+def test_no_overlay_overwrites_a_picture(run, cat, tmp_path):
+    other = tmp_path / f"{cat.stem}.gradcam.png"
+    other.write_bytes(cat.read_bytes())
+    status, _, err = run("predict", cat, other, "--explain", "gradcam", "--out", tmp_path)
+    assert status != 0
+    assert "would overwrite a picture" in err
+    assert other.read_bytes() == cat.read_bytes()
 
 
 def test_any_other_fault_ends_it_with_one_line(run, cat, fake, failure):
@@ -204,7 +224,7 @@ def test_help_shows_examples(run):
     for argv in (["--help"], ["predict", "--help"]):
         status, out, _ = run(*argv)
         assert status == 0
-        assert "xai-client predict cat.jpg --explain gradcam,rise" in out
+        assert "xai-client predict cat.jpg --explain gradcam,gradient" in out
 
 
 def test_info(run):

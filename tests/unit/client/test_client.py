@@ -554,3 +554,11 @@ def test_the_client_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "['xai_client']", result.stderr
+
+
+async def test_a_large_request_is_repeated_too(fake, connect, failure):
+    """By itself, gRPC repeats nothing over 256 KiB."""
+    fake.script = [failure(grpc.StatusCode.UNAVAILABLE), failure(grpc.StatusCode.UNAVAILABLE)]
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    assert (await connect(fake.address).call("predict", pixels)).classes
+    assert len(fake.received) == 3

@@ -275,12 +275,12 @@ def test_a_picture_of_another_size_is_refused_with_both_sizes():
         explanation().overlay(grey_picture(40, 30))
 
 
-def test_a_model_input_leaves_the_picture_free():
-    overlay = explanation(region=None, picture_size=None).overlay(grey_picture(80, 20))
-    assert overlay.size == (80, 20)
-    x, y = centre_of(colourfulness(overlay))
-    assert x < 30
-    assert y < 8
+def test_the_map_of_a_model_input_lies_on_a_picture_of_its_own_size_only():
+    free = explanation(region=None, picture_size=None)
+    height, width = free.saliency.shape
+    assert free.overlay(grey_picture(width, height)).size == (width, height)
+    with pytest.raises(PictureSizeError, match=f"{width} x {height}"):
+        free.overlay(grey_picture(2 * width, height))
     with pytest.raises(ImageError, match="picture itself"):
         explanation().overlay(np.zeros((3, 40, 40), np.float32))
 

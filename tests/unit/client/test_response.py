@@ -140,13 +140,13 @@ def test_a_withheld_map_says_why(status, reason, words):
         lambda: result.saliency,
         lambda: result.saliencies,
         lambda: result.maps[0].saliency,
-        lambda: result.overlay(np.zeros((2, 2), np.uint8)),
+        lambda: result.overlay(np.zeros(VALUES.shape, np.uint8)),
     ):
         with pytest.raises(MapWithheldError, match=words) as caught:
             access()
         assert caught.value.reason == reason
     assert np.array_equal(result.maps[1].saliency, VALUES)
-    assert result.overlay(np.zeros((2, 2), np.uint8), target=2).size == (2, 2)
+    assert result.overlay(np.zeros(VALUES.shape, np.uint8), target=2).size == VALUES.shape[::-1]
 
 
 def test_a_map_sent_against_its_status_is_not_shown():
