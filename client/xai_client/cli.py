@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None when it was closed from the start
+            sys.stdout.flush()
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else 0
     except KeyboardInterrupt:
@@ -178,6 +179,8 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 def _explanations(arguments: argparse.Namespace) -> list[Explain]:
     names = [name.strip() for group in arguments.explain for name in group.split(",") if name.strip()]
+    if not names and (arguments.target or arguments.seed is not None):
+        raise ArgumentError("--target and --seed are for explanations; name explainers with --explain")
     parameters: dict[str, dict[str, Any]] = {name: {} for name in names}
     for item in arguments.param:
         match = re.fullmatch(r"([^.=]+)\.([^.=]+)=(.*)", item, re.DOTALL)

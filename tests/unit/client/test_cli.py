@@ -162,6 +162,13 @@ def test_an_empty_file_is_reported_and_the_others_still_done(run, cat, tmp_path)
     assert "tabby cat" in out
 
 
+@pytest.mark.parametrize("option", [("--target", 281), ("--seed", 7)], ids=str)
+def test_what_is_for_explanations_wants_some(run, cat, option):
+    status, _, err = run("predict", cat, *option)
+    assert status != 0
+    assert "--explain" in err
+
+
 def test_no_overlay_overwrites_a_picture(run, cat, tmp_path):
     other = tmp_path / f"{cat.stem}.gradcam.png"
     other.write_bytes(cat.read_bytes())
