@@ -21,6 +21,8 @@ SidecarError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -42,10 +44,15 @@ class SidecarError(Exception):
         self.field = field
         self.retry_seconds = retry_seconds
 
-    def within(self, prefix: str) -> SidecarError:
-        """Puts the path of the enclosing message before the field, in place; returns self, to be raised."""
-        self.field = f"{prefix}.{self.field}" if self.field else prefix
-        return self
+
+@contextmanager
+def within(prefix: str) -> Iterator[None]:
+    """Puts the path of the enclosing message before the field of every error that passes."""
+    try:
+        yield
+    except SidecarError as error:
+        error.field = f"{prefix}.{error.field}" if error.field else prefix
+        raise
 
 
 class ConfigError(SidecarError):

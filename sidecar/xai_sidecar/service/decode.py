@@ -19,11 +19,11 @@ from xai_sidecar.errors import (
     ParameterError,
     PictureError,
     PreconditionError,
-    SidecarError,
     TargetError,
     TensorError,
     UnknownExplainerError,
     UnsupportedError,
+    within,
 )
 from xai_sidecar.explainers.base import Parameters
 from xai_sidecar.imaging import InputSpec, Prepared, check_model_input, decode, from_pixels, prepare
@@ -94,7 +94,7 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
         )
     plans: list[ExplanationPlan] = []
     for index, wanted in enumerate(request.explanations):
-        with _Within(f"explanations[{index}]"):
+        with within(f"explanations[{index}]"):
             plan = _plan(wanted, model)
             if any(plan.name == other.name for other in plans):
                 raise InvalidRequestError(
@@ -132,7 +132,7 @@ def read_image(image: pb.Image, spec: InputSpec, limits: ServerConfig) -> Prepar
     source = image.WhichOneof("source")
     if source is None:
         raise PictureError("The image is empty. Set encoded, pixels or model_input.")
-    with _Within(source):
+    with within(source):
         if source == "encoded":
             return prepare(decode(image.encoded, limits.max_pixels), spec)
         if source == "pixels":
@@ -233,7 +233,7 @@ def _parameters(wanted: pb.ExplanationRequest, offered: OfferedExplainer, model:
             f"These are parameters of {given}, but {explainer.name} is asked for. Set {explainer.name} instead.",
             field=given,
         )
-    with _Within(given):
+    with within(given):
         values = {**offered.defaults.model_dump(), **_set_fields(getattr(wanted, given))}
         try:
             parameters = explainer.parameters_type(**values)
@@ -268,24 +268,10 @@ def _set_fields(message: Message) -> dict[str, Any]:
     return values
 
 
-class _Within:
-    """Puts a path before the field of every error that passes."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, SidecarError):
-            error.within(self._prefix)
-
-
 def read_images(images: Sequence[pb.Image], spec: InputSpec, limits: ServerConfig) -> list[Prepared]:
     """All pictures of a request; see `read_image`."""
     prepared = []
     for index, image in enumerate(images):
-        with _Within(f"images[{index}]"):
+        with within(f"images[{index}]"):
             prepared.append(read_image(image, spec, limits))
     return prepared

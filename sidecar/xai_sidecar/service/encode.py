@@ -13,7 +13,7 @@ from PIL import Image
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import __version__
 from xai_sidecar.engine.work import FloatArray, Forward
-from xai_sidecar.errors import PreconditionError
+from xai_sidecar.errors import PreconditionError, within
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.service.decode import Asked
@@ -61,10 +61,8 @@ def _prediction(predicted: Predicted, asked: Asked, model: ServedModel) -> pb.Pr
     if prepared.region is not None:
         prediction.region.CopyFrom(_region(prepared.region))
     for index, (explained, encoding) in enumerate(zip(predicted.explained, asked.encodings, strict=True)):
-        try:
+        with within(f"explanations[{index}]"):
             prediction.explanations.append(_explanation(explained, encoding, model))
-        except PreconditionError as error:
-            raise error.within(f"explanations[{index}]") from None
     return prediction
 
 
