@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from xai_sidecar.config import cache_folder, load_config, load_labels, parse_config
+from xai_sidecar.config import load_config, load_labels, parse_config
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.paths import cache_folder
 
 
 def parse(*overrides, **sections):

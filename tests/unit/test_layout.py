@@ -12,13 +12,14 @@ CLIENT = ROOT / "client" / "xai_client"
 ALLOWED = {
     # room: the rooms of xai_sidecar that it may import besides itself
     "errors": set(),
+    "paths": set(),
     "imaging": {"errors"},
     "engine": {"errors"},
     "explainers": {"engine", "errors"},
-    "config": {"errors", "explainers", "imaging"},
+    "config": {"errors", "explainers", "imaging", "paths"},
     "telemetry": {"engine", "explainers"},
     "backends": {"config", "engine", "errors"},
-    "zoo": {"errors"},
+    "zoo": {"errors", "paths"},
     "service": {"config", "engine", "errors", "explainers", "imaging", "telemetry"},
     "demo": {"config", "zoo"},
     "cli": {"backends", "config", "demo", "engine", "errors", "service"},

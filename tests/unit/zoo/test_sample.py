@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.paths import cache_folder
 from xai_sidecar.zoo import sample
 from xai_sidecar.zoo.torch_file import read_torch_file
 
@@ -300,7 +301,7 @@ def test_the_folder_follows_the_xdg_specification(tmp_path, monkeypatch):
         ("relative", tmp_path / "home" / ".cache"),
     ]:
         monkeypatch.setenv("XDG_CACHE_HOME", value)
-        assert sample._default_cache_dir() == expected / "xai-sidecar"
+        assert cache_folder() == expected / "xai-sidecar"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert sample.prepare_sample().labels.parent == tmp_path / "home" / ".cache" / "xai-sidecar"
 
