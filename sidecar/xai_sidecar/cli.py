@@ -144,24 +144,15 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
 
 def _check(arguments: argparse.Namespace) -> int:
     from xai_sidecar.backends.loading import load_backend
-    from xai_sidecar.engine.backend import Backend
     from xai_sidecar.engine.engine import Engine
-    from xai_sidecar.engine.work import Kind
     from xai_sidecar.service.logs import set_up_logs
-    from xai_sidecar.service.model import ServedModel, served_model
+    from xai_sidecar.service.model import start_model
     from xai_sidecar.service.summary import summary
 
     config = _config(arguments)
     set_up_logs("warning", config.server.log_format)
-    models: list[ServedModel] = []
-
-    def kinds(backend: Backend) -> list[Kind]:
-        models.append(served_model(config, backend))
-        return models[0].kinds
-
     engine = Engine(lambda: load_backend(config))
-    failed = engine.start(kinds, _progress()).result()
-    print(summary(models[0].without(failed)))
+    print(summary(start_model(engine, config, _progress()).result()))
     engine.close()
     return 0
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 from xai_sidecar.config import Config, load_labels
-from xai_sidecar.engine.backend import Backend
+from xai_sidecar.engine.backend import Backend, Report
+from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
@@ -76,6 +78,35 @@ class ServedModel:
         """All that has to be compiled before the first request."""
         explaining = (kind for offered in self.explainers.values() for kind in offered.kinds)
         return list(dict.fromkeys((Forward.kind, *explaining)))
+
+
+def start_model(engine: Engine, config: Config, report: Report) -> Future[ServedModel]:
+    """Has an engine load and compile the configured model.
+
+    Args:
+        engine: An engine whose backend is the configured one, not started yet.
+        config: The config.
+        report: Told of the progress, on the device thread.
+
+    Returns:
+        The model, once it is ready to serve; or a ConfigError.
+    """
+    models: list[ServedModel] = []
+    ready: Future[ServedModel] = Future()
+
+    def kinds(backend: Backend) -> list[Kind]:
+        models.append(served_model(config, backend))
+        return models[0].kinds
+
+    def finish(started: Future[Mapping[Kind, str]]) -> None:
+        try:
+            failed = started.result()
+            ready.set_result(models[0].without(failed))
+        except BaseException as error:
+            ready.set_exception(error)
+
+    engine.start(kinds, report).add_done_callback(finish)
+    return ready
 
 
 def served_model(config: Config, backend: Backend) -> ServedModel:

@@ -22,12 +22,11 @@ from xai_sidecar import __version__
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.work import Kind
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.http import HttpServer
 from xai_sidecar.service.interceptors import CallInterceptor
-from xai_sidecar.service.model import ServedModel, served_model
+from xai_sidecar.service.model import start_model
 from xai_sidecar.service.predictor import Predictor
 from xai_sidecar.service.servicer import ExplanationServicer, Serving
 from xai_sidecar.telemetry import Telemetry
@@ -148,20 +147,13 @@ class Sidecar:
         self, engine: Engine, servicer: ExplanationServicer, telemetry: Telemetry, report: Callable[[str], None]
     ) -> bool:
         """Loads the model; False when it was told to stop before that was done."""
-        models: list[ServedModel] = []
-
-        def kinds(backend: Backend) -> list[Kind]:
-            models.append(served_model(self._config, backend))
-            return models[0].kinds
-
-        loading = asyncio.wrap_future(engine.start(kinds, report))
+        loading = asyncio.wrap_future(start_model(engine, self._config, report))
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         if not loading.done():
             return False
-        failed = await loading
-        model = models[0].without(failed)
+        model = await loading
         limits = self._config.server
         predictor = Predictor(engine, self._config.model.activation, limits, telemetry)
         self.serving = servicer.serving = Serving(model, predictor, time.time())
