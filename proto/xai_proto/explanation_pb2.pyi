@@ -43,6 +43,12 @@ class OcclusionFill(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OCCLUSION_FILL_MEAN: _ClassVar[OcclusionFill]
     OCCLUSION_FILL_BLUR: _ClassVar[OcclusionFill]
 
+class RiseEstimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RISE_ESTIMATOR_UNSPECIFIED: _ClassVar[RiseEstimator]
+    RISE_ESTIMATOR_REGRESSION: _ClassVar[RiseEstimator]
+    RISE_ESTIMATOR_PLAIN: _ClassVar[RiseEstimator]
+
 class ExplanationStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     EXPLANATION_STATUS_UNSPECIFIED: _ClassVar[ExplanationStatus]
@@ -58,6 +64,7 @@ class MapStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MAP_STATUS_ALL_ZERO: _ClassVar[MapStatus]
     MAP_STATUS_ZERO_GRADIENT: _ClassVar[MapStatus]
     MAP_STATUS_NOT_FINITE: _ClassVar[MapStatus]
+    MAP_STATUS_NO_OOD_RANGE: _ClassVar[MapStatus]
 
 class Activation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -89,6 +96,9 @@ OCCLUSION_FILL_UNSPECIFIED: OcclusionFill
 OCCLUSION_FILL_ZERO: OcclusionFill
 OCCLUSION_FILL_MEAN: OcclusionFill
 OCCLUSION_FILL_BLUR: OcclusionFill
+RISE_ESTIMATOR_UNSPECIFIED: RiseEstimator
+RISE_ESTIMATOR_REGRESSION: RiseEstimator
+RISE_ESTIMATOR_PLAIN: RiseEstimator
 EXPLANATION_STATUS_UNSPECIFIED: ExplanationStatus
 EXPLANATION_STATUS_COMPLETE: ExplanationStatus
 EXPLANATION_STATUS_TRUNCATED: ExplanationStatus
@@ -99,6 +109,7 @@ MAP_STATUS_OK: MapStatus
 MAP_STATUS_ALL_ZERO: MapStatus
 MAP_STATUS_ZERO_GRADIENT: MapStatus
 MAP_STATUS_NOT_FINITE: MapStatus
+MAP_STATUS_NO_OOD_RANGE: MapStatus
 ACTIVATION_UNSPECIFIED: Activation
 ACTIVATION_SOFTMAX: Activation
 ACTIVATION_SIGMOID: Activation
@@ -244,18 +255,20 @@ class OcclusionParameters(_message.Message):
     def __init__(self, window_size: _Optional[int] = ..., stride: _Optional[int] = ..., fill: _Optional[_Union[OcclusionFill, str]] = ..., normalization: _Optional[_Union[Normalization, str]] = ...) -> None: ...
 
 class RiseParameters(_message.Message):
-    __slots__ = ("mask_count", "grid_size", "keep_probability", "tolerance", "normalization")
+    __slots__ = ("mask_count", "grid_size", "keep_probability", "tolerance", "normalization", "estimator")
     MASK_COUNT_FIELD_NUMBER: _ClassVar[int]
     GRID_SIZE_FIELD_NUMBER: _ClassVar[int]
     KEEP_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
     TOLERANCE_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATOR_FIELD_NUMBER: _ClassVar[int]
     mask_count: int
     grid_size: int
     keep_probability: float
     tolerance: float
     normalization: Normalization
-    def __init__(self, mask_count: _Optional[int] = ..., grid_size: _Optional[int] = ..., keep_probability: _Optional[float] = ..., tolerance: _Optional[float] = ..., normalization: _Optional[_Union[Normalization, str]] = ...) -> None: ...
+    estimator: RiseEstimator
+    def __init__(self, mask_count: _Optional[int] = ..., grid_size: _Optional[int] = ..., keep_probability: _Optional[float] = ..., tolerance: _Optional[float] = ..., normalization: _Optional[_Union[Normalization, str]] = ..., estimator: _Optional[_Union[RiseEstimator, str]] = ...) -> None: ...
 
 class RisePlusParameters(_message.Message):
     __slots__ = ("rise",)
@@ -453,7 +466,7 @@ class GetModelInfoResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "version", "class_count", "labels", "activation", "input", "device", "engine", "explainers", "ood", "limits", "server_version", "ready_time", "batches")
+    __slots__ = ("name", "version", "class_count", "labels", "activation", "input", "device", "engine", "explainers", "ood", "limits", "server_version", "ready_time", "batches", "engine_note")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -468,6 +481,7 @@ class ModelInfo(_message.Message):
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     READY_TIME_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_NOTE_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     class_count: int
@@ -482,7 +496,8 @@ class ModelInfo(_message.Message):
     server_version: str
     ready_time: _timestamp_pb2.Timestamp
     batches: _containers.RepeatedCompositeFieldContainer[BatchCost]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., class_count: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[Activation, str]] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., device: _Optional[str] = ..., engine: _Optional[str] = ..., explainers: _Optional[_Iterable[_Union[ExplainerInfo, _Mapping]]] = ..., ood: _Optional[_Union[OodInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., ready_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ...) -> None: ...
+    engine_note: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., class_count: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[Activation, str]] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., device: _Optional[str] = ..., engine: _Optional[str] = ..., explainers: _Optional[_Iterable[_Union[ExplainerInfo, _Mapping]]] = ..., ood: _Optional[_Union[OodInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., ready_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., engine_note: _Optional[str] = ...) -> None: ...
 
 class InputInfo(_message.Message):
     __slots__ = ("channels", "height", "width", "resize_height", "resize_width", "stretch", "interpolation", "mean", "std")
