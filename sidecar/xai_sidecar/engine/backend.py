@@ -29,24 +29,45 @@ class Layer:
     width: int
 
 
+@dataclass(frozen=True)
+class OodInfo:
+    """Where a backend's OoD scores come from.
+
+    Attributes:
+        sample_count: Pictures that the OoD net was trained on.
+        time: When, as Unix time.
+        auroc: How well it tells held-out pictures from each kind of outlier, 0.5 to 1, by kind.
+    """
+
+    sample_count: int
+    time: float
+    auroc: Mapping[str, float]
+
+
 class Backend(Protocol):
     """A model on a device. Only the thread that made it may call it, but for `costs` and the read-only attributes.
 
     Attributes:
         device: As in the config: "cpu", "gpu:0".
-        engine: What runs the passes, with its version.
+        engine: What runs forward passes, with its version.
+        engine_note: Why a faster engine does not; empty where none was passed over. Both are settled by `warm_up`.
         version: Fingerprint of net, weights and input; equal versions give equal answers.
+        weights_version: Fingerprint of the weights alone.
         class_count: Number of logits.
         layers: The layers that `LayerGradient` accepts, by name, in the order in which they run.
         default_layer: The one that explains best by default; None when the net has no spatial layer.
+        ood: Of its OoD net; None when it has none and cannot be asked for scores.
     """
 
     device: str
     engine: str
+    engine_note: str
     version: str
+    weights_version: str
     class_count: int
     layers: Mapping[str, Layer]
     default_layer: str | None
+    ood: OodInfo | None
 
     def warm_up(self, kinds: list[Kind], report: Report) -> Mapping[Kind, str]:
         """Compiles the kinds in all their batch sizes, checks them and measures what a launch costs.

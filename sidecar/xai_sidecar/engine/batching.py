@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from xai_sidecar.engine.scheduler import Part
-from xai_sidecar.engine.work import Array
+from xai_sidecar.engine.work import Array, Kind
 
 
 def rows_of(part: Part) -> tuple[Array, ...]:
@@ -30,3 +30,20 @@ def padded(column: tuple[Array, ...], size: int) -> Array:
 def fitting(part: Part, costs: Mapping[int, float]) -> int:
     """The smallest batch size that holds a part."""
     return min(size for size in costs if size >= part.stop - part.start)
+
+
+Run = Callable[[Kind, tuple[Array, ...]], tuple[Array, ...]]
+
+
+def in_batches(run: Run, size: int) -> Run:
+    """A backend's `run` for any number of rows, as `drive` wants it, by launches of one size."""
+
+    def run_all(kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        done = []
+        for start in range(0, len(rows[0]), size):
+            part = tuple(padded((array[start : start + size],), size) for array in rows)
+            count = min(size, len(rows[0]) - start)
+            done.append(tuple(output[:count] for output in run(kind, part)))
+        return tuple(joined(column) for column in zip(*done, strict=True))
+
+    return run_all

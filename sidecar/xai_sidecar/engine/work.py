@@ -31,10 +31,27 @@ class Kind:
     Attributes:
         name: Name of the work, as metrics label it.
         layer: The layer that it concerns, if any.
+        relu_rule: How gradients pass a ReLU: "" as mathematics has it, or one of `RELU_RULES`.
     """
 
     name: str
     layer: str = ""
+    relu_rule: str = ""
+
+
+KIND_NAMES = (
+    "forward",
+    "masked_forward",
+    "ood_score",
+    "masked_ood_score",
+    "features",
+    "input_gradient",
+    "layer_gradient",
+)
+"""All names of kinds."""
+
+RELU_RULES = ("guided", "deconvolution")
+"""What a backward pass may make of a ReLU: the gradient rectified behind its own mask, or rectified alone."""
 
 
 class Work(Protocol):
@@ -76,19 +93,145 @@ class Forward:
 
 
 @dataclass(frozen=True, eq=False)
+class MaskedForward:
+    """Logits of one image under many masks: of image * mask + fill * (1 - mask), for each mask.
+
+    Attributes:
+        image: (C, H, W) float32.
+        masks: (n, H, W) float32 in [0, 1]; 1 leaves a pixel as it is.
+        fill: What covers the image where the mask is 0: a number, or (C, H, W) float32.
+
+    Sent back: the logits, (n, classes) float32.
+    """
+
+    image: FloatArray
+    masks: FloatArray
+    fill: float | FloatArray = 0.0
+    kind: ClassVar[Kind] = Kind("masked_forward")
+
+    @property
+    def rows(self) -> tuple[Array, ...]:
+        """Masks, and the image and the fill for each of them; these two are views that take no memory."""
+        shape = (len(self.masks), *self.image.shape)
+        fill = np.asarray(self.fill, np.float32)
+        return self.masks, np.broadcast_to(self.image, shape), np.broadcast_to(fill, shape)
+
+    def result(self, rows: tuple[Array, ...]) -> Any:
+        """The logits."""
+        return np.asarray(rows[0], np.float32)
+
+
+@dataclass(frozen=True)
+class OodScores:
+    """What a model says of some inputs, and how much each is an inlier.
+
+    Attributes:
+        scores: (n,) float32; the higher, the more of an inlier.
+        percentiles: (n,) float32, the share of held-out training pictures with a lower score, in [0, 100].
+        logits: (n, classes) float32.
+    """
+
+    scores: FloatArray
+    percentiles: FloatArray
+    logits: FloatArray
+
+
+def _ood_scores(rows: tuple[Array, ...]) -> OodScores:
+    return OodScores(*(np.asarray(row, np.float32) for row in rows[:3]))
+
+
+@dataclass(frozen=True, eq=False)
+class OodScore:
+    """How much each input is an inlier, with its logits from the same pass.
+
+    Attributes:
+        inputs: (n, C, H, W) float32.
+
+    Sent back: `OodScores`.
+    """
+
+    inputs: FloatArray
+    kind: ClassVar[Kind] = Kind("ood_score")
+
+    @property
+    def rows(self) -> tuple[Array, ...]:
+        """The inputs."""
+        return (self.inputs,)
+
+    def result(self, rows: tuple[Array, ...]) -> OodScores:
+        """Scores and logits."""
+        return _ood_scores(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedOodScore(MaskedForward):
+    """As `MaskedForward`, with how much each masked image is an inlier.
+
+    Sent back: `OodScores`.
+    """
+
+    kind: ClassVar[Kind] = Kind("masked_ood_score")
+
+    def result(self, rows: tuple[Array, ...]) -> OodScores:
+        """Scores and logits."""
+        return _ood_scores(rows)
+
+
+@dataclass(frozen=True)
+class Featured:
+    """The features of some inputs, (n, features), and their logits, (n, classes), both float32."""
+
+    features: FloatArray
+    logits: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What the model's last dense layer sees of each input, with its logits from the same pass.
+
+    Attributes:
+        inputs: (n, C, H, W) float32.
+
+    Sent back: `Featured`.
+    """
+
+    inputs: FloatArray
+    kind: ClassVar[Kind] = Kind("features")
+
+    @property
+    def rows(self) -> tuple[Array, ...]:
+        """The inputs."""
+        return (self.inputs,)
+
+    def result(self, rows: tuple[Array, ...]) -> Featured:
+        """Features and logits."""
+        return Featured(np.asarray(rows[0], np.float32), np.asarray(rows[1], np.float32))
+
+
+INPUT_GRADIENT = Kind("input_gradient")
+"""The kind of an `InputGradient` that leaves ReLUs alone."""
+
+
+@dataclass(frozen=True, eq=False)
 class InputGradient:
     """Gradient of one logit of each input by that input.
 
     Attributes:
         inputs: (n, C, H, W) float32.
         targets: (n,) int32, the class whose logit is derived.
+        relu_rule: See `Kind`.
 
     Sent back: the gradients, (n, C, H, W) float32.
     """
 
     inputs: FloatArray
     targets: IntArray
-    kind: ClassVar[Kind] = Kind("input_gradient")
+    relu_rule: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """Rows of the same rule may share a launch."""
+        return Kind("input_gradient", relu_rule=self.relu_rule)
 
     @property
     def rows(self) -> tuple[Array, ...]:
@@ -139,10 +282,44 @@ class LayerGradient:
         return LayerGradients(np.asarray(rows[0], np.float32), np.asarray(rows[1], np.float32))
 
 
+def masked(masks: FloatArray, images: FloatArray, fills: FloatArray) -> FloatArray:
+    """The inputs that the rows of a `MaskedForward` stand for, (n, C, H, W) float32.
+
+    Args:
+        masks: (n, H, W) float32.
+        images: (n, C, H, W) float32; rows that are one image over and over are worked out once.
+        fills: (n, C, H, W) float32.
+    """
+    images, fills = _once(images), _once(fills)
+    if not any(fills.strides):  # one number for all
+        fills = fills[:1, :1, :1, :1]
+    if fills.size == 1 and not fills.any():
+        return masks[:, np.newaxis] * images
+    inputs = masks[:, np.newaxis] * (images - fills)
+    inputs += fills
+    return inputs
+
+
+def _once(rows: FloatArray) -> FloatArray:
+    return rows[:1] if rows.strides[0] == 0 else rows
+
+
 def forward(inputs: FloatArray) -> Steps[FloatArray]:
     """The simplest computation: the logits of some inputs, (n, classes) float32."""
     logits: FloatArray = yield Forward(inputs)
     return logits
+
+
+def ood_score(inputs: FloatArray) -> Steps[OodScores]:
+    """As `forward`, with how much each input is an inlier."""
+    scores: OodScores = yield OodScore(inputs)
+    return scores
+
+
+def features(inputs: FloatArray) -> Steps[Featured]:
+    """The features of some inputs, with their logits."""
+    featured: Featured = yield Features(inputs)
+    return featured
 
 
 def drive(steps: Steps[T], run: Any) -> T:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, Steps
+from xai_sidecar.explainers.activations import Activation, softmax
 
 Normalization = Literal["none", "max"]
 
@@ -39,6 +39,7 @@ class MapStatus(enum.Enum):
     ALL_ZERO = "all zero"
     ZERO_GRADIENT = "zero gradient"
     NOT_FINITE = "not finite"
+    NO_OOD_RANGE = "no OoD range"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Saliency:
     Attributes:
         maps: (targets, H, W) float32 in the frame of the model input; higher is more important for the target.
         statuses: Whether each can be believed.
-        standard_errors: (targets,) float32, the relative standard error of each map; None for exact methods.
+        standard_errors: (targets,) float32, the relative standard error of each map: the root mean square of its
+            pixels' standard errors over its standard deviation. None for exact methods.
     """
 
     maps: FloatArray
@@ -61,12 +63,46 @@ class ModelFacts:
     """What explainers may know of the model before they run.
 
     Attributes:
+        height: Rows of its input.
+        width: Columns of its input.
         layers: Its layers with a spatial output, by name, in the order in which they run.
         default_layer: The layer that explains best by default; None when there is no spatial layer.
+        has_ood: Whether it can be asked for OoD scores.
     """
 
-    layers: Mapping[str, Layer]
-    default_layer: str | None
+    height: int
+    width: int
+    layers: Mapping[str, Layer] = field(default_factory=dict)
+    default_layer: str | None = None
+    has_ood: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """What holds for one explanation besides its parameters.
+
+    Attributes:
+        activation: How the model's logits become probabilities.
+        seed: Of everything random in it.
+    """
+
+    activation: Activation = softmax
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Maps as a method defines them, before they are normalised and judged.
+
+    Attributes:
+        maps: (targets, H, W).
+        flaws: For each target why its map must not be believed, None where nothing speaks against it.
+        standard_errors: As of `Saliency`.
+    """
+
+    maps: FloatArray
+    flaws: Sequence[MapStatus | None]
+    standard_errors: FloatArray | None = None
 
 
 class Explainer(ABC, Generic[P]):
@@ -76,38 +112,45 @@ class Explainer(ABC, Generic[P]):
         name: To ask for it by.
         description: What it does, in a sentence, with its source.
         parameters_type: Its parameters.
+        is_random: Whether the seed matters.
     """
 
     name: ClassVar[str]
     description: ClassVar[str]
     parameters_type: type[P]
+    is_random: ClassVar[bool] = False
 
-    def explain(self, image: FloatArray, targets: IntArray, parameters: P) -> Steps[Saliency]:
+    def explain(
+        self, image: FloatArray, targets: IntArray, parameters: P, context: Context | None = None
+    ) -> Steps[Saliency]:
         """Computes the maps of one image.
 
         Args:
             image: (C, H, W) float32, a model input.
             targets: (t,) int32 class ids, at least one.
-            parameters: The explainer's own.
+            parameters: The explainer's own, resolved.
+            context: What else holds; by default a softmax model and seed 0.
 
         Returns:
             The maps, normalised as the parameters say, each with its status.
         """
-        maps, has_gradient = yield from self._maps(image, targets, parameters)
-        statuses = tuple(_status(saliency, some) for saliency, some in zip(maps, has_gradient, strict=True))
+        computed = yield from self._compute(image, targets, parameters, context or Context())
+        maps = computed.maps
+        statuses = tuple(_status(saliency, flaw) for saliency, flaw in zip(maps, computed.flaws, strict=True))
         if parameters.normalization == "max":
             maps = np.stack([normalized(saliency) for saliency in maps])
-        return Saliency(np.ascontiguousarray(maps, np.float32), statuses)
+        return Saliency(np.ascontiguousarray(maps, np.float32), statuses, computed.standard_errors)
 
     @abstractmethod
-    def _maps(self, image: FloatArray, targets: IntArray, parameters: P) -> Steps[tuple[FloatArray, NDArray[np.bool_]]]:
-        """The maps (t, H, W) as the method defines them, and for each target whether it had a gradient at all."""
+    def _compute(self, image: FloatArray, targets: IntArray, parameters: P, context: Context) -> Steps[Computed]:
+        """The maps as the method defines them; see `explain`."""
 
     def resolve(self, parameters: P, model: ModelFacts) -> P:
         """The parameters with everything filled in that depends on the model.
 
         Raises:
             UnknownLayerError: A layer that the model does not have, or not with a spatial output.
+            ParameterError: A value that does not fit the model's input.
             PreconditionError: This model cannot be explained this way.
         """
         return parameters
@@ -116,8 +159,8 @@ class Explainer(ABC, Generic[P]):
     def kind(self, parameters: P) -> Kind:
         """The kind of work that resolved parameters will ask for; it has to be compiled."""
 
-    def pass_count(self, target_count: int, parameters: P) -> int:
-        """Rows that will go through the model: here one for each target."""
+    def pass_count(self, target_count: int, parameters: P, model: ModelFacts) -> int:
+        """The most rows that will go through the model for resolved parameters: here one for each target."""
         return target_count
 
 
@@ -127,12 +170,16 @@ def normalized(saliency: FloatArray) -> FloatArray:
     return saliency / np.float32(largest) if 0 < largest < np.inf else saliency
 
 
-def _status(saliency: FloatArray, has_gradient: np.bool_) -> MapStatus:
+def without_gradient(gradients: FloatArray) -> list[MapStatus | None]:
+    """The flaws of targets whose gradients (t, …) are all zero."""
+    alive = gradients.any(axis=tuple(range(1, gradients.ndim)))
+    return [None if some else MapStatus.ZERO_GRADIENT for some in alive]
+
+
+def _status(saliency: FloatArray, flaw: MapStatus | None) -> MapStatus:
     if not np.isfinite(saliency).all():
         return MapStatus.NOT_FINITE
-    if not has_gradient:
-        return MapStatus.ZERO_GRADIENT
-    return MapStatus.OK if saliency.any() else MapStatus.ALL_ZERO
+    return flaw or (MapStatus.OK if saliency.any() else MapStatus.ALL_ZERO)
 
 
 def repeated(image: FloatArray, count: int) -> FloatArray:

@@ -6,12 +6,19 @@ import difflib
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, LayerGradient, LayerGradients, Steps
 from xai_sidecar.errors import PreconditionError, UnknownLayerError
-from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters, repeated
+from xai_sidecar.explainers.base import (
+    Computed,
+    Context,
+    Explainer,
+    ModelFacts,
+    Parameters,
+    repeated,
+    without_gradient,
+)
 from xai_sidecar.explainers.resize import resize_bilinear
 
 
@@ -54,10 +61,10 @@ class GradCam(Explainer[GradCamParameters]):
         """The gradient by the layer."""
         return Kind("layer_gradient", parameters.layer)
 
-    def _maps(
-        self, image: FloatArray, targets: IntArray, parameters: GradCamParameters
-    ) -> Steps[tuple[FloatArray, NDArray[np.bool_]]]:
+    def _compute(
+        self, image: FloatArray, targets: IntArray, parameters: GradCamParameters, context: Context
+    ) -> Steps[Computed]:
         layer: LayerGradients = yield LayerGradient(repeated(image, len(targets)), targets, parameters.layer)
         weights = layer.gradients.mean(axis=(2, 3), keepdims=True)
         coarse = np.maximum((weights * layer.activations).sum(axis=1), 0)
-        return resize_bilinear(coarse, *image.shape[1:]), layer.gradients.any(axis=(1, 2, 3))
+        return Computed(resize_bilinear(coarse, *image.shape[1:]), without_gradient(layer.gradients))

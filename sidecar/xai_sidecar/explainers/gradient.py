@@ -1,15 +1,14 @@
-"""Gradient: how fast the target's logit changes with every pixel."""
+"""Explainers by the gradient of the target's logit by every pixel; they differ in how it passes a ReLU."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, InputGradient, IntArray, Kind, Steps
-from xai_sidecar.explainers.base import Explainer, Parameters, repeated
+from xai_sidecar.explainers.base import Computed, Context, Explainer, Parameters, repeated, without_gradient
 
 Aggregation = Literal["max_abs", "sum_abs"]
 
@@ -24,21 +23,44 @@ class GradientParameters(Parameters):
 
 
 class Gradient(Explainer[GradientParameters]):
-    """Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, arXiv:1312.6034, section 3.1."""
+    """Simonyan, Vedaldi, Zisserman: Deep Inside Convolutional Networks, arXiv:1312.6034, section 3.1.
+
+    Attributes:
+        relu_rule: How the gradient passes a ReLU, as `Kind` has it.
+    """
 
     name: ClassVar[str] = "gradient"
     description: ClassVar[str] = "Gradient of the target's logit by the input (Simonyan et al. 2013)."
     parameters_type = GradientParameters
+    relu_rule: ClassVar[str] = ""
 
     def kind(self, parameters: GradientParameters) -> Kind:
         """The gradient by the input."""
-        return InputGradient.kind
+        return Kind("input_gradient", relu_rule=self.relu_rule)
 
-    def _maps(
-        self, image: FloatArray, targets: IntArray, parameters: GradientParameters
-    ) -> Steps[tuple[FloatArray, NDArray[np.bool_]]]:
-        gradients: FloatArray = yield InputGradient(repeated(image, len(targets)), targets)
-        return aggregated(gradients, parameters.aggregation), gradients.any(axis=(1, 2, 3))
+    def _compute(
+        self, image: FloatArray, targets: IntArray, parameters: GradientParameters, context: Context
+    ) -> Steps[Computed]:
+        gradients: FloatArray = yield InputGradient(repeated(image, len(targets)), targets, self.relu_rule)
+        return Computed(aggregated(gradients, parameters.aggregation), without_gradient(gradients))
+
+
+class GuidedBackprop(Gradient):
+    """Springenberg et al.: Striving for Simplicity: The All Convolutional Net, arXiv:1412.6806, section 3.4."""
+
+    name: ClassVar[str] = "guided_backprop"
+    description: ClassVar[str] = (
+        "Gradient rectified at each ReLU on top of the ReLU's own mask (Springenberg et al. 2014)."
+    )
+    relu_rule: ClassVar[str] = "guided"
+
+
+class Deconvolution(Gradient):
+    """Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, arXiv:1311.2901, section 2.1."""
+
+    name: ClassVar[str] = "deconvolution"
+    description: ClassVar[str] = "Gradient rectified at each ReLU instead of the ReLU's own mask (Zeiler, Fergus 2014)."
+    relu_rule: ClassVar[str] = "deconvolution"
 
 
 def aggregated(gradients: FloatArray, aggregation: Aggregation) -> FloatArray:

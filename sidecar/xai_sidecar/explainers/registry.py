@@ -6,7 +6,19 @@ from typing import Any
 
 from xai_sidecar.explainers.base import Explainer
 from xai_sidecar.explainers.gradcam import GradCam
-from xai_sidecar.explainers.gradient import Gradient
+from xai_sidecar.explainers.gradient import Deconvolution, Gradient, GuidedBackprop
+from xai_sidecar.explainers.occlusion import Occlusion
+from xai_sidecar.explainers.rise import Rise, RisePlus
 
-EXPLAINERS: dict[str, Explainer[Any]] = {explainer.name: explainer for explainer in (Gradient(), GradCam())}
+_ALL: tuple[Explainer[Any], ...] = (
+    Gradient(),
+    GuidedBackprop(),
+    Deconvolution(),
+    GradCam(),
+    Occlusion(),
+    Rise(),
+    RisePlus(),
+)
+
+EXPLAINERS: dict[str, Explainer[Any]] = {explainer.name: explainer for explainer in _ALL}
 """By name, in the order in which they are listed."""

@@ -15,14 +15,14 @@ def resize_bilinear(maps: FloatArray, height: int, width: int) -> FloatArray:
     Samples sit in the middle of their pixels and edges extend outwards, as in Pillow, TensorFlow 2 and PyTorch's
     ``align_corners=False``.
     """
-    rows = _weights(maps.shape[1], height)
-    columns = _weights(maps.shape[2], width)
+    rows = bilinear_weights(maps.shape[1], height)
+    columns = bilinear_weights(maps.shape[2], width)
     with np.errstate(invalid="ignore"):  # what is not finite stays so, and the map's status tells
         return np.asarray(rows @ maps @ columns.T, np.float32)
 
 
 @functools.lru_cache(maxsize=64)
-def _weights(source: int, target: int) -> FloatArray:
+def bilinear_weights(source: int, target: int) -> FloatArray:
     """(target, source) matrix that interpolates a line of `source` samples at `target` places."""
     places = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     left = np.minimum(places.astype(int), max(source - 2, 0))

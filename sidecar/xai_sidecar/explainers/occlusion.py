@@ -1,0 +1,141 @@
+"""Occlusion: how far the probability drops when a window of the picture is covered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from xai_sidecar.engine.work import FloatArray, IntArray, Kind, MaskedForward, Steps
+from xai_sidecar.errors import ParameterError
+from xai_sidecar.explainers.base import Computed, Context, Explainer, ModelFacts, Parameters
+from xai_sidecar.explainers.blur import gaussian_blur
+
+Fill = Literal["zero", "mean", "blur"]
+
+_CHUNK = 32
+"""Masks made at a time."""
+
+_SMALL_SIDE = 32
+"""Inputs up to this side get windows of 3 pixels, larger ones of a 32nd of the side."""
+
+
+class OcclusionParameters(Parameters):
+    """Parameters of occlusion."""
+
+    window_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Side of the window in pixels of the model input. Not set: a 32nd of the shorter side, 3 up to 32.",
+    )
+    stride: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="Pixels between two windows, at most window_size. Not set: a 32nd of the shorter side, 1 up to 32.",
+    )
+    fill: Fill = Field(
+        default="zero",
+        description="What covers the picture: zero of the normalised input, the picture's mean colour, or the picture "
+        "blurred with half a window's side as standard deviation.",
+    )
+
+
+class Occlusion(Explainer[OcclusionParameters]):
+    """Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, arXiv:1311.2901, section 4.2.
+
+    The drop of the target's probability, with its sign, averaged over the windows that cover a pixel. Windows start at
+    every stride; the last one ends at the edge, so that every pixel is covered.
+    """
+
+    name: ClassVar[str] = "occlusion"
+    description: ClassVar[str] = (
+        "Drop of the probability when a window of the picture is covered (Zeiler, Fergus 2014), signed."
+    )
+    parameters_type = OcclusionParameters
+
+    def resolve(self, parameters: OcclusionParameters, model: ModelFacts) -> OcclusionParameters:
+        """Fills in window and stride; see `Explainer.resolve`."""
+        side = min(model.height, model.width)
+        window, step = (side // 32, side // 32) if side > _SMALL_SIDE else (min(3, side), 1)
+        window = parameters.window_size or window
+        stride = parameters.stride or min(step, window)
+        if window > side:
+            raise ParameterError(
+                f"A window of {window} pixels does not fit the input, whose shorter side is {side}. Make it smaller.",
+                field="window_size",
+            )
+        if stride > window:
+            raise ParameterError(
+                f"A stride of {stride} leaves gaps between windows of {window} pixels. Set it to {window} or less.",
+                field="stride",
+            )
+        return parameters.model_copy(update={"window_size": window, "stride": stride})
+
+    def kind(self, parameters: OcclusionParameters) -> Kind:
+        """Masked forward passes."""
+        return MaskedForward.kind
+
+    def pass_count(self, target_count: int, parameters: OcclusionParameters, model: ModelFacts) -> int:
+        """One for each window, and one for the picture as it is."""
+        window, stride = _sizes(parameters)
+        return 1 + math.prod(len(_starts(length, window, stride)) for length in (model.height, model.width))
+
+    def _compute(
+        self, image: FloatArray, targets: IntArray, parameters: OcclusionParameters, context: Context
+    ) -> Steps[Computed]:
+        height, width = image.shape[1:]
+        window, stride = _sizes(parameters)
+        fill = _fill(image, parameters.fill, window)
+        whole: FloatArray = yield MaskedForward(image, np.ones((1, height, width), np.float32), fill)
+        before = context.activation(whole)[0, targets]
+        drops = np.zeros((len(targets), height, width))
+        coverage = np.zeros((height, width))
+        for rows, columns in _windows(_starts(height, window, stride), _starts(width, window, stride), window, image):
+            masks = np.float32(1) - rows[:, :, None] * columns[:, None, :]
+            logits: FloatArray = yield MaskedForward(image, masks, fill)
+            drop = before - context.activation(logits)[:, targets]
+            for target in range(len(targets)):
+                drops[target] += (rows * drop[:, target, None]).T @ columns
+            coverage += rows.T @ columns
+        return Computed((drops / coverage).astype(np.float32), [None] * len(targets))
+
+
+def _sizes(parameters: OcclusionParameters) -> tuple[int, int]:
+    if parameters.window_size is None or parameters.stride is None:
+        raise ValueError("the parameters are not resolved")
+    return parameters.window_size, parameters.stride
+
+
+def _starts(length: int, window: int, stride: int) -> NDArray[Any]:
+    """Where windows start along an axis, so that every pixel is covered."""
+    return np.append(np.arange(0, length - window, stride), length - window)
+
+
+def _windows(
+    tops: NDArray[Any], lefts: NDArray[Any], window: int, image: FloatArray
+) -> Iterator[tuple[FloatArray, FloatArray]]:
+    """The windows chunk by chunk: for each of n, its rows (n, H) and its columns (n, W), 1 inside and 0 outside."""
+    height, width = image.shape[1:]
+    corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)
+    for start in range(0, len(corners), _CHUNK):
+        chunk = corners[start : start + _CHUNK]
+        rows = np.arange(height) - chunk[:, :1]
+        columns = np.arange(width) - chunk[:, 1:]
+        yield (
+            ((rows >= 0) & (rows < window)).astype(np.float32),
+            ((columns >= 0) & (columns < window)).astype(np.float32),
+        )
+
+
+def _fill(image: FloatArray, fill: Fill, window: int) -> float | FloatArray:
+    if fill == "mean":
+        return np.broadcast_to(image.mean(axis=(1, 2), keepdims=True), image.shape)
+    if fill == "blur":
+        return gaussian_blur(image, window / 2)
+    return 0.0

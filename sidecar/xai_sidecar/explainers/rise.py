@@ -1,0 +1,171 @@
+"""RISE and RISEPlus: what the model says of the picture under random masks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, ClassVar, Literal, TypeVar
+
+import numpy as np
+from pydantic import Field
+
+from xai_sidecar.engine.work import (
+    FloatArray,
+    IntArray,
+    Kind,
+    MaskedForward,
+    MaskedOodScore,
+    OodScores,
+    Steps,
+    Work,
+)
+from xai_sidecar.errors import ParameterError, PreconditionError
+from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters
+from xai_sidecar.explainers.masks import MaskGrid
+from xai_sidecar.explainers.rise_estimate import Estimator, PlainMean, Regression
+
+_GRID_SIZE = 7
+_FIRST_CHECK = 128
+"""Masks before the error is looked at for the first time; with fewer, it says little."""
+
+_CHECK_GROWTH = 1.25
+"""Factor between the numbers of masks at which the error is looked at: each look costs some passes' time."""
+
+
+class RiseParameters(Parameters):
+    """Parameters of RISE."""
+
+    mask_count: int = Field(default=1000, ge=16, le=100_000, description="Masks to spend at the most.")
+    grid_size: int | None = Field(
+        default=None,
+        ge=2,
+        le=32,
+        description="Cells per side of the coarse grid of a mask. Not set: 7, fewer for inputs of fewer pixels.",
+    )
+    keep_probability: float = Field(default=0.5, ge=0.01, le=0.99, description="Probability of a cell being kept.")
+    tolerance: float | None = Field(
+        default=None,
+        ge=0.001,
+        le=1,
+        description="Stop as soon as the maps' relative standard errors are at most this. Not set: spend all masks.",
+    )
+    estimator: Literal["regression", "plain"] = Field(
+        default="regression",
+        description="How masks become a map: regression, the same map from fewer masks, or plain, the paper's average.",
+    )
+
+
+RP = TypeVar("RP", bound=RiseParameters)
+
+
+class Rise(Explainer[RiseParameters]):
+    """Petsiuk, Das, Saenko: RISE, arXiv:1806.07421; by default with the estimator of `rise_estimate`."""
+
+    name: ClassVar[str] = "rise"
+    description: ClassVar[str] = "Randomised input sampling (Petsiuk et al. 2018)."
+    parameters_type: type[RiseParameters] = RiseParameters
+    is_random: ClassVar[bool] = True
+
+    def resolve(self, parameters: RiseParameters, model: ModelFacts) -> RiseParameters:
+        """Fills in the grid, which can be no finer than the input; see `Explainer.resolve`."""
+        side = min(model.height, model.width)
+        size = parameters.grid_size or min(_GRID_SIZE, side)
+        if size > side:
+            raise ParameterError(
+                f"A grid of {size} cells is finer than the input's {side} pixels. Choose fewer cells.",
+                field="grid_size",
+            )
+        return parameters.model_copy(update={"grid_size": size})
+
+    def kind(self, parameters: RiseParameters) -> Kind:
+        """Masked forward passes."""
+        return MaskedForward.kind
+
+    def pass_count(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> int:
+        """All targets come from the same passes."""
+        return parameters.mask_count
+
+    def _compute(
+        self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
+    ) -> Steps[Computed]:
+        def scored(masks: FloatArray) -> Steps[FloatArray]:
+            logits: FloatArray = yield MaskedForward(image, masks)
+            return context.activation(logits)[:, targets]
+
+        return (yield from _sampled(image, len(targets), parameters, context.seed, scored))
+
+
+class RisePlus(Rise):
+    """RISE with every mask weighted by how much of an inlier the masked picture is.
+
+    The weight is s = (clip(score, lo, hi) - lo) / (hi - lo), with lo the score of the all-zero input and hi that of
+    the picture; RISE weighs by s p instead of p.
+    """
+
+    name: ClassVar[str] = "rise_plus"
+    description: ClassVar[str] = "RISE with every mask weighted by how much of an inlier the masked picture is."
+
+    def resolve(self, parameters: RiseParameters, model: ModelFacts) -> RiseParameters:
+        """As RISE, where there is an OoD net; see `Explainer.resolve`."""
+        if not model.has_ood:
+            raise PreconditionError(
+                "It needs an OoD net. Train one with xai-sidecar train-ood and set ood.checkpoint in the config."
+            )
+        return super().resolve(parameters, model)
+
+    def kind(self, parameters: RiseParameters) -> Kind:
+        """Masked forward passes with OoD scores."""
+        return MaskedOodScore.kind
+
+    def pass_count(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> int:
+        """Two more than RISE, for lo and hi."""
+        return 2 + parameters.mask_count
+
+    def _compute(
+        self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
+    ) -> Steps[Computed]:
+        none_and_all = np.stack([np.full(image.shape[1:], kept, np.float32) for kept in (0, 1)])
+        ends: OodScores = yield MaskedOodScore(image, none_and_all)
+        low, high = ends.scores.tolist()
+        if not low < high:  # with these ends, every weight would be the same, and this plain RISE
+            flaw = MapStatus.NO_OOD_RANGE if np.isfinite(ends.scores).all() else MapStatus.NOT_FINITE
+            return Computed(np.zeros((len(targets), *image.shape[1:]), np.float32), [flaw] * len(targets))
+
+        def scored(masks: FloatArray) -> Steps[FloatArray]:
+            ood: OodScores = yield MaskedOodScore(image, masks)
+            weights = (np.clip(ood.scores, low, high) - low) / (high - low)
+            return np.asarray(weights[:, np.newaxis] * context.activation(ood.logits)[:, targets], np.float32)
+
+        return (yield from _sampled(image, len(targets), parameters, context.seed, scored))
+
+
+def _sampled(
+    image: FloatArray, target_count: int, parameters: RiseParameters, seed: int, scored: Any
+) -> Generator[Work, Any, Computed]:
+    """Draws masks and has them scored until they are spent or the maps are good enough.
+
+    Args:
+        image: (C, H, W).
+        target_count: Number of maps.
+        parameters: Of RISE.
+        seed: Of the masks.
+        scored: Takes masks (n, H, W), yields the passes that it needs, returns their scores (n, t).
+    """
+    if parameters.grid_size is None:
+        raise ValueError("the parameters are not resolved")
+    height, width = image.shape[1:]
+    grid = MaskGrid(height, width, parameters.grid_size, parameters.keep_probability)
+    estimator: Estimator = (PlainMean if parameters.estimator == "plain" else Regression)(grid, target_count)
+    count, check = 0, float(_FIRST_CHECK)
+    for masks in grid.draw(seed, parameters.mask_count):
+        enlarged = grid.enlarge(masks)
+        scores = yield from scored(enlarged)
+        estimator.add(masks, enlarged, scores)
+        count += len(masks)
+        if parameters.tolerance is not None and check <= count < parameters.mask_count:
+            estimate = estimator.estimate()
+            if (estimate.standard_errors <= parameters.tolerance).all():
+                break
+            check = _CHECK_GROWTH * count
+    else:
+        estimate = estimator.estimate()
+    return Computed(estimate.maps, [None] * target_count, estimate.standard_errors)

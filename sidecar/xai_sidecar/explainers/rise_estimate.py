@@ -1,0 +1,272 @@
+"""RISE's map from fewer masks: a regression that knows what the masks have in common.
+
+RISE's map is, but for a constant, the covariance of the score p with each pixel M(x) of the mask, over the keep
+probability q. A mask is a sum of kept cells, M = Σ_k w_k G_k, so the map is made of the covariances of p with single
+cells. Where p = μ + Σ_k β(u_k) (G_k - q) + ε, with u_k the place of cell k's centre and ε uncorrelated with every
+single cell, Cov(p, G_k) = q (1 - q) β(u_k): only what is linear in the cells matters to the map, and all else is noise.
+
+So β is estimated as a function of the place, by Bayesian linear regression with a smooth Gaussian prior (Rasmussen,
+Williams: Gaussian Processes for Machine Learning, 2006, sections 2.1 and 5.4). The prior's length and strength are
+those of the greatest marginal likelihood. What the regression leaves over is averaged as RISE does, and added in the
+proportion in which it stands out of its noise (James, Stein 1961), so that the limit for many masks is RISE's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xai_sidecar.engine.work import FloatArray
+from xai_sidecar.explainers.masks import CoarseMasks, MaskGrid
+
+Matrix = NDArray[np.float64]
+
+_KNOTS_PER_CELL = 1.7
+_MOST_KNOTS = 16
+"""Knots of β per side at the most; the cost of the regression grows with their sixth power."""
+
+_LENGTHS = (0.5, 0.75, 1.0, 1.5, 2.5)
+"""Lengths of the prior that are tried, in cells."""
+
+_RIDGES = np.logspace(-2, 6, 33)
+"""Ratios of the noise's to the prior's variance that are tried."""
+
+_JITTER = 1e-6
+"""Added to the prior's variance, so that its root exists."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Maps estimated from some masks.
+
+    Attributes:
+        maps: (t, H, W) float32.
+        standard_errors: (t,) float32, relative as in `Saliency`; infinite for a map without variation.
+    """
+
+    maps: FloatArray
+    standard_errors: FloatArray
+
+
+class Estimator(Protocol):
+    """Collects masks and what the model says of them."""
+
+    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: FloatArray) -> None:
+        """Takes in some masks.
+
+        Args:
+            masks: n of them.
+            enlarged: The same, (n, H, W) float32.
+            scores: (n, t) float32, what RISE weighs the masks by for each target.
+        """
+
+    def estimate(self) -> Estimate:
+        """The maps as they stand, of at least two masks."""
+
+
+class PlainMean:
+    """The paper's own estimate, Σ p M / (n q), equation 5.
+
+    Args:
+        grid: Where the masks come from.
+        target_count: Number of maps.
+    """
+
+    def __init__(self, grid: MaskGrid, target_count: int) -> None:
+        self._grid = grid
+        self._count = 0
+        self._sums = np.zeros((target_count, grid.height * grid.width))
+        self._squares = np.zeros_like(self._sums)
+
+    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: FloatArray) -> None:
+        """See `Estimator.add`."""
+        pixels = enlarged.reshape(len(enlarged), -1)
+        self._count += len(masks)
+        self._sums += scores.T @ pixels
+        self._squares += (scores**2).T @ pixels**2
+
+    def estimate(self) -> Estimate:
+        """See `Estimator.estimate`."""
+        means = self._sums / self._count
+        variances = (self._squares / self._count - means**2).mean(axis=1) / self._count
+        return _estimate(self._grid, means, variances)
+
+
+class Regression:
+    """The estimate of this module's docstring, on the paper's scale. It keeps some 60 bytes of each mask.
+
+    Args:
+        grid: Where the masks come from.
+        target_count: Number of maps.
+    """
+
+    def __init__(self, grid: MaskGrid, target_count: int) -> None:
+        self._grid = grid
+        self._target_count = target_count
+        self._masks: list[CoarseMasks] = []
+        self._scores: list[FloatArray] = []
+
+    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: FloatArray) -> None:
+        """See `Estimator.add`."""
+        self._masks.append(CoarseMasks(masks.cells.astype(np.uint8), masks.shifts.astype(np.int16)))
+        self._scores.append(scores)
+
+    def estimate(self) -> Estimate:
+        """See `Estimator.estimate`."""
+        grid = self._grid
+        scores = np.concatenate(self._scores).astype(np.float64)
+        means, spreads = scores.mean(axis=0), scores.std(axis=0)
+        covariances = np.zeros((self._target_count, grid.height, grid.width))
+        variances = np.zeros(self._target_count)
+        varied = spreads > 0  # not so where the scores are NaN; then the mean makes the map so, too
+        if varied.any():
+            cells = np.concatenate([masks.cells for masks in self._masks]) - grid.keep_probability
+            shifts = np.concatenate([masks.shifts for masks in self._masks])
+            standard = (scores[:, varied] - means[varied]) / spreads[varied]
+            covariances[varied], variances[varied] = _Model(grid, cells, shifts).fit(standard)
+        products = grid.keep_probability * means[:, None, None] + spreads[:, None, None] * covariances
+        return _estimate(grid, products.reshape(self._target_count, -1), variances * spreads**2)
+
+
+def _estimate(grid: MaskGrid, means: Matrix, variances: Matrix) -> Estimate:
+    """From the means of p M, (t, H W), and the mean over the pixels of their variances, (t,)."""
+    spreads = means.std(axis=1)
+    errors = np.full(len(means), np.inf)
+    np.divide(np.sqrt(np.maximum(variances, 0)), spreads, out=errors, where=spreads > 0)
+    maps = (means / grid.keep_probability).reshape(-1, grid.height, grid.width)
+    return Estimate(maps.astype(np.float32), errors.astype(np.float32))
+
+
+class _Model:
+    """The regression of scores, whose mean is 0 and variance 1, on cells.
+
+    Args:
+        grid: Where the masks come from.
+        cells: (n, side, side), less the keep probability.
+        shifts: (n, 2).
+    """
+
+    def __init__(self, grid: MaskGrid, cells: Matrix, shifts: NDArray[Any]) -> None:
+        self._grid = grid
+        self._cells = cells
+        self._shifts = shifts
+        self._axes = (_axis(grid.height, grid.side), _axis(grid.width, grid.side))
+        rows, columns = (axis.tents[shifts[:, i]] for i, axis in enumerate(self._axes))
+        features = np.einsum("nkl,nka,nlb->nab", cells, rows, columns, optimize=True)
+        self._features: Matrix = features.reshape(len(cells), -1)
+        self._gram: Matrix = self._features.T @ self._features
+
+    def fit(self, scores: Matrix) -> tuple[Matrix, Matrix]:
+        """The covariances of scores (n, t) with the mask's pixels, (t, H, W), and their mean variances, (t,)."""
+        fits = [self._fit_with(length, scores) for length in _LENGTHS]
+        best = np.argmax([[fit.evidence for fit in row] for row in fits], axis=0)
+        chosen = [fits[row][target] for target, row in enumerate(best)]
+        return np.stack([self._covariance(fit, scores[:, t]) for t, fit in enumerate(chosen)]), np.array(
+            [self._variance(fit) for fit in chosen]
+        )
+
+    def _fit_with(self, length: float, scores: Matrix) -> list[_Fit]:
+        """For each target the best ridge with a prior of one length."""
+        count = len(scores)
+        root = np.kron(*(axis.prior_root(length) for axis in self._axes))
+        values, vectors = np.linalg.eigh(root.T @ self._gram @ root)
+        basis = root @ vectors
+        along = basis.T @ (self._features.T @ scores)  # (knots, t)
+        sums = np.maximum(values, 0)[:, None] + _RIDGES  # (knots, ridges)
+        explained = np.einsum("kt,kr->tr", along**2, 1 / sums)
+        noises = np.maximum((scores**2).sum(axis=0)[:, None] - explained, 1e-12) / count
+        evidences = -0.5 * (count * np.log(noises) + np.log(sums / _RIDGES).sum(axis=0))
+        best = evidences.argmax(axis=1)
+        return [
+            _Fit(evidences[t, r], noises[t, r], basis, sums[:, r], basis @ (along[:, t] / sums[:, r]))
+            for t, r in enumerate(best)
+        ]
+
+    def _covariance(self, fit: _Fit, scores: Matrix) -> Matrix:
+        """The covariance of one target's scores (n,) with the mask's pixels, (H, W)."""
+        q = self._grid.keep_probability
+        rows, columns = self._axes
+        smooth = q * (1 - q) * rows.pixels @ fit.slopes.reshape(rows.knots, columns.knots) @ columns.pixels.T
+        left = scores - self._features @ fit.slopes
+        rest = _mean_product(self._grid, self._cells, self._shifts, left)
+        noise = np.mean(left**2) * q * (1 - q) * rows.weight * columns.weight / len(scores)
+        return np.asarray(smooth + max(0.0, 1 - noise / max((rest**2).sum(), 1e-300)) * rest)
+
+    def _variance(self, fit: _Fit) -> float:
+        """The posterior variance of a covariance's pixels, on the average."""
+        q = self._grid.keep_probability
+        rows, columns = self._axes
+        overlap = np.kron(rows.pixels.T @ rows.pixels, columns.pixels.T @ columns.pixels)
+        total = np.einsum("ik,ij,jk,k->", fit.basis, overlap, fit.basis, 1 / fit.sums, optimize=True)
+        return float(fit.noise * (q * (1 - q)) ** 2 * total / (self._grid.height * self._grid.width))
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A regression with one prior; the covariance of its slopes is noise · basis diag(1 / sums) basisᵀ."""
+
+    evidence: float
+    noise: float
+    basis: Matrix
+    sums: Matrix
+    slopes: Matrix
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """What the regression needs to know of one axis.
+
+    Attributes:
+        tents: (shifts, side, knots): β at each cell's centre is Σ tents · slopes.
+        windows: (shifts, pixels, side): how much each pixel takes of each cell.
+        pixels: (pixels, knots): the mean over all shifts of windows · tents.
+        weight: Σ over pixels of the mean over all shifts of Σ windows².
+        distances: (knots, knots) between knots, in cells.
+    """
+
+    tents: Matrix
+    windows: Matrix
+    pixels: Matrix
+    weight: float
+    distances: Matrix
+
+    @property
+    def knots(self) -> int:
+        return len(self.distances)
+
+    def prior_root(self, length: float) -> Matrix:
+        """A root of the prior covariance of the slopes along this axis, (knots, knots)."""
+        covariance = np.exp(-0.5 * (self.distances / length) ** 2) + _JITTER * np.eye(self.knots)
+        return np.asarray(np.linalg.cholesky(covariance))
+
+
+@functools.lru_cache(maxsize=32)
+def _axis(length: int, side: int) -> _Axis:
+    grid = MaskGrid(length, length, side, 0.5)
+    windows = grid.windows()[0].astype(np.float64)
+    pitch = (side + 1) * math.ceil(length / side) / side
+    centres = (np.arange(side) + 0.5) * pitch - 0.5 - np.arange(len(windows))[:, None]  # (shifts, side)
+    knots = np.linspace(centres.min(), centres.max(), min(_MOST_KNOTS, math.ceil(_KNOTS_PER_CELL * side)))
+    spacing = knots[1] - knots[0]
+    tents = np.maximum(0, 1 - np.abs(centres[..., None] - knots) / spacing)
+    return _Axis(
+        tents=tents,
+        windows=windows,
+        pixels=np.einsum("shk,ska->ha", windows, tents) / len(windows),
+        weight=float((windows**2).sum() / len(windows)),
+        distances=np.abs(knots[:, None] - knots) / pitch,
+    )
+
+
+def _mean_product(grid: MaskGrid, cells: Matrix, shifts: NDArray[Any], scores: Matrix) -> Matrix:
+    """The mean of scores times masks, (H, W); what has the same shift is added up before it is enlarged."""
+    rows, columns = (_axis(length, grid.side).windows for length in (grid.height, grid.width))
+    sums = np.zeros((len(rows), len(columns), grid.side, grid.side))
+    np.add.at(sums, (shifts[:, 0], shifts[:, 1]), cells * scores[:, None, None])
+    across = np.einsum("yxkl,xwl->ykw", sums, columns, optimize=True)
+    return np.asarray(np.einsum("yhk,ykw->hw", rows, across, optimize=True)) / len(scores)
