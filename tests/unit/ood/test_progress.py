@@ -1,0 +1,55 @@
+"""Progress in words and in bars."""
+
+import pytest
+
+from xai_sidecar.ood.progress import Bars, Lines, Step, told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.1, "1 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1 h 30 min"), (7500, "2 h 5 min")],
+)
+def test_times_are_told_for_people(seconds, text):
+    assert told(seconds) == text
+
+
+def test_lines_come_every_few_seconds_and_know_the_time_left():
+    now, lines = [100.0], []
+    tell = Lines(lines.append, lambda: now[0])
+    tell(Step("features", 640, 2000, "pictures"))  # done in an earlier run, which took no time in this one
+    for done in range(704, 2000, 64):
+        now[0] += 1
+        tell(Step("features", done, 2000, "pictures"))
+    tell(Step("features", 2000, 2000, "pictures"))
+    assert lines == [
+        "features: 960 of 2,000 pictures, 16 s left",
+        "features: 1,280 of 2,000 pictures, 11 s left",
+        "features: 1,600 of 2,000 pictures, 6 s left",
+        "features: 1,920 of 2,000 pictures, 1 s left",
+        "features: 2,000 of 2,000 pictures",
+    ]
+
+
+def test_every_stage_is_timed_on_its_own():
+    now, lines = [0.0], []
+    tell = Lines(lines.append, lambda: now[0])
+    tell(Step("features", 5, 5, "pictures"))
+    now[0] = 1000
+    tell(Step("training", 1, 90, "epochs"))
+    now[0] = 1010
+    tell(Step("training", 11, 90, "epochs", "loss 1"))
+    assert lines == ["features: 5 of 5 pictures", "training: 11 of 90 epochs, loss 1, 79 s left"]
+
+
+def test_bars_write_to_standard_error(capsys):
+    bars = Bars()
+    bars(Step("features", 0, 2, "pictures"))
+    bars(Step("features", 2, 2, "pictures"))
+    bars(Step("training", 1, 3, "epochs", "loss 0.5"))
+    bars.close()
+    bars.close()
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert "features: 100%" in written.err
+    assert "training:  33%" in written.err
+    assert "loss 0.5" in written.err
