@@ -1,12 +1,25 @@
 """Small nets whose answers can be worked out without MindSpore."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.work import Forward, InputGradient, Kind, drive
+from xai_sidecar.engine.work import (
+    INPUT_GRADIENT,
+    Features,
+    Forward,
+    Kind,
+    MaskedForward,
+    MaskedOodScore,
+    OodScore,
+    drive,
+)
+from xai_sidecar.ood.head import OodHead, TrainingRecord
 
 
 class SmallNet(nn.Cell):
@@ -91,12 +104,30 @@ def numpy_net(small_net):
     return NumpySmallNet(small_net)
 
 
-KINDS = [Forward.kind, InputGradient.kind, Kind("layer_gradient", "features")]
+KINDS = [
+    Forward.kind,
+    MaskedForward.kind,
+    Features.kind,
+    OodScore.kind,
+    MaskedOodScore.kind,
+    INPUT_GRADIENT,
+    Kind("input_gradient", relu_rule="guided"),
+    Kind("input_gradient", relu_rule="deconvolution"),
+    Kind("layer_gradient", "features"),
+]
 
 
-def make_backend(net, *sizes):
-    source = ModelSource("", height=HEIGHT, width=WIDTH, batch_sizes=sizes, gradient_batch_sizes=sizes)
-    return MindSporeBackend(source, net=net)
+def make_head(version, classes=4, features=6):
+    """An OoD net's head with weights drawn at random."""
+    weights = np.random.default_rng(8).normal(0, 1, (classes, features)).astype(np.float32)
+    record = TrainingRecord(100, 1.7e9, {"noise": 0.9}, version, features, classes, "folders", "pictures", 90, 0)
+    return OodHead(weights, np.arange(classes, dtype=np.int32), np.linspace(0, 1, 50, dtype=np.float32), record)
+
+
+def make_backend(net, *sizes, **more):
+    source = ModelSource("", height=HEIGHT, width=WIDTH, batch_sizes=sizes, gradient_batch_sizes=sizes, **more)
+    head = make_head(MindSporeBackend(source, net=net).weights_version)
+    return MindSporeBackend(replace(source, ood=head), net=net)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from xai_sidecar.backends.mindspore import compile_cache
-from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.compile_cache import fingerprint, structure
 from xai_sidecar.backends.mindspore.programs import compiled_graphs
 from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
-from xai_sidecar.engine.work import Forward, InputGradient, Kind
+from xai_sidecar.engine.work import INPUT_GRADIENT, Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError
 
 QUIET = lambda line: None  # noqa: E731
@@ -48,7 +49,7 @@ def loaded(net, *sizes, height=16, width=24, **more):
 
 def warmed(net, *sizes, layer=None, **more):
     backend = loaded(net, *sizes, **more)
-    backend.warm_up([Forward.kind, InputGradient.kind, Kind("layer_gradient", layer or backend.default_layer)], QUIET)
+    backend.warm_up([Forward.kind, INPUT_GRADIENT, Kind("layer_gradient", layer or backend.default_layer)], QUIET)
     return backend
 
 
@@ -75,7 +76,7 @@ def test_loading_and_running_leave_the_net_as_it_was():
     net = WithTraining().set_train(True)
     before = visible(net)
     backend = warmed(net, 1, 2, layer="stages.2")
-    for kind in (InputGradient.kind, Kind("layer_gradient", "stages.2"), Kind("layer_gradient", "stages.0")):
+    for kind in (INPUT_GRADIENT, Kind("layer_gradient", "stages.2"), Kind("layer_gradient", "stages.0")):
         backend.run(kind, (inputs(1), np.array([0], np.int32)))
     backend.close()
     assert visible(net) == before
@@ -91,6 +92,27 @@ def test_the_weights_are_shared():
     assert net.stages[2] is not tap
 
 
+class Uncopied(nn.Cell):
+    """With operations that MindSpore cannot copy."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.norm = nn.LRN() if hasattr(nn, "LRN") else ms.ops.LRN()
+        self.dropout = nn.Dropout2d(p=0.5)
+        self.head = nn.Dense(4, 5)
+
+    def construct(self, x):
+        return self.head(self.dropout(self.norm(self.stem(x))).mean((2, 3)))
+
+
+def test_a_net_of_operations_that_cannot_be_copied():
+    net = Uncopied()
+    x = inputs(1)
+    logits = warmed(net, 1, layer="stem").run(Forward.kind, (x,))[0]
+    np.testing.assert_allclose(logits, net.set_train(False)(ms.Tensor(x)).asnumpy(), atol=1e-5)
+
+
 def test_inference_mode_whatever_the_mode_of_the_net():
     net = WithTraining().set_train(True)
     x = inputs(2)
@@ -99,8 +121,10 @@ def test_inference_mode_whatever_the_mode_of_the_net():
     np.testing.assert_allclose(first, net.set_train(False)(ms.Tensor(x)).asnumpy(), atol=1e-5)
 
 
-def test_logits_do_not_depend_on_batch_size_and_padding():
-    backend = warmed(WithTraining(), 1, 2, 4, 8)
+@pytest.mark.parametrize("engine", ["onnxruntime", "mindspore"])
+def test_logits_do_not_depend_on_batch_size_and_padding(engine):
+    backend = warmed(WithTraining(), 1, 2, 4, 8, forward_engine=engine)
+    assert backend.engine.startswith(engine)
     x = inputs(8)
     alone = np.concatenate([backend.run(Forward.kind, (x[i : i + 1],))[0] for i in range(8)])
     for size in (2, 4, 8):
@@ -125,7 +149,7 @@ def test_a_channels_last_net_takes_and_gives_channels_first():
     x, target = inputs(1), np.array([2], np.int32)
     for kind, other in (
         (Forward.kind, Forward.kind),
-        (InputGradient.kind, InputGradient.kind),
+        (INPUT_GRADIENT, INPUT_GRADIENT),
         (Kind("layer_gradient", "stages.2"), Kind("layer_gradient", "inner.stages.2")),
     ):
         rows = (x,) if kind == Forward.kind else (x, target)
@@ -206,7 +230,7 @@ class MeasuresItsStages(nn.Cell):
 def test_a_layer_that_cannot_be_tapped_costs_no_more_than_its_explanation():
     backend = loaded(MeasuresItsStages())
     kind = Kind("layer_gradient", "stages")
-    failed = backend.warm_up([Forward.kind, InputGradient.kind, kind], QUIET)
+    failed = backend.warm_up([Forward.kind, INPUT_GRADIENT, kind], QUIET)
     assert list(failed) == [kind]
     assert "layer gradient of stages" in failed[kind]
     assert backend.run(Forward.kind, (inputs(1),))[0].shape == (1, 5)
@@ -302,7 +326,7 @@ def test_a_compiled_program_that_disagrees_with_the_net_is_refused():
 
     ms.jit_class_marker = lambda: False
     try:
-        backend = loaded(TwoMinds())
+        backend = loaded(TwoMinds(), forward_engine="mindspore")
         ms.jit_class_marker = lambda: True
         with pytest.raises(ConfigError, match="differs from the net's own by"):
             backend.warm_up([Forward.kind], QUIET)
@@ -327,19 +351,20 @@ import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
 from cached_model import Net
-from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend
+from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.runtime import ms
-from xai_sidecar.engine.work import Forward, InputGradient, Kind
+from xai_sidecar.engine.work import INPUT_GRADIENT, Forward, Kind
 import numpy as np
 ms.set_seed(int(sys.argv[2]))
 backend = MindSporeBackend(
     ModelSource("", height=16, width=24, batch_sizes=(1, 2), gradient_batch_sizes=(1,), cache=Path(sys.argv[1])),
     net=Net(float(sys.argv[3])),
 )
-backend.warm_up([Forward.kind, InputGradient.kind, Kind("layer_gradient", "conv")], print)
+backend.warm_up([Forward.kind, INPUT_GRADIENT, Kind("layer_gradient", "conv")], print)
 x = np.random.default_rng(1).standard_normal((1, 3, 16, 24)).astype(np.float32)
 target = np.array([1], np.int32)
-gradient, _ = backend.run(InputGradient.kind, (x, target))
+gradient, _ = backend.run(INPUT_GRADIENT, (x, target))
 bumped = x + 0.01 * np.sign(gradient)
 rise = backend.run(Forward.kind, (bumped,))[0][0, 1] - backend.run(Forward.kind, (x,))[0][0, 1]
 print("slope", float(rise / (0.01 * np.abs(gradient).sum())))

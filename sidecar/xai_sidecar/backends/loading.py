@@ -7,6 +7,7 @@ from pathlib import Path
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.ood.head import load_head
 
 
 def load_backend(config: Config) -> Backend:
@@ -17,7 +18,8 @@ def load_backend(config: Config) -> Backend:
     """
     try:
         # Only here, since importing MindSpore takes seconds.
-        from xai_sidecar.backends.mindspore.backend import MindSporeBackend, ModelSource
+        from xai_sidecar.backends.mindspore.backend import MindSporeBackend
+        from xai_sidecar.backends.mindspore.source import ModelSource
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "mindspore":
             raise
@@ -39,5 +41,7 @@ def load_backend(config: Config) -> Backend:
             batch_sizes=tuple(model.batch_sizes),
             gradient_batch_sizes=tuple(model.gradient_batch_sizes),
             cache=model.compile_cache if isinstance(model.compile_cache, Path) else None,
+            forward_engine=model.forward_engine,
+            ood=load_head(config.ood.checkpoint) if config.ood.checkpoint else None,
         )
     )

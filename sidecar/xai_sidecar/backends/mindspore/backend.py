@@ -7,71 +7,38 @@ import statistics
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
-from xai_sidecar.backends.mindspore.layers import default_layer, layer_gradients, layer_output, trace_layers
+from xai_sidecar.backends.mindspore.features import features_net
+from xai_sidecar.backends.mindspore.layers import default_layer, trace_layers
 from xai_sidecar.backends.mindspore.loading import load_net, told
+from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
 from xai_sidecar.backends.mindspore.programs import (
     Program,
     compiled_graphs,
+    features_program,
     forward_program,
     input_gradient_program,
     layer_gradient_program,
     release_graphs,
 )
+from xai_sidecar.backends.mindspore.rectifiers import check_rectifiers, rectified_copy
+from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError, check
 from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
-from xai_sidecar.engine.backend import Layer, Report
-from xai_sidecar.engine.work import Array, Forward, InputGradient, Kind
-from xai_sidecar.errors import ConfigError, PreconditionError
-
-_LOGIT_TOLERANCE = 1e-3
-"""How far compiled logits may lie from the net's own: norm of the difference over norm of the logits. Rounding makes
-some 1e-6; a graph that belongs to another net is off by its whole size."""
-
-_GRADIENT_TOLERANCE = 2e-2
-"""The same for gradients and layers' outputs, where rounding may tip a ReLU over."""
+from xai_sidecar.engine.backend import Layer, OodInfo, Report
+from xai_sidecar.engine.work import Array, Features, Forward, Kind, masked
+from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
+from xai_sidecar.ood.head import check_head
 
 _TIMED_RUNS = 3
 _ON_DEMAND_KEPT = 8
 """Layers compiled on demand that are kept; the least recently used one goes."""
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """What to load, where to.
-
-    Attributes:
-        factory: ``module:callable`` returning a cell.
-        arguments: Its keyword arguments.
-        checkpoint: Weights; None keeps the factory's own.
-        device: "cpu", "gpu" or "ascend", optionally with ":index".
-        layout: Axes of the net's input, "nchw" or "nhwc".
-        channels: Channels of the input.
-        height: Rows of the input.
-        width: Columns of the input.
-        batch_sizes: Batch sizes of forward passes.
-        gradient_batch_sizes: Batch sizes of passes with a gradient.
-        cache: Folder of the compile cache; None for none.
-    """
-
-    factory: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    checkpoint: Path | None = None
-    device: str = "cpu"
-    layout: str = "nchw"
-    channels: int = 3
-    height: int = 224
-    width: int = 224
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    gradient_batch_sizes: tuple[int, ...] = (1, 4)
-    cache: Path | None = None
 
 
 class MindSporeBackend:
@@ -92,18 +59,23 @@ class MindSporeBackend:
         own = net if net is not None else load_net(source.factory, source.arguments, source.checkpoint)
         select_device(source.device)  # again, should the factory have chosen another one
         self._net = shared_copy(own)
-        self._example = self._probe(1)
-        self._expected = self._try()
+        probe = self._probe(max(source.batch_sizes + source.gradient_batch_sizes))
+        self._example = probe[:1]
         self.device = source.device
         self.engine = f"mindspore {ms.__version__}"
-        self.class_count = int(self._expected.shape[1])
+        self.engine_note = ""
+        logits = self._try()
+        self.class_count = int(logits.shape[1])
         self._spatial = trace_layers(self._net, self._example, source.height, source.width, source.layout)
         self.layers: Mapping[str, Layer] = self._spatial
         self.default_layer = default_layer(self._net, self._spatial, self._example, self.class_count)
+        self._reference = Reference(self._net, probe, logits, self._spatial)
         self._fingerprint = compile_cache.fingerprint(
             self._net, source.factory, source.arguments, source.layout, self._example.shape, source.device
         )
-        self.version = self._version()
+        self.weights_version = self._digest()
+        self.version = hashlib.sha256((self._fingerprint + self.weights_version).encode()).hexdigest()[:12]
+        self.ood = self._ood_info()
         self._programs: OrderedDict[Kind, Program] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}
         self._warmed: set[Kind] = set()
@@ -114,38 +86,35 @@ class MindSporeBackend:
 
     def warm_up(self, kinds: list[Kind], report: Report) -> dict[Kind, str]:
         """Compiles, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
-        source = self._source
-        self._warmed = set(kinds)
-        sizes = (source.batch_sizes, source.gradient_batch_sizes, [str(kind) for kind in kinds])
-        key = hashlib.sha256(repr((self._fingerprint, sizes)).encode()).hexdigest()[:20]
-        with compile_cache.compile_cache(source.cache, key, report) as warm:
-            failed = self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
-        wrong = [error.message for error in failed.values() if isinstance(error, _WrongOutputError)]
-        if wrong and warm and source.cache is not None:
-            report(f"discarding the compile cache: {wrong[0]}")
-            compile_cache.discard(source.cache, key)
-            self._drop(*self._programs)
-            failed = self._compile_all(kinds, "compiling", report)
-        for kind, error in failed.items():
-            if kind == Forward.kind:
-                raise error
-            self._drop(kind)
-        return {kind: error.message for kind, error in failed.items()}
+        wanted = list(dict.fromkeys(map(_compiled, kinds)))
+        self._warmed = set(wanted)
+        done = self._run_by_onnx(wanted, report)
+        wanted = [kind for kind in wanted if kind not in done]
+        failed = self._compile_cached(wanted, report) if wanted else {}
+        if Forward.kind in failed:
+            raise failed[Forward.kind]
+        self._drop(*failed)
+        return {kind: failed[_compiled(kind)].message for kind in kinds if _compiled(kind) in failed}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
         """Batch sizes and measured seconds; a kind not compiled yet has its smallest size only, at a guess."""
-        return self._costs.get(kind) or {self._sizes(kind)[0]: 1.0}
+        return self._costs.get(_compiled(kind)) or {self._sizes(kind)[0]: 1.0}
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """One launch; see `Backend.run`. A layer that was not warmed up is compiled now, which takes seconds."""
-        if kind not in self._costs:
-            self._compile_on_demand(kind)
-        outputs = self._program(kind)((self._to_layout(rows[0]), *rows[1:]))
+        compiled = _compiled(kind)
+        if compiled not in self._costs:
+            self._compile_on_demand(compiled)
+        if kind.name in ("masked_forward", "masked_ood_score"):
+            rows = (masked(*rows),)
+        outputs = self._program(compiled)((self._to_layout(rows[0]), *rows[1:]))
         if kind.name == "input_gradient":
             return (self._from_layout(outputs[0]), *outputs[1:])
         if kind.name == "layer_gradient":
             to_nchw = self._spatial[kind.layer].to_nchw
             return (to_nchw(outputs[0]), to_nchw(outputs[1]), *outputs[2:])
+        if kind.name in ("ood_score", "masked_ood_score"):
+            return self._scored(*outputs)
         return outputs
 
     def close(self) -> None:
@@ -180,12 +149,60 @@ class MindSporeBackend:
             )
         return logits.asnumpy()  # type: ignore[no-any-return]
 
-    def _version(self) -> str:
-        digest = hashlib.sha256(self._fingerprint.encode())
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
         for parameter in self._net.get_parameters():
             digest.update(parameter.name.encode())
             digest.update(parameter.asnumpy().tobytes())
         return digest.hexdigest()[:12]
+
+    def _ood_info(self) -> OodInfo | None:
+        head = self._source.ood
+        if head is None:
+            return None
+        check_head(head, self.weights_version)
+        return OodInfo(head.training.sample_count, head.training.time, head.training.auroc)
+
+    def _run_by_onnx(self, wanted: list[Kind], report: Report) -> list[Kind]:
+        """Has ONNX Runtime run the passes without a gradient, if it may and does them right; returns which."""
+        forwards = [kind for kind in wanted if kind in (Forward.kind, Features.kind)]
+        if self._source.forward_engine == "mindspore" or not self._source.device.startswith("cpu") or not forwards:
+            return []
+        try:
+            report("exporting the forward pass to ONNX Runtime, and checking it")
+            cell = self._features() if Features.kind in forwards else self._net
+            program = onnx.OnnxProgram(export_onnx(cell, self._example))
+            for kind in forwards:
+                self._programs[kind] = _logits_of(program) if kind == Forward.kind else program
+                for size in self._sizes(kind):
+                    self._adopt(kind, size, self._reference.forward(kind, size))
+        except Exception as error:  # of the export, of ONNX Runtime, or a check that failed
+            self._drop(*forwards)
+            why = str(error) if isinstance(error, (ExportError, WrongOutputError)) else told(error)
+            self.engine_note = f"ONNX Runtime does not run the forward passes: {why.rstrip('.')}."
+            if self._source.forward_engine == "onnxruntime":
+                raise ConfigError(
+                    f"{self.engine_note} Set it to auto to have MindSpore run them.", field="model.forward_engine"
+                ) from None
+            report(self.engine_note)
+            return []
+        self.engine = onnx.engine()
+        return forwards
+
+    def _compile_cached(self, kinds: list[Kind], report: Report) -> dict[Kind, ConfigError]:
+        """Compiles kinds, or loads them compiled; those that cannot be, and why."""
+        source = self._source
+        sizes = (source.batch_sizes, source.gradient_batch_sizes, [str(kind) for kind in kinds])
+        key = hashlib.sha256(repr((self._fingerprint, sizes)).encode()).hexdigest()[:20]
+        with compile_cache.compile_cache(source.cache, key, report) as warm:
+            failed = self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
+        wrong = [error.message for error in failed.values() if isinstance(error, WrongOutputError)]
+        if wrong and warm and source.cache is not None:
+            report(f"discarding the compile cache: {wrong[0]}")
+            compile_cache.discard(source.cache, key)
+            self._drop(*kinds)
+            failed = self._compile_all(kinds, "compiling", report)
+        return failed
 
     def _compile_all(self, kinds: list[Kind], verb: str, report: Report) -> dict[Kind, ConfigError]:
         """Compiles all sizes of all kinds; those that cannot be, and why."""
@@ -202,22 +219,35 @@ class MindSporeBackend:
         return failed
 
     def _compile(self, kind: Kind, size: int) -> None:
-        """Compiles one size of a kind, checks and times it. Size 1 comes first: the others are checked against it."""
-        rows = self._probe_rows(kind, size)
+        """Compiles one size of a kind, checks and times it. Size 1 comes first: gradients are checked against it."""
         before = compiled_graphs()
+        rows = self._reference.inputs(kind, size)
         try:
             program = self._program(kind)
-            outputs = program(rows)
-            expected = self._by_the_net(kind) if size == 1 else self._one_by_one(program, rows)
+            program(rows)
+            if kind in (Forward.kind, Features.kind):
+                expected = self._reference.forward(kind, size)
+            else:
+                expected = self._reference.gradient(kind) if size == 1 else _one_by_one(program, rows)
+        except SidecarError as error:
+            raise ConfigError(error.message) from error
         except Exception as error:
             raise ConfigError(
                 f"compiling the {_called(kind)} at batch size {size} failed: {told(error)}", field="model.factory"
             ) from error
         finally:
             self._graphs[kind] = self._graphs.get(kind, frozenset()) | (compiled_graphs() - before)
-        for output, right in zip(outputs, expected, strict=True):
-            tolerance = _LOGIT_TOLERANCE if output is outputs[-1] else _GRADIENT_TOLERANCE
-            _check(output, right, tolerance, f"{_called(kind)} at batch size {size}")
+        try:
+            self._adopt(kind, size, expected)
+        except WrongOutputError as error:
+            raise WrongOutputError(
+                f"compiled, {error.message} The net cannot be served so on this device.", field="model.factory"
+            ) from error
+
+    def _adopt(self, kind: Kind, size: int, expected: tuple[Array, ...]) -> None:
+        """Checks a program at a batch size, and times it."""
+        program, rows = self._programs[kind], self._reference.inputs(kind, size)
+        check(program(rows), expected, f"the {_called(kind)} at batch size {size}")
         seconds = []
         for _ in range(_TIMED_RUNS):
             started = time.perf_counter()
@@ -235,35 +265,11 @@ class MindSporeBackend:
         if kind in self._refused:
             raise PreconditionError(f"{self._refused[kind]} Ask for another layer.")
 
-    def _probe_rows(self, kind: Kind, size: int) -> tuple[Array, ...]:
-        """Inputs, and where the kind wants them targets, all different."""
-        inputs = self._probe(size)
-        return (inputs,) if kind == Forward.kind else (inputs, np.arange(size, dtype=np.int32) % self.class_count)
-
-    def _by_the_net(self, kind: Kind) -> tuple[Array, ...]:
-        """What a kind's program must give for the first probe, as the net itself computes it, uncompiled."""
-        if kind == Forward.kind:
-            return (self._expected,)
-        first_class = np.zeros((1, self.class_count), np.float32)
-        first_class[0, 0] = 1
-        if kind == InputGradient.kind:
-            derive = ms.grad(lambda x: (self._net(x) * ms.Tensor(first_class)).sum())
-            return derive(ms.Tensor(self._example)).asnumpy(), self._expected
-        layer = self._spatial[kind.layer]
-        output = layer_output(self._net, layer, self._example)
-        (gradient,) = layer_gradients(self._net, [layer], self._example, first_class)
-        return output, gradient, self._expected
-
-    @staticmethod
-    def _one_by_one(program: Program, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The program's outputs for each row on its own."""
-        alone = [program(tuple(array[i : i + 1] for array in rows)) for i in range(len(rows[0]))]
-        return tuple(np.concatenate(column) for column in zip(*alone, strict=True))
-
     # ---------------------------------------------------------------------------------------- programs
 
     def _sizes(self, kind: Kind) -> tuple[int, ...]:
-        return self._source.batch_sizes if kind.name == "forward" else self._source.gradient_batch_sizes
+        with_gradient = kind.name in ("input_gradient", "layer_gradient")
+        return self._source.gradient_batch_sizes if with_gradient else self._source.batch_sizes
 
     def _program(self, kind: Kind) -> Program:
         program = self._programs.get(kind)
@@ -283,12 +289,27 @@ class MindSporeBackend:
     def _make_program(self, kind: Kind) -> Program:
         if kind.name == "forward":
             return forward_program(self._net)
+        if kind.name == "features":
+            return features_program(self._features())
+        if kind.name == "input_gradient" and kind.relu_rule:
+            check_rectifiers(self._net, self._example)
+            return input_gradient_program(rectified_copy(self._net, kind.relu_rule), self.class_count)
         if kind.name == "input_gradient":
             return input_gradient_program(self._net, self.class_count)
         if kind.name == "layer_gradient":
             layer = dict(self._net.cells_and_names())[kind.layer]
             return layer_gradient_program(*tapped_copy(self._net, layer), self.class_count)
         raise ValueError(f"there is no program for {kind}")
+
+    def _features(self) -> nn.Cell:
+        return features_net(self._net, self._example, self.class_count)
+
+    def _scored(self, features: Array, logits: Array) -> tuple[Array, ...]:
+        """Features and logits as inlier scores, percentiles and logits."""
+        if self._source.ood is None:
+            raise PreconditionError("There is no OoD net. Set ood.checkpoint in the config.")
+        scores = self._source.ood.scores(features)
+        return scores, self._source.ood.percentiles(scores), logits
 
     def _to_layout(self, inputs: Array) -> Array:
         return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if self._source.layout == "nhwc" else inputs
@@ -297,32 +318,28 @@ class MindSporeBackend:
         return gradients.transpose(0, 3, 1, 2) if self._source.layout == "nhwc" else gradients
 
 
-class _WrongOutputError(ConfigError):
-    """A compiled program computes something else than the net."""
+_SAME_PASSES = {
+    "masked_forward": Forward.kind,
+    "ood_score": Features.kind,
+    "masked_ood_score": Features.kind,
+}
+
+
+def _compiled(kind: Kind) -> Kind:
+    """The kind whose program does the passes of a kind."""
+    return _SAME_PASSES.get(kind.name, kind)
+
+
+def _logits_of(program: Program) -> Program:
+    return lambda rows: program(rows)[-1:]
 
 
 def _called(kind: Kind) -> str:
-    return kind.name.replace("_", " ") + (f" of {kind.layer}" if kind.layer else "")
+    name = f"{kind.relu_rule} {kind.name}".strip().replace("_", " ")
+    return name + (f" of {kind.layer}" if kind.layer else "")
 
 
-def _check(output: Array, expected: Array, tolerance: float, what: str) -> None:
-    """Compares row by row, so that a row that only gets its neighbour's answer shows.
-
-    Raises:
-        _WrongOutputError: They differ.
-    """
-    if output.shape != expected.shape:
-        raise _WrongOutputError(
-            f"the compiled {what} gave shape {output.shape}, not {expected.shape}.", field="model.factory"
-        )
-    size = len(output)
-    difference = np.linalg.norm((output - expected).reshape(size, -1).astype(np.float64), axis=1)
-    allowed = tolerance * np.linalg.norm(expected.reshape(size, -1).astype(np.float64), axis=1)
-    # Not "difference > allowed": NaN must fail, too.
-    if not (difference <= allowed).all():
-        row = int(np.argmax(~(difference <= allowed)))
-        raise _WrongOutputError(
-            f"the compiled {what} differs from the net's own by {difference[row] / max(allowed[row], 1e-30):.3g} times "
-            f"what rounding explains, in row {row}. The net cannot be served so on this device.",
-            field="model.factory",
-        )
+def _one_by_one(program: Program, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The program's outputs for each row on its own."""
+    alone = [program(tuple(array[i : i + 1] for array in rows)) for i in range(len(rows[0]))]
+    return tuple(np.concatenate(column) for column in zip(*alone, strict=True))

@@ -40,6 +40,12 @@ def forward_program(net: nn.Cell) -> Program:
     return lambda rows: (forward(ms.Tensor(rows[0])).asnumpy(),)
 
 
+def features_program(features_net: nn.Cell) -> Program:
+    """Inputs (n, …) float32 → features (n, features), logits (n, classes), by a cell that gives both."""
+    forward = _Forward(features_net)
+    return lambda rows: tuple(output.asnumpy() for output in forward(ms.Tensor(rows[0])))
+
+
 def input_gradient_program(net: nn.Cell, class_count: int) -> Program:
     """Inputs (n, …) float32, targets (n,) → gradients (n, …), logits (n, classes)."""
     return _on_targets(_InputGradient(net), class_count)

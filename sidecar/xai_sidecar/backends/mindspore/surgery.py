@@ -21,6 +21,9 @@ def shared_copy(net: nn.Cell, replacements: Mapping[nn.Cell, nn.Cell] | None = N
         replacements: What shall stand where a cell of the net stood.
     """
     memo: dict[int, Any] = {id(parameter): parameter for parameter in net.get_parameters()}
+    # Operations hold no state, and some cannot be copied: LRN and Dropout2d raise a TypeError.
+    for _, cell in net.cells_and_names():
+        memo.update({id(value): value for value in vars(cell).values() if isinstance(value, ms.ops.Primitive)})
     for cell, replacement in (replacements or {}).items():
         memo[id(cell)] = replacement
     return copy.deepcopy(net, memo).set_train(False)

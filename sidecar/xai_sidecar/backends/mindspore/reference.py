@@ -1,0 +1,101 @@
+"""What a net itself says, uncompiled, of a few inputs: every program is checked against that before it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from xai_sidecar.backends.mindspore.features import features_net
+from xai_sidecar.backends.mindspore.layers import SpatialLayer, layer_gradients, layer_output
+from xai_sidecar.backends.mindspore.rectifiers import rectified_copy
+from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.engine.work import Array, Features, Forward, Kind
+from xai_sidecar.errors import ConfigError
+
+_LOGIT_TOLERANCE = 1e-3
+"""How far a program's logits may lie from the net's own: norm of the difference over norm of the logits. Rounding makes
+some 1e-6; a graph that belongs to another net is off by its whole size."""
+
+_GRADIENT_TOLERANCE = 2e-2
+"""The same for gradients, features and layers' outputs, where rounding may tip a ReLU over."""
+
+
+class WrongOutputError(ConfigError):
+    """A program computes something else than the net."""
+
+
+class Reference:
+    """A net's own answers.
+
+    Args:
+        net: The net, for inference.
+        inputs: Some inputs as the net takes them, (n, …) float32, all different.
+        logits: Those of the first input, (1, classes) float32.
+        layers: Its layers.
+    """
+
+    def __init__(self, net: nn.Cell, inputs: Array, logits: Array, layers: Mapping[str, SpatialLayer]) -> None:
+        self._net = net
+        self._inputs = inputs
+        self._class_count = logits.shape[1]
+        self._layers = layers
+        self._known: dict[Kind, list[tuple[Array, ...]]] = {Forward.kind: [(logits,)]}
+
+    def inputs(self, kind: Kind, size: int) -> tuple[Array, ...]:
+        """The first inputs, with a target each where the kind wants one."""
+        inputs = self._inputs[:size]
+        if kind in (Forward.kind, Features.kind):
+            return (inputs,)
+        return inputs, np.arange(size, dtype=np.int32) % self._class_count
+
+    def forward(self, kind: Kind, size: int) -> tuple[Array, ...]:
+        """What a program without a gradient must give for them: each row was alone in its pass."""
+        known = self._known.setdefault(kind, [])
+        if len(known) < size:
+            cell = self._net if kind == Forward.kind else features_net(self._net, self._inputs[:1], self._class_count)
+            for row in range(len(known), size):
+                outputs = cell(ms.Tensor(self._inputs[row : row + 1]))
+                known.append(tuple(one.asnumpy() for one in (outputs if isinstance(outputs, tuple) else (outputs,))))
+        return tuple(np.concatenate(column) for column in zip(*known[:size], strict=True))
+
+    def gradient(self, kind: Kind) -> tuple[Array, ...]:
+        """What a program with a gradient must give for the first one, whose target is class 0."""
+        (logits,) = self.forward(Forward.kind, 1)
+        example = self._inputs[:1]
+        first_class = np.zeros((1, self._class_count), np.float32)
+        first_class[0, 0] = 1
+        if kind.name == "layer_gradient":
+            layer = self._layers[kind.layer]
+            (gradient,) = layer_gradients(self._net, [layer], example, first_class)
+            return layer_output(self._net, layer, example), gradient, logits
+        net = rectified_copy(self._net, kind.relu_rule) if kind.relu_rule else self._net
+        derive = ms.grad(lambda x: (net(x) * ms.Tensor(first_class)).sum())
+        return derive(ms.Tensor(example)).asnumpy(), logits
+
+
+def check(outputs: tuple[Array, ...], expected: tuple[Array, ...], what: str) -> None:
+    """Compares a program's outputs, the logits last, with what they must be.
+
+    They are compared row by row, so that a row that only gets its neighbour's answer shows.
+
+    Raises:
+        WrongOutputError: They differ by more than rounding explains.
+    """
+    for output, right in zip(outputs, expected, strict=True):
+        _check_one(output, right, _LOGIT_TOLERANCE if output is outputs[-1] else _GRADIENT_TOLERANCE, what)
+
+
+def _check_one(output: Array, expected: Array, tolerance: float, what: str) -> None:
+    if output.shape != expected.shape:
+        raise WrongOutputError(f"{what} gave shape {output.shape}, not {expected.shape}.")
+    size = len(output)
+    difference = np.linalg.norm((output - expected).reshape(size, -1).astype(np.float64), axis=1)
+    allowed = tolerance * np.linalg.norm(expected.reshape(size, -1).astype(np.float64), axis=1)
+    # Not "difference > allowed": NaN must fail, too.
+    if not (difference <= allowed).all():
+        row = int(np.argmax(~(difference <= allowed)))
+        raise WrongOutputError(
+            f"{what} differs from the net's own by {difference[row] / max(allowed[row], 1e-30):.3g} times what "
+            f"rounding explains, in row {row}."
+        )
