@@ -180,6 +180,7 @@ class ModelInfo:
         input: What the net takes.
         device: Where it runs: "cpu", "gpu:0", "ascend:0".
         engine: What runs the forward passes, with its version.
+        engine_note: Why a faster engine does not; empty where none was passed over.
         explainers: Every explainer by name, usable here or not.
         ood: The out-of-distribution net; None where there is none.
         limits: What a request may ask for at the most.
@@ -202,6 +203,7 @@ class ModelInfo:
     server_version: str
     ready_time: datetime | None
     batches: tuple[BatchCost, ...]
+    engine_note: str = ""
 
 
 def model_info(message: pb.ModelInfo) -> ModelInfo:
@@ -223,6 +225,7 @@ def model_info(message: pb.ModelInfo) -> ModelInfo:
         batches=tuple(
             BatchCost(each.batch_size, each.duration.ToTimedelta().total_seconds()) for each in message.batches
         ),
+        engine_note=message.engine_note,
     )
 
 

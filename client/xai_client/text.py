@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from xai_client.info import ExplainerInfo, ModelInfo, ParameterInfo
+from xai_client.info import ExplainerInfo, ModelInfo, OodInfo, ParameterInfo
 from xai_client.types import Explanation, Prediction
 
 Written: TypeAlias = dict[tuple[str, int], Path]
@@ -61,10 +61,11 @@ def info_text(info: ModelInfo) -> str:
     lines = [
         f"model     {info.name}  version {info.version}",
         f"runs on   {info.device} with {info.engine}, xai-sidecar {info.server_version}",
+        *([f"          {info.engine_note}"] if info.engine_note else []),
         f"classes   {info.class_count}, {info.activation}",
         f"input     {entry.channels} x {entry.height} x {entry.width}, pictures {fit}"
         f" {entry.resize_height} x {entry.resize_width} ({entry.interpolation}), then cropped at the centre",
-        f"ood       {f'trained on {info.ood.training_sample_count} pictures' if info.ood else 'none'}",
+        f"ood       {_ood(info.ood)}",
         f"limits    {limits.max_image_count} pictures, {limits.max_explanation_count} explanations,"
         f" {limits.max_target_count} targets of each; {limits.max_pixel_count} pixels a picture,"
         f" {limits.max_message_bytes} bytes a message",
@@ -73,6 +74,13 @@ def info_text(info: ModelInfo) -> str:
     for explainer in info.explainers.values():
         lines += ["", *_explainer_lines(explainer)]
     return "\n".join(lines)
+
+
+def _ood(ood: OodInfo | None) -> str:
+    if ood is None:
+        return "none"
+    auroc = ", ".join(f"{value:.3f} against {kind}" for kind, value in sorted(ood.auroc.items()))
+    return f"trained on {ood.training_sample_count} pictures" + (f"; AUROC {auroc}" if auroc else "")
 
 
 def info_json(info: ModelInfo) -> str:

@@ -1,9 +1,10 @@
-"""The command line: serve, demo, check."""
+"""The command line: serve, demo, check, train-ood."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xai_sidecar import __version__
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.interrupt import interruptible
 
 if TYPE_CHECKING:  # commands import only what they need, since a server's packages may not be installed
     from xai_sidecar.config import Config
@@ -22,6 +24,7 @@ _EXAMPLES = """\
 examples:
   xai-sidecar demo                                 the sample classifier, end to end
   xai-sidecar check --config sidecar.toml          load everything, say what was found, do not serve
+  xai-sidecar train-ood --config sidecar.toml --data pictures/
   xai-sidecar serve --config sidecar.toml --set server.grpc=0.0.0.0:50051
 """
 _EXIT_CONFIG = 2
@@ -35,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().print_help()
         return 0
     try:
-        status: int = parsed.run(parsed)
+        # A server takes care of signals itself.
+        with contextlib.nullcontext() if parsed.run is _serve else interruptible():
+            status: int = parsed.run(parsed)
     except ConfigError as error:
         print(f"xai-sidecar: {error}", file=sys.stderr)
         status = _EXIT_CONFIG
@@ -94,7 +99,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_config(check)
     check.set_defaults(run=_check)
+
+    _add_train(commands)
     return parser
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train-ood",
+        help="train an OoD net, which tells pictures like those trained on from others",
+        description="Train an OoD net on the features of a config's model: pictures in a folder for each class, named "
+        "by its label or id, or in no folders, then what the model predicts counts. The model is not changed. Ctrl-C "
+        "loses nothing: the same command goes on from there. Ends with how well the net tells held-out pictures from "
+        "noise, shuffled patches and masked pictures (AUROC: 1 is perfect, 0.5 is guessing).",
+    )
+    _add_config(train)
+    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="the pictures")
+    train.add_argument(
+        "--out", type=Path, metavar="FILE", help="where the net goes (default: ood.checkpoint, else ood.safetensors)"
+    )
+    train.add_argument("--epochs", type=int, default=90, metavar="N", help="passes over the pictures (default: 90)")
+    train.add_argument("--batch-size", type=int, default=128, metavar="N", help="pictures a step (default: 128)")
+    train.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help="held out to test (default: 0.2)")
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
+    train.set_defaults(run=_train_ood)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -116,10 +144,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     return _run_server(_config(arguments))
 
 
-def _config(arguments: argparse.Namespace) -> Config:
+def _config(arguments: argparse.Namespace, *, needs_ood: bool = True) -> Config:
     from xai_sidecar.config import load_config
 
-    config = load_config(arguments.config, arguments.set)
+    config = load_config(arguments.config, arguments.set, needs_ood=needs_ood)
     # A user's own model.py lies beside the config or in the working directory, as a rule.
     sys.path += [
         str(folder) for folder in (arguments.config.resolve().parent, Path.cwd()) if str(folder) not in sys.path
@@ -157,12 +185,36 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _train_ood(arguments: argparse.Namespace) -> int:
+    from xai_sidecar.backends.ood_training import train_configured
+    from xai_sidecar.ood.progress import Bars, Lines
+    from xai_sidecar.ood.training import TrainingOptions
+    from xai_sidecar.service.logs import set_up_logs
+
+    config = _config(arguments, needs_ood=False)
+    set_up_logs("warning", config.server.log_format)
+    options = TrainingOptions(arguments.epochs, arguments.batch_size, arguments.seed, arguments.holdout)
+    out = arguments.out or config.ood.checkpoint or Path("ood.safetensors")
+    report = _progress()
+    bars = Bars()
+    try:
+        shown = bars if sys.stderr.isatty() else Lines(report)
+        head = train_configured(config, arguments.data, out, options, report, shown)
+    finally:
+        bars.close()
+    print(f"trained on {head.training.sample_count:,} pictures; how well it tells held-out ones from (AUROC):")
+    for kind, value in head.training.auroc.items():
+        print(f"  {kind:<12}{value:.3f}")
+    print(f"written to {out}; set ood.checkpoint to it.")
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
-    from xai_sidecar.demo import ask, demo_config
+    from xai_sidecar.demo import ask, demo_config, with_ood
 
     started = time.monotonic()
     report = _progress()
-    config = demo_config(arguments.set, report)
+    config = with_ood(demo_config(arguments.set, report), report)
     outcome: list[int] = []
 
     def on_ready(server: Any) -> None:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from PIL import Image
+
+from xai_sidecar.backends.ood_training import train_configured
 from xai_sidecar.config import Config, parse_config
+from xai_sidecar.errors import ConfigError
+from xai_sidecar.ood.head import load_head
+from xai_sidecar.ood.outliers import crops
+from xai_sidecar.ood.training import TrainingOptions
 from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
 _PICTURE = "chelsea"
+_OOD_PICTURES = (
+    "astronaut",
+    "camera",
+    "chelsea",
+    "clock_motion",
+    "coffee",
+    "coins",
+    "motorcycle_left",
+    "motorcycle_right",
+    "rocket",
+)
+_OOD_CROPS = 12
+_OOD_OPTIONS = TrainingOptions(epochs=30, batch_size=32, outlier_pictures=8)
 
 
 def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Config:
@@ -46,6 +67,40 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
         },
         overrides,
     )
+
+
+def with_ood(config: Config, report: Callable[[str], None]) -> Config:
+    """The same with an OoD net, trained unless that is done already.
+
+    It learns from crops of a handful of photographs what the classifier itself says of them: enough to see OoD scores
+    and RISEPlus at work, far too little to rely on.
+
+    Args:
+        config: As from `demo_config`.
+        report: Told of what takes time.
+
+    Raises:
+        ConfigError: The classifier cannot be loaded, or the net not be kept.
+    """
+    checkpoint = config.model.checkpoint
+    if checkpoint is None or config.ood.checkpoint is not None:
+        return config
+    path = checkpoint.with_name(f"{checkpoint.stem}-ood-1.safetensors")
+    done = config.model_copy(update={"ood": config.ood.model_copy(update={"checkpoint": path})})
+    try:
+        load_head(path)
+        return done
+    except ConfigError:  # there is none yet, or it is damaged
+        report(f"Training a small OoD net on {_OOD_CROPS} crops of each of {len(_OOD_PICTURES)} photographs")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in _OOD_PICTURES:
+            with Image.open(sample_picture(name)) as picture:
+                for index, crop in enumerate(crops(picture.convert("RGB"), _OOD_CROPS, seed=0)):
+                    crop.save(Path(folder) / f"{name}-{index}.png")
+        head = train_configured(config, Path(folder), path, _OOD_OPTIONS, report, lambda step: None)
+    told = ", ".join(f"{value:.2f} against {kind}" for kind, value in head.training.auroc.items())
+    report(f"It is a toy: {head.training.sample_count} crops. AUROC {told}")
+    return done
 
 
 def _free(host: str, port: int) -> str:

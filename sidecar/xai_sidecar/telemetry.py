@@ -9,13 +9,13 @@ import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from xai_sidecar.engine.engine import LaunchRecord
+from xai_sidecar.engine.work import KIND_NAMES
 from xai_sidecar.explainers.base import MapStatus
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _LAUNCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
-KINDS = ("forward", "input_gradient", "layer_gradient")
 
 
 class Telemetry:
@@ -73,7 +73,7 @@ class Telemetry:
             self.explanation_seconds.labels(explainer)
             for status in MapStatus:
                 self.maps.labels(explainer, status.name.lower())
-        for kind in KINDS:
+        for kind in KIND_NAMES:
             self.launches.labels(kind)
             self.launch_rows.labels(kind)
             self.launch_padding.labels(kind)

@@ -12,17 +12,19 @@ CLIENT = ROOT / "client" / "xai_client"
 ALLOWED = {
     # room: the rooms of xai_sidecar that it may import besides itself
     "errors": set(),
+    "interrupt": set(),
     "paths": set(),
     "imaging": {"errors"},
     "engine": {"errors"},
     "explainers": {"engine", "errors"},
+    "ood": {"engine", "errors", "explainers", "imaging", "paths"},
     "config": {"errors", "explainers", "imaging", "paths"},
     "telemetry": {"engine", "explainers"},
-    "backends": {"config", "engine", "errors"},
+    "backends": {"config", "engine", "errors", "imaging", "ood", "paths"},
     "zoo": {"errors", "paths"},
     "service": {"config", "engine", "errors", "explainers", "imaging", "telemetry"},
-    "demo": {"config", "zoo"},
-    "cli": {"backends", "config", "demo", "engine", "errors", "service"},
+    "demo": {"backends", "config", "errors", "ood", "zoo"},
+    "cli": {"backends", "config", "demo", "engine", "errors", "interrupt", "ood", "service"},
 }
 
 

@@ -21,12 +21,13 @@ else:
     import tomli as tomllib
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: Path, overrides: Sequence[str] = (), *, needs_ood: bool = True) -> Config:
     """Reads a config file.
 
     Args:
         path: The TOML file.
         overrides: ``key.path=value`` each; the value is TOML, or else a text as it stands.
+        needs_ood: Whether the file of the OoD net has to be there.
 
     Raises:
         ConfigError: Something in it is wrong; the first thing found is named.
@@ -39,10 +40,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}. Correct that line.") from error
-    return parse_config(data, overrides, folder=path.resolve().parent)
+    return parse_config(data, overrides, folder=path.resolve().parent, needs_ood=needs_ood)
 
 
-def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), folder: Path | None = None) -> Config:
+def parse_config(
+    data: dict[str, Any], overrides: Sequence[str] = (), folder: Path | None = None, *, needs_ood: bool = True
+) -> Config:
     """Checks a config that is already a dict; see `load_config`. Paths are relative to `folder`."""
     data = copy.deepcopy(data)
     for override in overrides:
@@ -51,7 +54,7 @@ def parse_config(data: dict[str, Any], overrides: Sequence[str] = (), folder: Pa
         config = Config.model_validate(data)
     except ValidationError as error:
         raise config_error(error) from None
-    return _with_files(config, folder or Path.cwd())
+    return _with_files(config, folder or Path.cwd(), needs_ood)
 
 
 def load_labels(labels: Path | list[str] | None, class_count: int) -> tuple[str, ...]:
@@ -97,15 +100,28 @@ def _apply(data: dict[str, Any], override: str) -> None:
         data[key] = value.strip()
 
 
-def _with_files(config: Config, folder: Path) -> Config:
-    """The config with absolute paths, all of which exist."""
+def _with_files(config: Config, folder: Path, needs_ood: bool) -> Config:
+    """The config with absolute paths, all of which exist; the OoD net's only where it is needed."""
     changes: dict[str, Path] = {}
     for key in ("checkpoint", "labels"):
         path = getattr(config.model, key)
         if isinstance(path, Path):
-            changes[key] = folder / os.path.expanduser(path)  # noqa: PTH111 - leaves an unknown user's ~ alone
-            if not changes[key].is_file():
-                raise ConfigError(f"there is no file {changes[key]}. Correct the path.", field=f"model.{key}")
+            changes[key] = _existing(path, folder, f"model.{key}")
     if isinstance(config.model.compile_cache, Path):
         changes["compile_cache"] = folder / config.model.compile_cache.expanduser()
-    return config.model_copy(update={"model": config.model.model_copy(update=changes)})
+    ood = config.ood
+    if ood.checkpoint is not None:
+        find = _existing if needs_ood else _absolute
+        ood = ood.model_copy(update={"checkpoint": find(ood.checkpoint, folder, "ood.checkpoint")})
+    return config.model_copy(update={"model": config.model.model_copy(update=changes), "ood": ood})
+
+
+def _absolute(path: Path, folder: Path, key: str) -> Path:
+    return folder / os.path.expanduser(path)  # noqa: PTH111 - leaves an unknown user's ~ alone
+
+
+def _existing(path: Path, folder: Path, key: str) -> Path:
+    path = _absolute(path, folder, key)
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}. Correct the path.", field=key)
+    return path

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from xai_sidecar.explainers.gradcam import GradCamParameters
 from xai_sidecar.explainers.gradient import GradientParameters
+from xai_sidecar.explainers.occlusion import OcclusionParameters
+from xai_sidecar.explainers.rise import RiseParameters
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.paths import cache_folder
 
@@ -130,8 +132,16 @@ class ModelConfig(_Section):
         default="cpu",
         description="cpu, gpu or ascend, optionally with :index. There is no falling back to another device.",
     )
-    batch_sizes: BatchSizes = Field(default=[1, 2, 4, 8], description="Batch sizes compiled for predictions.")
-    gradient_batch_sizes: BatchSizes = Field(default=[1, 4], description="Batch sizes compiled for gradients.")
+    forward_engine: Literal["auto", "onnxruntime", "mindspore"] = Field(
+        default="auto",
+        description="What runs forward passes on a CPU. auto: ONNX Runtime, which is faster, where the net can be "
+        "exported and its answers are the same; else MindSpore. Gradients always run on MindSpore.",
+    )
+    batch_sizes: BatchSizes = Field(default=[1, 2, 4, 8], description="Batch sizes of forward passes.")
+    gradient_batch_sizes: BatchSizes = Field(
+        default=[1],
+        description="Batch sizes compiled for gradients. On a CPU, more than 1 gains little and has predictions wait.",
+    )
     compile_cache: Path | Literal[False] = Field(
         default_factory=lambda: cache_folder() / "compiled",
         description="Folder for compiled programs, so that the next start is quicker; false for none.",
@@ -155,16 +165,17 @@ class ModelConfig(_Section):
         return sorted(set(sizes))
 
 
-class GradientConfig(GradientParameters):
-    """Defaults of `gradient`."""
-
+class _Offered(BaseModel):
     enabled: bool = Field(default=True, description="Whether to offer it; one that is not costs no start-up time.")
 
 
-class GradCamConfig(GradCamParameters):
+class GradientConfig(GradientParameters, _Offered):
+    """Defaults of `gradient`, `guided_backprop` or `deconvolution`."""
+
+
+class GradCamConfig(GradCamParameters, _Offered):
     """Defaults of `gradcam`."""
 
-    enabled: bool = Field(default=True, description="Whether to offer it; one that is not costs no start-up time.")
     layers: list[str] = Field(
         default=[], description="Further layers to compile at start, so that requests may name them at no delay."
     )
@@ -175,11 +186,40 @@ class GradCamConfig(GradCamParameters):
     )
 
 
+class OcclusionConfig(OcclusionParameters, _Offered):
+    """Defaults of `occlusion`."""
+
+
+class RiseConfig(RiseParameters, _Offered):
+    """Defaults of `rise` or `rise_plus`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_name(cls, data: Any) -> Any:
+        """Takes `masks`, as callers do, for `mask_count`."""
+        if isinstance(data, dict) and "masks" in data and "mask_count" not in data:
+            return {("mask_count" if key == "masks" else key): value for key, value in data.items()}
+        return data
+
+
 class ExplainersConfig(_Section):
     """The explainers."""
 
     gradient: GradientConfig = Field(default_factory=GradientConfig, description="Defaults of gradient.")
+    guided_backprop: GradientConfig = Field(default_factory=GradientConfig, description="Defaults of guided_backprop.")
+    deconvolution: GradientConfig = Field(default_factory=GradientConfig, description="Defaults of deconvolution.")
     gradcam: GradCamConfig = Field(default_factory=GradCamConfig, description="Defaults of gradcam.")
+    occlusion: OcclusionConfig = Field(default_factory=OcclusionConfig, description="Defaults of occlusion.")
+    rise: RiseConfig = Field(default_factory=RiseConfig, description="Defaults of rise.")
+    rise_plus: RiseConfig = Field(default_factory=RiseConfig, description="Defaults of rise_plus.")
+
+
+class OodConfig(_Section):
+    """The out-of-distribution net."""
+
+    checkpoint: Path | None = Field(
+        default=None, description="What xai-sidecar train-ood wrote. Default: no OoD scores, and no rise_plus."
+    )
 
 
 class ServerConfig(_Section):
@@ -217,6 +257,7 @@ class Config(_Section):
 
     model: ModelConfig
     explainers: ExplainersConfig = Field(default_factory=ExplainersConfig)
+    ood: OodConfig = Field(default_factory=OodConfig)
     server: ServerConfig = Field(default_factory=ServerConfig)
 
 

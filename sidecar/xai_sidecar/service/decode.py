@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {
 }
 _BYTES = {pb.MAP_ENCODING_FLOAT32: 4, pb.MAP_ENCODING_FLOAT16: 2, pb.MAP_ENCODING_PNG: 1}
 _DEFAULT_TOP_K = 5
+_SEED_BITS = 32  # of seeds drawn here: JSON and JavaScript carry them, too
 _LONGEST_NAME = 128
 _MOST_AXES = 4
 _IN_THE_CONTRACT = {
@@ -52,11 +54,13 @@ class Asked:
 
     Attributes:
         top_k: Classes to return.
+        ood: Whether OoD scores are wanted.
         plans: The explanations wanted.
         encodings: How to encode the maps of each.
     """
 
     top_k: int
+    ood: bool
     plans: tuple[ExplanationPlan, ...]
     encodings: tuple[pb.MapEncoding, ...]
 
@@ -81,8 +85,12 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
         raise InvalidRequestError(
             f"There are {len(request.images)} images in the request; send 1 to {limits.max_images}.", field="images"
         )
-    if request.ood:
-        raise PreconditionError("This server has no OoD net. Leave ood out.", field="ood")
+    if request.ood and not model.facts.has_ood:
+        raise PreconditionError(
+            "This server has no OoD net. Leave ood out, or train one with xai-sidecar train-ood and set ood.checkpoint "
+            "in the server's config.",
+            field="ood",
+        )
     class_count = len(model.labels)
     top_k = request.top_k if request.HasField("top_k") else min(_DEFAULT_TOP_K, class_count)
     if not 1 <= top_k <= class_count:
@@ -102,7 +110,7 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
                 )
             plans.append(plan)
     encodings = tuple(wanted.encoding or pb.MAP_ENCODING_FLOAT32 for wanted in request.explanations)
-    asked = Asked(top_k, tuple(plans), encodings)
+    asked = Asked(top_k, request.ood, tuple(plans), encodings)
     size = len(request.images) * _map_bytes(asked, model)
     if size > limits.max_message_bytes:
         raise InvalidRequestError(
@@ -190,7 +198,8 @@ def _plan(wanted: pb.ExplanationRequest, model: ServedModel) -> ExplanationPlan:
             raise UnsupportedError(f"This version of the server does not know {field}s. Leave it out.", field=field)
     targets = _targets(wanted.targets, len(model.labels), model.config.server.max_targets)
     parameters = _parameters(wanted, offered, model)
-    return ExplanationPlan(wanted.name or wanted.explainer, offered.explainer, parameters, targets)
+    seed = wanted.seed if wanted.HasField("seed") else secrets.randbits(_SEED_BITS)
+    return ExplanationPlan(wanted.name or wanted.explainer, offered.explainer, parameters, targets, seed)
 
 
 def _targets(targets: pb.Targets, class_count: int, limit: int) -> Targets:
@@ -234,23 +243,31 @@ def _parameters(wanted: pb.ExplanationRequest, offered: OfferedExplainer, model:
             field=given,
         )
     with within(given):
-        values = {**offered.defaults.model_dump(), **_set_fields(getattr(wanted, given))}
-        try:
-            parameters = explainer.parameters_type(**values)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            raise ParameterError(
-                f"{problem['msg']}; got {problem['input']!r:.80}.", field=str(problem["loc"][0])
-            ) from None
-        resolved: Parameters = explainer.resolve(parameters, model.facts)
-        if not offered.on_demand and explainer.kind(resolved) not in offered.kinds:
-            ready = ", ".join(kind.layer for kind in offered.kinds)
-            raise PreconditionError(
-                f"{explainer.kind(resolved).layer!r} was not compiled at start. Ask for one of {ready}, or have it "
-                f"added to explainers.{explainer.name}.layers in the config.",
-                field="layer",
-            )
-        return resolved
+        message = getattr(wanted, given)
+        if given == "rise_plus":
+            with within("rise"):
+                return _filled(message.rise, offered, model)
+        return _filled(message, offered, model)
+
+
+def _filled(message: Message, offered: OfferedExplainer, model: ServedModel) -> Parameters:
+    """An explainer's parameters as far as a message sets them, the rest as configured."""
+    explainer = offered.explainer
+    values = {**offered.configured.model_dump(), **_set_fields(message)}
+    try:
+        parameters = explainer.parameters_type(**values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ParameterError(f"{problem['msg']}; got {problem['input']!r:.80}.", field=str(problem["loc"][0])) from None
+    resolved: Parameters = explainer.resolve(parameters, model.facts)
+    if not offered.on_demand and explainer.kind(resolved) not in offered.kinds:
+        ready = ", ".join(kind.layer for kind in offered.kinds)
+        raise PreconditionError(
+            f"{explainer.kind(resolved).layer!r} was not compiled at start. Ask for one of {ready}, or have it "
+            f"added to explainers.{explainer.name}.layers in the config.",
+            field="layer",
+        )
+    return resolved
 
 
 def _set_fields(message: Message) -> dict[str, Any]:
@@ -264,6 +281,8 @@ def _set_fields(message: Message) -> dict[str, Any]:
                 raise ParameterError(f"{value} is no {enum.name} of this version.", field=field.name)
             prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
             value = known.name.removeprefix(prefix).lower()
+        elif field.type == field.TYPE_FLOAT:
+            value = float(str(np.float32(value)))  # 0.1, not the 0.10000000149 that is nearest to it
         values[field.name] = value
     return values
 

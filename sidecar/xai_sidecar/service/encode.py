@@ -25,6 +25,7 @@ _STATUSES = {
     MapStatus.ALL_ZERO: pb.MAP_STATUS_ALL_ZERO,
     MapStatus.ZERO_GRADIENT: pb.MAP_STATUS_ZERO_GRADIENT,
     MapStatus.NOT_FINITE: pb.MAP_STATUS_NOT_FINITE,
+    MapStatus.NO_OOD_RANGE: pb.MAP_STATUS_NO_OOD_RANGE,
 }
 _SHOWN = (MapStatus.OK, MapStatus.ALL_ZERO)
 _HALF_RANGE = (2.0**-14, 65504.0)
@@ -55,6 +56,8 @@ def _prediction(predicted: Predicted, asked: Asked, model: ServedModel) -> pb.Pr
             for class_id, probability, logit in scores
         ],
     )
+    if predicted.ood is not None:
+        prediction.ood.score, prediction.ood.percentile = predicted.ood
     prepared = predicted.prepared
     if prepared.picture_size is not None:
         prediction.picture.width, prediction.picture.height = prepared.picture_size
@@ -79,11 +82,13 @@ def _explanation(explained: Explained, encoding: pb.MapEncoding, model: ServedMo
         pass_count=explained.pass_count,
     )
     explanation.elapsed.FromNanoseconds(round(explained.seconds * 1e9))
+    if explained.plan.explainer.is_random:
+        explanation.seed = explained.plan.seed
     saliency = explained.saliency
     for index, class_id in enumerate(explained.targets.tolist()):
         status = saliency.statuses[index]
         one = explanation.maps.add(class_id=class_id, label=model.labels[class_id], status=_STATUSES[status])
-        if saliency.standard_errors is not None:
+        if saliency.standard_errors is not None and np.isfinite(saliency.standard_errors[index]):
             one.standard_error = saliency.standard_errors[index]
         if status not in _SHOWN:
             continue
@@ -160,6 +165,7 @@ def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
         ),
         device=backend.device,
         engine=backend.engine,
+        engine_note=backend.engine_note,
         explainers=[_explainer_info(offered, model) for offered in model.explainers.values()],
         limits=pb.Limits(
             max_image_count=config.server.max_images,
@@ -170,6 +176,10 @@ def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
         ),
         server_version=__version__,
     )
+    if backend.ood is not None:
+        info.ood.training_sample_count = backend.ood.sample_count
+        info.ood.training_time.FromNanoseconds(round(backend.ood.time * 1e9))
+        info.ood.auroc.update(backend.ood.auroc)
     info.ready_time.FromNanoseconds(round(ready_seconds * 1e9))
     for size, seconds in sorted(backend.costs(Forward.kind).items()):
         info.batches.add(batch_size=size).duration.FromNanoseconds(round(seconds * 1e9))
@@ -179,9 +189,8 @@ def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
 def expected_seconds(offered: OfferedExplainer, model: ServedModel) -> float:
     """Time that an explanation of one target takes with the defaults on an idle device."""
     costs = model.backend.costs(offered.explainer.kind(offered.defaults))
-    return min(
-        math.ceil(offered.explainer.pass_count(1, offered.defaults) / size) * seconds for size, seconds in costs.items()
-    )
+    count = offered.explainer.pass_count(1, offered.defaults, model.facts)
+    return min(math.ceil(count / size) * seconds for size, seconds in costs.items())
 
 
 def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.ExplainerInfo:
@@ -196,7 +205,7 @@ def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.Explain
     for name, default in offered.defaults.model_dump().items():
         info.parameters.append(_parameter_info(name, schema[name], default, model, offered))
     if not offered.unavailable:
-        info.cost.pass_count = explainer.pass_count(1, offered.defaults)
+        info.cost.pass_count = explainer.pass_count(1, offered.defaults, model.facts)
         info.cost.duration.FromNanoseconds(round(expected_seconds(offered, model) * 1e9))
     return info
 
@@ -211,11 +220,13 @@ _TYPES = {
 def _parameter_info(
     name: str, schema: dict[str, Any], default: Any, model: ServedModel, offered: OfferedExplainer
 ) -> pb.ParameterInfo:
+    description = schema["description"]
+    schema = next((one for one in schema.get("anyOf", [schema]) if one["type"] != "null"), schema)
     info = pb.ParameterInfo(
         name=name,
-        description=schema["description"],
+        description=description,
         type=_TYPES[schema["type"]],
-        default_value=_value(default),
+        default_value=None if default is None else _value(default),
         minimum=schema.get("minimum"),
         maximum=schema.get("maximum"),
         choices=schema.get("enum", []),

@@ -14,6 +14,18 @@ _KEPT_BYTES = 256 * 2**20
 _FROM_HEAP_BYTES = 32 * 2**20
 
 
+def give_back_freed_memory() -> None:
+    """Returns what is free to the kernel, once: loading a model leaves as much again as its weights."""
+    library = _c_library()
+    if library is not None and hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
+
+
+def _c_library() -> ctypes.CDLL | None:
+    name = ctypes.util.find_library("c")
+    return ctypes.CDLL(name) if name else None
+
+
 def keep_freed_memory() -> None:
     """Has the C library keep some freed memory for the next request instead of returning it to the kernel.
 
@@ -23,8 +35,7 @@ def keep_freed_memory() -> None:
     returned at once.
     Other C libraries are left alone.
     """
-    name = ctypes.util.find_library("c")
-    library = ctypes.CDLL(name) if name else None
+    library = _c_library()
     if library is not None and hasattr(library, "mallopt"):
         library.mallopt(_M_ARENA_MAX, 1)
         library.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)

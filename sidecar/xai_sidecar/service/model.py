@@ -11,7 +11,7 @@ from typing import Any
 from xai_sidecar.config import Config, load_labels
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.work import Forward, Kind
+from xai_sidecar.engine.work import Forward, Kind, OodScore
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
 from xai_sidecar.explainers.registry import EXPLAINERS
@@ -26,13 +26,15 @@ class OfferedExplainer:
 
     Attributes:
         explainer: The explainer.
-        defaults: Its parameters as configured and resolved; the plain ones where it is not available.
+        configured: Its parameters as configured.
+        defaults: The same, resolved for the model; not resolved where it is not available.
         kinds: Kinds of work to be compiled for it at start.
         on_demand: Whether requests may ask for kinds of work besides these.
         unavailable: Why it cannot be used; empty if it can.
     """
 
     explainer: Explainer[Any]
+    configured: Parameters
     defaults: Parameters
     kinds: tuple[Kind, ...] = ()
     on_demand: bool = False
@@ -77,7 +79,8 @@ class ServedModel:
     def kinds(self) -> list[Kind]:
         """All that has to be compiled before the first request."""
         explaining = (kind for offered in self.explainers.values() for kind in offered.kinds)
-        return list(dict.fromkeys((Forward.kind, *explaining)))
+        scoring = (OodScore.kind,) if self.facts.has_ood else ()
+        return list(dict.fromkeys((Forward.kind, *scoring, *explaining)))
 
 
 def start_model(engine: Engine, config: Config, report: Report) -> Future[ServedModel]:
@@ -115,12 +118,13 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
     Raises:
         ConfigError: They do not fit each other.
     """
-    facts = ModelFacts(backend.layers, backend.default_layer)
+    spec = config.model.input.spec()
+    facts = ModelFacts(spec.height, spec.width, backend.layers, backend.default_layer, backend.ood is not None)
     return ServedModel(
         config=config,
         backend=backend,
         labels=load_labels(config.model.labels, backend.class_count),
-        input=config.model.input.spec(),
+        input=spec,
         facts=facts,
         explainers={name: _offered(explainer, config, facts) for name, explainer in EXPLAINERS.items()},
     )
@@ -131,12 +135,12 @@ def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> Of
     plain = explainer.parameters_type(**section.model_dump(exclude=_CONFIG_ONLY))
     if not section.enabled:
         return OfferedExplainer(
-            explainer, plain, unavailable=f"It is switched off. Set explainers.{explainer.name}.enabled = true."
+            explainer, plain, plain, unavailable=f"It is switched off. Set explainers.{explainer.name}.enabled = true."
         )
     try:
         defaults = explainer.resolve(plain, facts)
     except PreconditionError as error:
-        return OfferedExplainer(explainer, plain, unavailable=error.message)
+        return OfferedExplainer(explainer, plain, plain, unavailable=error.message)
     except SidecarError as error:
         raise ConfigError(error.message, field=f"explainers.{explainer.name}.{error.field}") from error
     kinds = [explainer.kind(defaults)]
@@ -145,4 +149,4 @@ def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> Of
             kinds.append(explainer.kind(explainer.resolve(plain.model_copy(update={"layer": layer}), facts)))
         except SidecarError as error:
             raise ConfigError(error.message, field=f"explainers.{explainer.name}.layers") from error
-    return OfferedExplainer(explainer, defaults, tuple(kinds), getattr(section, "compile_on_demand", False))
+    return OfferedExplainer(explainer, plain, defaults, tuple(kinds), getattr(section, "compile_on_demand", False))

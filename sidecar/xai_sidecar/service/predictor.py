@@ -14,9 +14,10 @@ import numpy as np
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.engine.engine import Completed, Engine
 from xai_sidecar.engine.scheduler import Lane
-from xai_sidecar.engine.work import FloatArray, IntArray, Steps, forward
+from xai_sidecar.engine.work import FloatArray, IntArray, OodScores, Steps, forward, ood_score
 from xai_sidecar.errors import DeviceError, OverloadedError
-from xai_sidecar.explainers.base import Explainer, Parameters, Saliency
+from xai_sidecar.explainers.activations import ACTIVATIONS
+from xai_sidecar.explainers.base import Context, Explainer, Parameters, Saliency
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.telemetry import Telemetry
 
@@ -58,12 +59,14 @@ class ExplanationPlan:
         explainer: Who makes it.
         parameters: The explainer's, resolved.
         targets: Which classes.
+        seed: Of everything random in it.
     """
 
     name: str
     explainer: Explainer[Any]
     parameters: Parameters
     targets: Targets
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,12 +97,14 @@ class Predicted:
         logits: (classes,) float32.
         probabilities: (classes,) float32.
         explained: The explanations, in the order of their plans.
+        ood: Its OoD score and percentile, if asked for.
     """
 
     prepared: Prepared
     logits: FloatArray
     probabilities: FloatArray
     explained: tuple[Explained, ...]
+    ood: tuple[float, float] | None = None
 
 
 class Predictor:
@@ -116,7 +121,7 @@ class Predictor:
 
     def __init__(self, engine: Engine, activation: str, limits: ServerConfig, telemetry: Telemetry) -> None:
         self._engine = engine
-        self._activation = softmax if activation == "softmax" else sigmoid
+        self._activation = ACTIVATIONS[activation]
         self._max_targets = limits.max_targets
         self._telemetry = telemetry
         self._images = _Share("pictures", limits.queue_capacity)
@@ -138,7 +143,7 @@ class Predictor:
             yield
 
     async def predict(
-        self, images: Sequence[Prepared], plans: Sequence[ExplanationPlan], deadline: float
+        self, images: Sequence[Prepared], plans: Sequence[ExplanationPlan], deadline: float, *, ood: bool = False
     ) -> list[Predicted]:
         """Predicts all images, and explains each as planned.
 
@@ -148,16 +153,24 @@ class Predictor:
             images: The model inputs.
             plans: The explanations wanted of each.
             deadline: On the clock of `time.monotonic`.
+            ood: Whether OoD scores are wanted.
 
         Raises:
             SidecarError: As the engine says; `field` names the image or the explanation at fault, if one is.
         """
-        return await _together([self._one(i, image, plans, deadline) for i, image in enumerate(images)])
+        return await _together([self._one(i, image, plans, deadline, ood) for i, image in enumerate(images)])
 
-    async def _one(self, index: int, image: Prepared, plans: Sequence[ExplanationPlan], deadline: float) -> Predicted:
-        prediction = await self._run(forward(image.array[np.newaxis]), Lane.PREDICT, deadline)
-        logits = prediction.value[0]
-        if not np.isfinite(logits).all():
+    async def _one(
+        self, index: int, image: Prepared, plans: Sequence[ExplanationPlan], deadline: float, ood: bool
+    ) -> Predicted:
+        inputs = image.array[np.newaxis]
+        scored = None
+        if ood:
+            done: OodScores = (await self._run(ood_score(inputs), Lane.PREDICT, deadline)).value
+            logits, scored = done.logits[0], (float(done.scores[0]), float(done.percentiles[0]))
+        else:
+            logits = (await self._run(forward(inputs), Lane.PREDICT, deadline)).value[0]
+        if not np.isfinite(logits).all() or not np.isfinite(scored or 0).all():
             raise DeviceError(
                 "The model answers this picture with NaN or infinite values. Check its weights and normalisation.",
                 field=f"images[{index}]",
@@ -165,7 +178,7 @@ class Predictor:
         self._telemetry.images.inc()
         probabilities = self._activation(logits)
         explained = await _together([self._explain(image, plan, probabilities, deadline) for plan in plans])
-        return Predicted(image, logits, probabilities, tuple(explained))
+        return Predicted(image, logits, probabilities, tuple(explained), scored)
 
     async def _explain(
         self, image: Prepared, plan: ExplanationPlan, probabilities: FloatArray, deadline: float
@@ -174,7 +187,8 @@ class Predictor:
         if len(targets) == 0:
             nothing = Saliency(np.empty((0, *image.array.shape[1:]), np.float32), ())
             return Explained(plan, targets, nothing, 0, 0.0)
-        steps = plan.explainer.explain(image.array, targets, plan.parameters)
+        context = Context(self._activation, plan.seed)
+        steps = plan.explainer.explain(image.array, targets, plan.parameters, context)
         done = await self._run(steps, Lane.EXPLAIN, deadline)
         self._telemetry.explained(plan.explainer.name, done.value.statuses, done.seconds)
         return Explained(plan, targets, done.value, done.pass_count, done.seconds)
@@ -221,18 +235,6 @@ async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
 def ranked(probabilities: FloatArray) -> IntArray:
     """Class ids by falling probability, ties by class id, (classes,) int32."""
     return np.argsort(-probabilities, kind="stable").astype(np.int32)
-
-
-def softmax(logits: FloatArray) -> FloatArray:
-    """Logits (classes,) as probabilities that add up to 1."""
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(powers / powers.sum(), np.float32)
-
-
-def sigmoid(logits: FloatArray) -> FloatArray:
-    """Logits (classes,) as probabilities, each on its own."""
-    # As a tanh, so that no logit is large enough to overflow.
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * logits.astype(np.float64))), np.float32)
 
 
 def deadline_of(seconds: float | None) -> float:

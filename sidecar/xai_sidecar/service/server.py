@@ -26,6 +26,7 @@ from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.http import HttpServer
 from xai_sidecar.service.interceptors import CallInterceptor
+from xai_sidecar.service.memory import give_back_freed_memory
 from xai_sidecar.service.model import start_model
 from xai_sidecar.service.predictor import Predictor
 from xai_sidecar.service.servicer import ExplanationServicer, Serving
@@ -154,6 +155,7 @@ class Sidecar:
         if not loading.done():
             return False
         model = await loading
+        give_back_freed_memory()
         limits = self._config.server
         predictor = Predictor(engine, self._config.model.activation, limits, telemetry)
         self.serving = servicer.serving = Serving(model, predictor, time.time())

@@ -55,7 +55,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         limits = serving.model.config.server
         with serving.predictor.admit(len(request.images), len(request.images) * len(asked.plans)):
             images = await self._off_loop(partial(read_images, request.images, serving.model.input, limits))
-            predicted = await serving.predictor.predict(images, asked.plans, deadline)
+            predicted = await serving.predictor.predict(images, asked.plans, deadline, ood=asked.ood)
             answer = partial(predict_response, predicted, asked, serving.model, request_id_of(context))
             # Without maps it is a few small messages, not worth a thread.
             return await self._off_loop(answer) if asked.plans else answer()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.service.encode import expected_seconds
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
@@ -17,13 +18,16 @@ def summary(model: ServedModel) -> str:
 def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
     backend, spec = model.backend, model.input
     yield "model", f"{model.config.model.name}, version {model.version}"
-    yield "runs on", f"{backend.device}, {backend.engine}"
+    yield "runs on", f"{backend.device}, forward passes by {backend.engine}"
+    if backend.engine_note:
+        yield "", backend.engine_note
     yield "input", f"{spec.channels} x {spec.height} x {spec.width}, {spec.interpolation} interpolation"
     yield "classes", f"{len(model.labels)} ({model.labels[0]}, …, {model.labels[-1]}), {model.config.model.activation}"
     costs = sorted(backend.costs(Forward.kind).items())
     yield "prediction", ", ".join(f"{1e3 * seconds:.1f} ms for {size}" for size, seconds in costs)
     for name, offered in model.explainers.items():
         yield name, _explainer(offered, model)
+    yield "OoD net", _ood(backend.ood)
     yield "layers", f"{len(model.facts.layers)} that can be explained: {_shown(list(model.facts.layers))}"
 
 
@@ -33,6 +37,13 @@ def _explainer(offered: OfferedExplainer, model: ServedModel) -> str:
     layer = offered.explainer.kind(offered.defaults).layer
     where = f" at layer {layer}" if layer else ""
     return f"{1e3 * expected_seconds(offered, model):.1f} ms for one target{where}"
+
+
+def _ood(ood: OodInfo | None) -> str:
+    if ood is None:
+        return "none; train one with xai-sidecar train-ood"
+    auroc = ", ".join(f"{value:.3f} against {kind}" for kind, value in ood.auroc.items())
+    return f"trained on {ood.sample_count:,} pictures; AUROC {auroc}"
 
 
 def _shown(names: list[str]) -> str:

@@ -137,11 +137,30 @@ ALL_PARAMETERS = {
     "guided_backprop": {"aggregation": "SUM_ABS", "normalization": "max"},
     "gradcam": {"layer": "layer4.2", "normalization": "max"},
     "occlusion": {"window_size": 32, "stride": 8, "fill": "blur", "normalization": "none"},
-    "rise": {"masks": 1000, "grid_size": 8, "keep_probability": 0.25, "tolerance": 0.5, "normalization": "max"},
-    "rise_plus": {"masks": 1000, "grid_size": 8, "keep_probability": 0.25, "tolerance": 0.5, "normalization": "max"},
+    "rise": {
+        "masks": 1000,
+        "grid_size": 8,
+        "keep_probability": 0.25,
+        "tolerance": 0.5,
+        "normalization": "max",
+        "estimator": "plain",
+    },
+    "rise_plus": {
+        "masks": 1000,
+        "grid_size": 8,
+        "keep_probability": 0.25,
+        "tolerance": 0.5,
+        "normalization": "max",
+        "estimator": "plain",
+    },
 }
 RISE = pb.RiseParameters(
-    mask_count=1000, grid_size=8, keep_probability=0.25, tolerance=0.5, normalization=pb.NORMALIZATION_MAX
+    mask_count=1000,
+    grid_size=8,
+    keep_probability=0.25,
+    tolerance=0.5,
+    normalization=pb.NORMALIZATION_MAX,
+    estimator=pb.RISE_ESTIMATOR_PLAIN,
 )
 ALL_MESSAGES = {
     "gradient": pb.GradientParameters(aggregation=pb.CHANNEL_AGGREGATION_SUM_ABS, normalization=pb.NORMALIZATION_MAX),

@@ -5,6 +5,7 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
+from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.service.decode import read_image, read_images, read_request, read_tensor, valid_request_id
 
 IMAGE = pb.Image(encoded=b"anything")
@@ -110,7 +111,67 @@ def test_explainers_that_are_not_to_be_had(make_model):
         with pytest.raises(errors.PreconditionError, match=told) as caught:
             read_request(request({}), model)
         assert caught.value.field == "explanations[0].explainer"
-        assert "Usable here: gradient." in caught.value.message
+        assert "Usable here: gradient, guided_backprop, deconvolution, occlusion, rise." in caught.value.message
+
+
+def test_perturbing_explainers(make_model):
+    model = make_model("explainers.rise.masks=500", "explainers.occlusion.fill=mean")
+    rise = pb.RiseParameters(grid_size=3, keep_probability=0.3, tolerance=0.1, estimator=pb.RISE_ESTIMATOR_PLAIN)
+    asked = read_request(
+        request(
+            {"explainer": "rise", "rise": rise, "seed": 7},
+            {"explainer": "rise", "name": "as configured"},
+            {"explainer": "occlusion", "occlusion": pb.OcclusionParameters(window_size=2)},
+        ),
+        model,
+    )
+    given, configured, occlusion = (plan.parameters for plan in asked.plans)
+    assert (given.mask_count, given.grid_size, given.keep_probability) == (500, 3, 0.3)
+    assert (given.tolerance, given.estimator) == (0.1, "plain")
+    assert (configured.mask_count, configured.grid_size, configured.tolerance) == (500, 6, None)
+    assert (occlusion.window_size, occlusion.stride, occlusion.fill) == (2, 1, "mean")
+    assert asked.plans[0].seed == 7
+    assert asked.plans[1].seed != read_request(request({"explainer": "rise"}), model).plans[0].seed
+
+
+def test_rise_plus_and_ood_scores(make_model):
+    parameters = pb.RisePlusParameters(rise=pb.RiseParameters(mask_count=64))
+    wanted = {"explainer": "rise_plus", "rise_plus": parameters}
+    with pytest.raises(errors.PreconditionError, match="train-ood") as caught:
+        read_request(request(wanted), make_model())
+    assert caught.value.field == "explanations[0].explainer"
+    with pytest.raises(errors.PreconditionError, match="train-ood") as caught:
+        read_request(request(ood=True), make_model())
+    assert caught.value.field == "ood"
+    model = make_model(ood=OodInfo(100, 1.7e9, {"noise": 0.9}))
+    asked = read_request(request(wanted, ood=True), model)
+    assert asked.ood
+    assert asked.plans[0].parameters.mask_count == 64
+    parameters.rise.grid_size = 33
+    with pytest.raises(errors.ParameterError) as caught:
+        read_request(request(wanted), model)
+    assert caught.value.field == "explanations[0].rise_plus.rise.grid_size"
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        ({"explainer": "rise", "rise": pb.RiseParameters(mask_count=15)}, "rise.mask_count"),
+        ({"explainer": "rise", "rise": pb.RiseParameters(mask_count=0)}, "rise.mask_count"),
+        ({"explainer": "rise", "rise": pb.RiseParameters(keep_probability=1)}, "rise.keep_probability"),
+        ({"explainer": "rise", "rise": pb.RiseParameters(keep_probability=float("nan"))}, "rise.keep_probability"),
+        ({"explainer": "rise", "rise": pb.RiseParameters(tolerance=0)}, "rise.tolerance"),
+        ({"explainer": "rise", "rise": pb.RiseParameters(estimator=9)}, "rise.estimator"),
+        ({"explainer": "rise", "rise": pb.RiseParameters(grid_size=7)}, "rise.grid_size"),
+        ({"explainer": "occlusion", "occlusion": pb.OcclusionParameters(window_size=7)}, "occlusion.window_size"),
+        ({"explainer": "occlusion", "occlusion": pb.OcclusionParameters(window_size=2, stride=3)}, "occlusion.stride"),
+        ({"explainer": "occlusion", "rise": pb.RiseParameters()}, "rise"),
+    ],
+)
+def test_parameters_out_of_range(asked, field, model):
+    with pytest.raises(errors.ParameterError) as caught:
+        read_request(request(asked), model)
+    assert caught.value.field == f"explanations[0].{field}"
 
 
 def test_layers_compiled_at_start(make_model):

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from xai_proto import explanation_pb2 as pb
+from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.errors import PreconditionError
 from xai_sidecar.explainers.base import MapStatus, Saliency
 from xai_sidecar.imaging import Prepared, Region
@@ -122,8 +123,48 @@ def test_model_info(make_model):
     assert (info.input.height, info.input.width) == (6, 8)
     assert info.ready_time.ToMilliseconds() == 1_700_000_000_500
     assert [(one.batch_size, one.duration.ToMilliseconds()) for one in info.batches] == [(1, 10), (4, 20)]
-    gradient, gradcam = info.explainers
+    explainers = {one.name: one for one in info.explainers}
+    assert list(explainers) == [
+        "gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus"
+    ]  # fmt: skip
+    gradient, gradcam = explainers["gradient"], explainers["gradcam"]
     assert (gradient.available, gradient.HasField("cost")) == (False, False)
     assert (gradcam.available, gradcam.cost.duration.ToMilliseconds()) == (True, 30)
     layer = {one.name: one for one in gradcam.parameters}["layer"]
     assert (layer.default_value.string_value, list(layer.choices)) == ("late", ["early", "late"])
+    rise = {one.name: one for one in explainers["rise"].parameters}
+    assert (rise["mask_count"].default_value.number_value, rise["mask_count"].minimum) == (1000, 16)
+    assert rise["mask_count"].type == rise["grid_size"].type == pb.PARAMETER_TYPE_INTEGER
+    assert (rise["grid_size"].default_value.number_value, rise["grid_size"].maximum) == (6, 32)
+    assert not rise["tolerance"].HasField("default_value")
+    assert list(rise["estimator"].choices) == ["regression", "plain"]
+    assert explainers["rise"].cost.pass_count == 1000
+    assert not explainers["rise_plus"].available
+    assert explainers["occlusion"].cost.pass_count == 1 + 4 * 6  # windows of 3 x 3 on 6 x 8, and the whole
+    assert not info.HasField("ood")
+
+
+def test_model_info_with_an_ood_net(make_model):
+    model = make_model(ood=OodInfo(100, 1_700_000_000.5, {"noise": 0.9}))
+    info = model_info(model, 0)
+    assert info.ood.training_sample_count == 100
+    assert info.ood.training_time.ToMilliseconds() == 1_700_000_000_500
+    assert dict(info.ood.auroc) == {"noise": 0.9}
+    assert {one.name: one for one in info.explainers}["rise_plus"].available
+
+
+def test_ood_scores_and_seeds(model):
+    wanted = [pb.ExplanationRequest(explainer=name, seed=5) for name in ("rise", "gradient")]
+    asked = read_request(pb.PredictRequest(images=[pb.Image()], explanations=wanted), model)
+    saliency = Saliency(RAMP[None], (MapStatus.OK,), None)
+    explained = tuple(Explained(plan, np.zeros(1, np.int32), saliency, 7, 0.25) for plan in asked.plans)
+    prepared = Prepared(np.zeros((3, 6, 8), np.float32), None, None)
+    four = np.full(4, 0.25, np.float32)
+    scored, not_scored = Predicted(prepared, four, four, explained, (0.5, 12.5)), Predicted(prepared, four, four, ())
+    rise, gradient = predict_response([scored], asked, model, "id").predictions[0].explanations
+    assert rise.seed == 5
+    assert not gradient.HasField("seed"), "nothing is random in it"
+    ood = predict_response([scored], asked, model, "id").predictions[0].ood
+    assert (ood.score, ood.percentile) == (0.5, 12.5)
+    none = read_request(pb.PredictRequest(images=[pb.Image()]), model)
+    assert not predict_response([not_scored], none, model, "id").predictions[0].HasField("ood")

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from xai_sidecar.service.predictor import Targets, deadline_of, ranked, sigmoid, softmax
+from xai_sidecar.explainers.activations import sigmoid, softmax
+from xai_sidecar.service.predictor import Targets, deadline_of, ranked
 
 EXTREME = np.array([3e38, -3e38, 0, 88, -104, 1e4], np.float32)
 
