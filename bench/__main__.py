@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench import convolution, explainers, service, start
+from bench import convolution, explainers, memory, peers, rise, service, start
 from bench.figure import Figure, table
 
 SUBJECTS = {
@@ -15,6 +15,9 @@ SUBJECTS = {
     "explainers": explainers.figures,
     "service": service.figures,
     "start": start.figures,
+    "memory": memory.figures,
+    "peers": peers.figures,
+    "rise": rise.figures,
 }
 
 

@@ -1,38 +1,100 @@
-"""What an explanation costs over the bare forward pass, on ResNet-50 and EfficientNet-Lite0 at 224."""
+"""What an explanation costs over the passes that it is made of, on ResNet-50 and EfficientNet-Lite0 at 224.
+
+Both sides run on the engine's own device thread, with the engine around the explanation and nothing around the passes.
+"""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from bench import models
 from bench.figure import Figure, interleaved, ratio
-from xai_sidecar.engine.work import Forward, drive
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.registry import EXPLAINERS
 
-_BARS = {"gradcam": 1.6}
-_ROUNDS = 25
+_ROUNDS = 15
+_BATCH = 8
+_MASKS = 512
+_GRADIENTS = ("gradient", "guided_backprop", "deconvolution")
 
 
 def figures() -> list[Figure]:
-    """Each explainer with its defaults and one target, over one forward pass."""
+    """Each explainer with one target."""
     found = []
     for title, factory in (("ResNet-50", models.RESNET), ("EfficientNet-Lite0", models.SAMPLE)):
-        backend = models.backend(factory, 1)
-        facts = ModelFacts(backend.layers, backend.default_layer)
-        image, target = models.image(), np.array([7], np.int32)
-
-        def forward(backend=backend, image=image):  # type: ignore[no-untyped-def]
-            backend.run(Forward.kind, (image[None],))
-
-        for explainer in EXPLAINERS.values():
-            parameters = explainer.resolve(explainer.parameters_type(), facts)
-
-            def explain(backend=backend, explainer=explainer, image=image, parameters=parameters, target=target):  # type: ignore[no-untyped-def]
-                drive(explainer.explain(image, target, parameters), backend.run)
-
-            bare, explained = interleaved(_ROUNDS, forward, explain)
-            bar = _BARS.get(explainer.name)
-            found.append(Figure(f"{explainer.name} over the forward pass, {title}", ratio(explained, bare), "×", bar))
-        backend.close()
+        with models.engine(factory, "auto", 1, _BATCH) as (engine, backend):
+            found += _by_forward_passes(title, engine, backend)
+        # Gradients run on MindSpore, so their floor is a pass of MindSpore's, too.
+        with models.engine(factory, "mindspore", 1) as (engine, backend):
+            found += _by_gradients(title, engine, backend)
     return found
+
+
+def _by_forward_passes(title: str, engine: Engine, backend: MindSporeBackend) -> list[Figure]:
+    image = models.image()
+    batch = np.repeat(image[None], _BATCH, axis=0)
+    found = []
+    for name, values in (("rise", {"mask_count": _MASKS}), ("rise_plus", {"mask_count": _MASKS}), ("occlusion", {})):
+        kind, count, explain = _explained(name, values, engine, backend)
+        floor = Forward.kind if kind.name == "masked_forward" else Kind("features")
+        bare = _passes(engine, backend, floor, (batch,), math.ceil(count / _BATCH))
+        passes, explained = interleaved(3, bare, explain)
+        bar = None if name == "rise_plus" else 1.10
+        note = f"batch {_BATCH}, {count} masks, {backend.engine}"
+        found.append(Figure(f"{name} per mask over the bare pass, {title}", ratio(explained, passes), "×", bar, note))
+    return found
+
+
+def _by_gradients(title: str, engine: Engine, backend: MindSporeBackend) -> list[Figure]:
+    rows = (models.image()[None], np.array([7], np.int32))
+    forward = _passes(engine, backend, Forward.kind, rows[:1])
+    found = []
+    for name in _GRADIENTS:
+        kind, _, explain = _explained(name, {}, engine, backend)
+        gradient, explained = interleaved(_ROUNDS, _passes(engine, backend, kind, rows), explain)
+        bar = None if name == "deconvolution" else 1.15
+        found.append(Figure(f"{name} over the bare compiled gradient, {title}", ratio(explained, gradient), "×", bar))
+    _, _, explain = _explained("gradcam", {}, engine, backend)
+    _, _, plain = _explained("gradient", {}, engine, backend)
+    bare, explained, derived = interleaved(_ROUNDS, forward, explain, plain)
+    note = "MindSpore's"
+    found.append(Figure(f"gradcam over the bare forward pass, {title}", ratio(explained, bare), "×", 1.6, note))
+    found.append(Figure(f"gradient over the bare forward pass, {title}", ratio(derived, bare), "×", None, note))
+    return found
+
+
+def _explained(
+    name: str, values: dict[str, Any], engine: Engine, backend: MindSporeBackend
+) -> tuple[Kind, int, Callable[[], object]]:
+    """An explanation through the engine: its kind of work, its passes, and what makes it."""
+    explainer = EXPLAINERS[name]
+    facts = ModelFacts(224, 224, backend.layers, backend.default_layer, backend.ood is not None)
+    parameters = explainer.resolve(explainer.parameters_type(**values), facts)
+    image, target = models.image(), np.array([7], np.int32)
+
+    def explain() -> object:
+        return engine.submit(explainer.explain(image, target, parameters), Lane.EXPLAIN).result()
+
+    return explainer.kind(parameters), explainer.pass_count(1, parameters, facts), explain
+
+
+def _passes(
+    engine: Engine, backend: MindSporeBackend, kind: Kind, rows: tuple[Any, ...], count: int = 1
+) -> Callable[[], object]:
+    """Bare launches on the device thread."""
+
+    def steps() -> Any:
+        for _ in range(count):
+            backend.run(kind, rows)
+        return None
+        yield
+
+    return lambda: engine.submit(steps(), Lane.EXPLAIN).result()

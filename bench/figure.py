@@ -17,8 +17,9 @@ class Figure:
         name: What was measured.
         value: How much.
         unit: "×" for a ratio, else a unit of time.
-        bar: The most that it may be; None where there is no bar.
+        bar: The most that it may be; None where there is no such bar.
         note: How it came about.
+        at_least: The least that it may be; None where there is no such bar.
     """
 
     name: str
@@ -26,11 +27,18 @@ class Figure:
     unit: str
     bar: float | None = None
     note: str = ""
+    at_least: float | None = None
 
     @property
     def met(self) -> bool:
         """Whether it keeps to its bar."""
-        return self.bar is None or self.value <= self.bar
+        return (self.bar is None or self.value <= self.bar) and (self.at_least is None or self.value >= self.at_least)
+
+    @property
+    def bars(self) -> str:
+        """Its bars as text."""
+        most = [] if self.bar is None else [f"≤ {self.bar:g} {self.unit}"]
+        return ", ".join(most + ([] if self.at_least is None else [f"≥ {self.at_least:g} {self.unit}"]))
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -41,9 +49,8 @@ def table(figures: Sequence[Figure]) -> str:
     """Figures in columns."""
     rows = [("what", "figure", "bar", "", "how")]
     for figure in figures:
-        bar = "" if figure.bar is None else f"≤ {figure.bar:g} {figure.unit}"
-        verdict = "" if figure.bar is None else ("met" if figure.met else "MISSED")
-        rows.append((figure.name, f"{figure.value:.2f} {figure.unit}", bar, verdict, figure.note))
+        verdict = ("met" if figure.met else "MISSED") if figure.bars else ""
+        rows.append((figure.name, f"{figure.value:.2f} {figure.unit}", figure.bars, verdict, figure.note))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows

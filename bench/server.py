@@ -12,8 +12,11 @@ from pathlib import Path
 
 
 @contextmanager
-def served(config: Path) -> Iterator[tuple[str, float]]:
-    """Serves a config file in a process of its own; yields the address and the seconds that it took to be ready."""
+def served(config: Path) -> Iterator[tuple[str, float, int]]:
+    """Serves a config file in a process of its own.
+
+    Yields the address, the seconds that it took to be ready, and the process id.
+    """
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "xai_sidecar.cli", "serve", "--config", str(config), "--set", "server.log_format=json"],
@@ -31,7 +34,7 @@ def served(config: Path) -> Iterator[tuple[str, float]]:
         # The log of single requests is not wanted, but must be read so that the server does not block on the pipe.
         drain = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
         try:
-            yield entry["grpc"], seconds
+            yield entry["grpc"], seconds, process.pid
         finally:
             process.terminate()
             process.wait(60)

@@ -20,6 +20,7 @@ from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.config import Config
 from xai_sidecar.engine.scheduler import Lane
 from xai_sidecar.engine.work import Forward
+from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.service.logs import set_up_logs
 from xai_sidecar.service.memory import keep_freed_memory
@@ -86,7 +87,7 @@ def figures() -> list[Figure]:
 def _quiet(config: Config) -> Config:
     """On free ports, with the one batch size that is needed and no explainers to compile."""
     server = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "log_level": "warning"}
-    off = {"gradient": {"enabled": False}, "gradcam": {"enabled": False}}
+    off = {name: {"enabled": False} for name in EXPLAINERS}
     data = config.model_dump(exclude={"server", "explainers"})
     data["model"]["batch_sizes"] = [1]
     return Config.model_validate({**data, "server": server, "explainers": off})

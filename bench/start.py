@@ -15,7 +15,7 @@ def figures() -> list[Figure]:
     with tempfile.TemporaryDirectory() as cache, models.sample_config(Path(cache)) as (_, path):
         seconds = []
         for _ in range(2):
-            with served(path) as (_, taken):
+            with served(path) as (_, taken, _):
                 seconds.append(taken)
     cold, warm = seconds
     note = f"{cold:.1f} s and {warm:.1f} s"
