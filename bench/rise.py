@@ -104,7 +104,9 @@ def _scored(backend: Backend, name: str, spec: object) -> tuple[_Scored, _Scored
     for seed, count in ((2024, _REFERENCE), (7, _SAMPLES * _REPEATS // 2)):
         blocks = list(_GRID.draw(seed, count))
         masks = CoarseMasks(np.concatenate([b.cells for b in blocks]), np.concatenate([b.shifts for b in blocks]))
-        key = hashlib.sha256(repr((backend.version, backend.engine, _GRID, seed, count)).encode() + image.tobytes())
+        key = hashlib.sha256(
+            repr((backend.weights_version, backend.engine, _GRID, seed, count)).encode() + image.tobytes()
+        )
         path = cache_folder() / "bench" / f"rise-{name}-{key.hexdigest()[:12]}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

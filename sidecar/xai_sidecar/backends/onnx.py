@@ -6,6 +6,7 @@ import importlib
 import math
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class OnnxProgram:
             path.write_bytes(model)
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
+        self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """One run, in any thread.
@@ -88,7 +90,15 @@ class OnnxProgram:
         Raises:
             Exception: Of ONNX Runtime's own, when the inputs do not fit the model.
         """
-        outputs = self._session.run(None, {self._input: rows[0]})
+        return self._run(self._outputs, rows)
+
+    def only(self, *places: int) -> Callable[[tuple[Array, ...]], tuple[Array, ...]]:
+        """The same model with some of its outputs, by their places."""
+        names = [self._outputs[place] for place in places]
+        return lambda rows: self._run(names, rows)
+
+    def _run(self, names: Sequence[str], rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        outputs = self._session.run(names, {self._input: rows[0]})
         return tuple(np.asarray(output, np.float32) for output in outputs)
 
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.loading import told
 from xai_sidecar.backends.mindspore.runtime import ms, nn
-from xai_sidecar.backends.mindspore.surgery import shared_copy
-from xai_sidecar.engine.work import Array
+from xai_sidecar.backends.mindspore.surgery import Marked, shared_copy, wrapped_copy
+from xai_sidecar.engine.work import Array, Features, Forward, Kind
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -38,29 +39,64 @@ class ExportError(Exception):
     """The net cannot be had as an ONNX model. The message is one line saying why."""
 
 
-def export_onnx(net: nn.Cell, example: Array) -> bytes:
+def export_passes(
+    net: nn.Cell, example: Array, class_count: int, layers: Mapping[Kind, nn.Cell], kinds: Collection[Kind]
+) -> tuple[bytes, dict[Kind, tuple[int, ...]]]:
+    """Exports what several kinds of work have in common as one model, so that they share its weights.
+
+    Args:
+        net: The net.
+        example: (1, …) float32, an input of the net.
+        class_count: Number of logits.
+        layers: For kinds of work on layers, the net's cell whose output is wanted beside the logits.
+        kinds: Kinds of forward passes.
+
+    Returns:
+        The serialised model, and where among its outputs each kind finds its own, the logits last; layers whose output
+        cannot be had are left out.
+
+    Raises:
+        ExportError: As `export_onnx`.
+    """
+    marks = {kind: f"xai_mark_{index}" for index, kind in enumerate(layers)}
+    whole = wrapped_copy(net, {layers[kind]: Marked(mark) for kind, mark in marks.items()})
+    logits = int(Features.kind in kinds)
+    if logits:
+        whole = features_net(whole, example, class_count)
+    try:
+        model = export_onnx(whole, example, list(marks.values()))
+    except ExportError as error:
+        if "xai_mark" not in str(error):
+            raise
+        return export_passes(net, example, class_count, {}, kinds)
+    places = {kind: (logits + 1 + index, logits) for index, kind in enumerate(layers)}
+    return model, places | {Forward.kind: (logits,), Features.kind: (0, logits)}
+
+
+def export_onnx(net: nn.Cell, example: Array, marks: Sequence[str] = ()) -> bytes:
     """Exports a net, as for inference, to a model whose batch axis is free. The net stays as it is.
 
     Args:
         net: Takes one tensor and returns one, or a tuple of several; the first axis of each is the row.
         example: (1, …) float32, an input of the net; only its shape matters.
+        marks: Names of parameters by each of which one value is multiplied; see `surgery.Marked`.
 
     Returns:
-        The serialised model. It has one input; its outputs come in the net's order.
+        The serialised model. It has one input; its outputs come in the net's order, then the marked values.
 
     Raises:
         ExportError: onnx is not installed, the net has an operator that MindSpore cannot export, the model takes more
             than 2 GB, or more than some integers depends on the batch size.
     """
     try:
-        return _export(net, example)
+        return _export(net, example, marks)
     except ExportError:
         raise
     except Exception as error:
         raise ExportError(told(error)) from error
 
 
-def _export(net: nn.Cell, example: Array) -> bytes:
+def _export(net: nn.Cell, example: Array, marks: Sequence[str]) -> bytes:
     model = _exported(net, example, _SIZES[0])
     weights = {parameter.name for parameter in net.get_parameters()}
     # Nets without a reshape or the like have only weights and bounds of activations; these are spared the second time.
@@ -71,8 +107,20 @@ def _export(net: nn.Cell, example: Array) -> bytes:
         if not axes or axes[0].dim_value != _SIZES[0]:
             raise ExportError(f"the first axis of {value.name} is not the batch")
         axes[0].dim_param = _BATCH
+    for mark in marks:
+        _put_out(model.graph, mark)
     del model.graph.value_info[:]
     return model.SerializeToString()
+
+
+def _put_out(graph: GraphProto, mark: str) -> None:
+    """Makes an output of the value that is multiplied by a parameter."""
+    from onnx import TensorProto, helper
+
+    products = [node for node in graph.node if mark in node.input]
+    if len(products) != 1 or products[0].op_type != "Mul":
+        raise ExportError(f"{mark} is not found in the model, or not once")
+    graph.output.append(helper.make_tensor_value_info(products[0].output[0], TensorProto.FLOAT, None))
 
 
 def _exported(net: nn.Cell, example: Array, size: int) -> ModelProto:

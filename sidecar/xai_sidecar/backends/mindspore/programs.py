@@ -9,17 +9,21 @@ The logit to be derived is picked by a one-hot matrix: a product compiles everyw
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Collection
 from typing import TypeAlias
 
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import api, ms, nn
-from xai_sidecar.backends.mindspore.surgery import Tapped
+from xai_sidecar.backends.mindspore.surgery import Injected, Tapped
 from xai_sidecar.engine.work import Array
 
 Program: TypeAlias = Callable[[tuple[Array, ...]], tuple[Array, ...]]
 """Takes and returns arrays whose first axis is a batch size. The last array returned holds the logits."""
+
+_TIMED_RUNS = 3
 
 
 def compiled_graphs() -> frozenset[str]:
@@ -32,6 +36,16 @@ def release_graphs(graphs: Collection[str]) -> None:
     if graphs:
         api.ms_compile_cache.difference_update(graphs)
         api.JitExecutor_.get_instance().del_net_res(None, set(graphs))
+
+
+def seconds(program: Program, rows: tuple[Array, ...]) -> float:
+    """How long a run takes, in seconds: the median of a few."""
+    taken = []
+    for _ in range(_TIMED_RUNS):
+        started = time.perf_counter()
+        program(rows)
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)
 
 
 def forward_program(net: nn.Cell) -> Program:
@@ -56,12 +70,37 @@ def layer_gradient_program(net: nn.Cell, tapped: Tapped, class_count: int) -> Pr
     return _on_targets(_LayerGradient(net, tapped), class_count)
 
 
+def layer_tail_program(
+    outputs: Program, shape: tuple[int, ...], injected: Callable[[Injected], nn.Cell], class_count: int
+) -> Program:
+    """As `layer_gradient_program`, where something else is quicker at running the net up to the layer.
+
+    Args:
+        outputs: Inputs (n, …) float32 → the layer's outputs, logits.
+        shape: Of the layer's output for one input, (1, …).
+        injected: A copy of the net with a cell in the place of the layer.
+        class_count: Number of logits.
+    """
+    tails: dict[int, tuple[Injected, Program]] = {}
+
+    def run(rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        size = len(rows[0])
+        if size not in tails:  # a parameter has one shape
+            cell = Injected((size, *shape[1:]))
+            tails[size] = cell, _on_targets(_LayerTail(injected(cell), cell), class_count)
+        cell, tail = tails[size]
+        activations, logits = outputs(rows[:1])
+        return activations, tail((rows[0], activations, rows[1]))[0], logits
+
+    return run
+
+
 def _on_targets(program: nn.Cell, class_count: int) -> Program:
     def run(rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        inputs, targets = rows
+        *inputs, targets = rows
         chosen = np.zeros((len(targets), class_count), np.float32)
         chosen[np.arange(len(targets)), targets] = 1
-        return tuple(output.asnumpy() for output in program(ms.Tensor(inputs), ms.Tensor(chosen)))
+        return tuple(output.asnumpy() for output in program(*map(ms.Tensor, inputs), ms.Tensor(chosen)))
 
     return run
 
@@ -107,3 +146,23 @@ class _LayerGradient(nn.Cell):
     def construct(self, inputs: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
         (_, logits), (activations, gradients) = self.derive(inputs, chosen)
         return activations, gradients, logits
+
+
+class _LayerTail(nn.Cell):
+    def __init__(self, net: nn.Cell, injected: Injected) -> None:
+        super().__init__(auto_prefix=False)
+        self.net = net
+        self.value = injected.value
+        self.derive = ms.value_and_grad(self.selected, grad_position=None, weights=[injected.value], has_aux=True)
+
+    def selected(self, inputs: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        logits = self.net(inputs)
+        return (logits * chosen).sum(), logits
+
+    @ms.jit
+    def construct(self, inputs: ms.Tensor, activations: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
+        # Within the graph, since what is set from outside may not reach it: MindSpore keeps what it has computed of
+        # parameters alone.
+        ms.ops.assign(self.value, activations)
+        (_, logits), (gradients,) = self.derive(inputs, chosen)
+        return gradients, logits

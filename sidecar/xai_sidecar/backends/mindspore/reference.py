@@ -8,6 +8,7 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.layers import SpatialLayer, layer_gradients, layer_output
+from xai_sidecar.backends.mindspore.programs import Program
 from xai_sidecar.backends.mindspore.rectifiers import rectified_copy
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
@@ -42,36 +43,42 @@ class Reference:
         self._layers = layers
         self._known: dict[Kind, list[tuple[Array, ...]]] = {Forward.kind: [(logits,)]}
 
-    def inputs(self, kind: Kind, size: int) -> tuple[Array, ...]:
-        """The first inputs, with a target each where the kind wants one."""
-        inputs = self._inputs[:size]
+    def inputs(self, kind: Kind, size: int, start: int = 0) -> tuple[Array, ...]:
+        """Some of the inputs, with a target each where the kind wants one."""
+        inputs = self._inputs[start : start + size]
         if kind in (Forward.kind, Features.kind):
             return (inputs,)
-        return inputs, np.arange(size, dtype=np.int32) % self._class_count
+        return inputs, np.arange(start, start + size, dtype=np.int32) % self._class_count
 
-    def forward(self, kind: Kind, size: int) -> tuple[Array, ...]:
+    def forward(self, kind: Kind, size: int, start: int = 0) -> tuple[Array, ...]:
         """What a program without a gradient must give for them: each row was alone in its pass."""
         known = self._known.setdefault(kind, [])
-        if len(known) < size:
+        if len(known) < start + size:
             cell = self._net if kind == Forward.kind else features_net(self._net, self._inputs[:1], self._class_count)
-            for row in range(len(known), size):
+            for row in range(len(known), start + size):
                 outputs = cell(ms.Tensor(self._inputs[row : row + 1]))
                 known.append(tuple(one.asnumpy() for one in (outputs if isinstance(outputs, tuple) else (outputs,))))
-        return tuple(np.concatenate(column) for column in zip(*known[:size], strict=True))
+        return tuple(np.concatenate(column) for column in zip(*known[start : start + size], strict=True))
 
-    def gradient(self, kind: Kind) -> tuple[Array, ...]:
-        """What a program with a gradient must give for the first one, whose target is class 0."""
-        (logits,) = self.forward(Forward.kind, 1)
-        example = self._inputs[:1]
-        first_class = np.zeros((1, self._class_count), np.float32)
-        first_class[0, 0] = 1
+    def gradient(self, kind: Kind, row: int) -> tuple[Array, ...]:
+        """What a program with a gradient must give for one of them."""
+        (logits,) = self.forward(Forward.kind, 1, row)
+        example, target = self.inputs(kind, 1, row)
+        chosen = np.zeros((1, self._class_count), np.float32)
+        chosen[0, target[0]] = 1
         if kind.name == "layer_gradient":
             layer = self._layers[kind.layer]
-            (gradient,) = layer_gradients(self._net, [layer], example, first_class)
+            (gradient,) = layer_gradients(self._net, [layer], example, chosen)
             return layer_output(self._net, layer, example), gradient, logits
         net = rectified_copy(self._net, kind.relu_rule) if kind.relu_rule else self._net
-        derive = ms.grad(lambda x: (net(x) * ms.Tensor(first_class)).sum())
+        derive = ms.grad(lambda x: (net(x) * ms.Tensor(chosen)).sum())
         return derive(ms.Tensor(example)).asnumpy(), logits
+
+
+def one_by_one(program: Program, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The program's outputs for each row on its own."""
+    alone = [program(tuple(array[i : i + 1] for array in rows)) for i in range(len(rows[0]))]
+    return tuple(np.concatenate(column) for column in zip(*alone, strict=True))
 
 
 def check(outputs: tuple[Array, ...], expected: tuple[Array, ...], what: str) -> None:

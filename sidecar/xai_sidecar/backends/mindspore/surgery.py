@@ -89,3 +89,43 @@ def tapped_copy(net: nn.Cell, layer: nn.Cell) -> tuple[nn.Cell, Tapped]:
     """A copy of a net on the same weights with a tap behind one of its layers, and the tap."""
     tapped = Tapped()
     return wrapped_copy(net, {layer: tapped}), tapped
+
+
+class Marked(nn.Cell):
+    """A layer whose output is multiplied by one, so that it can be found in an exported model by that one's name.
+
+    Attributes:
+        layer: The layer; set by `wrapped_copy`.
+        one: A parameter of value 1.
+
+    Args:
+        name: Of the parameter.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.layer: nn.Cell
+        self.one = ms.Parameter(ms.Tensor([1.0], ms.float32), name=name)
+
+    def construct(self, *inputs: Any, **named: Any) -> ms.Tensor:
+        """The layer's output."""
+        return self.layer(*inputs, **named) * self.one
+
+
+class Injected(nn.Cell):
+    """Stands where a layer stood, and gives what was put into its parameter; what led to the layer need not run.
+
+    Attributes:
+        value: The parameter.
+
+    Args:
+        shape: Of the layer's output.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__(auto_prefix=False)
+        self.value = ms.Parameter(ms.ops.zeros(shape, ms.float32), name="xai_injected")
+
+    def construct(self, *inputs: Any, **named: Any) -> ms.Tensor:
+        """What was put in."""
+        return self.value
