@@ -127,7 +127,7 @@ class OodInfo:
     Attributes:
         training_sample_count: Pictures that it was trained on.
         training_time: When it was trained, UTC; None if not known.
-        auroc: Area under the ROC curve against each kind of outlier, 0.5 to 1.
+        auroc: Area under the ROC curve against each kind of outlier, 0 to 1 with 0.5 for guessing.
     """
 
     training_sample_count: int

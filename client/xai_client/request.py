@@ -251,6 +251,7 @@ def _flatten(fields: Any, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[tu
 
 def _find_parameter(explainer: str, name: str) -> tuple[tuple[str, ...], FieldDescriptor]:
     parameters = _parameters(explainer)
+    name = _SDK_NAMES.get(name, name)
     if not parameters:
         raise ParameterError(f"this version of the SDK knows no parameters of {explainer!r}", field=name)
     if name not in parameters:

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,11 +118,30 @@ def _add_train(commands: Any) -> None:
     train.add_argument(
         "--out", type=Path, metavar="FILE", help="where the net goes (default: ood.checkpoint, else ood.safetensors)"
     )
-    train.add_argument("--epochs", type=int, default=90, metavar="N", help="passes over the pictures (default: 90)")
-    train.add_argument("--batch-size", type=int, default=128, metavar="N", help="pictures a step (default: 128)")
-    train.add_argument("--holdout", type=float, default=0.2, metavar="SHARE", help="held out to test (default: 0.2)")
-    train.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
+    train.add_argument(
+        "--epochs", type=_at_least(1), default=90, metavar="N", help="passes over the pictures (default: 90)"
+    )
+    train.add_argument(
+        "--batch-size", type=_at_least(4), default=128, metavar="N", help="pictures a step (default: 128)"
+    )
+    train.add_argument("--holdout", type=_share, default=0.2, metavar="SHARE", help="held out to test (default: 0.2)")
+    train.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of all that is random (default: 0)")
     train.set_defaults(run=_train_ood)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is too little; give at least {least}")
+        return int(text)
+
+    return whole_number
+
+
+def _share(text: str) -> float:
+    if not 0 < float(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share; give one above 0 and below 1")
+    return float(text)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from xai_sidecar.errors import ConfigError
 from xai_sidecar.ood.head import load_head
 from xai_sidecar.ood.outliers import crops
 from xai_sidecar.ood.training import TrainingOptions
+from xai_sidecar.paths import cache_folder
 from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
 _PICTURE = "chelsea"
@@ -83,7 +84,7 @@ def with_ood(config: Config, report: Callable[[str], None]) -> Config:
         ConfigError: The classifier cannot be loaded, or the net not be kept.
     """
     checkpoint = config.model.checkpoint
-    if checkpoint is None or config.ood.checkpoint is not None:
+    if checkpoint is None or checkpoint.parent != cache_folder() or config.ood.checkpoint is not None:
         return config
     path = checkpoint.with_name(f"{checkpoint.stem}-ood-1.safetensors")
     done = config.model_copy(update={"ood": config.ood.model_copy(update={"checkpoint": path})})

@@ -162,3 +162,13 @@ class DeviceLostError(SidecarError):
 
     code = "UNAVAILABLE"
     reason = "DEVICE_LOST"
+
+
+def device_error(error: Exception) -> SidecarError:
+    """An error of a launch as one of this tree."""
+    if isinstance(error, SidecarError):
+        return error
+    first_line = str(error).strip().partition("\n")[0]
+    told = DeviceError(f"The device failed with {type(error).__name__}: {first_line}. The server's log has more.")
+    told.__cause__ = error
+    return told

@@ -126,7 +126,7 @@ def make_head(version, classes=4, features=6):
 
 def make_backend(net, *sizes, **more):
     source = ModelSource("", height=HEIGHT, width=WIDTH, batch_sizes=sizes, gradient_batch_sizes=sizes, **more)
-    head = make_head(MindSporeBackend(source, net=net).weights_version)
+    head = make_head(MindSporeBackend(source, net=net).features_version)
     return MindSporeBackend(replace(source, ood=head), net=net)
 
 

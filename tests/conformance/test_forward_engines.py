@@ -1,5 +1,8 @@
 """What runs forward passes: the same answers whoever does, and the choice told."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -44,7 +47,7 @@ class Net(nn.Cell):
 def loaded(net, engine="auto", sizes=(1, 2, 4), **more):
     source = ModelSource("", height=8, width=12, batch_sizes=sizes, gradient_batch_sizes=(1,), forward_engine=engine)
     source = replace(source, **more)
-    version = MindSporeBackend(source, net=net).weights_version
+    version = MindSporeBackend(source, net=net).features_version
     weights = np.random.default_rng(1).standard_normal((5, 6)).astype(np.float32)
     record = TrainingRecord(100, 1.7e9, {}, version, 6, 5, "folders", "pictures", 90, 0)
     head = OodHead(weights, np.arange(5, dtype=np.int32), np.linspace(-1, 1, 21, dtype=np.float32), record)
@@ -191,6 +194,51 @@ def test_without_the_package(monkeypatch):
     backend.warm_up([Forward.kind], QUIET)
     assert backend.engine.startswith("mindspore ")
     assert "onnxruntime" in backend.engine_note
+
+
+class Bent(Net):
+    """The same weights under the same names, another activation."""
+
+    def construct(self, x):
+        return self.head(ms.ops.tanh(self.stem(x)).mean((2, 3)))
+
+
+def test_the_version_of_features_tells_what_they_depend_on():
+    source = ModelSource("", height=8, width=12, batch_sizes=(1,), gradient_batch_sizes=(1,), preparation="mean 0")
+    same = MindSporeBackend(source, net=Net()).features_version
+    assert MindSporeBackend(source, net=Net()).features_version == same
+    others = [
+        MindSporeBackend(replace(source, preparation="mean 1"), net=Net()),
+        MindSporeBackend(replace(source, height=16), net=Net()),
+        MindSporeBackend(source, net=Bent()),
+    ]
+    assert len({same, *(other.features_version for other in others)}) == 4
+
+
+def test_onnx_runtime_keeps_no_notes_of_what_it_runs(tmp_path):
+    script = (
+        "import numpy as np\n"
+        "from xai_sidecar.backends import onnx\n"
+        "assert onnx.available() is None\n"
+        "from onnx import TensorProto, helper\n"
+        "values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ['batch', 2]) for n in 'xy']\n"
+        "graph = helper.make_graph([helper.make_node('Relu', ['x'], ['y'])], 'g', values[:1], values[1:])\n"
+        "opset = helper.make_opsetid('', 11)\n"
+        "model = helper.make_model(graph, opset_imports=[opset], ir_version=4)\n"
+        "print(onnx.OnnxProgram(model.SerializeToString())((np.array([[-1, 2]], np.float32),)))\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**environment, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2." in done.stdout
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_an_ood_net_of_another_classifier_is_refused():

@@ -23,7 +23,7 @@ ALLOWED = {
     "backends": {"config", "engine", "errors", "imaging", "ood", "paths"},
     "zoo": {"errors", "paths"},
     "service": {"config", "engine", "errors", "explainers", "imaging", "telemetry"},
-    "demo": {"backends", "config", "errors", "ood", "zoo"},
+    "demo": {"backends", "config", "errors", "ood", "paths", "zoo"},
     "cli": {"backends", "config", "demo", "engine", "errors", "interrupt", "ood", "service"},
 }
 

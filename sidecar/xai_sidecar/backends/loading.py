@@ -34,6 +34,7 @@ def load_backend(config: Config) -> Backend:
             arguments=model.arguments,
             checkpoint=model.checkpoint,
             device=model.device,
+            preparation=repr(spec),
             layout=model.input.layout,
             channels=spec.channels,
             height=spec.height,

@@ -104,4 +104,6 @@ class OnnxProgram:
 
 def _runtime() -> Any:
     """The package, which need not be installed."""
+    # Without it, onnxruntime notes what is run in a folder of its own, for its makers. It reads this when imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     return importlib.import_module("onnxruntime")

@@ -29,7 +29,7 @@ class _Classifier:
 
     @property
     def version(self) -> str:
-        return self.backend.weights_version
+        return self.backend.features_version
 
     @property
     def class_count(self) -> int:

@@ -197,7 +197,9 @@ class RiseConfig(RiseParameters, _Offered):
     @classmethod
     def _short_name(cls, data: Any) -> Any:
         """Takes `masks`, as callers do, for `mask_count`."""
-        if isinstance(data, dict) and "masks" in data and "mask_count" not in data:
+        if isinstance(data, dict) and "masks" in data:
+            if "mask_count" in data:
+                raise ValueError("masks and mask_count are the same; set one of them")
             return {("mask_count" if key == "masks" else key): value for key, value in data.items()}
         return data
 
@@ -236,6 +238,12 @@ class ServerConfig(_Section):
     max_images: int = Field(default=16, ge=1, le=1024, description="Most pictures in a request.")
     max_explanations: int = Field(default=16, ge=1, le=64, description="Most explanations in a request.")
     max_targets: int = Field(default=16, ge=1, le=1024, description="Most targets of an explanation.")
+    max_passes: int = Field(
+        default=200_000,
+        ge=1,
+        le=10**9,
+        description="Most passes through the model that all explanations of a request may come to.",
+    )
     queue_capacity: int = Field(
         default=256,
         ge=1,

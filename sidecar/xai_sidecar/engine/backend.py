@@ -36,7 +36,7 @@ class OodInfo:
     Attributes:
         sample_count: Pictures that the OoD net was trained on.
         time: When, as Unix time.
-        auroc: How well it tells held-out pictures from each kind of outlier, 0.5 to 1, by kind.
+        auroc: How well it tells held-out pictures from each kind of outlier, 0 to 1 with 0.5 for guessing.
     """
 
     sample_count: int
@@ -52,7 +52,8 @@ class Backend(Protocol):
         engine: What runs forward passes, with its version.
         engine_note: Why a faster engine does not; empty where none was passed over. Both are settled by `warm_up`.
         version: Fingerprint of net, weights and input; equal versions give equal answers.
-        weights_version: Fingerprint of the weights alone.
+        features_version: Fingerprint of all that features depend on: net, weights and preparation of the input. Unlike
+            `version` it stays when the sidecar or MindSpore is upgraded.
         class_count: Number of logits.
         layers: The layers that `LayerGradient` accepts, by name, in the order in which they run.
         default_layer: The one that explains best by default; None when the net has no spatial layer.
@@ -63,7 +64,7 @@ class Backend(Protocol):
     engine: str
     engine_note: str
     version: str
-    weights_version: str
+    features_version: str
     class_count: int
     layers: Mapping[str, Layer]
     default_layer: str | None

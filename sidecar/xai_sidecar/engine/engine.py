@@ -9,6 +9,7 @@ import queue
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -20,9 +21,11 @@ from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.batching import fitting, joined, padded, rows_of
 from xai_sidecar.engine.scheduler import Lane, Launch, Piece, Scheduler
 from xai_sidecar.engine.work import Array, Kind, Steps, Work
-from xai_sidecar.errors import DeviceError, DeviceLostError, ExpiredError, ShuttingDownError, SidecarError
+from xai_sidecar.errors import DeviceError, DeviceLostError, ExpiredError, ShuttingDownError, device_error
 
 T = TypeVar("T")
+
+_STARTING_SECONDS = 0.002
 
 _log = structlog.get_logger(__name__)
 
@@ -102,6 +105,7 @@ class Engine:
         self._jobs: set[_Job] = set()
         self._deadlines: list[tuple[float, int, weakref.ref[_Job]]] = []
         self._arrivals = itertools.count()
+        self._unstarted: deque[_Job] = deque()
 
     # ---------------------------------------------------------------------------------------- any thread
 
@@ -193,6 +197,7 @@ class Engine:
         try:
             while self._accept():
                 self._expire()
+                self._start_some()
                 launch = self._scheduler.next()
                 if launch is not None:
                     self._launch(launch)
@@ -222,7 +227,20 @@ class Engine:
             self._jobs.add(job)
             if job.deadline < float("inf"):
                 heapq.heappush(self._deadlines, (job.deadline, next(self._arrivals), weakref.ref(job)))
-            self._advance(job, None)
+            if job.lane is Lane.PREDICT:
+                self._advance(job, None)
+            else:
+                self._unstarted.append(job)
+
+    def _start_some(self) -> None:
+        """Begins explanations, for a moment and at least one: predictions wait while the first steps make masks."""
+        until = time.perf_counter() + _STARTING_SECONDS
+        while self._unstarted:
+            job = self._unstarted.popleft()
+            if job in self._jobs:
+                self._advance(job, None)
+            if time.perf_counter() > until:
+                return
 
     def _expire(self) -> None:
         now = time.monotonic()
@@ -237,7 +255,7 @@ class Engine:
             outputs = self._run(launch)
         except Exception as error:
             if len(launch.parts) == 1:
-                self._fail(launch.parts[0].piece.owner, _device_error(error))
+                self._fail(launch.parts[0].piece.owner, device_error(error))
                 return
             # One row may have spoilt it for all: each job's part again on its own.
             costs = self._backend.costs(launch.kind)
@@ -325,12 +343,3 @@ def _logged(event: str) -> Iterator[None]:
         yield
     except Exception:
         _log.exception(event)
-
-
-def _device_error(error: Exception) -> SidecarError:
-    if isinstance(error, SidecarError):
-        return error
-    first_line = str(error).strip().partition("\n")[0]
-    told = DeviceError(f"The device failed with {type(error).__name__}: {first_line}. The server's log has more.")
-    told.__cause__ = error
-    return told

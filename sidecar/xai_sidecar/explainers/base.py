@@ -23,6 +23,9 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    follows: ClassVar[Mapping[str, str]] = {}
+    """Parameters whose configured value does not hold where a request sets the other one named."""
+
     normalization: Normalization = Field(
         default="none",
         description="How the values are scaled: none, or max for dividing by the largest absolute value.",
@@ -154,6 +157,10 @@ class Explainer(ABC, Generic[P]):
             PreconditionError: This model cannot be explained this way.
         """
         return parameters
+
+    def largest(self, model: ModelFacts) -> dict[str, float]:
+        """The largest values that parameters can have with a model, where it limits them further."""
+        return {}
 
     @abstractmethod
     def kind(self, parameters: P) -> Kind:

@@ -57,19 +57,22 @@ class MaskGrid:
         """Rows and columns of a cell in pixels, which are also the numbers of different shifts."""
         return math.ceil(self.height / self.side), math.ceil(self.width / self.side)
 
-    def draw(self, seed: int, count: int) -> Iterator[CoarseMasks]:
-        """Draws masks in blocks of `BLOCK`, the last one shorter.
+    def draw(self, seed: int, count: int, chunk: int = BLOCK) -> Iterator[CoarseMasks]:
+        """Draws masks, some at a time.
 
         Args:
-            seed: Equal seeds give equal masks, and the first masks are the same whatever the count.
+            seed: Equal seeds give equal masks, and the first masks are the same whatever the count and the chunk.
             count: How many in all.
+            chunk: How many at a time, at most; never more than `BLOCK`.
         """
         for block in range(math.ceil(count / BLOCK)):
             generator = np.random.Generator(np.random.Philox(key=np.array([seed, block], np.uint64)))
             cells = generator.random((BLOCK, self.side, self.side)) < self.keep_probability
             shifts = generator.integers(0, self.cell, (BLOCK, 2))
-            taken = slice(0, min(BLOCK, count - block * BLOCK))
-            yield CoarseMasks(cells[taken].astype(np.float32), shifts[taken].astype(np.int32))
+            wanted = min(BLOCK, count - block * BLOCK)
+            for start in range(0, wanted, chunk):
+                taken = slice(start, min(start + chunk, wanted))
+                yield CoarseMasks(cells[taken].astype(np.float32), shifts[taken].astype(np.int32))
 
     def enlarge(self, masks: CoarseMasks) -> FloatArray:
         """The masks at full size, (n, height, width) float32 in [0, 1]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -17,8 +17,8 @@ from xai_sidecar.explainers.blur import gaussian_blur
 
 Fill = Literal["zero", "mean", "blur"]
 
-_CHUNK = 32
-"""Masks made at a time."""
+_CHUNK_BYTES = 2**21
+"""Masks that are held at a time. Many explanations may be under way at once."""
 
 _SMALL_SIDE = 32
 """Inputs up to this side get windows of 3 pixels, larger ones of a 32nd of the side."""
@@ -26,6 +26,8 @@ _SMALL_SIDE = 32
 
 class OcclusionParameters(Parameters):
     """Parameters of occlusion."""
+
+    follows: ClassVar[Mapping[str, str]] = {"stride": "window_size"}
 
     window_size: int | None = Field(
         default=None,
@@ -77,6 +79,11 @@ class Occlusion(Explainer[OcclusionParameters]):
             )
         return parameters.model_copy(update={"window_size": window, "stride": stride})
 
+    def largest(self, model: ModelFacts) -> dict[str, float]:
+        """Windows fit into the input; see `Explainer.largest`."""
+        side = min(model.height, model.width)
+        return {"window_size": side, "stride": side}
+
     def kind(self, parameters: OcclusionParameters) -> Kind:
         """Masked forward passes."""
         return MaskedForward.kind
@@ -123,8 +130,9 @@ def _windows(
     """The windows chunk by chunk: for each of n, its rows (n, H) and its columns (n, W), 1 inside and 0 outside."""
     height, width = image.shape[1:]
     corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)
-    for start in range(0, len(corners), _CHUNK):
-        chunk = corners[start : start + _CHUNK]
+    count = max(1, _CHUNK_BYTES // (4 * height * width))
+    for start in range(0, len(corners), count):
+        chunk = corners[start : start + count]
         rows = np.arange(height) - chunk[:, :1]
         columns = np.arange(width) - chunk[:, 1:]
         yield (

@@ -19,11 +19,17 @@ from xai_sidecar.engine.work import (
     Work,
 )
 from xai_sidecar.errors import ParameterError, PreconditionError
+from xai_sidecar.explainers.activations import Probabilities
 from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters
-from xai_sidecar.explainers.masks import MaskGrid
+from xai_sidecar.explainers.masks import BLOCK, MaskGrid
 from xai_sidecar.explainers.rise_estimate import Estimator, PlainMean, Regression
 
 _GRID_SIZE = 7
+_SMALLEST = 2
+
+_CHUNK_BYTES = 2**21
+"""Masks at full size that are held at a time. Many explanations may be under way at once."""
+
 _FIRST_CHECK = 128
 """Masks before the error is looked at for the first time; with fewer, it says little."""
 
@@ -38,15 +44,15 @@ class RiseParameters(Parameters):
     grid_size: int | None = Field(
         default=None,
         ge=2,
-        le=32,
+        le=16,
         description="Cells per side of the coarse grid of a mask. Not set: 7, fewer for inputs of fewer pixels.",
     )
     keep_probability: float = Field(default=0.5, ge=0.01, le=0.99, description="Probability of a cell being kept.")
-    tolerance: float | None = Field(
-        default=None,
-        ge=0.001,
-        le=1,
-        description="Stop as soon as the maps' relative standard errors are at most this. Not set: spend all masks.",
+    tolerance: float = Field(
+        default=0,
+        ge=0,
+        le=0.5,
+        description="Stop as soon as the maps' relative standard errors are at most this; 0 spends all masks.",
     )
     estimator: Literal["regression", "plain"] = Field(
         default="regression",
@@ -68,6 +74,8 @@ class Rise(Explainer[RiseParameters]):
     def resolve(self, parameters: RiseParameters, model: ModelFacts) -> RiseParameters:
         """Fills in the grid, which can be no finer than the input; see `Explainer.resolve`."""
         side = min(model.height, model.width)
+        if side < _SMALLEST:
+            raise PreconditionError("The input is 1 pixel high or wide: too little for masks of cells.")
         size = parameters.grid_size or min(_GRID_SIZE, side)
         if size > side:
             raise ParameterError(
@@ -75,6 +83,10 @@ class Rise(Explainer[RiseParameters]):
                 field="grid_size",
             )
         return parameters.model_copy(update={"grid_size": size})
+
+    def largest(self, model: ModelFacts) -> dict[str, float]:
+        """The grid is no finer than the input; see `Explainer.largest`."""
+        return {"grid_size": min(model.height, model.width)}
 
     def kind(self, parameters: RiseParameters) -> Kind:
         """Masked forward passes."""
@@ -87,7 +99,7 @@ class Rise(Explainer[RiseParameters]):
     def _compute(
         self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
     ) -> Steps[Computed]:
-        def scored(masks: FloatArray) -> Steps[FloatArray]:
+        def scored(masks: FloatArray) -> Steps[Probabilities]:
             logits: FloatArray = yield MaskedForward(image, masks)
             return context.activation(logits)[:, targets]
 
@@ -130,10 +142,10 @@ class RisePlus(Rise):
             flaw = MapStatus.NO_OOD_RANGE if np.isfinite(ends.scores).all() else MapStatus.NOT_FINITE
             return Computed(np.zeros((len(targets), *image.shape[1:]), np.float32), [flaw] * len(targets))
 
-        def scored(masks: FloatArray) -> Steps[FloatArray]:
+        def scored(masks: FloatArray) -> Steps[Probabilities]:
             ood: OodScores = yield MaskedOodScore(image, masks)
             weights = (np.clip(ood.scores, low, high) - low) / (high - low)
-            return np.asarray(weights[:, np.newaxis] * context.activation(ood.logits)[:, targets], np.float32)
+            return np.asarray(weights[:, np.newaxis] * context.activation(ood.logits)[:, targets])
 
         return (yield from _sampled(image, len(targets), parameters, context.seed, scored))
 
@@ -156,12 +168,13 @@ def _sampled(
     grid = MaskGrid(height, width, parameters.grid_size, parameters.keep_probability)
     estimator: Estimator = (PlainMean if parameters.estimator == "plain" else Regression)(grid, target_count)
     count, check = 0, float(_FIRST_CHECK)
-    for masks in grid.draw(seed, parameters.mask_count):
+    chunk = max(1, min(BLOCK, _CHUNK_BYTES // (4 * height * width)))
+    for masks in grid.draw(seed, parameters.mask_count, chunk):
         enlarged = grid.enlarge(masks)
         scores = yield from scored(enlarged)
         estimator.add(masks, enlarged, scores)
         count += len(masks)
-        if parameters.tolerance is not None and check <= count < parameters.mask_count:
+        if parameters.tolerance and check <= count < parameters.mask_count:
             estimate = estimator.estimate()
             if (estimate.standard_errors <= parameters.tolerance).all():
                 break

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,13 +56,13 @@ class Estimate:
 class Estimator(Protocol):
     """Collects masks and what the model says of them."""
 
-    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: FloatArray) -> None:
+    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: Matrix) -> None:
         """Takes in some masks.
 
         Args:
             masks: n of them.
             enlarged: The same, (n, H, W) float32.
-            scores: (n, t) float32, what RISE weighs the masks by for each target.
+            scores: (n, t), what RISE weighs the masks by for each target.
         """
 
     def estimate(self) -> Estimate:
@@ -83,22 +83,24 @@ class PlainMean:
         self._sums = np.zeros((target_count, grid.height * grid.width))
         self._squares = np.zeros_like(self._sums)
 
-    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: FloatArray) -> None:
+    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: Matrix) -> None:
         """See `Estimator.add`."""
         pixels = enlarged.reshape(len(enlarged), -1)
         self._count += len(masks)
-        self._sums += scores.T @ pixels
-        self._squares += (scores**2).T @ pixels**2
+        self._sums += scores.T.astype(np.float32) @ pixels
+        # What a mask adds to all pixels alike does not change what the map shows.
+        self._squares += scores.T**2 @ (pixels - pixels.mean(axis=1, keepdims=True)) ** 2
 
     def estimate(self) -> Estimate:
         """See `Estimator.estimate`."""
         means = self._sums / self._count
-        variances = (self._squares / self._count - means**2).mean(axis=1) / self._count
+        shapes = means - means.mean(axis=1, keepdims=True)
+        variances = (self._squares / self._count - shapes**2).mean(axis=1) / self._count
         return _estimate(self._grid, means, variances)
 
 
 class Regression:
-    """The estimate of this module's docstring, on the paper's scale. It keeps some 60 bytes of each mask.
+    """The estimate of this module's docstring, on the paper's scale. It keeps about a kilobyte of each mask.
 
     Args:
         grid: Where the masks come from.
@@ -107,76 +109,69 @@ class Regression:
 
     def __init__(self, grid: MaskGrid, target_count: int) -> None:
         self._grid = grid
-        self._target_count = target_count
+        self._axes = (_axis(grid.height, grid.side), _axis(grid.width, grid.side))
+        knots = self._axes[0].knots * self._axes[1].knots
         self._masks: list[CoarseMasks] = []
-        self._scores: list[FloatArray] = []
+        self._features: list[FloatArray] = []
+        self._scores: list[Matrix] = []
+        self._gram = np.zeros((knots, knots))
+        self._target_count = target_count
 
-    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: FloatArray) -> None:
+    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: Matrix) -> None:
         """See `Estimator.add`."""
+        cells = masks.cells - np.float32(self._grid.keep_probability)
+        rows, columns = (axis.tents[masks.shifts[:, i]] for i, axis in enumerate(self._axes))
+        features = (rows.transpose(0, 2, 1) @ cells @ columns).reshape(len(cells), -1)
+        self._gram += features.T @ features
+        self._features.append(features.astype(np.float32))
         self._masks.append(CoarseMasks(masks.cells.astype(np.uint8), masks.shifts.astype(np.int16)))
         self._scores.append(scores)
 
     def estimate(self) -> Estimate:
         """See `Estimator.estimate`."""
         grid = self._grid
-        scores = np.concatenate(self._scores).astype(np.float64)
+        scores = np.concatenate(self._scores)
         means, spreads = scores.mean(axis=0), scores.std(axis=0)
         covariances = np.zeros((self._target_count, grid.height, grid.width))
         variances = np.zeros(self._target_count)
         varied = spreads > 0  # not so where the scores are NaN; then the mean makes the map so, too
         if varied.any():
-            cells = np.concatenate([masks.cells for masks in self._masks]) - grid.keep_probability
-            shifts = np.concatenate([masks.shifts for masks in self._masks])
-            standard = (scores[:, varied] - means[varied]) / spreads[varied]
-            covariances[varied], variances[varied] = _Model(grid, cells, shifts).fit(standard)
+            covariances[varied], variances[varied] = self._fit((scores - means)[:, varied] / spreads[varied])
         products = grid.keep_probability * means[:, None, None] + spreads[:, None, None] * covariances
         return _estimate(grid, products.reshape(self._target_count, -1), variances * spreads**2)
 
+    def _fit(self, scores: Matrix) -> tuple[Matrix, Matrix]:
+        """The covariances of scores with the mask's pixels, and the variances of these.
 
-def _estimate(grid: MaskGrid, means: Matrix, variances: Matrix) -> Estimate:
-    """From the means of p M, (t, H W), and the mean over the pixels of their variances, (t,)."""
-    spreads = means.std(axis=1)
-    errors = np.full(len(means), np.inf)
-    np.divide(np.sqrt(np.maximum(variances, 0)), spreads, out=errors, where=spreads > 0)
-    maps = (means / grid.keep_probability).reshape(-1, grid.height, grid.width)
-    return Estimate(maps.astype(np.float32), errors.astype(np.float32))
+        Args:
+            scores: (n, t), of mean 0 and variance 1.
 
-
-class _Model:
-    """The regression of scores, whose mean is 0 and variance 1, on cells.
-
-    Args:
-        grid: Where the masks come from.
-        cells: (n, side, side), less the keep probability.
-        shifts: (n, 2).
-    """
-
-    def __init__(self, grid: MaskGrid, cells: Matrix, shifts: NDArray[Any]) -> None:
-        self._grid = grid
-        self._cells = cells
-        self._shifts = shifts
-        self._axes = (_axis(grid.height, grid.side), _axis(grid.width, grid.side))
-        rows, columns = (axis.tents[shifts[:, i]] for i, axis in enumerate(self._axes))
-        features = np.einsum("nkl,nka,nlb->nab", cells, rows, columns, optimize=True)
-        self._features: Matrix = features.reshape(len(cells), -1)
-        self._gram: Matrix = self._features.T @ self._features
-
-    def fit(self, scores: Matrix) -> tuple[Matrix, Matrix]:
-        """The covariances of scores (n, t) with the mask's pixels, (t, H, W), and their mean variances, (t,)."""
-        fits = [self._fit_with(length, scores) for length in _LENGTHS]
+        Returns:
+            The covariances, (t, H, W), and the mean over the pixels of their variances, (t,).
+        """
+        features = np.concatenate(self._features)
+        products = features.T.astype(np.float64) @ scores
+        fits = [self._fit_with(length, scores, products) for length in _LENGTHS]
         best = np.argmax([[fit.evidence for fit in row] for row in fits], axis=0)
         chosen = [fits[row][target] for target, row in enumerate(best)]
-        return np.stack([self._covariance(fit, scores[:, t]) for t, fit in enumerate(chosen)]), np.array(
-            [self._variance(fit) for fit in chosen]
-        )
+        left = scores - features @ np.stack([fit.slopes for fit in chosen], axis=1)
+        means = self._mean_products(left)
+        found = [self._judged(fit, left[:, t], means[t]) for t, fit in enumerate(chosen)]
+        return np.stack([covariance for covariance, _ in found]), np.array([variance for _, variance in found])
 
-    def _fit_with(self, length: float, scores: Matrix) -> list[_Fit]:
-        """For each target the best ridge with a prior of one length."""
+    def _fit_with(self, length: float, scores: Matrix, products: Matrix) -> list[_Fit]:
+        """For each target the best ridge with a prior of one length.
+
+        Args:
+            length: Of the prior, in cells.
+            scores: (n, t).
+            products: (knots, t), of features and scores.
+        """
         count = len(scores)
         root = np.kron(*(axis.prior_root(length) for axis in self._axes))
         values, vectors = np.linalg.eigh(root.T @ self._gram @ root)
         basis = root @ vectors
-        along = basis.T @ (self._features.T @ scores)  # (knots, t)
+        along = basis.T @ products  # (knots, t)
         sums = np.maximum(values, 0)[:, None] + _RIDGES  # (knots, ridges)
         explained = np.einsum("kt,kr->tr", along**2, 1 / sums)
         noises = np.maximum((scores**2).sum(axis=0)[:, None] - explained, 1e-12) / count
@@ -187,23 +182,49 @@ class _Model:
             for t, r in enumerate(best)
         ]
 
-    def _covariance(self, fit: _Fit, scores: Matrix) -> Matrix:
-        """The covariance of one target's scores (n,) with the mask's pixels, (H, W)."""
+    def _judged(self, fit: _Fit, left: Matrix, rest: Matrix) -> tuple[Matrix, float]:
+        """One target's covariance, (H, W), and its variance.
+
+        Args:
+            fit: The regression.
+            left: (n,), what it leaves over of the scores.
+            rest: (H, W), the covariance of that with the pixels.
+        """
         q = self._grid.keep_probability
         rows, columns = self._axes
         smooth = q * (1 - q) * rows.pixels @ fit.slopes.reshape(rows.knots, columns.knots) @ columns.pixels.T
-        left = scores - self._features @ fit.slopes
-        rest = _mean_product(self._grid, self._cells, self._shifts, left)
-        noise = np.mean(left**2) * q * (1 - q) * rows.weight * columns.weight / len(scores)
-        return np.asarray(smooth + max(0.0, 1 - noise / max((rest**2).sum(), 1e-300)) * rest)
-
-    def _variance(self, fit: _Fit) -> float:
-        """The posterior variance of a covariance's pixels, on the average."""
-        q = self._grid.keep_probability
-        rows, columns = self._axes
+        noise = np.mean(left**2) * q * (1 - q) * rows.weight * columns.weight / len(left)
+        share = max(0.0, 1 - noise / max((rest**2).sum(), 1e-300))
         overlap = np.kron(rows.pixels.T @ rows.pixels, columns.pixels.T @ columns.pixels)
-        total = np.einsum("ik,ij,jk,k->", fit.basis, overlap, fit.basis, 1 / fit.sums, optimize=True)
-        return float(fit.noise * (q * (1 - q)) ** 2 * total / (self._grid.height * self._grid.width))
+        spread = np.einsum("ik,ik,k->", fit.basis, overlap @ fit.basis, 1 / fit.sums)
+        total = fit.noise * (q * (1 - q)) ** 2 * spread + share * noise
+        return smooth + share * rest, float(total / rest.size)
+
+    def _mean_products(self, scores: Matrix) -> Matrix:
+        """The means of scores (n, t) times masks less q, (t, H, W); equal shifts are added up before enlarging."""
+        cells = np.concatenate([masks.cells for masks in self._masks]) - np.float32(self._grid.keep_probability)
+        shifts = np.concatenate([masks.shifts for masks in self._masks]).astype(np.intp)
+        rows, columns = (axis.windows for axis in self._axes)
+        keys = shifts[:, 0] * len(columns) + shifts[:, 1]
+        order = np.argsort(keys, kind="stable")
+        present, starts = np.unique(keys[order], return_index=True)
+        means = []
+        for target in scores.T:
+            sums = np.zeros((len(rows) * len(columns), *cells.shape[1:]))
+            sums[present] = np.add.reduceat(cells[order] * target[order, None, None], starts)
+            sums = sums.reshape(len(rows), len(columns), *cells.shape[1:])
+            across = np.einsum("yxkl,xwl->ykw", sums, columns, optimize=True)
+            means.append(np.einsum("yhk,ykw->hw", rows, across, optimize=True) / len(target))
+        return np.stack(means)
+
+
+def _estimate(grid: MaskGrid, means: Matrix, variances: Matrix) -> Estimate:
+    """From the means of p M, (t, H W), and the mean over the pixels of their variances, (t,)."""
+    spreads = means.std(axis=1)
+    errors = np.full(len(means), np.inf)
+    np.divide(np.sqrt(np.maximum(variances, 0)), spreads, out=errors, where=spreads > 0)
+    maps = (means / grid.keep_probability).reshape(-1, grid.height, grid.width)
+    return Estimate(maps.astype(np.float32), errors.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -245,7 +266,7 @@ class _Axis:
         return np.asarray(np.linalg.cholesky(covariance))
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)
 def _axis(length: int, side: int) -> _Axis:
     grid = MaskGrid(length, length, side, 0.5)
     windows = grid.windows()[0].astype(np.float64)
@@ -261,12 +282,3 @@ def _axis(length: int, side: int) -> _Axis:
         weight=float((windows**2).sum() / len(windows)),
         distances=np.abs(knots[:, None] - knots) / pitch,
     )
-
-
-def _mean_product(grid: MaskGrid, cells: Matrix, shifts: NDArray[Any], scores: Matrix) -> Matrix:
-    """The mean of scores times masks, (H, W); what has the same shift is added up before it is enlarged."""
-    rows, columns = (_axis(length, grid.side).windows for length in (grid.height, grid.width))
-    sums = np.zeros((len(rows), len(columns), grid.side, grid.side))
-    np.add.at(sums, (shifts[:, 0], shifts[:, 1]), cells * scores[:, None, None])
-    across = np.einsum("yxkl,xwl->ykw", sums, columns, optimize=True)
-    return np.asarray(np.einsum("yhk,ykw->hw", rows, across, optimize=True)) / len(scores)

@@ -110,6 +110,7 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
                 )
             plans.append(plan)
     encodings = tuple(wanted.encoding or pb.MAP_ENCODING_FLOAT32 for wanted in request.explanations)
+    _check_passes(request, plans, model)
     asked = Asked(top_k, request.ood, tuple(plans), encodings)
     size = len(request.images) * _map_bytes(asked, model)
     if size > limits.max_message_bytes:
@@ -119,6 +120,22 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
             field="explanations",
         )
     return asked
+
+
+def _check_passes(request: pb.PredictRequest, plans: Sequence[ExplanationPlan], model: ServedModel) -> None:
+    limits = model.config.server
+    counts = [
+        plan.explainer.pass_count(plan.targets.most(limits.max_targets), plan.parameters, model.facts) for plan in plans
+    ]
+    total = len(request.images) * sum(counts)
+    if total > limits.max_passes:
+        most = int(np.argmax(counts))
+        raise InvalidRequestError(
+            f"The explanations may take {total:,} passes through the model, {plans[most].name} {counts[most]:,} a "
+            f"picture; the server takes {limits.max_passes:,} a request. Ask for fewer masks, larger windows or "
+            "strides, or fewer pictures at a time.",
+            field=f"explanations[{most}]",
+        )
 
 
 def _map_bytes(asked: Asked, model: ServedModel) -> int:
@@ -253,7 +270,12 @@ def _parameters(wanted: pb.ExplanationRequest, offered: OfferedExplainer, model:
 def _filled(message: Message, offered: OfferedExplainer, model: ServedModel) -> Parameters:
     """An explainer's parameters as far as a message sets them, the rest as configured."""
     explainer = offered.explainer
-    values = {**offered.configured.model_dump(), **_set_fields(message)}
+    given = _set_fields(message)
+    follows = explainer.parameters_type.follows
+    configured = {
+        name: value for name, value in offered.configured.model_dump().items() if follows.get(name) not in given
+    }
+    values = {**configured, **given}
     try:
         parameters = explainer.parameters_type(**values)
     except ValidationError as error:

@@ -222,13 +222,14 @@ def _parameter_info(
 ) -> pb.ParameterInfo:
     description = schema["description"]
     schema = next((one for one in schema.get("anyOf", [schema]) if one["type"] != "null"), schema)
+    largest = offered.explainer.largest(model.facts).get(name)
     info = pb.ParameterInfo(
         name=name,
         description=description,
         type=_TYPES[schema["type"]],
         default_value=None if default is None else _value(default),
         minimum=schema.get("minimum"),
-        maximum=schema.get("maximum"),
+        maximum=min((limit for limit in (schema.get("maximum"), largest) if limit is not None), default=None),
         choices=schema.get("enum", []),
     )
     if name == "layer":

@@ -65,6 +65,8 @@ class ServedModel:
         Raises:
             ConfigError: The config names the layer at fault.
         """
+        if OodScore.kind in failed:
+            raise ConfigError(failed[OodScore.kind], field="ood.checkpoint")
         explainers = {}
         for name, offered in self.explainers.items():
             reasons = [failed[kind] for kind in offered.kinds if kind in failed]

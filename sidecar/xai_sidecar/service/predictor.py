@@ -176,7 +176,7 @@ class Predictor:
                 field=f"images[{index}]",
             )
         self._telemetry.images.inc()
-        probabilities = self._activation(logits)
+        probabilities = np.asarray(self._activation(logits), np.float32)
         explained = await _together([self._explain(image, plan, probabilities, deadline) for plan in plans])
         return Predicted(image, logits, probabilities, tuple(explained), scored)
 

@@ -12,7 +12,7 @@ from xai_sidecar.service.model import OfferedExplainer, ServedModel
 
 def summary(model: ServedModel) -> str:
     """A loaded model in a few lines: what was found, and what calls will cost."""
-    return "\n".join(f"{key:<14}{value}" for key, value in _lines(model))
+    return "\n".join(f"{key:<17}{value}" for key, value in _lines(model))
 
 
 def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:

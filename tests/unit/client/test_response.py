@@ -130,6 +130,7 @@ def test_maps_may_be_written_to():
     [
         (pb.MAP_STATUS_ZERO_GRADIENT, "zero_gradient", "no gradient"),
         (pb.MAP_STATUS_NOT_FINITE, "not_finite", "NaN"),
+        (pb.MAP_STATUS_NO_OOD_RANGE, "no_ood_range", "OoD net"),
     ],
 )
 def test_a_withheld_map_says_why(status, reason, words):

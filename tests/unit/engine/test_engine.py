@@ -269,3 +269,28 @@ def test_a_flood_of_cancelled_jobs_costs_nothing(backend, start):
     assert last.result(10).value[0, 0] == 6
     held.result(10)
     assert len(backend.launches) <= 3
+
+
+def test_a_prediction_does_not_wait_for_explanations_to_begin(backend, start):
+    """Their first steps make masks, which takes time; all of them together would take seconds."""
+    engine = start(backend)
+    held = hold(backend, engine)
+    begun = []
+
+    def slow_to_begin(number):
+        begun.append(number)
+        time.sleep(0.003)
+        yield Forward(column(number))
+
+    explanations = [engine.submit(slow_to_begin(number), Lane.EXPLAIN) for number in range(100)]
+
+    def prediction():
+        yield Forward(column(1))
+        return len(begun)
+
+    predicted = engine.submit(prediction(), Lane.PREDICT)
+    backend.gate.set()
+    assert predicted.result(10).value < 20
+    wait(explanations, 30)
+    assert begun == list(range(100))
+    held.result(10)

@@ -128,10 +128,37 @@ def test_perturbing_explainers(make_model):
     given, configured, occlusion = (plan.parameters for plan in asked.plans)
     assert (given.mask_count, given.grid_size, given.keep_probability) == (500, 3, 0.3)
     assert (given.tolerance, given.estimator) == (0.1, "plain")
-    assert (configured.mask_count, configured.grid_size, configured.tolerance) == (500, 6, None)
+    assert (configured.mask_count, configured.grid_size, configured.tolerance) == (500, 6, 0)
     assert (occlusion.window_size, occlusion.stride, occlusion.fill) == (2, 1, "mean")
     assert asked.plans[0].seed == 7
     assert asked.plans[1].seed != read_request(request({"explainer": "rise"}), model).plans[0].seed
+
+
+def test_a_configured_stride_yields_to_the_window_of_a_request(make_model):
+    model = make_model("explainers.occlusion.stride=4", "explainers.occlusion.window_size=5")
+    smaller = {"explainer": "occlusion", "occlusion": pb.OcclusionParameters(window_size=2)}
+    assert read_request(request(smaller), model).plans[0].parameters.stride == 1
+    plain = {"explainer": "occlusion", "occlusion": pb.OcclusionParameters(fill=pb.OCCLUSION_FILL_MEAN)}
+    assert read_request(request(plain), model).plans[0].parameters.stride == 4
+
+
+def test_a_configured_tolerance_can_be_switched_off(make_model):
+    model = make_model("explainers.rise.tolerance=0.3")
+    off = {"explainer": "rise", "rise": pb.RiseParameters(tolerance=0)}
+    assert read_request(request(off), model).plans[0].parameters.tolerance == 0
+    assert read_request(request({"explainer": "rise"}), model).plans[0].parameters.tolerance == 0.3
+
+
+def test_too_many_passes(make_model):
+    model = make_model("server.max_passes=2000")
+    read_request(request({"explainer": "rise"}, {"explainer": "gradcam"}), model)
+    with pytest.raises(errors.InvalidRequestError, match="2,500") as caught:
+        read_request(request({"explainer": "gradcam"}, {"explainer": "rise", "rise": {"mask_count": 2499}}), model)
+    assert caught.value.field == "explanations[1]"
+    two = request({"explainer": "rise"}, {"explainer": "gradcam"})
+    two.images.append(IMAGE)
+    with pytest.raises(errors.InvalidRequestError, match="2,002"):
+        read_request(two, model)
 
 
 def test_rise_plus_and_ood_scores(make_model):
@@ -147,7 +174,7 @@ def test_rise_plus_and_ood_scores(make_model):
     asked = read_request(request(wanted, ood=True), model)
     assert asked.ood
     assert asked.plans[0].parameters.mask_count == 64
-    parameters.rise.grid_size = 33
+    parameters.rise.grid_size = 17
     with pytest.raises(errors.ParameterError) as caught:
         read_request(request(wanted), model)
     assert caught.value.field == "explanations[0].rise_plus.rise.grid_size"
@@ -160,7 +187,7 @@ def test_rise_plus_and_ood_scores(make_model):
         ({"explainer": "rise", "rise": pb.RiseParameters(mask_count=0)}, "rise.mask_count"),
         ({"explainer": "rise", "rise": pb.RiseParameters(keep_probability=1)}, "rise.keep_probability"),
         ({"explainer": "rise", "rise": pb.RiseParameters(keep_probability=float("nan"))}, "rise.keep_probability"),
-        ({"explainer": "rise", "rise": pb.RiseParameters(tolerance=0)}, "rise.tolerance"),
+        ({"explainer": "rise", "rise": pb.RiseParameters(tolerance=0.6)}, "rise.tolerance"),
         ({"explainer": "rise", "rise": pb.RiseParameters(estimator=9)}, "rise.estimator"),
         ({"explainer": "rise", "rise": pb.RiseParameters(grid_size=7)}, "rise.grid_size"),
         ({"explainer": "occlusion", "occlusion": pb.OcclusionParameters(window_size=7)}, "occlusion.window_size"),

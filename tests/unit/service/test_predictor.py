@@ -17,12 +17,12 @@ def test_softmax():
     np.testing.assert_allclose(softmax(array(0, np.log(3))), [0.25, 0.75], rtol=1e-6)
     np.testing.assert_allclose(softmax(array(1000, 1000 + np.log(3))), [0.25, 0.75], rtol=1e-4)
     assert softmax(array(5)).tolist() == [1]
-    assert softmax(array(1, 2)).dtype == np.float32
+    assert softmax(array(1, 2)).dtype == np.float64
 
 
 def test_sigmoid():
     np.testing.assert_allclose(sigmoid(array(0, np.log(3), -np.log(3))), [0.5, 0.75, 0.25], rtol=1e-6)
-    assert sigmoid(array(1)).dtype == np.float32
+    assert sigmoid(array(1)).dtype == np.float64
 
 
 @pytest.mark.filterwarnings("error")

@@ -57,6 +57,22 @@ def fingerprint(net: nn.Cell, *parts: object) -> str:
     return digest.hexdigest()[:20]
 
 
+def features_fingerprint(net: nn.Cell, *parts: object) -> str:
+    """A digest of all that a net's features depend on: structure, constants and weights, and nothing of the versions.
+
+    Args:
+        net: The net.
+        parts: What else matters; its repr counts.
+    """
+    digest = hashlib.sha256(repr((structure(net), *parts)).encode())
+    for name, value in _constants(net):
+        digest.update(f"{name}={value}".encode())
+    for parameter in net.get_parameters():
+        digest.update(parameter.name.encode())
+        digest.update(parameter.asnumpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
 def structure(net: nn.Cell) -> str:
     """A net as text that is the same in every process."""
     return _without_addresses(str(net))
@@ -153,6 +169,17 @@ def compile_cache(root: Path | None, key: str, report: Report = lambda line: Non
         with contextlib.suppress(OSError):  # a folder that may only be read
             os.utime(folder)
             _tidy(folder.parent)
+
+
+@contextlib.contextmanager
+def uncached() -> Iterator[None]:
+    """Compiles inside neither read MindSpore's compile cache nor fill it: it goes by the order of compiling."""
+    enabled = os.environ.get("MS_COMPILER_CACHE_ENABLE", "0")
+    os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
+    try:
+        yield
+    finally:
+        os.environ["MS_COMPILER_CACHE_ENABLE"] = enabled
 
 
 def discard(root: Path, key: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.loading import told
 from xai_sidecar.backends.mindspore.runtime import ms, nn
-from xai_sidecar.backends.mindspore.surgery import shared_copy
+from xai_sidecar.backends.mindspore.surgery import copy_plain_attributes, shared_copy
 from xai_sidecar.engine.work import Array
 from xai_sidecar.errors import PreconditionError
 
@@ -115,9 +115,7 @@ class _PassThrough(nn.Cell):
 
     def __init__(self, layer: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
-        for name, value in vars(layer).items():
-            if isinstance(value, (bool, int, float, str, tuple)) and not hasattr(self, name):
-                setattr(self, name, value)
+        copy_plain_attributes(layer, self)
 
     def construct(self, x: ms.Tensor) -> ms.Tensor:
         return x

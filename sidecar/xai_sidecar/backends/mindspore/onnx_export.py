@@ -10,7 +10,6 @@ before its outputs have been compared with the net's, for several inputs and bat
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xai_sidecar.backends.mindspore.compile_cache import uncached
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.loading import told
 from xai_sidecar.backends.mindspore.runtime import ms, nn
@@ -130,7 +130,7 @@ def _exported(net: nn.Cell, example: Array, size: int) -> ModelProto:
     inputs = ms.Tensor(np.repeat(np.asarray(example, np.float32), size, axis=0))
     with tempfile.TemporaryDirectory(prefix="xai-sidecar-") as folder:
         path = Path(folder) / "net.onnx"
-        with _in_place_as_plain(), _uncached():
+        with _in_place_as_plain(), uncached():
             # A copy, since exporting leaves traces on a cell. The graph that is compiled goes when the copy goes.
             ms.onnx.export(shared_copy(net), inputs, file_name=str(path))
         if len(list(path.parent.iterdir())) > 1:  # the weights went to files of their own
@@ -150,17 +150,6 @@ def _in_place_as_plain() -> Iterator[None]:
         yield
     finally:
         operators.update(in_place)
-
-
-@contextlib.contextmanager
-def _uncached() -> Iterator[None]:
-    """Keeps what is compiled inside out of MindSpore's compile cache, which goes by the order of compiling."""
-    enabled = os.environ.get("MS_COMPILER_CACHE_ENABLE", "0")
-    os.environ["MS_COMPILER_CACHE_ENABLE"] = "0"
-    try:
-        yield
-    finally:
-        os.environ["MS_COMPILER_CACHE_ENABLE"] = enabled
 
 
 def _constants(graph: GraphProto, weights: Collection[str]) -> dict[str, Array]:

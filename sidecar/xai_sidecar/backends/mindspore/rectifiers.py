@@ -8,15 +8,14 @@ that bend a value, rectifiers left out, and everything counts that is not known 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from xai_sidecar.backends.mindspore.compile_cache import uncached
 from xai_sidecar.backends.mindspore.loading import told
 from xai_sidecar.backends.mindspore.programs import compiled_graphs, release_graphs
 from xai_sidecar.backends.mindspore.runtime import api, ms, nn
@@ -32,7 +31,7 @@ _CURE = "Ask for gradient or gradcam instead."
 _LINEAR = """
     Add AddN AddScalar Sub SubScalar Neg Muls Divs BiasAdd Cast Identity Clone Contiguous Copy
     Conv1D Conv2D Conv3D Conv2DTranspose Conv3DTranspose ConvTranspose2D Conv2DBackpropInput Convolution
-    MatMul BatchMatMul Mm Dense Einsum ReduceSum ReduceMean Sum Mean
+    Dense ReduceSum ReduceMean Sum Mean
     Reshape Flatten ExpandDims Unsqueeze Squeeze Transpose Tile Repeat RepeatInterleave Expand BroadcastTo
     MakeTuple TupleGetItem MakeList make_list ListGetItem Concat Stack Unstack Split SplitWithSize SplitTensor Chunk
     Slice StridedSlice Narrow Gather GatherD GatherNd IndexSelect Roll Reverse
@@ -41,9 +40,12 @@ _LINEAR = """
     ResizeBilinear ResizeNearestNeighbor ResizeBicubic UpsampleNearest2D UpsampleBilinear2D UpsampleBicubic2D
 """
 
+_PRODUCTS = frozenset(["Mul", "MatMul", "BatchMatMul", "Mm", "Einsum"])
+"""Linear, too, where only one of their inputs depends on the net's."""
+
 _POOLING = """
     AvgPool AvgPool1D AvgPool2D AvgPool3D AdaptiveAvgPool1D AdaptiveAvgPool2D AdaptiveAvgPool3D
-    MaxPool MaxPool3D MaxPoolWithMask MaxPoolWithIndices MaxPoolWithArgmax AdaptiveMaxPool1D AdaptiveMaxPool2D ReduceMax
+    MaxPool MaxPool3D MaxPoolWithMask MaxPoolWithIndices MaxPoolWithArgmax AdaptiveMaxPool1D AdaptiveMaxPool2D
 """
 
 _NORMALISATION = "BatchNorm LayerNorm GroupNorm InstanceNorm RmsNorm L2Normalize LRN Dropout"
@@ -239,7 +241,7 @@ def _graph(net: nn.Cell, example: Array) -> Any:
     before = compiled_graphs()
     try:
         # Phases so named end at the graph, with no kernels; it is what mindspore.export does, but for the file.
-        with _uncached():
+        with uncached():
             phase = executor.compile("construct", ms.Tensor(example), phase="export.mindir.")
         stream = executor._get_func_graph_proto(searched, phase, "mind_ir")
     except Exception as error:
@@ -250,17 +252,6 @@ def _graph(net: nn.Cell, example: Array) -> Any:
     model = ms.train.mind_ir_pb2.ModelProto()
     model.ParseFromString(stream)
     return model
-
-
-@contextlib.contextmanager
-def _uncached() -> Iterator[None]:
-    """Compiles inside neither read MindSpore's compile cache, which may take another graph for theirs, nor fill it."""
-    enabled = os.environ.pop("MS_COMPILER_CACHE_ENABLE", None)
-    try:
-        yield
-    finally:
-        if enabled is not None:
-            os.environ["MS_COMPILER_CACHE_ENABLE"] = enabled
 
 
 def _operations(model: Any) -> Iterator[tuple[str, str, list[str], list[str]]]:
@@ -292,7 +283,7 @@ def _harmless(kind: str, inputs: list[str], flowing: list[str]) -> bool:
     name = re.sub(r"(Ext|View|V\d+)+$", "", kind.removeprefix("Inplace"))
     if in_place and inputs[0] not in flowing:  # makes a constant depend on the input, which then goes unseen
         return False
-    if name == "Mul":
+    if name in _PRODUCTS:
         return len(flowing) == 1
     if name in ("Div", "RealDiv"):
         return flowing == inputs[:1]

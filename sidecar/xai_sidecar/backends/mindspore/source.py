@@ -19,6 +19,7 @@ class ModelSource:
         arguments: Its keyword arguments.
         checkpoint: Weights; None keeps the factory's own.
         device: "cpu", "gpu" or "ascend", optionally with ":index".
+        preparation: How pictures become inputs; features learned of others are no good.
         layout: Axes of the net's input, "nchw" or "nhwc".
         channels: Channels of the input.
         height: Rows of the input.
@@ -34,6 +35,7 @@ class ModelSource:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
     device: str = "cpu"
+    preparation: str = ""
     layout: str = "nchw"
     channels: int = 3
     height: int = 224

@@ -78,11 +78,15 @@ def wrapped_copy(net: nn.Cell, wrappers: Mapping[nn.Cell, nn.Cell]) -> nn.Cell:
     for cell, wrapper in wrappers.items():
         others = {other: replacement for other, replacement in wrappers.items() if other is not cell}
         wrapper.layer = shared_copy(cell, others)
-        # Nets read such things of their cells: how many channels a convolution has, say.
-        for name, value in vars(cell).items():
-            if isinstance(value, (bool, int, float, str, tuple)) and not hasattr(wrapper, name):
-                setattr(wrapper, name, value)
+        copy_plain_attributes(cell, wrapper)
     return shared_copy(net, wrappers)
+
+
+def copy_plain_attributes(cell: nn.Cell, stand_in: nn.Cell) -> None:
+    """Gives a cell what nets read of the cell whose place it takes: how many channels a convolution has, say."""
+    for name, value in vars(cell).items():
+        if isinstance(value, (bool, int, float, str, tuple)) and not hasattr(stand_in, name):
+            setattr(stand_in, name, value)
 
 
 def tapped_copy(net: nn.Cell, layer: nn.Cell) -> tuple[nn.Cell, Tapped]:
