@@ -22,6 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.ood.outliers import crops
 from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
 START_SECONDS = 180
@@ -123,9 +125,32 @@ def sample_config(tmp_path_factory, sample_cache):
 
 
 @pytest.fixture(scope="session")
-def server(sample_config):
-    """A server of the sample classifier, shared by all tests that leave it as they found it."""
-    with serving(sample_config) as running:
+def crops_folder(tmp_path_factory):
+    """A folder of 40 pictures, crops of photographs."""
+    folder = tmp_path_factory.mktemp("crops")
+    for name in ("astronaut", "chelsea", "coffee", "motorcycle_left", "rocket"):
+        with Image.open(sample_picture(name)) as picture:
+            for index, crop in enumerate(crops(picture.convert("RGB"), 8, seed=0)):
+                crop.save(folder / f"{name}-{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ood_checkpoint(sample_config, crops_folder, tmp_path_factory):
+    """An OoD net for the sample classifier, as the command makes it."""
+    folder = tmp_path_factory.mktemp("ood")
+    command = [sys.executable, "-m", "xai_sidecar.cli", "train-ood", "--config", str(sample_config)]
+    command += ["--data", str(crops_folder), "--out", str(folder / "ood.safetensors"), "--epochs", "30"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "ood.safetensors"
+
+
+@pytest.fixture(scope="session")
+def server(sample_config, ood_checkpoint):
+    """A server of the sample classifier with an OoD net, shared by all tests that leave it as they found it."""
+    with serving(sample_config, f"ood.checkpoint={ood_checkpoint}") as running:
         yield running
 
 
@@ -133,6 +158,16 @@ def server(sample_config):
 def start_server():
     """`serving`, for tests that want a server of their own."""
     return serving
+
+
+@pytest.fixture(scope="session")
+def only():
+    """Overrides that switch every explainer off but those named, for a quick start."""
+
+    def only(*names):
+        return tuple(f"explainers.{name}.enabled=false" for name in EXPLAINERS if name not in names)
+
+    return only
 
 
 # ------------------------------------------------------------------------------------------------ calling it
@@ -150,6 +185,15 @@ class Refusal:
     info: dict = field(default_factory=dict)
     retry_seconds: float | None = None
     metadata: dict = field(default_factory=dict)
+
+    def check(self, code, reason, path):
+        """That it is of this kind, names the field at fault, and is whole."""
+        assert (self.code, self.reason, self.fields) == (code, reason, (path,)), self.message
+        assert self.domain == "xai-sidecar"
+        assert self.message.startswith(f"{path}: ")
+        assert self.message.endswith(".")
+        assert self.info["request_id"] == self.metadata["x-request-id"] != ""
+        assert self.retry_seconds is None
 
 
 def _refusal(error):
@@ -217,6 +261,18 @@ def stub(server, connect):
 def photo():
     """An encoded picture of a cat, 451 x 300 pixels."""
     return sample_picture("chelsea").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def slow_request(photo):
+    """A request that takes seconds: a gradient pass for each target of each picture."""
+
+    def slow_request(images=8, top_count=1):
+        explanation = pb.ExplanationRequest(explainer="gradient", encoding=pb.MAP_ENCODING_PNG)
+        explanation.targets.top_count = top_count
+        return pb.PredictRequest(images=[pb.Image(encoded=photo)] * images, explanations=[explanation])
+
+    return slow_request
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
-"""Any classifier by config: one of MindCV's, wide and multi-label; a grey LeNet-5; a transformer."""
+"""Any classifier by config: one of MindCV's, wide and multi-label; a grey LeNet-5; a transformer; two odd ones."""
 
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xai_client import Client
+from xai_client import Client, Explain, PreconditionError
+from xai_sidecar.explainers.masks import MaskGrid
 from xai_sidecar.zoo.sample import sample_picture
 
 LENET = """
@@ -56,11 +58,12 @@ factory = "{module}:{name}"
 arguments = {{ {arguments} }}
 checkpoint = "net{suffix}"
 activation = "{activation}"
-batch_sizes = [1]
-gradient_batch_sizes = [1]
+batch_sizes = [1, 8]
 compile_cache = false
 [model.input]
 {input}
+[explainers]
+deconvolution.enabled = {deconvolution}
 """
 
 CLASSIFIERS = {
@@ -74,6 +77,10 @@ CLASSIFIERS = {
         "suffix": ".ckpt",
         "format": "ckpt",
         "layer": "layer4",
+        "deconvolution": "false",  # which saves some compiling
+        "windows": (32, 32, 3 * 5),
+        "ruled": True,
+        "engine": "onnxruntime",
     },
     "lenet5": {
         "module": "users_lenet",
@@ -85,6 +92,10 @@ CLASSIFIERS = {
         "suffix": ".safetensors",
         "format": "safetensors",
         "layer": "conv2",
+        "deconvolution": "true",
+        "windows": (3, 1, 30 * 30),
+        "ruled": True,
+        "engine": "onnxruntime",
     },
     "vit": {
         "module": "mindcv.models.vit",
@@ -97,6 +108,10 @@ CLASSIFIERS = {
         "format": "ckpt",
         # Behind the last attention only the class token matters, so this is the last layer of use.
         "layer": "blocks.2.norm1",
+        "deconvolution": "true",
+        "windows": (16, 16, 4 * 4),
+        "ruled": False,
+        "engine": "mindspore",  # which cannot export the attention's unstacking to ONNX
     },
 }
 
@@ -142,9 +157,174 @@ def test_its_explanations_lie_on_the_picture(classifier):
     assert prediction.explanations["gradcam"].parameters["layer"] == case["layer"]
 
 
+def test_guided_backpropagation_where_every_relu_can_be_reached(classifier):
+    case, client, expected = classifier
+    names = ["guided_backprop"] if case["deconvolution"] == "false" else ["guided_backprop", "deconvolution"]
+    told = client.model_info().explainers
+    for name in names:
+        assert told[name].available == case["ruled"]
+        if case["ruled"]:
+            answer = client.predict(expected["x"], explain=[name, "gradient"]).explanations
+            ruled, plain = answer[name].saliency, answer["gradient"].saliency
+            assert ruled.shape == case["shape"][1:]
+            assert np.abs(ruled / ruled.max() - plain / plain.max()).max() > 0.1, "the rule made no difference"
+            continue
+        with pytest.raises(PreconditionError) as caught:
+            client.predict(expected["x"], explain=[name])
+        assert caught.value.field == "explanations[0].explainer"
+        for message in (str(caught.value), told[name].unavailable_reason):
+            assert "cannot reach every activation" in message
+            assert "blocks.0.mlp" in message
+            assert "Ask for gradient or gradcam instead." in message
+    assert told["gradient"].available
+    assert told["gradcam"].available
+
+
+def covered(client, inputs, target):
+    """The probability of a class for each of some model inputs."""
+    answers = client.predict_many(list(inputs.astype(np.float32)), top_k=client.model_info().class_count)
+    return np.array([{one.class_id: one.probability for one in answer.classes}[target] for answer in answers])
+
+
+def test_rise_by_hand(classifier):
+    """The paper's average, out of predictions that anyone could ask for."""
+    _, client, expected = classifier
+    x = expected["x"]
+    wanted = Explain("rise", targets=3, masks=16, seed=8, estimator="plain", grid_size=4)
+    got = client.predict(x, explain=[wanted, Explain("rise", name="default", targets=3, masks=16, seed=8)])
+    assert got.explanations["default"].parameters["grid_size"] == 7
+    assert got.explanations["rise"].passes == 16
+    grid = MaskGrid(*x.shape[1:], 4, 0.5)
+    masks = np.concatenate([grid.enlarge(block) for block in grid.draw(8, 16)])
+    mean = np.einsum("n,nhw->hw", covered(client, x * masks[:, None], 3), masks) / (16 * 0.5)
+    np.testing.assert_allclose(got.explanations["rise"].saliency, mean, atol=1e-3 * mean.max())
+
+
+def test_occlusion_by_hand(classifier):
+    """The drop under a window, at the corners, where no other window covers the pixel."""
+    case, client, expected = classifier
+    x = expected["x"]
+    window, stride, count = case["windows"]
+    parameters = {} if case["title"] == "lenet5" else {"window_size": window, "stride": stride}
+    got = client.predict(x, explain=[Explain("occlusion", targets=3, **parameters)]).explanations["occlusion"]
+    assert (got.parameters["window_size"], got.parameters["stride"], got.passes) == (window, stride, 1 + count)
+    rows, columns = slice(-window, None), slice(-window, None)
+    inputs = np.repeat(x[None], 3, axis=0)
+    inputs[1, :, :window, :window] = 0
+    inputs[2, :, rows, columns] = 0
+    probabilities = covered(client, inputs, 3)
+    corners = np.array([got.saliency[0, 0], got.saliency[-1, -1]])
+    np.testing.assert_allclose(corners, probabilities[0] - probabilities[1:], atol=1e-3 * np.abs(got.saliency).max())
+
+
 def test_it_describes_itself(classifier):
     case, client, _ = classifier
     info = client.model_info()
     assert (info.name, info.class_count) == (case["title"], len(info.labels))
     assert (info.input.channels, info.input.height, info.input.width) == case["shape"]
     assert info.explainers["gradcam"].parameters["layer"].default == case["layer"]
+
+
+def test_it_does_without_an_ood_net(classifier):
+    _, client, expected = classifier
+    info = client.model_info()
+    assert info.ood is None
+    assert not info.explainers["rise_plus"].available
+    assert "train-ood" in info.explainers["rise_plus"].unavailable_reason
+    for asked, field in (({"ood": True}, "ood"), ({"explain": "rise_plus"}, "explanations[0].explainer")):
+        with pytest.raises(PreconditionError) as caught:
+            client.predict(expected["x"], **asked)
+        assert caught.value.field == field
+        assert "train-ood" in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ odd ones
+
+ODD = """
+from mindspore import nn, ops
+
+
+class Functional(nn.Cell):
+    \"\"\"Its activation is a function, which no explainer can get hold of.\"\"\"
+
+    def __init__(self, activation):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.dense = nn.Dense(6, 5)
+        self.activation = getattr(ops, activation)
+
+    def construct(self, x):
+        return self.dense(self.activation(self.conv(x)).mean((2, 3)))
+"""
+
+ODD_CONFIG = """
+[model]
+name = "{activation}"
+factory = "odd_net:Functional"
+arguments = {{ activation = "{activation}" }}
+batch_sizes = [1, 2]
+compile_cache = false
+[model.input]
+size = 32
+"""
+
+UNREACHED = {"relu": "functional ReLU", "hardswish": "HSwish"}
+
+
+@pytest.fixture(scope="module", params=UNREACHED)
+def odd(request, tmp_path_factory):
+    """The activation's name, and the config of the net."""
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "odd_net.py").write_text(ODD)
+    (folder / "sidecar.toml").write_text(ODD_CONFIG.format(activation=request.param))
+    return request.param, folder / "sidecar.toml"
+
+
+def run_check(config, *options):
+    command = [sys.executable, "-m", "xai_sidecar.cli", "check", "--config", str(config), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_check_says_what_odd_nets_cannot_do(odd):
+    activation, config = odd
+    done = run_check(config)
+    assert done.returncode == 0, done.stderr
+    for name in ("guided_backprop", "deconvolution"):
+        reason = f"The rule cannot reach every activation of this net: the net itself ({UNREACHED[activation]})."
+        assert re.search(rf"(?m)^{name} +not available: {re.escape(reason)}", done.stdout)
+    for name in ("gradient", "gradcam", "occlusion", "rise"):
+        assert re.search(rf"(?m)^{name} +[\d.]+ ms for one target", done.stdout)
+    by_mindspore = activation == "hardswish"
+    engine = r"mindspore 2\.10" if by_mindspore else r"onnxruntime \d"
+    assert re.search(rf"(?m)^runs on +cpu, forward passes by {engine}", done.stdout)
+    assert ("ONNX Runtime does not run the forward passes" in done.stdout) == by_mindspore
+
+
+def test_odd_nets_are_served_by_what_can_run_them(odd, start_server):
+    activation, config = odd
+    picture = sample_picture("chelsea")
+    with start_server(config) as server, Client(server.grpc) as client:
+        info = client.model_info()
+        for name in ("guided_backprop", "deconvolution"):
+            assert UNREACHED[activation] in info.explainers[name].unavailable_reason
+            with pytest.raises(PreconditionError, match=re.escape(UNREACHED[activation])):
+                client.predict(picture, explain=name)
+        answer = client.predict(picture, explain=["gradient", "gradcam", Explain("rise", masks=32)])
+        assert all(one.saliency.shape == (32, 32) for one in answer.explanations.values())
+        assert server.terminate() == 0
+    if activation == "hardswish":
+        assert info.engine.startswith("mindspore 2.10")
+        assert "HSwish" in info.engine_note
+    else:
+        assert info.engine.startswith("onnxruntime ")
+        assert info.engine_note == ""
+
+
+@pytest.mark.parametrize("odd", ["hardswish"], indirect=True)
+def test_an_engine_that_cannot_run_the_net_is_refused(odd):
+    done = run_check(odd[1], "--set", "model.forward_engine=onnxruntime")
+    assert (done.returncode, done.stdout) == (2, "")
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("xai-sidecar: model.forward_engine: ONNX Runtime does not run the forward passes: ")
+    assert "HSwish" in told
+    assert "auto" in told

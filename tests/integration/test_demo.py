@@ -1,6 +1,7 @@
-"""`xai-sidecar demo`, as `make demo` runs it: what it prints, the picture that it makes, and how it ends."""
+"""`xai-sidecar demo`, as `make demo` runs it: what it prints, what it makes and keeps, and how it ends."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from PIL import Image
 from xai_sidecar.zoo.sample import sample_picture
 
 COMMAND = [sys.executable, "-m", "xai_sidecar.cli", "demo", "--set", "model.batch_sizes=[1]"]
-COMMAND += ["--set", "model.gradient_batch_sizes=[1]", "--set", "explainers.gradient.enabled=false"]
+for name in ("gradient", "guided_backprop", "deconvolution"):
+    COMMAND += ["--set", f"explainers.{name}.enabled=false"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,12 @@ def test_once(cache, tmp_path):
         (line,) = (line for line in done.stdout.splitlines() if f"%  {label} " in line)
         assert float(line.split()[0]) == pytest.approx(percent, abs=1)
     assert "Converted the sample classifier's weights" in done.stderr
-    assert "compiling forward, batch size 1" in done.stderr
+    assert "Training a small OoD net on 12 crops of each of 9 photographs" in done.stderr
+    told = re.search(r"It is a toy: 108 crops. AUROC (.*)", done.stderr).group(1)
+    auroc = {kind: float(value) for value, kind in re.findall(r"([\d.]+) against (\w+)", told)}
+    assert set(auroc) == {"noise", "shuffled", "masked"}
+    assert min(auroc.values()) > 0.7
+    assert "compiling layer gradient of head, batch size 1" in done.stderr
     assert "Traceback" not in done.stderr
     overlay = tmp_path / "demo-output" / "chelsea-gradcam.png"
     assert str(overlay) in done.stdout
@@ -59,4 +66,5 @@ def test_until_interrupted(cache, tmp_path):
         process.kill()
     assert process.returncode == 0
     assert "Traceback" not in errors
-    assert "loading compiled forward" in errors, "the second start found no compiled programs"
+    assert "loading compiled layer gradient" in errors, "the second start found no compiled programs"
+    assert "OoD" not in errors, "the second start found no OoD net"

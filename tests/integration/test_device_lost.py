@@ -18,9 +18,12 @@ class Breakable:
 
     device = "cpu"
     engine = "arithmetic"
+    engine_note = ""
     version = "1"
+    features_version = "1"
     class_count = 3
     default_layer = None
+    ood = None
 
     def __init__(self):
         self.layers = {}

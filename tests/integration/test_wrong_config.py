@@ -202,6 +202,28 @@ WRONG = {
         "explainers.gradcam.layer",
         "no layer 'con'.*Close to it: conv",
     ),
+    "no such OoD net": (["ood.checkpoint=nowhere.safetensors"], "ood.checkpoint", "no file .*nowhere.safetensors"),
+    "an OoD net of garbage": (
+        ["ood.checkpoint=garbage.safetensors"],
+        "ood.checkpoint",
+        "garbage.safetensors is no .safetensors file.*train-ood",
+    ),
+    "weights for an OoD net": (
+        ["ood.checkpoint=good.safetensors"],
+        "ood.checkpoint",
+        "good.safetensors is no OoD net's file.*train-ood",
+    ),
+    "an engine that there is not": (["model.forward_engine=torch"], "model.forward_engine", "onnxruntime"),
+    "a window larger than the input": (
+        ["explainers.occlusion.window_size=17"],
+        "explainers.occlusion.window_size",
+        "17 pixels does not fit the input, whose shorter side is 16",
+    ),
+    "gaps between windows": (
+        ["explainers.occlusion.window_size=4", "explainers.occlusion.stride=5"],
+        "explainers.occlusion.stride",
+        "5 leaves gaps between windows of 4 pixels",
+    ),
     "an unknown further layer": (
         ["explainers.gradcam.layers=['conv', 'dense']"],
         "explainers.gradcam.layer",
@@ -232,7 +254,11 @@ def test_check_says_what_it_found(cli):
     assert "3 x 16 x 16" in found["input"]
     assert "7 (label 0, …, label 6), softmax" in found["classes"]
     assert re.fullmatch(r"[\d.]+ ms for 1, [\d.]+ ms for 2", found["prediction"])
-    assert re.fullmatch(r"[\d.]+ ms for one target", found["gradient"])
+    for name in ("gradient", "guided_backprop", "deconvolution", "occlusion", "rise"):
+        assert re.fullmatch(r"[\d.]+ ms for one target", found[name])
+    assert found["rise_plus"].startswith("not available: It needs an OoD net.")
+    assert "none; train one with xai-sidecar train-ood" in found["OoD"]
+    assert re.fullmatch(r"on +cpu, forward passes by onnxruntime \d+\.\d+\.\d+", found["runs"])
     assert re.fullmatch(r"[\d.]+ ms for one target at layer relu", found["gradcam"])
     assert "conv, relu" in found["layers"]
     assert all(_is_progress(line) for line in done.stderr.splitlines()), done.stderr
@@ -243,7 +269,7 @@ def test_help_and_version(cli):
     plain, told = cli(), cli("--help")
     assert (plain.returncode, plain.stderr) == (told.returncode, told.stderr) == (0, "")
     assert plain.stdout == told.stdout
-    for command in ("serve", "check", "demo", "--config", "--set"):
+    for command in ("serve", "check", "demo", "train-ood", "--config", "--set"):
         assert command in told.stdout
     version = cli("--version")
     assert version.returncode == 0
@@ -251,7 +277,8 @@ def test_help_and_version(cli):
 
 
 def test_wrong_use_of_the_command_line(cli):
-    for arguments, told in ((("serve",), "--config"), (("explain",), "explain"), (("check", "--conf"), "--conf")):
+    wrong = ((("serve",), "--config"), (("explain",), "explain"), (("check", "--conf"), "--conf"))
+    for arguments, told in (*wrong, (("train-ood", "--config", "good.toml"), "--data")):
         done = cli(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert told in done.stderr
