@@ -12,7 +12,16 @@ from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
-from xai_sidecar.engine.work import Features, Forward, Kind, MaskedForward, MaskedOodScore, OodScore, masked
+from xai_sidecar.engine.work import (
+    INPUT_GRADIENT,
+    Features,
+    Forward,
+    Kind,
+    MaskedForward,
+    MaskedOodScore,
+    OodScore,
+    masked,
+)
 from xai_sidecar.errors import ConfigError, PreconditionError
 from xai_sidecar.ood.head import OodHead, TrainingRecord
 
@@ -122,6 +131,28 @@ class Skips(nn.Cell):
     def construct(self, x):
         x = self.stem(x)
         return self.head((self.block(x) * x).mean((2, 3)))
+
+
+class InPlace(nn.Cell):
+    """Changes a tensor in place that another operation needs as it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = convolution(3, 6, stride=2)
+        self.relu = nn.ReLU()
+        self.head = nn.Dense(6, 5, weight_init=weight(5, 6), bias_init=weight(5))
+
+    def construct(self, x):
+        y = self.relu(self.stem(x))
+        y -= 1
+        y += y * y
+        return self.head(y.mean((2, 3)))
+
+
+def test_gradients_of_what_changes_in_place():
+    kinds = [Forward.kind, INPUT_GRADIENT, Kind("layer_gradient", "stem")]
+    for engine in ("onnxruntime", "mindspore"):
+        assert not loaded(InPlace(), engine).warm_up(kinds, QUIET)
 
 
 @pytest.mark.parametrize("sizes", [(1,), (1, 3)])

@@ -21,6 +21,7 @@ from xai_sidecar.backends.mindspore.programs import (
     compiled_graphs,
     features_program,
     forward_program,
+    in_place_as_plain,
     input_gradient_program,
     layer_gradient_program,
     layer_tail_program,
@@ -228,7 +229,8 @@ class MindSporeBackend:
         """Compiles one size of a kind, checks and times it. Size 1 comes first: the others are checked against it."""
         before = compiled_graphs()
         try:
-            self._program(kind)(self._reference.inputs(kind, size))
+            with in_place_as_plain():
+                self._program(kind)(self._reference.inputs(kind, size))
             self._adopt(kind, size)
         except WrongOutputError as error:
             raise WrongOutputError(
@@ -271,8 +273,7 @@ class MindSporeBackend:
     # ---------------------------------------------------------------------------------------- programs
 
     def _sizes(self, kind: Kind) -> tuple[int, ...]:
-        with_gradient = kind.name in ("input_gradient", "layer_gradient")
-        return self._source.gradient_batch_sizes if with_gradient else self._source.batch_sizes
+        return self._source.gradient_batch_sizes if kind.name.endswith("gradient") else self._source.batch_sizes
 
     def _program(self, kind: Kind) -> Program:
         program = self._programs.get(kind)
@@ -294,19 +295,19 @@ class MindSporeBackend:
             return forward_program(self._net)
         if kind.name == "features":
             return features_program(features_net(self._net, self._example, self.class_count))
-        if kind.name == "input_gradient" and kind.relu_rule:
-            if self._unreached:
-                raise PreconditionError(self._unreached)
-            return input_gradient_program(rectified_copy(self._net, kind.relu_rule), self.class_count)
         if kind.name == "input_gradient":
-            return input_gradient_program(self._net, self.class_count)
+            if kind.relu_rule and self._unreached:
+                raise PreconditionError(self._unreached)
+            net = rectified_copy(self._net, kind.relu_rule) if kind.relu_rule else self._net
+            return input_gradient_program(net, self.class_count)
         if kind.name == "layer_gradient":
             layer = self._cell(kind.layer)
             if kind in self._outputs_of:
                 shape = self._spatial[kind.layer].shape
                 net = self._net
-                with_cell = lambda cell: wrapped_copy(net, {layer: cell})  # noqa: E731
-                return layer_tail_program(self._outputs_of[kind], shape, with_cell, self.class_count)
+                return layer_tail_program(
+                    self._outputs_of[kind], shape, lambda cell: wrapped_copy(net, {layer: cell}), self.class_count
+                )
             return layer_gradient_program(*tapped_copy(self._net, layer), self.class_count)
         raise ValueError(f"there is no program for {kind}")
 

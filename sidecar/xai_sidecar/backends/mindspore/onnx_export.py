@@ -9,7 +9,6 @@ before its outputs have been compared with the net's, for several inputs and bat
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from xai_sidecar.backends.mindspore.compile_cache import uncached
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.loading import told
+from xai_sidecar.backends.mindspore.programs import in_place_as_plain
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import Marked, shared_copy, wrapped_copy
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
@@ -130,26 +130,12 @@ def _exported(net: nn.Cell, example: Array, size: int) -> ModelProto:
     inputs = ms.Tensor(np.repeat(np.asarray(example, np.float32), size, axis=0))
     with tempfile.TemporaryDirectory(prefix="xai-sidecar-") as folder:
         path = Path(folder) / "net.onnx"
-        with _in_place_as_plain(), uncached():
+        with in_place_as_plain(), uncached():
             # A copy, since exporting leaves traces on a cell. The graph that is compiled goes when the copy goes.
             ms.onnx.export(shared_copy(net), inputs, file_name=str(path))
         if len(list(path.parent.iterdir())) > 1:  # the weights went to files of their own
             raise ExportError("the model takes more than 2 GB")
         return onnx.load(path)
-
-
-@contextlib.contextmanager
-def _in_place_as_plain() -> Iterator[None]:
-    """Lets MindSpore read `x += y` inside as `x = x + y`; what changes a tensor in place cannot be exported."""
-    from mindspore.graph._parse import resources
-
-    operators = resources.parse_augassign_object_map
-    in_place = dict(operators)
-    operators.update(resources.parse_object_map)
-    try:
-        yield
-    finally:
-        operators.update(in_place)
 
 
 def _constants(graph: GraphProto, weights: Collection[str]) -> dict[str, Array]:

@@ -9,9 +9,10 @@ The logit to be derived is picked by a one-hot matrix: a product compiles everyw
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -36,6 +37,24 @@ def release_graphs(graphs: Collection[str]) -> None:
     if graphs:
         api.ms_compile_cache.difference_update(graphs)
         api.JitExecutor_.get_instance().del_net_res(None, set(graphs))
+
+
+@contextlib.contextmanager
+def in_place_as_plain() -> Iterator[None]:
+    """Has MindSpore read `x += y` as `x = x + y` in what is compiled inside.
+
+    What changes a tensor in place cannot be exported, runs even where nobody wants its result, and has had wrong
+    gradients where another operation needs the value that was there.
+    """
+    from mindspore.graph._parse import resources
+
+    operators = resources.parse_augassign_object_map
+    in_place = dict(operators)
+    operators.update(resources.parse_object_map)
+    try:
+        yield
+    finally:
+        operators.update(in_place)
 
 
 def seconds(program: Program, rows: tuple[Array, ...]) -> float:
