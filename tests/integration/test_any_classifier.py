@@ -221,6 +221,8 @@ def test_it_describes_itself(classifier):
     case, client, _ = classifier
     info = client.model_info()
     assert (info.name, info.class_count) == (case["title"], len(info.labels))
+    assert info.engine.startswith(case["engine"])
+    assert ("Unstack" in info.engine_note) == (case["engine"] == "mindspore")
     assert (info.input.channels, info.input.height, info.input.width) == case["shape"]
     assert info.explainers["gradcam"].parameters["layer"].default == case["layer"]
 

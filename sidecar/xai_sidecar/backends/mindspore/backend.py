@@ -92,9 +92,8 @@ class MindSporeBackend:
         """Compiles, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
         wanted = list(dict.fromkeys(map(_compiled, kinds)))
         self._warmed = set(wanted)
-        done = self._run_by_onnx(wanted, report)
-        wanted = [kind for kind in wanted if kind not in done]
-        failed = self._compile_cached(wanted, report) if wanted else {}
+        left = sorted(set(wanted) - set(self._run_by_onnx(wanted, report)), key=wanted.index)
+        failed = self._compile_cached(left, report) if left else {}
         if Forward.kind in failed:
             raise failed[Forward.kind]
         self._drop(*failed)
