@@ -20,6 +20,7 @@ ParameterValue: TypeAlias = int | float | str | bool | None
 _WITHHELD = {
     "zero_gradient": "the class has no gradient at this picture, so the method can say nothing about it",
     "not_finite": "it had values that are NaN or infinite",
+    "no_ood_range": "the OoD net finds the picture no more of an inlier than a blank one",
 }
 
 
@@ -63,7 +64,8 @@ class SaliencyMap:
     Attributes:
         class_id: The class explained.
         label: Its label.
-        status: "ok", "all_zero", "zero_gradient" or "not_finite"; the last two come without a map.
+        status: "ok", "all_zero", "zero_gradient", "not_finite" or "no_ood_range"; the last three come without a
+            map.
         values: The map, float32 (H, W); None where it is withheld.
         standard_error: Relative standard error where the map is an estimate; None for exact methods.
     """

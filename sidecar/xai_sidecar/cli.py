@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _parser().print_help()
         return 0
     try:
-        # A server takes care of signals itself.
-        with contextlib.nullcontext() if parsed.run is _serve else interruptible():
+        # The others take care of signals themselves.
+        with interruptible() if parsed.run is _check else contextlib.nullcontext():
             status: int = parsed.run(parsed)
     except ConfigError as error:
         print(f"xai-sidecar: {error}", file=sys.stderr)
@@ -224,7 +224,7 @@ def _train_ood(arguments: argparse.Namespace) -> int:
     print(f"trained on {head.training.sample_count:,} pictures; how well it tells held-out ones from (AUROC):")
     for kind, value in head.training.auroc.items():
         print(f"  {kind:<12}{value:.3f}")
-    print(f"written to {out}; set ood.checkpoint to it.")
+    print(f"written to {out.resolve()}; set ood.checkpoint to it.")
     return 0
 
 

@@ -20,7 +20,7 @@ ALLOWED = {
     "ood": {"engine", "errors", "explainers", "imaging", "paths"},
     "config": {"errors", "explainers", "imaging", "paths"},
     "telemetry": {"engine", "explainers"},
-    "backends": {"config", "engine", "errors", "imaging", "ood", "paths"},
+    "backends": {"config", "engine", "errors", "imaging", "interrupt", "ood", "paths"},
     "zoo": {"errors", "paths"},
     "service": {"config", "engine", "errors", "explainers", "imaging", "telemetry"},
     "demo": {"backends", "config", "errors", "ood", "paths", "zoo"},

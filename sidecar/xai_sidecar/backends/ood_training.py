@@ -13,6 +13,7 @@ from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.work import Featured, Features, FloatArray, drive, features
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.imaging import InputSpec
+from xai_sidecar.interrupt import deferred
 from xai_sidecar.ood.head import OodHead
 from xai_sidecar.ood.progress import Progress
 from xai_sidecar.ood.training import TrainingOptions, train_ood
@@ -52,17 +53,23 @@ def train_configured(
 
     Raises:
         ConfigError: The classifier cannot be loaded or has no features, or as `train_ood` says.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the same again goes on from there.
     """
-    backend = load_backend(config.model_copy(update={"ood": type(config.ood)()}))
-    # Only here, since importing MindSpore takes seconds, and `load_backend` has said what to do if it is not there.
-    from xai_sidecar.backends.mindspore.ood_net import fit
+    with deferred() as stop:
+        backend = load_backend(config.model_copy(update={"ood": type(config.ood)()}))
+        # Only here, since importing MindSpore takes seconds, and `load_backend` has said what to do if it is not there.
+        from xai_sidecar.backends.mindspore.ood_net import fit
 
-    failed = backend.warm_up([Features.kind], report)
-    if failed:
-        raise ConfigError(failed[Features.kind], field="model.factory")
-    labels = load_labels(config.model.labels, backend.class_count)
-    classifier = _Classifier(backend, labels, config.model.input.spec())
-    try:
-        return train_ood(folder, out, classifier, cache_folder(), fit, options, report=report, progress=progress)
-    finally:
-        backend.close()
+        try:
+            failed = {} if stop() else backend.warm_up([Features.kind], report)
+            if stop():
+                raise KeyboardInterrupt
+            if failed:
+                raise ConfigError(failed[Features.kind], field="model.factory")
+            labels = load_labels(config.model.labels, backend.class_count)
+            classifier = _Classifier(backend, labels, config.model.input.spec())
+            return train_ood(
+                folder, out, classifier, cache_folder(), fit, options, report=report, progress=progress, stop=stop
+            )
+        finally:
+            backend.close()

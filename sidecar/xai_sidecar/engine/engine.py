@@ -263,13 +263,13 @@ class Engine:
                 self._launch(Launch(launch.kind, fitting(part, costs), (part,)))
             return
         seconds = time.perf_counter() - started
+        with _logged("observer_failed"):
+            self._observe(LaunchRecord(launch.kind, launch.size, launch.row_count, seconds))
         offset = 0
         for part in launch.parts:
             count = part.stop - part.start
             self._collect(part.piece.owner, tuple(output[offset : offset + count] for output in outputs), count)
             offset += count
-        with _logged("observer_failed"):
-            self._observe(LaunchRecord(launch.kind, launch.size, launch.row_count, seconds))
 
     def _run(self, launch: Launch) -> tuple[Array, ...]:
         columns = zip(*(rows_of(part) for part in launch.parts), strict=True)
