@@ -26,7 +26,7 @@ from xai_sidecar.engine.scheduler import Lane
 from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.registry import EXPLAINERS
 
-_MASKS = 64
+_MASKS = 128
 _ROUNDS = 5
 _LAYERS = {models.RESNET: "layer4", models.SAMPLE: "head"}
 
