@@ -87,7 +87,7 @@ class Forward:
         """The inputs."""
         return (self.inputs,)
 
-    def result(self, rows: tuple[Array, ...]) -> FloatArray:
+    def result(self, rows: tuple[Array, ...]) -> Any:
         """The logits."""
         return np.asarray(rows[0], np.float32)
 
@@ -141,22 +141,13 @@ def _ood_scores(rows: tuple[Array, ...]) -> OodScores:
 
 
 @dataclass(frozen=True, eq=False)
-class OodScore:
-    """How much each input is an inlier, with its logits from the same pass.
-
-    Attributes:
-        inputs: (n, C, H, W) float32.
+class OodScore(Forward):
+    """As `Forward`, with how much each input is an inlier.
 
     Sent back: `OodScores`.
     """
 
-    inputs: FloatArray
     kind: ClassVar[Kind] = Kind("ood_score")
-
-    @property
-    def rows(self) -> tuple[Array, ...]:
-        """The inputs."""
-        return (self.inputs,)
 
     def result(self, rows: tuple[Array, ...]) -> OodScores:
         """Scores and logits."""
@@ -186,22 +177,13 @@ class Featured:
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
-    """What the model's last dense layer sees of each input, with its logits from the same pass.
-
-    Attributes:
-        inputs: (n, C, H, W) float32.
+class Features(Forward):
+    """As `Forward`, with what the model's last dense layer sees of each input.
 
     Sent back: `Featured`.
     """
 
-    inputs: FloatArray
     kind: ClassVar[Kind] = Kind("features")
-
-    @property
-    def rows(self) -> tuple[Array, ...]:
-        """The inputs."""
-        return (self.inputs,)
 
     def result(self, rows: tuple[Array, ...]) -> Featured:
         """Features and logits."""

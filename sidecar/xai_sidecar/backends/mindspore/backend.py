@@ -19,7 +19,6 @@ from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_passe
 from xai_sidecar.backends.mindspore.programs import (
     Program,
     compiled_graphs,
-    features_program,
     forward_program,
     in_place_as_plain,
     input_gradient_program,
@@ -165,6 +164,8 @@ class MindSporeBackend:
         if self._source.forward_engine == "mindspore" or not self._source.device.startswith("cpu") or not forwards:
             return []
         try:
+            if missing := onnx.available():  # before exporting, which takes seconds
+                raise ExportError(missing)
             report("exporting the forward pass to ONNX Runtime, and checking it")
             layers = [kind for kind in wanted if kind.name == "layer_gradient"]
             cells = {kind: self._cell(kind.layer) for kind in layers}
@@ -194,11 +195,8 @@ class MindSporeBackend:
     def _compile_cached(self, kinds: list[Kind], report: Report) -> dict[Kind, ConfigError]:
         """Compiles kinds, or loads them compiled; those that cannot be, and why."""
         source = self._source
-        sizes = (
-            source.batch_sizes,
-            source.gradient_batch_sizes,
-            [(str(kind), kind in self._outputs_of) for kind in kinds],
-        )
+        split = [(str(kind), kind in self._outputs_of) for kind in kinds]
+        sizes = (source.batch_sizes, source.gradient_batch_sizes, split)
         key = hashlib.sha256(repr((self._fingerprint, sizes)).encode()).hexdigest()[:20]
         with compile_cache.compile_cache(source.cache, key, report) as warm:
             failed = self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
@@ -290,10 +288,10 @@ class MindSporeBackend:
             release_graphs(self._graphs.pop(kind, frozenset()))
 
     def _make_program(self, kind: Kind) -> Program:
-        if kind.name == "forward":
+        if kind == Forward.kind:
             return forward_program(self._net)
-        if kind.name == "features":
-            return features_program(features_net(self._net, self._example, self.class_count))
+        if kind == Features.kind:
+            return forward_program(features_net(self._net, self._example, self.class_count))
         if kind.name == "input_gradient":
             if kind.relu_rule and self._unreached:
                 raise PreconditionError(self._unreached)

@@ -68,15 +68,14 @@ def seconds(program: Program, rows: tuple[Array, ...]) -> float:
 
 
 def forward_program(net: nn.Cell) -> Program:
-    """Inputs (n, …) float32 → logits (n, classes)."""
+    """Inputs (n, …) float32 → logits (n, classes), or all that a cell gives, such as features and logits."""
     forward = _Forward(net)
-    return lambda rows: (forward(ms.Tensor(rows[0])).asnumpy(),)
+    return lambda rows: as_arrays(forward(ms.Tensor(rows[0])))
 
 
-def features_program(features_net: nn.Cell) -> Program:
-    """Inputs (n, …) float32 → features (n, features), logits (n, classes), by a cell that gives both."""
-    forward = _Forward(features_net)
-    return lambda rows: tuple(output.asnumpy() for output in forward(ms.Tensor(rows[0])))
+def as_arrays(outputs: ms.Tensor | tuple[ms.Tensor, ...]) -> tuple[Array, ...]:
+    """What a cell returned, one tensor or several, as arrays."""
+    return tuple(output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
 def input_gradient_program(net: nn.Cell, class_count: int) -> Program:

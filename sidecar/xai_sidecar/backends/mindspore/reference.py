@@ -8,7 +8,7 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.layers import SpatialLayer, layer_gradients, layer_output
-from xai_sidecar.backends.mindspore.programs import Program
+from xai_sidecar.backends.mindspore.programs import Program, as_arrays
 from xai_sidecar.backends.mindspore.rectifiers import rectified_copy
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
@@ -56,8 +56,7 @@ class Reference:
         if len(known) < start + size:
             cell = self._net if kind == Forward.kind else features_net(self._net, self._inputs[:1], self._class_count)
             for row in range(len(known), start + size):
-                outputs = cell(ms.Tensor(self._inputs[row : row + 1]))
-                known.append(tuple(one.asnumpy() for one in (outputs if isinstance(outputs, tuple) else (outputs,))))
+                known.append(as_arrays(cell(ms.Tensor(self._inputs[row : row + 1]))))
         return tuple(np.concatenate(column) for column in zip(*known[start : start + size], strict=True))
 
     def gradient(self, kind: Kind, row: int) -> tuple[Array, ...]:
