@@ -118,7 +118,8 @@ class AsyncClient:
     ) -> AsyncGenerator[Event, None]:
         """Yields the prediction at once and each explanation as it comes, for ``async for``; see `Client.stream`.
 
-        A wrong argument is found when the first event is asked for.
+        A wrong argument is found when the first event is asked for. Where a loop may end early, `contextlib.aclosing`
+        has the call cancelled at once, and not when the event loop gets to it.
         """
         call = self._connection.call(timeout, request_id)
 

@@ -21,13 +21,13 @@ from xai_client.errors import (
     ArgumentError,
     ImageError,
     InvalidRequestError,
-    MapWithheldError,
     MessageTooLargeError,
     PictureSizeError,
     XaiError,
 )
-from xai_client.request import Explain, parse_parameter
-from xai_client.types import Prediction
+from xai_client.files import OverlayFiles
+from xai_client.request import Explain, explanation_names, parse_parameter
+from xai_client.watch import Watch
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
 
@@ -39,6 +39,7 @@ _EXAMPLES: Final = """examples:
   xai-client predict cat.jpg --explain gradcam,gradient --out maps
   xai-client predict *.jpg --explain gradcam --param gradcam.layer=blocks.10 --json
   xai-client predict cat.jpg --explain gradcam --target 281 --target 285
+  xai-client predict cat.jpg --explain rise --watch --budget 10
   xai-client info --server gpu-box:50051
 """
 
@@ -129,6 +130,18 @@ def _add_predict(commands: Any) -> None:
         help="a parameter of an explainer, such as gradcam.layer=blocks.3; repeatable",
     )
     parser.add_argument("--seed", type=int, help="seed of everything random (default: drawn by the server)")
+    parser.add_argument(
+        "--budget",
+        type=float,
+        metavar="SECONDS",
+        help="longest time for each explanation; the best map so far is then taken (default: until it is done)",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show the progress on stderr, and write overlays at once, in ever better versions;"
+        " with --json, print one line per event",
+    )
     parser.add_argument("--ood", action="store_true", help="also show the out-of-distribution score")
     _add_common(parser)
     parser.set_defaults(run=_predict)
@@ -151,7 +164,13 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help=f"address of the server (default: $XAI_SERVER, else {DEFAULT_SERVER})",
     )
-    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="per call (default: 30)")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="longest time for a call; with --watch, for the whole stream of a picture (default: 30)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON; for predict, one line per picture")
 
 
@@ -164,23 +183,33 @@ def _predict(arguments: argparse.Namespace) -> int:
     status = 0
     with Client(arguments.server, timeout=arguments.timeout) as client:
         for path, stem in zip(images, _stems(images), strict=True):
+            files = OverlayFiles(path, arguments.out, stem, images)
             try:
-                prediction = client.predict(path, explain, top_k=arguments.top_k, ood=arguments.ood)
-                written = _write_overlays(prediction, path, arguments.out, stem, images)
+                if arguments.watch:
+                    events = client.stream(path, explain, top_k=arguments.top_k, ood=arguments.ood)
+                    prediction = Watch(path, explanation_names(explain), files, arguments.json).follow(events)
+                else:
+                    prediction = client.predict(path, explain, top_k=arguments.top_k, ood=arguments.ood)
+                    for explanation in prediction.explanations.values():
+                        files.write(explanation)
             except (ImageError, MessageTooLargeError, InvalidRequestError) as error:
                 if isinstance(error, InvalidRequestError) and error.reason not in _PICTURE_REASONS:
                     raise
                 status = _fail(f"{path}: {error}", 1)
                 continue
+            if arguments.watch and arguments.json:
+                continue
             show = text.prediction_json if arguments.json else text.prediction_text
-            print(show(prediction, path, written))
+            print(show(prediction, path, files.written))
     return status
 
 
 def _explanations(arguments: argparse.Namespace) -> list[Explain]:
     names = [name.strip() for group in arguments.explain for name in group.split(",") if name.strip()]
-    if not names and (arguments.target or arguments.seed is not None):
-        raise ArgumentError("--target and --seed are for explanations; name explainers with --explain")
+    options = {"--target": arguments.target, "--seed": arguments.seed, "--budget": arguments.budget}
+    given = [option for option, value in options.items() if value is not None]
+    if given and not names:
+        raise ArgumentError(f"{given[0]} is for explanations; name explainers with --explain")
     parameters: dict[str, dict[str, Any]] = {name: {} for name in names}
     for item in arguments.param:
         match = re.fullmatch(r"([^.=]+)\.([^.=]+)=(.*)", item, re.DOTALL)
@@ -190,7 +219,8 @@ def _explanations(arguments: argparse.Namespace) -> list[Explain]:
         if explainer not in parameters:
             raise ArgumentError(f"--param {item} is for {explainer!r}, which is not among --explain")
         parameters[explainer][name] = parse_parameter(explainer, name, value)
-    return [Explain(name, targets=arguments.target, seed=arguments.seed, **parameters[name]) for name in names]
+    common = {"targets": arguments.target, "seed": arguments.seed, "budget": arguments.budget}
+    return [Explain(name, **common, **parameters[name]) for name in names]
 
 
 def _stems(paths: Iterable[Path]) -> list[str]:
@@ -203,34 +233,6 @@ def _stems(paths: Iterable[Path]) -> list[str]:
             stem = f"{path.stem}-{number}"
         stems.append(stem)
     return stems
-
-
-def _write_overlays(
-    prediction: Prediction, image: Path, folder: Path, stem: str, images: Sequence[Path]
-) -> text.Written:
-    """Writes an overlay for every map that was sent; returns where, by explanation name and class id.
-
-    Raises:
-        ArgumentError: An overlay would overwrite one of the images.
-    """
-    inputs = {each.resolve() for each in images}
-    written: text.Written = {}
-    for name, explanation in prediction.explanations.items():
-        for target in explanation.targets:
-            try:
-                overlay = explanation.overlay(image, target=target)
-            except MapWithheldError:
-                continue
-            suffix = f".{target}" if len(explanation.targets) > 1 else ""
-            path = folder / f"{stem}.{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}{suffix}.png"
-            if path.resolve() in inputs:
-                raise ArgumentError(
-                    f"the overlay {path} would overwrite a picture to be predicted; choose another --out"
-                )
-            folder.mkdir(parents=True, exist_ok=True)
-            overlay.save(path)
-            written[name, target] = path
-    return written
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -134,7 +134,8 @@ class Client:
     ) -> Generator[Event, None, None]:
         """As `predict`, but yields the prediction at once and each explanation as it comes.
 
-        The call starts with the first event asked for, and is cancelled when the generator is closed.
+        The call starts with the first event asked for, and is cancelled when the generator is closed, as it is where a
+        ``for`` loop over it ends early.
 
         Args:
             image: See `predict`.
@@ -151,6 +152,7 @@ class Client:
 
         Raises:
             UnsupportedError: This server does not stream.
+            DeadlineError: The timeout passed, or is too short for what was asked.
             ServiceError: The call failed.
             ArgumentError: An argument is wrong; raised at once.
         """

@@ -12,7 +12,7 @@ XaiError
 │   ├── PermissionDeniedError   PERMISSION_DENIED
 │   ├── OverloadedError         RESOURCE_EXHAUSTED: try again after `retry_after` seconds
 │   │   └── MessageTooLargeError    the request or the response exceeds the size limit; trying again is no use
-│   ├── DeadlineError           DEADLINE_EXCEEDED: the timeout passed first
+│   ├── DeadlineError           DEADLINE_EXCEEDED: the timeout passed first, or the server sees that it would
 │   ├── UnavailableError        UNAVAILABLE: no server there, or one that is going away
 │   ├── CallCancelledError      CANCELLED
 │   ├── AbortedError            ABORTED
@@ -135,7 +135,10 @@ class MessageTooLargeError(OverloadedError):
 
 
 class DeadlineError(ServiceError):
-    """The timeout passed before the answer came."""
+    """The timeout passed before the answer came, or the server refused at once what cannot be done within it.
+
+    A refusal has the `reason` "DEADLINE_TOO_SHORT" and names what takes too long in `field`.
+    """
 
     code = "DEADLINE_EXCEEDED"
 
@@ -195,7 +198,8 @@ class PictureSizeError(ArgumentError):
 class MapWithheldError(XaiError):
     """The saliency map asked for was not sent, because it would not have meant anything or was not computed.
 
-    `reason` is the status that says why: "zero_gradient", "not_finite", "skipped", or "no_targets".
+    `reason` is the status that says why: "zero_gradient", "not_finite", "no_ood_range", "skipped",
+    "truncated" where the budget ended before there was a map, or "no_targets".
     """
 
 

@@ -33,7 +33,8 @@ class Explain:
         targets: Class id or ids to explain, in this order. Default: the most probable class.
         min_probability: Instead of `targets`, every class at least this probable, in (0, 1].
         top_count: Instead of `targets`, the this many most probable classes.
-        budget: Longest time to spend, in seconds or as a timedelta; the best map so far is then returned, truncated.
+        budget: Longest time to spend, in seconds or as a timedelta; the best map so far, if there is one, is then
+            returned, truncated.
         seed: Seed of everything random in it, 0 to 2**64 - 1. Default: drawn and reported by the server.
         encoding: How maps travel: "float32" (default), "float16" (half the bytes) or "png" (8 bits).
         top_probability_below: Explain only if the highest probability is below this, in (0, 1].
@@ -147,6 +148,11 @@ def check_images(images: Any) -> list[ImageLike]:
     if not listed:
         raise ArgumentError("there is no image to predict", field="images")
     return listed
+
+
+def explanation_names(explain: ExplainLike) -> list[str]:
+    """The keys that the results will have in `Prediction.explanations`, in the order of the request."""
+    return [message.name for message in _explanations(explain)]
 
 
 def stream_request(request: pb.PredictRequest, progress_interval: float | None) -> pb.PredictStreamRequest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from xai_client.info import ExplainerInfo, ModelInfo, OodInfo, ParameterInfo
-from xai_client.types import Explanation, Prediction
+from xai_client.types import Event, Explained, Explanation, Predicted, Prediction, Progress
 
 Written: TypeAlias = dict[tuple[str, int], Path]
 """Where the overlays went, by explanation name and class id."""
@@ -35,22 +35,36 @@ def prediction_text(prediction: Prediction, image: Path, written: Written) -> st
     if prediction.explanations:
         rows = [row for each in prediction.explanations.values() for row in _explanation_rows(each, written)]
         lines += ["", *_table(("explanation", "status", "target", "passes", "std. error", "overlay"), rows)]
+        told = [each for each in prediction.explanations.values() if each.maps and each.status_message]
+        lines += [f"{each.name}: {each.status_message}" for each in told]
     return "\n".join([*lines, ""])
 
 
 def prediction_json(prediction: Prediction, image: Path, written: Written) -> str:
     """The same as one line of JSON, with everything but the maps themselves."""
-    document = {
+    explanations = [_explanation_json(each, written) for each in prediction.explanations.values()]
+    return json.dumps({"image": str(image), **_prediction_json(prediction), "explanations": explanations})
+
+
+def event_json(event: Event, image: Path, written: Written) -> str:
+    """One event of a stream as one line of JSON; its `event` is "predicted", "progress", "explained" or "finished"."""
+    document: dict[str, Any] = {
+        "event": type(event).__name__.lower(),
         "image": str(image),
-        "request_id": prediction.request_id,
-        "model_version": prediction.model_version,
-        "classes": [dataclasses.asdict(each) for each in prediction.classes],
-        "ood_score": prediction.ood_score,
-        "ood_percentile": prediction.ood_percentile,
-        "region": prediction.region and prediction.region._asdict(),
-        "picture_size": prediction.picture_size and prediction.picture_size._asdict(),
-        "explanations": [_explanation_json(each, written) for each in prediction.explanations.values()],
+        "request_id": event.request_id,
     }
+    if isinstance(event, Predicted):
+        document |= _prediction_json(event.prediction)
+    elif isinstance(event, Progress):
+        document |= {
+            "name": event.name,
+            "passes": event.passes,
+            "planned_passes": event.planned_passes,
+            "standard_error": event.standard_error,
+            "remaining_seconds": event.remaining,
+        }
+    elif isinstance(event, Explained):
+        document |= {"final": event.final, **_explanation_json(event.explanation, written)}
     return json.dumps(document)
 
 
@@ -86,6 +100,18 @@ def _ood(ood: OodInfo | None) -> str:
 def info_json(info: ModelInfo) -> str:
     """The same as JSON; times in ISO 8601."""
     return json.dumps(dataclasses.asdict(info), indent=2, default=lambda time: time.isoformat())
+
+
+def _prediction_json(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "request_id": prediction.request_id,
+        "model_version": prediction.model_version,
+        "classes": [dataclasses.asdict(each) for each in prediction.classes],
+        "ood_score": prediction.ood_score,
+        "ood_percentile": prediction.ood_percentile,
+        "region": prediction.region and prediction.region._asdict(),
+        "picture_size": prediction.picture_size and prediction.picture_size._asdict(),
+    }
 
 
 def _explanation_rows(explanation: Explanation, written: Written) -> Iterable[Sequence[str]]:

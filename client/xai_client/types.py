@@ -22,6 +22,10 @@ _WITHHELD = {
     "not_finite": "it had values that are NaN or infinite",
     "no_ood_range": "the OoD net finds the picture no more of an inlier than a blank one",
 }
+_WITHOUT_MAPS = {
+    "skipped": "its condition did not hold",
+    "truncated": "its budget ended before there was one",
+}
 
 
 class Region(NamedTuple):
@@ -98,14 +102,15 @@ class Explanation:
     Attributes:
         name: Its name in the request.
         explainer: The explainer that ran; for "auto", the one chosen.
-        status: "complete"; "truncated": cut short by its budget; "skipped": its condition did not hold, there are no
-            maps; or "partial": a better version follows (in a stream only).
+        status: "complete"; "truncated": cut short by its budget, the maps are the best so far, and there are none if it
+            ended before there were any; "skipped": its condition did not hold, there are no maps; or "partial": a
+            better version follows (in a stream only).
         status_message: Why it was skipped, refused or truncated; empty when complete.
         maps: One map for each target, in the order of the targets.
         parameters: The parameters really used. Whole numbers are ints.
         seed: The seed really used; None where nothing is random.
         passes: Rows that went through the model for it.
-        truncated: Whether the budget ended it before it was done.
+        truncated: Whether the budget ended it before it was done, as the status "truncated" says.
         elapsed: Seconds from being submitted to being done.
         region: The part of the picture that the maps cover; None for a model input.
         picture_size: Size of the upright picture; None for a model input.
@@ -189,9 +194,8 @@ class Explanation:
 
     def _map(self, target: int | None) -> SaliencyMap:
         if not self.maps:
-            skipped = self.status == "skipped"
-            why = self.status_message or ("its condition did not hold" if skipped else "no class qualified as a target")
-            reason = "skipped" if skipped else "no_targets"
+            why = self.status_message or _WITHOUT_MAPS.get(self.status, "no class qualified as a target")
+            reason = self.status if self.status in _WITHOUT_MAPS else "no_targets"
             raise MapWithheldError(f"the explanation {self.name!r} has no map: {why}", reason=reason)
         for each in self.maps:
             if target is None or each.class_id == target:

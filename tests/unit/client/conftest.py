@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -16,6 +21,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from PIL import Image
 
+from xai_client import cli
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 
@@ -48,6 +54,8 @@ class Received:
     request: Any
     metadata: dict[str, str | bytes]
     time_remaining: float | None
+    arrived: float = field(default_factory=time.monotonic)
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -63,7 +71,9 @@ class Fake(pb_grpc.ExplanationServiceServicer):
 
     def _play(self, method: str, request: Any, context: Any, normal: Callable[[Any], Any]) -> Any:
         metadata = {each.key: each.value for each in context.invocation_metadata()}
-        self.received.append(Received(method, request, metadata, context.time_remaining()))
+        received = Received(method, request, metadata, context.time_remaining())
+        context.add_callback(received.ended.set)
+        self.received.append(received)
         entry = self.script.pop(0) if self.script else normal
         if isinstance(entry, Failure):
             entry.abort(context)
@@ -204,6 +214,36 @@ def answer() -> Callable[[pb.PredictRequest], pb.PredictResponse]:
 @pytest.fixture
 def described_model() -> pb.ModelInfo:
     return describe()
+
+
+@pytest.fixture
+def run(fake, capsys, monkeypatch, tmp_path):
+    """Runs the command line in `tmp_path`; returns its status and what it wrote to stdout and stderr."""
+    monkeypatch.setenv("XAI_SERVER", fake.address)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*argv):
+        status = cli.main([str(each) for each in argv])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def spawn(fake, tmp_path):
+    """Runs the command line as a process in `tmp_path`; keywords are environment variables."""
+
+    def start(*argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more):
+        return subprocess.Popen(
+            [sys.executable, "-m", "xai_client", *map(str, argv)],
+            stdout=stdout,
+            stderr=stderr,
+            cwd=tmp_path,
+            env={**os.environ, "XAI_SERVER": fake.address, **more},
+        )
+
+    return start
 
 
 @pytest.fixture

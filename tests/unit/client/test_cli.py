@@ -1,10 +1,7 @@
 """The command line: what it sends, prints, writes, and with which status it exits."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import grpc
 import numpy as np
@@ -12,21 +9,7 @@ import pytest
 from google.rpc import error_details_pb2
 from PIL import Image
 
-from xai_client import cli
 from xai_proto import explanation_pb2 as pb
-
-
-@pytest.fixture
-def run(fake, capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("XAI_SERVER", fake.address)
-    monkeypatch.chdir(tmp_path)
-
-    def call(*argv):
-        status = cli.main([str(each) for each in argv])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def picture_failure(failure, reason):
@@ -77,6 +60,7 @@ def test_options_reach_the_request(run, cat, fake):
         "--target=3",
         "--target=1",
         "--timeout=9",
+        "--budget=2.5",
     )
     assert status == 0
     gradcam, rise = fake.requests("Predict")[0].explanations
@@ -84,6 +68,7 @@ def test_options_reach_the_request(run, cat, fake):
     assert rise.rise == pb.RiseParameters(mask_count=12, normalization=pb.NORMALIZATION_MAX)
     assert gradcam.seed == rise.seed == 5
     assert list(gradcam.targets.class_ids) == list(rise.targets.class_ids) == [3, 1]
+    assert gradcam.budget.ToMilliseconds() == rise.budget.ToMilliseconds() == 2500
     assert fake.received[0].time_remaining < 9.1
 
 
@@ -140,6 +125,29 @@ def test_withheld_and_skipped_maps_are_reported_not_drawn(run, cat, fake, answer
     assert list(tmp_path.glob("*.png")) == []
 
 
+@pytest.mark.parametrize("has_map", [True, False])
+def test_what_a_budget_cut_short_says_so(run, cat, fake, answer, has_map):
+    def respond(request):
+        response = answer(request)
+        (rise,) = response.predictions[0].explanations
+        rise.status, rise.truncated = pb.EXPLANATION_STATUS_TRUNCATED, True
+        rise.status_message = "its budget of 1 s ended it"
+        if not has_map:
+            del rise.maps[:]
+        return response
+
+    fake.script = [respond] * 2
+    status, out, _ = run("predict", cat, "--explain", "rise", "--budget", 1)
+    assert status == 0
+    assert "rise         truncated" in out
+    assert ("cat.rise.png" in out) is has_map
+    assert out.count("its budget of 1 s ended it") == 1
+    (explanation,) = json.loads(run("predict", cat, "--explain", "rise", "--json")[1])["explanations"]
+    assert (explanation["status"], explanation["truncated"]) == ("truncated", True)
+    assert explanation["status_message"] == "its budget of 1 s ended it"
+    assert len(explanation["maps"]) == has_map
+
+
 def test_a_bad_picture_is_reported_and_the_others_still_done(run, cat, fake, failure, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no picture")
@@ -162,11 +170,11 @@ def test_an_empty_file_is_reported_and_the_others_still_done(run, cat, tmp_path)
     assert "tabby cat" in out
 
 
-@pytest.mark.parametrize("option", [("--target", 281), ("--seed", 7)], ids=str)
+@pytest.mark.parametrize("option", [("--target", 281), ("--seed", 7), ("--budget", 2)], ids=str)
 def test_what_is_for_explanations_wants_some(run, cat, option):
     status, _, err = run("predict", cat, *option)
     assert status != 0
-    assert "--explain" in err
+    assert f"{option[0]} is for explanations; name explainers with --explain" in err
 
 
 def test_no_overlay_overwrites_a_picture(run, cat, tmp_path):
@@ -205,6 +213,8 @@ def test_no_server(run, cat):
         ["predict", "CAT", "--explain", "rise", "--param", "rise.masks=many"],
         ["predict", "CAT", "--explain", "rise", "--param", "rise.speed=5"],
         ["predict", "CAT", "--explain", "rise", "--seed", "-1"],
+        ["predict", "CAT", "--explain", "rise", "--budget", "0"],
+        ["predict", "CAT", "--explain", "rise", "--budget", "nan", "--watch"],
         ["predict", "CAT", "--timeout", "0"],
         ["predict", "CAT", "--server", "nowhere"],
         ["predict", "CAT", "--top-k", "five"],
@@ -262,16 +272,7 @@ def test_ctrl_c_is_quiet(run, cat, monkeypatch):
     assert run("predict", cat) == (130, "", "")
 
 
-def spawn(fake, *argv, **more):
-    return subprocess.Popen(
-        [sys.executable, "-m", "xai_client", *map(str, argv)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "XAI_SERVER": fake.address, **more},
-    )
-
-
-def test_a_real_ctrl_c_ends_a_call_under_way(fake, cat):
+def test_a_real_ctrl_c_ends_a_call_under_way(fake, cat, spawn):
     process = None
 
     def interrupt(request):
@@ -280,30 +281,30 @@ def test_a_real_ctrl_c_ends_a_call_under_way(fake, cat):
         return pb.PredictResponse()
 
     fake.script = [interrupt]
-    process = spawn(fake, "predict", cat)
+    process = spawn("predict", cat)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
 @pytest.mark.parametrize("label_count", [1, 20_000])
-def test_a_broken_pipe_is_quiet(fake, described_model, label_count):
+def test_a_broken_pipe_is_quiet(fake, described_model, label_count, spawn):
     # Little output breaks when it is flushed, much while it is printed.
     described_model.labels.extend(["label"] * label_count)
     fake.script = [pb.GetModelInfoResponse(model=described_model)]
-    process = spawn(fake, "info", "--json")
+    process = spawn("info", "--json")
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(20) == 141
 
 
-def test_labels_that_the_terminal_cannot_show(fake, cat, answer):
+def test_labels_that_the_terminal_cannot_show(fake, cat, answer, spawn):
     def respond(request):
         response = answer(request)
         response.predictions[0].classes[0].label = "chaton \u732b"
         return response
 
     fake.script = [respond]
-    process = spawn(fake, "predict", cat, PYTHONIOENCODING="ascii")
+    process = spawn("predict", cat, PYTHONIOENCODING="ascii")
     out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, b"")
     assert b"chaton \\u732b" in out

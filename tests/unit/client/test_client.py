@@ -1,5 +1,6 @@
 """Both clients against a real socket. Each case runs with the sync and the async one: they must not differ."""
 
+import _thread
 import asyncio
 import inspect
 import socket
@@ -194,27 +195,83 @@ async def test_a_stream_that_breaks_after_its_first_event_is_not_begun_again(fak
         assert len(fake.received) == 1
 
 
-def test_leaving_a_stream_cancels_it(fake, answer, jpeg):
-    ended = threading.Event()
+@pytest.fixture
+def endless(fake, answer):
+    """Has the server predict and then send nothing more; returns how to wait until it sees the end of the call."""
+    leave = threading.Event()
 
-    def endless(request):
+    def play(request):
         yield pb.PredictStreamResponse(predicted=answer(request.request))
-        for _ in range(200):
-            time.sleep(0.02)
-            yield pb.PredictStreamResponse(progress=pb.ExplanationProgress(name="rise"))
+        leave.wait(10)
 
-    def watched(request):
-        try:
-            yield from endless(request)
-        finally:
-            ended.set()
+    fake.script = [play]
+    yield lambda: fake.received[0].ended.wait(3)
+    leave.set()
 
-    fake.script = [watched]
+
+def close(events):
+    events.close()
+
+
+def stop_after_one(events):
+    for event in events:
+        assert isinstance(event, Predicted)
+        break
+
+
+def press_ctrl_c_between(events):
+    with pytest.raises(KeyboardInterrupt):
+        for _ in events:
+            raise KeyboardInterrupt
+
+
+def press_ctrl_c_while_waiting(events):
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        for _ in events:
+            pass
+
+
+@pytest.mark.parametrize("leave", [close, stop_after_one, press_ctrl_c_between, press_ctrl_c_while_waiting])
+def test_leaving_a_stream_cancels_it(fake, endless, jpeg, leave):
     with Client(fake.address) as client:
-        events = client.stream(jpeg)
-        assert isinstance(next(events), Predicted)
-        events.close()
-        assert ended.wait(2)
+        if leave is close:
+            events = client.stream(jpeg)
+            next(events)
+            leave(events)
+        else:
+            leave(client.stream(jpeg))
+        assert endless()
+
+
+async def aclose(events):
+    await anext(events)
+    await events.aclose()
+
+
+async def stop_after_one_async(events):
+    async for event in events:
+        assert isinstance(event, Predicted)
+        break
+
+
+async def cancel_the_task(events):
+    async def consume():
+        async for _ in events:
+            pass
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(0.3)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("leave", [aclose, stop_after_one_async, cancel_the_task])
+async def test_leaving_an_async_stream_cancels_it(fake, endless, jpeg, leave):
+    async with AsyncClient(fake.address) as client:
+        await leave(client.stream(jpeg))
+        assert await asyncio.to_thread(endless)
 
 
 # -------------------------------------------------------------------------------------------------- errors
@@ -299,9 +356,43 @@ async def test_overload_is_repeated_when_the_server_says_when(fake, connect, fai
 
 
 async def test_overload_is_repeated_in_a_stream_too(fake, connect, failure, answer, cat):
-    overloaded = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_info(0.01),))
+    overloaded = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (info("OVERLOADED"), retry_info(0.2)))
     fake.script = [overloaded, stream_script(answer)]
     assert len(await connect(fake.address).stream(cat, explain="rise")) == 4
+    first, second = fake.received
+    assert 0.2 <= second.arrived - first.arrived < 1
+    assert first.metadata["x-request-id"] == second.metadata["x-request-id"]
+
+
+async def test_a_stream_is_begun_five_times_at_most(fake, connect, failure):
+    fake.script = [failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_info(0.01),))] * 20
+    with pytest.raises(xai_client.OverloadedError):
+        await connect(fake.address).stream(b"x")
+    assert len(fake.received) == 5
+
+
+async def test_a_stream_is_not_begun_again_after_its_deadline(fake, connect, failure):
+    fake.script = [failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_info(0.2),))] * 20
+    start = time.monotonic()
+    with pytest.raises(xai_client.OverloadedError) as caught:
+        await connect(fake.address).stream(b"x", timeout=0.5)
+    assert 2 <= len(fake.received) <= 3
+    assert time.monotonic() - start < 0.5
+    assert caught.value.retry_after == pytest.approx(0.2)
+
+
+async def test_a_deadline_that_is_too_short_is_told_by_the_server(fake, connect, failure):
+    violation = error_details_pb2.BadRequest.FieldViolation(field="explanations[0]")
+    details = (info("DEADLINE_TOO_SHORT"), error_details_pb2.BadRequest(field_violations=[violation]))
+    refusal = failure(grpc.StatusCode.DEADLINE_EXCEEDED, "explanations[0] takes about 9 s", details)
+    client = connect(fake.address)
+    fake.script = [refusal] * 2
+    for call in (client.call("predict", b"x", explain="rise"), client.stream(b"x", explain="rise")):
+        with pytest.raises(xai_client.DeadlineError) as caught:
+            await call
+        assert (caught.value.reason, caught.value.field) == ("DEADLINE_TOO_SHORT", "explanations[0]")
+        assert caught.value.message == "explanations[0] takes about 9 s"
+    assert len(fake.received) == 2
 
 
 async def test_overload_is_tried_five_times_at_most(fake, connect, failure):

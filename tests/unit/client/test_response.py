@@ -171,6 +171,12 @@ def test_no_maps_say_why():
         _ = skipped.saliency
     assert caught.value.reason == "skipped"
     assert (skipped.targets, skipped.standard_error) == ((), None)
+    cut = decode(answer_with(status=pb.EXPLANATION_STATUS_TRUNCATED, status_message="1 s is over", truncated=True))
+    with pytest.raises(MapWithheldError, match="'mine' has no map: 1 s is over") as caught:
+        cut.overlay(np.zeros((2, 2), np.uint8))
+    assert caught.value.reason == "truncated"
+    with pytest.raises(MapWithheldError, match="budget ended before"):
+        _ = decode(answer_with(status=pb.EXPLANATION_STATUS_TRUNCATED)).saliency
     with pytest.raises(MapWithheldError, match="no class qualified") as caught:
         _ = decode(answer_with()).saliencies
     assert caught.value.reason == "no_targets"
@@ -230,7 +236,8 @@ def test_every_event():
     bare = decoder.decode(pb.PredictStreamResponse(progress=pb.ExplanationProgress(name="mine")))
     assert bare == Progress("sent", "mine", 0, 0, None, None)
 
-    for status, final in ((pb.EXPLANATION_STATUS_PARTIAL, False), (pb.EXPLANATION_STATUS_COMPLETE, True)):
+    for status in pb.ExplanationStatus.values():
+        final = status != pb.EXPLANATION_STATUS_PARTIAL
         explanation = pb.Explanation(name="mine", status=status, maps=[tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32)])
         update = pb.PredictStreamResponse(explained=pb.ExplanationUpdate(explanation=explanation))
         event = decoder.decode(update)

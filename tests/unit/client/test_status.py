@@ -136,6 +136,19 @@ def test_failures_of_the_connection_say_what_to_check():
     assert "host:1" in convert(grpc.StatusCode.UNIMPLEMENTED, "Method not found!").message
 
 
+def test_a_deadline_that_the_server_found_too_short_is_told_in_its_words():
+    reason = error_details_pb2.ErrorInfo(domain="xai-sidecar", reason="DEADLINE_TOO_SHORT")
+    where = error_details_pb2.BadRequest.FieldViolation(field="explanations[0]")
+    details = status(reason, error_details_pb2.BadRequest(field_violations=[where]))
+    error = convert(grpc.StatusCode.DEADLINE_EXCEEDED, "explanations[0] takes 9 s", ((KEY, details),))
+    assert isinstance(error, xai_client.DeadlineError)
+    assert (error.message, error.reason, error.field) == (
+        "explanations[0] takes 9 s",
+        "DEADLINE_TOO_SHORT",
+        "explanations[0]",
+    )
+
+
 def test_what_the_server_says_is_left_as_it_is():
     down = error_details_pb2.ErrorInfo(reason="SHUTTING_DOWN")
     assert convert(grpc.StatusCode.UNAVAILABLE, "draining", ((KEY, status(down)),)).message == "draining"
