@@ -97,7 +97,7 @@ def _explained(
     def explain() -> object:
         return engine.submit(explainer.explain(image, target, parameters), Lane.EXPLAIN).result()
 
-    return explainer.kind(parameters), explainer.pass_count(1, parameters, facts), explain
+    return explainer.kind(parameters), explainer.pass_counts(1, parameters, facts).most, explain
 
 
 def _passes(

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from xai_sidecar.engine.work import OodScores, drive, masked
+from xai_sidecar.engine.batching import masked
+from xai_sidecar.engine.work import drive
 from xai_sidecar.errors import ParameterError, PreconditionError
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import Context, MapStatus, ModelFacts
@@ -119,7 +120,7 @@ def test_occlusion_on_paper():
 def test_occlusion_by_default():
     large = resolved(Occlusion(), 224, 320)
     assert (large.window_size, large.stride) == (7, 7)
-    assert Occlusion().pass_count(1, large, ModelFacts(224, 320)) == 1 + 32 * 46
+    assert Occlusion().pass_counts(1, large, ModelFacts(224, 320)).most == 1 + 32 * 46
     small = resolved(Occlusion(), 32, 40)
     assert (small.window_size, small.stride) == (3, 1)
     assert resolved(Occlusion(), 2, 2).window_size == 2
@@ -474,24 +475,12 @@ def test_rise_plus_needs_an_ood_net():
 
 
 def test_ood_scores_come_from_the_same_passes(small_backend, images, run_in_chunks):
-    parameters = resolved(RisePlus(), 8, 12, mask_count=48)
     kinds = []
 
     def run(kind, rows):
-        kinds.append(kind.name)
-        return small_backend.run(kind, rows)
+        kinds.extend([kind.name] * len(rows[0]))
+        outputs = [small_backend.run(kind, tuple(array[i : i + 1] for array in rows)) for i in range(len(rows[0]))]
+        return tuple(np.concatenate(column) for column in zip(*outputs, strict=True))
 
-    steps = RisePlus().explain(images[0], ids(0), parameters)
-    work = next(steps)
-    rows = 0
-    try:
-        while True:
-            rows += len(work.rows[0])
-            outputs = [run(work.kind, tuple(a[i : i + 1] for a in work.rows)) for i in range(len(work.rows[0]))]
-            result = work.result(tuple(np.concatenate(column) for column in zip(*outputs, strict=True)))
-            assert isinstance(result, OodScores)
-            work = steps.send(result)
-    except StopIteration:
-        pass
-    assert rows == 50
-    assert set(kinds) == {"masked_ood_score"}
+    drive(RisePlus().explain(images[0], ids(0), resolved(RisePlus(), 8, 12, mask_count=48)), run)
+    assert kinds == ["masked_ood_score"] * 50

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from xai_sidecar.engine.scheduler import Part
-from xai_sidecar.engine.work import Array, Kind
+from xai_sidecar.engine.work import Array, FloatArray, Kind
 
 
 def rows_of(part: Part) -> tuple[Array, ...]:
@@ -27,9 +27,9 @@ def padded(column: tuple[Array, ...], size: int) -> Array:
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
 
-def fitting(part: Part, costs: Mapping[int, float]) -> int:
-    """The smallest batch size that holds a part."""
-    return min(size for size in costs if size >= part.stop - part.start)
+def fitting(row_count: int, costs: Mapping[int, float]) -> int:
+    """The smallest batch size that holds some rows."""
+    return min(size for size in costs if size >= row_count)
 
 
 Run = Callable[[Kind, tuple[Array, ...]], tuple[Array, ...]]
@@ -47,3 +47,25 @@ def in_batches(run: Run, size: int) -> Run:
         return tuple(joined(column) for column in zip(*done, strict=True))
 
     return run_all
+
+
+def masked(masks: FloatArray, images: FloatArray, fills: FloatArray) -> FloatArray:
+    """The inputs that the rows of a `MaskedForward` stand for, (n, C, H, W) float32.
+
+    Args:
+        masks: (n, H, W) float32.
+        images: (n, C, H, W) float32; rows that are one image over and over are worked out once.
+        fills: (n, C, H, W) float32.
+    """
+    images, fills = _once(images), _once(fills)
+    if not any(fills.strides):  # one number for all
+        fills = fills[:1, :1, :1, :1]
+    if fills.size == 1 and not fills.any():
+        return masks[:, np.newaxis] * images
+    inputs = masks[:, np.newaxis] * (images - fills)
+    inputs += fills
+    return inputs
+
+
+def _once(rows: FloatArray) -> FloatArray:
+    return rows[:1] if rows.strides[0] == 0 else rows

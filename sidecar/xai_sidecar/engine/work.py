@@ -7,9 +7,9 @@ every input, whatever else was in the launch.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,21 @@ FloatArray: TypeAlias = NDArray[np.float32]
 IntArray: TypeAlias = NDArray[np.int32]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
-Steps: TypeAlias = Generator["Work", Any, T]
+
+@dataclass(frozen=True, eq=False)
+class Partial(Generic[T]):
+    """What a computation could return as it stands, should nobody wait for more. Nothing is sent back for it.
+
+    Attributes:
+        make: Works it out; may be called whenever the computation is suspended, until it yields another one.
+    """
+
+    make: Callable[[], T]
+
+
+Steps: TypeAlias = Generator["Work | Partial[T]", Any, T]
 """A computation that yields pieces of work, is sent their results, and returns a T."""
 
 
@@ -264,28 +277,6 @@ class LayerGradient:
         return LayerGradients(np.asarray(rows[0], np.float32), np.asarray(rows[1], np.float32))
 
 
-def masked(masks: FloatArray, images: FloatArray, fills: FloatArray) -> FloatArray:
-    """The inputs that the rows of a `MaskedForward` stand for, (n, C, H, W) float32.
-
-    Args:
-        masks: (n, H, W) float32.
-        images: (n, C, H, W) float32; rows that are one image over and over are worked out once.
-        fills: (n, C, H, W) float32.
-    """
-    images, fills = _once(images), _once(fills)
-    if not any(fills.strides):  # one number for all
-        fills = fills[:1, :1, :1, :1]
-    if fills.size == 1 and not fills.any():
-        return masks[:, np.newaxis] * images
-    inputs = masks[:, np.newaxis] * (images - fills)
-    inputs += fills
-    return inputs
-
-
-def _once(rows: FloatArray) -> FloatArray:
-    return rows[:1] if rows.strides[0] == 0 else rows
-
-
 def forward(inputs: FloatArray) -> Steps[FloatArray]:
     """The simplest computation: the logits of some inputs, (n, classes) float32."""
     logits: FloatArray = yield Forward(inputs)
@@ -314,7 +305,25 @@ def drive(steps: Steps[T], run: Any) -> T:
     try:
         work = next(steps)
         while True:
-            work = steps.send(work.result(run(work.kind, work.rows)))
+            sent = None if isinstance(work, Partial) else work.result(run(work.kind, work.rows))
+            work = steps.send(sent)
     except StopIteration as stop:
         result: T = stop.value
         return result
+
+
+def mapped(steps: Steps[T], change: Callable[[T], U]) -> Steps[U]:
+    """A computation whose results, the partial ones, too, are changed by a function."""
+    sent = None
+    try:
+        while True:
+            work = steps.send(sent)
+            sent = yield _mapped_partial(work, change) if isinstance(work, Partial) else work
+    except StopIteration as stop:
+        return change(stop.value)
+    finally:
+        steps.close()
+
+
+def _mapped_partial(partial: Partial[T], change: Callable[[T], U]) -> Partial[U]:
+    return Partial(lambda: change(partial.make()))

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from xai_sidecar.engine.backend import Layer
-from xai_sidecar.engine.work import FloatArray, IntArray, Kind, Steps
+from xai_sidecar.engine.work import FloatArray, IntArray, Kind, Steps, mapped
 from xai_sidecar.explainers.activations import Activation, softmax
 
 Normalization = Literal["none", "max"]
@@ -108,6 +108,21 @@ class Computed:
     standard_errors: FloatArray | None = None
 
 
+@dataclass(frozen=True)
+class PassCounts:
+    """How many rows go through the model for an explanation.
+
+    Attributes:
+        first: Before there is a map to hand out should it be cut short.
+        least: Before it can be complete.
+        most: At the most.
+    """
+
+    first: int
+    least: int
+    most: int
+
+
 class Explainer(ABC, Generic[P]):
     """An explainer. It holds no state: the same arguments give the same maps.
 
@@ -135,18 +150,17 @@ class Explainer(ABC, Generic[P]):
             context: What else holds; by default a softmax model and seed 0.
 
         Returns:
-            The maps, normalised as the parameters say, each with its status.
+            The maps, the partial ones, too, normalised as the parameters say, each with its status.
         """
-        computed = yield from self._compute(image, targets, parameters, context or Context())
-        maps = computed.maps
-        statuses = tuple(_status(saliency, flaw) for saliency, flaw in zip(maps, computed.flaws, strict=True))
-        if parameters.normalization == "max":
-            maps = np.stack([normalized(saliency) for saliency in maps])
-        return Saliency(np.ascontiguousarray(maps, np.float32), statuses, computed.standard_errors)
+
+        def finish(computed: Computed) -> Saliency:
+            return _finished(computed, parameters.normalization)
+
+        return mapped(self._compute(image, targets, parameters, context or Context()), finish)
 
     @abstractmethod
     def _compute(self, image: FloatArray, targets: IntArray, parameters: P, context: Context) -> Steps[Computed]:
-        """The maps as the method defines them; see `explain`."""
+        """The maps as the method defines them; see `explain`. It may yield a `Partial` when it has a map to show."""
 
     def resolve(self, parameters: P, model: ModelFacts) -> P:
         """The parameters with everything filled in that depends on the model.
@@ -166,9 +180,9 @@ class Explainer(ABC, Generic[P]):
     def kind(self, parameters: P) -> Kind:
         """The kind of work that resolved parameters will ask for; it has to be compiled."""
 
-    def pass_count(self, target_count: int, parameters: P, model: ModelFacts) -> int:
-        """The most rows that will go through the model for resolved parameters: here one for each target."""
-        return target_count
+    def pass_counts(self, target_count: int, parameters: P, model: ModelFacts) -> PassCounts:
+        """The rows that will go through the model for resolved parameters: here one for each target, and no less."""
+        return PassCounts(target_count, target_count, target_count)
 
 
 def normalized(saliency: FloatArray) -> FloatArray:
@@ -181,6 +195,14 @@ def without_gradient(gradients: FloatArray) -> list[MapStatus | None]:
     """The flaws of targets whose gradients (t, …) are all zero."""
     alive = gradients.any(axis=tuple(range(1, gradients.ndim)))
     return [None if some else MapStatus.ZERO_GRADIENT for some in alive]
+
+
+def _finished(computed: Computed, normalization: Normalization) -> Saliency:
+    maps = computed.maps
+    statuses = tuple(_status(saliency, flaw) for saliency, flaw in zip(maps, computed.flaws, strict=True))
+    if normalization == "max":
+        maps = np.stack([normalized(saliency) for saliency in maps])
+    return Saliency(np.ascontiguousarray(maps, np.float32), statuses, computed.standard_errors)
 
 
 def _status(saliency: FloatArray, flaw: MapStatus | None) -> MapStatus:

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from xai_sidecar.engine.work import FloatArray, IntArray, Kind, MaskedForward, Steps
+from xai_sidecar.engine.work import FloatArray, IntArray, Kind, MaskedForward, Partial, Steps
 from xai_sidecar.errors import ParameterError
-from xai_sidecar.explainers.base import Computed, Context, Explainer, ModelFacts, Parameters
+from xai_sidecar.explainers.base import Computed, Context, Explainer, ModelFacts, Parameters, PassCounts
 from xai_sidecar.explainers.blur import gaussian_blur
+from xai_sidecar.explainers.fill_in import pull_push
 
 Fill = Literal["zero", "mean", "blur"]
 
@@ -52,7 +53,8 @@ class Occlusion(Explainer[OcclusionParameters]):
     """Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, arXiv:1311.2901, section 4.2.
 
     The drop of the target's probability, with its sign, averaged over the windows that cover a pixel. Windows start at
-    every stride; the last one ends at the edge, so that every pixel is covered.
+    every stride; the last one ends at the edge, so that every pixel is covered. Partial maps are the same average over
+    the windows so far, which lie all over the picture, interpolated where there was none yet.
     """
 
     name: ClassVar[str] = "occlusion"
@@ -88,10 +90,11 @@ class Occlusion(Explainer[OcclusionParameters]):
         """Masked forward passes."""
         return MaskedForward.kind
 
-    def pass_count(self, target_count: int, parameters: OcclusionParameters, model: ModelFacts) -> int:
-        """One for each window, and one for the picture as it is."""
+    def pass_counts(self, target_count: int, parameters: OcclusionParameters, model: ModelFacts) -> PassCounts:
+        """One for the picture as it is, and one for each window."""
         window, stride = _sizes(parameters)
-        return 1 + math.prod(len(_starts(length, window, stride)) for length in (model.height, model.width))
+        count = math.prod(len(_starts(length, window, stride)) for length in (model.height, model.width))
+        return PassCounts(1 + min(_chunk(model.height, model.width), count), 1 + count, 1 + count)
 
     def _compute(
         self, image: FloatArray, targets: IntArray, parameters: OcclusionParameters, context: Context
@@ -103,14 +106,22 @@ class Occlusion(Explainer[OcclusionParameters]):
         before = context.activation(whole)[0, targets]
         drops = np.zeros((len(targets), height, width))
         coverage = np.zeros((height, width))
-        for rows, columns in _windows(_starts(height, window, stride), _starts(width, window, stride), window, image):
+
+        def average() -> Computed:
+            maps = pull_push(drops / np.maximum(coverage, 1), coverage > 0)
+            return Computed(maps.astype(np.float32), [None] * len(targets))
+
+        windows = _windows(_starts(height, window, stride), _starts(width, window, stride), window, image)
+        for chunk, (rows, columns) in enumerate(windows):
+            if chunk:
+                yield Partial(average)
             masks = np.float32(1) - rows[:, :, None] * columns[:, None, :]
             logits: FloatArray = yield MaskedForward(image, masks, fill)
             drop = before - context.activation(logits)[:, targets]
             for target in range(len(targets)):
                 drops[target] += (rows * drop[:, target, None]).T @ columns
             coverage += rows.T @ columns
-        return Computed((drops / coverage).astype(np.float32), [None] * len(targets))
+        return average()
 
 
 def _sizes(parameters: OcclusionParameters) -> tuple[int, int]:
@@ -124,13 +135,18 @@ def _starts(length: int, window: int, stride: int) -> NDArray[Any]:
     return np.append(np.arange(0, length - window, stride), length - window)
 
 
+def _chunk(height: int, width: int) -> int:
+    """Windows of a picture of some size that are covered at a time."""
+    return max(1, _CHUNK_BYTES // (4 * height * width))
+
+
 def _windows(
     tops: NDArray[Any], lefts: NDArray[Any], window: int, image: FloatArray
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """The windows chunk by chunk: for each of n, its rows (n, H) and its columns (n, W), 1 inside and 0 outside."""
     height, width = image.shape[1:]
-    corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)
-    count = max(1, _CHUNK_BYTES // (4 * height * width))
+    corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)[_evenly(len(tops), len(lefts))]
+    count = _chunk(height, width)
     for start in range(0, len(corners), count):
         chunk = corners[start : start + count]
         rows = np.arange(height) - chunk[:, :1]
@@ -139,6 +155,22 @@ def _windows(
             ((rows >= 0) & (rows < window)).astype(np.float32),
             ((columns >= 0) & (columns < window)).astype(np.float32),
         )
+
+
+def _evenly(height: int, width: int) -> NDArray[Any]:
+    """The places of a grid, (height width,), in an order of which every beginning lies evenly all over it.
+
+    Bayer's: An optimum method for two-level rendition of continuous-tone pictures, IEEE ICC 1973. A place's rank has
+    the bits of row xor column and of row by turns, the lowest ones first. The grid is the middle of one whose sides are
+    a power of two.
+    """
+    bits = (max(height, width) - 1).bit_length()
+    row = np.arange(height)[:, None] + (2**bits - height) // 2
+    column = np.arange(width) + (2**bits - width) // 2
+    rank = np.zeros((height, width), np.int64)
+    for bit in range(bits):
+        rank = rank << 2 | ((row ^ column) >> bit & 1) << 1 | (row >> bit & 1)
+    return np.argsort(rank, axis=None)
 
 
 def _fill(image: FloatArray, fill: Fill, window: int) -> float | FloatArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -15,20 +14,23 @@ from xai_sidecar.engine.work import (
     MaskedForward,
     MaskedOodScore,
     OodScores,
+    Partial,
     Steps,
-    Work,
 )
 from xai_sidecar.errors import ParameterError, PreconditionError
 from xai_sidecar.explainers.activations import Probabilities
-from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters
-from xai_sidecar.explainers.masks import BLOCK, MaskGrid
-from xai_sidecar.explainers.rise_estimate import Estimator, PlainMean, Regression
+from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters, PassCounts
+from xai_sidecar.explainers.masks import BLOCK, CoarseMasks, MaskGrid
+from xai_sidecar.explainers.rise_estimate import Estimate, Estimator, PlainMean, Regression
 
 _GRID_SIZE = 7
 _SMALLEST = 2
 
 _CHUNK_BYTES = 2**21
 """Masks at full size that are held at a time. Many explanations may be under way at once."""
+
+_FIRST_MAP = 32
+"""Masks before there is a map to hand out: one of fewer shows chance."""
 
 _FIRST_CHECK = 128
 """Masks before the error is looked at for the first time; with fewer, it says little."""
@@ -92,9 +94,10 @@ class Rise(Explainer[RiseParameters]):
         """Masked forward passes."""
         return MaskedForward.kind
 
-    def pass_count(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> int:
+    def pass_counts(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> PassCounts:
         """All targets come from the same passes."""
-        return parameters.mask_count
+        most = parameters.mask_count
+        return PassCounts(min(_FIRST_MAP, most), min(_FIRST_CHECK, most) if parameters.tolerance else most, most)
 
     def _compute(
         self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
@@ -128,9 +131,10 @@ class RisePlus(Rise):
         """Masked forward passes with OoD scores."""
         return MaskedOodScore.kind
 
-    def pass_count(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> int:
+    def pass_counts(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> PassCounts:
         """Two more than RISE, for lo and hi."""
-        return 2 + parameters.mask_count
+        counts = super().pass_counts(target_count, parameters, model)
+        return PassCounts(2 + counts.first, 2 + counts.least, 2 + counts.most)
 
     def _compute(
         self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
@@ -152,8 +156,10 @@ class RisePlus(Rise):
 
 def _sampled(
     image: FloatArray, target_count: int, parameters: RiseParameters, seed: int, scored: Any
-) -> Generator[Work, Any, Computed]:
+) -> Steps[Computed]:
     """Draws masks and has them scored until they are spent or the maps are good enough.
+
+    The map of n masks is the same, be it a partial one or that of a `mask_count` of n.
 
     Args:
         image: (C, H, W).
@@ -166,19 +172,49 @@ def _sampled(
         raise ValueError("the parameters are not resolved")
     height, width = image.shape[1:]
     grid = MaskGrid(height, width, parameters.grid_size, parameters.keep_probability)
-    estimator: Estimator = (PlainMean if parameters.estimator == "plain" else Regression)(grid, target_count)
-    count, check = 0, float(_FIRST_CHECK)
+    collected = _Collected((PlainMean if parameters.estimator == "plain" else Regression)(grid, target_count))
+
+    def computed() -> Computed:
+        estimate = collected.estimate()
+        return Computed(estimate.maps, [None] * target_count, estimate.standard_errors)
+
+    check = float(_FIRST_CHECK)
     chunk = max(1, min(BLOCK, _CHUNK_BYTES // (4 * height * width)))
     for masks in grid.draw(seed, parameters.mask_count, chunk):
         enlarged = grid.enlarge(masks)
         scores = yield from scored(enlarged)
-        estimator.add(masks, enlarged, scores)
-        count += len(masks)
-        if parameters.tolerance and check <= count < parameters.mask_count:
-            estimate = estimator.estimate()
-            if (estimate.standard_errors <= parameters.tolerance).all():
+        collected.add(masks, enlarged, scores)
+        if collected.count == parameters.mask_count:
+            break
+        if parameters.tolerance and check <= collected.count:
+            if (collected.estimate().standard_errors <= parameters.tolerance).all():
                 break
-            check = _CHECK_GROWTH * count
-    else:
-        estimate = estimator.estimate()
-    return Computed(estimate.maps, [None] * target_count, estimate.standard_errors)
+            check = _CHECK_GROWTH * collected.count
+        if collected.count >= _FIRST_MAP:
+            yield Partial(computed)
+    return computed()
+
+
+class _Collected:
+    """The masks scored so far. What they come to is worked out at most once for each number of them.
+
+    Attributes:
+        count: Number of masks.
+    """
+
+    def __init__(self, estimator: Estimator) -> None:
+        self.count = 0
+        self._estimator = estimator
+        self._estimate: Estimate | None = None
+
+    def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: Probabilities) -> None:
+        """See `Estimator.add`."""
+        self.count += len(masks)
+        self._estimator.add(masks, enlarged, scores)
+        self._estimate = None
+
+    def estimate(self) -> Estimate:
+        """See `Estimator.estimate`."""
+        if self._estimate is None:
+            self._estimate = self._estimator.estimate()
+        return self._estimate
