@@ -14,6 +14,8 @@ SidecarError
 ├── UnsupportedError        UNIMPLEMENTED: in the contract, not in this version
 ├── OverloadedError         RESOURCE_EXHAUSTED: try again later
 ├── ExpiredError            DEADLINE_EXCEEDED: the caller's deadline passed before it was done
+├── DeadlineTooShortError   DEADLINE_EXCEEDED: it cannot be done before the caller's deadline, and was not begun
+├── BudgetSpentError        never sent: an explanation's budget ended before there was a map
 ├── ShuttingDownError       UNAVAILABLE: draining; try another server
 ├── DeviceError             INTERNAL: the device failed on this launch
 └── DeviceLostError         UNAVAILABLE: the device thread is gone and the process is ending
@@ -52,6 +54,16 @@ def within(prefix: str) -> Iterator[None]:
         yield
     except SidecarError as error:
         error.field = f"{prefix}.{error.field}" if error.field else prefix
+        raise
+
+
+@contextmanager
+def under(prefix: str) -> Iterator[None]:
+    """As `within`, but leaves errors alone that are no field's."""
+    try:
+        yield
+    except SidecarError as error:
+        error.field = f"{prefix}.{error.field}" if error.field else ""
         raise
 
 
@@ -141,6 +153,20 @@ class ExpiredError(SidecarError):
 
     code = "DEADLINE_EXCEEDED"
     reason = "EXPIRED"
+
+
+class DeadlineTooShortError(SidecarError):
+    """What is asked for takes longer than the caller will wait."""
+
+    code = "DEADLINE_EXCEEDED"
+    reason = "DEADLINE_TOO_SHORT"
+
+
+class BudgetSpentError(SidecarError):
+    """A budget ended before there was anything to return."""
+
+    code = "DEADLINE_EXCEEDED"
+    reason = "BUDGET_SPENT"
 
 
 class ShuttingDownError(SidecarError):

@@ -1,111 +1,79 @@
-"""The device thread: drives the jobs' computations, launch by launch, and owns their futures."""
+"""Jobs: submitting them, stepping their computations, and the one thread that runs the device."""
 
 from __future__ import annotations
 
-import contextlib
-import heapq
-import itertools
 import queue
 import threading
 import time
 import weakref
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
-from xai_sidecar.engine.batching import fitting, joined, padded, rows_of
-from xai_sidecar.engine.scheduler import Lane, Launch, Piece, Scheduler
-from xai_sidecar.engine.work import Array, Kind, Steps, Work
-from xai_sidecar.errors import DeviceError, DeviceLostError, ExpiredError, ShuttingDownError, device_error
+from xai_sidecar.engine.device import Device, LaunchRecord, Observer
+from xai_sidecar.engine.job import Job, Outcome
+from xai_sidecar.engine.scheduler import Lane, Policy
+from xai_sidecar.engine.threads import Call, Timer, Worker, logged
+from xai_sidecar.engine.work import Array, Kind, Steps
+from xai_sidecar.errors import DeviceError, DeviceLostError, ShuttingDownError
 
 T = TypeVar("T")
-
-_STARTING_SECONDS = 0.002
 
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class Completed(Generic[T]):
-    """What a job came to.
+class _Nobody:
+    def launched(self, record: LaunchRecord) -> None: ...
 
-    Attributes:
-        value: What its computation returned.
-        pass_count: Rows that went through the model for it, padding not counted.
-        seconds: From being submitted to being done.
-    """
-
-    value: T
-    pass_count: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class LaunchRecord:
-    """One launch, as `Engine` reports it to its observer."""
-
-    kind: Kind
-    size: int
-    row_count: int
-    seconds: float
-
-
-@dataclass(eq=False)
-class _Job:
-    steps: Steps[Any]
-    lane: Lane
-    deadline: float
-    future: Future[Completed[Any]]
-    submitted: float
-    work: Work | None = None
-    piece: Piece | None = None
-    collected: list[tuple[Array, ...]] = field(default_factory=list)
-    collected_rows: int = 0
-    pass_count: int = 0
+    def ended(self, lane: Lane, outcome: Outcome) -> None: ...
 
 
 class Engine:
     """Runs computations on one device.
 
     Every submitted computation becomes a job; the rows of its pieces of work are cut and mixed with those of other
-    jobs into launches of the compiled batch sizes. Everything that touches the backend, and every step of every
-    computation, happens on the one device thread.
+    jobs into launches of the compiled batch sizes. Everything that touches the backend happens on the device thread,
+    and so do the few steps of predictions; all other computations are stepped on a thread of their own, so that their
+    arithmetic keeps neither predictions nor the device waiting. Deadlines and budgets are a third thread's.
 
     How much may be under way is for the callers to limit, who know what belongs together.
 
     Args:
         make_backend: Called once, on the device thread.
-        observe: Told of each launch, on the device thread.
-        on_lost: Called when the device thread dies of an error nobody foresaw, on that thread.
+        policy: How the device is shared.
+        observer: Told of what it does.
+        on_lost: Called when the device thread dies of an error nobody foresaw, or hangs; on any thread.
+        hang_seconds: A launch, or a step of a computation, that takes longer than this hangs.
     """
 
     def __init__(
         self,
         make_backend: Callable[[], Backend],
         *,
-        observe: Callable[[LaunchRecord], None] = lambda record: None,
+        policy: Policy | None = None,
+        observer: Observer | None = None,
         on_lost: Callable[[BaseException], None] = lambda error: None,
+        hang_seconds: float = 60.0,
     ) -> None:
         self._make_backend = make_backend
-        self._observe = observe
+        self._policy = policy or Policy()
+        self._observer = observer or _Nobody()
         self._on_lost = on_lost
-        # A job to be taken in or, if it is already in, to be dropped because its future was cancelled; None to wake up.
-        self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._hang_seconds = hang_seconds
+        self._lock = threading.Lock()  # guards the next three
+        self._open: set[Job[Any]] = set()
         self._closing = False
         self._lost = False
-        self._lock = threading.Lock()  # guards _closing and _lost against submissions
         self._ready: Future[Mapping[Kind, str]] = Future()
+        self._inbox: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
-        # The rest belongs to the device thread.
-        self._jobs: set[_Job] = set()
-        self._deadlines: list[tuple[float, int, weakref.ref[_Job]]] = []
-        self._arrivals = itertools.count()
-        self._unstarted: deque[_Job] = deque()
+        self._stepper = Worker("stepper")
+        self._timer = Timer("timer")
+        self._busy_since: float | None = None  # the device thread; None when it waits for something to do
 
     # ---------------------------------------------------------------------------------------- any thread
 
@@ -124,46 +92,78 @@ class Engine:
         """
         self._kinds = kinds
         self._report = report
-        self._thread.start()
+        for thread in (self._stepper, self._timer, self._thread):
+            thread.start()
         return self._ready
 
     @property
     def alive(self) -> bool:
-        """Whether the device thread runs."""
-        return self._thread.is_alive()
+        """Whether it can run anything."""
+        return self._thread.is_alive() and not self._lost
 
-    def submit(self, steps: Steps[T], lane: Lane, *, deadline: float = float("inf")) -> Future[Completed[T]]:
+    def submit(
+        self,
+        steps: Steps[T],
+        lane: Lane,
+        *,
+        deadline: float = float("inf"),
+        budget_end: float = float("inf"),
+    ) -> Job[T]:
         """Starts a computation.
 
-        Cancelling the future ends it at the next launch boundary.
+        Cancelling the job ends it at the next launch boundary.
 
         Args:
-            steps: The computation.
+            steps: The computation. That of a prediction has to be quick between its pieces of work.
             lane: How urgent it is.
             deadline: On the clock of `time.monotonic`; when it passes the job fails with ExpiredError.
+            budget_end: On the same clock; by then the job completes with what it has, or fails with BudgetSpentError.
 
         Raises:
             ShuttingDownError: `close` was called.
-            DeviceLostError: The device thread is gone.
+            DeviceLostError: The device is gone.
         """
-        future: Future[Completed[T]] = Future()
-        job = _Job(steps, lane, deadline, future, time.monotonic())
+        job: Job[T] = Job(steps, lane, budget_end)
         with self._lock:
             if self._lost:
-                raise DeviceLostError("The device thread has ended. The server has to be restarted.")
+                raise DeviceLostError("The device is lost. The server has to be restarted.")
             if self._closing:
                 raise ShuttingDownError("The server is shutting down. Send the request to another one.")
-            self._inbox.put(job)
+            self._open.add(job)
+        job.add_done_callback(self._settled)
+        waiting = weakref.ref(job)  # a timer is no reason to keep a job that is done
+        if deadline < float("inf"):
+            self._timer.at(deadline, lambda: _with(waiting, Job.expire))
+        if budget_end < float("inf"):
+            self._timer.at(budget_end, lambda: _with(waiting, Job.cut))
+        self._step(job, None)
+        return job
 
-        waiting = weakref.ref(job)  # or else future, callback and job would keep each other, inputs and all
+    def peek(self, job: Job[T]) -> Future[T | None]:
+        """What a job that is no prediction could return as it stands; None if there is nothing yet, or any more."""
+        answer: Future[T | None] = Future()
 
-        def wake(settled: Future[Completed[T]]) -> None:
-            cancelled = waiting() if settled.cancelled() else None
-            if cancelled is not None:
-                self._inbox.put(cancelled)
+        def look() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
+            try:
+                answer.set_result(job.peek())
+            except Exception as error:
+                answer.set_exception(error)
 
-        future.add_done_callback(wake)
-        return future
+        if job.done():
+            answer.set_result(None)  # the thread may have ended, too
+        else:
+            self._stepper.call(look)
+        return answer
+
+    def waiting(self, lane: Lane) -> int:
+        """Rows that wait for the device in a lane. The engine has to be ready."""
+        return self._device.waiting(lane)
+
+    def seconds(self, kind: Kind, row_count: int) -> float:
+        """What rows take on this device, as it is now, if it does nothing else. The engine has to be ready."""
+        return self._device.seconds(kind, row_count)
 
     def close(self, timeout: float | None = None) -> bool:
         """Takes no more jobs, finishes those under way, and lets go of the backend.
@@ -176,10 +176,55 @@ class Engine:
         """
         with self._lock:
             self._closing = True
-            self._inbox.put(None)
+        self._inbox.put(_nothing)
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    # ---------------------------------------------------------------------------------------- stepping
+
+    def _step(self, job: Job[Any], rows: tuple[Array, ...] | None) -> None:
+        """Has a computation sent a result, on the thread that is its lane's, and queues what it asks for next."""
+        if job.lane is Lane.PREDICT:
+            self._inbox.put(partial(self._advance, job, rows))
+        else:
+            self._stepper.call(partial(self._advance_elsewhere, job, rows))
+
+    def _advance(self, job: Job[Any], rows: tuple[Array, ...] | None) -> None:
+        work = None if job.done() else job.step(rows)
+        if work is not None:
+            self._device.queue(job, work)
+
+    def _completed(self, job: Job[Any], rows: tuple[Array, ...]) -> None:
+        if job.lane is Lane.PREDICT:
+            self._advance(job, rows)
+        else:
+            self._step(job, rows)
+
+    def _advance_elsewhere(self, job: Job[Any], rows: tuple[Array, ...] | None) -> None:
+        work = None if job.done() else job.step(rows)
+        if work is not None:
+            self._inbox.put(lambda: self._device.queue(job, work))
+            if job.budget_end < float("inf"):
+                self._keep_best(job)
+
+    def _keep_best(self, job: Job[Any]) -> None:
+        """Has something in hand for when the budget ends, and ends the job while there is time to work out the last."""
+        taken = job.keep_best()
+        if taken is not None:
+            waiting = weakref.ref(job)
+            reserve = 2 * taken + 0.005
+            self._timer.at(job.budget_end - reserve, lambda: self._stepper.call(lambda: _with(waiting, Job.finish)))
+
+    def _settled(self, job: Future[Any]) -> None:
+        """Cleans up after a job, whoever settled it."""
+        if not isinstance(job, Job):
+            raise TypeError("that is no job")
+        with self._lock:
+            self._open.discard(job)
+        with logged("observer_failed"):
+            self._observer.ended(job.lane, job.outcome)
+        self._inbox.put(partial(self._drop, job))
 
     # ---------------------------------------------------------------------------------------- the device thread
 
@@ -189,157 +234,85 @@ class Engine:
             failed = backend.warm_up(self._kinds(backend), self._report)
         except BaseException as error:
             self._lose(error)
-            _settle(self._ready.set_exception, error)
+            self._ready.set_exception(error)
+            self._stepper.stop()
+            self._timer.stop()
             return
-        self._backend = backend
-        self._scheduler = Scheduler(backend.costs)
-        _settle(self._ready.set_result, failed)
+        self._device = Device(backend, self._policy, self._observer, self._completed)
+        self._ready.set_result(failed)
+        self._watch()
         try:
-            while self._accept():
-                self._expire()
-                self._start_some()
-                launch = self._scheduler.next()
-                if launch is not None:
-                    self._launch(launch)
-            self._backend.close()
+            self._serve()
+            if not self._lost:
+                backend.close()
         except BaseException as error:
             _log.exception("device_thread_died")
             self._lose(error)
-            self._on_lost(error)
+        finally:
+            self._busy_since = None
+            self._stepper.stop()
+            self._timer.stop()
 
-    def _accept(self) -> bool:
-        """Takes in what was submitted, waiting for it when there is nothing to do; False when all is over."""
-        while True:
-            idle = not self._jobs
-            if idle and self._closing and self._inbox.empty():
-                return False
-            try:
-                job = self._inbox.get(block=idle)
-            except queue.Empty:
-                return True
-            if job is not None:
-                self._take(job)
-
-    def _take(self, job: _Job) -> None:
-        if job.future.cancelled():
-            self._end(job)
-        elif job not in self._jobs:
-            self._jobs.add(job)
-            if job.deadline < float("inf"):
-                heapq.heappush(self._deadlines, (job.deadline, next(self._arrivals), weakref.ref(job)))
-            if job.lane is Lane.PREDICT:
-                self._advance(job, None)
-            else:
-                self._unstarted.append(job)
-
-    def _start_some(self) -> None:
-        """Begins explanations, for a moment and at least one: predictions wait while the first steps make masks."""
-        until = time.perf_counter() + _STARTING_SECONDS
-        while self._unstarted:
-            job = self._unstarted.popleft()
-            if job in self._jobs:
-                self._advance(job, None)
-            if time.perf_counter() > until:
+    def _serve(self) -> None:
+        running = False
+        while not self._lost:
+            self._take_in(wait=not running)
+            if self._closing and not self._open and self._inbox.empty():
                 return
+            self._busy_since = time.monotonic()
+            running = self._device.run_next()
 
-    def _expire(self) -> None:
-        now = time.monotonic()
-        while self._deadlines and self._deadlines[0][0] < now:
-            job = heapq.heappop(self._deadlines)[2]()
-            if job is not None and job in self._jobs:
-                self._fail(job, ExpiredError("The deadline passed before the work was done. Allow it more time."))
-
-    def _launch(self, launch: Launch) -> None:
-        started = time.perf_counter()
+    def _take_in(self, *, wait: bool) -> None:
+        """Does what other threads have asked for, waiting for it when there is nothing to launch."""
         try:
-            outputs = self._run(launch)
-        except Exception as error:
-            if len(launch.parts) == 1:
-                self._fail(launch.parts[0].piece.owner, device_error(error))
-                return
-            # One row may have spoilt it for all: each job's part again on its own.
-            costs = self._backend.costs(launch.kind)
-            for part in launch.parts:
-                self._launch(Launch(launch.kind, fitting(part, costs), (part,)))
+            if wait:
+                due = self._device.due()
+                self._busy_since = None
+                call = self._inbox.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
+                self._busy_since = time.monotonic()
+                call()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
             return
-        seconds = time.perf_counter() - started
-        with _logged("observer_failed"):
-            self._observe(LaunchRecord(launch.kind, launch.size, launch.row_count, seconds))
-        offset = 0
-        for part in launch.parts:
-            count = part.stop - part.start
-            self._collect(part.piece.owner, tuple(output[offset : offset + count] for output in outputs), count)
-            offset += count
 
-    def _run(self, launch: Launch) -> tuple[Array, ...]:
-        columns = zip(*(rows_of(part) for part in launch.parts), strict=True)
-        outputs = self._backend.run(launch.kind, tuple(padded(column, launch.size) for column in columns))
-        if any(len(output) != launch.size for output in outputs):
-            raise DeviceError(f"The device returned another number of rows than the {launch.size} that it was given.")
-        return outputs
-
-    def _collect(self, job: _Job, rows: tuple[Array, ...], count: int) -> None:
-        if job not in self._jobs or job.work is None:
-            return
-        job.collected.append(rows)
-        job.collected_rows += count
-        job.pass_count += count
-        if job.collected_rows == len(job.work.rows[0]):
-            self._advance(job, tuple(joined(column) for column in zip(*job.collected, strict=True)))
-
-    def _advance(self, job: _Job, rows: tuple[Array, ...] | None) -> None:
-        """Sends a result to a job's computation, None to begin with, and queues what it asks for next."""
-        try:
-            result = None if rows is None or job.work is None else job.work.result(rows)
-            job.work = work = job.steps.send(result)
-            job.piece = Piece(job, job.lane, work.kind, len(work.rows[0]))
-        except StopIteration as stop:
-            self._succeed(job, stop.value)
-        except Exception as error:
-            self._fail(job, error)
+    def _drop(self, job: Job[Any]) -> None:
+        self._device.drop(job)
+        if job.lane is Lane.PREDICT:
+            job.close()
         else:
-            job.collected, job.collected_rows = [], 0
-            self._scheduler.add(job.piece)
+            self._stepper.call(job.close)
 
-    def _succeed(self, job: _Job, value: Any) -> None:
-        self._end(job)
-        _settle(job.future.set_result, Completed(value, job.pass_count, time.monotonic() - job.submitted))
+    # ---------------------------------------------------------------------------------------- loss of the device
 
-    def _fail(self, job: _Job, error: BaseException) -> None:
-        self._end(job)
-        _settle(job.future.set_exception, error)
-
-    def _end(self, job: _Job) -> None:
-        self._jobs.discard(job)
-        if job.piece is not None:
-            self._scheduler.discard(job.piece)
-        job.work = job.piece = None  # the piece knows its job
-        job.collected = []
-        with _logged("computation_failed_to_close"):
-            job.steps.close()
+    def _watch(self) -> None:
+        """Looks whether a thread hangs, time and again."""
+        now = time.monotonic()
+        for what, since in (("The device", self._busy_since), ("A computation", self._stepper.busy_since)):
+            if since is not None and now - since > self._hang_seconds:
+                self._lose(DeviceError(f"{what} has not come back for {now - since:.0f} s."))
+                return
+        self._timer.at(now + self._hang_seconds / 8, self._watch)
 
     def _lose(self, error: BaseException) -> None:
-        """Takes no more jobs and fails all there are."""
+        """Takes no more jobs, fails all there are, and says so; once."""
         with self._lock:
+            if self._lost:
+                return
             self._lost = True
-        waiting = set(self._jobs)
-        while not self._inbox.empty():
-            waiting |= {job for job in (self._inbox.get(),) if job is not None}
+            waiting = list(self._open)
         for job in waiting:
-            lost = DeviceLostError(f"The device thread ended with {type(error).__name__}: {error}")
-            _settle(job.future.set_exception, lost)
+            job.fail(DeviceLostError(f"The device is lost: {type(error).__name__}: {error}"))
+        if self._ready.done():
+            self._on_lost(error)
 
 
-def _settle(setter: Callable[[Any], None], value: Any) -> None:
-    """Sets a future unless its caller has just cancelled it."""
-    with contextlib.suppress(InvalidStateError):
-        setter(value)
+def _with(reference: weakref.ref[Job[Any]], act: Callable[[Job[Any]], None]) -> None:
+    """Does something with a job if it is still there."""
+    job = reference()
+    if job is not None:
+        act(job)
 
 
-@contextlib.contextmanager
-def _logged(event: str) -> Iterator[None]:
-    """Logs what others' code raises where it must not disturb the jobs."""
-    try:
-        yield
-    except Exception:
-        _log.exception(event)
+def _nothing() -> None:
+    """Wakes the device thread up."""

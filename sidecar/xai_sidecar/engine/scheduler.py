@@ -1,12 +1,19 @@
-"""The policy: which rows go into the next launch, and how large it is. No clock, thread or device in here."""
+"""The policy: which rows go into the next launch, and how large it is. No clock, thread or device in here.
+
+Predictions go before explanations, and these before evaluation, at every launch boundary. Within predictions: first
+come, first served. Within the other lanes device time is shared out evenly, by start-time fair queueing (Goyal, Vin,
+Cheng 1996): each job carries the device time that it has had, and the one that has had least goes next. One that comes
+new, or back, begins with what one would have had that was there from the start and got its share.
+"""
 
 from __future__ import annotations
 
 import enum
+import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from xai_sidecar.engine.work import Kind
@@ -17,6 +24,36 @@ class Lane(enum.IntEnum):
 
     PREDICT = 0
     EXPLAIN = 1
+    EVALUATE = 2
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What can be set.
+
+    Attributes:
+        slice_seconds: What a launch may take; longer ones are of one row.
+        explain_share: The part of the device's time that explanations get, if they want it, however many predictions
+            there are.
+        batch_delay_seconds: How long a prediction may wait for others to share a launch with.
+    """
+
+    slice_seconds: float = 0.02
+    explain_share: float = 0.1
+    batch_delay_seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class Turn:
+    """A job's place among the others of its lane.
+
+    Attributes:
+        had: Device seconds that it has had, counted from where the others stood when it came.
+        new: Whether it has yet to come.
+    """
+
+    had: float = 0.0
+    new: bool = True
 
 
 @dataclass(eq=False)
@@ -28,14 +65,20 @@ class Piece:
         lane: How urgent they are.
         kind: What they can share a launch with.
         row_count: How many there are.
-        scheduled: How many of them are in a launch already, or were.
+        turn: The job's, the same for all its pieces.
+        scheduled: How many of the rows are in a launch already, or were.
+        added: When it was queued.
+        arrival: Its number in the order of being queued.
     """
 
     owner: Any
     lane: Lane
     kind: Kind
     row_count: int
+    turn: Turn = field(default_factory=Turn)
     scheduled: int = 0
+    added: float = 0.0
+    arrival: int = 0
 
     @property
     def waiting(self) -> int:
@@ -51,86 +94,235 @@ class Part:
     start: int
     stop: int
 
+    @property
+    def row_count(self) -> int:
+        """How many they are."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True)
 class Launch:
-    """What the device does next: the rows of the parts in this order, padded to `size`."""
+    """What the device does next: the rows of the parts in this order, padded to `size`; all are of one lane.
+
+    Attributes:
+        kind: Of all its rows.
+        size: Batch size.
+        parts: The rows.
+        expected_seconds: What it is taken to cost.
+    """
 
     kind: Kind
     size: int
     parts: tuple[Part, ...]
+    expected_seconds: float = 0.0
+
+    @property
+    def lane(self) -> Lane:
+        """How urgent it is."""
+        return self.parts[0].piece.lane
 
     @property
     def row_count(self) -> int:
         """Rows that are not padding."""
-        return sum(part.stop - part.start for part in self.parts)
+        return sum(part.row_count for part in self.parts)
+
+
+_Entry = tuple[float, int, Piece]
+"""A piece in its queue, with what it is ordered by."""
+
+
+@dataclass(eq=False)
+class _Queue:
+    """Pieces of one kind, as a heap; those discarded stay in it until they come to the top."""
+
+    entries: list[_Entry] = field(default_factory=list)
+    pieces: int = 0
+    rows: int = 0
+
+    def first(self) -> _Entry | None:
+        while self.entries and not self.entries[0][2].waiting:
+            heapq.heappop(self.entries)
+        return self.entries[0] if self.entries else None
 
 
 class Scheduler:
-    """Strictly lane by lane, first come first served within one, rows of one kind together.
+    """Keeps what waits and picks what runs.
 
     Args:
         costs: The batch sizes of a kind, with the seconds that a launch of each takes.
+        policy: What can be set.
     """
 
-    def __init__(self, costs: Callable[[Kind], Mapping[int, float]]) -> None:
+    def __init__(self, costs: Callable[[Kind], Mapping[int, float]], policy: Policy | None = None) -> None:
         self._costs = costs
+        self._policy = policy or Policy()
         self._arrivals = itertools.count()
-        self._queues: dict[Lane, dict[Kind, deque[tuple[int, Piece]]]] = {lane: {} for lane in Lane}
+        self._queues: dict[Lane, dict[Kind, _Queue]] = {lane: {} for lane in Lane}
+        self._again: dict[Lane, deque[Launch]] = {lane: deque() for lane in Lane}
+        self._rest: Piece | None = None  # of the last launch: what it had no room for
+        # Of a lane: what a job from the start would have had by now, and what that had that was served last.
+        self._virtual = dict.fromkeys(Lane, 0.0)
+        self._served = dict.fromkeys(Lane, 0.0)
+        self._owed = 0.0  # device seconds to explanations
+        self._granted = 0.0  # of that, for the last launch of predictions
 
-    def add(self, piece: Piece) -> None:
+    def waiting(self, lane: Lane) -> int:
+        """Rows that wait in a lane for their first launch; any thread may ask."""
+        return sum(queue.rows for queue in list(self._queues[lane].values()))
+
+    def add(self, piece: Piece, now: float = 0.0) -> None:
         """Queues a piece of at least one row."""
-        queue = self._queues[piece.lane].setdefault(piece.kind, deque())
-        queue.append((next(self._arrivals), piece))
+        piece.added, piece.arrival = now, next(self._arrivals)
+        self._begin(piece)
+        queue = self._queues[piece.lane].setdefault(piece.kind, _Queue())
+        queue.rows += piece.waiting
+        queue.pieces += 1
+        self._push(queue, piece)
 
-    @staticmethod
-    def discard(piece: Piece) -> None:
+    def again(self, launch: Launch) -> None:
+        """Has a launch run that `next` did not make up, before all else of its lane."""
+        self._again[launch.lane].append(launch)
+
+    def discard(self, piece: Piece) -> None:
         """Forgets the rows of a piece that are not in a launch."""
+        queue = self._queues[piece.lane].get(piece.kind)
+        if queue is not None and piece.waiting:
+            queue.rows -= piece.waiting
+            queue.pieces -= 1
         piece.scheduled = piece.row_count
 
-    def next(self) -> Launch | None:
-        """Takes the rows of the next launch out of the queues; None when nothing waits."""
-        for lane in Lane:
-            kinds = self._queues[lane]
-            for kind in list(kinds):
-                _drop_finished(kinds[kind])
-                if not kinds[kind]:
-                    del kinds[kind]
-            if kinds:
-                kind = min(kinds, key=lambda kind: kinds[kind][0][0])
-                return self._launch(kind, kinds[kind])
+    def next(self, now: float = 0.0) -> Launch | None:
+        """Takes the rows of the next launch out of the queues; None when nothing may run yet.
+
+        `ran` is to be told what came of it before the next one.
+
+        Args:
+            now: On the clock of `add`.
+        """
+        self._put_back()
+        prediction = self._next_prediction(now)
+        predictions = self._again[Lane.PREDICT] or prediction is not None
+        if self._wants(Lane.EXPLAIN) and (not predictions or self._explanations_are_owed()):
+            return self._first(Lane.EXPLAIN)
+        if predictions:
+            return self._first(Lane.PREDICT, prediction)
+        if self._wants(Lane.EVALUATE) and not self._wants(Lane.PREDICT):
+            return self._first(Lane.EVALUATE)
         return None
 
-    def _launch(self, kind: Kind, queue: deque[tuple[int, Piece]]) -> Launch:
+    def due(self) -> float | None:
+        """When predictions that wait for company have waited enough; None when there are none."""
+        self._put_back()
+        added = [entry[2].added for entry in self._heads(Lane.PREDICT)]
+        return min(added) + self._policy.batch_delay_seconds if added else None
+
+    def ran(self, launch: Launch, seconds: float) -> None:
+        """Takes down what a launch took, whether it went well or not."""
+        lane = launch.lane
+        for part in launch.parts:
+            part.piece.turn.had += seconds * part.row_count / launch.row_count
+        over = self._rest is not None and self._rest.waiting > 0
+        self._virtual[lane] += seconds / (len(launch.parts) + self._pieces(lane) - over)
+        self._put_back()
+        share = self._policy.explain_share
+        if lane is Lane.EXPLAIN:
+            # What they have had in quiet hours does not count for more than the last moment.
+            self._owed = max(self._owed - (1 - share) * seconds, -max(self._policy.slice_seconds, seconds))
+        elif self._wants(Lane.EXPLAIN):
+            self._granted = share * seconds
+            self._owed += self._granted
+
+    def _put_back(self) -> None:
+        """Queues what the last launch had no room for, now that its job has been charged for the rest."""
+        rest, self._rest = self._rest, None
+        if rest is not None and rest.waiting:
+            self._push(self._queues[rest.lane][rest.kind], rest)
+
+    # ---------------------------------------------------------------------------------------- which lane
+
+    def _wants(self, lane: Lane) -> bool:
+        return bool(self._again[lane] or self._heads(lane))
+
+    def _next_prediction(self, now: float) -> Kind | None:
+        """The kind of predictions that are not to wait any longer, the oldest first."""
+        for _, _, piece in sorted(self._heads(Lane.PREDICT)):
+            waited = now >= piece.added + self._policy.batch_delay_seconds
+            if waited or self._queues[Lane.PREDICT][piece.kind].rows >= _fastest(self._allowed(piece.kind)):
+                return piece.kind
+        return None
+
+    def _explanations_are_owed(self) -> bool:
+        """Whether they have had less than their share for as long as their next launch is worth."""
+        again = self._again[Lane.EXPLAIN]
+        costs = self._allowed(again[0].kind if again else self._next_kind(Lane.EXPLAIN))
+        worth = (1 - self._policy.explain_share) * min(costs.values())
+        # What was saved up for a dearer launch is not spent on many cheap ones.
+        self._owed = min(self._owed, worth + self._granted)
+        return 0 < self._owed >= worth
+
+    # ---------------------------------------------------------------------------------------- which rows
+
+    def _begin(self, piece: Piece) -> None:
+        """Gives a job its place that comes new, or back."""
+        turn, lane = piece.turn, piece.lane
+        if turn.new:
+            # It does not wait for one to catch up that has had much less. But of those that come one after the other,
+            # each begins a launch behind, or else an endless stream of them would have the others starve.
+            least = min((had for had, _, _ in self._heads(lane)), default=float("inf"))
+            launch = min(self._allowed(piece.kind).values())
+            turn.had, turn.new = min(self._virtual[lane], least + launch), False
+        turn.had = max(turn.had, self._served[lane])
+
+    def _pieces(self, lane: Lane) -> int:
+        return sum(queue.pieces for queue in self._queues[lane].values())
+
+    def _first(self, lane: Lane, kind: Kind | None = None) -> Launch:
+        if self._again[lane]:
+            return self._again[lane].popleft()
+        return self._launch(lane, kind or self._next_kind(lane))
+
+    @staticmethod
+    def _push(queue: _Queue, piece: Piece) -> None:
+        had = 0.0 if piece.lane is Lane.PREDICT else piece.turn.had
+        heapq.heappush(queue.entries, (had, piece.arrival, piece))
+
+    def _heads(self, lane: Lane) -> list[_Entry]:
+        """The first of each kind that still waits."""
+        return [entry for queue in self._queues[lane].values() if (entry := queue.first()) is not None]
+
+    def _next_kind(self, lane: Lane) -> Kind:
+        return min(self._heads(lane))[2].kind
+
+    def _allowed(self, kind: Kind) -> Mapping[int, float]:
+        """The batch sizes that keep to the slice, or the one that comes nearest."""
         costs = self._costs(kind)
-        size = best_size(_waiting(queue, max(costs)), costs)
-        parts = []
+        allowed = {size: seconds for size, seconds in costs.items() if seconds <= self._policy.slice_seconds}
+        smallest = min(costs)
+        return allowed or {smallest: costs[smallest]}
+
+    def _launch(self, lane: Lane, kind: Kind) -> Launch:
+        queue = self._queues[lane][kind]
+        costs = self._allowed(kind)
+        size = best_size(queue.rows, costs)
+        parts: list[Part] = []
         room = size
-        while room and queue:
-            piece = queue[0][1]
+        while room and queue.first() is not None:
+            piece = heapq.heappop(queue.entries)[2]
             count = min(room, piece.waiting)
-            if count:
-                parts.append(Part(piece, piece.scheduled, piece.scheduled + count))
+            parts.append(Part(piece, piece.scheduled, piece.scheduled + count))
             piece.scheduled += count
+            queue.pieces -= not piece.waiting
             room -= count
-            if not piece.waiting:
-                queue.popleft()
-        return Launch(kind, size, tuple(parts))
+        queue.rows -= size - room
+        last = parts[-1].piece
+        self._rest = last if last.waiting else None
+        self._served[lane] = max(self._served[lane], parts[0].piece.turn.had)
+        return Launch(kind, size, tuple(parts), costs[size])
 
 
-def _drop_finished(queue: deque[tuple[int, Piece]]) -> None:
-    while queue and not queue[0][1].waiting:
-        queue.popleft()
-
-
-def _waiting(queue: deque[tuple[int, Piece]], enough: int) -> int:
-    """Rows that wait, counted no further than `enough`."""
-    count = 0
-    for _, piece in queue:
-        count += piece.waiting
-        if count >= enough:
-            break
-    return count
+def _fastest(costs: Mapping[int, float]) -> int:
+    """The batch size of the most rows per second; the smaller on a tie."""
+    return max(sorted(costs), key=lambda size: size / costs[size])
 
 
 def best_size(row_count: int, costs: Mapping[int, float]) -> int:

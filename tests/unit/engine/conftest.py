@@ -1,15 +1,19 @@
-"""A backend whose answers are plain arithmetic."""
+"""A backend whose answers are plain arithmetic, and an observer that remembers."""
 
 import threading
+import time
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.work import Kind
+from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.work import Kind, forward
 
 
 class Doubling:
-    """Doubles its inputs. Values of `poison` fail their whole launch; `gate` holds launches back."""
+    """Doubles its inputs, at once. Values of `poison` fail their whole launch; `gate` holds launches back."""
 
     device = "cpu"
     engine = "arithmetic"
@@ -29,13 +33,14 @@ class Doubling:
 
     def warm_up(self, kinds, report):
         report("warm")
+        return {}
 
     def costs(self, kind):
-        return {size: 1.0 + 0.1 * size for size in self.sizes}
+        return {size: (1.0 + 0.1 * size) * 1e-3 for size in self.sizes}
 
     def run(self, kind, rows):
         self.entered.release()
-        assert self.gate.wait(10)
+        assert self.gate.wait(20)
         assert len(rows[0]) in self.sizes
         self.launches.append((kind, rows[0].copy()))
         if self.poison is not None and self.poison in rows[0]:
@@ -46,9 +51,35 @@ class Doubling:
         self.closed_on = threading.current_thread().name
 
 
+class Recorder:
+    """Remembers what it is told."""
+
+    def __init__(self):
+        self.launches = []
+        self.ends = []
+
+    def launched(self, record):
+        self.launches.append(record)
+
+    def ended(self, lane, outcome):
+        self.ends.append((lane, outcome))
+
+    def outcomes(self, count):
+        """How jobs ended, once that many have: callers learn of it before the observer does."""
+        patience = time.monotonic() + 5
+        while len(self.ends) < count and time.monotonic() < patience:
+            time.sleep(0.001)
+        return Counter(self.ends)
+
+
 @pytest.fixture
 def backend():
     return Doubling()
+
+
+@pytest.fixture
+def recorder():
+    return Recorder()
 
 
 @pytest.fixture
@@ -58,7 +89,22 @@ def start(request):
     def start(backend, **options):
         engine = Engine(lambda: backend, **options)
         engine.start(lambda _: [Kind("forward")]).result(10)
-        request.addfinalizer(lambda: (backend.gate.set(), engine.close(10)))
+        request.addfinalizer(lambda: (backend.gate.set(), engine.close(5)))
         return engine
 
     return start
+
+
+@pytest.fixture
+def hold():
+    """Occupies the device with a launch that does not end before the gate opens."""
+
+    def hold(backend, engine):
+        while backend.entered.acquire(blocking=False):
+            pass
+        backend.gate.clear()
+        future = engine.submit(forward(np.zeros((1, 1), np.float32)), Lane.PREDICT)
+        assert backend.entered.acquire(timeout=10)
+        return future
+
+    return hold

@@ -1,60 +1,77 @@
-"""The policy on its own: no rows lost, doubled or mixed up, lanes in order, padding only where it pays."""
+"""The policy on its own: no rows lost, doubled or mixed up, lanes in order, launches within the slice."""
 
-from hypothesis import given
+from collections import deque
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from xai_sidecar.engine.scheduler import Lane, Piece, Scheduler, best_size
+from xai_sidecar.engine.scheduler import Lane, Launch, Piece, Policy, Scheduler, Turn, best_size
 from xai_sidecar.engine.work import Kind
 
 FORWARD = Kind("forward")
 GRADIENT = Kind("input_gradient")
+LAYER = Kind("layer_gradient", "conv")
+KINDS = (FORWARD, GRADIENT, LAYER)
 
 
-def scheduler(*sizes):
-    """One whose launches cost as much as their rows."""
-    return Scheduler(lambda kind: {size: float(size) for size in sizes})
+def scheduler(*sizes, **policy):
+    """One whose launches cost as many milliseconds as they have rows."""
+    return Scheduler(lambda kind: {size: 1e-3 * size for size in sizes}, Policy(**policy))
 
 
-def drained(policy):
+def owners(launch):
+    return [part.piece.owner for part in launch.parts]
+
+
+def drained(policy, now=0.0):
     launches = []
-    while (launch := policy.next()) is not None:
+    while (launch := policy.next(now)) is not None:
+        policy.ran(launch, launch.expected_seconds)
         launches.append(launch)
         assert len(launches) < 10_000
     return launches
 
 
 def test_an_empty_queue_has_nothing_to_do():
-    assert scheduler(1).next() is None
-
-
-def test_predictions_go_before_explanations():
     policy = scheduler(1)
-    policy.add(Piece("slow", Lane.EXPLAIN, GRADIENT, 2))
-    assert policy.next().parts[0].piece.owner == "slow"
-    policy.add(Piece("fast", Lane.PREDICT, FORWARD, 1))
-    assert [launch.parts[0].piece.owner for launch in drained(policy)] == ["fast", "slow"]
+    assert policy.next() is None
+    assert policy.due() is None
+    assert [policy.waiting(lane) for lane in Lane] == [0, 0, 0]
+
+
+def test_lanes_go_in_their_order_at_every_launch_boundary():
+    policy = scheduler(1)
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 2))
+    assert owners(policy.next()) == ["measure"]
+    policy.add(Piece("explain", Lane.EXPLAIN, GRADIENT, 2))
+    assert owners(policy.next()) == ["explain"]
+    policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1))
+    assert [owners(launch) for launch in drained(policy)] == [["predict"], ["explain"], ["measure"]]
 
 
 def test_rows_of_one_kind_share_a_launch_and_others_keep_out():
-    policy = Scheduler(lambda kind: {1: 1.0, 4: 1.0})
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 1e-3})
     policy.add(Piece("a", Lane.EXPLAIN, FORWARD, 1))
     policy.add(Piece("b", Lane.EXPLAIN, GRADIENT, 1))
     policy.add(Piece("c", Lane.EXPLAIN, FORWARD, 2))
     first, second = drained(policy)
-    assert [part.piece.owner for part in first.parts] == ["a", "c"]
-    assert (first.kind, first.size, first.row_count) == (FORWARD, 4, 3)
-    assert [part.piece.owner for part in second.parts] == ["b"]
+    assert owners(first) == ["a", "c"]
+    assert (first.kind, first.size, first.row_count, first.lane) == (FORWARD, 4, 3, Lane.EXPLAIN)
+    assert owners(second) == ["b"]
 
 
-def test_layers_do_not_mix():
+def test_lanes_and_layers_do_not_mix():
     policy = scheduler(1, 4)
     policy.add(Piece("a", Lane.EXPLAIN, Kind("layer_gradient", "x"), 1))
     policy.add(Piece("b", Lane.EXPLAIN, Kind("layer_gradient", "y"), 1))
-    assert [len(launch.parts) for launch in drained(policy)] == [1, 1]
+    policy.add(Piece("c", Lane.PREDICT, Kind("layer_gradient", "y"), 1))
+    assert [owners(launch) for launch in drained(policy)] == [["c"], ["a"], ["b"]]
 
 
 def test_a_piece_larger_than_a_launch_is_cut():
-    policy = Scheduler(lambda kind: {4: 1.0})
+    policy = scheduler(4)
     policy.add(Piece("a", Lane.EXPLAIN, FORWARD, 10))
     parts = [(part.start, part.stop) for launch in drained(policy) for part in launch.parts]
     assert parts == [(0, 4), (4, 8), (8, 10)]
@@ -67,13 +84,27 @@ def test_discarded_rows_do_not_run():
     policy.add(Piece("b", Lane.EXPLAIN, FORWARD, 1))
     policy.next()
     policy.discard(first)
-    assert [launch.parts[0].piece.owner for launch in drained(policy)] == ["b"]
+    policy.discard(first)
+    assert policy.waiting(Lane.EXPLAIN) == 1
+    assert [owners(launch) for launch in drained(policy)] == [["b"]]
 
 
-def test_a_long_queue_is_no_burden():
+def test_discarded_predictions_are_not_due():
+    policy = scheduler(1, 4, batch_delay_seconds=1.0)
+    first, second = (Piece(name, Lane.PREDICT, FORWARD, 1) for name in "ab")
+    policy.add(first, 5.0)
+    policy.add(second, 5.5)
+    policy.discard(first)
+    assert policy.due() == 6.5
+    policy.discard(second)
+    assert policy.due() is None
+
+
+@pytest.mark.parametrize("lane", Lane)
+def test_a_long_queue_is_no_burden(lane):
     policy = scheduler(1)
     for owner in range(20_000):
-        policy.add(Piece(owner, Lane.EXPLAIN, FORWARD, 1))
+        policy.add(Piece(owner, lane, FORWARD, 1))
     assert [policy.next().parts[0].piece.owner for _ in range(20_000)] == list(range(20_000))
 
 
@@ -87,31 +118,269 @@ def test_padding_only_where_it_pays():
     assert [best_size(count, slightly) for count in (1, 2, 3, 4, 9)] == [1, 2, 2, 4, 4]
 
 
-@given(
-    pieces=st.lists(
-        st.tuples(st.sampled_from(list(Lane)), st.sampled_from([FORWARD, GRADIENT]), st.integers(1, 9)), max_size=12
-    ),
-    costs=st.dictionaries(st.integers(1, 8), st.floats(0.01, 10), min_size=1).map(lambda costs: {1: 1.0, **costs}),
-    steps=st.lists(st.booleans(), max_size=12),
+def test_the_slice_bounds_a_launch_and_the_smallest_is_the_last_resort():
+    costs = {1: 0.010, 4: 0.019, 8: 0.021}
+    policy = Scheduler(lambda kind: costs, Policy(slice_seconds=0.02))
+    policy.add(Piece("a", Lane.EXPLAIN, FORWARD, 100))
+    assert policy.next().size == 4
+    costs = {2: 0.3, 4: 0.31}
+    assert policy.next().size == 2
+
+
+# ------------------------------------------------------------------------------------ the order of predictions
+
+
+def test_predictions_of_a_kind_are_served_as_they_came():
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3})
+    for owner in range(6):
+        policy.add(Piece(owner, Lane.PREDICT, FORWARD, 1))
+    assert [owners(launch) for launch in drained(policy)] == [[0, 1, 2, 3], [4, 5]]
+
+
+def test_device_time_had_does_not_set_predictions_back():
+    policy = scheduler(1)
+    policy.add(Piece("large", Lane.PREDICT, FORWARD, 3, Turn(had=5.0)))
+    policy.add(Piece("small", Lane.PREDICT, FORWARD, 1))
+    assert [owners(launch) for launch in drained(policy)] == [["large"]] * 3 + [["small"]]
+
+
+def test_of_several_kinds_the_oldest_prediction_goes_first():
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3})
+    for owner, kind in enumerate((FORWARD, GRADIENT, FORWARD, GRADIENT)):
+        policy.add(Piece(owner, Lane.PREDICT, kind, 1))
+    assert [owners(launch) for launch in drained(policy)] == [[0, 2], [1, 3]]
+
+
+def test_a_prediction_waits_for_company_until_it_is_due():
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
+    policy.add(Piece("a", Lane.PREDICT, FORWARD, 1), 10.0)
+    policy.add(Piece("b", Lane.PREDICT, FORWARD, 1), 10.2)
+    assert policy.due() == 10.5
+    assert policy.next(10.49) is None
+    assert owners(policy.next(10.5)) == ["a", "b"]
+    assert policy.due() is None
+
+
+def test_a_full_batch_does_not_wait():
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
+    policy.add(Piece("a", Lane.PREDICT, FORWARD, 3), 10.0)
+    assert policy.next(10.0) is None
+    policy.add(Piece("b", Lane.PREDICT, FORWARD, 3), 10.1)
+    assert owners(policy.next(10.1)) == ["a", "b"]
+    assert policy.next(10.1) is None
+    assert policy.due() == 10.6
+
+
+def test_a_full_batch_does_not_wait_for_an_older_prediction_of_another_kind():
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
+    policy.add(Piece("a", Lane.PREDICT, GRADIENT, 1), 10.0)
+    policy.add(Piece("b", Lane.PREDICT, FORWARD, 4), 10.1)
+    launch = policy.next(10.1)
+    assert launch is not None
+    assert owners(launch) == ["b"]
+    assert policy.next(10.1) is None
+    assert policy.due() == 10.5
+
+
+def test_no_batch_is_waited_for_that_does_not_pay():
+    policy = scheduler(1, 4, batch_delay_seconds=0.5)
+    policy.add(Piece("a", Lane.PREDICT, FORWARD, 1), 10.0)
+    assert policy.next(10.0).size == 1
+
+
+def test_explanations_but_no_evaluation_go_while_a_prediction_waits_for_company():
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5, explain_share=0.0))
+    policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1), 10.0)
+    policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 1), 10.0)
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 1), 10.0)
+    assert owners(policy.next(10.1)) == ["explain"]
+    assert policy.next(10.2) is None
+    assert owners(policy.next(10.5)) == ["predict"]
+    assert owners(policy.next(10.5)) == ["measure"]
+
+
+# ------------------------------------------------------------------------------------ whatever happens
+
+sizes_and_costs = st.dictionaries(st.integers(1, 9), st.floats(1e-4, 0.1), min_size=1, max_size=4)
+policies = st.builds(
+    Policy,
+    slice_seconds=st.sampled_from([1e-3, 0.02, 1.0]),
+    explain_share=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
+    batch_delay_seconds=st.sampled_from([0.0, 0.0, 0.05]),
 )
-def test_every_row_runs_exactly_once(pieces, costs, steps):
-    """Whatever is added, also between launches: every row once, in order, in a launch of its kind that it fits."""
-    policy = Scheduler(lambda kind: costs)
-    waiting = [Piece(owner, *piece) for owner, piece in enumerate(pieces)]
-    launches = []
-    for add in steps:
-        if add and waiting:
-            policy.add(waiting.pop())
-        elif (launch := policy.next()) is not None:
-            launches.append(launch)
-    for piece in waiting:
-        policy.add(piece)
-    launches += drained(policy)
-    rows = {}
-    for launch in launches:
-        assert 1 <= launch.row_count <= launch.size
-        assert launch.size in costs
+
+
+class Whatever(RuleBasedStateMachine):
+    """Adds, discards, launches and lets time pass in any order; keeps its own books of every row."""
+
+    @initialize(costs=st.fixed_dictionaries(dict.fromkeys(KINDS, sizes_and_costs)), policy=policies)
+    def begin(self, costs, policy):
+        self.costs = costs
+        self.policy = policy
+        self.scheduler = Scheduler(lambda kind: self.costs[kind], policy)
+        self.now = 0.0
+        self.pieces = []
+        self.launched = {}
+        self.discarded = set()
+        self.in_flight = None
+        self.last = None
+        self.again = {lane: deque() for lane in Lane}
+
+    def rows_left(self, piece):
+        return 0 if piece in self.discarded else piece.row_count - self.launched[piece]
+
+    def rows_waiting(self, lane, kind=None):
+        return sum(self.rows_left(piece) for piece in self.pieces if piece.lane is lane and kind in (None, piece.kind))
+
+    def allowed(self, kind):
+        costs = self.costs[kind]
+        return {size: seconds for size, seconds in costs.items() if seconds <= self.policy.slice_seconds} or {
+            min(costs): costs[min(costs)]
+        }
+
+    @rule(
+        lane=st.sampled_from(Lane),
+        kind=st.sampled_from(KINDS),
+        row_count=st.one_of(st.integers(1, 3), st.integers(1, 40)),
+        turn=st.one_of(st.none(), st.integers(0, 9)),
+    )
+    def add(self, lane, kind, row_count, turn):
+        piece = Piece(len(self.pieces), lane, kind, row_count)
+        if turn is not None and turn < len(self.pieces):
+            earlier = self.pieces[turn]
+            if earlier.lane is lane and not self.rows_left(earlier):
+                piece.turn = earlier.turn
+        self.pieces.append(piece)
+        self.launched[piece] = 0
+        self.scheduler.add(piece, self.now)
+
+    @precondition(lambda self: self.pieces)
+    @rule(index=st.integers(0))
+    def discard(self, index):
+        piece = self.pieces[index % len(self.pieces)]
+        self.scheduler.discard(piece)
+        self.discarded.add(piece)
+
+    @rule(seconds=st.sampled_from([0.001, 0.02, 0.05]))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @rule(kind=st.sampled_from(KINDS), costs=sizes_and_costs)
+    def change_costs(self, kind, costs):
+        self.costs = {**self.costs, kind: costs}
+
+    @precondition(lambda self: self.in_flight is None)
+    @rule()
+    def launch(self):
+        waiting = {lane: self.rows_waiting(lane) + len(self.again[lane]) for lane in Lane}
+        launch = self.scheduler.next(self.now)
+        if launch is None:
+            assert not waiting[Lane.EXPLAIN]
+            assert not self.again[Lane.PREDICT]
+            assert not waiting[Lane.PREDICT] or self.now < self.scheduler.due()
+            assert not waiting[Lane.EVALUATE] or waiting[Lane.PREDICT]
+            return
+        self.in_flight = launch
+        self.check_lane(launch, waiting)
+        if self.again[launch.lane]:
+            assert launch is self.again[launch.lane].popleft()
+            return
+        self.check_order(launch)
+        self.check_size(launch)
         for part in launch.parts:
-            assert part.piece.kind == launch.kind
-            rows.setdefault(part.piece.owner, []).extend(range(part.start, part.stop))
-    assert rows == {owner: list(range(count)) for owner, (_, _, count) in enumerate(pieces)}
+            piece = part.piece
+            assert (piece.lane, piece.kind) == (launch.lane, launch.kind)
+            assert piece not in self.discarded
+            assert part.start == self.launched[piece] < part.stop <= piece.row_count
+            self.launched[piece] = part.stop
+
+    def check_lane(self, launch, waiting):
+        if launch.lane is Lane.EVALUATE:
+            assert not waiting[Lane.PREDICT]
+            assert not waiting[Lane.EXPLAIN]
+        if launch.lane is Lane.EXPLAIN and not self.policy.explain_share:
+            added = [piece.added for piece in self.pieces if piece.lane is Lane.PREDICT and self.rows_left(piece)]
+            assert not added or self.now < min(added) + self.policy.batch_delay_seconds
+            assert not self.again[Lane.PREDICT]
+
+    def check_order(self, launch):
+        if launch.lane is Lane.PREDICT:
+            left = [piece for piece in self.pieces if piece.lane is Lane.PREDICT and self.rows_left(piece)]
+            first = min(left, key=lambda piece: piece.arrival)
+            rates = {size: size / seconds for size, seconds in self.allowed(launch.kind).items()}
+            full = self.rows_waiting(Lane.PREDICT, launch.kind) >= max(rates, key=lambda size: (rates[size], -size))
+            assert full or self.now >= first.added + self.policy.batch_delay_seconds
+            served = [part.piece.arrival for part in launch.parts]
+            assert served == sorted(served)
+            assert full or launch.parts[0].piece is first
+
+    def check_size(self, launch):
+        allowed = self.allowed(launch.kind)
+        rows = self.rows_waiting(launch.lane, launch.kind)
+        assert launch.row_count == min(launch.size, rows)
+        rate = launch.row_count / allowed[launch.size]
+        assert all(min(size, rows) / seconds <= rate for size, seconds in allowed.items())
+        assert launch.expected_seconds == self.costs[launch.kind][launch.size]
+
+    @precondition(lambda self: self.in_flight is not None)
+    @rule(slower=st.sampled_from([0.3, 1.0, 1.0, 8.0]))
+    def ran(self, slower):
+        seconds = slower * self.in_flight.expected_seconds
+        self.scheduler.ran(self.in_flight, seconds)
+        self.now += seconds
+        self.last, self.in_flight = self.in_flight, None
+
+    @precondition(lambda self: self.in_flight is None and self.last is not None)
+    @rule()
+    def run_half_of_the_last_again(self):
+        half = Launch(self.last.kind, self.last.size, self.last.parts[: max(1, len(self.last.parts) // 2)], 0.01)
+        self.scheduler.again(half)
+        self.again[half.lane].append(half)
+        self.last = None
+
+    @invariant()
+    def counts_are_right(self):
+        if not hasattr(self, "scheduler"):
+            return
+        for lane in Lane:
+            assert self.scheduler.waiting(lane) == self.rows_waiting(lane)
+        waiting = [piece for piece in self.pieces if piece.lane is Lane.PREDICT and self.rows_left(piece)]
+        oldest = min((piece.added for piece in waiting), default=None)
+        assert self.scheduler.due() == (None if oldest is None else oldest + self.policy.batch_delay_seconds)
+
+    def teardown(self):
+        if not hasattr(self, "scheduler"):
+            return
+        self.now += 1.0
+        for _ in range(sum(self.rows_waiting(lane) + len(self.again[lane]) + 1 for lane in Lane)):
+            if self.in_flight is not None:
+                self.ran(1.0)
+            self.launch()
+        assert not any(self.rows_left(piece) for piece in self.pieces)
+        assert not any(self.again.values())
+
+
+TestWhatever = Whatever.TestCase
+TestWhatever.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    arrivals=st.lists(st.tuples(st.floats(0, 0.1), st.sampled_from(KINDS), st.integers(1, 6)), min_size=1, max_size=20),
+    delay=st.sampled_from([0.0, 0.03]),
+)
+def test_a_predictions_wait_is_bounded_by_the_delay_and_what_came_before(arrivals, delay):
+    """With a device that is free whenever it is asked, every prediction is launched by its due time."""
+    policy = Scheduler(lambda kind: {1: 1e-9, 4: 2e-9}, Policy(batch_delay_seconds=delay))
+    pieces = []
+    now = 0.0
+    for at, kind, row_count in sorted(arrivals, key=lambda arrival: arrival[0]):
+        while (due := policy.due()) is not None and due <= at:
+            drained(policy, due)
+        now = at
+        pieces.append(Piece(len(pieces), Lane.PREDICT, kind, row_count))
+        policy.add(pieces[-1], now)
+        drained(policy, now)
+        assert all(now < piece.added + delay for piece in pieces if piece.waiting)
+        if not delay:
+            assert not any(piece.waiting for piece in pieces)

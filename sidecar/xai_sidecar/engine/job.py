@@ -1,0 +1,188 @@
+"""A computation under way."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from xai_sidecar.engine.scheduler import Lane, Piece, Turn
+from xai_sidecar.engine.threads import logged
+from xai_sidecar.engine.work import Array, Partial, Steps, Work
+from xai_sidecar.errors import BudgetSpentError, ExpiredError, SidecarError
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Completed(Generic[T]):
+    """What a job came to.
+
+    Attributes:
+        value: What its computation returned, or had in hand when it was cut short.
+        pass_count: Rows that went through the model for it, padding not counted.
+        seconds: From being submitted to being done.
+        cut_short: Whether its budget ended it.
+    """
+
+    value: T
+    pass_count: int
+    seconds: float
+    cut_short: bool = False
+
+
+class Outcome(enum.Enum):
+    """How a job ended."""
+
+    DONE = "done"
+    TRUNCATED = "truncated"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class Job(Future["Completed[T]"], Generic[T]):
+    """The future of a computation's result, and how far it has come.
+
+    Whoever settles it first, the computation, its caller by `cancel`, a timer or the loss of the device, has decided;
+    all others come too late, and nothing is run for it any more.
+
+    Attributes:
+        lane: How urgent it is.
+        budget_end: When it has to make do with what it has, on the clock of `time.monotonic`.
+        submitted: When it was submitted, on the same clock.
+        pass_count: Rows that have gone through the model for it; any thread may look.
+        turn: Its place in its lane.
+        piece: The rows that it waits for; belongs to the device thread, as do the next three.
+        work: What they are rows of.
+        collected: The results so far, by the first of their rows.
+        collected_rows: How many rows these are.
+    """
+
+    def __init__(self, steps: Steps[T], lane: Lane, budget_end: float) -> None:
+        super().__init__()
+        self.lane = lane
+        self.budget_end = budget_end
+        self.submitted = time.monotonic()
+        self.pass_count = 0
+        self.turn = Turn()
+        self.piece: Piece | None = None
+        self.work: Work | None = None
+        self.collected: dict[int, tuple[Array, ...]] = {}
+        self.collected_rows = 0
+        # The rest belongs to the thread that steps it, but for the best, which any thread may take.
+        self._steps: Steps[T] = steps
+        self._asked: Work | None = None
+        self._partial: Partial[T] | None = None
+        self._best: Completed[T] | None = None
+
+    # ---------------------------------------------------------------------------------------- the stepping thread
+
+    def step(self, rows: tuple[Array, ...] | None) -> Work | None:
+        """Sends the computation a result.
+
+        Args:
+            rows: Of the last piece of work; None to begin with.
+
+        Returns:
+            The next piece of work; None when it has come to its end, and the job is settled.
+        """
+        try:
+            sent = None if rows is None or self._asked is None else self._asked.result(rows)
+            while isinstance(asked := self._steps.send(sent), Partial):
+                self._partial, sent = asked, None
+            if not len(asked.rows[0]):
+                raise ValueError("a piece of work has no rows")
+        except StopIteration as stop:
+            self.settle(self._completed(stop.value))
+            return None
+        except Exception as error:
+            if not isinstance(error, SidecarError):
+                _log.error("computation_failed", exc_info=error)
+            self.fail(error)
+            return None
+        self._asked = asked
+        return asked
+
+    def peek(self) -> T | None:
+        """What it could return as it stands; None if there is nothing yet, or any more."""
+        return None if self._partial is None or self.done() else self._partial.make()
+
+    def keep_best(self) -> float | None:
+        """Puts by what it could return as it stands, when it has come twice as far as the last time.
+
+        Returns:
+            The seconds that it took; None if nothing was done.
+        """
+        if self._partial is None or (self._best is not None and self.pass_count < 2 * self._best.pass_count):
+            return None
+        started = time.monotonic()
+        value = self.peek()
+        if value is not None:
+            self._best = self._completed(value, cut_short=True)
+        return time.monotonic() - started
+
+    def finish(self) -> None:
+        """Makes do with what there is, if there is something."""
+        value = self.peek()
+        if value is not None:
+            self.settle(self._completed(value, cut_short=True))
+
+    def close(self) -> None:
+        """Lets go of the computation."""
+        with logged("computation_failed_to_close"):
+            self._steps.close()
+        self._asked = self._partial = self._best = None
+
+    # ---------------------------------------------------------------------------------------- any thread
+
+    def settle(self, completed: Completed[T]) -> None:
+        """Sets the result, unless it has one."""
+        _settle(self.set_result, completed)
+
+    def fail(self, error: BaseException) -> None:
+        """Fails, unless it is settled. The error's traceback goes: its frames would keep the job, inputs and all."""
+        cause: BaseException | None = error
+        while cause is not None:
+            cause.__traceback__, cause = None, cause.__cause__ or cause.__context__
+        _settle(self.set_exception, error)
+
+    def expire(self) -> None:
+        """Its caller's deadline has passed."""
+        self.fail(ExpiredError("The deadline passed before the work was done. Allow it more time."))
+
+    def cut(self) -> None:
+        """Its budget is spent: what has been put by has to do."""
+        best = self._best
+        if best is not None:
+            self.settle(self._completed(best.value, cut_short=True))
+        else:
+            self.fail(BudgetSpentError("The budget ended before there was anything to return. Allow it more time."))
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended; it has to be settled."""
+        if self.cancelled():
+            return Outcome.CANCELLED
+        error = self.exception()
+        if error is None:
+            return Outcome.TRUNCATED if self.result().cut_short else Outcome.DONE
+        if isinstance(error, BudgetSpentError):
+            return Outcome.TRUNCATED
+        return Outcome.EXPIRED if isinstance(error, ExpiredError) else Outcome.FAILED
+
+    def _completed(self, value: T, *, cut_short: bool = False) -> Completed[T]:
+        return Completed(value, self.pass_count, time.monotonic() - self.submitted, cut_short)
+
+
+def _settle(setter: Callable[[Any], None], value: Any) -> None:
+    with contextlib.suppress(InvalidStateError):
+        setter(value)

@@ -1,0 +1,45 @@
+"""What launches cost now. No clock, thread or device in here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from xai_sidecar.engine.work import Kind
+
+_WEIGHT = 0.1
+"""Of the last launch in the average."""
+
+_BOUNDS = (0.25, 8.0)
+"""A launch that took longer by more than this was held up by something else, such as a compilation."""
+
+
+class Pace:
+    """The costs measured at start, times how much slower the launches of a kind have been of late.
+
+    A machine shared with others is slower than it was when nothing else ran, and launches are to keep to the slice all
+    the same. One factor for all sizes of a kind, so that a size that is not used any more is not misjudged for ever.
+
+    Args:
+        measured: The batch sizes of a kind, with the seconds that a launch of each took at start.
+    """
+
+    def __init__(self, measured: Callable[[Kind], Mapping[int, float]]) -> None:
+        self._measured = measured
+        self._factors: dict[Kind, float] = {}
+
+    def costs(self, kind: Kind) -> Mapping[int, float]:
+        """The batch sizes of a kind, with the seconds that a launch of each takes now; any thread may ask."""
+        factor = self._factors.get(kind, 1.0)
+        return {size: factor * seconds for size, seconds in self._measured(kind).items()}
+
+    def ran(self, kind: Kind, size: int, seconds: float) -> None:
+        """Takes down what a launch took."""
+        measured = self._measured(kind).get(size, 0.0)
+        if measured > 0:
+            low, high = _BOUNDS
+            ratio = min(max(seconds / measured, low), high)
+            self._factors[kind] = (1 - _WEIGHT) * self._factors.get(kind, 1.0) + _WEIGHT * ratio
+
+    def seconds(self, kind: Kind, row_count: int) -> float:
+        """What that many rows take at the best batch size, on a device that does nothing else; any thread may ask."""
+        return min(-(-row_count // size) * seconds for size, seconds in self.costs(kind).items())
