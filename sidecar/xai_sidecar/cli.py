@@ -186,7 +186,13 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
     set_up_logs(config.server.log_level, config.server.log_format)
     log = structlog.get_logger("xai_sidecar")
     report = report or (lambda line: log.info("loading", step=line))
-    return asyncio.run(Sidecar(config, load_backend).run(report, on_ready))
+    server = Sidecar(config, load_backend)
+    status = asyncio.run(server.run(report, on_ready))
+    if server.lost is not None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(status)  # a device that hangs would keep the interpreter from ending
+    return status
 
 
 def _check(arguments: argparse.Namespace) -> int:

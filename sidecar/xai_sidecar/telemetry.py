@@ -8,12 +8,19 @@ from collections.abc import Iterable
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from xai_sidecar.engine.engine import LaunchRecord
+from xai_sidecar.engine.device import LaunchRecord
+from xai_sidecar.engine.job import Outcome
+from xai_sidecar.engine.scheduler import Lane
 from xai_sidecar.engine.work import KIND_NAMES
 from xai_sidecar.explainers.base import MapStatus
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _LAUNCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+_WAIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+STAGES = ("complete", "truncated", "skipped")
+"""How explanations end."""
 
 METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
 
@@ -40,7 +47,10 @@ class Telemetry:
         )
         self.images = Counter("xai_images", "Pictures classified.", registry=registry)
         self.explanations = Counter(
-            "xai_explanations", "Explanations computed, by explainer.", ["explainer"], registry=registry
+            "xai_explanations",
+            "Explanations that ended, by explainer and whether they are whole.",
+            ["explainer", "status"],
+            registry=registry,
         )
         self.explanation_seconds = Histogram(
             "xai_explanation_duration_seconds",
@@ -60,6 +70,32 @@ class Telemetry:
         self.launch_seconds = Histogram(
             "xai_launch_duration_seconds", "Time of one launch.", ["kind"], buckets=_LAUNCH_BUCKETS, registry=registry
         )
+        self.slice_overruns = Counter(
+            "xai_slice_overruns",
+            "Launches that took longer than a slice, by kind; of one row, or on a machine slower than measured.",
+            ["kind"],
+            registry=registry,
+        )
+        self.busy_seconds = Counter(
+            "xai_device_busy_seconds", "Time that the device spent on launches, by lane.", ["lane"], registry=registry
+        )
+        self.queue_rows = Gauge(
+            "xai_queue_rows", "Rows that wait for the device, by lane.", ["lane"], registry=registry
+        )
+        self.queue_wait = Histogram(
+            "xai_queue_wait_seconds",
+            "Time that a piece of work waited for its first launch, by lane.",
+            ["lane"],
+            buckets=_WAIT_BUCKETS,
+            registry=registry,
+        )
+        self.jobs = Counter(
+            "xai_jobs",
+            "Computations that ended, by lane and outcome: done, truncated, failed, expired or cancelled.",
+            ["lane", "outcome"],
+            registry=registry,
+        )
+        self.open_bytes = Gauge("xai_open_bytes", "Bytes that requests under way are taken to need.", registry=registry)
         self.open_images = Gauge("xai_open_images", "Pictures in requests under way.", registry=registry)
         self.open_explanations = Gauge(
             "xai_open_explanations", "Explanations in requests under way.", registry=registry
@@ -69,7 +105,8 @@ class Telemetry:
             for code in grpc.StatusCode:
                 self.requests.labels(method, code.name)
         for explainer in explainers:
-            self.explanations.labels(explainer)
+            for stage in STAGES:
+                self.explanations.labels(explainer, stage)
             self.explanation_seconds.labels(explainer)
             for status in MapStatus:
                 self.maps.labels(explainer, status.name.lower())
@@ -78,18 +115,34 @@ class Telemetry:
             self.launch_rows.labels(kind)
             self.launch_padding.labels(kind)
             self.launch_seconds.labels(kind)
+            self.slice_overruns.labels(kind)
+        for lane in map(_name, Lane):
+            self.busy_seconds.labels(lane)
+            self.queue_rows.labels(lane)
+            self.queue_wait.labels(lane)
+            for outcome in Outcome:
+                self.jobs.labels(lane, outcome.value)
 
     def launched(self, record: LaunchRecord) -> None:
-        """Counts a launch."""
-        kind = record.kind.name
+        """Counts a launch; see `Observer`."""
+        kind, lane = record.kind.name, _name(record.lane)
         self.launches.labels(kind).inc()
         self.launch_rows.labels(kind).inc(record.row_count)
         self.launch_padding.labels(kind).inc(record.size - record.row_count)
         self.launch_seconds.labels(kind).observe(record.seconds)
+        self.busy_seconds.labels(lane).inc(record.seconds)
+        if record.overrun:
+            self.slice_overruns.labels(kind).inc()
+        for seconds in record.waits:
+            self.queue_wait.labels(lane).observe(seconds)
 
-    def explained(self, explainer: str, statuses: Iterable[MapStatus], seconds: float) -> None:
-        """Counts an explanation and its maps."""
-        self.explanations.labels(explainer).inc()
+    def ended(self, lane: Lane, outcome: Outcome) -> None:
+        """Counts a job; see `Observer`."""
+        self.jobs.labels(_name(lane), outcome.value).inc()
+
+    def explained(self, explainer: str, stage: str, statuses: Iterable[MapStatus], seconds: float) -> None:
+        """Counts an explanation, of one of `STAGES`, and its maps."""
+        self.explanations.labels(explainer, stage).inc()
         self.explanation_seconds.labels(explainer).observe(seconds)
         for status in statuses:
             self.maps.labels(explainer, status.name.lower()).inc()
@@ -98,3 +151,7 @@ class Telemetry:
         """Marks the server ready, as of now."""
         self.ready.set(1)
         self.ready_timestamp.set(time.time())
+
+
+def _name(lane: Lane) -> str:
+    return lane.name.lower()

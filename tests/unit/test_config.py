@@ -31,8 +31,12 @@ def test_defaults(monkeypatch):
     assert model.compile_cache == cache_folder() / "compiled" == Path("/somewhere/xai-sidecar/compiled")
     assert (server.grpc, server.http) == ("127.0.0.1:50051", "127.0.0.1:9090")
     assert (server.max_images, server.max_explanations, server.max_targets) == (16, 16, 16)
+    assert (server.queue_capacity, server.queue_bytes) == (256, 2**30)
+    assert (server.slice_milliseconds, server.explain_share, server.batch_delay_milliseconds) == (20, 0.1, 0)
+    assert (server.hang_seconds, server.drain_seconds) == (60, 30)
     assert config.explainers.gradcam.enabled
     assert config.explainers.gradcam.layer == ""
+    assert not config.explainers.gradcam.compile_on_demand
     spec = model.input.spec()
     assert (spec.channels, spec.height, spec.width, spec.resize_height, spec.resize_width) == (3, 224, 224, 224, 224)
     assert spec.mean == (0.485, 0.456, 0.406)
@@ -62,6 +66,12 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
         ("server.grpc=0.0.0.0:50051", "grpc", "0.0.0.0:50051"),
         ('server.grpc="[::1]:0"', "grpc", "[::1]:0"),
         ("server.log_level=debug", "log_level", "debug"),
+        ("server.queue_bytes=1048576", "queue_bytes", 2**20),
+        ("server.slice_milliseconds=2.5", "slice_milliseconds", 2.5),
+        ("server.explain_share=0", "explain_share", 0),
+        ("server.explain_share=0.9", "explain_share", 0.9),
+        ("server.batch_delay_milliseconds=1.5", "batch_delay_milliseconds", 1.5),
+        ("server.hang_seconds=1", "hang_seconds", 1),
     ],
 )
 def test_overrides(override, key, expected):
@@ -148,6 +158,16 @@ def test_batch_sizes_are_sorted_once_each():
         ("server.http=host", "server.http", "/metrics"),
         ("server.max_images=0", "server.max_images", "greater than or equal to 1"),
         ("server.drain_seconds=0", "server.drain_seconds", "greater than 0"),
+        ("server.queue_bytes=1048575", "server.queue_bytes", "greater than or equal to 1048576"),
+        ("server.slice_milliseconds=0", "server.slice_milliseconds", "greater than 0"),
+        ("server.slice_milliseconds=10001", "server.slice_milliseconds", "less than or equal to 10000"),
+        ("server.explain_share=-0.1", "server.explain_share", "greater than or equal to 0"),
+        ("server.explain_share=0.91", "server.explain_share", "less than or equal to 0.9"),
+        ("server.explain_share=nan", "server.explain_share", "less than or equal to 0.9"),
+        ("server.batch_delay_milliseconds=-1", "server.batch_delay_milliseconds", "greater than or equal to 0"),
+        ("server.batch_delay_milliseconds=1001", "server.batch_delay_milliseconds", "less than or equal to 1000"),
+        ("server.hang_seconds=0.5", "server.hang_seconds", "greater than or equal to 1"),
+        ("server.hang_seconds=inf", "server.hang_seconds", "less than or equal to 3600"),
         ("server.log_format=xml", "server.log_format", "'json'"),
         ("model.factory.x=3", "model.factory.x", "'factory' is a value, not a section"),
         ("model=3", "model", "dictionary"),

@@ -180,7 +180,7 @@ class GradCamConfig(GradCamParameters, _Offered):
         default=[], description="Further layers to compile at start, so that requests may name them at no delay."
     )
     compile_on_demand: bool = Field(
-        default=True,
+        default=False,
         description="Whether a request may name a layer that was not compiled at start. Its first use takes seconds, "
         "during which predictions wait.",
     )
@@ -250,6 +250,39 @@ class ServerConfig(_Section):
         le=100_000,
         description="Most pictures, and as many explanations, under way; requests beyond that are refused, with a "
         "retry hint.",
+    )
+    queue_bytes: int = Field(
+        default=2**30,
+        ge=2**20,
+        le=2**40,
+        description="Most bytes of requests under way, with their pictures, masks and maps; requests beyond that are "
+        "refused, with a retry hint.",
+    )
+    slice_milliseconds: float = Field(
+        default=20,
+        gt=0,
+        le=10_000,
+        description="What a launch on the device may take: how long a prediction waits for one that is running. A "
+        "launch of a single row may take longer.",
+    )
+    explain_share: float = Field(
+        default=0.1,
+        ge=0,
+        le=0.9,
+        description="The part of the device's time that explanations get, if they want it, however many predictions "
+        "there are.",
+    )
+    batch_delay_milliseconds: float = Field(
+        default=0,
+        ge=0,
+        le=1000,
+        description="How long a prediction may wait for others to share a launch with.",
+    )
+    hang_seconds: float = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="A launch that takes longer than this hangs: all calls fail, and the process ends with status 1.",
     )
     drain_seconds: float = Field(
         default=30, gt=0, le=3600, description="How long calls in flight may take to finish after SIGTERM."

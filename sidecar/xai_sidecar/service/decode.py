@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import secrets
 from collections.abc import Sequence
@@ -10,37 +9,36 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.config import ServerConfig
+from xai_sidecar.engine.work import Kind
 from xai_sidecar.errors import (
     InvalidRequestError,
     ParameterError,
-    PictureError,
     PreconditionError,
     TargetError,
-    TensorError,
     UnknownExplainerError,
     UnsupportedError,
     within,
 )
-from xai_sidecar.explainers.base import Parameters
-from xai_sidecar.imaging import InputSpec, Prepared, check_model_input, decode, from_pixels, prepare
+from xai_sidecar.explainers.base import Parameters, PassCounts
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
-from xai_sidecar.service.predictor import ExplanationPlan, Targets
+from xai_sidecar.service.plan import Condition, ExplanationPlan, Targets, in_units
 
-_DTYPES: dict[int, np.dtype[Any]] = {
-    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
-    pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
-    pb.DATA_TYPE_UINT8: np.dtype("u1"),
-}
 _BYTES = {pb.MAP_ENCODING_FLOAT32: 4, pb.MAP_ENCODING_FLOAT16: 2, pb.MAP_ENCODING_PNG: 1}
 _DEFAULT_TOP_K = 5
+_DEFAULT_INTERVAL = 0.25
+_SHORTEST_INTERVAL = 0.02
+_LONGEST_INTERVAL = 3600.0
+_NO_OOD = (
+    "This server has no OoD net. Leave {} out, or train one with xai-sidecar train-ood and set ood.checkpoint in the "
+    "server's config."
+)
 _SEED_BITS = 32  # of seeds drawn here: JSON and JavaScript carry them, too
 _LONGEST_NAME = 128
-_MOST_AXES = 4
 _IN_THE_CONTRACT = {
     "auto",
     *(field.name for field in pb.ExplanationRequest.DESCRIPTOR.oneofs_by_name["parameters"].fields),
@@ -64,6 +62,11 @@ class Asked:
     plans: tuple[ExplanationPlan, ...]
     encodings: tuple[pb.MapEncoding, ...]
 
+    @property
+    def needs_ood(self) -> bool:
+        """Whether OoD scores are needed, for the answer or for a condition."""
+        return self.ood or any(plan.condition.ood_percentile_below is not None for plan in self.plans)
+
 
 def valid_request_id(request_id: str) -> bool:
     """Whether a name for a request is one that logs and metadata can carry."""
@@ -86,11 +89,7 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
             f"There are {len(request.images)} images in the request; send 1 to {limits.max_images}.", field="images"
         )
     if request.ood and not model.facts.has_ood:
-        raise PreconditionError(
-            "This server has no OoD net. Leave ood out, or train one with xai-sidecar train-ood and set ood.checkpoint "
-            "in the server's config.",
-            field="ood",
-        )
+        raise PreconditionError(_NO_OOD.format("ood"), field="ood")
     class_count = len(model.labels)
     top_k = request.top_k if request.HasField("top_k") else min(_DEFAULT_TOP_K, class_count)
     if not 1 <= top_k <= class_count:
@@ -110,7 +109,7 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
                 )
             plans.append(plan)
     encodings = tuple(wanted.encoding or pb.MAP_ENCODING_FLOAT32 for wanted in request.explanations)
-    _check_passes(request, plans, model)
+    _check_passes(len(request.images), plans, model)
     asked = Asked(top_k, request.ood, tuple(plans), encodings)
     size = len(request.images) * _map_bytes(asked, model)
     if size > limits.max_message_bytes:
@@ -122,12 +121,30 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
     return asked
 
 
-def _check_passes(request: pb.PredictRequest, plans: Sequence[ExplanationPlan], model: ServedModel) -> None:
+def read_interval(request: pb.PredictStreamRequest) -> float:
+    """Seconds between two progress events."""
+    if not request.HasField("progress_interval"):
+        return _DEFAULT_INTERVAL
+    seconds = _seconds(request.progress_interval)
+    if not 0 < seconds <= _LONGEST_INTERVAL:
+        raise InvalidRequestError(
+            f"The interval is {seconds:g} s; give more than 0 and at most {_LONGEST_INTERVAL:g}.",
+            field="progress_interval",
+        )
+    return max(seconds, _SHORTEST_INTERVAL)
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.seconds + duration.nanos / 1e9)
+
+
+def _check_passes(image_count: int, plans: Sequence[ExplanationPlan], model: ServedModel) -> None:
     limits = model.config.server
     counts = [
-        plan.explainer.pass_count(plan.targets.most(limits.max_targets), plan.parameters, model.facts) for plan in plans
+        plan.explainer.pass_counts(plan.targets.most(limits.max_targets), plan.parameters, model.facts).most
+        for plan in plans
     ]
-    total = len(request.images) * sum(counts)
+    total = image_count * sum(counts)
     if total > limits.max_passes:
         most = int(np.argmax(counts))
         raise InvalidRequestError(
@@ -146,48 +163,6 @@ def _map_bytes(asked: Asked, model: ServedModel) -> int:
         plan.targets.most(limit) * pixels * _BYTES[encoding]
         for plan, encoding in zip(asked.plans, asked.encodings, strict=True)
     )
-
-
-def read_image(image: pb.Image, spec: InputSpec, limits: ServerConfig) -> Prepared:
-    """One picture as a model input.
-
-    Raises:
-        SidecarError: With the path of the field at fault within the image.
-    """
-    source = image.WhichOneof("source")
-    if source is None:
-        raise PictureError("The image is empty. Set encoded, pixels or model_input.")
-    with within(source):
-        if source == "encoded":
-            return prepare(decode(image.encoded, limits.max_pixels), spec)
-        if source == "pixels":
-            return prepare(from_pixels(read_tensor(image.pixels), limits.max_pixels), spec)
-        return check_model_input(read_tensor(image.model_input), spec)
-
-
-def read_tensor(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
-    """A tensor as a read-only array over its bytes.
-
-    Raises:
-        TensorError: dtype, shape and data do not belong together.
-    """
-    dtype = _DTYPES.get(tensor.dtype)
-    if dtype is None:
-        raise TensorError("The dtype is not set, or not one of this version. Set it to a DATA_TYPE.", field="dtype")
-    shape = tuple(tensor.shape)
-    if any(size < 1 for size in shape):
-        raise TensorError(f"The shape {shape} has a size below 1.", field="shape")
-    expected = math.prod(shape) * dtype.itemsize
-    if expected != len(tensor.data):
-        raise TensorError(
-            f"A {dtype.name} tensor of shape {shape} takes {expected} bytes, but there are {len(tensor.data)}. "
-            "Send all of it, in C order and little-endian.",
-            field="data",
-        )
-    if len(shape) > _MOST_AXES:
-        raise TensorError(f"The tensor has {len(shape)} axes; pictures have 3.", field="shape")
-    array: np.ndarray[Any, Any] = np.frombuffer(tensor.data, dtype).reshape(shape)
-    return array
 
 
 def _plan(wanted: pb.ExplanationRequest, model: ServedModel) -> ExplanationPlan:
@@ -210,13 +185,52 @@ def _plan(wanted: pb.ExplanationRequest, model: ServedModel) -> ExplanationPlan:
         raise PreconditionError(
             f"{wanted.explainer} cannot be used: {offered.unavailable} Usable here: {usable}.", field="explainer"
         )
-    for field in ("budget", "condition"):
-        if wanted.HasField(field):
-            raise UnsupportedError(f"This version of the server does not know {field}s. Leave it out.", field=field)
     targets = _targets(wanted.targets, len(model.labels), model.config.server.max_targets)
     parameters = _parameters(wanted, offered, model)
-    seed = wanted.seed if wanted.HasField("seed") else secrets.randbits(_SEED_BITS)
-    return ExplanationPlan(wanted.name or wanted.explainer, offered.explainer, parameters, targets, seed)
+    kind = offered.explainer.kind(parameters)
+    counts = offered.explainer.pass_counts(targets.fewest, parameters, model.facts)
+    return ExplanationPlan(
+        name=wanted.name or wanted.explainer,
+        explainer=offered.explainer,
+        parameters=parameters,
+        targets=targets,
+        kind=kind,
+        counts=counts,
+        seed=wanted.seed if wanted.HasField("seed") else secrets.randbits(_SEED_BITS),
+        budget_seconds=_budget(wanted, kind, counts, model),
+        condition=_condition(wanted, model),
+    )
+
+
+def _budget(wanted: pb.ExplanationRequest, kind: Kind, counts: PassCounts, model: ServedModel) -> float | None:
+    if not wanted.HasField("budget"):
+        return None
+    budget = _seconds(wanted.budget)
+    if budget <= 0:
+        raise InvalidRequestError(f"The budget is {budget:g} s; give more than 0.", field="budget")
+    first, most = model.seconds(kind, counts.first), model.seconds(kind, counts.most)
+    if budget < first:
+        raise PreconditionError(
+            f"The budget of {in_units(budget)} is less than the {in_units(first)} that the first map takes on this "
+            f"device; all of it takes {in_units(most)}. Allow it more time.",
+            field="budget",
+        )
+    return budget
+
+
+def _condition(wanted: pb.ExplanationRequest, model: ServedModel) -> Condition:
+    condition = wanted.condition
+    given = {field.name: value for field, value in condition.ListFields()}
+    if wanted.HasField("condition") and not given:
+        raise InvalidRequestError("It is empty. Set one of its fields, or leave it out.", field="condition")
+    for name, highest in (("top_probability_below", 1), ("ood_percentile_below", 100)):
+        if name in given and not 0 < given[name] <= highest:
+            raise InvalidRequestError(
+                f"{name} is {given[name]:g}; give more than 0 and at most {highest}.", field=f"condition.{name}"
+            )
+    if "ood_percentile_below" in given and not model.facts.has_ood:
+        raise PreconditionError(_NO_OOD.format("the condition"), field="condition.ood_percentile_below")
+    return Condition(**given)
 
 
 def _targets(targets: pb.Targets, class_count: int, limit: int) -> Targets:
@@ -307,12 +321,3 @@ def _set_fields(message: Message) -> dict[str, Any]:
             value = float(str(np.float32(value)))  # 0.1, not the 0.10000000149 that is nearest to it
         values[field.name] = value
     return values
-
-
-def read_images(images: Sequence[pb.Image], spec: InputSpec, limits: ServerConfig) -> list[Prepared]:
-    """All pictures of a request; see `read_image`."""
-    prepared = []
-    for index, image in enumerate(images):
-        with within(f"images[{index}]"):
-            prepared.append(read_image(image, spec, limits))
-    return prepared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,14 @@ from google.protobuf.struct_pb2 import Value
 from PIL import Image
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar import __version__
-from xai_sidecar.engine.work import FloatArray, Forward
+from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import PreconditionError, within
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.service.decode import Asked
-from xai_sidecar.service.model import OfferedExplainer, ServedModel
-from xai_sidecar.service.predictor import Explained, Predicted, ranked
+from xai_sidecar.service.model import ServedModel
+from xai_sidecar.service.plan import Explained, Predicted, Stage, ranked
+from xai_sidecar.service.streaming import Progress, Update
 
 _STATUSES = {
     MapStatus.OK: pb.MAP_STATUS_OK,
@@ -33,18 +33,61 @@ _HALF_RANGE = (2.0**-14, 65504.0)
 
 
 def predict_response(
-    predicted: list[Predicted], asked: Asked, model: ServedModel, request_id: str
+    predicted: Sequence[Predicted],
+    explained: Sequence[Sequence[Explained]],
+    asked: Asked,
+    model: ServedModel,
+    request_id: str,
 ) -> pb.PredictResponse:
     """The answer to a request.
 
     Raises:
         PreconditionError: A map cannot be had in the encoding asked for.
     """
-    return pb.PredictResponse(
-        request_id=request_id,
-        predictions=[_prediction(one, asked, model) for one in predicted],
-        model_version=model.version,
-    )
+    response = pb.PredictResponse(request_id=request_id, model_version=model.version)
+    for one, maps in zip(predicted, explained, strict=True):
+        prediction = _prediction(one, asked, model)
+        for index, each in enumerate(maps):
+            prediction.explanations.append(_explanation_of(each, index, asked, model))
+        response.predictions.append(prediction)
+    return response
+
+
+def predicted_event(
+    predicted: Sequence[Predicted], asked: Asked, model: ServedModel, request_id: str
+) -> pb.PredictStreamResponse:
+    """The predictions, as the first event of a stream."""
+    response = predict_response(predicted, [()] * len(predicted), asked, model, request_id)
+    return pb.PredictStreamResponse(request_id=request_id, predicted=response)
+
+
+def explaining_event(
+    event: Progress | Update, asked: Asked, model: ServedModel, request_id: str
+) -> pb.PredictStreamResponse:
+    """An explanation's progress, or a version of it, as an event of a stream.
+
+    Raises:
+        PreconditionError: A map cannot be had in the encoding asked for.
+    """
+    response = pb.PredictStreamResponse(request_id=request_id)
+    place = event.place
+    if isinstance(event, Progress):
+        progress = response.progress
+        progress.image_index, progress.name = place.image_index, asked.plans[place.plan_index].name
+        progress.pass_count, progress.planned_pass_count = event.pass_count, event.planned_passes
+        if event.standard_error is not None:
+            progress.standard_error = event.standard_error
+        progress.remaining.FromNanoseconds(round(event.seconds_left * 1e9))
+    else:
+        response.explained.image_index = place.image_index
+        explanation = _explanation_of(event.explained, place.plan_index, asked, model)
+        response.explained.explanation.CopyFrom(explanation)
+    return response
+
+
+def finished_event(request_id: str) -> pb.PredictStreamResponse:
+    """The last event of a stream."""
+    return pb.PredictStreamResponse(request_id=request_id, finished=pb.StreamFinished())
 
 
 def _prediction(predicted: Predicted, asked: Asked, model: ServedModel) -> pb.Prediction:
@@ -56,17 +99,19 @@ def _prediction(predicted: Predicted, asked: Asked, model: ServedModel) -> pb.Pr
             for class_id, probability, logit in scores
         ],
     )
-    if predicted.ood is not None:
+    if asked.ood and predicted.ood is not None:
         prediction.ood.score, prediction.ood.percentile = predicted.ood
     prepared = predicted.prepared
     if prepared.picture_size is not None:
         prediction.picture.width, prediction.picture.height = prepared.picture_size
     if prepared.region is not None:
         prediction.region.CopyFrom(_region(prepared.region))
-    for index, (explained, encoding) in enumerate(zip(predicted.explained, asked.encodings, strict=True)):
-        with within(f"explanations[{index}]"):
-            prediction.explanations.append(_explanation(explained, encoding, model))
     return prediction
+
+
+def _explanation_of(explained: Explained, plan_index: int, asked: Asked, model: ServedModel) -> pb.Explanation:
+    with within(f"explanations[{plan_index}]"):
+        return _explanation(explained, asked.encodings[plan_index], model)
 
 
 def _region(region: Region) -> pb.Region:
@@ -77,7 +122,9 @@ def _explanation(explained: Explained, encoding: pb.MapEncoding, model: ServedMo
     explanation = pb.Explanation(
         name=explained.plan.name,
         explainer=explained.plan.explainer.name,
-        status=pb.EXPLANATION_STATUS_COMPLETE,
+        status=f"EXPLANATION_STATUS_{explained.stage.name}",
+        status_message=explained.message,
+        truncated=explained.stage is Stage.TRUNCATED,
         parameters=_values(explained.plan.parameters.model_dump()),
         pass_count=explained.pass_count,
     )
@@ -126,7 +173,8 @@ def _png(saliency: FloatArray) -> pb.PngMap:
     return pb.PngMap(data=file.getvalue(), minimum=minimum, maximum=maximum)
 
 
-def _value(value: Any) -> Value:
+def value_message(value: Any) -> Value:
+    """A parameter's value as a message."""
     if isinstance(value, bool):
         return Value(bool_value=value)
     if isinstance(value, (int, float)):
@@ -135,104 +183,4 @@ def _value(value: Any) -> Value:
 
 
 def _values(parameters: dict[str, Any]) -> dict[str, Value]:
-    return {name: _value(value) for name, value in parameters.items() if value is not None}
-
-
-def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
-    """The description of the model.
-
-    Args:
-        model: The model.
-        ready_seconds: When the server became ready, as Unix time.
-    """
-    config, backend, spec = model.config, model.backend, model.input
-    info = pb.ModelInfo(
-        name=config.model.name,
-        version=model.version,
-        class_count=len(model.labels),
-        labels=model.labels,
-        activation=f"ACTIVATION_{config.model.activation.upper()}",
-        input=pb.InputInfo(
-            channels=spec.channels,
-            height=spec.height,
-            width=spec.width,
-            resize_height=spec.resize_height,
-            resize_width=spec.resize_width,
-            stretch=spec.stretch,
-            interpolation=spec.interpolation,
-            mean=spec.mean,
-            std=spec.std,
-        ),
-        device=backend.device,
-        engine=backend.engine,
-        engine_note=backend.engine_note,
-        explainers=[_explainer_info(offered, model) for offered in model.explainers.values()],
-        limits=pb.Limits(
-            max_image_count=config.server.max_images,
-            max_pixel_count=config.server.max_pixels,
-            max_message_bytes=config.server.max_message_bytes,
-            max_explanation_count=config.server.max_explanations,
-            max_target_count=config.server.max_targets,
-        ),
-        server_version=__version__,
-    )
-    if backend.ood is not None:
-        info.ood.training_sample_count = backend.ood.sample_count
-        info.ood.training_time.FromNanoseconds(round(backend.ood.time * 1e9))
-        info.ood.auroc.update(backend.ood.auroc)
-    info.ready_time.FromNanoseconds(round(ready_seconds * 1e9))
-    for size, seconds in sorted(backend.costs(Forward.kind).items()):
-        info.batches.add(batch_size=size).duration.FromNanoseconds(round(seconds * 1e9))
-    return info
-
-
-def expected_seconds(offered: OfferedExplainer, model: ServedModel) -> float:
-    """Time that an explanation of one target takes with the defaults on an idle device."""
-    costs = model.backend.costs(offered.explainer.kind(offered.defaults))
-    count = offered.explainer.pass_count(1, offered.defaults, model.facts)
-    return min(math.ceil(count / size) * seconds for size, seconds in costs.items())
-
-
-def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.ExplainerInfo:
-    explainer = offered.explainer
-    info = pb.ExplainerInfo(
-        name=explainer.name,
-        description=explainer.description,
-        available=not offered.unavailable,
-        unavailable_reason=offered.unavailable,
-    )
-    schema = explainer.parameters_type.model_json_schema()["properties"]
-    for name, default in offered.defaults.model_dump().items():
-        info.parameters.append(_parameter_info(name, schema[name], default, model, offered))
-    if not offered.unavailable:
-        info.cost.pass_count = explainer.pass_count(1, offered.defaults, model.facts)
-        info.cost.duration.FromNanoseconds(round(expected_seconds(offered, model) * 1e9))
-    return info
-
-
-_TYPES = {
-    "integer": pb.PARAMETER_TYPE_INTEGER,
-    "number": pb.PARAMETER_TYPE_NUMBER,
-    "string": pb.PARAMETER_TYPE_STRING,
-}
-
-
-def _parameter_info(
-    name: str, schema: dict[str, Any], default: Any, model: ServedModel, offered: OfferedExplainer
-) -> pb.ParameterInfo:
-    description = schema["description"]
-    schema = next((one for one in schema.get("anyOf", [schema]) if one["type"] != "null"), schema)
-    largest = offered.explainer.largest(model.facts).get(name)
-    info = pb.ParameterInfo(
-        name=name,
-        description=description,
-        type=_TYPES[schema["type"]],
-        default_value=None if default is None else _value(default),
-        minimum=schema.get("minimum"),
-        maximum=min((limit for limit in (schema.get("maximum"), largest) if limit is not None), default=None),
-        choices=schema.get("enum", []),
-    )
-    if name == "layer":
-        ready = [kind.layer for kind in offered.kinds]
-        info.choices.extend(model.facts.layers if offered.on_demand else ready)
-    return info
+    return {name: value_message(value) for name, value in parameters.items() if value is not None}

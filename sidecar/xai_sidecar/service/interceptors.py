@@ -146,7 +146,8 @@ def request_id_of(context: Any) -> str:
 def _request_id(request: Any, context: Any) -> str:
     """The request's own id, else the metadata's, else a new one; what is not fit to be logged is passed over."""
     metadata = dict(context.invocation_metadata() or ())
-    for given in (getattr(request, "request_id", ""), metadata.get(REQUEST_ID)):
+    asked = getattr(request, "request", request)  # a stream's is inside
+    for given in (getattr(asked, "request_id", ""), metadata.get(REQUEST_ID)):
         if given and isinstance(given, str) and valid_request_id(given):
             return given
     return uuid.uuid4().hex

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from xai_sidecar.config import Config, load_labels
@@ -52,7 +54,7 @@ class ServedModel:
     facts: ModelFacts
     explainers: dict[str, OfferedExplainer]
 
-    @property
+    @cached_property
     def version(self) -> str:
         """Fingerprint of all that answers depend on: net, weights, input and activation."""
         model = self.config.model
@@ -76,6 +78,15 @@ class ServedModel:
                 raise ConfigError(f"{reasons[0]} Name another layer.", field=f"explainers.{name}.layer")
             explainers[name] = replace(offered, kinds=(), unavailable=reasons[0]) if reasons else offered
         return replace(self, explainers=explainers)
+
+    def seconds(self, kind: Kind, row_count: int) -> float:
+        """Time that rows take on an idle device, as measured at start."""
+        return min(math.ceil(row_count / size) * seconds for size, seconds in self.backend.costs(kind).items())
+
+    def expected_seconds(self, offered: OfferedExplainer) -> float:
+        """Time that an explanation of one target takes with the defaults on an idle device."""
+        explainer, defaults = offered.explainer, offered.defaults
+        return self.seconds(explainer.kind(defaults), explainer.pass_counts(1, defaults, self.facts).most)
 
     @property
     def kinds(self) -> list[Kind]:

@@ -4,107 +4,95 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from xai_sidecar.config import ServerConfig
-from xai_sidecar.engine.engine import Completed, Engine
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.job import Completed, Job
 from xai_sidecar.engine.scheduler import Lane
-from xai_sidecar.engine.work import FloatArray, IntArray, OodScores, Steps, forward, ood_score
-from xai_sidecar.errors import DeviceError, OverloadedError
+from xai_sidecar.engine.work import IntArray, OodScores, Steps, forward, ood_score
+from xai_sidecar.errors import BudgetSpentError, DeviceError
 from xai_sidecar.explainers.activations import ACTIVATIONS
-from xai_sidecar.explainers.base import Context, Explainer, Parameters, Saliency
+from xai_sidecar.explainers.base import Context, Saliency
 from xai_sidecar.imaging import Prepared
+from xai_sidecar.service.admission import Admitted
+from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage
 from xai_sidecar.telemetry import Telemetry
 
-_RETRY_SECONDS = 1.0
+_ANSWERING_SECONDS = 0.1
+"""What a call's deadline must leave for sending the maps that are there."""
+
+_LATE_SECONDS = 0.01
+
+_SPENT = "Its budget ended it after {} of at most {} passes."
+_NOTHING = "Its budget ended it before there was a map."
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Targets:
-    """Which classes to explain: those listed, or all from a probability on, or else the `top_count` most probable."""
-
-    class_ids: tuple[int, ...] = ()
-    min_probability: float | None = None
-    top_count: int = 1
-
-    def most(self, limit: int) -> int:
-        """The most classes that it can come to."""
-        if self.class_ids:
-            return len(self.class_ids)
-        return limit if self.min_probability is not None else self.top_count
-
-    def of(self, probabilities: FloatArray, limit: int) -> IntArray:
-        """The classes to explain of one prediction, (t,) int32, at most `limit` of them; maybe none."""
-        if self.class_ids:
-            return np.asarray(self.class_ids, np.int32)
-        ranking = ranked(probabilities)
-        if self.min_probability is not None:
-            return ranking[probabilities[ranking] >= self.min_probability][:limit]
-        return ranking[: self.top_count]
-
-
-@dataclass(frozen=True)
-class ExplanationPlan:
-    """One explanation to be made of every picture of a request.
-
-    Attributes:
-        name: What the caller calls it.
-        explainer: Who makes it.
-        parameters: The explainer's, resolved.
-        targets: Which classes.
-        seed: Of everything random in it.
-    """
-
-    name: str
-    explainer: Explainer[Any]
-    parameters: Parameters
-    targets: Targets
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Explained:
-    """An explanation of one picture.
+class Explaining:
+    """An explanation of one picture under way.
 
     Attributes:
         plan: What was asked for.
-        targets: (t,) int32, the classes explained.
-        saliency: Their maps.
-        pass_count: Rows that went through the model for them.
-        seconds: From being submitted to being done.
+        planned_passes: The most that it will take.
     """
 
-    plan: ExplanationPlan
-    targets: IntArray
-    saliency: Saliency
-    pass_count: int
-    seconds: float
+    def __init__(
+        self,
+        plan: ExplanationPlan,
+        targets: IntArray,
+        shape: tuple[int, ...],
+        job: Job[Saliency] | None,
+        message: str = "",
+    ) -> None:
+        self.plan = plan
+        self.planned_passes = max(plan.counts.most, len(targets))
+        self._targets = targets
+        self._shape = shape
+        self._job = job
+        self._message = message
 
+    @property
+    def pass_count(self) -> int:
+        """Passes done so far."""
+        return 0 if self._job is None else self._job.pass_count
 
-@dataclass(frozen=True)
-class Predicted:
-    """What the model says of one picture.
+    def cancel(self) -> None:
+        """Ends it, if it has not ended yet."""
+        if self._job is not None:
+            self._job.cancel()
 
-    Attributes:
-        prepared: The picture as the model saw it.
-        logits: (classes,) float32.
-        probabilities: (classes,) float32.
-        explained: The explanations, in the order of their plans.
-        ood: Its OoD score and percentile, if asked for.
-    """
+    async def peek(self, engine: Engine) -> Explained | None:
+        """The maps as they stand; None if there are none yet, or the last ones are coming."""
+        if self._job is None:
+            return None
+        saliency = await asyncio.wrap_future(engine.peek(self._job))
+        if saliency is None:
+            return None
+        seconds = time.monotonic() - self._job.submitted
+        return Explained(self.plan, self._targets, saliency, self.pass_count, seconds, Stage.PARTIAL)
 
-    prepared: Prepared
-    logits: FloatArray
-    probabilities: FloatArray
-    explained: tuple[Explained, ...]
-    ood: tuple[float, float] | None = None
+    async def result(self) -> Explained:
+        """The maps as they are in the end. Cancelling it cancels the job."""
+        if self._job is None:
+            stage = Stage.SKIPPED if self._message else Stage.COMPLETE
+            return self._without_maps(0, 0.0, stage, self._message)
+        try:
+            done: Completed[Saliency] = await asyncio.wrap_future(self._job)
+        except BudgetSpentError:
+            seconds = time.monotonic() - self._job.submitted
+            return self._without_maps(self.pass_count, seconds, Stage.TRUNCATED, _NOTHING)
+        stage, message = Stage.COMPLETE, ""
+        if done.cut_short:
+            stage, message = Stage.TRUNCATED, _SPENT.format(done.pass_count, self.planned_passes)
+        return Explained(self.plan, self._targets, done.value, done.pass_count, done.seconds, stage, message)
+
+    def _without_maps(self, pass_count: int, seconds: float, stage: Stage, message: str) -> Explained:
+        nothing = Saliency(np.empty((0, *self._shape), np.float32), ())
+        return Explained(self.plan, np.empty(0, np.int32), nothing, pass_count, seconds, stage, message)
 
 
 class Predictor:
@@ -115,112 +103,112 @@ class Predictor:
     Args:
         engine: A started engine.
         activation: "softmax" or "sigmoid".
-        limits: How much is taken on.
+        max_targets: Most targets of an explanation.
         telemetry: Told of what was done.
     """
 
-    def __init__(self, engine: Engine, activation: str, limits: ServerConfig, telemetry: Telemetry) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, activation: str, max_targets: int, telemetry: Telemetry) -> None:
+        self.engine = engine
         self._activation = ACTIVATIONS[activation]
-        self._max_targets = limits.max_targets
+        self._max_targets = max_targets
         self._telemetry = telemetry
-        self._images = _Share("pictures", limits.queue_capacity)
-        self._explanations = _Share("explanations", limits.queue_capacity)
-        telemetry.open_images.set_function(lambda: self._images.taken)
-        telemetry.open_explanations.set_function(lambda: self._explanations.taken)
 
-    @contextmanager
-    def admit(self, image_count: int, explanation_count: int) -> Iterator[None]:
-        """Takes a request on, whole, before anything is done for it; or refuses it.
-
-        Pictures and explanations are counted apart, so that explanations cannot crowd out predictions. Whatever the
-        capacity, a server with nothing to do takes any request.
-
-        Raises:
-            OverloadedError: Too much is under way.
-        """
-        with self._images.of(image_count), self._explanations.of(explanation_count):
-            yield
-
-    async def predict(
-        self, images: Sequence[Prepared], plans: Sequence[ExplanationPlan], deadline: float, *, ood: bool = False
-    ) -> list[Predicted]:
-        """Predicts all images, and explains each as planned.
-
-        Cancelling it cancels what it submitted.
+    async def predict(self, images: Sequence[Prepared], deadline: float, *, ood: bool = False) -> list[Predicted]:
+        """Predicts all images. Cancelling it cancels what it submitted.
 
         Args:
             images: The model inputs.
-            plans: The explanations wanted of each.
             deadline: On the clock of `time.monotonic`.
             ood: Whether OoD scores are wanted.
 
         Raises:
-            SidecarError: As the engine says; `field` names the image or the explanation at fault, if one is.
+            SidecarError: As the engine says; `field` names the image at fault, if one is.
         """
-        return await _together([self._one(i, image, plans, deadline, ood) for i, image in enumerate(images)])
+        return await together([self._predict(i, image, deadline, ood) for i, image in enumerate(images)])
 
-    async def _one(
-        self, index: int, image: Prepared, plans: Sequence[ExplanationPlan], deadline: float, ood: bool
-    ) -> Predicted:
+    async def _predict(self, index: int, image: Prepared, deadline: float, ood: bool) -> Predicted:
         inputs = image.array[np.newaxis]
         scored = None
         if ood:
-            done: OodScores = (await self._run(ood_score(inputs), Lane.PREDICT, deadline)).value
+            done: OodScores = await self._run(ood_score(inputs), deadline)
             logits, scored = done.logits[0], (float(done.scores[0]), float(done.percentiles[0]))
         else:
-            logits = (await self._run(forward(inputs), Lane.PREDICT, deadline)).value[0]
+            logits = (await self._run(forward(inputs), deadline))[0]
         if not np.isfinite(logits).all() or not np.isfinite(scored or 0).all():
             raise DeviceError(
                 "The model answers this picture with NaN or infinite values. Check its weights and normalisation.",
                 field=f"images[{index}]",
             )
         self._telemetry.images.inc()
-        probabilities = np.asarray(self._activation(logits), np.float32)
-        explained = await _together([self._explain(image, plan, probabilities, deadline) for plan in plans])
-        return Predicted(image, logits, probabilities, tuple(explained), scored)
+        return Predicted(image, logits, np.asarray(self._activation(logits), np.float32), scored)
 
-    async def _explain(
-        self, image: Prepared, plan: ExplanationPlan, probabilities: FloatArray, deadline: float
-    ) -> Explained:
+    async def _run(self, steps: Steps[Any], deadline: float) -> Any:
+        return (await asyncio.wrap_future(self.engine.submit(steps, Lane.PREDICT, deadline=deadline))).value
+
+    def begin(
+        self, predicted: Predicted, plan: ExplanationPlan, deadline: float, admitted: Admitted | None = None
+    ) -> Explaining:
+        """Begins to explain a prediction. Whoever calls it must see to it that it is cancelled if nobody waits.
+
+        Args:
+            predicted: The prediction.
+            plan: What is wanted.
+            deadline: On the clock of `time.monotonic`.
+            admitted: The request that it belongs to.
+        """
+        image, probabilities = predicted.prepared.array, predicted.probabilities
+        percentile = None if predicted.ood is None else predicted.ood[1]
+        skipped = plan.condition.failure(float(probabilities.max()), percentile)
         targets = plan.targets.of(probabilities, self._max_targets)
-        if len(targets) == 0:
-            nothing = Saliency(np.empty((0, *image.array.shape[1:]), np.float32), ())
-            return Explained(plan, targets, nothing, 0, 0.0)
-        context = Context(self._activation, plan.seed)
-        steps = plan.explainer.explain(image.array, targets, plan.parameters, context)
-        done = await self._run(steps, Lane.EXPLAIN, deadline)
-        self._telemetry.explained(plan.explainer.name, done.value.statuses, done.seconds)
-        return Explained(plan, targets, done.value, done.pass_count, done.seconds)
+        job = None
+        if len(targets) and not skipped:
+            context = Context(self._activation, plan.seed)
+            steps = plan.explainer.explain(image, targets, plan.parameters, context)
+            budget_end = _budget_end(plan.budget_seconds, deadline)
+            job = self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline, budget_end=budget_end)
+        if admitted is not None:
+            admitted.begun(plan, job)
+        return Explaining(plan, targets, image.shape[1:], job, skipped)
 
-    async def _run(self, steps: Steps[Any], lane: Lane, deadline: float) -> Completed[Any]:
-        return await asyncio.wrap_future(self._engine.submit(steps, lane, deadline=deadline))
+    async def explained(self, explaining: Explaining) -> Explained:
+        """Waits for an explanation, and counts it. Cancelling it cancels the explanation."""
+        explained = await explaining.result()
+        self._telemetry.explained(
+            explained.plan.explainer.name, explained.stage.value, explained.saliency.statuses, explained.seconds
+        )
+        return explained
 
+    async def explain(
+        self,
+        predicted: Sequence[Predicted],
+        plans: Sequence[ExplanationPlan],
+        deadline: float,
+        admitted: Admitted | None = None,
+    ) -> list[list[Explained]]:
+        """Explains predictions as planned, all at a time; for each, the explanations in the order of the plans.
 
-class _Share:
-    """A capacity that requests take a part of while they last."""
-
-    def __init__(self, what: str, capacity: int) -> None:
-        self._what = what
-        self._capacity = capacity
-        self.taken = 0
-
-    @contextmanager
-    def of(self, count: int) -> Iterator[None]:
-        if self.taken and count and self.taken + count > self._capacity:
-            raise OverloadedError(
-                f"{self.taken} {self._what} are under way, and {count} more would be over the {self._capacity} that "
-                "the server takes on. Try again shortly.",
-                retry_seconds=_RETRY_SECONDS,
-            )
-        self.taken += count
+        Cancelling it cancels what it submitted.
+        """
+        begun: list[Explaining] = []
         try:
-            yield
+            for one in predicted:
+                for plan in plans:
+                    begun.append(self.begin(one, plan, deadline, admitted))
+            done = iter(await together([self.explained(each) for each in begun]))
         finally:
-            self.taken -= count
+            for each in begun:
+                each.cancel()
+        return [[next(done) for _ in plans] for _ in predicted]
 
 
-async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+def _budget_end(seconds: float | None, deadline: float) -> float:
+    """When a budget ends, less what timers are late; the call's deadline must not come first and lose the map."""
+    if seconds is None:
+        return float("inf")
+    return min(time.monotonic() + seconds - min(_LATE_SECONDS, seconds / 10), deadline - _ANSWERING_SECONDS)
+
+
+async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results; at the first failure the rest is cancelled, which plain `gather` leaves running."""
     if len(coroutines) < 2:  # the most frequent case, and tasks cost time
         return [await coroutine for coroutine in coroutines]
@@ -230,11 +218,6 @@ async def _together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def ranked(probabilities: FloatArray) -> IntArray:
-    """Class ids by falling probability, ties by class id, (classes,) int32."""
-    return np.argsort(-probabilities, kind="stable").astype(np.int32)
 
 
 def deadline_of(seconds: float | None) -> float:

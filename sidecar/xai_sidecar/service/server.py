@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import grpc
@@ -22,8 +23,10 @@ from xai_sidecar import __version__
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.scheduler import Lane, Policy
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.service.admission import Admission
 from xai_sidecar.service.http import HttpServer
 from xai_sidecar.service.interceptors import CallInterceptor
 from xai_sidecar.service.memory import give_back_freed_memory
@@ -50,6 +53,7 @@ class Sidecar:
         handle_signals: Whether SIGTERM and SIGINT stop it, which takes the main thread.
 
     Attributes:
+        lost: Why the device was lost, if it was; then threads may hang that would keep the interpreter from ending.
         grpc_address: Where gRPC is served, once started.
         http_address: Where HTTP is served, once started.
         engine: What runs it, once there.
@@ -67,7 +71,7 @@ class Sidecar:
         self.engine: Engine | None = None
         self.serving: Serving | None = None
         self._stop = asyncio.Event()
-        self._lost: BaseException | None = None
+        self.lost: BaseException | None = None
 
     async def run(
         self,
@@ -95,10 +99,17 @@ class Sidecar:
         def lost(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._on_lost, error)
 
+        limits = self._config.server
         engine = self.engine = Engine(
             lambda: self._make_backend(self._config),
-            observe=telemetry.launched,
+            policy=Policy(
+                slice_seconds=limits.slice_milliseconds / 1e3,
+                explain_share=limits.explain_share,
+                batch_delay_seconds=limits.batch_delay_milliseconds / 1e3,
+            ),
+            observer=telemetry,
             on_lost=lost,
+            hang_seconds=limits.hang_seconds,
         )
         pool = ThreadPoolExecutor(_DECODERS, "codec")
         servicer = ExplanationServicer(pool)
@@ -123,7 +134,7 @@ class Sidecar:
                 # The calls that count are done; a health Watch would stay for as long as it may.
                 await server.stop(_STOP_SECONDS)
                 await _settled()
-            return 1 if self._lost else 0
+            return 1 if self.lost else 0
         finally:
             http.close()
             pool.shutdown(wait=False, cancel_futures=True)
@@ -133,6 +144,8 @@ class Sidecar:
         started = time.monotonic()
         _log.info("draining", seconds=seconds)
         finished = await calls.finished(seconds)
+        if self.lost is not None:
+            seconds = 0.0  # what hangs is not waited for
         left = max(0.0, seconds - (time.monotonic() - started))
         closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, left)
         if finished and closed:
@@ -156,9 +169,16 @@ class Sidecar:
             return False
         model = await loading
         give_back_freed_memory()
-        limits = self._config.server
-        predictor = Predictor(engine, self._config.model.activation, limits, telemetry)
-        self.serving = servicer.serving = Serving(model, predictor, time.time())
+        limits, spec = self._config.server, model.input
+        map_bytes = 4 * spec.height * spec.width
+        admission = Admission(engine, limits, spec.channels * map_bytes, map_bytes)
+        predictor = Predictor(engine, self._config.model.activation, limits.max_targets, telemetry)
+        self.serving = servicer.serving = Serving(model, admission, predictor, time.time())
+        telemetry.open_images.set_function(lambda: admission.images.taken)
+        telemetry.open_explanations.set_function(lambda: admission.explanations.taken)
+        telemetry.open_bytes.set_function(lambda: admission.bytes.taken)
+        for lane in Lane:
+            telemetry.queue_rows.labels(lane.name.lower()).set_function(partial(engine.waiting, lane))
         telemetry.became_ready()
         telemetry.model.info(
             {
@@ -178,7 +198,7 @@ class Sidecar:
                 host,
                 port,
                 registry,
-                is_alive=lambda: self._lost is None,
+                is_alive=lambda: self.lost is None,
                 is_ready=lambda: servicer.serving is not None and engine.alive,
             )
         except OSError as error:
@@ -221,7 +241,7 @@ class Sidecar:
 
     def _on_lost(self, error: BaseException) -> None:
         _log.error("device_lost", error=f"{type(error).__name__}: {error}")
-        self._lost = error
+        self.lost = error
         self._stop.set()
 
 

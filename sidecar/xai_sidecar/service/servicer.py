@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
-from xai_sidecar.errors import ShuttingDownError, UnsupportedError
-from xai_sidecar.service.decode import read_images, read_request
-from xai_sidecar.service.encode import model_info, predict_response
+from xai_sidecar.errors import ShuttingDownError, UnsupportedError, under
+from xai_sidecar.imaging import Prepared
+from xai_sidecar.service.admission import Admission, Demand
+from xai_sidecar.service.decode import Asked, read_interval, read_request
+from xai_sidecar.service.encode import explaining_event, finished_event, predict_response, predicted_event
+from xai_sidecar.service.info import model_info
 from xai_sidecar.service.interceptors import request_id_of
 from xai_sidecar.service.model import ServedModel
+from xai_sidecar.service.pictures import read_images
 from xai_sidecar.service.predictor import Predictor, deadline_of
+from xai_sidecar.service.streaming import explanations
 
 T = TypeVar("T")
 
@@ -27,11 +33,13 @@ class Serving:
 
     Attributes:
         model: The model.
-        predictor: What runs it.
+        admission: What decides on requests.
+        predictor: What runs the model.
         ready_seconds: When it became ready, as Unix time.
     """
 
     model: ServedModel
+    admission: Admission
     predictor: Predictor
     ready_seconds: float
 
@@ -50,22 +58,37 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
         """Classifies and explains."""
         serving = self._ready()
+        model, predictor = serving.model, serving.predictor
         deadline = deadline_of(context.time_remaining())
-        asked = read_request(request, serving.model)
-        limits = serving.model.config.server
-        with serving.predictor.admit(len(request.images), len(request.images) * len(asked.plans)):
-            images = await self._off_loop(partial(read_images, request.images, serving.model.input, limits))
-            predicted = await serving.predictor.predict(images, asked.plans, deadline, ood=asked.ood)
-            answer = partial(predict_response, predicted, asked, serving.model, request_id_of(context))
+        asked = read_request(request, model)
+        with serving.admission.admit(_demand(request, asked, deadline)) as admitted:
+            images = await self._prepared(request.images, model)
+            predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
+            explained = await predictor.explain(predicted, asked.plans, deadline, admitted)
+            answer = partial(predict_response, predicted, explained, asked, model, request_id_of(context))
             # Without maps it is a few small messages, not worth a thread.
             return await self._off_loop(answer) if asked.plans else answer()
 
     async def PredictStream(
         self, request: pb.PredictStreamRequest, context: Any
     ) -> AsyncIterator[pb.PredictStreamResponse]:
-        """Not in this version."""
-        raise UnsupportedError("This version of the server does not stream. Call Predict instead.")
-        yield
+        """Classifies, and sends explanations as they come."""
+        serving = self._ready()
+        model, predictor = serving.model, serving.predictor
+        deadline = deadline_of(context.time_remaining())
+        interval = read_interval(request)
+        request_id = request_id_of(context)
+        with under("request"):
+            asked = read_request(request.request, model)
+            with serving.admission.admit(_demand(request.request, asked, deadline)) as admitted:
+                images = await self._prepared(request.request.images, model)
+                predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
+                yield predicted_event(predicted, asked, model, request_id)
+                coming = explanations(predictor, predicted, asked.plans, deadline, interval, admitted)
+                async with aclosing(coming):
+                    async for event in coming:
+                        yield await self._off_loop(partial(explaining_event, event, asked, model, request_id))
+        yield finished_event(request_id)
 
     async def ReportGroundTruth(
         self, request: pb.ReportGroundTruthRequest, context: Any
@@ -78,6 +101,11 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         serving = self._ready()
         return pb.GetModelInfoResponse(model=model_info(serving.model, serving.ready_seconds))
 
+    async def _prepared(self, images: Sequence[pb.Image], model: ServedModel) -> list[Prepared]:
+        prepare = partial(read_images, images, model.input, model.config.server)
+        # What is a model input already is read sooner than a thread wakes up.
+        return prepare() if all(image.HasField("model_input") for image in images) else await self._off_loop(prepare)
+
     def _ready(self) -> Serving:
         if self.serving is None:
             raise ShuttingDownError("The server is starting or shutting down. Try again, or another one.")
@@ -85,3 +113,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
 
     async def _off_loop(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
+
+
+def _demand(request: pb.PredictRequest, asked: Asked, deadline: float) -> Demand:
+    return Demand(len(request.images), asked.plans, request.ByteSize(), deadline)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.engine.work import Forward
-from xai_sidecar.service.encode import expected_seconds
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
 
 
@@ -36,7 +35,7 @@ def _explainer(offered: OfferedExplainer, model: ServedModel) -> str:
         return f"not available: {offered.unavailable}"
     layer = offered.explainer.kind(offered.defaults).layer
     where = f" at layer {layer}" if layer else ""
-    return f"{1e3 * expected_seconds(offered, model):.1f} ms for one target{where}"
+    return f"{1e3 * model.expected_seconds(offered):.1f} ms for one target{where}"
 
 
 def _ood(ood: OodInfo | None) -> str:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
 from xai_sidecar.engine.backend import OodInfo
-from xai_sidecar.service.decode import read_image, read_images, read_request, read_tensor, valid_request_id
+from xai_sidecar.service.decode import read_interval, read_request, valid_request_id
 
 IMAGE = pb.Image(encoded=b"anything")
 
@@ -14,10 +15,6 @@ IMAGE = pb.Image(encoded=b"anything")
 def request(*explanations, **fields):
     asked = [pb.ExplanationRequest(**{"explainer": "gradcam", **each}) for each in explanations]
     return pb.PredictRequest(images=[IMAGE], explanations=asked, **fields)
-
-
-def tensor(array, dtype, **changes):
-    return pb.Tensor(**{"dtype": dtype, "shape": array.shape, "data": array.tobytes(), **changes})
 
 
 def test_defaults(model):
@@ -29,7 +26,8 @@ def test_defaults(model):
     assert (plan.targets.class_ids, plan.targets.min_probability, plan.targets.top_count) == ((), None, 1)
 
 
-def test_what_is_given_is_taken(model):
+def test_what_is_given_is_taken(make_model):
+    model = make_model("explainers.gradcam.layers=['early']")
     parameters = pb.GradCamParameters(layer="early", normalization=pb.NORMALIZATION_MAX)
     asked = read_request(
         request(
@@ -49,7 +47,9 @@ def test_what_is_given_is_taken(model):
 
 
 def test_the_configs_defaults_hold_where_the_request_says_nothing(make_model):
-    model = make_model("explainers.gradcam.layer=early", "explainers.gradcam.normalization=max")
+    model = make_model(
+        "explainers.gradcam.layer=early", "explainers.gradcam.layers=['late']", "explainers.gradcam.normalization=max"
+    )
     plain = read_request(request({}), model).plans[0].parameters
     partly = read_request(request({"gradcam": pb.GradCamParameters(layer="late")}), model).plans[0].parameters
     undone = pb.GradCamParameters(normalization=pb.NORMALIZATION_NONE)
@@ -202,11 +202,15 @@ def test_parameters_out_of_range(asked, field, model):
 
 
 def test_layers_compiled_at_start(make_model):
-    model = make_model("explainers.gradcam.compile_on_demand=false", layers=("first", "second", "third"))
-    with pytest.raises(errors.PreconditionError, match=r"explainers\.gradcam\.layers") as caught:
-        read_request(request({"gradcam": pb.GradCamParameters(layer="first")}), model)
+    three = ("first", "second", "third")
+    model = make_model("explainers.gradcam.layers=['second']", layers=three)
+    first, second, third = (request({"gradcam": pb.GradCamParameters(layer=layer)}) for layer in three)
+    with pytest.raises(errors.PreconditionError, match=r"third, second, .* explainers\.gradcam\.layers") as caught:
+        read_request(first, model)
     assert caught.value.field == "explanations[0].gradcam.layer"
-    read_request(request({"gradcam": pb.GradCamParameters(layer="third")}), model)
+    for asked, layer in ((second, "second"), (third, "third")):
+        assert read_request(asked, model).plans[0].kind.layer == layer
+    read_request(first, make_model("explainers.gradcam.compile_on_demand=true", layers=three))
 
 
 @pytest.mark.parametrize("good", ["a", "A-Z_0.9:x", "x" * 128])
@@ -219,53 +223,149 @@ def test_request_ids_that_cannot(bad):
     assert not valid_request_id(bad)
 
 
-# ------------------------------------------------------------------------------------------------ tensors and images
+# ------------------------------------------------------------------------------------------------ budgets
 
 
-def test_tensors_are_read_in_their_order():
-    for dtype, kind in (("<f4", pb.DATA_TYPE_FLOAT32), ("<f2", pb.DATA_TYPE_FLOAT16), ("u1", pb.DATA_TYPE_UINT8)):
-        array = np.arange(24).reshape(2, 3, 4).astype(dtype)
-        np.testing.assert_array_equal(read_tensor(tensor(array, kind)), array)
+RISE = pb.RiseParameters(mask_count=100)
+
+
+@pytest.fixture
+def budgeted(model):
+    """The plan of RISE with 100 masks and a budget. A row takes 30 ms: the first map 0.96 s, all of them 3 s."""
+
+    def budgeted(seconds=0, nanos=0, **explanation):
+        budget = Duration(seconds=seconds, nanos=nanos)
+        wanted = {"explainer": "rise", "rise": RISE, "budget": budget, **explanation}
+        return read_request(request({"name": "before"}, wanted), model).plans[1]
+
+    return budgeted
+
+
+def test_budgets(budgeted, model):
+    assert read_request(request({"explainer": "rise"}), model).plans[0].budget_seconds is None
+    assert budgeted(1).budget_seconds == 1
+    assert budgeted(1, 500_000_000).budget_seconds == 1.5
+    assert budgeted(3600).budget_seconds == 3600
+    assert budgeted(0, 960_000_000).budget_seconds == 0.96, "just enough for the first map"
+    # An exact method has its first map when it has its last: one pass.
+    assert budgeted(0, 30_000_000, explainer="gradcam", rise=None).budget_seconds == 0.03
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(0, 0), (0, -1), (-1, 0), (-1, 999_999_999), (-(2**62), 0)])
+def test_budgets_that_are_none(budgeted, seconds, nanos):
+    with pytest.raises(errors.InvalidRequestError, match="more than 0") as caught:
+        budgeted(seconds, nanos)
+    assert type(caught.value) is errors.InvalidRequestError
+    assert caught.value.field == "explanations[1].budget"
+
+
+@pytest.mark.parametrize("nanos", [1, 500_000_000, 959_999_999])
+def test_a_budget_below_the_first_maps_cost_says_what_it_would_take(budgeted, nanos):
+    with pytest.raises(errors.PreconditionError) as caught:
+        budgeted(0, nanos)
+    assert caught.value.field == "explanations[1].budget"
+    assert "less than the 960 ms that the first map takes" in caught.value.message
+    assert "all of it takes 3 s" in caught.value.message
+    assert f"The budget of {nanos / 1e6:.3g} ms" in caught.value.message
+
+
+def test_a_budget_goes_by_the_fewest_targets(budgeted):
+    gradcam = {"explainer": "gradcam", "rise": None}
+    three = {**gradcam, "targets": pb.Targets(top_count=3)}
+    assert budgeted(0, 90_000_000, **three).budget_seconds == 0.09
+    with pytest.raises(errors.PreconditionError, match=r"less than the 90 ms .* all of it takes 90 ms"):
+        budgeted(0, 89_000_000, **three)
+    some = {**gradcam, "targets": pb.Targets(min_probability=0.1)}
+    assert budgeted(0, 30_000_000, **some).counts.first == 1
+
+
+# ------------------------------------------------------------------------------------------------ conditions
+
+
+OOD = OodInfo(100, 1.7e9, {"noise": 0.9})
+
+
+def conditioned(**fields):
+    return request({}, {"name": "b", "condition": pb.Condition(**fields)})
+
+
+def test_conditions(make_model):
+    model = make_model(ood=OOD)
+    plain, one = read_request(conditioned(top_probability_below=0.25), model).plans
+    assert plain.condition.always
+    assert (one.condition.top_probability_below, one.condition.ood_percentile_below) == (0.25, None)
+    both = read_request(conditioned(top_probability_below=1, ood_percentile_below=100), model).plans[1].condition
+    assert (both.top_probability_below, both.ood_percentile_below) == (1, 100)
+
+
+def test_a_condition_compares_in_the_precision_of_the_wire(model):
+    """The caller's 0.9 is the model's 0.9, hence not above it."""
+    condition = read_request(conditioned(top_probability_below=0.9), model).plans[1].condition
+    assert condition.failure(float(np.float32(0.9)), None)
+    assert not condition.failure(float(np.nextafter(np.float32(0.9), np.float32(0))), None)
+    assert condition.failure(0.95, None).endswith("is 0.95, not below 0.9.")
+
+
+@pytest.mark.parametrize("value", [0, -0.5, 1.0001, float("nan"), float("inf"), float("-inf")])
+def test_probabilities_out_of_range(make_model, value):
+    with pytest.raises(errors.InvalidRequestError, match="at most 1") as caught:
+        read_request(conditioned(top_probability_below=value), make_model(ood=OOD))
+    assert caught.value.field == "explanations[1].condition.top_probability_below"
+
+
+@pytest.mark.parametrize("value", [0, -0.5, 100.1, float("nan"), float("inf"), float("-inf")])
+def test_percentiles_out_of_range(make_model, value):
+    wanted = conditioned(top_probability_below=0.5, ood_percentile_below=value)
+    with pytest.raises(errors.InvalidRequestError, match="at most 100") as caught:
+        read_request(wanted, make_model(ood=OOD))
+    assert caught.value.field == "explanations[1].condition.ood_percentile_below"
+
+
+def test_an_empty_condition(model):
+    with pytest.raises(errors.InvalidRequestError, match="empty") as caught:
+        read_request(conditioned(), model)
+    assert caught.value.field == "explanations[1].condition"
+
+
+def test_a_percentile_takes_an_ood_net(make_model):
+    wanted = conditioned(ood_percentile_below=5)
+    with pytest.raises(errors.PreconditionError, match=r"Leave the condition out, or train one .* train-ood") as caught:
+        read_request(wanted, make_model())
+    assert caught.value.field == "explanations[1].condition.ood_percentile_below"
+    asked = read_request(wanted, make_model(ood=OOD))
+    assert (asked.ood, asked.needs_ood) == (False, True)
+
+
+def test_when_ood_scores_are_needed(make_model):
+    model = make_model(ood=OOD)
+    assert not read_request(conditioned(top_probability_below=0.5), model).needs_ood
+    assert not read_request(request(), model).needs_ood
+    assert read_request(request(ood=True), model).needs_ood
+
+
+# ------------------------------------------------------------------------------------------------ progress
 
 
 @pytest.mark.parametrize(
-    ("message", "field"),
+    ("duration", "interval"),
     [
-        (pb.Tensor(shape=[1], data=b"x"), "dtype"),
-        (pb.Tensor(dtype=9, shape=[1], data=b"x"), "dtype"),
-        (pb.Tensor(dtype=3, shape=[-1, -1], data=b"x"), "shape"),
-        (pb.Tensor(dtype=3, shape=[2], data=b"x"), "data"),
-        (pb.Tensor(dtype=3, shape=[2**62, 2**62], data=b"x"), "data"),
-        (pb.Tensor(dtype=1, data=b"x"), "data"),
-        (pb.Tensor(dtype=3, shape=[1] * 40, data=b"x"), None),
-        (pb.Tensor(dtype=3, shape=[2**62, 2**62, 0]), None),
+        (None, 0.25),
+        (Duration(seconds=1, nanos=500_000_000), 1.5),
+        (Duration(seconds=3600), 3600),
+        (Duration(nanos=21_000_000), 0.021),
+        (Duration(nanos=20_000_000), 0.02),
+        (Duration(nanos=19_999_999), 0.02),  # the shortest
+        (Duration(nanos=1), 0.02),
     ],
 )
-def test_tensors_that_do_not_fit_together(message, field):
-    with pytest.raises(errors.TensorError) as caught:
-        read_tensor(message)
-    assert field is None or caught.value.field == field
+def test_the_interval_of_progress(duration, interval):
+    assert read_interval(pb.PredictStreamRequest(progress_interval=duration)) == pytest.approx(interval, rel=1e-12)
 
 
-def test_images(model):
-    limits, spec = model.config.server, model.input
-    pixels = pb.Image(pixels=tensor(np.full((10, 12, 3), 255, np.uint8), pb.DATA_TYPE_UINT8))
-    ready = np.random.default_rng(0).standard_normal((3, 6, 8)).astype(np.float32)
-    one, other = read_images([pixels, pb.Image(model_input=tensor(ready, pb.DATA_TYPE_FLOAT32))], spec, limits)
-    assert one.picture_size == (12, 10)
-    white = [(1 - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
-    np.testing.assert_allclose(one.array, np.broadcast_to(np.reshape(white, (3, 1, 1)), (3, 6, 8)), rtol=1e-5)
-    np.testing.assert_array_equal(other.array, ready)
-    assert other.region is None
-    with pytest.raises(errors.PictureError) as caught:
-        read_images([pixels, pb.Image()], spec, limits)
-    assert caught.value.field == "images[1]"
-
-
-def test_too_many_pixels(make_model):
-    model = make_model("server.max_pixels=100")
-    fits, large = (np.zeros((side, 10, 3), np.uint8) for side in (10, 11))
-    read_image(pb.Image(pixels=tensor(fits, pb.DATA_TYPE_UINT8)), model.input, model.config.server)
-    with pytest.raises(errors.PictureTooLargeError) as caught:
-        read_image(pb.Image(pixels=tensor(large, pb.DATA_TYPE_UINT8)), model.input, model.config.server)
-    assert caught.value.field == "pixels"
+@pytest.mark.parametrize(
+    "duration", [Duration(), Duration(nanos=-1), Duration(seconds=-1), Duration(seconds=3600, nanos=1)]
+)
+def test_intervals_out_of_range(duration):
+    with pytest.raises(errors.InvalidRequestError, match="at most 3600") as caught:
+        read_interval(pb.PredictStreamRequest(progress_interval=duration))
+    assert caught.value.field == "progress_interval"

@@ -1,4 +1,4 @@
-"""Answers as messages: what maps travel as, what is withheld, and what the model info says."""
+"""Answers as messages: what maps travel as, what is withheld, and how an explanation came to its end."""
 
 import io
 import re
@@ -13,8 +13,9 @@ from xai_sidecar.errors import PreconditionError
 from xai_sidecar.explainers.base import MapStatus, Saliency
 from xai_sidecar.imaging import Prepared, Region
 from xai_sidecar.service.decode import read_request
-from xai_sidecar.service.encode import model_info, predict_response
-from xai_sidecar.service.predictor import Explained, Predicted
+from xai_sidecar.service.encode import explaining_event, finished_event, predict_response, predicted_event
+from xai_sidecar.service.plan import Explained, Predicted, Stage
+from xai_sidecar.service.streaming import Place, Progress, Update
 
 RAMP = np.linspace(0, 2, 48, dtype=np.float32).reshape(6, 8)
 
@@ -33,7 +34,7 @@ def answer(model):
         explained = Explained(asked.plans[0], targets, saliency, 7, 0.25)
         prepared = Prepared(np.zeros((3, 6, 8), np.float32), (40, 30), Region(1, 2, 33, 26))
         logits, probabilities = (np.array(row, np.float32) for row in ((1, 3, 3, 0), (0.1, 0.4, 0.4, 0.1)))
-        return predict_response([Predicted(prepared, logits, probabilities, (explained,))], asked, model, "id")
+        return predict_response([Predicted(prepared, logits, probabilities)], [[explained]], asked, model, "id")
 
     return answer
 
@@ -108,63 +109,150 @@ def test_standard_errors(answer):
     assert [(one.HasField("standard_error"), one.standard_error) for one in maps] == [(True, 0), (True, 0.5)]
 
 
-def test_the_version_tells_apart_what_gives_other_answers(make_model):
-    assert make_model().version == make_model().version
-    for change in ("model.activation=sigmoid", "model.input.mean=0.5", "model.input.interpolation=nearest"):
-        assert make_model(change).version != make_model().version
-    assert make_model("server.max_images=3").version == make_model().version
+# ------------------------------------------------------------------------------------------------ what was asked for
 
 
-def test_model_info(make_model):
-    model = make_model("explainers.gradient.enabled=false", "model.activation=sigmoid")
-    info = model_info(model, 1_700_000_000.5)
-    assert (info.version, info.device, info.engine) == (model.version, "cpu", "none 1.0")
-    assert info.activation == pb.ACTIVATION_SIGMOID
-    assert (info.input.height, info.input.width) == (6, 8)
-    assert info.ready_time.ToMilliseconds() == 1_700_000_000_500
-    assert [(one.batch_size, one.duration.ToMilliseconds()) for one in info.batches] == [(1, 10), (4, 20)]
-    explainers = {one.name: one for one in info.explainers}
-    assert list(explainers) == [
-        "gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus"
+FOUR = np.full(4, 0.25, np.float32)
+OOD = OodInfo(100, 1.7e9, {"noise": 0.9})
+
+
+@pytest.fixture
+def asked(make_model):
+    """A request for two explanations, and the model that it was made to."""
+
+    def asked(encoding=pb.MAP_ENCODING_FLOAT32, **fields):
+        model = make_model(ood=OOD)
+        wanted = [
+            pb.ExplanationRequest(explainer="rise", name="masks", seed=5, encoding=encoding),
+            pb.ExplanationRequest(explainer="gradient", name="slopes", seed=5, encoding=encoding),
+        ]
+        request = pb.PredictRequest(images=[pb.Image()] * 2, explanations=wanted, **fields)
+        return read_request(request, model), model
+
+    return asked
+
+
+def one_picture(ood=None):
+    return Predicted(Prepared(np.zeros((3, 6, 8), np.float32), None, None), FOUR, FOUR, ood)
+
+
+def explained(plan, maps=(RAMP,), **fields):
+    maps = np.reshape(maps, (-1, 6, 8)).astype(np.float32)
+    saliency = Saliency(maps, (MapStatus.OK,) * len(maps), fields.pop("errors", None))
+    return Explained(plan, np.arange(len(maps), dtype=np.int32), saliency, 7, 0.25, **fields)
+
+
+def test_seeds_are_told_where_something_is_random(asked):
+    wanted, model = asked()
+    response = predict_response([one_picture()], [[explained(plan) for plan in wanted.plans]], wanted, model, "id")
+    rise, gradient = response.predictions[0].explanations
+    assert (rise.seed, rise.name, rise.explainer) == (5, "masks", "rise")
+    assert (gradient.HasField("seed"), gradient.name) == (False, "slopes")
+
+
+def test_several_pictures_keep_their_explanations(asked):
+    wanted, model = asked()
+    rows = [[explained(plan, [RAMP * factor]) for plan in wanted.plans] for factor in (1, 2)]
+    response = predict_response([one_picture()] * 2, rows, wanted, model, "id")
+    largest = [
+        [np.frombuffer(each.maps[0].tensor.data, "<f4").max() for each in one.explanations]
+        for one in response.predictions
+    ]
+    assert largest == [[2, 2], [4, 4]]
+
+
+def test_ood_scores_are_told_to_who_asks_for_them(asked):
+    picture = one_picture(ood=(0.5, 12.5))
+    wanted, model = asked(ood=True)
+    for response in (
+        predict_response([picture], [()], wanted, model, "id"),
+        predicted_event([picture], wanted, model, "id").predicted,
+    ):
+        ood = response.predictions[0].ood
+        assert (ood.score, ood.percentile) == (0.5, 12.5)
+    assert not predict_response([one_picture()], [()], wanted, model, "id").predictions[0].HasField("ood")
+
+
+def test_ood_scores_for_a_condition_only_are_kept_back(make_model):
+    model = make_model(ood=OOD)
+    conditioned = pb.ExplanationRequest(explainer="gradient", condition=pb.Condition(ood_percentile_below=5))
+    wanted = read_request(pb.PredictRequest(images=[pb.Image()], explanations=[conditioned]), model)
+    assert wanted.needs_ood
+    response = predict_response([one_picture(ood=(0.5, 12.5))], [()], wanted, model, "id")
+    assert not response.predictions[0].HasField("ood")
+
+
+# ------------------------------------------------------------------------------------------------ how it ended
+
+
+def test_how_an_explanation_ended(asked):
+    wanted, model = asked()
+    plan = wanted.plans[0]
+    ends = [
+        explained(plan),
+        explained(plan, stage=Stage.TRUNCATED, message="Too late."),
+        explained(plan, (), stage=Stage.TRUNCATED, message="Nothing yet."),
+        explained(plan, (), stage=Stage.SKIPPED, message="No need."),
+        explained(plan, ()),
+        explained(plan, stage=Stage.PARTIAL),
+    ]
+    got = [
+        explaining_event(Update(Place(0, 0), end), wanted, model, "id").explained.explanation
+        for end in ends
     ]  # fmt: skip
-    gradient, gradcam = explainers["gradient"], explainers["gradcam"]
-    assert (gradient.available, gradient.HasField("cost")) == (False, False)
-    assert (gradcam.available, gradcam.cost.duration.ToMilliseconds()) == (True, 30)
-    layer = {one.name: one for one in gradcam.parameters}["layer"]
-    assert (layer.default_value.string_value, list(layer.choices)) == ("late", ["early", "late"])
-    rise = {one.name: one for one in explainers["rise"].parameters}
-    assert (rise["mask_count"].default_value.number_value, rise["mask_count"].minimum) == (1000, 16)
-    assert rise["mask_count"].type == rise["grid_size"].type == pb.PARAMETER_TYPE_INTEGER
-    assert (rise["grid_size"].default_value.number_value, rise["grid_size"].maximum) == (6, 6)
-    assert (rise["tolerance"].default_value.number_value, rise["tolerance"].maximum) == (0, 0.5)
-    assert list(rise["estimator"].choices) == ["regression", "plain"]
-    assert explainers["rise"].cost.pass_count == 1000
-    assert not explainers["rise_plus"].available
-    assert explainers["occlusion"].cost.pass_count == 1 + 4 * 6  # windows of 3 x 3 on 6 x 8, and the whole
-    assert not info.HasField("ood")
+    assert [(one.status, one.truncated, one.status_message, len(one.maps)) for one in got] == [
+        (pb.EXPLANATION_STATUS_COMPLETE, False, "", 1),
+        (pb.EXPLANATION_STATUS_TRUNCATED, True, "Too late.", 1),
+        (pb.EXPLANATION_STATUS_TRUNCATED, True, "Nothing yet.", 0),
+        (pb.EXPLANATION_STATUS_SKIPPED, False, "No need.", 0),
+        (pb.EXPLANATION_STATUS_COMPLETE, False, "", 0),
+        (pb.EXPLANATION_STATUS_PARTIAL, False, "", 1),
+    ]
+    assert all((one.pass_count, one.seed) == (7, 5) for one in got)
+    assert all(one.parameters["grid_size"].number_value == 6 for one in got)
 
 
-def test_model_info_with_an_ood_net(make_model):
-    model = make_model(ood=OodInfo(100, 1_700_000_000.5, {"noise": 0.9}))
-    info = model_info(model, 0)
-    assert info.ood.training_sample_count == 100
-    assert info.ood.training_time.ToMilliseconds() == 1_700_000_000_500
-    assert dict(info.ood.auroc) == {"noise": 0.9}
-    assert {one.name: one for one in info.explainers}["rise_plus"].available
+# ------------------------------------------------------------------------------------------------ events
 
 
-def test_ood_scores_and_seeds(model):
-    wanted = [pb.ExplanationRequest(explainer=name, seed=5) for name in ("rise", "gradient")]
-    asked = read_request(pb.PredictRequest(images=[pb.Image()], explanations=wanted), model)
-    saliency = Saliency(RAMP[None], (MapStatus.OK,), None)
-    explained = tuple(Explained(plan, np.zeros(1, np.int32), saliency, 7, 0.25) for plan in asked.plans)
-    prepared = Prepared(np.zeros((3, 6, 8), np.float32), None, None)
-    four = np.full(4, 0.25, np.float32)
-    scored, not_scored = Predicted(prepared, four, four, explained, (0.5, 12.5)), Predicted(prepared, four, four, ())
-    rise, gradient = predict_response([scored], asked, model, "id").predictions[0].explanations
-    assert rise.seed == 5
-    assert not gradient.HasField("seed"), "nothing is random in it"
-    ood = predict_response([scored], asked, model, "id").predictions[0].ood
-    assert (ood.score, ood.percentile) == (0.5, 12.5)
-    none = read_request(pb.PredictRequest(images=[pb.Image()]), model)
-    assert not predict_response([not_scored], none, model, "id").predictions[0].HasField("ood")
+def test_the_first_and_the_last_event(asked):
+    wanted, model = asked(top_k=2)
+    first = predicted_event([one_picture(), one_picture()], wanted, model, "id")
+    assert (first.request_id, first.WhichOneof("event")) == ("id", "predicted")
+    assert (first.predicted.request_id, first.predicted.model_version) == ("id", model.version)
+    assert [[each.class_id for each in one.classes] for one in first.predicted.predictions] == [[0, 1], [0, 1]]
+    assert not any(one.explanations for one in first.predicted.predictions)
+    last = finished_event("id")
+    assert (last.request_id, last.WhichOneof("event")) == ("id", "finished")
+
+
+def test_progress_events(asked):
+    wanted, model = asked()
+    event = explaining_event(Progress(Place(1, 0), 40, 1000, 0.25, 1.5), wanted, model, "id")
+    progress = event.progress
+    assert (event.request_id, event.WhichOneof("event")) == ("id", "progress")
+    assert (progress.image_index, progress.name) == (1, "masks")
+    assert (progress.pass_count, progress.planned_pass_count) == (40, 1000)
+    assert (progress.standard_error, progress.remaining.ToMilliseconds()) == (0.25, 1500)
+    without = explaining_event(Progress(Place(0, 1), 1, 2, None, 0.0), wanted, model, "id").progress
+    assert (without.name, without.HasField("standard_error")) == ("slopes", False)
+    assert (without.image_index, without.remaining.ToNanoseconds()) == (0, 0)
+
+
+def test_versions(asked):
+    wanted, model = asked()
+    version = explained(wanted.plans[1], stage=Stage.PARTIAL, errors=np.array([0.5], np.float32))
+    event = explaining_event(Update(Place(1, 1), version), wanted, model, "id")
+    assert (event.request_id, event.WhichOneof("event")) == ("id", "explained")
+    assert event.explained.image_index == 1
+    got = event.explained.explanation
+    assert (got.name, got.status) == ("slopes", pb.EXPLANATION_STATUS_PARTIAL)
+    np.testing.assert_array_equal(np.frombuffer(got.maps[0].tensor.data, "<f4").reshape(6, 8), RAMP)
+    assert got.maps[0].standard_error == 0.5
+
+
+def test_a_version_that_its_encoding_cannot_carry(asked):
+    wanted, model = asked(pb.MAP_ENCODING_FLOAT16)
+    with pytest.raises(PreconditionError) as caught:
+        explaining_event(Update(Place(0, 1), explained(wanted.plans[1], [RAMP * 1e6])), wanted, model, "id")
+    assert caught.value.field == "explanations[1].encoding"

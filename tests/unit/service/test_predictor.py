@@ -1,10 +1,25 @@
-"""Activations, ranking and the choice of targets, at their extremes too."""
+"""Predicting and explaining on an engine: activations, budgets, conditions, and what is cancelled with what."""
+
+import asyncio
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
+from xai_sidecar.engine.batching import in_batches
+from xai_sidecar.engine.work import drive
+from xai_sidecar.errors import DeviceError, ExpiredError, ShuttingDownError
 from xai_sidecar.explainers.activations import sigmoid, softmax
-from xai_sidecar.service.predictor import Targets, deadline_of, ranked
+from xai_sidecar.explainers.base import Context
+from xai_sidecar.explainers.occlusion import Occlusion
+from xai_sidecar.explainers.rise import Rise, RisePlus
+from xai_sidecar.service.admission import Admitted, Load
+from xai_sidecar.service.plan import Condition, Stage, Targets
+from xai_sidecar.service.predictor import deadline_of, together
+
+FOREVER = float("inf")
 
 EXTREME = np.array([3e38, -3e38, 0, 88, -104, 1e4], np.float32)
 
@@ -37,30 +52,329 @@ def test_extreme_logits():
     assert 0 < sigmoid(array(-10))[0] < 1e-4
 
 
-def test_ties_are_ranked_by_class_id():
-    assert ranked(array(0.2, 0.4, 0.2, 0.4)).tolist() == [1, 3, 0, 2]
-    assert ranked(np.full(1000, 0.001, np.float32)).tolist() == list(range(1000))
-    assert ranked(array(0.5)).dtype == np.int32
-
-
-@pytest.mark.parametrize(
-    ("targets", "expected"),
-    [
-        (Targets(), [1]),
-        (Targets(top_count=3), [1, 3, 0]),
-        (Targets(class_ids=(2, 0)), [2, 0]),
-        (Targets(min_probability=0.2), [1, 3, 0]),
-        (Targets(min_probability=0.25), [1, 3]),
-        (Targets(min_probability=0.5), []),
-        (Targets(min_probability=0.01), [1, 3, 0]),  # the limit
-    ],
-)
-def test_targets(targets, expected):
-    probabilities = array(0.2, 0.35, 0.15, 0.3)
-    assert targets.of(probabilities, 3).tolist() == expected
-    assert targets.of(probabilities, 3).dtype == np.int32
-
-
 def test_deadlines():
     assert deadline_of(None) == float("inf")
     assert deadline_of(2) - deadline_of(1) == pytest.approx(1, abs=0.1)
+
+
+def value_of(predictor, name, **labels):
+    return predictor._telemetry.registry.get_sample_value(name, labels)
+
+
+def driven(net, plan, image, targets):
+    """What an explanation comes to without an engine."""
+    context = Context(softmax, plan.seed)
+    steps = plan.explainer.explain(image.array, np.array(targets, np.int32), plan.parameters, context)
+    return drive(steps, in_batches(net.run, 4))
+
+
+# ------------------------------------------------------------------------------------------------ predicting
+
+
+async def test_predictions_come_in_order(start, make_net, picture):
+    net = make_net()
+    predictor = start(net)
+    pictures = [picture(seed) for seed in range(5)]
+    for one, prepared in zip(await predictor.predict(pictures, FOREVER), pictures, strict=True):
+        logits = net.logits(prepared.array)
+        np.testing.assert_array_equal(one.logits, logits)
+        powers = np.exp(logits - logits.max())
+        np.testing.assert_allclose(one.probabilities, powers / powers.sum(), rtol=1e-5)
+        assert (one.prepared, one.ood, one.probabilities.dtype) == (prepared, None, np.float32)
+    assert {kind for kind, _ in net.launches} == {"forward"}
+    assert value_of(predictor, "xai_images_total") == 5
+
+
+async def test_predictions_with_ood_scores(start, make_net, picture):
+    net = make_net()
+    predictor = start(net, "sigmoid")
+    (one,) = await predictor.predict([picture()], FOREVER, ood=True)
+    assert one.ood == (pytest.approx(float(picture().array.sum())), 12.5)
+    np.testing.assert_allclose(one.probabilities, 1 / (1 + np.exp(-net.logits(picture().array))), rtol=1e-5)
+    assert [kind for kind, _ in net.launches] == ["ood_score"]
+
+
+@pytest.mark.parametrize("ood", [False, True])
+async def test_a_model_that_answers_nan(start, make_net, picture, ood):
+    broken = picture(1)
+    broken.array[0, 5, 7] = np.nan
+    predictor = start(make_net())
+    with pytest.raises(DeviceError, match="NaN or infinite") as caught:
+        await predictor.predict([picture(0), broken, picture(2)], FOREVER, ood=ood)
+    assert caught.value.field == "images[1]"
+
+
+async def test_an_ood_net_that_answers_nan(start, make_net, picture):
+    net = make_net()
+    run, predictor = net.run, start(net)
+    net.run = lambda kind, rows: (np.full(len(rows[0]), np.nan, np.float32), *run(kind, rows)[1:])
+    with pytest.raises(DeviceError, match="NaN or infinite") as caught:
+        await predictor.predict([picture()], FOREVER, ood=True)
+    assert caught.value.field == "images[0]"
+
+
+async def test_a_prediction_that_is_too_late(start, make_net, picture, idle):
+    net = make_net()
+    predictor = start(net)
+    net.gate.clear()
+    with pytest.raises(ExpiredError):
+        await predictor.predict([picture(), picture()], time.monotonic() + 0.05)
+    net.gate.set()
+    await idle(predictor.engine)
+
+
+# ------------------------------------------------------------------------------------------------ explaining
+
+
+async def test_explanations_come_by_picture_in_the_order_of_the_plans(start, make_net, picture, make_plan):
+    net = make_net()
+    predictor = start(net)
+    pictures = [picture(seed) for seed in range(2)]
+    plans = [
+        make_plan(Rise(), "long", Targets(class_ids=(3, 2)), seed=7, mask_count=150),
+        make_plan(Occlusion(), "short"),
+        make_plan(RisePlus(), "weighted", seed=8, mask_count=40),
+    ]
+    predicted = await predictor.predict(pictures, FOREVER)
+    rows = await predictor.explain(predicted, plans, FOREVER)
+    assert [[one.plan.name for one in row] for row in rows] == [["long", "short", "weighted"]] * 2
+    for prepared, row in zip(pictures, rows, strict=True):
+        # 150 masks; the picture and 4 x 6 windows of 3 x 3; two ends and 40 masks
+        assert [one.pass_count for one in row] == [150, 25, 42]
+        for one, targets in zip(row, ([3, 2], [2], [2]), strict=True):
+            expected = driven(net, one.plan, prepared, targets)
+            np.testing.assert_array_equal(one.saliency.maps, expected.maps)
+            assert one.targets.tolist() == targets
+            assert (one.stage, one.message) == (Stage.COMPLETE, "")
+            assert one.seconds > 0
+    for name in ("rise", "occlusion", "rise_plus"):
+        assert value_of(predictor, "xai_explanations_total", explainer=name, status="complete") == 2
+        assert value_of(predictor, "xai_explanation_duration_seconds_count", explainer=name) == 2
+    assert value_of(predictor, "xai_maps_total", explainer="rise", status="ok") == 4
+
+
+async def test_nothing_asked_for(start, make_net, predicted, make_plan):
+    predictor = start(make_net())
+    assert await predictor.explain([predicted(), predicted()], [], FOREVER) == [[], []]
+    assert await predictor.explain([], [make_plan()], FOREVER) == []
+
+
+async def test_explanations_that_are_not_made(start, make_net, predicted, make_plan):
+    net = make_net()
+    predictor = start(net)
+    sure = make_plan(name="sure", mask_count=64, condition=Condition(top_probability_below=0.5))
+    odd = make_plan(name="odd", mask_count=64, condition=Condition(ood_percentile_below=12.5))
+    none = make_plan(name="none", mask_count=64, targets=Targets(min_probability=1.0))
+    made = make_plan(
+        name="made", mask_count=64, condition=Condition(top_probability_below=0.5, ood_percentile_below=12.6)
+    )
+    one = predicted(ood=(0.0, 12.5))
+    assert one.probabilities.max() > 0.9
+    ((skipped, unlike, targetless, explained),) = await predictor.explain([one], [sure, odd, none, made], FOREVER)
+    assert skipped.stage is unlike.stage is Stage.SKIPPED
+    assert skipped.message == sure.condition.failure(float(one.probabilities.max()), 12.5)
+    assert "the OoD percentile is 12.5, not below 12.5" in unlike.message
+    assert (targetless.stage, targetless.message) == (Stage.COMPLETE, "")
+    for without in (skipped, unlike, targetless):
+        assert (without.pass_count, without.seconds, without.targets.tolist()) == (0, 0, [])
+        assert (without.saliency.maps.shape, without.saliency.statuses) == ((0, 6, 8), ())
+    assert (explained.stage, explained.pass_count) == (Stage.COMPLETE, 64)
+    assert sum(size for _, size in net.launches) == 64
+    assert value_of(predictor, "xai_explanations_total", explainer="rise", status="skipped") == 2
+    assert value_of(predictor, "xai_explanations_total", explainer="rise", status="complete") == 2
+    assert value_of(predictor, "xai_jobs_total", lane="explain", outcome="done") == 1
+
+
+async def test_the_admission_is_told_of_jobs(start, make_net, predicted, make_plan, idle):
+    net = make_net()
+    predictor = start(net)
+    plan = make_plan(mask_count=64)
+    admitted = Admitted([Load(plan, 2)])
+    await predictor.explain([predicted()], [plan], FOREVER, admitted)
+    assert admitted.loads[0].rows() == [0, 64]
+    net.gate.clear()
+    waiting = asyncio.ensure_future(predictor.explain([predicted()], [plan], FOREVER, admitted))
+    await asyncio.sleep(0.01)
+    assert admitted.loads[0].rows() == [0, 64]
+    waiting.cancel()
+    await asyncio.sleep(0)
+    net.gate.set()
+    await idle(predictor.engine)
+    assert admitted.loads[0].rows() == [0, 0]
+
+
+# ------------------------------------------------------------------------------------------------ budgets
+
+
+def masks_of(net, one, image):
+    """Of how many masks, a multiple of 32 and no more than were run, a map is."""
+    for count in range(32, one.pass_count + 1, 32):
+        fewer = replace(one.plan, parameters=one.plan.parameters.model_copy(update={"mask_count": count}))
+        if (driven(net, fewer, image, one.targets).maps == one.saliency.maps).all():
+            return count
+    return 0
+
+
+async def test_a_budget_buys_the_best_map_so_far(start, make_net, predicted, make_plan, idle):
+    net = make_net(0.005)
+    predictor = start(net)
+    plan = make_plan(mask_count=100_000, budget=0.4, estimator="plain", targets=Targets(class_ids=(2, 0)))
+    began = time.monotonic()
+    ((one,),) = await predictor.explain([predicted()], [plan], FOREVER)
+    took = time.monotonic() - began
+    await idle(predictor.engine)
+    assert one.stage is Stage.TRUNCATED
+    assert one.message == f"Its budget ended it after {one.pass_count} of at most 100000 passes."
+    assert 0.2 < one.seconds <= took < 0.8
+    assert 64 <= one.pass_count < 0.4 / 0.005 * 8
+    assert one.targets.tolist() == [2, 0]
+    net.seconds = 0
+    assert masks_of(net, one, predicted().prepared) > one.pass_count // 2 - 32
+    assert value_of(predictor, "xai_explanations_total", explainer="rise", status="truncated") == 1
+    assert value_of(predictor, "xai_jobs_total", lane="explain", outcome="truncated") == 1
+
+
+async def test_a_budget_that_ends_before_there_is_a_map(start, make_net, predicted, make_plan, idle):
+    net = make_net()
+    predictor = start(net)
+    net.gate.clear()
+    plan = make_plan(mask_count=64, budget=0.05)
+    ((one,),) = await predictor.explain([predicted()], [plan], FOREVER)
+    assert (one.stage, one.message) == (Stage.TRUNCATED, "Its budget ended it before there was a map.")
+    assert (one.pass_count, one.saliency.maps.shape, one.targets.tolist()) == (0, (0, 6, 8), [])
+    assert 0.03 < one.seconds < 1
+    net.gate.set()
+    await idle(predictor.engine)
+    assert value_of(predictor, "xai_explanations_total", explainer="rise", status="truncated") == 1
+    assert value_of(predictor, "xai_jobs_total", lane="explain", outcome="truncated") == 1
+
+
+async def test_a_budget_that_is_not_spent(start, make_net, predicted, make_plan):
+    net = make_net()
+    predictor = start(net)
+    generous, none = (make_plan(mask_count=64, budget=budget) for budget in (60.0, None))
+    ((one, other),) = await predictor.explain([predicted()], [generous, none], FOREVER)
+    assert one.stage is other.stage is Stage.COMPLETE
+    np.testing.assert_array_equal(one.saliency.maps, other.saliency.maps)
+
+
+async def test_the_map_of_a_budget_comes_before_the_deadline(start, make_net, predicted, make_plan, idle):
+    net = make_net(0.005)
+    predictor = start(net)
+    plan = make_plan(mask_count=100_000, budget=60.0, estimator="plain")
+    deadline = time.monotonic() + 0.6
+    ((one,),) = await predictor.explain([predicted()], [plan], deadline)
+    assert time.monotonic() < deadline
+    assert (one.stage, len(one.saliency.maps)) == (Stage.TRUNCATED, 1)
+    net.gate.clear()  # no map by then: an answer all the same, and no ExpiredError
+    ((none,),) = await predictor.explain([predicted()], [plan], time.monotonic() + 0.3)
+    assert (none.stage, len(none.saliency.maps)) == (Stage.TRUNCATED, 0)
+    with pytest.raises(ExpiredError):
+        await predictor.explain([predicted()], [make_plan(mask_count=100_000)], time.monotonic() + 0.1)
+    net.gate.set()
+    await idle(predictor.engine)
+
+
+# ------------------------------------------------------------------------------------------------ failing, cancelling
+
+
+async def test_a_failure_cancels_the_rest(start, make_net, predicted, picture, make_plan, idle, complaints):
+    complaints()
+    net = make_net(0.002)
+    predictor = start(net)
+    net.poison = np.float32(7)
+    bad = picture()
+    bad.array[0, 0, 0] = 7
+    plans = [make_plan(name="one", mask_count=100_000), make_plan(name="other", mask_count=100_000)]
+    with pytest.raises(DeviceError, match="RuntimeError: poisoned"):
+        await predictor.explain([predicted(), predicted(bad), predicted()], plans, FOREVER)
+    await idle(predictor.engine)
+    ended = {
+        outcome: value_of(predictor, "xai_jobs_total", lane="explain", outcome=outcome)
+        for outcome in ("done", "failed", "cancelled")
+    }
+    assert ended["done"] == 0
+    assert ended["failed"] >= 1
+    assert ended["failed"] + ended["cancelled"] == 6
+    await still(net, predictor.engine)
+    assert complaints() == []
+
+
+async def test_cancelling_cancels_the_jobs(start, make_net, predicted, make_plan, idle, complaints):
+    complaints()
+    net = make_net(0.002)
+    predictor = start(net)
+    with capture_logs() as logs:
+        for plans in ([make_plan(mask_count=100_000)], [make_plan(name=name, mask_count=100_000) for name in "abc"]):
+            explaining = asyncio.ensure_future(predictor.explain([predicted()], plans, FOREVER))
+            await asyncio.sleep(0.05)
+            assert len(predictor.engine._open) == len(plans)
+            explaining.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await explaining
+            await idle(predictor.engine)
+        await still(net, predictor.engine)
+    assert value_of(predictor, "xai_jobs_total", lane="explain", outcome="cancelled") == 4
+    assert (complaints(), logs) == ([], [])
+
+
+async def test_what_was_begun_is_cancelled_when_the_rest_cannot_be(start, make_net, predicted, make_plan, idle):
+    """As when the server begins to drain between two explanations."""
+    predictor = start(make_net(0.002))
+    submit = predictor.engine.submit
+
+    def once(*arguments, **options):
+        predictor.engine.submit = refuse
+        return submit(*arguments, **options)
+
+    def refuse(*arguments, **options):
+        raise ShuttingDownError("It is shutting down.")
+
+    predictor.engine.submit = once
+    with pytest.raises(ShuttingDownError):
+        await predictor.explain([predicted()], [make_plan(name=name, mask_count=100_000) for name in "ab"], FOREVER)
+    await idle(predictor.engine)
+    assert value_of(predictor, "xai_jobs_total", lane="explain", outcome="cancelled") == 1
+
+
+async def still(net, engine):
+    """Once what is in flight is over, nothing is launched any more."""
+    await asyncio.sleep(0.05)
+    launches = len(net.launches)
+    await asyncio.sleep(0.05)
+    assert len(net.launches) == launches
+
+
+# ------------------------------------------------------------------------------------------------ together
+
+
+async def test_together():
+    async def late(value):
+        await asyncio.sleep(0.01 * value)
+        return value
+
+    assert await together([]) == []
+    assert await together([late(1)]) == [1]
+    assert await together([late(2), late(0), late(1)]) == [2, 0, 1]
+
+
+async def test_the_first_failure_cancels_the_rest(complaints):
+    complaints()
+    ended = []
+
+    async def endless():
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+
+    async def failing():
+        await asyncio.sleep(0.01)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await together([endless(), failing(), failing(), endless()])
+    await asyncio.sleep(0.01)
+    assert ended == ["cancelled"] * 2
+    assert complaints() == []

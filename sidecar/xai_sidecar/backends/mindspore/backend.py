@@ -33,7 +33,8 @@ from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy, wrapped_copy
 from xai_sidecar.engine.backend import Layer, OodInfo, Report
-from xai_sidecar.engine.work import Array, Features, Forward, Kind, masked
+from xai_sidecar.engine.batching import masked
+from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.ood.head import check_head
 

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+# Before MindSpore, which would have protobuf's slow pure-Python implementation chosen.
+import google.protobuf.message  # noqa: F401
 import structlog
 
 _log = structlog.get_logger(__name__)

@@ -1,0 +1,160 @@
+"""What is wanted of a picture, and what came of it. Knows nothing of gRPC."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from xai_sidecar.engine.work import FloatArray, IntArray, Kind
+from xai_sidecar.explainers.base import Explainer, Parameters, PassCounts, Saliency
+from xai_sidecar.imaging import Prepared
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Which classes to explain: those listed, or all from a probability on, or else the `top_count` most probable."""
+
+    class_ids: tuple[int, ...] = ()
+    min_probability: float | None = None
+    top_count: int = 1
+
+    @property
+    def fewest(self) -> int:
+        """The fewest classes that it is sure to come to, but no less than one."""
+        if self.class_ids:
+            return len(self.class_ids)
+        return 1 if self.min_probability is not None else self.top_count
+
+    def most(self, limit: int) -> int:
+        """The most classes that it can come to."""
+        if self.class_ids:
+            return len(self.class_ids)
+        return limit if self.min_probability is not None else self.top_count
+
+    def of(self, probabilities: FloatArray, limit: int) -> IntArray:
+        """The classes to explain of one prediction, (t,) int32, at most `limit` of them; maybe none."""
+        if self.class_ids:
+            return np.asarray(self.class_ids, np.int32)
+        ranking = ranked(probabilities)
+        if self.min_probability is not None:
+            return ranking[probabilities[ranking] >= self.min_probability][:limit]
+        return ranking[: self.top_count]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """When to explain: where any of the fields set holds, or always where none is.
+
+    Attributes:
+        top_probability_below: The highest probability is below this.
+        ood_percentile_below: The OoD percentile is below this.
+    """
+
+    top_probability_below: float | None = None
+    ood_percentile_below: float | None = None
+
+    @property
+    def always(self) -> bool:
+        """Whether nothing is set."""
+        return self.top_probability_below is None and self.ood_percentile_below is None
+
+    def failure(self, top_probability: float, ood_percentile: float | None) -> str:
+        """Why it does not hold, in a sentence; empty if it does."""
+        checks = []
+        if self.top_probability_below is not None:
+            checks.append(("top probability", top_probability, self.top_probability_below))
+        if self.ood_percentile_below is not None and ood_percentile is not None:
+            checks.append(("OoD percentile", ood_percentile, self.ood_percentile_below))
+        if not checks or any(value < limit for _, value, limit in checks):
+            return ""
+        told = ", and ".join(f"the {what} is {value:.4g}, not below {limit:.4g}" for what, value, limit in checks)
+        return f"Its condition did not hold: {told}."
+
+
+@dataclass(frozen=True)
+class ExplanationPlan:
+    """One explanation to be made of every picture of a request.
+
+    Attributes:
+        name: What the caller calls it.
+        explainer: Who makes it.
+        parameters: The explainer's, resolved.
+        targets: Which classes.
+        kind: The kind of work that it asks for.
+        counts: Passes that it takes for the fewest targets that it can come to.
+        seed: Of everything random in it.
+        budget_seconds: Longest time to spend on it; None for as long as it takes.
+        condition: When to make it at all.
+    """
+
+    name: str
+    explainer: Explainer[Any]
+    parameters: Parameters
+    targets: Targets
+    kind: Kind
+    counts: PassCounts
+    seed: int = 0
+    budget_seconds: float | None = None
+    condition: Condition = Condition()
+
+
+class Stage(enum.Enum):
+    """How far an explanation has come."""
+
+    COMPLETE = "complete"
+    TRUNCATED = "truncated"
+    SKIPPED = "skipped"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explanation of one picture.
+
+    Attributes:
+        plan: What was asked for.
+        targets: (t,) int32, the classes explained; none where there are no maps.
+        saliency: Their maps.
+        pass_count: Rows that went through the model for them.
+        seconds: From being submitted to being done.
+        stage: Whether it is whole.
+        message: Why it is not; empty if it is.
+    """
+
+    plan: ExplanationPlan
+    targets: IntArray
+    saliency: Saliency
+    pass_count: int
+    seconds: float
+    stage: Stage = Stage.COMPLETE
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the model says of one picture.
+
+    Attributes:
+        prepared: The picture as the model saw it.
+        logits: (classes,) float32.
+        probabilities: (classes,) float32.
+        ood: Its OoD score and percentile, if they were wanted.
+    """
+
+    prepared: Prepared
+    logits: FloatArray
+    probabilities: FloatArray
+    ood: tuple[float, float] | None = None
+
+
+def ranked(probabilities: FloatArray) -> IntArray:
+    """Class ids by falling probability, ties by class id, (classes,) int32."""
+    return np.argsort(-probabilities, kind="stable").astype(np.int32)
+
+
+def in_units(seconds: float) -> str:
+    """A time for people: in milliseconds below a second."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"

@@ -1,0 +1,71 @@
+"""Around every call: whose id it goes by."""
+
+from types import SimpleNamespace
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar.service.interceptors import REQUEST_ID, CallInterceptor, request_id_of
+from xai_sidecar.telemetry import Telemetry
+
+
+class Call:
+    """A call's context."""
+
+    def __init__(self, **metadata):
+        self._given = tuple(metadata.items())
+        self._trailing = ()
+
+    def invocation_metadata(self):
+        return tuple((name.replace("_", "-"), value) for name, value in self._given)
+
+    def set_trailing_metadata(self, metadata):
+        self._trailing = metadata
+
+    def trailing_metadata(self):
+        return self._trailing
+
+    def time_remaining(self):
+        return None
+
+
+async def answered(method, request, context):
+    """Calls a method that answers with the id that the call goes by."""
+
+    async def predict(request, context):
+        return request_id_of(context)
+
+    async def stream(request, context):
+        yield request_id_of(context)
+
+    async def continuation(details):
+        if method == "PredictStream":
+            return grpc.unary_stream_rpc_method_handler(stream)
+        return grpc.unary_unary_rpc_method_handler(predict)
+
+    interceptor = CallInterceptor(Telemetry(CollectorRegistry(), []))
+    details = SimpleNamespace(method=f"/xai.v1.ExplanationService/{method}")
+    handler = await interceptor.intercept_service(continuation, details)
+    if handler.response_streaming:
+        (answer,) = [one async for one in handler.unary_stream(request, context)]
+    else:
+        answer = await handler.unary_unary(request, context)
+    assert context.trailing_metadata() == ((REQUEST_ID, answer),)
+    assert await interceptor.finished(1)
+    return answer
+
+
+@pytest.mark.parametrize("method", ["Predict", "PredictStream"])
+async def test_a_call_goes_by_the_requests_own_id(method):
+    def asked(request_id):
+        request = pb.PredictRequest(request_id=request_id)
+        return request if method == "Predict" else pb.PredictStreamRequest(request=request)
+
+    assert await answered(method, asked("mine"), Call(x_request_id="theirs")) == "mine"
+    assert await answered(method, asked(""), Call(x_request_id="theirs")) == "theirs"
+    assert await answered(method, asked("not good"), Call(x_request_id="theirs")) == "theirs"
+    made_up = await answered(method, asked(""), Call())
+    assert len(made_up) == 32
+    assert await answered(method, asked("not good"), Call(x_request_id="not good")) != made_up

@@ -1,0 +1,61 @@
+"""The contract's images and tensors as model inputs."""
+
+import numpy as np
+import pytest
+
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar import errors
+from xai_sidecar.service.pictures import read_image, read_images, read_tensor
+
+
+def tensor(array, dtype, **changes):
+    return pb.Tensor(**{"dtype": dtype, "shape": array.shape, "data": array.tobytes(), **changes})
+
+
+def test_tensors_are_read_in_their_order():
+    for dtype, kind in (("<f4", pb.DATA_TYPE_FLOAT32), ("<f2", pb.DATA_TYPE_FLOAT16), ("u1", pb.DATA_TYPE_UINT8)):
+        array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+        np.testing.assert_array_equal(read_tensor(tensor(array, kind)), array)
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.Tensor(shape=[1], data=b"x"), "dtype"),
+        (pb.Tensor(dtype=9, shape=[1], data=b"x"), "dtype"),
+        (pb.Tensor(dtype=3, shape=[-1, -1], data=b"x"), "shape"),
+        (pb.Tensor(dtype=3, shape=[2], data=b"x"), "data"),
+        (pb.Tensor(dtype=3, shape=[2**62, 2**62], data=b"x"), "data"),
+        (pb.Tensor(dtype=1, data=b"x"), "data"),
+        (pb.Tensor(dtype=3, shape=[1] * 40, data=b"x"), None),
+        (pb.Tensor(dtype=3, shape=[2**62, 2**62, 0]), None),
+    ],
+)
+def test_tensors_that_do_not_fit_together(message, field):
+    with pytest.raises(errors.TensorError) as caught:
+        read_tensor(message)
+    assert field is None or caught.value.field == field
+
+
+def test_images(model):
+    limits, spec = model.config.server, model.input
+    pixels = pb.Image(pixels=tensor(np.full((10, 12, 3), 255, np.uint8), pb.DATA_TYPE_UINT8))
+    ready = np.random.default_rng(0).standard_normal((3, 6, 8)).astype(np.float32)
+    one, other = read_images([pixels, pb.Image(model_input=tensor(ready, pb.DATA_TYPE_FLOAT32))], spec, limits)
+    assert one.picture_size == (12, 10)
+    white = [(1 - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
+    np.testing.assert_allclose(one.array, np.broadcast_to(np.reshape(white, (3, 1, 1)), (3, 6, 8)), rtol=1e-5)
+    np.testing.assert_array_equal(other.array, ready)
+    assert other.region is None
+    with pytest.raises(errors.PictureError) as caught:
+        read_images([pixels, pb.Image()], spec, limits)
+    assert caught.value.field == "images[1]"
+
+
+def test_too_many_pixels(make_model):
+    model = make_model("server.max_pixels=100")
+    fits, large = (np.zeros((side, 10, 3), np.uint8) for side in (10, 11))
+    read_image(pb.Image(pixels=tensor(fits, pb.DATA_TYPE_UINT8)), model.input, model.config.server)
+    with pytest.raises(errors.PictureTooLargeError) as caught:
+        read_image(pb.Image(pixels=tensor(large, pb.DATA_TYPE_UINT8)), model.input, model.config.server)
+    assert caught.value.field == "pixels"
