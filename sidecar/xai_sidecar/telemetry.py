@@ -143,7 +143,8 @@ class Telemetry:
     def explained(self, explainer: str, stage: str, statuses: Iterable[MapStatus], seconds: float) -> None:
         """Counts an explanation, of one of `STAGES`, and its maps."""
         self.explanations.labels(explainer, stage).inc()
-        self.explanation_seconds.labels(explainer).observe(seconds)
+        if seconds:  # not skipped
+            self.explanation_seconds.labels(explainer).observe(seconds)
         for status in statuses:
             self.maps.labels(explainer, status.name.lower()).inc()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
-from xai_sidecar.errors import ShuttingDownError, UnsupportedError, under
+from xai_sidecar.errors import PreconditionError, ShuttingDownError, UnsupportedError, under
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admission, Demand
 from xai_sidecar.service.decode import Asked, read_interval, read_request
@@ -22,7 +22,7 @@ from xai_sidecar.service.interceptors import request_id_of
 from xai_sidecar.service.model import ServedModel
 from xai_sidecar.service.pictures import read_images
 from xai_sidecar.service.predictor import Predictor, deadline_of
-from xai_sidecar.service.streaming import explanations
+from xai_sidecar.service.streaming import explanations, is_partial
 
 T = TypeVar("T")
 
@@ -87,7 +87,10 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 coming = explanations(predictor, predicted, asked.plans, deadline, interval, admitted)
                 async with aclosing(coming):
                     async for event in coming:
-                        yield await self._off_loop(partial(explaining_event, event, asked, model, request_id))
+                        encode = partial(explaining_event, event, asked, model, request_id)
+                        # What half precision cannot carry of a map on its way is no reason to end the stream.
+                        with suppress(PreconditionError) if is_partial(event) else nullcontext():
+                            yield await self._off_loop(encode)
         yield finished_event(request_id)
 
     async def ReportGroundTruth(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xai_sidecar.service.admission import Admitted
-from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted
+from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage
 from xai_sidecar.service.predictor import Explaining, Predictor
 
 _GROWTH = 1.5
@@ -52,6 +52,11 @@ class Update:
 
     place: Place
     explained: Explained
+
+
+def is_partial(event: Progress | Update) -> bool:
+    """Whether it is a version to be followed by a better one."""
+    return isinstance(event, Update) and event.explained.stage is Stage.PARTIAL
 
 
 @dataclass(eq=False)
@@ -145,13 +150,7 @@ class _Stream:
             running.explaining.cancel()  # its task may not have begun
         futures: set[asyncio.Future[Any]] = {*self.finals, *self.versions}
         for future in futures:
-            _abandon(future)
-
-
-def _abandon(future: asyncio.Future[Any]) -> None:
-    """Cancels, and looks at an error that nobody waits for, which asyncio would complain of otherwise."""
-    future.cancel()
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            future.cancel()
 
 
 async def explanations(

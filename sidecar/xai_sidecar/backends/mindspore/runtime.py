@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 # Before MindSpore, which would have protobuf's slow pure-Python implementation chosen.
-import google.protobuf.message  # noqa: F401
+import google.protobuf.descriptor  # noqa: F401
 import structlog
 
 _log = structlog.get_logger(__name__)
