@@ -7,13 +7,14 @@ import json
 import sys
 from pathlib import Path
 
-from bench import convolution, explainers, memory, peers, rise, service, start
+from bench import convolution, explainers, load, memory, peers, rise, service, start
 from bench.figure import Figure, table
 
 SUBJECTS = {
     "convolution": convolution.figures,
     "explainers": explainers.figures,
     "service": service.figures,
+    "load": load.figures,
     "start": start.figures,
     "memory": memory.figures,
     "peers": peers.figures,

@@ -62,7 +62,11 @@ def figures() -> list[Figure]:
     checks: list[float] = []
     forwards: list[float] = []
     decodings: list[float] = []
-    with models.sample_config(None) as (config, _), _served(_quiet(config)) as server, _caller(server, data) as call:
+    with (
+        models.sample_config(None) as (config, _),
+        served_here(_quiet(config)) as server,
+        _caller(server, data) as call,
+    ):
         if server.engine is None:
             raise RuntimeError("the server has no engine")
         image = prepare(decode(data, 10**9), config.model.input.spec()).array[None]
@@ -94,7 +98,8 @@ def _quiet(config: Config) -> Config:
 
 
 @contextmanager
-def _served(config: Config) -> Iterator[Sidecar]:
+def served_here(config: Config) -> Iterator[Sidecar]:
+    """Serves a config in a thread of this process."""
     ready = threading.Event()
     started: list[tuple[Sidecar, asyncio.AbstractEventLoop]] = []
 
