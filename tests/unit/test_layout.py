@@ -17,6 +17,7 @@ ALLOWED = {
     "imaging": {"errors"},
     "engine": {"errors"},
     "explainers": {"engine", "errors"},
+    "benchmarks": {"engine", "errors", "explainers"},
     "ood": {"engine", "errors", "explainers", "imaging", "paths"},
     "config": {"errors", "explainers", "imaging", "paths"},
     "telemetry": {"engine", "explainers"},

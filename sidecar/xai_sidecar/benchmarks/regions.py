@@ -1,0 +1,91 @@
+"""Where objects lie in a model input: boxes and masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xai_sidecar.errors import TensorError
+
+Mask: TypeAlias = NDArray[np.bool_]
+
+Box: TypeAlias = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels from the top left corner of the frame: pixel (i, j) spans j to j + 1 across."""
+
+Region: TypeAlias = Box | Mask
+
+
+def checked(region: Region, frame: tuple[int, int], field: str) -> None:
+    """Sees to it that a region is a box, or a mask of the frame's height and width.
+
+    Raises:
+        TensorError: It is neither; `field` says which region it is.
+    """
+    if isinstance(region, np.ndarray) and region.ndim != 1:
+        if region.shape != frame or region.dtype != np.bool_:
+            raise TensorError(
+                f"The mask is {region.dtype} of shape {region.shape}. Make it bool of the image's height and width, "
+                f"{frame}.",
+                field=field,
+            )
+        return
+    if len(region) != 4 or not all(math.isfinite(edge) for edge in region):
+        raise TensorError("A box is four finite numbers: left, top, right, bottom.", field=field)
+    left, top, right, bottom = region
+    if left >= right or top >= bottom:
+        raise TensorError(
+            f"The box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) is empty. Give left, top, right, bottom.",
+            field=field,
+        )
+
+
+def union(regions: Sequence[Region], frame: tuple[int, int]) -> Mask:
+    """The pixels of a frame (H, W) that belong to any of the regions, (H, W) bool.
+
+    A box has the pixels whose centres lie in it, so that edges a rounding error off whole numbers change nothing; one
+    that lies between centres has the pixel that holds its middle. What is outside the frame is left out.
+    """
+    covered = np.zeros(frame, np.bool_)
+    for region in regions:
+        if isinstance(region, np.ndarray) and region.ndim == 2:
+            covered |= region
+        else:
+            left, top, right, bottom = region
+            covered[_pixels(top, bottom, frame[0]), _pixels(left, right, frame[1])] = True
+    return covered
+
+
+def _pixels(start: float, stop: float, length: int) -> slice:
+    """The pixels of an axis between two places."""
+    first, end = math.ceil(start - 0.5), math.ceil(stop - 0.5)
+    if first == end:
+        first = math.floor((start + stop) / 2)
+        end = first + 1
+    return slice(*(min(max(place, 0), length) for place in (first, end)))
+
+
+def dilated(mask: Mask, distance: int) -> Mask:
+    """The pixels of a mask, and those with one of its pixels closer than a distance.
+
+    Args:
+        mask: (H, W) bool.
+        distance: In pixels, Euclidean, between centres. 0 and 1 add nothing.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = mask.shape
+    counts = np.concatenate([np.zeros((height, 1), np.int64), np.cumsum(mask, axis=1)], axis=1)
+    columns = np.arange(width)
+    result = mask.copy()
+    for down in range(min(distance, height)):
+        # The largest whole number of columns whose square is below distance² - down².
+        across = math.isqrt(distance**2 - down**2 - 1)
+        near = counts[:, np.minimum(columns + across + 1, width)] > counts[:, np.maximum(columns - across, 0)]
+        result[down:] |= near[: height - down]
+        result[: height - down] |= near[down:]
+    return result
