@@ -24,10 +24,22 @@ def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
     yield "classes", f"{len(model.labels)} ({model.labels[0]}, …, {model.labels[-1]}), {model.config.model.activation}"
     costs = sorted(backend.costs(Forward.kind).items())
     yield "prediction", ", ".join(f"{1e3 * seconds:.1f} ms for {size}" for size, seconds in costs)
+    yield "slice", _slice(model)
     for name, offered in model.explainers.items():
         yield name, _explainer(offered, model)
     yield "OoD net", _ood(backend.ood)
     yield "layers", f"{len(model.facts.layers)} that can be explained: {_shown(list(model.facts.layers))}"
+
+
+def _slice(model: ServedModel) -> str:
+    """How long predictions wait for explanations."""
+    milliseconds = model.config.server.slice_milliseconds
+    longer = []
+    for name, offered in model.explainers.items():
+        row = max((1e3 * model.seconds(kind, 1) for kind in offered.kinds), default=0.0)
+        if row > milliseconds:
+            longer.append(f"{name} {row:.0f} ms")
+    return f"{milliseconds:g} ms" + (f"; a single row takes longer of {', '.join(longer)}" if longer else "")
 
 
 def _explainer(offered: OfferedExplainer, model: ServedModel) -> str:
