@@ -268,7 +268,7 @@ class Scheduler:
         if turn.new:
             # It does not wait for one to catch up that has had much less. But of those that come one after the other,
             # each begins a launch behind, or else an endless stream of them would have the others starve.
-            least = min((had for had, _, _ in self._heads(lane)), default=float("inf"))
+            least = min((had for had, _, _ in self._heads(lane)), default=self._served[lane])
             launch = min(self._allowed(piece.kind).values())
             turn.had, turn.new = min(self._virtual[lane], least + launch), False
         turn.had = max(turn.had, self._served[lane])

@@ -227,7 +227,7 @@ def test_a_computation_that_fails_to_close_disturbs_nobody(backend, start, capsy
 
 def test_an_observer_that_fails_disturbs_nobody(backend, start, capsys):
     class Failing:
-        def launched(self, record):
+        def launched(self, *told):
             raise KeyError("metric")
 
         ended = launched
@@ -235,6 +235,8 @@ def test_an_observer_that_fails_disturbs_nobody(backend, start, capsys):
     engine = start(backend, observer=Failing())
     for lane in Lane:
         assert engine.submit(forward(column(2)), lane).result(10).value[0, 0] == 4
+    assert engine.close(10)
+    assert "KeyError" in capsys.readouterr().out
 
 
 def test_a_backend_that_cannot_be_made_says_so():
