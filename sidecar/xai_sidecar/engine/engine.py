@@ -212,9 +212,18 @@ class Engine:
         """Has something in hand for when the budget ends, and ends the job while there is time to work out the last."""
         taken = job.keep_best()
         if taken is not None:
-            waiting = weakref.ref(job)
-            reserve = 2 * taken + 0.005
-            self._timer.at(job.budget_end - reserve, lambda: self._stepper.call(lambda: _with(waiting, Job.finish)))
+            job.finishing_seconds = 2 * taken + 0.005
+            self._finish_in_time(weakref.ref(job))
+
+    def _finish_in_time(self, waiting: weakref.ref[Job[Any]]) -> None:
+        job = waiting()
+        if job is None or job.done():
+            return
+        when = job.budget_end - job.finishing_seconds
+        if when <= time.monotonic():
+            self._stepper.call(job.finish)
+        else:  # by then it may have turned out to be quicker, or slower
+            self._timer.at(when, partial(self._finish_in_time, waiting))
 
     def _settled(self, job: Future[Any]) -> None:
         """Cleans up after a job, whoever settled it."""

@@ -60,6 +60,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         budget_end: When it has to make do with what it has, on the clock of `time.monotonic`.
         submitted: When it was submitted, on the same clock.
         pass_count: Rows that have gone through the model for it; any thread may look.
+        finishing_seconds: What it may take to work out what there is.
         turn: Its place in its lane.
         piece: The rows that it waits for; belongs to the device thread, as do the next three.
         work: What they are rows of.
@@ -73,6 +74,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.budget_end = budget_end
         self.submitted = time.monotonic()
         self.pass_count = 0
+        self.finishing_seconds = 0.0
         self.turn = Turn()
         self.piece: Piece | None = None
         self.work: Work | None = None

@@ -2,8 +2,8 @@
 
 Predictions go before explanations, and these before evaluation, at every launch boundary. Within predictions: first
 come, first served. Within the other lanes device time is shared out evenly, by start-time fair queueing (Goyal, Vin,
-Cheng 1996): each job carries the device time that it has had, and the one that has had least goes next. One that comes
-new, or back, begins with what one would have had that was there from the start and got its share.
+Cheng 1996): each job carries the device time of the launches that were made for it, and the one that has had least goes
+next. One that comes new, or back, begins with what one would have had that was there from the start and got its share.
 """
 
 from __future__ import annotations
@@ -219,8 +219,8 @@ class Scheduler:
     def ran(self, launch: Launch, seconds: float) -> None:
         """Takes down what a launch took, whether it went well or not."""
         lane = launch.lane
-        for part in launch.parts:
-            part.piece.turn.had += seconds * part.row_count / launch.row_count
+        # Who rides along, in what would else be padding, rides for nothing, and soon has to pay for one itself.
+        launch.parts[0].piece.turn.had += seconds
         over = self._rest is not None and self._rest.waiting > 0
         self._virtual[lane] += seconds / (len(launch.parts) + self._pieces(lane) - over)
         self._put_back()

@@ -140,12 +140,11 @@ class Sidecar:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def _drain(self, calls: CallInterceptor, engine: Engine) -> None:
-        seconds = self._config.server.drain_seconds
+        # After a loss all calls have failed; those that are left are of readers who do not read.
+        seconds = self._config.server.drain_seconds if self.lost is None else _STOP_SECONDS
         started = time.monotonic()
         _log.info("draining", seconds=seconds)
         finished = await calls.finished(seconds)
-        if self.lost is not None:
-            seconds = 0.0  # what hangs is not waited for
         left = max(0.0, seconds - (time.monotonic() - started))
         closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, left)
         if finished and closed:

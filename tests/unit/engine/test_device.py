@@ -65,7 +65,7 @@ def bench(backend, recorder):
 
 def test_pieces_are_cut_and_put_together(bench):
     jobs = [bench.add(Lane.EXPLAIN, *range(start, start + count)) for start, count in ((20, 3), (30, 6), (40, 1))]
-    assert bench.drain() == [[20, 21, 22, 30], [40, 31, 32, 33], [34, 35]]
+    assert bench.drain() == [[20, 21, 22, 30], [31, 32, 33, 34], [40, 35]]
     for job, (start, count) in zip(jobs, ((20, 3), (30, 6), (40, 1)), strict=True):
         assert bench.result(job) == [2.0 * value for value in range(start, start + count)]
         assert job.pass_count == count
@@ -82,6 +82,15 @@ def test_a_launch_that_fails_is_tried_again_by_halves(bench):
         assert job.pass_count == 1
     assert [record.row_count for record in bench.recorder.launches] == [2, 1]
     assert not bench.device.run_next()
+
+
+def test_launches_that_fail_are_paid_for(bench):
+    jobs = [bench.add(Lane.EXPLAIN, value) for value in (11, POISON)]
+    bench.run()
+    paid = [job.turn.had for job in jobs]
+    assert paid[0] > 0
+    bench.drain()
+    assert all(job.turn.had > before for job, before in zip(jobs, paid, strict=True))
 
 
 def test_a_launch_of_one_job_is_not_tried_again(bench):
@@ -193,7 +202,7 @@ def test_retries_of_evaluation_wait_for_explanations(bench):
 
 
 @pytest.mark.parametrize("also", [True, False])
-def test_what_is_dropped_is_not_tried_again(bench, also):
+def test_what_is_dropped_is_not_tried_again(bench, capsys, also):
     jobs = [bench.add(Lane.EXPLAIN, value) for value in (11, 12, POISON, 14)]
     bench.run()
     for job in jobs[2:]:
@@ -208,6 +217,7 @@ def test_what_is_dropped_is_not_tried_again(bench, also):
         assert bench.result(jobs[0]) == [22]
     assert bench.result(jobs[1]) == [24]
     assert sum(job in bench.done for job in jobs) == 2 - also
+    assert "launch_failed" not in capsys.readouterr().out
 
 
 def test_work_of_a_settled_job_is_passed_over(bench):

@@ -264,8 +264,7 @@ def test_a_newcomer_does_not_wait_long_where_others_ride_along_in_each_others_la
     began = device.now
     while piece.waiting:
         device.launch()
-        # Who has few rows in each launch pays little for it, and may have several.
-        assert device.now - began <= 4 * len(jobs) * max(costs.values()) + 1e-9
+        assert device.now - began <= (len(jobs) + 1) * max(costs.values()) + 1e-9
 
 
 def test_a_newcomer_does_not_pay_for_the_pauses_of_others():
@@ -360,6 +359,19 @@ def test_a_stream_of_newcomers_starves_nobody(clients, cost):
     assert device.had["long"] >= (device.now - began) / (clients + 1) / 2
 
 
+def test_one_that_rode_along_for_long_does_not_starve_when_it_cannot_any_more():
+    """The launches of a job of one row at a time are filled up with another's rows; a third is of another kind."""
+    costs = {1: 0.001, 8: 0.0011}
+    device = Device({kind_of(0): costs, kind_of(1): costs})
+    device.keep_adding("small", Lane.EXPLAIN, kind_of(0), 1)
+    device.add("filler", Lane.EXPLAIN, kind_of(0))
+    device.add("other", Lane.EXPLAIN, kind_of(1))
+    for _ in range(1000):
+        device.launch()
+    del device.refill["small"]
+    assert "filler" in [device.launch().parts[0].piece.owner for _ in range(5)]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     jobs=st.lists(st.tuples(st.integers(0, 1), st.sampled_from([1, 2, 7, 40])), min_size=2, max_size=6),
@@ -378,5 +390,5 @@ def test_nobody_starves_where_jobs_ride_along_in_each_others_launches(jobs, cost
         served = {part.piece.owner for part in launch.parts}
         for owner in range(len(jobs)):
             since[owner] = 0.0 if owner in served else since[owner] + device.runs[-1][1]
-        # Who has ridden along for long is ahead by a few launches of each of the others.
-        assert max(since.values()) <= 4 * len(jobs) * max(costs.values()) + 1e-9
+        # Each of the others may have had one launch, and one more that it is ahead by.
+        assert max(since.values()) <= 2 * len(jobs) * max(costs.values()) + 1e-9

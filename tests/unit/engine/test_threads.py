@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -57,6 +58,23 @@ def test_a_worker_survives_what_it_calls(worker, capsys):
     assert "ZeroDivisionError" in capsys.readouterr().out
 
 
+def test_a_worker_lets_go_of_what_it_called(worker):
+    class Call:
+        def __call__(self):
+            done.set()
+
+    done = threading.Event()
+    call = Call()
+    kept = weakref.ref(call)
+    worker.call(call)
+    del call
+    assert done.wait(10)
+    patience = time.monotonic() + 5
+    while kept() is not None and time.monotonic() < patience:
+        time.sleep(0.001)
+    assert kept() is None
+
+
 def test_a_worker_says_since_when_it_is_busy(worker):
     entered, gate, done = threading.Event(), threading.Event(), threading.Event()
     assert worker.busy_since is None
@@ -80,12 +98,12 @@ def test_a_worker_says_since_when_it_is_busy(worker):
 def test_a_timer_calls_in_order_of_time_and_never_early(timer):
     called, done = [], threading.Event()
     now = time.monotonic()
-    for wait in (0.15, 0.05, 0.1, 0.05, -1.0):
-        timer.at(now + wait, lambda wait=wait: called.append((wait, time.monotonic())))
+    for number, wait in enumerate((0.15, 0.05, 0.1, 0.05, 0.05, -1.0)):
+        timer.at(now + wait, lambda number=number, wait=wait: called.append((number, time.monotonic() - now - wait)))
     timer.at(now + 0.16, done.set)
     assert done.wait(10)
-    assert [wait for wait, _ in called] == [-1.0, 0.05, 0.05, 0.1, 0.15]
-    assert all(0 <= at - (now + wait) < 0.5 for wait, at in called[1:])
+    assert [number for number, _ in called] == [5, 1, 3, 4, 2, 0]
+    assert all(0 <= late < 0.5 for _, late in called[1:])
 
 
 def test_a_timer_wakes_up_for_what_comes_sooner_than_what_it_waits_for(timer):
