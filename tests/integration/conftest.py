@@ -70,9 +70,9 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving(config, *overrides, wait=True, cwd=None):
+def serving(config, *overrides, wait=True, cwd=None, program=("-m", "xai_sidecar.cli")):
     """Serves a config file on free ports; kills the process at the end if it still runs."""
-    command = [sys.executable, "-m", "xai_sidecar.cli", "serve", "--config", str(config)]
+    command = [sys.executable, *program, "serve", "--config", str(config)]
     for override in ("server.grpc=127.0.0.1:0", "server.http=127.0.0.1:0", *overrides):
         command += ["--set", override]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ.copy(), cwd=cwd)

@@ -126,7 +126,7 @@ def classifier(request, tmp_path_factory, start_server):
     command = [sys.executable, str(folder / "save.py"), str(folder)]
     subprocess.run(command, check=True, timeout=120, cwd=folder)
     (folder / "sidecar.toml").write_text(CONFIG.format(**case))
-    with start_server(folder / "sidecar.toml", cwd=folder) as server, Client(server.grpc) as client:
+    with start_server(folder / "sidecar.toml", cwd=folder) as server, Client(server.grpc, timeout=120) as client:
         yield case, client, np.load(folder / "expected.npz")
 
 
@@ -305,7 +305,7 @@ def test_check_says_what_odd_nets_cannot_do(odd):
 def test_odd_nets_are_served_by_what_can_run_them(odd, start_server):
     activation, config = odd
     picture = sample_picture("chelsea")
-    with start_server(config) as server, Client(server.grpc) as client:
+    with start_server(config) as server, Client(server.grpc, timeout=120) as client:
         info = client.model_info()
         for name in ("guided_backprop", "deconvolution"):
             assert UNREACHED[activation] in info.explainers[name].unavailable_reason

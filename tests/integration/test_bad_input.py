@@ -7,6 +7,7 @@ import zlib
 import grpc
 import numpy as np
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from PIL import Image
 
 from xai_client import Client, InvalidRequestError, MessageTooLargeError
@@ -173,6 +174,29 @@ REQUESTS = {
     "probability 0": (targets(min_probability=0), "TARGET", f"{ASKED}.targets.min_probability"),
     "a probability above 1": (targets(min_probability=1.01), "TARGET", f"{ASKED}.targets.min_probability"),
     "a probability of NaN": (targets(min_probability=np.nan), "TARGET", f"{ASKED}.targets.min_probability"),
+    "no budget": (one(budget=Duration()), INVALID, f"{ASKED}.budget"),
+    "a budget below 0": (one(budget=Duration(seconds=-1)), INVALID, f"{ASKED}.budget"),
+    "an empty condition": (one(condition=pb.Condition()), INVALID, f"{ASKED}.condition"),
+    "a top probability below 0": (
+        one(condition=pb.Condition(top_probability_below=0)),
+        INVALID,
+        f"{ASKED}.condition.top_probability_below",
+    ),
+    "a top probability of NaN": (
+        one(condition=pb.Condition(top_probability_below=np.nan)),
+        INVALID,
+        f"{ASKED}.condition.top_probability_below",
+    ),
+    "a top probability above 1": (
+        one(condition=pb.Condition(top_probability_below=1.01)),
+        INVALID,
+        f"{ASKED}.condition.top_probability_below",
+    ),
+    "a percentile above 100": (
+        one(condition=pb.Condition(top_probability_below=0.5, ood_percentile_below=101)),
+        INVALID,
+        f"{ASKED}.condition.ood_percentile_below",
+    ),
     "one name twice": (
         {"explanations": [pb.ExplanationRequest(explainer=each, name="a") for each in ("gradcam", "gradient")]},
         INVALID,
@@ -207,14 +231,6 @@ def test_request(case, good, stub, refused):
 def test_number_of_images(count, good, stub, refused):
     refusal = refused(stub.Predict, pb.PredictRequest(images=[good.images[0]] * count))
     refusal.check("INVALID_ARGUMENT", INVALID, "images")
-
-
-@pytest.mark.parametrize("field", ["budget", "condition"])
-def test_what_this_version_does_not_know(field, good, stub, refused):
-    asked = pb.ExplanationRequest(explainer="gradcam")
-    asked.budget.FromSeconds(1) if field == "budget" else asked.condition.SetInParent()
-    refusal = refused(stub.Predict, pb.PredictRequest(images=good.images, explanations=[asked]))
-    refusal.check("UNIMPLEMENTED", "UNSUPPORTED", f"{ASKED}.{field}")
 
 
 def test_the_choice_is_not_left_to_this_version(good, stub, refused):

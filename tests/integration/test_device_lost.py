@@ -14,7 +14,7 @@ from xai_sidecar.service.server import Sidecar
 
 
 class Breakable:
-    """A backend that gives logits until it is told to break, in a place where nothing can go wrong."""
+    """A backend that gives logits once, then breaks in a place where nothing can go wrong."""
 
     device = "cpu"
     engine = "arithmetic"
@@ -27,7 +27,7 @@ class Breakable:
 
     def __init__(self):
         self.layers = {}
-        self.broken = threading.Event()
+        self.launches = 0
         self.running = threading.Event()
         self.go_on = threading.Event()
 
@@ -35,13 +35,14 @@ class Breakable:
         return {}
 
     def costs(self, kind):
-        if self.broken.is_set():
+        if self.launches > 1:
             raise MemoryError("the device is gone")
         return {1: 0.001}
 
     def run(self, kind, rows):
         self.running.set()
         assert self.go_on.wait(10)
+        self.launches += 1
         return (np.tile(np.arange(3, dtype=np.float32), (len(rows[0]), 1)),)
 
     def close(self):
@@ -67,7 +68,6 @@ async def test_everyone_is_told():
         first, second = (asyncio.ensure_future(_call(stub, request)) for _ in range(2))
         await asyncio.to_thread(backend.running.wait, 10)
         await asyncio.sleep(0.2)  # for the second to be waiting
-        backend.broken.set()
         backend.go_on.set()
         answers = await asyncio.wait_for(asyncio.gather(first, second, return_exceptions=True), 20)
     lost = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]

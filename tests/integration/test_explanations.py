@@ -34,6 +34,7 @@ PASSES = {
     "rise_plus": 2 + 64,
 }
 RANDOM = pytest.mark.parametrize("explainer", ["rise", "rise_plus"])
+ROUNDING = {"rise": 0, "rise_plus": 1e-6}  # an OoD score depends in its last bit on the batch size
 ASKED = "explanations[0]"
 
 
@@ -180,7 +181,7 @@ def test_company_changes_no_map(server, connect, cat, maps_of):
 def test_seeds(explainer, stub, cat, maps_of):
     first, again, other = (explain(stub, cat, explainer, seed=seed) for seed in (2**64 - 1, 2**64 - 1, 6))
     assert (first.seed, other.seed) == (2**64 - 1, 6)
-    np.testing.assert_array_equal(maps_of(first), maps_of(again))
+    np.testing.assert_allclose(maps_of(first), maps_of(again), rtol=ROUNDING[explainer])
     assert np.abs(maps_of(first) - maps_of(other)).max() > 0.01 * maps_of(first).max()
 
 
@@ -189,7 +190,8 @@ def test_a_drawn_seed_gives_the_map_again(explainer, stub, cat, maps_of):
     drawn, other = (explain(stub, cat, explainer) for _ in range(2))
     assert drawn.HasField("seed")
     assert drawn.seed != other.seed
-    np.testing.assert_array_equal(maps_of(explain(stub, cat, explainer, seed=drawn.seed)), maps_of(drawn))
+    again = explain(stub, cat, explainer, seed=drawn.seed)
+    np.testing.assert_allclose(maps_of(again), maps_of(drawn), rtol=ROUNDING[explainer])
     assert np.abs(maps_of(drawn) - maps_of(other)).max() > 0.01 * maps_of(drawn).max()
 
 

@@ -32,7 +32,7 @@ def narrow(start_server, only, sample_config):
         "server.max_passes=100",
         "server.queue_capacity=2",
         *only("gradcam", "rise"),
-        "explainers.gradcam.compile_on_demand=false",
+        "explainers.gradcam.compile_on_demand=true",
     )
     with start_server(sample_config, *limits) as running:
         yield running
@@ -80,14 +80,32 @@ def test_an_explainer_that_is_switched_off(narrow_stub, small, refused):
     refusal.check("FAILED_PRECONDITION", "PRECONDITION", f"{ASKED}.explainer")
 
 
-def test_a_layer_that_was_not_compiled(narrow_stub, small, refused):
-    asked = one(gradcam=pb.GradCamParameters(layer="blocks.10"))
-    refusal = refused(narrow_stub.Predict, pb.PredictRequest(images=[small], **asked))
-    refusal.check("FAILED_PRECONDITION", "PRECONDITION", f"{ASKED}.gradcam.layer")
+def test_a_layer_named_by_the_request_is_compiled_on_demand(narrow_stub, small, map_of):
     info = narrow_stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=60).model
     gradcam = {explainer.name: explainer for explainer in info.explainers}["gradcam"]
     layer = {parameter.name: parameter for parameter in gradcam.parameters}["layer"]
-    assert list(layer.choices) == ["head"]
+    assert {"stem", "blocks.0", "blocks.10", "blocks.15", "head"} <= set(layer.choices)
+    assert "classifier" not in layer.choices
+
+    def explain(layer):
+        asked = one(gradcam=pb.GradCamParameters(layer=layer), encoding=pb.MAP_ENCODING_FLOAT16)
+        request = pb.PredictRequest(images=[small], **asked)
+        return narrow_stub.Predict(request, timeout=120).predictions[0].explanations[0]
+
+    default, head, middle, again = map(explain, ("", "head", "blocks.10", "blocks.10"))
+    used = [each.parameters["layer"].string_value for each in (default, head, middle, again)]
+    assert used == ["head", "head", "blocks.10", "blocks.10"]
+    default, head, middle, again = (map_of(each.maps[0]) for each in (default, head, middle, again))
+    np.testing.assert_allclose(default, head, atol=1e-3 * head.max())
+    np.testing.assert_allclose(again, middle, atol=1e-3 * middle.max())
+    assert np.abs(middle / middle.max() - head / head.max()).max() > 0.1
+
+
+def test_conditions_that_need_an_ood_net(narrow_stub, small, refused):
+    asked = one(condition=pb.Condition(top_probability_below=1, ood_percentile_below=5))
+    refusal = refused(narrow_stub.Predict, pb.PredictRequest(images=[small], **asked))
+    refusal.check("FAILED_PRECONDITION", "PRECONDITION", f"{ASKED}.condition.ood_percentile_below")
+    assert "train-ood" in refusal.message
 
 
 def test_more_than_the_queue_holds(narrow_stub, small, read_refusal):

@@ -108,7 +108,8 @@ def test_everything_is_counted(server, stub, cat, read_metrics, eventually):
         assert counted("xai_launch_duration_seconds_count", kind) == launches
         assert counted("xai_launch_rows_total", kind) + counted("xai_launch_padding_rows_total", kind) >= launches
     for name in NAMES:
-        assert counted("xai_explanations_total", name) == 1
+        assert counted("xai_explanations_total", name, "complete") == 1
+        assert counted("xai_explanations_total", name, "truncated") == 0
         assert counted("xai_explanation_duration_seconds_count", name) == 1
         assert counted("xai_maps_total", name, "ok") == 2
         assert counted("xai_maps_total", name, "all_zero") == counted("xai_maps_total", name, "no_ood_range") == 0

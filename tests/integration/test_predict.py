@@ -221,7 +221,7 @@ PARAMETERS = {
     "gradient": AGGREGATION,
     "guided_backprop": AGGREGATION,
     "deconvolution": AGGREGATION,
-    "gradcam": {"layer": ("head", None, None, ...)},
+    "gradcam": {"layer": ("head", None, None, ["head"])},
     "occlusion": {
         "window_size": (7, 1, 224, []),
         "stride": (7, 1, 224, []),
@@ -242,13 +242,10 @@ def test_model_info_describes_the_explainers(stub):
         assert 0 < one.cost.duration.ToNanoseconds() < 120e9
         assert all(parameter.description for parameter in one.parameters)
         assert {each.name: described(each) for each in one.parameters} == {**PARAMETERS[one.name], **NORMALIZATION}
-    layers = next(each.choices for each in info.explainers[3].parameters if each.name == "layer")
-    assert {"stem", "blocks.0", "blocks.10", "blocks.15", "head"} <= set(layers)
-    assert "classifier" not in layers
 
 
 def described(parameter):
-    """Default, least, greatest and choices of a parameter; `...` where there are many."""
+    """Default, least, greatest and choices of a parameter."""
     kind = parameter.default_value.WhichOneof("kind")
     default = kind and getattr(parameter.default_value, kind)
     types = {pb.PARAMETER_TYPE_STRING: str, pb.PARAMETER_TYPE_INTEGER: float, pb.PARAMETER_TYPE_NUMBER: float}
@@ -256,18 +253,13 @@ def described(parameter):
     least, greatest = (
         getattr(parameter, name) if parameter.HasField(name) else None for name in ("minimum", "maximum")
     )
-    return default, least, greatest, ... if len(parameter.choices) > 10 else list(parameter.choices)
+    return default, least, greatest, list(parameter.choices)
 
 
-def test_calls_of_a_later_version(stub, cat, refused):
-    asked = pb.PredictStreamRequest(request=pb.PredictRequest(images=[cat]))
-    for method, request in (
-        (stub.PredictStream, asked),
-        (stub.ReportGroundTruth, pb.ReportGroundTruthRequest(request_id="a", labels=["tiger cat"])),
-    ):
-        refusal = refused(method, request)
-        assert (refusal.code, refusal.domain, refusal.reason) == ("UNIMPLEMENTED", "xai-sidecar", "UNSUPPORTED")
-        assert refusal.info["request_id"] == refusal.metadata["x-request-id"] != ""
+def test_a_call_of_a_later_version(stub, refused):
+    refusal = refused(stub.ReportGroundTruth, pb.ReportGroundTruthRequest(request_id="a", labels=["tiger cat"]))
+    assert (refusal.code, refusal.domain, refusal.reason) == ("UNIMPLEMENTED", "xai-sidecar", "UNSUPPORTED")
+    assert refusal.info["request_id"] == refusal.metadata["x-request-id"] != ""
 
 
 async def test_many_calls_on_one_asynchronous_channel(server, photo):

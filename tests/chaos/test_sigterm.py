@@ -1,0 +1,173 @@
+"""SIGTERM under load: what was taken on is answered, or told in time that it will not be; and the end is clean."""
+
+import signal
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from xai_proto import explanation_pb2 as pb
+
+DRAIN_SECONDS = 4
+GIVEN_UP = ("UNAVAILABLE", "CANCELLED")
+DONE = (pb.EXPLANATION_STATUS_COMPLETE, pb.EXPLANATION_STATUS_TRUNCATED)
+
+
+def rise(masks, budget=None):
+    wanted = pb.ExplanationRequest(explainer="rise", rise=pb.RiseParameters(mask_count=masks))
+    if budget is not None:
+        wanted.budget.FromNanoseconds(round(budget * 1e9))
+    return wanted
+
+
+@pytest.fixture(scope="module")
+def cat(photo):
+    return pb.Image(encoded=photo)
+
+
+class Load:
+    """Callers of all sorts, each in a thread of its own; what became of their calls, and when."""
+
+    def __init__(self, stub, image):
+        self.asking = threading.Event()
+        self.asking.set()
+        self.began = Counter()
+        self.ended = []  # (kind, code, when, whether the answer was whole)
+        self._stub = stub
+        self._image = image
+        self._pool = ThreadPoolExecutor(32)
+        self._callers = []
+
+    def predictions(self):
+        """Asks over and over until a call is refused."""
+        request = pb.PredictRequest(images=[self._image], top_k=1)
+
+        def ask():
+            answer = self._stub.Predict(request, timeout=60)
+            return answer.predictions[0].classes[0].class_id == 282
+
+        def ask_on():
+            while self._call("predict", ask) == "OK" and self.asking.is_set():
+                pass
+
+        self._callers.append(self._pool.submit(ask_on))
+
+    def explanation(self, kind, wanted):
+        """Asks once for everything at once."""
+        request = pb.PredictRequest(images=[self._image], explanations=[wanted])
+
+        def ask():
+            return self._stub.Predict(request).predictions[0].explanations[0].status in DONE
+
+        self._callers.append(self._pool.submit(self._call, kind, ask))
+
+    def stream(self, kind, wanted):
+        """Asks once for everything as it comes."""
+        request = pb.PredictStreamRequest(request=pb.PredictRequest(images=[self._image], explanations=[wanted]))
+        request.progress_interval.FromMilliseconds(50)
+
+        def ask():
+            *_, last = self._stub.PredictStream(request)
+            return last.HasField("finished")
+
+        self._callers.append(self._pool.submit(self._call, kind, ask))
+
+    def finish(self, seconds):
+        """Waits for all calls to end; none may go on beyond that."""
+        end = time.monotonic() + seconds
+        for caller in self._callers:
+            caller.result(max(0.0, end - time.monotonic()))
+        self._pool.shutdown()
+
+    def codes(self, kind):
+        return Counter(code for each, code, _, _ in self.ended if each == kind)
+
+    def _call(self, kind, ask):
+        self.began[kind] += 1
+        whole, code = False, "OK"
+        try:
+            whole = ask()
+        except grpc.RpcError as error:
+            code = error.code().name
+        self.ended.append((kind, code, time.monotonic(), whole))
+        return code
+
+
+def test_sigterm_under_load(start_server, connect, cat, refused, eventually, read_metrics):
+    with start_server(f"server.drain_seconds={DRAIN_SECONDS}") as own, connect(own.grpc) as stub:
+        load = Load(stub, cat)
+        for _ in range(3):
+            load.stream("long stream", rise(50_000))
+            load.explanation("long", rise(50_000))
+        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] == 6, seconds=20)
+        for _ in range(4):
+            load.predictions()
+        eventually(lambda: load.codes("predict")["OK"] > 8, seconds=20)
+        for _ in range(4):
+            load.stream("short stream", rise(20_000, budget=2))
+            load.explanation("short", rise(20_000, budget=2))
+        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] == 14, seconds=20)
+        signalled = time.monotonic()
+        own.process.send_signal(signal.SIGTERM)
+        eventually(lambda: any(entry["event"] == "draining" for entry in own.log), seconds=5)
+        with connect(own.grpc) as late:
+            for asked in (stub, late):
+                assert refused(asked.Predict, pb.PredictRequest(images=[cat]), timeout=5).code == "UNAVAILABLE"
+        load.finish(DRAIN_SECONDS + 10)
+        assert own.wait() == 0
+        lasted = time.monotonic() - signalled
+    assert DRAIN_SECONDS - 1 < lasted < DRAIN_SECONDS + 4
+    assert max(when for _, _, when, _ in load.ended) - signalled < DRAIN_SECONDS + 3
+    assert all(whole for _, code, _, whole in load.ended if code == "OK")
+    assert load.codes("predict") == {"OK": load.began["predict"] - 4, "UNAVAILABLE": 4}
+    for kind in ("short", "short stream"):
+        assert load.codes(kind) == {"OK": 4}
+    for kind in ("long", "long stream"):
+        codes = load.codes(kind)
+        assert codes.total() == 3
+        assert set(codes) <= set(GIVEN_UP), codes
+    check_log(own, "stopped_before_all_was_done")
+
+
+def check_log(server, *troubles):
+    """Nothing but log lines, and these of no trouble but what is expected."""
+    assert server.other_output == []
+    assert [entry["event"] for entry in server.log if entry["level"] != "info"] == [*troubles]
+
+
+def test_sigterm_with_nothing_that_takes_long(start_misbehaving, connect, picture, eventually, read_metrics):
+    """All of it is answered, streams with all of their events, and the process ends as soon as that is done."""
+    with start_misbehaving() as own, connect(own.grpc) as stub:
+        load = Load(stub, picture(0))
+        for _ in range(6):
+            load.stream("stream", rise(400))
+            load.explanation("explanation", rise(400))
+        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] == 12, seconds=10)
+        signalled = time.monotonic()
+        own.process.send_signal(signal.SIGTERM)
+        load.finish(30)
+        assert own.wait() == 0
+        assert time.monotonic() - signalled < 25, "it waited though there was nothing left to wait for"
+    for kind in ("stream", "explanation"):
+        assert load.codes(kind) == {"OK": 6}
+    assert all(whole for *_, whole in load.ended)
+    check_log(own)
+    assert own.log[-1]["event"] == "stopped"
+
+
+@pytest.mark.parametrize(("hang_seconds", "drain_seconds", "status"), [(1, 20, 1), (60, 1, 0)])
+def test_sigterm_while_a_launch_hangs(hang_seconds, drain_seconds, status, start_misbehaving, connect, picture):
+    """Whatever is up first, the time for a launch or that for draining: the process ends soon after, and for good."""
+    overrides = (f"server.hang_seconds={hang_seconds}", f"server.drain_seconds={drain_seconds}")
+    with start_misbehaving(*overrides) as own, connect(own.grpc) as stub:
+        hung = stub.Predict.future(pb.PredictRequest(images=[picture(0, "hang")]))
+        time.sleep(0.3)
+        signalled = time.monotonic()
+        own.process.send_signal(signal.SIGTERM)
+        assert hung.exception(20).code().name in GIVEN_UP
+        assert own.wait() == status
+        assert time.monotonic() - signalled < 6
+    assert own.other_output == []
