@@ -32,7 +32,9 @@ class Figure:
     @property
     def met(self) -> bool:
         """Whether it keeps to its bar."""
-        return (self.bar is None or self.value <= self.bar) and (self.at_least is None or self.value >= self.at_least)
+        return bool(
+            (self.bar is None or self.value <= self.bar) and (self.at_least is None or self.value >= self.at_least)
+        )
 
     @property
     def bars(self) -> str:
@@ -42,7 +44,7 @@ class Figure:
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {**asdict(self), "met": self.met}
+        return {**asdict(self), "value": float(self.value), "met": self.met}
 
 
 def table(figures: Sequence[Figure]) -> str:
