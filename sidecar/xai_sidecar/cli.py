@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_sidecar import __version__
+from xai_sidecar.environment import prepare_environment
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.interrupt import interruptible
 
@@ -33,6 +34,7 @@ _EXIT_INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit status: 0, 1 for a lost device, 2 for a wrong config."""
+    prepare_environment()
     parsed = _parser().parse_args(arguments)
     if not hasattr(parsed, "run"):
         _parser().print_help()

@@ -11,6 +11,7 @@ CLIENT = ROOT / "client" / "xai_client"
 
 ALLOWED = {
     # room: the rooms of xai_sidecar that it may import besides itself
+    "environment": set(),
     "errors": set(),
     "interrupt": set(),
     "paths": set(),
@@ -25,7 +26,7 @@ ALLOWED = {
     "zoo": {"errors", "paths"},
     "service": {"config", "engine", "errors", "explainers", "imaging", "telemetry"},
     "demo": {"backends", "config", "errors", "ood", "paths", "zoo"},
-    "cli": {"backends", "config", "demo", "engine", "errors", "interrupt", "ood", "service"},
+    "cli": {"backends", "config", "demo", "engine", "environment", "errors", "interrupt", "ood", "service"},
 }
 
 

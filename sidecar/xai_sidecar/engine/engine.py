@@ -178,7 +178,7 @@ class Engine:
             self._closing = True
         self._inbox.put(_nothing)
         if self._thread.is_alive():
-            self._thread.join(timeout)
+            self._thread.join(0 if timeout is None and self._lost else timeout)  # what hangs may never end
         return not self._thread.is_alive()
 
     # ---------------------------------------------------------------------------------------- stepping
@@ -280,7 +280,7 @@ class Engine:
                 call = self._inbox.get(timeout=None if due is None else max(0.0, due - time.monotonic()))
                 self._busy_since = time.monotonic()
                 call()
-            while True:
+            for _ in range(self._inbox.qsize()):  # and not for as long as more comes
                 self._inbox.get_nowait()()
         except queue.Empty:
             return

@@ -166,6 +166,22 @@ def test_an_interrupt_within_a_launch_loses_the_device(backend, start, lost):
     assert_all_is_over(engine, lost, [engine.submit(forward(column(1)), lane) for lane in Lane])
 
 
+def test_a_device_thread_that_hangs_and_then_dies_is_told_of_once(backend, start, recorder, lost):
+    def interrupted(kind, rows):
+        backend.gate.wait(10)
+        raise KeyboardInterrupt
+
+    backend.run = interrupted
+    backend.gate.clear()
+    engine = start(backend, observer=recorder, on_lost=lost, hang_seconds=HANG)
+    jobs = [engine.submit(forward(column(1)), lane) for lane in Lane]
+    assert_all_is_over(engine, lost, jobs)
+    backend.gate.set()
+    assert engine.close(10)
+    assert len(lost.errors) == 1
+    assert recorder.outcomes(3).total() == 3
+
+
 def test_an_unforeseen_end_is_told_though_those_who_wait_fail(backend, start, hold, recorder, lost):
     """Callbacks on futures are others' code."""
     engine = start(backend, observer=recorder, on_lost=lost, hang_seconds=HANG)

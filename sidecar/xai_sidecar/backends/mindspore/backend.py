@@ -26,6 +26,7 @@ from xai_sidecar.backends.mindspore.programs import (
     layer_tail_program,
     release_graphs,
     seconds,
+    take_times,
 )
 from xai_sidecar.backends.mindspore.rectifiers import check_rectifiers, rectified_copy
 from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError, check, one_by_one
@@ -97,6 +98,7 @@ class MindSporeBackend:
         if Forward.kind in failed:
             raise failed[Forward.kind]
         self._drop(*failed)
+        take_times(self._costs, lambda kind, size: seconds(self._programs[kind], self._reference.inputs(kind, size)))
         return {kind: failed[_compiled(kind)].message for kind in kinds if _compiled(kind) in failed}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
@@ -168,15 +170,14 @@ class MindSporeBackend:
             if missing := onnx.available():  # before exporting, which takes seconds
                 raise ExportError(missing)
             report("exporting the forward pass to ONNX Runtime, and checking it")
-            layers = [kind for kind in wanted if kind.name == "layer_gradient"]
-            cells = {kind: self._cell(kind.layer) for kind in layers}
+            cells = {kind: self._cell(kind.layer) for kind in wanted if kind.name == "layer_gradient"}
             exported, places = export_passes(self._net, self._example, self.class_count, cells, forwards)
             model = onnx.OnnxProgram(exported)
             for kind in forwards:
                 self._programs[kind] = model.only(*places[kind])
                 for size in self._sizes(kind):
                     self._adopt(kind, size)
-            self._outputs_of = {kind: model.only(*places[kind]) for kind in layers if kind in places}
+            self._outputs_of = {kind: model.only(*places[kind]) for kind in cells if kind in places}
         except Exception as error:  # of the export, of ONNX Runtime, or a check that failed
             self._drop(*forwards)
             why = str(error) if isinstance(error, (ExportError, WrongOutputError)) else told(error)

@@ -18,12 +18,12 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import api, ms, nn
 from xai_sidecar.backends.mindspore.surgery import Injected, Tapped
-from xai_sidecar.engine.work import Array
+from xai_sidecar.engine.work import Array, Kind
 
 Program: TypeAlias = Callable[[tuple[Array, ...]], tuple[Array, ...]]
 """Takes and returns arrays whose first axis is a batch size. The last array returned holds the logits."""
 
-_TIMED_RUNS = 3
+_TIMED_RUNS = 7
 
 
 def compiled_graphs() -> frozenset[str]:
@@ -57,13 +57,21 @@ def in_place_as_plain() -> Iterator[None]:
 
 
 def seconds(program: Program, rows: tuple[Array, ...]) -> float:
-    """How long a run takes, in seconds: the shortest of a few, for what else the machine does only ever adds."""
-    taken = []
+    """How long a run takes, in seconds."""
+    started = time.perf_counter()
+    program(rows)
+    return time.perf_counter() - started
+
+
+def take_times(costs: dict[Kind, dict[int, float]], run: Callable[[Kind, int], float]) -> None:
+    """Replaces the costs of all kinds and sizes by the shortest of some runs, for whatever else runs only ever adds.
+
+    The sizes take turns, so that all meet the same noise: which of them pays best matters more than what each costs.
+    """
     for _ in range(_TIMED_RUNS):
-        started = time.perf_counter()
-        program(rows)
-        taken.append(time.perf_counter() - started)
-    return min(taken)
+        for kind, sizes in costs.items():
+            for size in sizes:
+                sizes[size] = min(sizes[size], run(kind, size))
 
 
 def forward_program(net: nn.Cell) -> Program:

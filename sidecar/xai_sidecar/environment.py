@@ -1,0 +1,14 @@
+"""What a process has to be set up with before it imports NumPy."""
+
+from __future__ import annotations
+
+import os
+
+
+def prepare_environment() -> None:
+    """Has NumPy's matrix products run on one thread, unless the environment says otherwise.
+
+    They are small here, and OpenBLAS's threads would contend with the device's: products of masks take four times as
+    long on two threads as on one.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
