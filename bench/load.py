@@ -148,7 +148,10 @@ def _latency(bench: _Bench) -> list[Figure]:
         rounds = ", ".join(f"{np.percentile(one, 99):.0f}" for one in taken[beside])
         return f"by round {rounds} ms; the client sent late by {1e3 * np.percentile(late[beside], 99):.1f} ms, p99"
 
-    (alone50, alone99), (beside50, beside99) = (np.percentile(np.concatenate(taken[key]), (50, 99)) for key in taken)
+    def median(beside: bool, percentile: int) -> float:
+        return statistics.median(float(np.percentile(one, percentile)) for one in taken[beside])
+
+    alone99, beside99 = median(False, 99), median(True, 99)
     arrivals = f"{rate:.0f} JPEGs/s at random times, {_SHARE:.0%} of what the device can do; {len(late[False])} calls"
     slice_, row = 1e3 * bench.slice_seconds, 1e3 * bench.backend.costs(MaskedForward.kind)[1]
     longest = 1e3 * max(end - start for start, end, _ in launches)
@@ -157,9 +160,9 @@ def _latency(bench: _Bench) -> list[Figure]:
     slices = f"{difference / slice_:.2f} slices of {slice_:g} ms"
     note = f"{slices}; a row takes {row:.0f} ms{uncut}, the longest launch took {longest:.0f}"
     return [
-        Figure("prediction alone, p50", alone50, "ms", note=arrivals),
+        Figure("prediction alone, p50", median(False, 50), "ms", note=arrivals),
         Figure("prediction alone, p99", alone99, "ms", note=told(False)),
-        Figure(f"prediction beside {_EXPLAIN_CALLERS} callers of 4,000-mask RISEs, p50", beside50, "ms"),
+        Figure(f"prediction beside {_EXPLAIN_CALLERS} callers of 4,000-mask RISEs, p50", median(True, 50), "ms"),
         Figure("the same, p99", beside99, "ms", note=told(True)),
         Figure("p99 beside RISEs over p99 alone", beside99 / alone99, "×"),
         Figure("p99 beside RISEs minus p99 alone", difference, "ms", 2 * slice_, note),
