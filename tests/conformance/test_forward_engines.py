@@ -12,6 +12,7 @@ from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
+from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import (
     INPUT_GRADIENT,
     Features,
@@ -20,7 +21,6 @@ from xai_sidecar.engine.work import (
     MaskedForward,
     MaskedOodScore,
     OodScore,
-    masked,
 )
 from xai_sidecar.errors import ConfigError, PreconditionError
 from xai_sidecar.ood.head import OodHead, TrainingRecord
