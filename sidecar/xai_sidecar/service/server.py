@@ -40,6 +40,7 @@ _DECODERS = 2
 """Threads that decode pictures and encode maps: as many as keep a small machine's device fed."""
 
 _STOP_SECONDS = 0.5
+_CLOSING_SECONDS = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -145,8 +146,11 @@ class Sidecar:
         started = time.monotonic()
         _log.info("draining", seconds=seconds)
         finished = await calls.finished(seconds)
-        left = max(0.0, seconds - (time.monotonic() - started))
-        closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, left)
+        closed = False
+        while not closed:  # by and by, for a device may turn out to hang only now
+            closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, _CLOSING_SECONDS)
+            if not engine.alive or time.monotonic() > started + seconds:
+                break
         if finished and closed:
             _log.info("stopped")
         else:
