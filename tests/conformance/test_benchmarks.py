@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from xai_sidecar.benchmarks import perturbation
 from xai_sidecar.benchmarks.base import Need, ScoreStatus
 from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.benchmarks.running import drive_all, measure_all
@@ -16,6 +15,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.scheduler import Lane
 from xai_sidecar.engine.work import INPUT_GRADIENT, Forward, Kind, MaskedForward, MaskedOodScore, Partial, drive
 from xai_sidecar.errors import TargetError
+from xai_sidecar.explainers import masks as masks_module
 from xai_sidecar.explainers.base import Context, ModelFacts
 from xai_sidecar.explainers.registry import EXPLAINERS
 
@@ -164,7 +164,7 @@ def test_the_same_at_every_batch_size_in_its_range(benchmark, parameters, explai
 def test_the_same_however_masks_are_chunked(benchmark, parameters, explainer, monkeypatch):
     whole = drive(benchmark.measure(subject(1, how=explainer), parameters), Toy(3).run)
     for masks in (1, 4):
-        monkeypatch.setattr(perturbation, "_CHUNK_BYTES", masks * 4 * HEIGHT * WIDTH)
+        monkeypatch.setattr(masks_module, "_CHUNK_BYTES", masks * 4 * HEIGHT * WIDTH)
         toy = Toy(3)
         assert drive(benchmark.measure(subject(1, how=explainer), parameters), toy.run) == whole
         if benchmark.name.startswith("faithfulness"):

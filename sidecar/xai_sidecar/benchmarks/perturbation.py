@@ -14,13 +14,11 @@ from xai_sidecar.benchmarks.base import FloatMap, Parameters, saliency_of, targe
 from xai_sidecar.benchmarks.subject import Subject
 from xai_sidecar.engine.work import FloatArray, MaskedForward, Steps
 from xai_sidecar.explainers.base import Context
+from xai_sidecar.explainers.masks import masks_at_a_time
 
 Protocol = Literal["mindspore_xai", "rise"]
 
 Counts = NDArray[np.int64]
-
-_CHUNK_BYTES = 2**21
-"""Masks that are held at a time. Many subjects may be under way at once."""
 
 _RISE_STEPS = 28
 """Steps of RISE's authors: 224 * 8 pixels each of 224 * 224."""
@@ -80,7 +78,7 @@ def perturbed(
     """
     ranks = np.empty(subject.frame, np.int32)
     ranks.ravel()[ranked(saliency_of(subject))] = np.arange(ranks.size)
-    chunk = max(1, _CHUNK_BYTES // (4 * ranks.size))
+    chunk = masks_at_a_time(ranks.size)
     probabilities = []
     for first in range(0, len(starts), chunk):
         start, end = (places[first : first + chunk, np.newaxis, np.newaxis] for places in (starts, ends))

@@ -15,6 +15,14 @@ from xai_sidecar.explainers.resize import bilinear_weights
 BLOCK = 32
 """Masks drawn at a time, each block from a random stream of its own: mask i is the same however many are drawn."""
 
+_CHUNK_BYTES = 2**21
+"""Masks at full size that one computation holds at a time. Many may be under way at once."""
+
+
+def masks_at_a_time(pixel_count: int) -> int:
+    """How many masks of some pixels a computation asks for in one piece of work."""
+    return max(1, _CHUNK_BYTES // (4 * pixel_count))
+
 
 @dataclass(frozen=True)
 class CoarseMasks:

@@ -15,11 +15,9 @@ from xai_sidecar.errors import ParameterError
 from xai_sidecar.explainers.base import Computed, Context, Explainer, ModelFacts, Parameters, PassCounts
 from xai_sidecar.explainers.blur import gaussian_blur
 from xai_sidecar.explainers.fill_in import pull_push
+from xai_sidecar.explainers.masks import masks_at_a_time
 
 Fill = Literal["zero", "mean", "blur"]
-
-_CHUNK_BYTES = 2**21
-"""Masks that are held at a time. Many explanations may be under way at once."""
 
 _SMALL_SIDE = 32
 """Inputs up to this side get windows of 3 pixels, larger ones of a 32nd of the side."""
@@ -94,7 +92,7 @@ class Occlusion(Explainer[OcclusionParameters]):
         """One for the picture as it is, and one for each window."""
         window, stride = _sizes(parameters)
         count = math.prod(len(_starts(length, window, stride)) for length in (model.height, model.width))
-        return PassCounts(1 + min(_chunk(model.height, model.width), count), 1 + count, 1 + count)
+        return PassCounts(1 + min(masks_at_a_time(model.height * model.width), count), 1 + count, 1 + count)
 
     def _compute(
         self, image: FloatArray, targets: IntArray, parameters: OcclusionParameters, context: Context
@@ -135,18 +133,13 @@ def _starts(length: int, window: int, stride: int) -> NDArray[Any]:
     return np.append(np.arange(0, length - window, stride), length - window)
 
 
-def _chunk(height: int, width: int) -> int:
-    """Windows of a picture of some size that are covered at a time."""
-    return max(1, _CHUNK_BYTES // (4 * height * width))
-
-
 def _windows(
     tops: NDArray[Any], lefts: NDArray[Any], window: int, image: FloatArray
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """The windows chunk by chunk: for each of n, its rows (n, H) and its columns (n, W), 1 inside and 0 outside."""
     height, width = image.shape[1:]
     corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)[_evenly(len(tops), len(lefts))]
-    count = _chunk(height, width)
+    count = masks_at_a_time(height * width)
     for start in range(0, len(corners), count):
         chunk = corners[start : start + count]
         rows = np.arange(height) - chunk[:, :1]

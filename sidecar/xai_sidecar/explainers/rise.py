@@ -20,14 +20,11 @@ from xai_sidecar.engine.work import (
 from xai_sidecar.errors import ParameterError, PreconditionError
 from xai_sidecar.explainers.activations import Probabilities
 from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters, PassCounts
-from xai_sidecar.explainers.masks import BLOCK, CoarseMasks, MaskGrid
+from xai_sidecar.explainers.masks import CoarseMasks, MaskGrid, masks_at_a_time
 from xai_sidecar.explainers.rise_estimate import Estimate, Estimator, PlainMean, Regression
 
 _GRID_SIZE = 7
 _SMALLEST = 2
-
-_CHUNK_BYTES = 2**21
-"""Masks at full size that are held at a time. Many explanations may be under way at once."""
 
 _FIRST_MAP = 32
 """Masks before there is a map to hand out: one of fewer shows chance."""
@@ -179,8 +176,7 @@ def _sampled(
         return Computed(estimate.maps, [None] * target_count, estimate.standard_errors)
 
     check = float(_FIRST_CHECK)
-    chunk = max(1, min(BLOCK, _CHUNK_BYTES // (4 * height * width)))
-    for masks in grid.draw(seed, parameters.mask_count, chunk):
+    for masks in grid.draw(seed, parameters.mask_count, masks_at_a_time(height * width)):
         enlarged = grid.enlarge(masks)
         scores = yield from scored(enlarged)
         collected.add(masks, enlarged, scores)
