@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from xai_sidecar.engine.work import Kind
@@ -42,4 +43,9 @@ class Pace:
 
     def seconds(self, kind: Kind, row_count: int) -> float:
         """What that many rows take at the best batch size, on a device that does nothing else; any thread may ask."""
-        return min(-(-row_count // size) * seconds for size, seconds in self.costs(kind).items())
+        return least_seconds(row_count, self.costs(kind))
+
+
+def least_seconds(row_count: int, costs: Mapping[int, float]) -> float:
+    """What rows take in launches of the batch size that does them soonest, at what a launch of each size takes."""
+    return min(math.ceil(row_count / size) * seconds for size, seconds in costs.items())

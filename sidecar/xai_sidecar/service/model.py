@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 from xai_sidecar.config import Config, load_labels
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.pace import least_seconds
 from xai_sidecar.engine.work import Forward, Kind, OodScore
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
@@ -81,7 +81,7 @@ class ServedModel:
 
     def seconds(self, kind: Kind, row_count: int) -> float:
         """Time that rows take on an idle device, as measured at start."""
-        return min(math.ceil(row_count / size) * seconds for size, seconds in self.backend.costs(kind).items())
+        return least_seconds(row_count, self.backend.costs(kind))
 
     def expected_seconds(self, offered: OfferedExplainer) -> float:
         """Time that an explanation of one target takes with the defaults on an idle device."""
