@@ -188,25 +188,25 @@ class Engine:
         if job.lane is Lane.PREDICT:
             self._inbox.put(partial(self._advance, job, rows))
         else:
-            self._stepper.call(partial(self._advance_elsewhere, job, rows))
-
-    def _advance(self, job: Job[Any], rows: tuple[Array, ...] | None) -> None:
-        work = None if job.done() else job.step(rows)
-        if work is not None:
-            self._device.queue(job, work)
+            self._stepper.call(partial(self._advance, job, rows))
 
     def _completed(self, job: Job[Any], rows: tuple[Array, ...]) -> None:
+        """As `_step`, on the device thread."""
         if job.lane is Lane.PREDICT:
             self._advance(job, rows)
         else:
             self._step(job, rows)
 
-    def _advance_elsewhere(self, job: Job[Any], rows: tuple[Array, ...] | None) -> None:
+    def _advance(self, job: Job[Any], rows: tuple[Array, ...] | None) -> None:
         work = None if job.done() else job.step(rows)
-        if work is not None:
-            self._inbox.put(lambda: self._device.queue(job, work))
-            if job.budget_end < float("inf"):
-                self._keep_best(job)
+        if work is None:
+            return
+        if job.lane is Lane.PREDICT:
+            self._device.queue(job, work)
+            return
+        self._inbox.put(lambda: self._device.queue(job, work))
+        if job.budget_end < float("inf"):
+            self._keep_best(job)
 
     def _keep_best(self, job: Job[Any]) -> None:
         """Has something in hand for when the budget ends, and ends the job while there is time to work out the last."""
@@ -239,13 +239,19 @@ class Engine:
 
     def _main(self) -> None:
         try:
+            self._live()
+        finally:
+            self._busy_since = None
+            self._stepper.stop()
+            self._timer.stop()
+
+    def _live(self) -> None:
+        try:
             backend = self._make_backend()
             failed = backend.warm_up(self._kinds(backend), self._report)
         except BaseException as error:
             self._lose(error)
             self._ready.set_exception(error)
-            self._stepper.stop()
-            self._timer.stop()
             return
         self._device = Device(backend, self._policy, self._observer, self._completed)
         self._ready.set_result(failed)
@@ -257,10 +263,6 @@ class Engine:
         except BaseException as error:
             _log.exception("device_thread_died")
             self._lose(error)
-        finally:
-            self._busy_since = None
-            self._stepper.stop()
-            self._timer.stop()
 
     def _serve(self) -> None:
         running = False

@@ -1,5 +1,6 @@
 """A backend whose answers are plain arithmetic, and an observer that remembers."""
 
+import sys
 import threading
 import time
 from collections import Counter
@@ -70,6 +71,26 @@ class Recorder:
         while len(self.ends) < count and time.monotonic() < patience:
             time.sleep(0.001)
         return Counter(self.ends)
+
+
+def _race(functions):
+    threads = [threading.Thread(target=function, daemon=True) for function in functions]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+@pytest.fixture
+def race():
+    """Runs functions in a thread each, with Python changing between them as often as it can."""
+    return _race
 
 
 @pytest.fixture

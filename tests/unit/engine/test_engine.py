@@ -2,11 +2,11 @@
 
 import gc
 import random
-import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import CancelledError, wait
+from functools import partial
 
 import numpy as np
 import pytest
@@ -452,7 +452,7 @@ def test_a_prediction_waits_for_company_as_long_as_it_is_told_to(backend, start,
 # ------------------------------------------------------------------------------------ races
 
 
-def test_every_race_of_completion_cancelling_expiring_and_budgets_has_one_winner(backend, start, recorder):
+def test_every_race_of_completion_cancelling_expiring_and_budgets_has_one_winner(backend, start, recorder, race):
     engine = start(backend, observer=recorder)
     expected = Counter()
     told = threading.Semaphore(0)
@@ -484,17 +484,7 @@ def test_every_race_of_completion_cancelling_expiring_and_budgets_has_one_winner
         jobs.extend(one(randomness) for _ in range(count // 4))
 
     jobs = []
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=many, args=(seed + i,), daemon=True) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
-    finally:
-        sys.setswitchinterval(interval)
+    race(partial(many, seed + i) for i in range(4))
     assert all(told.acquire(timeout=10) for _ in range(count))
     assert not told.acquire(timeout=0.05)
     for job, cancelled, limits in jobs:

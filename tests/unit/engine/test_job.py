@@ -1,8 +1,8 @@
 """A computation under way: stepping it, and who settles it."""
 
-import sys
 import threading
 from concurrent.futures import CancelledError
+from functools import partial
 
 import numpy as np
 import pytest
@@ -173,7 +173,7 @@ def test_who_comes_second_comes_too_late(first, second):
     assert job.outcome is first
 
 
-def test_races_have_one_winner():
+def test_races_have_one_winner(race):
     """All of them at once, on threads of their own, thousands of times."""
     rounds = 2000
     jobs = [job_of(counting()) for _ in range(rounds)]
@@ -183,24 +183,14 @@ def test_races_have_one_winner():
     cancelled = [None] * rounds
     together = threading.Barrier(len(SETTLERS))
 
-    def race(outcome):
+    def settle(outcome):
         for number, job in enumerate(jobs):
             together.wait(30)
             said = SETTLERS[outcome](job)
             if outcome is Outcome.CANCELLED:
                 cancelled[number] = said
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=race, args=(outcome,), daemon=True) for outcome in SETTLERS]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
-    finally:
-        sys.setswitchinterval(interval)
+    race(partial(settle, outcome) for outcome in SETTLERS)
     for job, told, said in zip(jobs, ends, cancelled, strict=True):
         assert told == [job.outcome]
         assert said is job.cancelled()
