@@ -37,8 +37,9 @@ class Engine:
 
     Every submitted computation becomes a job; the rows of its pieces of work are cut and mixed with those of other
     jobs into launches of the compiled batch sizes. Everything that touches the backend happens on the device thread,
-    and so do the few steps of predictions; all other computations are stepped on a thread of their own, so that their
-    arithmetic keeps neither predictions nor the device waiting. Deadlines and budgets are a third thread's.
+    and so do the few steps of predictions. Explanations are stepped on a thread of their own, so that their arithmetic
+    keeps neither predictions nor the device waiting, and evaluation on another, so that it does not keep explanations
+    waiting. Deadlines and budgets are one more thread's.
 
     How much may be under way is for the callers to limit, who know what belongs together.
 
@@ -71,7 +72,7 @@ class Engine:
         self._ready: Future[Mapping[Kind, str]] = Future()
         self._inbox: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
-        self._stepper = Worker("stepper")
+        self._steppers = {Lane.EXPLAIN: Worker("explain"), Lane.EVALUATE: Worker("evaluate")}
         self._timer = Timer("timer")
         self._busy_since: float | None = None  # the device thread; None when it waits for something to do
 
@@ -92,7 +93,7 @@ class Engine:
         """
         self._kinds = kinds
         self._report = report
-        for thread in (self._stepper, self._timer, self._thread):
+        for thread in (*self._steppers.values(), self._timer, self._thread):
             thread.start()
         return self._ready
 
@@ -154,7 +155,7 @@ class Engine:
         if job.done():
             answer.set_result(None)  # the thread may have ended, too
         else:
-            self._stepper.call(look)
+            self._steppers[job.lane].call(look)
         return answer
 
     def waiting(self, lane: Lane) -> int:
@@ -188,7 +189,7 @@ class Engine:
         if job.lane is Lane.PREDICT:
             self._inbox.put(partial(self._advance, job, rows))
         else:
-            self._stepper.call(partial(self._advance, job, rows))
+            self._steppers[job.lane].call(partial(self._advance, job, rows))
 
     def _completed(self, job: Job[Any], rows: tuple[Array, ...]) -> None:
         """As `_step`, on the device thread."""
@@ -221,7 +222,7 @@ class Engine:
             return
         when = job.budget_end - job.finishing_seconds
         if when <= time.monotonic():
-            self._stepper.call(job.finish)
+            self._steppers[job.lane].call(job.finish)
         else:  # by then it may have turned out to be quicker, or slower
             self._timer.at(when, partial(self._finish_in_time, waiting))
 
@@ -242,7 +243,8 @@ class Engine:
             self._live()
         finally:
             self._busy_since = None
-            self._stepper.stop()
+            for stepper in self._steppers.values():
+                stepper.stop()
             self._timer.stop()
 
     def _live(self) -> None:
@@ -292,14 +294,15 @@ class Engine:
         if job.lane is Lane.PREDICT:
             job.close()
         else:
-            self._stepper.call(job.close)
+            self._steppers[job.lane].call(job.close)
 
     # ---------------------------------------------------------------------------------------- loss of the device
 
     def _watch(self) -> None:
         """Looks whether a thread hangs, time and again."""
         now = time.monotonic()
-        for what, since in (("The device", self._busy_since), ("A computation", self._stepper.busy_since)):
+        stepping = [("A computation", stepper.busy_since) for stepper in self._steppers.values()]
+        for what, since in [("The device", self._busy_since), *stepping]:
             if since is not None and now - since > self._hang_seconds:
                 self._lose(DeviceError(f"{what} has not come back for {now - since:.0f} s."))
                 return

@@ -1,9 +1,10 @@
 """The policy: which rows go into the next launch, and how large it is. No clock, thread or device in here.
 
-Predictions go before explanations, and these before evaluation, at every launch boundary. Within predictions: first
-come, first served. Within the other lanes device time is shared out evenly, by start-time fair queueing (Goyal, Vin,
-Cheng 1996): each job carries the device time of the launches that were made for it, and the one that has had least goes
-next. One that comes new, or back, begins with what one would have had that was there from the start and got its share.
+Predictions go before explanations, and these before evaluation, at every launch boundary; evaluation rests after each
+of its launches, so as to keep to its share. Within predictions: first come, first served. Within the other lanes device
+time is shared out evenly, by start-time fair queueing (Goyal, Vin, Cheng 1996): each job carries the device time of the
+launches that were made for it, and the one that has had least goes next. One that comes new, or back, begins with what
+one would have had that was there from the start and got its share.
 """
 
 from __future__ import annotations
@@ -36,11 +37,15 @@ class Policy:
         explain_share: The part of the device's time that explanations get, if they want it, however many predictions
             there are.
         batch_delay_seconds: How long a prediction may wait for others to share a launch with.
+        evaluate_slice_seconds: As `slice_seconds`, of evaluation: so long waits the prediction that it did not expect.
+        evaluate_share: The part of the device's time that evaluation gets at the most, above 0.
     """
 
     slice_seconds: float = 0.02
     explain_share: float = 0.1
     batch_delay_seconds: float = 0.0
+    evaluate_slice_seconds: float = 0.02
+    evaluate_share: float = 1.0
 
 
 @dataclass(eq=False)
@@ -165,6 +170,8 @@ class Scheduler:
         self._served = dict.fromkeys(Lane, 0.0)
         self._owed = 0.0  # device seconds to explanations
         self._granted = 0.0  # of that, for the last launch of predictions
+        self._launched = 0.0  # when the last launch began
+        self._evaluate_from = 0.0  # when evaluation has rested enough for what it has had
 
     def waiting(self, lane: Lane) -> int:
         """Rows that wait in a lane for their first launch; any thread may ask."""
@@ -200,21 +207,24 @@ class Scheduler:
             now: On the clock of `add`.
         """
         self._put_back()
+        self._launched = now
         prediction = self._next_prediction(now)
         predictions = self._again[Lane.PREDICT] or prediction is not None
         if self._wants(Lane.EXPLAIN) and (not predictions or self._explanations_are_owed()):
             return self._first(Lane.EXPLAIN)
         if predictions:
             return self._first(Lane.PREDICT, prediction)
-        if self._wants(Lane.EVALUATE) and not self._wants(Lane.PREDICT):
+        if self._wants(Lane.EVALUATE) and not self._wants(Lane.PREDICT) and now >= self._evaluate_from:
             return self._first(Lane.EVALUATE)
         return None
 
     def due(self) -> float | None:
-        """When predictions that wait for company have waited enough; None when there are none."""
+        """When predictions have waited enough for company, or else evaluation has rested enough; None if none waits."""
         self._put_back()
         added = [entry[2].added for entry in self._heads(Lane.PREDICT)]
-        return min(added) + self._policy.batch_delay_seconds if added else None
+        if added:
+            return min(added) + self._policy.batch_delay_seconds
+        return self._evaluate_from if self._wants(Lane.EVALUATE) else None
 
     def ran(self, launch: Launch, seconds: float) -> None:
         """Takes down what a launch took, whether it went well or not."""
@@ -225,6 +235,8 @@ class Scheduler:
         self._virtual[lane] += seconds / (len(launch.parts) + self._pieces(lane) - over)
         self._put_back()
         share = self._policy.explain_share
+        if lane is Lane.EVALUATE:
+            self._evaluate_from = self._launched + seconds / self._policy.evaluate_share
         if lane is Lane.EXPLAIN:
             # What they have had in quiet hours does not count for more than the last moment.
             self._owed = max(self._owed - (1 - share) * seconds, -max(self._policy.slice_seconds, seconds))
@@ -247,14 +259,14 @@ class Scheduler:
         """The kind of predictions that are not to wait any longer, the oldest first."""
         for _, _, piece in sorted(self._heads(Lane.PREDICT)):
             waited = now >= piece.added + self._policy.batch_delay_seconds
-            if waited or self._queues[Lane.PREDICT][piece.kind].rows >= _fastest(self._allowed(piece.kind)):
+            if waited or self._queues[Lane.PREDICT][piece.kind].rows >= _fastest(self._allowed(piece.kind, piece.lane)):
                 return piece.kind
         return None
 
     def _explanations_are_owed(self) -> bool:
         """Whether they have had less than their share for as long as their next launch is worth."""
         again = self._again[Lane.EXPLAIN]
-        costs = self._allowed(again[0].kind if again else self._next_kind(Lane.EXPLAIN))
+        costs = self._allowed(again[0].kind if again else self._next_kind(Lane.EXPLAIN), Lane.EXPLAIN)
         worth = (1 - self._policy.explain_share) * min(costs.values())
         # What was saved up for a dearer launch is not spent on many cheap ones.
         self._owed = min(self._owed, worth + self._granted)
@@ -269,7 +281,7 @@ class Scheduler:
             # It does not wait for one to catch up that has had much less. But of those that come one after the other,
             # each begins a launch behind, or else an endless stream of them would have the others starve.
             least = min((had for had, _, _ in self._heads(lane)), default=self._served[lane])
-            launch = min(self._allowed(piece.kind).values())
+            launch = min(self._allowed(piece.kind, lane).values())
             turn.had, turn.new = min(self._virtual[lane], least + launch), False
         turn.had = max(turn.had, self._served[lane])
 
@@ -293,16 +305,17 @@ class Scheduler:
     def _next_kind(self, lane: Lane) -> Kind:
         return min(self._heads(lane))[2].kind
 
-    def _allowed(self, kind: Kind) -> Mapping[int, float]:
+    def _allowed(self, kind: Kind, lane: Lane) -> Mapping[int, float]:
         """The batch sizes that keep to the slice, or the one that comes nearest."""
-        costs = self._costs(kind)
-        allowed = {size: seconds for size, seconds in costs.items() if seconds <= self._policy.slice_seconds}
+        costs, policy = self._costs(kind), self._policy
+        longest = policy.evaluate_slice_seconds if lane is Lane.EVALUATE else policy.slice_seconds
+        allowed = {size: seconds for size, seconds in costs.items() if seconds <= longest}
         smallest = min(costs)
         return allowed or {smallest: costs[smallest]}
 
     def _launch(self, lane: Lane, kind: Kind) -> Launch:
         queue = self._queues[lane][kind]
-        costs = self._allowed(kind)
+        costs = self._allowed(kind, lane)
         size = best_size(queue.rows, costs)
         parts: list[Part] = []
         room = size

@@ -1,4 +1,4 @@
-"""The threads beside the device's: one that calls functions in turn, and one that calls them at their times."""
+"""The threads beside the device's: some that call functions in turn, and one that calls them at their times."""
 
 from __future__ import annotations
 

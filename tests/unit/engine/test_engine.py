@@ -79,7 +79,7 @@ def test_a_computation_without_work(backend, start, lane):
 
 
 @pytest.mark.parametrize(
-    ("lane", "thread"), [(Lane.PREDICT, "device"), (Lane.EXPLAIN, "stepper"), (Lane.EVALUATE, "stepper")]
+    ("lane", "thread"), [(Lane.PREDICT, "device"), (Lane.EXPLAIN, "explain"), (Lane.EVALUATE, "evaluate")]
 )
 def test_where_computations_are_stepped_and_closed(backend, start, lane, thread):
     names, closed = [], threading.Event()

@@ -248,7 +248,7 @@ def test_closing_ends_the_threads(backend):
     engine.start(lambda _: [Kind("forward")]).result(10)
     for lane in Lane:
         engine.submit(forward(column(1)), lane).result(10)
-    assert {thread.name for thread in set(threading.enumerate()) - before} == {"device", "stepper", "timer"}
+    assert {thread.name for thread in set(threading.enumerate()) - before} == {"device", "explain", "evaluate", "timer"}
     assert engine.close(10)
     patience = time.monotonic() + 5
     while set(threading.enumerate()) - before and time.monotonic() < patience:

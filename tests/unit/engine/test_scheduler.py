@@ -207,6 +207,8 @@ policies = st.builds(
     slice_seconds=st.sampled_from([1e-3, 0.02, 1.0]),
     explain_share=st.sampled_from([0.0, 0.1, 0.5, 0.9]),
     batch_delay_seconds=st.sampled_from([0.0, 0.0, 0.05]),
+    evaluate_slice_seconds=st.sampled_from([1e-3, 0.02, 1.0]),
+    evaluate_share=st.sampled_from([0.1, 1.0]),
 )
 
 
@@ -225,6 +227,7 @@ class Whatever(RuleBasedStateMachine):
         self.in_flight = None
         self.last = None
         self.again = {lane: deque() for lane in Lane}
+        self.began = self.rested = 0.0
 
     def rows_left(self, piece):
         return 0 if piece in self.discarded else piece.row_count - self.launched[piece]
@@ -232,11 +235,11 @@ class Whatever(RuleBasedStateMachine):
     def rows_waiting(self, lane, kind=None):
         return sum(self.rows_left(piece) for piece in self.pieces if piece.lane is lane and kind in (None, piece.kind))
 
-    def allowed(self, kind):
+    def allowed(self, kind, lane):
         costs = self.costs[kind]
-        return {size: seconds for size, seconds in costs.items() if seconds <= self.policy.slice_seconds} or {
-            min(costs): costs[min(costs)]
-        }
+        longest = self.policy.evaluate_slice_seconds if lane is Lane.EVALUATE else self.policy.slice_seconds
+        allowed = {size: seconds for size, seconds in costs.items() if seconds <= longest}
+        return allowed or {min(costs): costs[min(costs)]}
 
     @rule(
         lane=st.sampled_from(Lane),
@@ -278,9 +281,9 @@ class Whatever(RuleBasedStateMachine):
             assert not waiting[Lane.EXPLAIN]
             assert not self.again[Lane.PREDICT]
             assert not waiting[Lane.PREDICT] or self.now < self.scheduler.due()
-            assert not waiting[Lane.EVALUATE] or waiting[Lane.PREDICT]
+            assert not waiting[Lane.EVALUATE] or waiting[Lane.PREDICT] or self.now < self.rested
             return
-        self.in_flight = launch
+        self.in_flight, self.began = launch, self.now
         self.check_lane(launch, waiting)
         if self.again[launch.lane]:
             assert launch is self.again[launch.lane].popleft()
@@ -298,6 +301,7 @@ class Whatever(RuleBasedStateMachine):
         if launch.lane is Lane.EVALUATE:
             assert not waiting[Lane.PREDICT]
             assert not waiting[Lane.EXPLAIN]
+            assert self.now >= self.rested
         if launch.lane is Lane.EXPLAIN and not self.policy.explain_share:
             added = [piece.added for piece in self.pieces if piece.lane is Lane.PREDICT and self.rows_left(piece)]
             assert not added or self.now < min(added) + self.policy.batch_delay_seconds
@@ -307,7 +311,7 @@ class Whatever(RuleBasedStateMachine):
         if launch.lane is Lane.PREDICT:
             left = [piece for piece in self.pieces if piece.lane is Lane.PREDICT and self.rows_left(piece)]
             first = min(left, key=lambda piece: piece.arrival)
-            rates = {size: size / seconds for size, seconds in self.allowed(launch.kind).items()}
+            rates = {size: size / seconds for size, seconds in self.allowed(launch.kind, launch.lane).items()}
             full = self.rows_waiting(Lane.PREDICT, launch.kind) >= max(rates, key=lambda size: (rates[size], -size))
             assert full or self.now >= first.added + self.policy.batch_delay_seconds
             served = [part.piece.arrival for part in launch.parts]
@@ -315,7 +319,7 @@ class Whatever(RuleBasedStateMachine):
             assert full or launch.parts[0].piece is first
 
     def check_size(self, launch):
-        allowed = self.allowed(launch.kind)
+        allowed = self.allowed(launch.kind, launch.lane)
         rows = self.rows_waiting(launch.lane, launch.kind)
         assert launch.row_count == min(launch.size, rows)
         rate = launch.row_count / allowed[launch.size]
@@ -327,6 +331,8 @@ class Whatever(RuleBasedStateMachine):
     def ran(self, slower):
         seconds = slower * self.in_flight.expected_seconds
         self.scheduler.ran(self.in_flight, seconds)
+        if self.in_flight.lane is Lane.EVALUATE:
+            self.rested = self.began + seconds / self.policy.evaluate_share
         self.now += seconds
         self.last, self.in_flight = self.in_flight, None
 
@@ -345,8 +351,11 @@ class Whatever(RuleBasedStateMachine):
         for lane in Lane:
             assert self.scheduler.waiting(lane) == self.rows_waiting(lane)
         waiting = [piece for piece in self.pieces if piece.lane is Lane.PREDICT and self.rows_left(piece)]
-        oldest = min((piece.added for piece in waiting), default=None)
-        assert self.scheduler.due() == (None if oldest is None else oldest + self.policy.batch_delay_seconds)
+        if waiting:
+            due = min(piece.added for piece in waiting) + self.policy.batch_delay_seconds
+        else:
+            due = self.rested if self.rows_waiting(Lane.EVALUATE) or self.again[Lane.EVALUATE] else None
+        assert self.scheduler.due() == due
 
     def teardown(self):
         if not hasattr(self, "scheduler"):
@@ -355,6 +364,7 @@ class Whatever(RuleBasedStateMachine):
         for _ in range(sum(self.rows_waiting(lane) + len(self.again[lane]) + 1 for lane in Lane)):
             if self.in_flight is not None:
                 self.ran(1.0)
+            self.now = max(self.now, self.rested)
             self.launch()
         assert not any(self.rows_left(piece) for piece in self.pieces)
         assert not any(self.again.values())
@@ -384,3 +394,59 @@ def test_a_predictions_wait_is_bounded_by_the_delay_and_what_came_before(arrival
         assert all(now < piece.added + delay for piece in pieces if piece.waiting)
         if not delay:
             assert not any(piece.waiting for piece in pieces)
+
+
+# ------------------------------------------------------------------------------------ evaluation's share and slice
+
+
+def test_evaluation_rests_after_each_launch_to_keep_to_its_share():
+    policy = scheduler(1, evaluate_share=0.25)
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 3))
+    launch = policy.next(10.0)
+    policy.ran(launch, 0.02)  # a quarter of the 0.08 s until the next
+    assert policy.next(10.07) is None
+    assert policy.due() == pytest.approx(10.08)
+    assert owners(policy.next(10.08)) == ["measure"]
+
+
+def test_a_rest_of_evaluation_keeps_nobody_else_waiting():
+    policy = scheduler(1, evaluate_share=0.1)
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 2))
+    policy.ran(policy.next(10.0), 0.02)
+    policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 1), 10.03)
+    policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1), 10.03)
+    assert [owners(launch) for launch in drained(policy, 10.03)] == [["predict"], ["explain"]]
+    assert policy.due() == pytest.approx(10.2)
+
+
+def test_what_others_run_is_no_rest_of_evaluation():
+    """It may have its share of all the time, but no more at once because others had theirs before."""
+    policy = scheduler(1, evaluate_share=0.5)
+    policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 1))
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 2))
+    policy.ran(policy.next(10.0), 5.0)
+    policy.ran(policy.next(15.0), 0.02)
+    assert policy.next(15.03) is None
+    assert owners(policy.next(15.04)) == ["measure"]
+
+
+def test_nothing_is_due_for_evaluation_while_a_prediction_waits_for_company():
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 1), 10.0)
+    policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1), 10.0)
+    assert policy.due() == 10.5
+
+
+def test_nothing_is_due_when_no_evaluation_waits():
+    policy = scheduler(1, evaluate_share=0.5)
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 1))
+    policy.ran(policy.next(10.0), 1.0)
+    assert policy.due() is None
+
+
+def test_evaluation_has_a_slice_of_its_own():
+    policy = Scheduler(lambda kind: {1: 1e-3, 4: 3e-3, 16: 1e-2}, Policy(evaluate_slice_seconds=0.005))
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 16))
+    policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 16))
+    launches = [launch for second in range(5) for launch in drained(policy, second)]
+    assert [(owners(launch), launch.size) for launch in launches] == [(["explain"], 16)] + 4 * [(["measure"], 4)]

@@ -60,8 +60,13 @@ class Device:
 
     def run(self, seconds):
         end = self.now + seconds
-        while self.now < end and self.launch() is not None:
-            pass
+        while self.now < end:
+            if self.launch() is None:
+                due = self.scheduler.due()
+                if due is None:
+                    break
+                assert due > self.now
+                self.now = due
         self.now = max(self.now, end)
 
     def in_a_row(self, lane):
@@ -392,3 +397,11 @@ def test_nobody_starves_where_jobs_ride_along_in_each_others_launches(jobs, cost
             since[owner] = 0.0 if owner in served else since[owner] + device.runs[-1][1]
         # Each of the others may have had one launch, and one more that it is ahead by.
         assert max(since.values()) <= 2 * len(jobs) * max(costs.values()) + 1e-9
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
+def test_evaluation_alone_gets_its_share_and_no_more(share):
+    device = Device({kind_of(0): {1: 0.002, 4: 0.006}}, evaluate_share=share)
+    device.add("measure", Lane.EVALUATE, kind_of(0))
+    device.run(10.0)
+    assert device.lanes[Lane.EVALUATE] == pytest.approx(10.0 * share, rel=0.02)
