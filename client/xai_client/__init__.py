@@ -49,12 +49,14 @@ from xai_client.info import (
     ModelInfo,
     OodInfo,
     ParameterInfo,
-    QualityMeasure,
 )
 from xai_client.overlay import COLORMAPS
 from xai_client.picture import ImageLike
+from xai_client.quality import EvaluatorInfo, MetricInfo, QualityMeasure
 from xai_client.request import Explain
+from xai_client.truth import GroundTruthObject, MaskLike
 from xai_client.types import (
+    AutoChoice,
     ClassScore,
     Event,
     Explained,
@@ -74,6 +76,7 @@ __all__ = [
     "AlreadyExistsError",
     "ArgumentError",
     "AsyncClient",
+    "AutoChoice",
     "BatchCost",
     "CallCancelledError",
     "ClassScore",
@@ -81,6 +84,7 @@ __all__ = [
     "ClosedError",
     "DataLossError",
     "DeadlineError",
+    "EvaluatorInfo",
     "Event",
     "Explain",
     "Explained",
@@ -88,6 +92,7 @@ __all__ = [
     "Explanation",
     "ExplanationCost",
     "Finished",
+    "GroundTruthObject",
     "ImageError",
     "ImageLike",
     "InputInfo",
@@ -95,7 +100,9 @@ __all__ = [
     "InvalidRequestError",
     "Limits",
     "MapWithheldError",
+    "MaskLike",
     "MessageTooLargeError",
+    "MetricInfo",
     "ModelInfo",
     "NotFoundError",
     "OodInfo",

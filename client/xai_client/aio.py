@@ -13,9 +13,10 @@ import grpc.aio
 from xai_client.errors import ClosedError
 from xai_client.info import ModelInfo, model_info
 from xai_client.picture import ImageLike
-from xai_client.request import ExplainLike, check_images, ground_truth_request, predict_request, stream_request
+from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
 from xai_client.retry import DEFAULT_TIMEOUT, Call, ChannelOptions, Connection, Metadata, channel_options
+from xai_client.truth import GroundTruthObject, ground_truth_request
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -136,11 +137,17 @@ class AsyncClient:
         boxes: Iterable[Sequence[float]] = (),
         image_index: int = 0,
         *,
+        objects: GroundTruthObject | Iterable[GroundTruthObject] = (),
+        class_ids: int | Iterable[int] = (),
         timeout: float | None = None,
-    ) -> None:
+    ) -> bool:
         """Tells what an earlier picture really showed; see `Client.report_ground_truth`."""
-        request = ground_truth_request(request_id, labels, boxes, image_index)
-        await self._unary("ReportGroundTruth", request, self._connection.call(timeout))
+        call = self._connection.call(timeout)
+        request = await asyncio.to_thread(
+            ground_truth_request, request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids
+        )
+        response: pb.ReportGroundTruthResponse = await self._unary("ReportGroundTruth", request, call)
+        return response.changed
 
     async def model_info(self, *, timeout: float | None = None) -> ModelInfo:
         """Describes the model and every explainer; see `Client.model_info`."""

@@ -1,4 +1,4 @@
-"""The command line `xai-client`: predicts and explains pictures, and describes the server's model.
+"""The command line `xai-client`: predicts and explains pictures, reports what they showed, describes the model.
 
 Exit status: 0 when all went well, 1 when a call or a file failed, 2 when the command was wrong, 130 on Ctrl-C.
 """
@@ -25,6 +25,7 @@ from xai_client.errors import (
     PictureSizeError,
     XaiError,
 )
+from xai_client.feedback import Feedback, read_objects
 from xai_client.files import OverlayFiles
 from xai_client.request import Explain, explanation_names, parse_parameter
 from xai_client.watch import Watch
@@ -40,7 +41,21 @@ _EXAMPLES: Final = """examples:
   xai-client predict *.jpg --explain gradcam --param gradcam.layer=blocks.10 --json
   xai-client predict cat.jpg --explain gradcam --target 281 --target 285
   xai-client predict cat.jpg --explain rise --watch --budget 10
+  xai-client feedback 3f2a --label "tabby, tabby cat" --box 40,25,310,290
   xai-client info --server gpu-box:50051
+"""
+
+_FEEDBACK: Final = """The last report of a picture counts and replaces the former one whole. Only requests that
+were sampled take one; 'xai-client predict' says which are. Coordinates are pixels of the upright
+picture, or of the model input where one was sent; the right and the bottom edge are exclusive. A
+shape belongs to the class whose LABEL is put before it; without one to every class that is
+reported or, when none is, to the one that was explained.
+
+examples:
+  xai-client feedback 3f2a --label "tabby, tabby cat"
+  xai-client feedback 3f2a --class-id 281 --box 40,25,310,290
+  xai-client feedback 3f2a --label tabby --label lynx --box tabby=40,25,310,290 --mask lynx=lynx.png
+  xai-client feedback 3f2a --polygon 40,25,310,25,175,290 --json
 """
 
 
@@ -91,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_predict(commands)
+    _add_feedback(commands)
     _add_info(commands)
     return parser
 
@@ -147,11 +163,43 @@ def _add_predict(commands: Any) -> None:
     parser.set_defaults(run=_predict)
 
 
+def _add_feedback(commands: Any) -> None:
+    parser = commands.add_parser(
+        "feedback",
+        help="tell what an earlier picture really showed",
+        description="Tells what an earlier picture really showed, so that explanations can be held against it.",
+        epilog=_FEEDBACK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    several: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument("request_id", metavar="REQUEST_ID", help="id of the request, as 'xai-client predict' prints it")
+    parser.add_argument("--label", **several, help="a label that applies; repeatable")
+    parser.add_argument("--class-id", **several, type=int, metavar="ID", help="a class that applies; repeatable")
+    parser.add_argument(
+        "--box", **several, metavar="[LABEL=]L,T,R,B", help="an object, by its left, top, right and bottom; repeatable"
+    )
+    parser.add_argument(
+        "--polygon", **several, metavar="[LABEL=]X,Y,X,Y,X,Y...", help="an object, by its corners; repeatable"
+    )
+    parser.add_argument(
+        "--mask",
+        **several,
+        metavar="[LABEL=]FILE",
+        help="an object, by a PNG file of the picture's size, black where it is not; repeatable",
+    )
+    parser.add_argument(
+        "--image-index", type=int, default=0, metavar="N", help="which picture of the request, from 0 (default: 0)"
+    )
+    _add_common(parser)
+    parser.set_defaults(run=_feedback)
+
+
 def _add_info(commands: Any) -> None:
     parser = commands.add_parser(
         "info",
-        help="describe the model and its explainers",
-        description="Describes the model, its input, and every explainer with its parameters, cost and quality.",
+        help="describe the model and its explainers, and how good they are",
+        description="Describes the model, its input, how good its explanations have been measured to be on live"
+        " traffic, and every explainer with its parameters and cost.",
     )
     _add_common(parser)
     parser.set_defaults(run=_info)
@@ -233,6 +281,26 @@ def _stems(paths: Iterable[Path]) -> list[str]:
             stem = f"{path.stem}-{number}"
         stems.append(stem)
     return stems
+
+
+def _feedback(arguments: argparse.Namespace) -> int:
+    feedback = Feedback(
+        request_id=arguments.request_id,
+        image_index=arguments.image_index,
+        labels=arguments.label,
+        class_ids=arguments.class_id,
+        objects=read_objects(arguments.box, arguments.polygon, arguments.mask),
+    )
+    with Client(arguments.server, timeout=arguments.timeout) as client:
+        changed = client.report_ground_truth(
+            feedback.request_id,
+            feedback.labels,
+            image_index=feedback.image_index,
+            objects=feedback.objects,
+            class_ids=feedback.class_ids,
+        )
+    print(feedback.json(changed) if arguments.json else feedback.text(changed))
+    return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -12,9 +12,10 @@ import grpc
 from xai_client.errors import ClosedError
 from xai_client.info import ModelInfo, model_info
 from xai_client.picture import ImageLike
-from xai_client.request import ExplainLike, check_images, ground_truth_request, predict_request, stream_request
+from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
 from xai_client.retry import DEFAULT_TIMEOUT, Call, ChannelOptions, Connection, Metadata, channel_options
+from xai_client.truth import GroundTruthObject, ground_truth_request
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -167,24 +168,40 @@ class Client:
         boxes: Iterable[Sequence[float]] = (),
         image_index: int = 0,
         *,
+        objects: GroundTruthObject | Iterable[GroundTruthObject] = (),
+        class_ids: int | Iterable[int] = (),
         timeout: float | None = None,
-    ) -> None:
-        """Tells what an earlier picture really showed. Of several reports for one picture the last one counts.
+    ) -> bool:
+        """Tells what an earlier picture really showed: at least one label, class id, box or object.
+
+        Only a request that was sampled takes it, see `Prediction.sampled`. The last report of a picture counts and
+        replaces the former one whole.
 
         Args:
             request_id: `Prediction.request_id`.
             labels: Labels that apply, each one of `ModelInfo.labels`.
-            boxes: Where the objects are: (left, top, right, bottom) in pixels of the upright picture.
+            boxes: Where objects are of every class reported: (left, top, right, bottom) in pixels of the upright
+                picture, or of the model input where one was sent.
             image_index: Index of the picture in the request.
+            objects: Where objects are, in any shape and of any class reported.
+            class_ids: Classes that apply, instead of labels or besides them; tell which is meant where several classes
+                share a label.
             timeout: Deadline in seconds. Default: the client's.
 
+        Returns:
+            Whether this changed anything; False if the same had been reported before.
+
         Raises:
-            NotFoundError: The request is unknown or no longer kept.
+            NotFoundError: The request is unknown, was not sampled, or is no longer kept; the message says what to do.
             ServiceError: The call failed.
-            ArgumentError: An argument is wrong.
+            ArgumentError: An argument is wrong, or there is nothing to report.
+            OSError: The file of a mask cannot be read.
         """
-        request = ground_truth_request(request_id, labels, boxes, image_index)
-        self._unary(self._stub.ReportGroundTruth, request, self._connection.call(timeout))
+        request = ground_truth_request(request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids)
+        response: pb.ReportGroundTruthResponse = self._unary(
+            self._stub.ReportGroundTruth, request, self._connection.call(timeout)
+        )
+        return response.changed
 
     def model_info(self, *, timeout: float | None = None) -> ModelInfo:
         """Describes the model, its input, and every explainer with its parameters, cost and measured quality.

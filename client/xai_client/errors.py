@@ -4,7 +4,7 @@ XaiError
 ├── ServiceError                the call failed; one class for each gRPC status
 │   ├── InvalidRequestError     INVALID_ARGUMENT: the server refused the request as wrong; `field` says where
 │   ├── OutOfRangeError         OUT_OF_RANGE
-│   ├── NotFoundError           NOT_FOUND: for example a request id that is no longer kept
+│   ├── NotFoundError           NOT_FOUND: for example a request that was not sampled or is no longer kept
 │   ├── AlreadyExistsError      ALREADY_EXISTS
 │   ├── PreconditionError       FAILED_PRECONDITION: right, but not with this model or config
 │   ├── UnsupportedError        UNIMPLEMENTED: this server does not have that call
@@ -89,7 +89,7 @@ class OutOfRangeError(ServiceError):
 
 
 class NotFoundError(ServiceError):
-    """What the request names is unknown or no longer kept."""
+    """What the request names is unknown, was not sampled, or is no longer kept; the message says what to do."""
 
     code = "NOT_FOUND"
 

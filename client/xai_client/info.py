@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from xai_client.response import enum_name, value_of
+from xai_client.quality import EvaluatorInfo, QualityMeasure, evaluator_info, quality_measure
+from xai_client.response import enum_name, time_of, value_of
 from xai_client.types import ParameterValue
 from xai_proto import explanation_pb2 as pb
 
@@ -64,27 +63,6 @@ class ParameterInfo:
 
 
 @dataclass(frozen=True)
-class QualityMeasure:
-    """One benchmark's verdict on one explainer.
-
-    Attributes:
-        metric: Name of the benchmark and metric, such as "faithfulness/deletion_auc".
-        mean: Mean score over the samples.
-        confidence_half_width: Half the width of the 95 % confidence interval of the mean.
-        sample_count: Number of samples.
-        higher_is_better: Whether a higher score is a better one.
-        update_time: When the last sample was measured, UTC; None if not known.
-    """
-
-    metric: str
-    mean: float
-    confidence_half_width: float
-    sample_count: int
-    higher_is_better: bool
-    update_time: datetime | None
-
-
-@dataclass(frozen=True)
 class ExplanationCost:
     """What an explanation is expected to cost with the defaults and one target.
 
@@ -109,6 +87,8 @@ class ExplainerInfo:
         parameters: Its parameters by name.
         cost: What it is expected to cost; None if not known.
         quality: How good its maps have been measured to be on live traffic; empty until measured.
+        composite_score: How good its maps are all in all, which is what "auto" goes by: 0 to 1 with 1 for the best;
+            None until known.
     """
 
     name: str
@@ -118,6 +98,7 @@ class ExplainerInfo:
     parameters: Mapping[str, ParameterInfo]
     cost: ExplanationCost | None
     quality: tuple[QualityMeasure, ...]
+    composite_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +168,7 @@ class ModelInfo:
         server_version: Version of xai-sidecar.
         ready_time: When the server became ready, UTC; None if not known.
         batches: Batch sizes compiled for predictions, ascending.
+        evaluator: What measures how good explanations are; None where nothing is sampled.
     """
 
     name: str
@@ -204,6 +186,7 @@ class ModelInfo:
     ready_time: datetime | None
     batches: tuple[BatchCost, ...]
     engine_note: str = ""
+    evaluator: EvaluatorInfo | None = None
 
 
 def model_info(message: pb.ModelInfo) -> ModelInfo:
@@ -221,11 +204,12 @@ def model_info(message: pb.ModelInfo) -> ModelInfo:
         ood=_ood(message.ood) if message.HasField("ood") else None,
         limits=_limits(message.limits),
         server_version=message.server_version,
-        ready_time=_time(message.ready_time) if message.HasField("ready_time") else None,
+        ready_time=time_of(message.ready_time) if message.HasField("ready_time") else None,
         batches=tuple(
             BatchCost(each.batch_size, each.duration.ToTimedelta().total_seconds()) for each in message.batches
         ),
         engine_note=message.engine_note,
+        evaluator=evaluator_info(message.evaluator) if message.HasField("evaluator") else None,
     )
 
 
@@ -252,7 +236,8 @@ def _explainer(message: pb.ExplainerInfo) -> ExplainerInfo:
         unavailable_reason=message.unavailable_reason,
         parameters={each.name: _parameter(each) for each in message.parameters},
         cost=cost if message.HasField("cost") else None,
-        quality=tuple(_quality(each) for each in message.quality),
+        quality=tuple(quality_measure(each) for each in message.quality),
+        composite_score=message.composite_score if message.HasField("composite_score") else None,
     )
 
 
@@ -268,21 +253,10 @@ def _parameter(message: pb.ParameterInfo) -> ParameterInfo:
     )
 
 
-def _quality(message: pb.QualityMeasure) -> QualityMeasure:
-    return QualityMeasure(
-        metric=message.metric,
-        mean=message.mean,
-        confidence_half_width=message.confidence_half_width,
-        sample_count=message.sample_count,
-        higher_is_better=message.higher_is_better,
-        update_time=_time(message.update_time) if message.HasField("update_time") else None,
-    )
-
-
 def _ood(message: pb.OodInfo) -> OodInfo:
     return OodInfo(
         training_sample_count=message.training_sample_count,
-        training_time=_time(message.training_time) if message.HasField("training_time") else None,
+        training_time=time_of(message.training_time) if message.HasField("training_time") else None,
         auroc=dict(message.auroc),
     )
 
@@ -295,7 +269,3 @@ def _limits(message: pb.Limits) -> Limits:
         max_explanation_count=message.max_explanation_count,
         max_target_count=message.max_target_count,
     )
-
-
-def _time(timestamp: Timestamp) -> datetime:
-    return timestamp.ToDatetime(timezone.utc)

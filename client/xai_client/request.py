@@ -72,13 +72,13 @@ class Explain:
             message.targets.class_ids.extend(_class_ids(targets))
         _set_number(message.targets, "min_probability", min_probability)
         if top_count is not None:
-            message.targets.top_count = _integer(top_count, "top_count", -(2**31), 2**31 - 1)
+            message.targets.top_count = integer(top_count, "top_count", -(2**31), 2**31 - 1)
         if sum(value is not None for value in (targets, min_probability, top_count)) > 1:
             raise ArgumentError("give one of targets, min_probability and top_count, not several", field="targets")
         if budget is not None:
             message.budget.CopyFrom(_duration(budget, "budget"))
         if seed is not None:
-            message.seed = _integer(seed, "seed", 0, 2**64 - 1)
+            message.seed = integer(seed, "seed", 0, 2**64 - 1)
         if encoding is not None:
             number: Any = _enum(encoding, "encoding", pb.MapEncoding.DESCRIPTOR)
             message.encoding = number
@@ -128,7 +128,7 @@ def predict_request(
     """
     request = pb.PredictRequest(explanations=_explanations(explain), ood=bool(ood), request_id=request_id)
     if top_k is not None:
-        request.top_k = _integer(top_k, "top_k", -(2**31), 2**31 - 1)
+        request.top_k = integer(top_k, "top_k", -(2**31), 2**31 - 1)
     request.images.extend(to_message(image) for image in images)
     return request
 
@@ -168,33 +168,6 @@ def stream_request(request: pb.PredictRequest, progress_interval: float | None) 
     return message
 
 
-def ground_truth_request(
-    request_id: str,
-    labels: str | Iterable[str],
-    boxes: Iterable[Sequence[float]],
-    image_index: int,
-) -> pb.ReportGroundTruthRequest:
-    """Builds a ReportGroundTruthRequest; see `Client.report_ground_truth` for the arguments.
-
-    Raises:
-        ArgumentError: A label is no text, or a box is not four numbers.
-    """
-    message = pb.ReportGroundTruthRequest(
-        request_id=request_id, image_index=_integer(image_index, "image_index", 0, 2**31 - 1)
-    )
-    for label in [labels] if isinstance(labels, str) else labels:
-        if not isinstance(label, str):
-            raise ArgumentError(f"a label is a text, not {label!r}", field="labels")
-        message.labels.append(label)
-    for box in boxes:
-        try:
-            left, top, right, bottom = (float(edge) for edge in box)
-        except (TypeError, ValueError) as error:
-            raise ArgumentError(f"a box is (left, top, right, bottom), not {box!r}", field="boxes") from error
-        message.boxes.add(left=left, top=top, right=right, bottom=bottom)
-    return message
-
-
 def parse_parameter(explainer: str, name: str, text: str) -> int | float | str:
     """Reads a parameter's value from a text, as the type that the explainer wants.
 
@@ -212,11 +185,26 @@ def parse_parameter(explainer: str, name: str, text: str) -> int | float | str:
     return text
 
 
+def integer(value: Any, name: str, low: int, high: int) -> int:
+    """Checks a whole number within limits.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or not low <= number <= high:
+        raise ArgumentError(f"{name} must be a whole number from {low} to {high}, not {value!r}", field=name)
+    return number
+
+
 def _class_ids(targets: int | Iterable[int]) -> list[int]:
     ids = list(targets) if isinstance(targets, Iterable) else [targets]
     if not ids:
         raise ArgumentError("targets is empty; leave it out for the most probable class", field="targets")
-    return [_integer(each, "targets", 0, 2**31 - 1) for each in ids]
+    return [integer(each, "targets", 0, 2**31 - 1) for each in ids]
 
 
 def _explanations(explain: ExplainLike) -> list[pb.ExplanationRequest]:
@@ -258,6 +246,8 @@ def _flatten(fields: Any, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[tu
 def _find_parameter(explainer: str, name: str) -> tuple[tuple[str, ...], FieldDescriptor]:
     parameters = _parameters(explainer)
     name = _SDK_NAMES.get(name, name)
+    if explainer == "auto":
+        raise ParameterError("auto takes no parameters: every explainer runs with the server's", field=name)
     if not parameters:
         raise ParameterError(f"this version of the SDK knows no parameters of {explainer!r}", field=name)
     if name not in parameters:
@@ -282,7 +272,7 @@ def _convert(value: Any, name: str, field: FieldDescriptor) -> int | float | str
         if field.enum_type is not None:
             return _enum(value, name, field.enum_type)
         if field.cpp_type in _INTEGERS:
-            return _integer(value, name, -(2**31), 2**31 - 1)
+            return integer(value, name, -(2**31), 2**31 - 1)
         if field.cpp_type in _NUMBERS:
             return _number(value, name)
     except ArgumentError as error:
@@ -304,16 +294,6 @@ def short_names(enum: EnumDescriptor) -> Mapping[int, str]:
     """The lower-case names of an enum's values without their common prefix, by number; unspecified left out."""
     prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
     return {value.number: value.name.removeprefix(prefix).lower() for value in enum.values if value.number}
-
-
-def _integer(value: Any, name: str, low: int, high: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or not low <= number <= high:
-        raise ArgumentError(f"{name} must be a whole number from {low} to {high}, not {value!r}", field=name)
-    return number
 
 
 def _number(value: Any, name: str) -> float:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from typing import Final
 
 import numpy as np
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.struct_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
 from PIL import Image
 
 from xai_client.errors import ResponseError
 from xai_client.request import short_names
 from xai_client.types import (
+    AutoChoice,
     ClassScore,
     Event,
     Explained,
@@ -48,22 +51,23 @@ def predictions(response: pb.PredictResponse, request_id: str, count: int) -> li
     name = response.request_id or request_id
     if len(response.predictions) != count:
         raise ResponseError(f"{count} pictures were sent, but {len(response.predictions)} predictions came back")
-    return [_prediction(each, name, response.model_version) for each in response.predictions]
+    return [_prediction(each, name, response) for each in response.predictions]
 
 
-def _prediction(message: pb.Prediction, request_id: str, model_version: str) -> Prediction:
+def _prediction(message: pb.Prediction, request_id: str, response: pb.PredictResponse) -> Prediction:
     region, size = _region(message), _size(message)
     explanations = [_explanation(each, region, size) for each in message.explanations]
     has_ood = message.HasField("ood")
     return Prediction(
         request_id=request_id,
-        model_version=model_version,
+        model_version=response.model_version,
         classes=tuple(ClassScore(each.class_id, each.label, each.probability, each.logit) for each in message.classes),
         ood_score=message.ood.score if has_ood else None,
         ood_percentile=message.ood.percentile if has_ood else None,
         explanations={each.name: each for each in explanations},
         region=region,
         picture_size=size,
+        sampled=response.sampled,
     )
 
 
@@ -94,6 +98,15 @@ def _explanation(message: pb.Explanation, region: Region | None, size: PictureSi
         elapsed=message.elapsed.ToTimedelta().total_seconds(),
         region=region,
         picture_size=size,
+        choice=_choice(message.auto_choice) if message.HasField("auto_choice") else None,
+    )
+
+
+def _choice(message: pb.AutoChoice) -> AutoChoice:
+    return AutoChoice(
+        reason=message.reason,
+        kind=enum_name(pb.AutoChoiceKind.DESCRIPTOR, message.kind),
+        composite_score=message.composite_score if message.HasField("composite_score") else None,
     )
 
 
@@ -194,3 +207,8 @@ def value_of(value: Value) -> ParameterValue:
     if kind == "string_value":
         return value.string_value
     return value.bool_value if kind == "bool_value" else None
+
+
+def time_of(timestamp: Timestamp) -> datetime:
+    """A point in time, in UTC."""
+    return timestamp.ToDatetime(timezone.utc)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from xai_client.info import ExplainerInfo, ModelInfo, OodInfo, ParameterInfo
-from xai_client.types import Event, Explained, Explanation, Predicted, Prediction, Progress
+from xai_client.quality_text import evaluator_lines, quality_lines
+from xai_client.types import AutoChoice, Event, Explained, Explanation, Predicted, Prediction, Progress
 
 Written: TypeAlias = dict[tuple[str, int], Path]
 """Where the overlays went, by explanation name and class id."""
@@ -26,6 +28,8 @@ def prediction_text(prediction: Prediction, image: Path, written: Written) -> st
         f"{image}  {size.width} x {size.height}" if size else str(image),
         f"model {prediction.model_version}  request {prediction.request_id}",
     ]
+    if prediction.sampled:
+        lines.append(f"sampled  tell what it really shows with: xai-client feedback {prediction.request_id}")
     if prediction.ood_score is not None:
         lines.append(f"ood score {prediction.ood_score:.4g}, percentile {prediction.ood_percentile:.1f}")
     classes = [
@@ -37,7 +41,13 @@ def prediction_text(prediction: Prediction, image: Path, written: Written) -> st
         lines += ["", *_table(("explanation", "status", "target", "passes", "std. error", "overlay"), rows)]
         told = [each for each in prediction.explanations.values() if each.maps and each.status_message]
         lines += [f"{each.name}: {each.status_message}" for each in told]
+        lines += [_choice(each, each.choice) for each in prediction.explanations.values() if each.choice]
     return "\n".join([*lines, ""])
+
+
+def _choice(explanation: Explanation, choice: AutoChoice) -> str:
+    composite = "" if choice.composite_score is None else f" (composite {choice.composite_score:.3f})"
+    return f"{explanation.name}: chose {explanation.explainer}{composite}: {choice.reason}"
 
 
 def prediction_json(prediction: Prediction, image: Path, written: Written) -> str:
@@ -69,7 +79,7 @@ def event_json(event: Event, image: Path, written: Written) -> str:
 
 
 def info_text(info: ModelInfo) -> str:
-    """The model, its input and limits, then every explainer with its parameters."""
+    """The model, its input and limits, how good explanations are, then every explainer with its parameters."""
     entry, limits = info.input, info.limits
     fit = "stretched to" if entry.stretch else "scaled to cover"
     lines = [
@@ -85,6 +95,9 @@ def info_text(info: ModelInfo) -> str:
         f" {limits.max_message_bytes} bytes a message",
     ]
     lines += [f"batch     {each.batch_size} in {each.seconds * 1000:.1f} ms" for each in info.batches]
+    lines += evaluator_lines(info)
+    quality = quality_lines(info)
+    lines += ["", *quality] if quality else []
     for explainer in info.explainers.values():
         lines += ["", *_explainer_lines(explainer)]
     return "\n".join(lines)
@@ -98,14 +111,24 @@ def _ood(ood: OodInfo | None) -> str:
 
 
 def info_json(info: ModelInfo) -> str:
-    """The same as JSON; times in ISO 8601."""
-    return json.dumps(dataclasses.asdict(info), indent=2, default=lambda time: time.isoformat())
+    """The same as JSON; times in ISO 8601, null for numbers that are not known."""
+    return json.dumps(_plain(dataclasses.asdict(info)), indent=2, default=lambda time: time.isoformat())
+
+
+def _plain(value: Any) -> Any:
+    """With None for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _prediction_json(prediction: Prediction) -> dict[str, Any]:
     return {
         "request_id": prediction.request_id,
         "model_version": prediction.model_version,
+        "sampled": prediction.sampled,
         "classes": [dataclasses.asdict(each) for each in prediction.classes],
         "ood_score": prediction.ood_score,
         "ood_percentile": prediction.ood_percentile,
@@ -131,6 +154,7 @@ def _explanation_json(explanation: Explanation, written: Written) -> dict[str, A
     return {
         "name": explanation.name,
         "explainer": explanation.explainer,
+        "choice": explanation.choice and dataclasses.asdict(explanation.choice),
         "status": explanation.status,
         "status_message": explanation.status_message,
         "parameters": dict(explanation.parameters),
@@ -156,12 +180,6 @@ def _explainer_lines(explainer: ExplainerInfo) -> list[str]:
     lines = [f"{explainer.name}{cost}", f"  {explainer.description}"]
     if not explainer.available:
         lines.append(f"  not available: {explainer.unavailable_reason}")
-    for each in explainer.quality:
-        better = "higher" if each.higher_is_better else "lower"
-        lines.append(
-            f"  {each.metric} {each.mean:.4g} ± {each.confidence_half_width:.2g}"
-            f" over {each.sample_count} samples, {better} is better"
-        )
     rows = [_parameter_row(each) for each in explainer.parameters.values()]
     lines += _table(("  parameter", "type", "range", "default", "meaning"), rows) if rows else []
     for parameter in explainer.parameters.values():

@@ -95,6 +95,23 @@ class SaliencyMap:
         return self.values
 
 
+@dataclass(frozen=True)
+class AutoChoice:
+    """Why "auto" chose the explainer that it did.
+
+    Attributes:
+        reason: Why, in a sentence or two.
+        kind: "best": the best measured one of those that fit the budget; "best_of_class": the one measured to be the
+            best for the class explained; or "fallback": the configured one, since too little has been measured, or
+            nothing measured fits the budget.
+        composite_score: How good its maps are all in all, 0 to 1 with 1 for the best; None if not known.
+    """
+
+    reason: str
+    kind: str
+    composite_score: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Explanation:
     """One explanation of one prediction.
@@ -114,6 +131,7 @@ class Explanation:
         elapsed: Seconds from being submitted to being done.
         region: The part of the picture that the maps cover; None for a model input.
         picture_size: Size of the upright picture; None for a model input.
+        choice: Why this explainer; None unless "auto" was asked for.
     """
 
     name: str
@@ -128,6 +146,7 @@ class Explanation:
     elapsed: float
     region: Region | None
     picture_size: PictureSize | None
+    choice: AutoChoice | None = None
 
     @property
     def targets(self) -> tuple[int, ...]:
@@ -218,6 +237,8 @@ class Prediction:
         explanations: The explanations by name, in the order of the request.
         region: The part of the picture that the model saw; None for a model input.
         picture_size: Size of the upright picture; None for a model input.
+        sampled: Whether the request was sampled for measuring the quality of its explanations; only then
+            `report_ground_truth` takes its truth.
     """
 
     request_id: str
@@ -228,6 +249,7 @@ class Prediction:
     explanations: Mapping[str, Explanation]
     region: Region | None
     picture_size: PictureSize | None
+    sampled: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,6 +49,13 @@ class RiseEstimator(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     RISE_ESTIMATOR_REGRESSION: _ClassVar[RiseEstimator]
     RISE_ESTIMATOR_PLAIN: _ClassVar[RiseEstimator]
 
+class AutoChoiceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AUTO_CHOICE_KIND_UNSPECIFIED: _ClassVar[AutoChoiceKind]
+    AUTO_CHOICE_KIND_BEST: _ClassVar[AutoChoiceKind]
+    AUTO_CHOICE_KIND_BEST_OF_CLASS: _ClassVar[AutoChoiceKind]
+    AUTO_CHOICE_KIND_FALLBACK: _ClassVar[AutoChoiceKind]
+
 class ExplanationStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     EXPLANATION_STATUS_UNSPECIFIED: _ClassVar[ExplanationStatus]
@@ -65,6 +72,13 @@ class MapStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MAP_STATUS_ZERO_GRADIENT: _ClassVar[MapStatus]
     MAP_STATUS_NOT_FINITE: _ClassVar[MapStatus]
     MAP_STATUS_NO_OOD_RANGE: _ClassVar[MapStatus]
+
+class EvaluatorState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EVALUATOR_STATE_UNSPECIFIED: _ClassVar[EvaluatorState]
+    EVALUATOR_STATE_NO_TRAFFIC: _ClassVar[EvaluatorState]
+    EVALUATOR_STATE_UP_TO_DATE: _ClassVar[EvaluatorState]
+    EVALUATOR_STATE_WORKING: _ClassVar[EvaluatorState]
 
 class Activation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -99,6 +113,10 @@ OCCLUSION_FILL_BLUR: OcclusionFill
 RISE_ESTIMATOR_UNSPECIFIED: RiseEstimator
 RISE_ESTIMATOR_REGRESSION: RiseEstimator
 RISE_ESTIMATOR_PLAIN: RiseEstimator
+AUTO_CHOICE_KIND_UNSPECIFIED: AutoChoiceKind
+AUTO_CHOICE_KIND_BEST: AutoChoiceKind
+AUTO_CHOICE_KIND_BEST_OF_CLASS: AutoChoiceKind
+AUTO_CHOICE_KIND_FALLBACK: AutoChoiceKind
 EXPLANATION_STATUS_UNSPECIFIED: ExplanationStatus
 EXPLANATION_STATUS_COMPLETE: ExplanationStatus
 EXPLANATION_STATUS_TRUNCATED: ExplanationStatus
@@ -110,6 +128,10 @@ MAP_STATUS_ALL_ZERO: MapStatus
 MAP_STATUS_ZERO_GRADIENT: MapStatus
 MAP_STATUS_NOT_FINITE: MapStatus
 MAP_STATUS_NO_OOD_RANGE: MapStatus
+EVALUATOR_STATE_UNSPECIFIED: EvaluatorState
+EVALUATOR_STATE_NO_TRAFFIC: EvaluatorState
+EVALUATOR_STATE_UP_TO_DATE: EvaluatorState
+EVALUATOR_STATE_WORKING: EvaluatorState
 ACTIVATION_UNSPECIFIED: Activation
 ACTIVATION_SOFTMAX: Activation
 ACTIVATION_SIGMOID: Activation
@@ -277,14 +299,16 @@ class RisePlusParameters(_message.Message):
     def __init__(self, rise: _Optional[_Union[RiseParameters, _Mapping]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("request_id", "predictions", "model_version")
+    __slots__ = ("request_id", "predictions", "model_version", "sampled")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
     model_version: str
-    def __init__(self, request_id: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., model_version: _Optional[str] = ...) -> None: ...
+    sampled: bool
+    def __init__(self, request_id: _Optional[str] = ..., predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., model_version: _Optional[str] = ..., sampled: bool = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("classes", "ood", "explanations", "picture", "region")
@@ -341,7 +365,7 @@ class Region(_message.Message):
     def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., right: _Optional[float] = ..., bottom: _Optional[float] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("name", "explainer", "status", "status_message", "maps", "parameters", "seed", "pass_count", "truncated", "elapsed")
+    __slots__ = ("name", "explainer", "status", "status_message", "maps", "parameters", "seed", "pass_count", "truncated", "elapsed", "auto_choice")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -359,6 +383,7 @@ class Explanation(_message.Message):
     PASS_COUNT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    AUTO_CHOICE_FIELD_NUMBER: _ClassVar[int]
     name: str
     explainer: str
     status: ExplanationStatus
@@ -369,7 +394,18 @@ class Explanation(_message.Message):
     pass_count: int
     truncated: bool
     elapsed: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., explainer: _Optional[str] = ..., status: _Optional[_Union[ExplanationStatus, str]] = ..., status_message: _Optional[str] = ..., maps: _Optional[_Iterable[_Union[SaliencyMap, _Mapping]]] = ..., parameters: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., seed: _Optional[int] = ..., pass_count: _Optional[int] = ..., truncated: bool = ..., elapsed: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    auto_choice: AutoChoice
+    def __init__(self, name: _Optional[str] = ..., explainer: _Optional[str] = ..., status: _Optional[_Union[ExplanationStatus, str]] = ..., status_message: _Optional[str] = ..., maps: _Optional[_Iterable[_Union[SaliencyMap, _Mapping]]] = ..., parameters: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., seed: _Optional[int] = ..., pass_count: _Optional[int] = ..., truncated: bool = ..., elapsed: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., auto_choice: _Optional[_Union[AutoChoice, _Mapping]] = ...) -> None: ...
+
+class AutoChoice(_message.Message):
+    __slots__ = ("reason", "kind", "composite_score")
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COMPOSITE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    kind: AutoChoiceKind
+    composite_score: float
+    def __init__(self, reason: _Optional[str] = ..., kind: _Optional[_Union[AutoChoiceKind, str]] = ..., composite_score: _Optional[float] = ...) -> None: ...
 
 class SaliencyMap(_message.Message):
     __slots__ = ("class_id", "label", "status", "tensor", "png", "standard_error")
@@ -440,20 +476,54 @@ class StreamFinished(_message.Message):
     def __init__(self) -> None: ...
 
 class ReportGroundTruthRequest(_message.Message):
-    __slots__ = ("request_id", "image_index", "labels", "boxes")
+    __slots__ = ("request_id", "image_index", "labels", "boxes", "class_ids", "objects")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     IMAGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
+    CLASS_IDS_FIELD_NUMBER: _ClassVar[int]
+    OBJECTS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     image_index: int
     labels: _containers.RepeatedScalarFieldContainer[str]
     boxes: _containers.RepeatedCompositeFieldContainer[Region]
-    def __init__(self, request_id: _Optional[str] = ..., image_index: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., boxes: _Optional[_Iterable[_Union[Region, _Mapping]]] = ...) -> None: ...
+    class_ids: _containers.RepeatedScalarFieldContainer[int]
+    objects: _containers.RepeatedCompositeFieldContainer[GroundTruthObject]
+    def __init__(self, request_id: _Optional[str] = ..., image_index: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., boxes: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_ids: _Optional[_Iterable[int]] = ..., objects: _Optional[_Iterable[_Union[GroundTruthObject, _Mapping]]] = ...) -> None: ...
+
+class GroundTruthObject(_message.Message):
+    __slots__ = ("box", "polygon", "mask_png", "label", "class_id")
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    POLYGON_FIELD_NUMBER: _ClassVar[int]
+    MASK_PNG_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    box: Region
+    polygon: Polygon
+    mask_png: bytes
+    label: str
+    class_id: int
+    def __init__(self, box: _Optional[_Union[Region, _Mapping]] = ..., polygon: _Optional[_Union[Polygon, _Mapping]] = ..., mask_png: _Optional[bytes] = ..., label: _Optional[str] = ..., class_id: _Optional[int] = ...) -> None: ...
+
+class Polygon(_message.Message):
+    __slots__ = ("points",)
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    points: _containers.RepeatedCompositeFieldContainer[Point]
+    def __init__(self, points: _Optional[_Iterable[_Union[Point, _Mapping]]] = ...) -> None: ...
+
+class Point(_message.Message):
+    __slots__ = ("x", "y")
+    X_FIELD_NUMBER: _ClassVar[int]
+    Y_FIELD_NUMBER: _ClassVar[int]
+    x: float
+    y: float
+    def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
 
 class ReportGroundTruthResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("changed",)
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    changed: bool
+    def __init__(self, changed: bool = ...) -> None: ...
 
 class GetModelInfoRequest(_message.Message):
     __slots__ = ()
@@ -466,7 +536,7 @@ class GetModelInfoResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "version", "class_count", "labels", "activation", "input", "device", "engine", "explainers", "ood", "limits", "server_version", "ready_time", "batches", "engine_note")
+    __slots__ = ("name", "version", "class_count", "labels", "activation", "input", "device", "engine", "explainers", "ood", "limits", "server_version", "ready_time", "batches", "engine_note", "evaluator")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -482,6 +552,7 @@ class ModelInfo(_message.Message):
     READY_TIME_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     ENGINE_NOTE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     class_count: int
@@ -497,7 +568,40 @@ class ModelInfo(_message.Message):
     ready_time: _timestamp_pb2.Timestamp
     batches: _containers.RepeatedCompositeFieldContainer[BatchCost]
     engine_note: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., class_count: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[Activation, str]] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., device: _Optional[str] = ..., engine: _Optional[str] = ..., explainers: _Optional[_Iterable[_Union[ExplainerInfo, _Mapping]]] = ..., ood: _Optional[_Union[OodInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., ready_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., engine_note: _Optional[str] = ...) -> None: ...
+    evaluator: EvaluatorInfo
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., class_count: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[Activation, str]] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., device: _Optional[str] = ..., engine: _Optional[str] = ..., explainers: _Optional[_Iterable[_Union[ExplainerInfo, _Mapping]]] = ..., ood: _Optional[_Union[OodInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., ready_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., engine_note: _Optional[str] = ..., evaluator: _Optional[_Union[EvaluatorInfo, _Mapping]] = ...) -> None: ...
+
+class EvaluatorInfo(_message.Message):
+    __slots__ = ("sample_rate", "state", "last_sample_time", "window", "window_sample_count", "note", "metrics")
+    SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    LAST_SAMPLE_TIME_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    sample_rate: float
+    state: EvaluatorState
+    last_sample_time: _timestamp_pb2.Timestamp
+    window: _duration_pb2.Duration
+    window_sample_count: int
+    note: str
+    metrics: _containers.RepeatedCompositeFieldContainer[MetricInfo]
+    def __init__(self, sample_rate: _Optional[float] = ..., state: _Optional[_Union[EvaluatorState, str]] = ..., last_sample_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., window: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., window_sample_count: _Optional[int] = ..., note: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[MetricInfo, _Mapping]]] = ...) -> None: ...
+
+class MetricInfo(_message.Message):
+    __slots__ = ("name", "description", "higher_is_better", "minimum", "maximum")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    HIGHER_IS_BETTER_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    higher_is_better: bool
+    minimum: float
+    maximum: float
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., higher_is_better: bool = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...
 
 class InputInfo(_message.Message):
     __slots__ = ("channels", "height", "width", "resize_height", "resize_width", "stretch", "interpolation", "mean", "std")
@@ -522,7 +626,7 @@ class InputInfo(_message.Message):
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., stretch: bool = ..., interpolation: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainerInfo(_message.Message):
-    __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality")
+    __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
@@ -530,6 +634,7 @@ class ExplainerInfo(_message.Message):
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     COST_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
+    COMPOSITE_SCORE_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     available: bool
@@ -537,7 +642,8 @@ class ExplainerInfo(_message.Message):
     parameters: _containers.RepeatedCompositeFieldContainer[ParameterInfo]
     cost: ExplanationCost
     quality: _containers.RepeatedCompositeFieldContainer[QualityMeasure]
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., available: bool = ..., unavailable_reason: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterInfo, _Mapping]]] = ..., cost: _Optional[_Union[ExplanationCost, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ...) -> None: ...
+    composite_score: float
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., available: bool = ..., unavailable_reason: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterInfo, _Mapping]]] = ..., cost: _Optional[_Union[ExplanationCost, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ..., composite_score: _Optional[float] = ...) -> None: ...
 
 class ParameterInfo(_message.Message):
     __slots__ = ("name", "description", "type", "default_value", "minimum", "maximum", "choices")
@@ -566,20 +672,22 @@ class ExplanationCost(_message.Message):
     def __init__(self, pass_count: _Optional[int] = ..., duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class QualityMeasure(_message.Message):
-    __slots__ = ("metric", "mean", "confidence_half_width", "sample_count", "higher_is_better", "update_time")
+    __slots__ = ("metric", "mean", "confidence_half_width", "sample_count", "higher_is_better", "update_time", "goodness")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_HALF_WIDTH_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     HIGHER_IS_BETTER_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    GOODNESS_FIELD_NUMBER: _ClassVar[int]
     metric: str
     mean: float
     confidence_half_width: float
     sample_count: int
     higher_is_better: bool
     update_time: _timestamp_pb2.Timestamp
-    def __init__(self, metric: _Optional[str] = ..., mean: _Optional[float] = ..., confidence_half_width: _Optional[float] = ..., sample_count: _Optional[int] = ..., higher_is_better: bool = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    goodness: float
+    def __init__(self, metric: _Optional[str] = ..., mean: _Optional[float] = ..., confidence_half_width: _Optional[float] = ..., sample_count: _Optional[int] = ..., higher_is_better: bool = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., goodness: _Optional[float] = ...) -> None: ...
 
 class OodInfo(_message.Message):
     __slots__ = ("training_sample_count", "training_time", "auroc")

@@ -89,7 +89,7 @@ class Fake(pb_grpc.ExplanationServiceServicer):
             yield event
 
     def ReportGroundTruth(self, request, context):  # noqa: N802
-        return self._play("ReportGroundTruth", request, context, lambda _: pb.ReportGroundTruthResponse())
+        return self._play("ReportGroundTruth", request, context, lambda _: pb.ReportGroundTruthResponse(changed=True))
 
     def GetModelInfo(self, request, context):  # noqa: N802
         return self._play("GetModelInfo", request, context, lambda _: pb.GetModelInfoResponse(model=describe()))
@@ -171,10 +171,23 @@ def describe() -> pb.ModelInfo:
     )
     scale.default_value.string_value = "none"
     rise.quality.add(
-        metric="faithfulness/deletion_auc", mean=0.25, confidence_half_width=0.125, sample_count=50
+        metric="faithfulness/deletion_auc", mean=0.25, confidence_half_width=0.125, sample_count=50, goodness=0.75
     ).update_time.FromJsonString("2024-05-02T00:00:00Z")
     model.explainers.add(
         name="rise_plus", description="With inlier weights.", available=False, unavailable_reason="there is no OoD net"
+    )
+    rise.composite_score = 0.625
+    evaluator = model.evaluator
+    evaluator.sample_rate, evaluator.state, evaluator.window_sample_count = 0.01, pb.EVALUATOR_STATE_UP_TO_DATE, 50
+    evaluator.last_sample_time.FromJsonString("2024-05-02T01:02:03Z")
+    evaluator.window.seconds = 86400
+    evaluator.note = "Objects were reported for none of them."
+    evaluator.metrics.add(
+        name="faithfulness/deletion_auc",
+        description="How fast the probability falls.",
+        higher_is_better=False,
+        minimum=0,
+        maximum=1,
     )
     model.ood.training_sample_count = 5000
     model.ood.auroc["noise"] = 0.75

@@ -1,6 +1,7 @@
 """The command line: what it sends, prints, writes, and with which status it exits."""
 
 import json
+import math
 import signal
 
 import grpc
@@ -100,7 +101,56 @@ def test_json_is_one_line_for_each_picture(run, cat, tmp_path):
     (explanation,) = first["explanations"]
     assert (explanation["name"], explanation["status"], explanation["elapsed_seconds"]) == ("rise", "complete", 1.5)
     assert explanation["maps"][0]["overlay"] == "cat.rise.png"
-    assert first["ood_score"] is None
+    assert (first["ood_score"], first["sampled"], explanation["choice"]) == (None, False, None)
+
+
+def test_what_was_sampled_says_how_to_report(run, cat, fake, answer):
+    def respond(request):
+        response = answer(request)
+        response.request_id, response.sampled = "r-7", True
+        return response
+
+    fake.script = [respond] * 2
+    lines = run("predict", cat)[1].splitlines()
+    assert lines[1:3] == [
+        "model v1  request r-7",
+        "sampled  tell what it really shows with: xai-client feedback r-7",
+    ]
+    assert json.loads(run("predict", cat, "--json")[1])["sampled"] is True
+    assert "xai-client feedback" not in run("predict", cat)[1]
+
+
+@pytest.mark.parametrize(
+    ("composite", "line"),
+    [
+        (0.71249, "auto: chose gradcam (composite 0.712): It has the best score."),
+        (None, "auto: chose gradcam: It has the best score."),
+    ],
+)
+def test_what_auto_chose_and_why(run, cat, fake, answer, composite, line):
+    def respond(request):
+        response = answer(request)
+        explanation = response.predictions[0].explanations[0]
+        explanation.explainer = "gradcam"
+        explanation.auto_choice.CopyFrom(
+            pb.AutoChoice(
+                reason="It has the best score.", kind=pb.AUTO_CHOICE_KIND_BEST_OF_CLASS, composite_score=composite
+            )
+        )
+        return response
+
+    fake.script = [respond] * 2
+    lines = run("predict", cat, "--explain", "auto,rise")[1].splitlines()
+    assert line in lines
+    assert not any("rise: chose" in each for each in lines)
+    assert any(each.startswith("auto (gradcam)  complete") for each in lines)
+    auto, rise = json.loads(run("predict", cat, "--explain", "auto,rise", "--json")[1])["explanations"]
+    assert (auto["name"], auto["explainer"], rise["choice"]) == ("auto", "gradcam", None)
+    assert auto["choice"] == {
+        "reason": "It has the best score.",
+        "kind": "best_of_class",
+        "composite_score": composite,
+    }
 
 
 def test_withheld_and_skipped_maps_are_reported_not_drawn(run, cat, fake, answer, tmp_path):
@@ -238,10 +288,11 @@ def test_an_unwritable_folder_is_one_line(run, cat, tmp_path):
 
 
 def test_help_shows_examples(run):
-    for argv in (["--help"], ["predict", "--help"]):
+    predict, feedback = "xai-client predict cat.jpg --explain gradcam,gradient", "xai-client feedback 3f2a --label"
+    for argv, example in ((["--help"], predict), (["predict", "--help"], predict), (["feedback", "--help"], feedback)):
         status, out, _ = run(*argv)
         assert status == 0
-        assert "xai-client predict cat.jpg --explain gradcam,gradient" in out
+        assert example in out
 
 
 def test_info(run):
@@ -253,7 +304,8 @@ def test_info(run):
     assert "masks integer 1 .. 32000 4000 Most masks to spend." in lines
     assert "normalization string none, max none Scaling." in lines
     assert "not available: there is no OoD net" in lines
-    assert any("faithfulness/deletion_auc 0.25" in line and "lower is better" in line for line in lines)
+    assert "quality 1 % of the requests are sampled; up to date with 50 pictures in the last 24 h" in lines
+    assert "rise 0.625 0.250 ±0.125 (50)" in lines
 
 
 def test_info_json(run):
@@ -262,6 +314,44 @@ def test_info_json(run):
     info = json.loads(out)
     assert info["explainers"]["rise"]["parameters"]["masks"]["maximum"] == 32000
     assert info["ready_time"] == "2024-05-01T12:00:00+00:00"
+    assert info["explainers"]["rise"]["composite_score"] == 0.625
+    assert info["explainers"]["rise"]["quality"] == [
+        {
+            "metric": "faithfulness/deletion_auc",
+            "mean": 0.25,
+            "confidence_half_width": 0.125,
+            "sample_count": 50,
+            "higher_is_better": False,
+            "update_time": "2024-05-02T00:00:00+00:00",
+            "goodness": 0.75,
+        }
+    ]
+    assert info["evaluator"] == {
+        "sample_rate": 0.01,
+        "state": "up_to_date",
+        "last_sample_time": "2024-05-02T01:02:03+00:00",
+        "window": 86400,
+        "window_sample_count": 50,
+        "note": "Objects were reported for none of them.",
+        "metrics": {
+            "faithfulness/deletion_auc": {
+                "name": "faithfulness/deletion_auc",
+                "description": "How fast the probability falls.",
+                "higher_is_better": False,
+                "minimum": 0,
+                "maximum": 1,
+            }
+        },
+    }
+
+
+def test_what_json_has_no_number_for_is_null(run, fake, described_model):
+    described_model.explainers[0].quality[0].confidence_half_width = math.nan
+    described_model.ClearField("evaluator")
+    fake.script = [pb.GetModelInfoResponse(model=described_model)]
+    info = json.loads(run("info", "--json")[1], parse_constant=pytest.fail)
+    assert info["explainers"]["rise"]["quality"][0]["confidence_half_width"] is None
+    assert info["evaluator"] is None
 
 
 def test_ctrl_c_is_quiet(run, cat, monkeypatch):

@@ -24,6 +24,7 @@ from xai_client import (
     Explain,
     Explained,
     Finished,
+    GroundTruthObject,
     MessageTooLargeError,
     Predicted,
     Progress,
@@ -138,11 +139,63 @@ async def test_model_info(fake, connect):
 
 async def test_report_ground_truth(fake, connect):
     client = connect(fake.address)
-    result = await client.call("report_ground_truth", "r1", labels=["cat"], boxes=[(1, 2, 3, 4)], image_index=1)
-    assert result is None
+    item = GroundTruthObject(polygon=[(0, 0), (4, 0), (0, 3)], label="cat")
+    result = await client.call(
+        "report_ground_truth", "r1", ["cat"], [(1, 2, 3, 4)], 1, objects=[item], class_ids=[7], timeout=9
+    )
+    assert result is True
     (request,) = fake.requests("ReportGroundTruth")
-    assert (request.request_id, list(request.labels), request.image_index) == ("r1", ["cat"], 1)
-    assert request.boxes[0] == pb.Region(left=1, top=2, right=3, bottom=4)
+    triangle = pb.Polygon(points=[pb.Point(x=0, y=0), pb.Point(x=4, y=0), pb.Point(x=0, y=3)])
+    assert request == pb.ReportGroundTruthRequest(
+        request_id="r1",
+        image_index=1,
+        labels=["cat"],
+        boxes=[pb.Region(left=1, top=2, right=3, bottom=4)],
+        class_ids=[7],
+        objects=[pb.GroundTruthObject(polygon=triangle, label="cat")],
+    )
+    assert fake.received[0].time_remaining < 9.1
+
+
+async def test_a_report_that_changes_nothing(fake, connect):
+    fake.script = [pb.ReportGroundTruthResponse(changed=False)]
+    assert await connect(fake.address).call("report_ground_truth", "r1", "cat") is False
+
+
+async def test_wrong_reports_are_not_sent(fake, connect, tmp_path):
+    client = connect(fake.address)
+    with pytest.raises(ArgumentError, match="nothing to report"):
+        await client.call("report_ground_truth", "r1")
+    with pytest.raises(ArgumentError, match="empty"):
+        await client.call("report_ground_truth", "r1", boxes=[(3, 2, 1, 4)])
+    with pytest.raises(FileNotFoundError):
+        await client.call("report_ground_truth", "r1", objects=GroundTruthObject(mask=tmp_path / "none.png"))
+    assert fake.received == []
+
+
+async def test_a_request_that_was_not_sampled_says_what_to_do(fake, connect, failure):
+    cure = "request_id: 'r1' was not sampled; only requests whose response has `sampled` take a report"
+    fake.script = [failure(grpc.StatusCode.NOT_FOUND, cure, (info("NOT_SAMPLED"),))]
+    with pytest.raises(xai_client.NotFoundError, match="was not sampled; only") as caught:
+        await connect(fake.address).call("report_ground_truth", "r1", "cat")
+    assert (caught.value.message, caught.value.reason) == (cure, "NOT_SAMPLED")
+
+
+async def test_auto_is_found_by_its_own_name(fake, connect, answer, jpeg):
+    def respond(request):
+        response = answer(request)
+        response.sampled = True
+        chosen = response.predictions[0].explanations[0]
+        chosen.explainer = "gradcam"
+        chosen.auto_choice.reason, chosen.auto_choice.kind = "because", pb.AUTO_CHOICE_KIND_BEST
+        return response
+
+    fake.script = [respond]
+    prediction = await connect(fake.address).call("predict", jpeg, explain=["auto"])
+    assert fake.requests("Predict")[0].explanations[0].explainer == "auto"
+    assert prediction.sampled
+    assert prediction.explanations["auto"].explainer == "gradcam"
+    assert prediction.explanations["auto"].choice == xai_client.AutoChoice("because", "best", None)
 
 
 def stream_script(answer):
@@ -296,7 +349,7 @@ async def test_details_come_through_the_wire(fake, connect, failure, jpeg):
 CALLS = [
     ("predict", (b"x",), "Predict"),
     ("predict_many", ([b"x"],), "Predict"),
-    ("report_ground_truth", ("r",), "ReportGroundTruth"),
+    ("report_ground_truth", ("r", "cat"), "ReportGroundTruth"),
     ("model_info", (), "GetModelInfo"),
 ]
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from xai_client import ArgumentError, Explain, ImageError, ParameterError, XaiError
 from xai_client.picture import to_message, to_picture
-from xai_client.request import check_images, ground_truth_request, parse_parameter, predict_request, stream_request
+from xai_client.request import check_images, parse_parameter, predict_request, stream_request
 from xai_proto import explanation_pb2 as pb
 
 
@@ -351,20 +351,6 @@ def test_stream_request_holds_the_interval():
     assert not stream_request(inner, None).HasField("progress_interval")
 
 
-def test_ground_truth():
-    message = ground_truth_request("r", ["cat", "dog"], [(1, 2.5, 3, 4)], 2)
-    assert message == pb.ReportGroundTruthRequest(
-        request_id="r",
-        image_index=2,
-        labels=["cat", "dog"],
-        boxes=[pb.Region(left=1, top=2.5, right=3, bottom=4)],
-    )
-    assert list(ground_truth_request("r", "cat", [], 0).labels) == ["cat"]
-    for labels, boxes, index in (([1], [], 0), ([], [(1, 2, 3)], 0), ([], [5], 0), ([], [], -1)):
-        with pytest.raises(ArgumentError):
-            ground_truth_request("r", labels, boxes, index)
-
-
 def test_parameters_are_read_from_text_as_their_type():
     assert parse_parameter("rise", "masks", "10") == 10
     assert parse_parameter("rise_plus", "tolerance", "1e-2") == 0.01
@@ -373,3 +359,10 @@ def test_parameters_are_read_from_text_as_their_type():
     for explainer, name, text in (("rise", "masks", "1.5"), ("rise", "speed", "1"), ("lime", "segments", "1")):
         with pytest.raises(ParameterError):
             parse_parameter(explainer, name, text)
+
+
+def test_auto_takes_no_parameters_and_says_why():
+    (message,) = build(Explain("auto", budget=2))
+    assert (message.explainer, message.name) == ("auto", "auto")
+    with pytest.raises(ParameterError, match="auto takes no parameters"):
+        Explain("auto", masks=5)

@@ -9,9 +9,12 @@ from PIL import Image
 
 from xai_client import (
     ArgumentError,
+    AutoChoice,
+    EvaluatorInfo,
     Explained,
     Finished,
     MapWithheldError,
+    MetricInfo,
     PictureSize,
     Predicted,
     Progress,
@@ -102,6 +105,45 @@ def test_an_explanation_with_everything():
     assert result.saliencies.dtype == np.float32
     assert result.maps[1].standard_error is None
     assert (result.maps[0].label, result.maps[0].status) == ("cat", "ok")
+
+
+def test_whether_a_request_was_sampled():
+    two = [pb.Prediction(), pb.Prediction()]
+    for sampled in (True, False):
+        response = pb.PredictResponse(predictions=two, sampled=sampled)
+        assert [each.sampled for each in predictions(response, "r", 2)] == [sampled, sampled]
+        event = EventDecoder("r").decode(
+            pb.PredictStreamResponse(predicted=pb.PredictResponse(predictions=two[:1], sampled=sampled))
+        )
+        assert event.prediction.sampled is sampled
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        (pb.AUTO_CHOICE_KIND_BEST, "best"),
+        (pb.AUTO_CHOICE_KIND_BEST_OF_CLASS, "best_of_class"),
+        (pb.AUTO_CHOICE_KIND_FALLBACK, "fallback"),
+        (pb.AUTO_CHOICE_KIND_UNSPECIFIED, "unknown"),
+    ],
+)
+def test_what_auto_chose(kind, word):
+    choice = pb.AutoChoice(reason="because", kind=kind)
+    assert decode(answer_with(auto_choice=choice)).choice == AutoChoice("because", word, None)
+    choice.composite_score = 0.0
+    assert decode(answer_with(auto_choice=choice)).choice == AutoChoice("because", word, 0.0)
+    assert decode(answer_with()).choice is None
+
+
+def test_auto_is_found_by_its_own_name():
+    chosen = pb.Explanation(name="auto", explainer="gradcam", auto_choice=pb.AutoChoice(reason="because"))
+    other = pb.Explanation(name="gradcam", explainer="gradcam")
+    response = pb.PredictResponse(predictions=[pb.Prediction(explanations=[chosen, other])])
+    explanations = predictions(response, "r", 1)[0].explanations
+    assert {name: (each.explainer, bool(each.choice)) for name, each in explanations.items()} == {
+        "auto": ("gradcam", True),
+        "gradcam": ("gradcam", False),
+    }
 
 
 def test_seed_zero_differs_from_no_seed():
@@ -284,7 +326,32 @@ def test_explainer_info(described_model):
     assert (scale.type, scale.default, scale.minimum, scale.choices) == ("string", "none", None, ("none", "max"))
     (quality,) = rise.quality
     assert (quality.metric, quality.mean, quality.confidence_half_width) == ("faithfulness/deletion_auc", 0.25, 0.125)
-    assert (quality.sample_count, quality.higher_is_better) == (50, False)
+    assert (quality.sample_count, quality.higher_is_better, quality.goodness) == (50, False, 0.75)
     assert quality.update_time == datetime(2024, 5, 2, tzinfo=timezone.utc)
+    assert rise.composite_score == 0.625
     plus = explainers["rise_plus"]
+    assert (plus.composite_score, plus.quality) == (None, ())
     assert (plus.available, plus.unavailable_reason, plus.cost) == (False, "there is no OoD net", None)
+
+
+def test_evaluator_info(described_model):
+    assert model_info(described_model).evaluator == EvaluatorInfo(
+        sample_rate=0.01,
+        state="up_to_date",
+        last_sample_time=datetime(2024, 5, 2, 1, 2, 3, tzinfo=timezone.utc),
+        window=86400,
+        window_sample_count=50,
+        note="Objects were reported for none of them.",
+        metrics={
+            "faithfulness/deletion_auc": MetricInfo(
+                "faithfulness/deletion_auc", "How fast the probability falls.", False, 0, 1
+            )
+        },
+    )
+    described_model.evaluator.ClearField("last_sample_time")
+    for state, word in ((1, "no_traffic"), (3, "working"), (9, "unknown")):
+        described_model.evaluator.state = state
+        evaluator = model_info(described_model).evaluator
+        assert (evaluator.state, evaluator.last_sample_time) == (word, None)
+    described_model.ClearField("evaluator")
+    assert model_info(described_model).evaluator is None

@@ -1,0 +1,106 @@
+"""How good explanations have been measured to be, and what measures it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from xai_client.response import enum_name, time_of
+from xai_proto import explanation_pb2 as pb
+
+
+@dataclass(frozen=True)
+class QualityMeasure:
+    """One benchmark's verdict on one explainer.
+
+    Attributes:
+        metric: Name of the benchmark and metric, such as "faithfulness/deletion_auc".
+        mean: Mean score over the samples.
+        confidence_half_width: Half the width of the 95 % confidence interval of the mean; NaN with a single sample.
+        sample_count: Number of samples.
+        higher_is_better: Whether a higher score is a better one.
+        update_time: When the last sample was measured, UTC; None if not known.
+        goodness: The mean, mapped from the metric's range to 0 to 1 with 1 for the best.
+    """
+
+    metric: str
+    mean: float
+    confidence_half_width: float
+    sample_count: int
+    higher_is_better: bool
+    update_time: datetime | None
+    goodness: float
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """One metric that explanations are measured by.
+
+    Attributes:
+        name: Name, as `QualityMeasure.metric` has it.
+        description: What it measures, in a sentence.
+        higher_is_better: Whether a higher score is a better one.
+        minimum: The lowest score that there can be.
+        maximum: The highest score that there can be.
+    """
+
+    name: str
+    description: str
+    higher_is_better: bool
+    minimum: float
+    maximum: float
+
+
+@dataclass(frozen=True)
+class EvaluatorInfo:
+    """What measures, on sampled requests, how good explanations are.
+
+    Attributes:
+        sample_rate: Share of the requests that are sampled, 0 to 1.
+        state: "no_traffic": no request was sampled within the window; "up_to_date": all samples have been measured;
+            or "working": samples are being measured or wait for it.
+        last_sample_time: When the last request was sampled, UTC; None if none has been.
+        window: Age in seconds that a sample may have for the measurements to rest on it.
+        window_sample_count: Pictures sampled within the window.
+        note: What a reader of the measurements must know, in a sentence; empty if nothing.
+        metrics: What is measured, by name.
+    """
+
+    sample_rate: float
+    state: str
+    last_sample_time: datetime | None
+    window: float
+    window_sample_count: int
+    note: str
+    metrics: Mapping[str, MetricInfo]
+
+
+def quality_measure(message: pb.QualityMeasure) -> QualityMeasure:
+    """Decodes a benchmark's verdict."""
+    return QualityMeasure(
+        metric=message.metric,
+        mean=message.mean,
+        confidence_half_width=message.confidence_half_width,
+        sample_count=message.sample_count,
+        higher_is_better=message.higher_is_better,
+        update_time=time_of(message.update_time) if message.HasField("update_time") else None,
+        goodness=message.goodness,
+    )
+
+
+def evaluator_info(message: pb.EvaluatorInfo) -> EvaluatorInfo:
+    """Decodes the description of the evaluator."""
+    metrics = (
+        MetricInfo(each.name, each.description, each.higher_is_better, each.minimum, each.maximum)
+        for each in message.metrics
+    )
+    return EvaluatorInfo(
+        sample_rate=message.sample_rate,
+        state=enum_name(pb.EvaluatorState.DESCRIPTOR, message.state),
+        last_sample_time=time_of(message.last_sample_time) if message.HasField("last_sample_time") else None,
+        window=message.window.ToTimedelta().total_seconds(),
+        window_sample_count=message.window_sample_count,
+        note=message.note,
+        metrics={each.name: each for each in metrics},
+    )

@@ -1,0 +1,145 @@
+"""How good explanations are, as a person reads it."""
+
+import math
+
+import pytest
+
+from xai_client.info import model_info
+from xai_client.quality_text import evaluator_lines, quality_lines
+from xai_proto import explanation_pb2 as pb
+
+EXPLAINERS = ["gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus"]
+METRICS = {
+    "faithfulness/naive": True,
+    "faithfulness/deletion_auc": False,
+    "faithfulness/insertion_auc": True,
+    "localization/pointing_game": True,
+    "localization/iosr": True,
+    "class_sensitivity": True,
+    "robustness": True,
+}
+
+
+def evaluator(state=pb.EVALUATOR_STATE_UP_TO_DATE, count=412, rate=0.05, window=86400, note="", metrics=()):
+    message = pb.EvaluatorInfo(sample_rate=rate, state=state, window_sample_count=count, note=note)
+    message.window.seconds = window
+    for name in metrics:
+        minimum = -1 if name.endswith("naive") else 0
+        message.metrics.add(
+            name=name, description=f"What {name} is.", higher_is_better=METRICS[name], minimum=minimum, maximum=1
+        )
+    return message
+
+
+def explainer(name, composite=None, available=True, **measures):
+    message = pb.ExplainerInfo(name=name, available=available, composite_score=composite)
+    for metric, (mean, half, count) in measures.items():
+        full = next((each for each in METRICS if each.endswith(metric)), metric)
+        better = METRICS.get(full, True)
+        message.quality.add(
+            metric=full, mean=mean, confidence_half_width=half, sample_count=count, higher_is_better=better
+        )
+    return message
+
+
+def told(model):
+    return quality_lines(model_info(model))
+
+
+def about(**fields):
+    return evaluator_lines(model_info(pb.ModelInfo(**fields)))
+
+
+def test_the_table():
+    model = pb.ModelInfo(
+        evaluator=evaluator(metrics=["faithfulness/naive", "faithfulness/deletion_auc", "localization/iosr"]),
+        explainers=[
+            explainer("gradient", naive=(-0.5, 0.0314, 412), deletion_auc=(0.25, math.nan, 1)),
+            explainer("rise", 0.5),
+            explainer("gradcam", 0.71249, naive=(0.75, 0.01, 412), deletion_auc=(0.125, 0.02, 400), iosr=(1, 0.5, 2)),
+            explainer("rise_plus", available=False),
+        ],
+    )
+    assert told(model) == [
+        "mean ± half its 95 % interval (samples); ↑ higher or ↓ lower is better; 'auto' goes by composite",
+        "",
+        "explainer  composite ↑              naive ↑      deletion_auc ↓            iosr ↑",
+        "gradcam          0.712   0.750 ±0.010 (412)  0.125 ±0.020 (400)  1.000 ±0.500 (2)",
+        "rise             0.500                    –                   –                 –",
+        "gradient             –  -0.500 ±0.031 (412)           0.250 (1)                 –",
+        "",
+        "naive        ↑  faithfulness/naive, -1 to 1: What faithfulness/naive is.",
+        "deletion_auc ↓  faithfulness/deletion_auc, 0 to 1: What faithfulness/deletion_auc is.",
+        "iosr         ↑  localization/iosr, 0 to 1: What localization/iosr is.",
+    ]
+
+
+def test_seven_by_seven_fits_in_100_columns():
+    measures = {name.rpartition("/")[2]: (-0.1234, 0.0456, 500) for name in METRICS}
+    rows = [explainer(name, number / 10, **measures) for number, name in enumerate(EXPLAINERS)]
+    lines = told(pb.ModelInfo(evaluator=evaluator(metrics=METRICS), explainers=rows))
+    assert max(map(len, lines)) <= 100
+    for name in EXPLAINERS:
+        cells = [line for line in lines if line.split()[:1] == [name]]
+        assert len(cells) == 2
+        assert sum(line.count("-0.123 ±0.046 (500)") for line in cells) == len(METRICS)
+    # All rows of a table are as wide as its header.
+    for head in (number for number, line in enumerate(lines) if line.startswith("explainer")):
+        assert len({len(line) for line in lines[head : head + 8]}) == 1
+    assert [line.split()[0] for line in lines[3:10]] == EXPLAINERS[::-1]
+
+
+def test_without_an_evaluator_the_measures_tell_what_there_is():
+    lines = told(pb.ModelInfo(explainers=[explainer("rise", deletion_auc=(0.25, 0.125, 50))]))
+    assert lines[2:] == [
+        "explainer  composite ↑     deletion_auc ↓",
+        "rise                 –  0.250 ±0.125 (50)",
+    ]
+
+
+def test_metrics_with_the_same_ending_keep_their_whole_name():
+    fields = {"a/x": (0.5, 0.1, 9), "b/x": (0.25, 0.1, 9)}
+    lines = told(pb.ModelInfo(explainers=[explainer("rise", **fields)]))
+    assert lines[2].split() == ["explainer", "composite", "↑", "a/x", "↑", "b/x", "↑"]
+
+
+def test_an_explainer_that_is_gone_is_listed_while_it_has_measures():
+    lines = told(pb.ModelInfo(explainers=[explainer("rise", available=False, iosr=(0.5, 0.1, 9))]))
+    assert lines[3].startswith("rise ")
+
+
+def test_nothing_sampled():
+    assert about() == ["quality   not measured: this server samples no requests"]
+    assert told(pb.ModelInfo(explainers=[explainer("rise")])) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "count", "window", "line"),
+    [
+        (1, 0, 86400, "no traffic: none in the last 24 h"),
+        (2, 412, 86400, "up to date with 412 pictures in the last 24 h"),
+        (3, 1, 5400, "at work on new ones; 1 picture in the last 90 min"),
+        (9, 2, 45, "2 pictures in the last 45 s"),
+    ],
+)
+def test_what_the_evaluator_does(state, count, window, line):
+    model = pb.ModelInfo(evaluator=evaluator(state, count, 0.05, window), explainers=[explainer("rise")])
+    assert evaluator_lines(model_info(model)) == [
+        f"quality   5 % of the requests are sampled; {line}",
+        "          no request has been sampled yet",
+        "          nothing has been measured yet",
+    ]
+    assert told(model) == []
+
+
+def test_the_last_sample_and_the_note():
+    message = evaluator(1, 0, rate=0.001, note="No picture was sampled in the last 24 h; " * 4)
+    message.last_sample_time.FromJsonString("2024-05-01T12:00:00Z")
+    lines = about(evaluator=message, explainers=[explainer("rise", 0.5, iosr=(0.5, 0.1, 9))])
+    assert lines[:2] == [
+        "quality   0.1 % of the requests are sampled; no traffic: none in the last 24 h",
+        "          last sample 2024-05-01 12:00:00 UTC",
+    ]
+    assert " ".join(" ".join(lines[2:]).split()) == message.note.strip()
+    assert max(map(len, lines)) <= 100
+    assert "nothing has been measured yet" not in lines[-1]
