@@ -11,3 +11,9 @@ def cache_folder() -> Path:
     # The XDG base directory specification has relative paths ignored.
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "xai-sidecar"
+
+
+def data_folder() -> Path:
+    """Where what has been measured is kept: `xai-sidecar` in $XDG_DATA_HOME or ~/.local/share."""
+    base = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".local" / "share") / "xai-sidecar"

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, field_validator, model_validator
 
+from xai_sidecar.config.evaluation import EvaluatorConfig
+from xai_sidecar.config.section import Section
 from xai_sidecar.explainers.gradcam import GradCamParameters
 from xai_sidecar.explainers.gradient import GradientParameters
 from xai_sidecar.explainers.occlusion import OcclusionParameters
@@ -44,11 +46,7 @@ BatchSizes = Annotated[list[Annotated[int, Field(ge=1, le=1024, strict=True)]], 
 Address = Annotated[str, AfterValidator(_address)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class InputConfig(_Section):
+class InputConfig(Section):
     """What the net takes, and how pictures become that."""
 
     size: Size | tuple[Size, Size] = Field(default=224, description="Side, or [height, width], of the model input.")
@@ -111,7 +109,7 @@ class InputConfig(_Section):
         )
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The classifier."""
 
     name: str = Field(default="model", min_length=1, max_length=128, description="Name shown to clients.")
@@ -204,7 +202,7 @@ class RiseConfig(RiseParameters, _Offered):
         return data
 
 
-class ExplainersConfig(_Section):
+class ExplainersConfig(Section):
     """The explainers."""
 
     gradient: GradientConfig = Field(default_factory=GradientConfig, description="Defaults of gradient.")
@@ -216,7 +214,7 @@ class ExplainersConfig(_Section):
     rise_plus: RiseConfig = Field(default_factory=RiseConfig, description="Defaults of rise_plus.")
 
 
-class OodConfig(_Section):
+class OodConfig(Section):
     """The out-of-distribution net."""
 
     checkpoint: Path | None = Field(
@@ -224,7 +222,7 @@ class OodConfig(_Section):
     )
 
 
-class ServerConfig(_Section):
+class ServerConfig(Section):
     """The service and its limits."""
 
     grpc: Address = Field(default="127.0.0.1:50051", description="Where gRPC is served; port 0 takes a free one.")
@@ -293,13 +291,14 @@ class ServerConfig(_Section):
     )
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     model: ModelConfig
     explainers: ExplainersConfig = Field(default_factory=ExplainersConfig)
     ood: OodConfig = Field(default_factory=OodConfig)
     server: ServerConfig = Field(default_factory=ServerConfig)
+    evaluator: EvaluatorConfig = Field(default_factory=EvaluatorConfig)
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:

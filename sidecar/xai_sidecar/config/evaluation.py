@@ -1,0 +1,168 @@
+"""The keys of the config file that say how the quality of explanations is measured, and what is made of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from xai_sidecar.benchmarks.registry import BENCHMARKS
+from xai_sidecar.config.section import Section
+from xai_sidecar.explainers.registry import EXPLAINERS
+
+
+def _known(names: list[str], known: list[str], what: str) -> list[str]:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no {what} {name!r}; there are {', '.join(known)}")
+    return list(dict.fromkeys(names))
+
+
+class AutoConfig(Section):
+    """How `explainer: auto` chooses."""
+
+    weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(
+        default={
+            "faithfulness/deletion_auc": 1.0,
+            "faithfulness/insertion_auc": 1.0,
+            "localization/pointing_game": 1.0,
+            "robustness": 0.5,
+        },
+        description="What each metric counts for in the composite score; those left out count for nothing.",
+    )
+    fallback: str = Field(
+        default="gradcam",
+        description="The explainer chosen while too little is measured; where it cannot be used, the cheapest one.",
+    )
+    min_samples: int = Field(
+        default=20,
+        ge=2,
+        le=100_000,
+        description="Samples from which on a metric counts, of an explainer or of a class of its own.",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _known_metrics(cls, weights: dict[str, float]) -> dict[str, float]:
+        _known(list(weights), list(BENCHMARKS), "metric")
+        if not any(weights.values()):
+            raise ValueError("at least one weight has to be above 0")
+        return weights
+
+    @field_validator("fallback")
+    @classmethod
+    def _known_explainer(cls, name: str) -> str:
+        return _known([name], list(EXPLAINERS), "explainer")[0]
+
+
+class EvaluatorConfig(Section):
+    """Measuring the quality of explanations on sampled traffic."""
+
+    sample_rate: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="The part of the requests whose pictures are sampled; 0 measures nothing, and needs no store.",
+    )
+    interval_seconds: float = Field(
+        default=60.0, gt=0, le=86_400, description="Time between two rounds of scoring what has been sampled."
+    )
+    explainers: list[str] = Field(
+        default=[],
+        description="The explainers that are compared. Default: all that can be used, and those that callers ask for.",
+    )
+    metrics: list[str] = Field(
+        default=list(BENCHMARKS), min_length=1, description="The metrics that are measured of each."
+    )
+    protocol: Literal["mindspore_xai", "rise"] = Field(
+        default="mindspore_xai",
+        description="How faithfulness is measured: as MindSpore XAI does, on the most salient half of the pixels, or "
+        "as RISE's authors do, on all of them and from a blurred picture.",
+    )
+    max_passes: int = Field(
+        default=5000,
+        ge=1,
+        le=10**7,
+        description="Most passes through the model for one metric of one map; what would take more is not measured.",
+    )
+    device_share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="The part of the device's time that measuring takes at the most, of what nobody else wants.",
+    )
+    slice_milliseconds: float = Field(
+        default=5.0,
+        gt=0,
+        le=10_000,
+        description="What a launch for measuring may take: how long a prediction that nobody expected waits for it. A "
+        "launch of a single row may take longer.",
+    )
+    pending_bytes: int = Field(
+        default=64 * 2**20,
+        ge=2**16,
+        le=2**40,
+        description="Most bytes of sampled pictures that wait in memory; what is sampled beyond that is not scored.",
+    )
+    max_age_seconds: float = Field(
+        default=900.0, gt=0, le=30 * 86_400, description="A sample that has waited for longer is not scored any more."
+    )
+    quiet_seconds: float = Field(
+        default=600.0,
+        gt=0,
+        le=30 * 86_400,
+        description="After so long without a sample the evaluator says that there is no traffic.",
+    )
+    window_samples: int = Field(
+        default=500, ge=2, le=100_000, description="Most samples that the scores shown are the means of, the newest."
+    )
+    window_seconds: float = Field(default=86_400.0, gt=0, le=366 * 86_400, description="The oldest of these.")
+    classes: list[str] = Field(
+        default=[],
+        max_length=100,
+        description="Labels of the classes with figures of their own on /metrics. Default: all, of a model with at "
+        "most 20, else none; the others are shown together.",
+    )
+    positive_probability: float = Field(
+        default=0.5,
+        gt=0,
+        lt=1,
+        description="With sigmoid, the probability from which on a class counts as predicted.",
+    )
+    ood_percentile: float = Field(
+        default=5.0,
+        gt=0,
+        lt=100,
+        description="A picture whose OoD percentile is below this counts as unlike the training pictures.",
+    )
+    store: str = Field(
+        default="",
+        description="Where samples, maps, scores and ground truth are kept: sqlite:///FILE or postgresql://… with the "
+        "extra `postgres`; one for each server. Default: an SQLite file named after the model in "
+        "~/.local/share/xai-sidecar.",
+    )
+    store_bytes: int = Field(
+        default=2**30, ge=2**20, le=2**50, description="Most bytes of the store; beyond that the oldest samples go."
+    )
+    retention_days: float = Field(default=30.0, gt=0, le=36_600, description="Samples older than this go, too.")
+    keep_pictures: bool = Field(
+        default=False,
+        description="Whether the store keeps pictures, as the model saw them, so that what waits to be scored outlives "
+        "a restart. They are people's data; without it they are in memory only, until they are scored.",
+    )
+    auto: AutoConfig = Field(default_factory=AutoConfig, description="How explainer auto chooses.")
+
+    @field_validator("explainers")
+    @classmethod
+    def _known_explainers(cls, names: list[str]) -> list[str]:
+        return _known(names, list(EXPLAINERS), "explainer")
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, names: list[str]) -> list[str]:
+        return _known(names, list(BENCHMARKS), "metric")
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is sampled."""
+        return self.sample_rate > 0

@@ -1,0 +1,106 @@
+"""How often each class was predicted rightly and wrongly."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from xai_sidecar.evaluator.records import SampleKey
+
+
+class Counts(NamedTuple):
+    """Predictions by outcome: positive is a class that was predicted, negative one that was not."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+class _Classes(NamedTuple):
+    """The classes of one sample by outcome; all others are true negatives."""
+
+    tp: frozenset[int]
+    fp: frozenset[int]
+    fn: frozenset[int]
+
+
+class Outcomes:
+    """Outcomes of the samples whose classes are known. It may be used from several threads at once.
+
+    It holds the classes of each sample that were predicted or apply, and nothing of all the others.
+
+    Args:
+        class_count: The model's classes.
+    """
+
+    def __init__(self, class_count: int) -> None:
+        self._class_count = class_count
+        self._lock = threading.Lock()
+        self._samples: dict[SampleKey, _Classes] = {}
+        # Samples by class, for each of the outcomes of `_Classes`.
+        self._counters: tuple[Counter[int], ...] = (Counter(), Counter(), Counter())
+
+    @property
+    def count(self) -> int:
+        """How many samples there are."""
+        with self._lock:
+            return len(self._samples)
+
+    def put(self, key: SampleKey, positives: Iterable[int], class_ids: Iterable[int]) -> None:
+        """Counts a sample, instead of what was said of it before.
+
+        Args:
+            key: Which sample.
+            positives: The classes that were predicted.
+            class_ids: The classes that apply. Of none, nothing is known, and the sample is not counted.
+
+        Raises:
+            ValueError: The model has no such class.
+        """
+        predicted, true = frozenset(positives), frozenset(class_ids)
+        unknown = [class_id for class_id in predicted | true if not 0 <= class_id < self._class_count]
+        if unknown:
+            raise ValueError(f"there is no class {min(unknown)} among {self._class_count}")
+        with self._lock:
+            self._remove(key)
+            if true:
+                self._samples[key] = classes = _Classes(predicted & true, predicted - true, true - predicted)
+                for counter, ids in zip(self._counters, classes, strict=True):
+                    counter.update(ids)
+
+    def remove(self, key: SampleKey) -> None:
+        """Forgets a sample, if it is there."""
+        with self._lock:
+            self._remove(key)
+
+    def counts(self, class_id: int) -> Counts:
+        """The outcomes of a class, over all samples."""
+        with self._lock:
+            return self._counts([class_id])
+
+    def rest(self, class_ids: Collection[int]) -> Counts:
+        """The outcomes of all classes but some, together: each class of each sample is one.
+
+        Args:
+            class_ids: The classes of the model that are listed apart.
+        """
+        apart = frozenset(class_ids)
+        with self._lock:
+            listed = self._counts(apart)
+            tp, fp, fn = (counter.total() - part for counter, part in zip(self._counters, listed, strict=False))
+            others = (self._class_count - len(apart)) * len(self._samples)
+        return Counts(tp, fp, fn, others - tp - fp - fn)
+
+    def _counts(self, class_ids: Collection[int]) -> Counts:
+        tp, fp, fn = (sum(counter[class_id] for class_id in class_ids) for counter in self._counters)
+        return Counts(tp, fp, fn, len(class_ids) * len(self._samples) - tp - fp - fn)
+
+    def _remove(self, key: SampleKey) -> None:
+        classes = self._samples.pop(key, None)
+        if classes is None:
+            return
+        for counter, ids in zip(self._counters, classes, strict=True):
+            counter.subtract(ids)
