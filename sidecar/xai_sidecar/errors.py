@@ -11,12 +11,14 @@ SidecarError
 │   ├── UnknownExplainerError
 │   └── UnknownLayerError
 ├── PreconditionError       FAILED_PRECONDITION: right, but not with this model or config
+├── NotFoundError           NOT_FOUND: what the request names is not there, or no longer
 ├── UnsupportedError        UNIMPLEMENTED: in the contract, not in this version
 ├── OverloadedError         RESOURCE_EXHAUSTED: try again later
 ├── ExpiredError            DEADLINE_EXCEEDED: the caller's deadline passed before it was done
 ├── DeadlineTooShortError   DEADLINE_EXCEEDED: it cannot be done before the caller's deadline, and was not begun
 ├── BudgetSpentError        never sent: an explanation's budget ended before there was a map
 ├── ShuttingDownError       UNAVAILABLE: draining; try another server
+├── StoreError              UNAVAILABLE: the evaluator's database failed
 ├── DeviceError             INTERNAL: the device failed on this launch
 └── DeviceLostError         UNAVAILABLE: the device thread is gone and the process is ending
 """
@@ -134,6 +136,13 @@ class PreconditionError(SidecarError):
     reason = "PRECONDITION"
 
 
+class NotFoundError(SidecarError):
+    """What the request names is not there, or no longer."""
+
+    code = "NOT_FOUND"
+    reason = "NOT_FOUND"
+
+
 class UnsupportedError(SidecarError):
     """Part of the contract, but not of this version."""
 
@@ -174,6 +183,16 @@ class ShuttingDownError(SidecarError):
 
     code = "UNAVAILABLE"
     reason = "SHUTTING_DOWN"
+
+
+class StoreError(SidecarError):
+    """The evaluator's database failed. What was to be kept is there as a whole or not at all."""
+
+    code = "UNAVAILABLE"
+    reason = "STORE"
+
+    def __init__(self, message: str, *, field: str = "", retry_seconds: float | None = 1.0) -> None:
+        super().__init__(message, field=field, retry_seconds=retry_seconds)
 
 
 class DeviceError(SidecarError):

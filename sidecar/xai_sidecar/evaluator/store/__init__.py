@@ -1,0 +1,7 @@
+"""The evaluator's store: what is kept of sampled traffic, in SQLite or PostgreSQL."""
+
+from xai_sidecar.evaluator.store.rows import KeptPicture
+from xai_sidecar.evaluator.store.store import Store
+from xai_sidecar.evaluator.store.truths import Reported, TruthClasses
+
+__all__ = ["KeptPicture", "Reported", "Store", "TruthClasses"]

@@ -1,0 +1,235 @@
+"""The databases that samples may be kept in: transactions, how much is kept, and giving room back."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from xai_sidecar.errors import ConfigError, StoreError
+from xai_sidecar.evaluator.store.migrating import check, migrate
+from xai_sidecar.evaluator.store.tables import METADATA, samples
+
+DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error)
+"""What may be raised before it is wrapped; SQLite's own by statements that SQLAlchemy does not see."""
+
+_JOURNAL_BYTES = 16 << 20
+_VACUUMED_BYTES = 4 << 20  # at a time, for which others wait; what is less is not worth it
+_BUSY_SECONDS = 20
+_MIGRATION_LOCK = 0x7861_695F_7363  # any number that no other program takes
+
+
+class Database(ABC):
+    """A database. It may be used from several threads at once.
+
+    Args:
+        engine: Its connections.
+        reading: Execution options of connections that read.
+        writing: Execution options of connections that write.
+        secret: What no error message may show; may be empty.
+    """
+
+    def __init__(self, engine: Engine, reading: dict[str, Any], writing: dict[str, Any], secret: str = "") -> None:
+        self.engine = engine
+        self._reading = engine.execution_options(**reading)
+        self._writing = engine.execution_options(**writing)
+        self._secret = secret
+        self._closed = False
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction in which everything is seen as of one moment.
+
+        Raises:
+            StoreError: The database failed.
+        """
+        with self._told(), self._reading.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction, done as a whole or, after any error, not at all. When it has ended it outlasts a crash.
+
+        Raises:
+            StoreError: The database failed.
+        """
+        with self._told(), self._writing.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Closes the connections; nothing can be read or written any more."""
+        self._closed = True
+        self.engine.dispose()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Makes it ready: the tables are of the newest version after that.
+
+        Raises:
+            ConfigError: It is none of the sidecar's, or of a newer version; it is as it was.
+        """
+
+    @abstractmethod
+    def used_bytes(self, connection: Connection) -> int:
+        """What `max_bytes` limits, as of this transaction."""
+
+    @abstractmethod
+    def reclaim(self, max_bytes: int) -> None:
+        """Gives the room of what was removed back, as far as it is needed to stay within bounds."""
+
+    def explain(self, error: BaseException) -> str:
+        """What the driver says of an error, in one line and without the password."""
+        cause = getattr(error, "orig", None) or error
+        line = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
+        return line.replace(self._secret, "***") if self._secret else line
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError("The evaluator's store is closed: the server is ending.")
+        try:
+            yield
+        except DATABASE_ERRORS as error:
+            raise StoreError(f"The evaluator's store failed: {self.explain(error)}. Try again.") from error
+
+
+class SqliteDatabase(Database):
+    """A file, or memory. One thread writes at a time; others read what was there before.
+
+    Args:
+        engine: Its connections.
+        in_memory: Whether there is no file.
+    """
+
+    def __init__(self, engine: Engine, in_memory: bool) -> None:
+        # A transaction that begins by reading could not write after another one has written.
+        super().__init__(engine, reading={"begin": "BEGIN"}, writing={"begin": "BEGIN IMMEDIATE"})
+        self._in_memory = in_memory
+        # Those who wait for SQLite's own lock sleep and look again, and may be overtaken for long.
+        self._turn = threading.Lock()
+        event.listen(engine, "connect", self._connected)
+        event.listen(engine, "begin", self._begun)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """See `Database.write`."""
+        with self._turn, super().write() as connection:
+            yield connection
+
+    def prepare(self) -> None:
+        """See `Database.prepare`."""
+        # Checked before anything, even the journal, is changed.
+        with self._reading.begin() as connection:
+            wanting = check(connection, alone=True)
+        with self._writing.connect() as connection:
+            if wanting:
+                self._pragma(connection, "auto_vacuum = INCREMENTAL")
+            (mode,) = self._pragma(connection, "journal_mode = WAL")[0]
+            if mode != ("memory" if self._in_memory else "wal"):
+                raise ConfigError("SQLite cannot keep a write-ahead log there. Name a file on a local disk.")
+            # A migration may have to make a table anew; its rows' children must not go with the old one.
+            self._pragma(connection, "foreign_keys = OFF")
+            try:
+                with connection.begin():
+                    if check(connection, alone=True):
+                        migrate(connection)
+                        orphans = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+                        if orphans:
+                            raise ConfigError(f"The database is damaged: {len(orphans)} rows belong to nothing.")
+            finally:
+                self._pragma(connection, "foreign_keys = ON")
+
+    def used_bytes(self, connection: Connection) -> int:
+        """The pages in use; see `Database.used_bytes`."""
+        pages = self._number(connection, "page_count") - self._number(connection, "freelist_count")
+        return pages * self._number(connection, "page_size")
+
+    def reclaim(self, max_bytes: int) -> None:
+        """Makes the file as small as `max_bytes`; below that, empty pages are there to be used again."""
+        if self._in_memory:
+            return
+        shrunk = False
+        while True:
+            with self.write() as connection:
+                page_bytes = self._number(connection, "page_size")
+                excess = self._number(connection, "page_count") - max_bytes // page_bytes
+                count = min(excess, self._number(connection, "freelist_count"), _VACUUMED_BYTES // page_bytes)
+                if count <= 0:
+                    break
+                self._pragma(connection, f"incremental_vacuum({count})")
+                shrunk = True
+        if shrunk:
+            # The file itself is made shorter when the journal is written to it.
+            with self._told(), self._reading.connect() as connection:
+                self._pragma(connection, "wal_checkpoint(PASSIVE)")
+
+    @staticmethod
+    def _number(connection: Connection, name: str) -> int:
+        return int(connection.exec_driver_sql(f"PRAGMA {name}").scalar_one())
+
+    @staticmethod
+    def _pragma(connection: Connection, pragma: str) -> list[Any]:
+        """A pragma, outside of a transaction unless one has begun; SQLAlchemy would begin one."""
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute(f"PRAGMA {pragma}")
+            # Rows even where there are no columns: each row is a step of its work.
+            return list(cursor.fetchall())
+        finally:
+            cursor.close()
+
+    @staticmethod
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transactions of its own; see `_begun`
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA synchronous = FULL")
+        cursor.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
+        cursor.close()
+
+    @staticmethod
+    def _begun(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+
+
+class PostgresDatabase(Database):
+    """Tables in the first schema of the search path of a PostgreSQL server.
+
+    Args:
+        engine: Its connections.
+        secret: The password.
+    """
+
+    def __init__(self, engine: Engine, secret: str) -> None:
+        # Several statements make up what is read; by default each would see another moment.
+        reading = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        super().__init__(engine, reading, {}, secret)
+
+    def prepare(self) -> None:
+        """See `Database.prepare`."""
+        with self._writing.begin() as connection:
+            # Several servers may start at once.
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            if check(connection, alone=False):
+                migrate(connection)
+
+    def used_bytes(self, connection: Connection) -> int:
+        """The rows, about: PostgreSQL cannot tell used room from free. See `Database.used_bytes`."""
+        return int(connection.scalar(select(func.coalesce(func.sum(samples.c.byte_count), 0))) or 0)
+
+    def reclaim(self, max_bytes: int) -> None:
+        """Has the room of removed rows used again, while the tables take more than a fifth more than the rows."""
+        with self.read() as connection:
+            sizes = [func.pg_total_relation_size(func.to_regclass(name)) for name in METADATA.tables]
+            size = sum(connection.execute(select(*sizes)).one())
+            if size <= self.used_bytes(connection) * 1.2 + _VACUUMED_BYTES:
+                return
+        with self._told(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"VACUUM {', '.join(METADATA.tables)}"))

@@ -1,0 +1,68 @@
+"""Bringing a database to the newest version of the tables.
+
+A new version is a file in `migrations/versions` and the change of `tables.py`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+from sqlalchemy.sql import column, select, table
+
+from xai_sidecar.errors import ConfigError
+from xai_sidecar.evaluator.store.tables import METADATA
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+VERSION_TABLE = "xai_schema_version"
+"""Not Alembic's usual name, which another program in the same database may use."""
+
+_one_at_a_time = threading.Lock()
+"""Alembic's `context` and `op` are the process's."""
+
+
+def check(connection: Connection, *, alone: bool) -> bool:
+    """Whether there is something to migrate; changes nothing.
+
+    Args:
+        connection: In a transaction.
+        alone: Whether other programs' tables have no business there.
+
+    Raises:
+        ConfigError: The tables are of a newer version, or another program's.
+    """
+    present = set(inspect(connection).get_table_names())
+    if VERSION_TABLE not in present:
+        foreign = present if alone else present & set(METADATA.tables)
+        if foreign:
+            raise ConfigError(
+                f"The database has a table {min(foreign)!r} that is not the sidecar's. "
+                "Name a database of its own, which may be empty or not exist yet."
+                if alone
+                else f"The database has a table {min(foreign)!r} that is not the sidecar's. "
+                "Name a database or, with ?options=-csearch_path%3Dname, a schema of its own.",
+            )
+        return True
+    scripts = ScriptDirectory(str(MIGRATIONS))
+    known = {script.revision for script in scripts.walk_revisions()}
+    versions = set(connection.scalars(select(table(VERSION_TABLE, column("version_num")).c.version_num)))
+    if versions - known:
+        raise ConfigError(
+            f"The database is of version {', '.join(sorted(versions))}, written by a newer xai-sidecar; "
+            f"this one knows {scripts.get_current_head()}. Install the newer one again, or name another database.",
+        )
+    return versions != {scripts.get_current_head()}
+
+
+def migrate(connection: Connection) -> None:
+    """Migrates to the newest version, as part of the connection's transaction."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    config.attributes.update(connection=connection, version_table=VERSION_TABLE)
+    with _one_at_a_time:
+        command.upgrade(config, "head")

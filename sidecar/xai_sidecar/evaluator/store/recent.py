@@ -1,0 +1,54 @@
+"""What was measured lately, as part of the caller's transaction."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, and_, select
+
+from xai_sidecar.benchmarks.base import ScoreStatus
+from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
+from xai_sidecar.evaluator.store.rows import code_of, score_record
+from xai_sidecar.evaluator.store.tables import samples, scores
+
+
+def load_scores(
+    connection: Connection, model_version: str, since: float, limit_samples: int
+) -> list[tuple[SampleKey, float, ScoreRecord]]:
+    """See `Store.recent_scores`."""
+    measured = scores.c.status == code_of(ScoreStatus.OK)
+    lately = and_(samples.c.model_version == model_version, samples.c.time >= since)
+    newest = (
+        select(samples.c.id)
+        .where(lately, select(scores.c.sample_id).where(scores.c.sample_id == samples.c.id, measured).exists())
+        .order_by(samples.c.time.desc(), samples.c.id.desc())
+        .limit(limit_samples)
+        .subquery()
+    )
+    wanted = (
+        select(samples.c.request_id, samples.c.image_index, samples.c.time.label("sample_time"), scores)
+        .join(newest, newest.c.id == samples.c.id)
+        .join(scores, scores.c.sample_id == samples.c.id)
+        .where(measured)
+        .order_by(samples.c.time, samples.c.id, scores.c.explainer, scores.c.metric)
+    )
+    return [
+        (SampleKey(row.request_id, row.image_index), row.sample_time, score_record(row))
+        for row in connection.execute(wanted)
+    ]
+
+
+def load_ood(
+    connection: Connection, model_version: str, since: float, limit: int
+) -> list[tuple[SampleKey, float, tuple[float, float]]]:
+    """See `Store.recent_ood`."""
+    known = and_(samples.c.ood_score.is_not(None), samples.c.ood_percentile.is_not(None))
+    wanted = (
+        select(samples)
+        .where(samples.c.model_version == model_version, samples.c.time >= since, known)
+        .order_by(samples.c.time.desc(), samples.c.id.desc())
+        .limit(limit)
+    )
+    newest = connection.execute(wanted).all()
+    return [
+        (SampleKey(row.request_id, row.image_index), row.time, (row.ood_score, row.ood_percentile))
+        for row in reversed(newest)
+    ]

@@ -1,0 +1,231 @@
+"""Rows of the tables from the values they keep, and back."""
+
+from __future__ import annotations
+
+import enum
+import json
+import math
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Row
+
+from xai_sidecar.benchmarks.base import ScoreStatus
+from xai_sidecar.engine.work import FloatArray
+from xai_sidecar.errors import StoreError
+from xai_sidecar.evaluator.records import (
+    BoxShape,
+    Frame,
+    MapRecord,
+    MaskShape,
+    PolygonShape,
+    SampleKey,
+    SampleRecord,
+    SampleState,
+    ScoreRecord,
+    Shape,
+    TruthObject,
+)
+from xai_sidecar.evaluator.store.arrays import pack, unpack
+from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.imaging import Region
+
+
+@dataclass(frozen=True, eq=False)
+class KeptPicture:
+    """What it takes to measure a sample after the server was started again.
+
+    Attributes:
+        image: (C, H, W) float32, the model input.
+        probabilities: (classes,) float32.
+    """
+
+    image: FloatArray
+    probabilities: FloatArray
+
+
+E = TypeVar("E", bound=enum.Enum)
+
+
+def code_of(member: enum.Enum) -> str:
+    """What is written for a member: its name, which changes less easily than its wording."""
+    return member.name.lower()
+
+
+def _member(kind: type[E], code: str) -> E:
+    try:
+        return kind[code.upper()]
+    except KeyError as error:
+        raise StoreError(f"The evaluator's store has an unknown {kind.__name__} {code!r}.") from error
+
+
+def _number(value: float | None) -> float | None:
+    """A number for a column; SQLite has none that is not a number."""
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def sample_row(record: SampleRecord) -> dict[str, Any]:
+    """The row of `samples`, but for its id and what it takes."""
+    frame, ood = record.frame, record.ood or (None, None)
+    width, height = frame.picture_size or (None, None)
+    return {
+        "request_id": record.key.request_id,
+        "image_index": record.key.image_index,
+        "time": record.time,
+        "model_version": record.model_version,
+        "state": code_of(record.state),
+        "target": record.target,
+        "probability": _number(record.probability),
+        "height": frame.height,
+        "width": frame.width,
+        "picture_width": width,
+        "picture_height": height,
+        **{f"region_{side}": getattr(frame.region, side, None) for side in ("left", "top", "right", "bottom")},
+        "ood_score": _number(ood[0]),
+        "ood_percentile": _number(ood[1]),
+    }
+
+
+def sample_record(row: Row[Any], positives: tuple[int, ...]) -> SampleRecord:
+    """A sample of its row and those of `predictions`."""
+    frame = Frame(
+        height=row.height,
+        width=row.width,
+        picture_size=None if row.picture_width is None else (row.picture_width, row.picture_height),
+        region=None
+        if row.region_left is None
+        else Region(row.region_left, row.region_top, row.region_right, row.region_bottom),
+    )
+    return SampleRecord(
+        key=SampleKey(row.request_id, row.image_index),
+        time=row.time,
+        model_version=row.model_version,
+        frame=frame,
+        target=row.target,
+        probability=math.nan if row.probability is None else row.probability,
+        positives=positives,
+        ood=ood_of(row),
+        state=_member(SampleState, row.state),
+    )
+
+
+def ood_of(row: Row[Any]) -> tuple[float, float] | None:
+    """The OoD score and percentile in a row of `samples`."""
+    if row.ood_score is None and row.ood_percentile is None:
+        return None
+    score, percentile = (math.nan if value is None else value for value in (row.ood_score, row.ood_percentile))
+    return score, percentile
+
+
+def picture_row(sample_id: int, kept: KeptPicture) -> dict[str, Any]:
+    """The row of `pictures`."""
+    channels, height, width = kept.image.shape
+    return {
+        "sample_id": sample_id,
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "image": pack(kept.image),
+        "class_count": kept.probabilities.size,
+        "probabilities": pack(kept.probabilities),
+    }
+
+
+def kept_picture(row: Row[Any]) -> KeptPicture:
+    """A picture of its row."""
+    return KeptPicture(
+        image=unpack(row.image, row.channels, row.height, row.width),
+        probabilities=unpack(row.probabilities, row.class_count),
+    )
+
+
+def map_row(sample_id: int, record: MapRecord) -> dict[str, Any]:
+    """The row of `maps`."""
+    height, width = record.saliency.shape
+    return {
+        "sample_id": sample_id,
+        "explainer": record.explainer,
+        "target": record.target,
+        "parameters": json.dumps(dict(record.parameters)),
+        "seed": str(record.seed),
+        "status": code_of(record.status),
+        "height": height,
+        "width": width,
+        "saliency": pack(record.saliency),
+        "pass_count": record.pass_count,
+    }
+
+
+def map_record(row: Row[Any]) -> MapRecord:
+    """A map of its row."""
+    return MapRecord(
+        explainer=row.explainer,
+        target=row.target,
+        parameters=json.loads(row.parameters),
+        seed=int(row.seed),
+        status=_member(MapStatus, row.status),
+        saliency=unpack(row.saliency, row.height, row.width),
+        pass_count=row.pass_count,
+    )
+
+
+def score_row(sample_id: int, record: ScoreRecord) -> dict[str, Any]:
+    """The row of `scores`."""
+    return {
+        "sample_id": sample_id,
+        "explainer": record.explainer,
+        "metric": record.metric,
+        "target": record.target,
+        "value": record.value,
+        "status": None if record.status is None else code_of(record.status),
+        "time": record.time,
+        "seconds": record.seconds,
+        "pass_count": record.pass_count,
+    }
+
+
+def score_record(row: Row[Any]) -> ScoreRecord:
+    """A score of its row."""
+    return ScoreRecord(
+        explainer=row.explainer,
+        metric=row.metric,
+        target=row.target,
+        value=row.value,
+        status=None if row.status is None else _member(ScoreStatus, row.status),
+        time=row.time,
+        seconds=row.seconds,
+        pass_count=row.pass_count,
+    )
+
+
+def object_row(sample_id: int, number: int, thing: TruthObject) -> dict[str, Any]:
+    """The row of `ground_truth_objects`."""
+    kind, points, mask = _shape_columns(thing.shape)
+    return {
+        "sample_id": sample_id,
+        "number": number,
+        "class_id": thing.class_id,
+        "shape": kind,
+        "points": None if points is None else json.dumps(points),
+        "mask": mask,
+    }
+
+
+def _shape_columns(shape: Shape) -> tuple[str, list[Any] | None, bytes | None]:
+    if isinstance(shape, BoxShape):
+        return "box", [shape.left, shape.top, shape.right, shape.bottom], None
+    if isinstance(shape, PolygonShape):
+        return "polygon", [list(point) for point in shape.points], None
+    return "mask", None, shape.png
+
+
+def truth_object(row: Row[Any]) -> TruthObject:
+    """An object of its row."""
+    shape: Shape
+    if row.shape == "box":
+        shape = BoxShape(*json.loads(row.points))
+    elif row.shape == "polygon":
+        shape = PolygonShape(tuple((x, y) for x, y in json.loads(row.points)))
+    else:
+        shape = MaskShape(bytes(row.mask))
+    return TruthObject(shape, row.class_id)

@@ -1,0 +1,336 @@
+"""Samples of live traffic with their maps, scores and ground truths, in a database.
+
+    samples ─┬─ predictions
+             ├─ pictures                 only while the sample is pending
+             ├─ maps, scores
+             └─ ground_truths ─┬─ ground_truth_classes
+                               └─ ground_truth_objects
+
+What hangs on a sample goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from operator import attrgetter
+
+from sqlalchemy import ColumnElement, Connection, Insert, and_, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from xai_sidecar.errors import NotFoundError
+from xai_sidecar.evaluator.records import GroundTruth, MapRecord, SampleKey, SampleRecord, SampleState, ScoreRecord
+from xai_sidecar.evaluator.store import recent, rows, truths
+from xai_sidecar.evaluator.store.database import Database
+from xai_sidecar.evaluator.store.opening import open_database
+from xai_sidecar.evaluator.store.rows import KeptPicture
+from xai_sidecar.evaluator.store.sizes import RECOUNT, remove_oldest
+from xai_sidecar.evaluator.store.tables import ground_truths, maps, pictures, predictions, samples, scores
+from xai_sidecar.evaluator.store.truths import Reported, TruthClasses
+
+_INSERT_NEW: dict[str, Insert] = {
+    "sqlite": sqlite.insert(samples).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(samples).on_conflict_do_nothing(),
+}
+
+
+class Store:
+    """What is kept of samples. It may be used from several threads at once.
+
+    A call that writes has been written when it returns, and outlasts a crash of the process and of the machine. What
+    is to be written for a sample that has been removed meanwhile is dropped without a word, but for `put_truth`.
+
+    Every method but `close` raises `StoreError` if the database fails.
+
+    Args:
+        database: Ready.
+        max_bytes: What is kept at most; see `prune`.
+        retention_seconds: How long samples are kept.
+    """
+
+    def __init__(self, database: Database, *, max_bytes: int, retention_seconds: float) -> None:
+        self._database = database
+        self._max_bytes = max_bytes
+        self._retention_seconds = retention_seconds
+
+    @classmethod
+    def open(cls, url: str, *, max_bytes: int, retention_seconds: float) -> Store:
+        """Opens a database, or creates it, and brings it to the newest version.
+
+        Args:
+            url: See `open_database`.
+            max_bytes: See above.
+            retention_seconds: See above.
+
+        Raises:
+            ConfigError: It cannot be used, and is as it was.
+        """
+        return cls(open_database(url), max_bytes=max_bytes, retention_seconds=retention_seconds)
+
+    def close(self) -> None:
+        """Ends it: later calls raise `StoreError`."""
+        self._database.close()
+
+    # ------------------------------------------------------------------------------------------------ samples
+
+    def add_sample(self, record: SampleRecord, kept: KeptPicture | None = None) -> bool:
+        """Keeps a sample.
+
+        Args:
+            record: The sample.
+            kept: Its picture, if it is to outlast a restart; it goes when the sample is no longer pending.
+
+        Returns:
+            Whether it is new; if not, nothing has changed.
+        """
+        with self._database.write() as connection:
+            row = {**rows.sample_row(record), "byte_count": 0}
+            new = connection.execute(
+                _INSERT_NEW[connection.dialect.name], row, execution_options={"preserve_rowcount": True}
+            )
+            if new.rowcount == 0:
+                return False
+            sample_id = _locked(connection, record.key)
+            if sample_id is None:
+                return False
+            if record.positives:
+                classes = [{"sample_id": sample_id, "class_id": class_id} for class_id in record.positives]
+                connection.execute(insert(predictions), classes)
+            if kept is not None:
+                connection.execute(insert(pictures), rows.picture_row(sample_id, kept))
+            _recount(connection, sample_id)
+        return True
+
+    def sample(self, key: SampleKey) -> SampleRecord | None:
+        """A sample; None if there is none of that key."""
+        with self._database.read() as connection:
+            return _load(connection, key)
+
+    def set_state(self, key: SampleKey, state: SampleState) -> None:
+        """Says what became of a sample. If it is no longer pending, its picture goes."""
+        with self._database.write() as connection:
+            sample_id = _locked(connection, key)
+            if sample_id is None:
+                return
+            connection.execute(update(samples).where(samples.c.id == sample_id).values(state=rows.code_of(state)))
+            if state is not SampleState.PENDING:
+                removed = connection.execute(delete(pictures).where(pictures.c.sample_id == sample_id)).rowcount
+                if removed:
+                    _recount(connection, sample_id)
+
+    def set_ood(self, key: SampleKey, ood: tuple[float, float]) -> None:
+        """Keeps a sample's OoD score and percentile."""
+        with self._database.write() as connection:
+            score, percentile = ood
+            connection.execute(update(samples).where(_is(key)).values(ood_score=score, ood_percentile=percentile))
+
+    def pending(self) -> Iterator[tuple[SampleRecord, KeptPicture | None]]:
+        """The samples that are pending at the first step, the oldest first, each with its picture if that was kept.
+
+        They are read one by one; those that are no longer pending when their turn comes are left out.
+        """
+        waiting = (
+            select(samples.c.request_id, samples.c.image_index)
+            .where(samples.c.state == rows.code_of(SampleState.PENDING))
+            .order_by(samples.c.time, samples.c.id)
+        )
+        with self._database.read() as connection:
+            keys = [SampleKey(*row) for row in connection.execute(waiting)]
+        for key in keys:
+            with self._database.read() as connection:
+                record = _load(connection, key)
+                if record is None or record.state is not SampleState.PENDING:
+                    continue
+                picture = connection.execute(select(pictures).join(samples).where(_is(key))).one_or_none()
+            yield record, None if picture is None else rows.kept_picture(picture)
+
+    # ------------------------------------------------------------------------------------------------ maps and scores
+
+    def add_map(self, key: SampleKey, record: MapRecord, measured: Sequence[ScoreRecord]) -> None:
+        """Keeps a map with its scores, instead of all that was there of that explainer."""
+        with self._database.write() as connection:
+            sample_id = _locked(connection, key)
+            if sample_id is None:
+                return
+            for table in (maps, scores):
+                of_explainer = and_(table.c.sample_id == sample_id, table.c.explainer == record.explainer)
+                connection.execute(delete(table).where(of_explainer))
+            connection.execute(insert(maps), rows.map_row(sample_id, record))
+            _put_scores(connection, sample_id, measured)
+            _recount(connection, sample_id)
+
+    def maps(self, key: SampleKey) -> list[MapRecord]:
+        """A sample's maps, by explainer."""
+        with self._database.read() as connection:
+            found = connection.execute(select(maps).join(samples).where(_is(key))).all()
+        return sorted(map(rows.map_record, found), key=attrgetter("explainer"))
+
+    def put_scores(self, key: SampleKey, measured: Sequence[ScoreRecord]) -> None:
+        """Keeps scores, each instead of what was there of that explainer and metric."""
+        with self._database.write() as connection:
+            if (sample_id := _locked(connection, key)) is not None:
+                _put_scores(connection, sample_id, measured)
+                _recount(connection, sample_id)
+
+    def remove_scores(self, key: SampleKey, metrics: Collection[str]) -> None:
+        """Removes a sample's scores by these metrics, of all explainers."""
+        with self._database.write() as connection:
+            if (sample_id := _locked(connection, key)) is not None:
+                of_metrics = and_(scores.c.sample_id == sample_id, scores.c.metric.in_(list(metrics)))
+                connection.execute(delete(scores).where(of_metrics))
+                _recount(connection, sample_id)
+
+    def scores(self, key: SampleKey) -> list[ScoreRecord]:
+        """A sample's scores, by explainer and metric."""
+        with self._database.read() as connection:
+            found = connection.execute(select(scores).join(samples).where(_is(key))).all()
+        return sorted(map(rows.score_record, found), key=attrgetter("explainer", "metric"))
+
+    # ------------------------------------------------------------------------------------------------ ground truths
+
+    def put_truth(self, key: SampleKey, truth: GroundTruth) -> Reported:
+        """Keeps a ground truth instead of what was reported before; it is not applied then.
+
+        Returns:
+            What it changed. If the same has been reported before, nothing, not even the time.
+
+        Raises:
+            NotFoundError: There is no such sample.
+        """
+        with self._database.write() as connection:
+            sample_id = _locked(connection, key)
+            if sample_id is None:
+                raise NotFoundError(
+                    f"Picture {key.image_index} of request {key.request_id!r} is no sample that is kept. "
+                    "Only sampled requests take ground truth: PredictResponse.sampled tells.",
+                    field="request_id",
+                )
+            reported = truths.put_truth(connection, sample_id, truth)
+            if reported is not Reported.REPEATED:
+                _recount(connection, sample_id)
+        return reported
+
+    def truth(self, key: SampleKey) -> GroundTruth | None:
+        """A sample's ground truth; None if none has been reported."""
+        with self._database.read() as connection:
+            sample_id = connection.scalar(select(samples.c.id).where(_is(key)))
+            return None if sample_id is None else truths.load_truth(connection, sample_id)
+
+    def unapplied_truths(self) -> list[SampleKey]:
+        """The samples whose ground truth has not been applied yet, the oldest report first."""
+        with self._database.read() as connection:
+            found = connection.execute(
+                select(samples.c.request_id, samples.c.image_index)
+                .join(ground_truths)
+                .where(ground_truths.c.applied.is_(False))
+                .order_by(ground_truths.c.time, samples.c.id)
+            )
+            return [SampleKey(*row) for row in found]
+
+    def mark_applied(self, key: SampleKey, truth_time: float) -> None:
+        """Says that the scores are by the ground truth of that time, unless another one has come meanwhile."""
+        with self._database.write() as connection:
+            this = ground_truths.c.sample_id == select(samples.c.id).where(_is(key)).scalar_subquery()
+            connection.execute(
+                update(ground_truths).where(this, ground_truths.c.time == truth_time).values(applied=True)
+            )
+
+    def truths(self, model_version: str) -> Iterator[TruthClasses]:
+        """The classes of all samples of a model that have a ground truth, in the order in which they were kept."""
+        after = 0
+        while True:
+            with self._database.read() as connection:
+                found, after = truths.load_truth_classes(connection, model_version, after)
+            if not found:
+                return
+            yield from found
+
+    # ------------------------------------------------------------------------------------------------ what was lately
+
+    def recent_scores(
+        self, model_version: str, since: float, limit_samples: int
+    ) -> list[tuple[SampleKey, float, ScoreRecord]]:
+        """Scores that could be measured, to fill the rolling windows with.
+
+        Args:
+            model_version: Whose samples.
+            since: From which time on.
+            limit_samples: At most so many samples, of those that have such a score: the newest.
+
+        Returns:
+            Which sample, its time, and a score of it; in order of the samples' time.
+        """
+        with self._database.read() as connection:
+            return recent.load_scores(connection, model_version, since, limit_samples)
+
+    def recent_ood(
+        self, model_version: str, since: float, limit: int
+    ) -> list[tuple[SampleKey, float, tuple[float, float]]]:
+        """OoD scores and percentiles with sample and time: the newest ones, in order of time."""
+        with self._database.read() as connection:
+            return recent.load_ood(connection, model_version, since, limit)
+
+    # ------------------------------------------------------------------------------------------------ size
+
+    def prune(self, now: float) -> int:
+        """Removes samples older than the retention, then, beyond `max_bytes`, the oldest first.
+
+        With SQLite `max_bytes` is what the file takes after this, the journal beside it not counted. PostgreSQL does
+        not tell how much room it uses: `max_bytes` is what the rows take there, and the tables on disk take some
+        tenths more.
+
+        Args:
+            now: Unix time in seconds.
+
+        Returns:
+            How many samples were removed.
+        """
+        removed = 0
+        horizon = now - self._retention_seconds
+        while True:
+            with self._database.write() as connection:
+                excess = self._database.used_bytes(connection) - self._max_bytes
+                count = remove_oldest(connection, horizon, excess)
+            if not count:
+                break
+            removed += count
+        self._database.reclaim(self._max_bytes)
+        return removed
+
+    def byte_count(self) -> int:
+        """What is in use of `max_bytes`."""
+        with self._database.read() as connection:
+            return self._database.used_bytes(connection)
+
+    def sample_count(self) -> int:
+        """How many samples there are."""
+        with self._database.read() as connection:
+            return int(connection.scalar(select(func.count()).select_from(samples)) or 0)
+
+
+def _is(key: SampleKey) -> ColumnElement[bool]:
+    return and_(samples.c.request_id == key.request_id, samples.c.image_index == key.image_index)
+
+
+def _locked(connection: Connection, key: SampleKey) -> int | None:
+    """A sample's id; None if it is not there. No other transaction writes to the sample before this one has ended."""
+    # SQLite lets one transaction write at a time, and knows no such lock.
+    return connection.scalar(select(samples.c.id).where(_is(key)).with_for_update())
+
+
+def _recount(connection: Connection, sample_id: int) -> None:
+    connection.execute(RECOUNT, {"counted_id": sample_id})
+
+
+def _load(connection: Connection, key: SampleKey) -> SampleRecord | None:
+    row = connection.execute(select(samples).where(_is(key))).one_or_none()
+    if row is None:
+        return None
+    return rows.sample_record(row, truths.classes_by_sample(connection, predictions, [row.id])[row.id])
+
+
+def _put_scores(connection: Connection, sample_id: int, measured: Sequence[ScoreRecord]) -> None:
+    if not measured:
+        return
+    same = (and_(scores.c.explainer == record.explainer, scores.c.metric == record.metric) for record in measured)
+    connection.execute(delete(scores).where(scores.c.sample_id == sample_id, or_(*same)))
+    connection.execute(insert(scores), [rows.score_row(sample_id, record) for record in measured])

@@ -1,0 +1,142 @@
+"""The tables of the newest version; the migrations lead there."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "uq": "uq_%(table_name)s",
+    }
+)
+
+
+def _sample_id(parent: str = "samples.id") -> Column[int]:
+    """The primary key, or the beginning of it, of what goes when the sample goes."""
+    return Column(
+        "sample_id",
+        BigInteger,
+        ForeignKey(parent, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    )
+
+
+samples = Table(
+    "samples",
+    METADATA,
+    # SQLite numbers rows by itself only if the type is called INTEGER.
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("image_index", Integer, nullable=False),
+    Column("time", Double, nullable=False),
+    Column("model_version", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("target", Integer, nullable=False),
+    Column("probability", Double),  # NULL where it is not a number, which SQLite does not have
+    Column("height", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("picture_width", Integer),
+    Column("picture_height", Integer),
+    Column("region_left", Double),
+    Column("region_top", Double),
+    Column("region_right", Double),
+    Column("region_bottom", Double),
+    Column("ood_score", Double),
+    Column("ood_percentile", Double),
+    Column("byte_count", BigInteger, nullable=False),  # of all that hangs on it, about
+    UniqueConstraint("request_id", "image_index"),
+    Index("ix_samples_time", "time"),
+    Index("ix_samples_model_version_time", "model_version", "time"),
+    Index("ix_samples_state_time", "state", "time"),
+)
+
+predictions = Table(
+    "predictions",
+    METADATA,
+    _sample_id(),
+    Column("class_id", Integer, primary_key=True, autoincrement=False),  # that was predicted: a positive
+)
+
+pictures = Table(
+    "pictures",
+    METADATA,
+    _sample_id(),
+    Column("channels", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("image", LargeBinary, nullable=False),
+    Column("class_count", Integer, nullable=False),
+    Column("probabilities", LargeBinary, nullable=False),
+)
+
+maps = Table(
+    "maps",
+    METADATA,
+    _sample_id(),
+    Column("explainer", Text, primary_key=True),
+    Column("target", Integer, nullable=False),
+    Column("parameters", Text, nullable=False),  # JSON
+    Column("seed", Text, nullable=False),  # decimal: up to 64 bits without a sign, more than an integer column takes
+    Column("status", Text, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("saliency", LargeBinary, nullable=False),
+    Column("pass_count", BigInteger, nullable=False),
+)
+
+scores = Table(
+    "scores",
+    METADATA,
+    _sample_id(),
+    Column("explainer", Text, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("target", Integer, nullable=False),
+    Column("value", Double),
+    Column("status", Text),  # NULL where measuring failed with an error
+    Column("time", Double, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("pass_count", BigInteger, nullable=False),
+)
+
+ground_truths = Table(
+    "ground_truths",
+    METADATA,
+    _sample_id(),
+    Column("time", Double, nullable=False),
+    Column("applied", Boolean, nullable=False),  # whether the scores are by this truth
+    Index("ix_ground_truths_applied_time", "applied", "time"),
+)
+
+ground_truth_classes = Table(
+    "ground_truth_classes",
+    METADATA,
+    _sample_id("ground_truths.sample_id"),
+    Column("class_id", Integer, primary_key=True, autoincrement=False),
+)
+
+ground_truth_objects = Table(
+    "ground_truth_objects",
+    METADATA,
+    _sample_id("ground_truths.sample_id"),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("class_id", Integer),
+    Column("shape", Text, nullable=False),  # "box", "polygon" or "mask"
+    Column("points", Text),  # JSON: [left, top, right, bottom], or [[x, y], …]
+    Column("mask", LargeBinary),  # PNG
+)

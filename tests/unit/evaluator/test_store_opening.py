@@ -1,0 +1,304 @@
+"""Opening: new databases, older and newer ones, and those that cannot be used."""
+
+import hashlib
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from xai_sidecar.errors import ConfigError, StoreError
+from xai_sidecar.evaluator.records import GroundTruth, SampleKey
+from xai_sidecar.evaluator.store import Store, migrating
+from xai_sidecar.evaluator.store.tables import METADATA
+
+NEXT_VERSION = '''
+"""A column more, and a table made anew, as SQLite needs it for most changes."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade():
+    again = "always" if op.get_bind().dialect.name == "sqlite" else "never"
+    with op.batch_alter_table("samples", recreate=again) as table:
+        table.add_column(sa.Column("note", sa.Text, server_default="none"))
+'''
+
+
+def engine(url):
+    return sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sa.NullPool)
+
+
+def path_of(url):
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def refused(url):
+    """The message of the ConfigError that opening raises."""
+    with pytest.raises(ConfigError) as caught:
+        Store.open(url, max_bytes=1 << 30, retention_seconds=1.0)
+    assert caught.value.field == "evaluator.store"
+    assert caught.value.message.endswith(("'", ".")), caught.value.message
+    assert len(caught.value.message.splitlines()) == 1
+    return caught.value.message
+
+
+@pytest.fixture
+def next_version(tmp_path, monkeypatch):
+    """There is a version more while a test lasts."""
+    folder = tmp_path / "100% migrations"
+    shutil.copytree(migrating.MIGRATIONS, folder)
+    (folder / "versions" / "v0002.py").write_text(NEXT_VERSION)
+    monkeypatch.setattr(migrating, "MIGRATIONS", folder)
+
+
+@pytest.fixture
+def filled(url, open_store, make_sample, make_map, make_score):
+    """The key of a sample with a map, a score and a truth, in a store that is closed again."""
+    record, store = make_sample(), open_store(url)
+    store.add_sample(record)
+    store.add_map(record.key, make_map(), [make_score()])
+    store.put_truth(record.key, GroundTruth((1,), (), 2.0))
+    store.close()
+    return record.key
+
+
+def test_the_migrations_lead_to_the_tables(url, store):
+    with engine(url).connect() as connection:
+        # The version table is compared, too, unless it is named.
+        context = MigrationContext.configure(
+            connection, opts={"version_table": migrating.VERSION_TABLE, "compare_type": True}
+        )
+        assert compare_metadata(context, METADATA) == []
+        assert set(sa.inspect(connection).get_table_names()) == {*METADATA.tables, migrating.VERSION_TABLE}
+        for table in METADATA.tables.values():
+            keys = sa.inspect(connection).get_foreign_keys(table.name)
+            assert [key["options"] for key in keys] == [{"ondelete": "CASCADE"}] * (table.name != "samples")
+        names = {index.name for table in METADATA.tables.values() for index in table.indexes}
+        assert names == {
+            index["name"]
+            for table in METADATA.tables
+            for index in sa.inspect(connection).get_indexes(table)
+            if not index["unique"]
+        }
+
+
+def test_opening_again_keeps_all(url, filled, open_store, make_score):
+    for _ in range(2):
+        store = open_store(url)
+        assert store.scores(filled) == [make_score()]
+        store.close()
+
+
+def test_an_older_version_is_migrated_and_keeps_all(request, url, filled, open_store, make_score):
+    request.getfixturevalue("next_version")
+    store = open_store(url)
+    assert store.sample(filled).time == 1.0
+    assert len(store.maps(filled)) == 1
+    assert store.scores(filled) == [make_score()]
+    assert store.truth(filled) == GroundTruth((1,), (), 2.0)
+    with engine(url).connect() as connection:
+        assert connection.scalar(sa.text("SELECT version_num FROM xai_schema_version")) == "0002"
+        assert connection.scalar(sa.text("SELECT note FROM samples")) == "none"
+    assert store.prune(2e12) == 1
+    assert store.scores(filled) == []
+
+
+def test_a_newer_version_is_refused_and_not_touched(url, filled):
+    with engine(url).begin() as connection:
+        connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '9999'"))
+        if url.startswith("sqlite"):
+            connection.execute(sa.text("DROP TABLE scores"))
+
+    def content():
+        if url.startswith("sqlite"):
+            return hashlib.sha256(path_of(url).read_bytes()).digest()
+        with engine(url).connect() as connection:
+            return connection.execute(sa.text("SELECT xmin, * FROM xai_schema_version")).all()
+
+    before = content()
+    assert "version 9999, written by a newer xai-sidecar; this one knows 0001" in refused(url)
+    assert content() == before
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(request, url, filled, open_store):
+    request.getfixturevalue("next_version")
+    script = migrating.MIGRATIONS / "versions" / "v0002.py"
+    script.write_text(script.read_text() + '    op.execute("SELECT nonsense")\n')
+    assert "nonsense" in refused(url)
+    script.unlink()
+    assert open_store(url).sample(filled) is not None
+
+
+def test_other_programs_tables_are_not_mixed_with_ours(url):
+    if url.startswith("sqlite"):
+        path_of(url).parent.mkdir()
+    with engine(url).begin() as connection:
+        connection.execute(sa.text("CREATE TABLE scores (a INTEGER)"))
+    assert "has a table 'scores' that is not the sidecar's" in refused(url)
+    with engine(url).connect() as connection:
+        assert sa.inspect(connection).get_table_names() == ["scores"]
+
+
+def test_postgres_may_be_shared(postgres_url, open_store):
+    with engine(postgres_url).begin() as connection:
+        connection.execute(sa.text("CREATE TABLE alembic_version (version_num TEXT)"))
+        connection.execute(sa.text("CREATE SCHEMA apart"))
+    open_store(postgres_url)
+    apart = open_store(f"{postgres_url}?options=-csearch_path%3Dapart")
+    assert apart.sample_count() == 0
+    with engine(postgres_url).connect() as connection:
+        assert set(sa.inspect(connection).get_table_names("apart")) == {*METADATA.tables, migrating.VERSION_TABLE}
+
+
+def test_several_open_a_new_database_at_once(url, open_store):
+    together, opened, failed = threading.Barrier(4), [], []
+
+    def open_one():
+        together.wait(10)
+        try:
+            opened.append(open_store(url))
+        except Exception as error:  # shown by the assertion
+            failed.append(error)
+
+    threads = [threading.Thread(target=open_one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failed == []
+    assert [store.sample_count() for store in opened] == [0] * 4
+
+
+def test_opening_is_silent(tmp_path):
+    program = f"""
+import logging, sys
+logging.basicConfig(level=logging.WARNING)
+before = logging.getLogger().handlers[:], logging.getLogger().level
+from xai_sidecar.evaluator.store import Store
+Store.open("sqlite:///{tmp_path}/x.db", max_bytes=1, retention_seconds=1.0).close()
+assert (logging.getLogger().handlers, logging.getLogger().level) == before
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://u:secret@host/db", r"no store of the kind 'mysql'.*sqlite:///.*postgresql://"),
+        ("postgresql+asyncpg://u:secret@host/db", "no store of the kind"),
+        ("just a secret name", "no database's URL"),
+        ("", "no database's URL"),
+        ("postgresql://u:secret@host:port/db", "no database's URL"),
+        ("sqlite://folder/file.db", "three slashes"),
+        ("sqlite:///file.db?mode=ro", "no options"),
+        ("sqlite:////proc/nowhere/x.db", "folder /proc/nowhere cannot be made.*may write"),
+        ("sqlite:////dev/null/x.db", "folder /dev/null cannot be made"),
+        ("sqlite:////proc/x.db", "/proc/x.db cannot be opened: unable to open database file"),
+        ("sqlite:////tmp", "/tmp cannot be opened"),
+        ("postgresql://u:secret@127.0.0.1:1/db", r"u:\*\*\*@127.0.0.1:1/db cannot be opened: .*refused"),
+        ("postgresql://u@127.0.0.1:1/db?password=secret", "u@127.0.0.1:1/db cannot be opened: .*refused"),
+        ("postgresql://u:secret@127.0.0.1:1/db?secret=1", "cannot be opened"),
+    ],
+)
+def test_what_cannot_be_a_store(url, told):
+    message = refused(url)
+    assert re.search(told, message), message
+    assert "secret" not in message
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\x89PNG" * 1000)
+    assert "picture.png cannot be opened: file is not a database. Name another file" in refused(f"sqlite:///{path}")
+    assert path.read_bytes() == b"\x89PNG" * 1000
+
+
+def test_a_wrong_password_and_a_missing_database(postgres, postgres_url):
+    wrong = refused(postgres.url("postgres", "wrong-secret"))
+    assert "password authentication failed" in wrong
+    assert "wrong-secret" not in wrong
+    assert 'database "nowhere" does not exist' in refused(postgres.url("nowhere"))
+
+
+def test_a_server_that_never_answers_is_not_waited_for_long():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        assert "cannot be opened" in refused(f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/db")
+        assert time.monotonic() - began < 15
+
+
+def test_psycopg_may_be_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    assert "pip install 'xai-sidecar[postgres]'" in refused("postgresql://u:secret@host/db")
+
+
+def test_postgres_spelt_otherwise(postgres_url, open_store, make_sample):
+    record = make_sample()
+    open_store(postgres_url).add_sample(record)
+    for scheme in ("postgres", "postgresql+psycopg"):
+        assert open_store(postgres_url.replace("postgresql", scheme)).sample(record.key) is not None
+
+
+def test_the_migrations_are_in_the_wheel(tmp_path):
+    root = Path(__file__).parents[3]
+    wheel = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=root,
+        capture_output=True, text=True, env={**os.environ},
+    )  # fmt: skip
+    assert wheel.returncode == 0, wheel.stderr
+    (built,) = tmp_path.glob("*.whl")
+    shutil.unpack_archive(built, tmp_path / "installed", "zip")
+    program = f"""
+import xai_sidecar.evaluator.store as store
+assert store.__file__.startswith({str(tmp_path)!r}), store.__file__
+opened = store.Store.open("sqlite:///{tmp_path}/x.db", max_bytes=1, retention_seconds=1.0)
+print(opened.sample_count())
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
+def test_a_closed_store_says_so(store, make_sample):
+    store.close()
+    with pytest.raises(StoreError, match="closed"):
+        store.add_sample(make_sample())
+    with pytest.raises(StoreError, match="closed"):
+        store.sample_count()
+
+
+def test_a_database_that_fails_is_told_without_details(url, store, make_sample):
+    store.add_sample(make_sample(key=SampleKey("private", 0)))
+    with engine(url).begin() as connection:
+        connection.execute(sa.text("DROP TABLE ground_truth_classes"))
+    with pytest.raises(StoreError, match="ground_truth_classes") as caught:
+        store.put_truth(SampleKey("private", 0), GroundTruth((1,), (), 1.0))
+    assert (caught.value.code, caught.value.reason, caught.value.retry_seconds) == ("UNAVAILABLE", "STORE", 1.0)
+    assert "private" not in caught.value.message
+    with engine(url).connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM ground_truths")) == 0, "half of it is there"
+
+
+def test_the_file_may_be_opened_by_others(sqlite_url, open_store, make_sample):
+    store = open_store(sqlite_url)
+    store.add_sample(make_sample())
+    with sqlite3.connect(path_of(sqlite_url)) as other:
+        assert other.execute("SELECT state FROM samples").fetchall() == [("pending",)]
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert other.execute("PRAGMA auto_vacuum").fetchone() == (2,)
