@@ -65,6 +65,7 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
                 "http": _free("127.0.0.1", 9090),
                 "log_level": "warning",
             },
+            "evaluator": {"sample_rate": 1.0, "interval_seconds": 2.0, "store": "sqlite://"},
         },
         overrides,
     )
@@ -143,5 +144,6 @@ Where it looked for {prediction.classes[0].label!r}: {overlay.resolve()}
 
 Try next, in another terminal:
   .venv/bin/xai-client predict YOUR.jpg --explain gradcam,gradient --out . --server {grpc_address}
-  .venv/bin/xai-client info --server {grpc_address}
+  .venv/bin/xai-client feedback {prediction.request_id} --label "tiger cat" --box 130,20,330,280 --server {grpc_address}
+  .venv/bin/xai-client info --server {grpc_address}    how good the explanations are, in a minute or two
   curl http://{http_address}/metrics"""

@@ -93,8 +93,10 @@ class Engine:
         """
         self._kinds = kinds
         self._report = report
-        for thread in (*self._steppers.values(), self._timer, self._thread):
-            thread.start()
+        for stepper in self._steppers.values():
+            stepper.start()
+        self._timer.start()
+        self._thread.start()
         return self._ready
 
     @property

@@ -13,6 +13,7 @@ from PIL import Image
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import PreconditionError, within
+from xai_sidecar.evaluator.choice import Reason
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.service.decode import Asked
@@ -27,6 +28,11 @@ _STATUSES = {
     MapStatus.NOT_FINITE: pb.MAP_STATUS_NOT_FINITE,
     MapStatus.NO_OOD_RANGE: pb.MAP_STATUS_NO_OOD_RANGE,
 }
+_KINDS = {
+    Reason.BEST: pb.AUTO_CHOICE_KIND_BEST,
+    Reason.BEST_OF_CLASS: pb.AUTO_CHOICE_KIND_BEST_OF_CLASS,
+    Reason.FALLBACK: pb.AUTO_CHOICE_KIND_FALLBACK,
+}
 _SHOWN = (MapStatus.OK, MapStatus.ALL_ZERO)
 _HALF_RANGE = (2.0**-14, 65504.0)
 """Largest magnitudes of maps that half precision carries to its full relative precision."""
@@ -38,13 +44,14 @@ def predict_response(
     asked: Asked,
     model: ServedModel,
     request_id: str,
+    sampled: bool = False,
 ) -> pb.PredictResponse:
-    """The answer to a request.
+    """The answer to a request, sampled or not.
 
     Raises:
         PreconditionError: A map cannot be had in the encoding asked for.
     """
-    response = pb.PredictResponse(request_id=request_id, model_version=model.version)
+    response = pb.PredictResponse(request_id=request_id, model_version=model.version, sampled=sampled)
     for one, maps in zip(predicted, explained, strict=True):
         prediction = _prediction(one, asked, model)
         for index, each in enumerate(maps):
@@ -54,10 +61,10 @@ def predict_response(
 
 
 def predicted_event(
-    predicted: Sequence[Predicted], asked: Asked, model: ServedModel, request_id: str
+    predicted: Sequence[Predicted], asked: Asked, model: ServedModel, request_id: str, sampled: bool = False
 ) -> pb.PredictStreamResponse:
     """The predictions, as the first event of a stream."""
-    response = predict_response(predicted, [()] * len(predicted), asked, model, request_id)
+    response = predict_response(predicted, [()] * len(predicted), asked, model, request_id, sampled)
     return pb.PredictStreamResponse(request_id=request_id, predicted=response)
 
 
@@ -131,6 +138,12 @@ def _explanation(explained: Explained, encoding: pb.MapEncoding, model: ServedMo
     explanation.elapsed.FromNanoseconds(round(explained.seconds * 1e9))
     if explained.plan.explainer.is_random:
         explanation.seed = explained.plan.seed
+    if explained.choice is not None:
+        choice = explained.choice
+        explanation.auto_choice.reason = choice.explanation
+        explanation.auto_choice.kind = _KINDS[choice.reason]
+        if choice.composite is not None:
+            explanation.auto_choice.composite_score = choice.composite
     saliency = explained.saliency
     for index, class_id in enumerate(explained.targets.tolist()):
         status = saliency.statuses[index]

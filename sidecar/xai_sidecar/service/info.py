@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import __version__
+from xai_sidecar.benchmarks.registry import BENCHMARKS
+from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.work import Forward
+from xai_sidecar.evaluator.choice import QualityRow
+from xai_sidecar.evaluator.quality import Standing
 from xai_sidecar.service.encode import value_message
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
 
+_NORMAL_95 = 1.959964
+"""Standard errors to either side of a mean that 95 % of the normal distribution lie within."""
 
-def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
+
+def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> pb.ModelInfo:
     """The description of the model.
 
     Args:
         model: The model.
         ready_seconds: When the server became ready, as Unix time.
+        standing: How good its explanations are.
     """
     config, backend, spec = model.config, model.backend, model.input
     info = pb.ModelInfo(
@@ -39,7 +48,7 @@ def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
         device=backend.device,
         engine=backend.engine,
         engine_note=backend.engine_note,
-        explainers=[_explainer_info(offered, model) for offered in model.explainers.values()],
+        explainers=[_explainer_info(offered, model, standing) for offered in model.explainers.values()],
         limits=pb.Limits(
             max_image_count=config.server.max_images,
             max_pixel_count=config.server.max_pixels,
@@ -56,10 +65,50 @@ def model_info(model: ServedModel, ready_seconds: float) -> pb.ModelInfo:
     info.ready_time.FromNanoseconds(round(ready_seconds * 1e9))
     for size, seconds in sorted(backend.costs(Forward.kind).items()):
         info.batches.add(batch_size=size).duration.FromNanoseconds(round(seconds * 1e9))
+    if config.evaluator.enabled:
+        info.evaluator.CopyFrom(_evaluator_info(config.evaluator, standing))
     return info
 
 
-def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.ExplainerInfo:
+def _evaluator_info(settings: EvaluatorConfig, standing: Standing) -> pb.EvaluatorInfo:
+    info = pb.EvaluatorInfo(
+        sample_rate=settings.sample_rate,
+        state=f"EVALUATOR_STATE_{standing.state.name}",
+        window_sample_count=standing.sample_count,
+        note=standing.note,
+        metrics=[
+            pb.MetricInfo(
+                name=name,
+                description=BENCHMARKS[name].description,
+                higher_is_better=BENCHMARKS[name].higher_is_better,
+                minimum=BENCHMARKS[name].value_range[0],
+                maximum=BENCHMARKS[name].value_range[1],
+            )
+            for name in settings.metrics
+        ],
+    )
+    info.window.FromNanoseconds(round(settings.window_seconds * 1e9))
+    if standing.last_sample is not None:
+        info.last_sample_time.FromNanoseconds(round(standing.last_sample * 1e9))
+    return info
+
+
+def _quality(row: QualityRow) -> pb.QualityMeasure:
+    estimate = row.estimate
+    error = math.nan if estimate.standard_error is None else estimate.standard_error
+    measure = pb.QualityMeasure(
+        metric=row.metric,
+        mean=estimate.mean,
+        confidence_half_width=_NORMAL_95 * error,
+        sample_count=estimate.count,
+        higher_is_better=row.higher_is_better,
+        goodness=row.goodness,
+    )
+    measure.update_time.FromNanoseconds(round(estimate.updated * 1e9))
+    return measure
+
+
+def _explainer_info(offered: OfferedExplainer, model: ServedModel, standing: Standing) -> pb.ExplainerInfo:
     explainer = offered.explainer
     info = pb.ExplainerInfo(
         name=explainer.name,
@@ -73,6 +122,10 @@ def _explainer_info(offered: OfferedExplainer, model: ServedModel) -> pb.Explain
     if not offered.unavailable:
         info.cost.pass_count = explainer.pass_counts(1, offered.defaults, model.facts).most
         info.cost.duration.FromNanoseconds(round(model.expected_seconds(offered) * 1e9))
+    info.quality.extend(_quality(row) for row in standing.table.rows if row.explainer == explainer.name)
+    composite = standing.composites.get(explainer.name)
+    if composite is not None:
+        info.composite_score = composite
     return info
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind
-from xai_sidecar.explainers.base import Explainer, Parameters, PassCounts, Saliency
+from xai_sidecar.evaluator.choice import Choice
+from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters, PassCounts, Saliency
 from xai_sidecar.imaging import Prepared
 
 
@@ -88,6 +90,8 @@ class ExplanationPlan:
         seed: Of everything random in it.
         budget_seconds: Longest time to spend on it; None for as long as it takes.
         condition: When to make it at all.
+        candidates: What it may turn out to be, by explainer, where the caller leaves the choice to the server; the plan
+            itself is then the quickest of them.
     """
 
     name: str
@@ -99,6 +103,13 @@ class ExplanationPlan:
     seed: int = 0
     budget_seconds: float | None = None
     condition: Condition = Condition()
+    candidates: Mapping[str, ExplanationPlan] = field(default_factory=dict)
+
+    def most_passes(self, target_limit: int, model: ModelFacts) -> int:
+        """The most that it can take, of any of its candidates."""
+        targets = self.targets.most(target_limit)
+        plans = self.candidates.values() or [self]
+        return max(plan.explainer.pass_counts(targets, plan.parameters, model).most for plan in plans)
 
 
 class Stage(enum.Enum):
@@ -122,6 +133,7 @@ class Explained:
         seconds: From being submitted to being done.
         stage: Whether it is whole.
         message: Why it is not; empty if it is.
+        choice: Why this explainer, where the server chose it.
     """
 
     plan: ExplanationPlan
@@ -131,6 +143,7 @@ class Explained:
     seconds: float
     stage: Stage = Stage.COMPLETE
     message: str = ""
+    choice: Choice | None = None
 
 
 @dataclass(frozen=True)

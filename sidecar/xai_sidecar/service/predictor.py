@@ -14,6 +14,8 @@ from xai_sidecar.engine.job import Completed, Job
 from xai_sidecar.engine.scheduler import Lane
 from xai_sidecar.engine.work import IntArray, OodScores, Steps, forward, ood_score
 from xai_sidecar.errors import BudgetSpentError, DeviceError
+from xai_sidecar.evaluator.choice import Candidate, Choice
+from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context, Saliency
 from xai_sidecar.imaging import Prepared
@@ -47,6 +49,7 @@ class Explaining:
         shape: tuple[int, ...],
         job: Job[Saliency] | None,
         message: str = "",
+        choice: Choice | None = None,
     ) -> None:
         self.plan = plan
         self.planned_passes = max(plan.counts.most, len(targets))
@@ -54,6 +57,7 @@ class Explaining:
         self._shape = shape
         self._job = job
         self._message = message
+        self._choice = choice
 
     @property
     def pass_count(self) -> int:
@@ -73,7 +77,7 @@ class Explaining:
         if saliency is None:
             return None
         seconds = time.monotonic() - self._job.submitted
-        return Explained(self.plan, self._targets, saliency, self.pass_count, seconds, Stage.PARTIAL)
+        return self._explained(self._targets, saliency, self.pass_count, seconds, Stage.PARTIAL)
 
     async def result(self) -> Explained:
         """The maps as they are in the end. Cancelling it cancels the job."""
@@ -88,11 +92,22 @@ class Explaining:
         stage, message = Stage.COMPLETE, ""
         if done.cut_short:
             stage, message = Stage.TRUNCATED, _SPENT.format(done.pass_count, self.planned_passes)
-        return Explained(self.plan, self._targets, done.value, done.pass_count, done.seconds, stage, message)
+        return self._explained(self._targets, done.value, done.pass_count, done.seconds, stage, message)
 
     def _without_maps(self, pass_count: int, seconds: float, stage: Stage, message: str) -> Explained:
         nothing = Saliency(np.empty((0, *self._shape), np.float32), ())
-        return Explained(self.plan, np.empty(0, np.int32), nothing, pass_count, seconds, stage, message)
+        return self._explained(np.empty(0, np.int32), nothing, pass_count, seconds, stage, message)
+
+    def _explained(
+        self,
+        targets: IntArray,
+        saliency: Saliency,
+        pass_count: int,
+        seconds: float,
+        stage: Stage,
+        message: str = "",
+    ) -> Explained:
+        return Explained(self.plan, targets, saliency, pass_count, seconds, stage, message, self._choice)
 
 
 class Predictor:
@@ -105,10 +120,14 @@ class Predictor:
         activation: "softmax" or "sigmoid".
         max_targets: Most targets of an explanation.
         telemetry: Told of what was done.
+        quality: Knows which explainer is the best, for callers who leave the choice to the server.
     """
 
-    def __init__(self, engine: Engine, activation: str, max_targets: int, telemetry: Telemetry) -> None:
+    def __init__(
+        self, engine: Engine, activation: str, max_targets: int, telemetry: Telemetry, quality: Quality
+    ) -> None:
         self.engine = engine
+        self._quality = quality
         self._activation = ACTIVATIONS[activation]
         self._max_targets = max_targets
         self._telemetry = telemetry
@@ -160,6 +179,10 @@ class Predictor:
         percentile = None if predicted.ood is None else predicted.ood[1]
         skipped = plan.condition.failure(float(probabilities.max()), percentile)
         targets = plan.targets.of(probabilities, self._max_targets)
+        wanted, choice = plan, None
+        if plan.candidates:
+            choice = self._choice(plan, int(targets[0] if len(targets) else probabilities.argmax()), deadline)
+            plan = plan.candidates[choice.explainer]
         job = None
         if len(targets) and not skipped:
             context = Context(self._activation, plan.seed)
@@ -167,8 +190,18 @@ class Predictor:
             budget_end = _budget_end(plan.budget_seconds, deadline)
             job = self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline, budget_end=budget_end)
         if admitted is not None:
-            admitted.begun(plan, job)
-        return Explaining(plan, targets, image.shape[1:], job, skipped)
+            admitted.begun(wanted, job)
+        return Explaining(plan, targets, image.shape[1:], job, skipped, choice)
+
+    def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:
+        """Which of the candidates is the best that the time allows."""
+        candidates = [
+            Candidate(name, self.engine.seconds(each.kind, each.counts.most)) for name, each in plan.candidates.items()
+        ]
+        budget, left = plan.budget_seconds, deadline - time.monotonic() - _ANSWERING_SECONDS
+        if any(left < candidate.expected_seconds for candidate in candidates):
+            budget = left if budget is None else min(budget, left)
+        return self._quality.choose(candidates, budget, target)
 
     async def explained(self, explaining: Explaining) -> Explained:
         """Waits for an explanation, and counts it. Cancelling it cancels the explanation."""

@@ -27,6 +27,7 @@ from xai_sidecar.engine.scheduler import Lane, Policy
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.admission import Admission
+from xai_sidecar.service.evaluation import Evaluation, start_evaluation
 from xai_sidecar.service.http import HttpServer
 from xai_sidecar.service.interceptors import CallInterceptor
 from xai_sidecar.service.memory import give_back_freed_memory
@@ -73,6 +74,7 @@ class Sidecar:
         self.serving: Serving | None = None
         self._stop = asyncio.Event()
         self.lost: BaseException | None = None
+        self._evaluation: Evaluation | None = None
 
     async def run(
         self,
@@ -107,6 +109,8 @@ class Sidecar:
                 slice_seconds=limits.slice_milliseconds / 1e3,
                 explain_share=limits.explain_share,
                 batch_delay_seconds=limits.batch_delay_milliseconds / 1e3,
+                evaluate_slice_seconds=self._config.evaluator.slice_milliseconds / 1e3,
+                evaluate_share=self._config.evaluator.device_share,
             ),
             observer=telemetry,
             on_lost=lost,
@@ -146,6 +150,8 @@ class Sidecar:
         started = time.monotonic()
         _log.info("draining", seconds=seconds)
         finished = await calls.finished(seconds)
+        if self._evaluation is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._evaluation.close)
         closed = False
         while not closed:  # by and by, for a device may turn out to hang only now
             closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, _CLOSING_SECONDS)
@@ -175,8 +181,11 @@ class Sidecar:
         limits, spec = self._config.server, model.input
         map_bytes = 4 * spec.height * spec.width
         admission = Admission(engine, limits, spec.channels * map_bytes, map_bytes)
-        predictor = Predictor(engine, self._config.model.activation, limits.max_targets, telemetry)
-        self.serving = servicer.serving = Serving(model, admission, predictor, time.time())
+        start = partial(start_evaluation, model, engine, telemetry.registry)
+        self._evaluation = evaluation = await asyncio.get_running_loop().run_in_executor(None, start)
+        activation = self._config.model.activation
+        predictor = Predictor(engine, activation, limits.max_targets, telemetry, evaluation.quality)
+        self.serving = servicer.serving = Serving(model, admission, predictor, evaluation, time.time())
         telemetry.open_images.set_function(lambda: admission.images.taken)
         telemetry.open_explanations.set_function(lambda: admission.explanations.taken)
         telemetry.open_bytes.set_function(lambda: admission.bytes.taken)

@@ -12,11 +12,14 @@ from typing import Any, TypeVar
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
-from xai_sidecar.errors import PreconditionError, ShuttingDownError, UnsupportedError, under
+from xai_sidecar.errors import PreconditionError, ShuttingDownError, under
+from xai_sidecar.evaluator.store import Reported
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admission, Demand
 from xai_sidecar.service.decode import Asked, read_interval, read_request
 from xai_sidecar.service.encode import explaining_event, finished_event, predict_response, predicted_event
+from xai_sidecar.service.evaluation import Evaluation
+from xai_sidecar.service.ground_truth import read_ground_truth
 from xai_sidecar.service.info import model_info
 from xai_sidecar.service.interceptors import request_id_of
 from xai_sidecar.service.model import ServedModel
@@ -35,12 +38,14 @@ class Serving:
         model: The model.
         admission: What decides on requests.
         predictor: What runs the model.
+        evaluation: What measures its explanations.
         ready_seconds: When it became ready, as Unix time.
     """
 
     model: ServedModel
     admission: Admission
     predictor: Predictor
+    evaluation: Evaluation
     ready_seconds: float
 
 
@@ -65,7 +70,11 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
             images = await self._prepared(request.images, model)
             predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
             explained = await predictor.explain(predicted, asked.plans, deadline, admitted)
-            answer = partial(predict_response, predicted, explained, asked, model, request_id_of(context))
+            request_id = request_id_of(context)
+            sampled = serving.evaluation.samples(request_id)
+            answer = partial(predict_response, predicted, explained, asked, model, request_id, sampled)
+            if sampled:
+                serving.evaluation.offer(request_id, model, predicted, explained)
             # Without maps it is a few small messages, not worth a thread.
             return await self._off_loop(answer) if asked.plans else answer()
 
@@ -83,7 +92,10 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
             with serving.admission.admit(_demand(request.request, asked, deadline)) as admitted:
                 images = await self._prepared(request.request.images, model)
                 predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
-                yield predicted_event(predicted, asked, model, request_id)
+                sampled = serving.evaluation.samples(request_id)
+                if sampled:
+                    serving.evaluation.offer(request_id, model, predicted)
+                yield predicted_event(predicted, asked, model, request_id, sampled)
                 coming = explanations(predictor, predicted, asked.plans, deadline, interval, admitted)
                 async with aclosing(coming):
                     async for event in coming:
@@ -96,13 +108,23 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
     async def ReportGroundTruth(
         self, request: pb.ReportGroundTruthRequest, context: Any
     ) -> pb.ReportGroundTruthResponse:
-        """Not in this version."""
-        raise UnsupportedError("This version of the server takes no ground truth.")
+        """Takes what a sampled picture really showed."""
+        serving = self._ready()
+        evaluator = serving.evaluation.evaluator
+        if evaluator is None:
+            raise PreconditionError(
+                "This server samples no requests, and so takes no ground truth. Set evaluator.sample_rate in its "
+                "config."
+            )
+        key, truth = read_ground_truth(request, serving.model)
+        reported = await asyncio.wrap_future(evaluator.intake.report(key, truth))
+        return pb.ReportGroundTruthResponse(changed=reported is not Reported.REPEATED)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model."""
         serving = self._ready()
-        return pb.GetModelInfoResponse(model=model_info(serving.model, serving.ready_seconds))
+        standing = serving.evaluation.quality.standing()
+        return pb.GetModelInfoResponse(model=model_info(serving.model, serving.ready_seconds, standing))
 
     async def _prepared(self, images: Sequence[pb.Image], model: ServedModel) -> list[Prepared]:
         prepare = partial(read_images, images, model.input, model.config.server)

@@ -1,0 +1,265 @@
+"""Measuring one sample by one explainer: its map, and what the benchmarks say of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+
+from xai_sidecar.benchmarks.base import Benchmark, Need, Score, ScoreStatus
+from xai_sidecar.benchmarks.base import Parameters as BenchmarkParameters
+from xai_sidecar.benchmarks.perturbation import PerturbationParameters
+from xai_sidecar.benchmarks.regions import Region
+from xai_sidecar.benchmarks.registry import BENCHMARKS
+from xai_sidecar.benchmarks.subject import Method, Subject
+from xai_sidecar.config import EvaluatorConfig
+from xai_sidecar.engine.work import Partial, Steps, Work, drive
+from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
+from xai_sidecar.explainers.activations import Activation
+from xai_sidecar.explainers.base import Context, Explainer, MapStatus, ModelFacts, Parameters
+
+EXPLAIN = "explain"
+"""What stands for making the map where else a metric is named."""
+
+ERROR = "error"
+"""Why there is no score where measuring it failed."""
+
+FAILURES = (
+    *(status.name.lower() for status in ScoreStatus if status is not ScoreStatus.OK),
+    *(status.name.lower() for status in MapStatus if status is not MapStatus.OK),
+    ERROR,
+)
+"""Why there may be no score."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """What the evaluator has to know of the model.
+
+    Attributes:
+        version: Of all that its answers depend on.
+        labels: Of its classes.
+        facts: What explainers may know of it.
+        activation: How its logits become probabilities.
+        one_class: Whether exactly one class applies to a picture.
+        methods: The explainers that can be used, with their parameters by default, resolved.
+    """
+
+    version: str
+    labels: tuple[str, ...]
+    facts: ModelFacts
+    activation: Activation
+    one_class: bool
+    methods: Mapping[str, tuple[Explainer[Any], Parameters]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How making a map, or measuring it, went.
+
+    Attributes:
+        metric: The benchmark's name, or `EXPLAIN`.
+        seconds: What it took, waiting included.
+        pass_count: Rows that went through the model for it.
+        failure: One of `FAILURES`; None if it went well.
+    """
+
+    metric: str
+    seconds: float
+    pass_count: int
+    failure: str | None = None
+
+
+@dataclass(eq=False)
+class Appraisal:
+    """What is found out about one explainer's map of a sample, as far as it has come.
+
+    Attributes:
+        sample: The sample.
+        explainer: The explainer.
+        map: The map; None until it is there, or if it must not be believed.
+        scores: What the benchmarks say of it.
+        outcomes: How it went.
+        planned: The metrics to come to, `EXPLAIN` first.
+    """
+
+    sample: Sample
+    explainer: str
+    planned: Sequence[str]
+    map: MapRecord | None = None
+    scores: list[ScoreRecord] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def fail(self) -> None:
+        """Takes down that what is left of it cannot be done, for the model or the server failed."""
+        done = {outcome.metric for outcome in self.outcomes}
+        self.outcomes += [Outcome(metric, 0.0, 0, ERROR) for metric in self.planned if metric not in done]
+
+
+class Appraiser:
+    """Knows which explainers and metrics to measure a sample by, and how.
+
+    Args:
+        model: The model.
+        settings: What to measure.
+    """
+
+    def __init__(self, model: EvaluatedModel, settings: EvaluatorConfig) -> None:
+        self._model = model
+        self._max_passes = settings.max_passes
+        self._listed = [name for name in settings.explainers or model.methods if name in model.methods]
+        chosen = [(BENCHMARKS[name], _parameters(BENCHMARKS[name], settings)) for name in settings.metrics]
+        self._located = [each for each in chosen if Need.OBJECTS in each[0].needs]
+        self._measured = [each for each in chosen if Need.OBJECTS not in each[0].needs]
+
+    @property
+    def localization(self) -> list[str]:
+        """The metrics that need ground truth."""
+        return [benchmark.name for benchmark, _ in self._located]
+
+    @property
+    def metrics(self) -> list[str]:
+        """All that is measured."""
+        return [benchmark.name for benchmark, _ in (*self._measured, *self._located)]
+
+    def explainers(self, sample: Sample) -> list[str]:
+        """Who is compared on a sample: those listed that are not too costly, and those that the caller asked for."""
+        affordable = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
+        return list(dict.fromkeys((*affordable, *(name for name in sample.served if name in self._model.methods))))
+
+    def too_costly(self) -> list[str]:
+        """What is not measured of the explainers listed, each as "explainer metric (passes)"."""
+        told = []
+        for name in self._listed:
+            if self._map_passes(name) > self._max_passes:
+                told.append(f"{name} ({self._map_passes(name):,} passes)")
+                continue
+            for benchmark, parameters in self._measured:
+                passes = benchmark.pass_count(parameters, self._model.facts, self._method(name, 0))
+                if passes > self._max_passes:
+                    told.append(f"{name} {benchmark.name} ({passes:,} passes)")
+        return told
+
+    def begin(self, sample: Sample, explainer: str) -> tuple[Appraisal, Steps[None]]:
+        """What will be found out, and the computation that finds it out: it fills the appraisal as it goes."""
+        measured = self._affordable(explainer)
+        appraisal = Appraisal(sample, explainer, [EXPLAIN, *(benchmark.name for benchmark, _ in measured)])
+        return appraisal, self._steps(appraisal, measured)
+
+    def locate(self, record: MapRecord, frame: tuple[int, int], objects: Sequence[Region]) -> list[ScoreRecord]:
+        """What the metrics that need ground truth say of a map, with the objects of its class in the model's frame."""
+        blank = np.zeros((1, *frame), np.float32)
+        subject = Subject(blank, record.target, record.saliency, objects=objects)
+        found = []
+        for benchmark, parameters in self._located:
+            started = time.monotonic()
+            score = drive(benchmark.measure(subject, parameters), _runs_nothing)
+            found.append(_record(record.explainer, benchmark, record.target, score, started, 0))
+        return found
+
+    # ------------------------------------------------------------------------------------------------
+
+    def _affordable(self, explainer: str) -> list[tuple[Benchmark[Any], BenchmarkParameters]]:
+        method = self._method(explainer, 0)
+        return [
+            (benchmark, parameters)
+            for benchmark, parameters in self._measured
+            if benchmark.pass_count(parameters, self._model.facts, method) <= self._max_passes
+        ]
+
+    def _map_passes(self, explainer: str) -> int:
+        method = self._method(explainer, 0)
+        return method.explainer.pass_counts(1, method.parameters, self._model.facts).most
+
+    def _method(self, explainer: str, seed: int) -> Method:
+        return Method(*self._model.methods[explainer], seed=seed)
+
+    def _steps(
+        self, appraisal: Appraisal, measured: Sequence[tuple[Benchmark[Any], BenchmarkParameters]]
+    ) -> Steps[None]:
+        sample, name = appraisal.sample, appraisal.explainer
+        served = sample.served.get(name)
+        method = self._method(name, sample.key.seed if served is None else served.seed)
+        if served is not None:
+            saliency, status, passes = served.saliency, served.status, served.pass_count
+            appraisal.outcomes.append(Outcome(EXPLAIN, 0.0, 0, _failure(status)))
+        else:
+            started, tally = time.monotonic(), _Tally()
+            targets = np.array([sample.target], np.int32)
+            context = Context(self._model.activation, method.seed)
+            steps = method.explainer.explain(sample.image, targets, method.parameters, context)
+            made = yield from _tallied(steps, tally)
+            saliency, status, passes = made.maps[0], made.statuses[0], tally.passes
+            seconds = time.monotonic() - started
+            appraisal.outcomes.append(Outcome(EXPLAIN, seconds, passes, _failure(status)))
+        if status not in (MapStatus.OK, MapStatus.ALL_ZERO):
+            return
+        parameters = method.parameters.model_dump(mode="json")
+        appraisal.map = MapRecord(name, sample.target, parameters, method.seed, status, saliency, passes)
+        subject = Subject(sample.image, sample.target, saliency, method, (), sample.probabilities.astype(np.float64))
+        # Noise that a benchmark adds differs from sample to sample, too.
+        context = Context(self._model.activation, sample.key.seed)
+        for benchmark, values in measured:
+            started, tally = time.monotonic(), _Tally()
+            score = yield from _tallied(benchmark.measure(subject, values, context), tally)
+            record = _record(name, benchmark, sample.target, score, started, tally.passes)
+            appraisal.scores.append(record)
+            appraisal.outcomes.append(outcome_of(record))
+
+
+def outcome_of(record: ScoreRecord) -> Outcome:
+    """How a measurement that came to an end went."""
+    status = record.status
+    failure = None if status is ScoreStatus.OK or status is None else status.name.lower()
+    return Outcome(record.metric, record.seconds, record.pass_count, failure)
+
+
+@dataclass(eq=False)
+class _Tally:
+    passes: int = 0
+
+
+def _tallied(steps: Steps[T], tally: _Tally) -> Generator[Work | Partial[Any], Any, T]:
+    """The same computation without what is partial, its passes counted."""
+    with closing(steps):
+        sent = None
+        while True:
+            try:
+                work = steps.send(sent)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            if isinstance(work, Partial):
+                sent = None
+                continue
+            tally.passes += len(work.rows[0])
+            sent = yield work
+
+
+def _parameters(benchmark: Benchmark[Any], settings: EvaluatorConfig) -> BenchmarkParameters:
+    if issubclass(benchmark.parameters_type, PerturbationParameters):
+        return benchmark.parameters_type(protocol=settings.protocol)
+    parameters: BenchmarkParameters = benchmark.parameters_type()
+    return parameters
+
+
+def _record(
+    explainer: str, benchmark: Benchmark[Any], target: int, score: Score, started: float, passes: int
+) -> ScoreRecord:
+    seconds = time.monotonic() - started
+    return ScoreRecord(explainer, benchmark.name, target, score.value, score.status, time.time(), seconds, passes)
+
+
+def _failure(status: MapStatus) -> str | None:
+    """A map of nothing but zeros is one: what the benchmarks make of it is theirs to say."""
+    return None if status in (MapStatus.OK, MapStatus.ALL_ZERO) else status.name.lower()
+
+
+def _runs_nothing(*arguments: Any) -> Any:
+    raise ValueError("metrics of localization ask for no passes")

@@ -1,0 +1,297 @@
+"""The background evaluator: has sampled traffic measured in the engine's lowest lane, and keeps what is found."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import structlog
+
+from xai_sidecar.config import EvaluatorConfig
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.job import Job
+from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.work import ood_score
+from xai_sidecar.errors import DeviceLostError, ShuttingDownError
+from xai_sidecar.evaluator.appraisal import Appraisal, Appraiser, EvaluatedModel, outcome_of
+from xai_sidecar.evaluator.intake import Intake
+from xai_sidecar.evaluator.ledger import Ledger
+from xai_sidecar.evaluator.quality import Quality
+from xai_sidecar.evaluator.records import GroundTruth, MapRecord, Sample, SampleRecord, SampleState
+from xai_sidecar.evaluator.shapes import regions
+from xai_sidecar.evaluator.store import Store
+from xai_sidecar.telemetry import QualityTelemetry
+
+_TOGETHER = 2
+"""Samples that are measured at a time: while the last map of one is worked out, the other keeps the device busy."""
+
+_LOOK_SECONDS = 0.5
+_PUBLISH_SECONDS = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(eq=False)
+class _Measured:
+    """A sample that is being measured.
+
+    Attributes:
+        sample: The sample.
+        open: Jobs that are not done.
+        scored: Whether there is a score.
+    """
+
+    sample: Sample
+    open: int = 0
+    scored: bool = False
+
+
+class Evaluator:
+    """Measures samples from `start` to `close`, on a thread of its own.
+
+    Args:
+        engine: Runs the model.
+        store: Keeps samples, maps, scores and ground truth; closed at the end.
+        model: The model.
+        settings: What to sample, and what to measure.
+        quality: Told of the scores.
+        telemetry: Told of the evaluator's own health.
+        max_pixels: Most pixels of a mask.
+        clock: Unix time in seconds.
+
+    Attributes:
+        intake: Takes samples and ground truth.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        model: EvaluatedModel,
+        settings: EvaluatorConfig,
+        quality: Quality,
+        telemetry: QualityTelemetry,
+        max_pixels: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._model = model
+        self._settings = settings
+        self._quality = quality
+        self._telemetry = telemetry
+        self._clock = clock
+        self._appraiser = Appraiser(model, settings)
+        self._ledger = Ledger(store, telemetry)
+        self._woken = threading.Event()
+        self.intake = Intake(self._ledger, model, settings, quality, telemetry, max_pixels, self._woken.set, clock)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._main, name="evaluator", daemon=True)
+        # The rest belongs to that thread.
+        self._jobs: dict[Future[Any], tuple[_Measured, Appraisal | None]] = {}
+        self._published = 0.0
+
+    def start(self) -> None:
+        """Goes on from what the store has, and begins to measure.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        self._restore()
+        costly = self._appraiser.too_costly()
+        if costly:
+            self._quality.notes.append(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
+            _log.info("too_costly_to_measure", max_passes=self._settings.max_passes, what=costly)
+        self._telemetry.interval(self._settings.interval_seconds)
+        self._thread.start()
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Gives up what is being measured, and waits until all that calls brought in is stored."""
+        self._stopped.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        self.intake.close()
+        self._store.close()
+
+    # ------------------------------------------------------------------------------------------------ its thread
+
+    def _main(self) -> None:
+        next_round = 0.0
+        taking = False
+        while not self._stopped.is_set():
+            try:
+                told = self._woken.is_set()
+                self._woken.clear()
+                due = time.monotonic() >= next_round
+                if due:
+                    next_round = time.monotonic() + self._settings.interval_seconds
+                    self._tidy_up()
+                if told or due:
+                    self._apply_truths()
+                taking = self._begin_more() if taking or due else False
+                self._publish()
+                self._await(next_round)
+            except (DeviceLostError, ShuttingDownError):
+                break
+            except Exception:
+                _log.exception("evaluation_failed")
+                self._stopped.wait(_LOOK_SECONDS)
+        for job in self._jobs:
+            job.cancel()
+
+    def _await(self, next_round: float) -> None:
+        """Waits for something to do, and sees to the jobs that are done."""
+        left = max(0.0, next_round - time.monotonic())
+        if not self._jobs:
+            self._woken.wait(left)
+            return
+        done, _ = wait(self._jobs, min(left, _LOOK_SECONDS), FIRST_COMPLETED)
+        for job in done:
+            self._finish(job, *self._jobs.pop(job))
+
+    def _begin_more(self) -> bool:
+        """Begins with samples that wait, if there is room; False when none is left until the next round."""
+        while len({id(measured) for measured, _ in self._jobs.values()}) < _TOGETHER:
+            sample = self.intake.waiting.take(self._clock())
+            if sample is None:
+                return False
+            self._begin(sample)
+        return True
+
+    def _begin(self, sample: Sample) -> None:
+        measured = _Measured(sample)
+        for name in self._appraiser.explainers(sample):
+            appraisal, steps = self._appraiser.begin(sample, name)
+            self._submit(measured, appraisal, steps)
+        if sample.ood is not None:
+            self._quality.ood(sample.key, sample.time, sample.ood)
+        elif self._model.facts.has_ood:
+            self._submit(measured, None, ood_score(sample.image[np.newaxis]))
+        if not measured.open:
+            self._conclude(measured)
+
+    def _submit(self, measured: _Measured, appraisal: Appraisal | None, steps: Any) -> None:
+        job: Job[Any] = self._engine.submit(steps, Lane.EVALUATE)
+        self._jobs[job] = (measured, appraisal)
+        measured.open += 1
+
+    def _finish(self, job: Future[Any], measured: _Measured, appraisal: Appraisal | None) -> None:
+        sample = measured.sample
+        failed = None
+        try:
+            completed = job.result()
+        except (CancelledError, DeviceLostError, ShuttingDownError):
+            self._stopped.set()
+            return
+        except Exception as error:
+            _log.warning("measuring_failed", request_id=sample.key.request_id, error=str(error))
+            failed = error
+        if appraisal is not None:
+            if failed is not None:
+                appraisal.fail()
+            measured.scored |= self._keep(appraisal)
+        elif failed is None:
+            self._keep_ood(sample, completed.value)
+        measured.open -= 1
+        if not measured.open:
+            self._conclude(measured)
+
+    def _keep(self, appraisal: Appraisal) -> bool:
+        """Takes down what was found out; whether there is a score among it."""
+        sample = appraisal.sample
+        for outcome in appraisal.outcomes:
+            self._quality.outcome(appraisal.explainer, outcome)
+        for score in appraisal.scores:
+            self._quality.score(sample.key, sample.time, score)
+        if appraisal.map is not None:
+            with self._ledger.writing(sample.key):
+                self._store.add_map(sample.key, appraisal.map, appraisal.scores)
+                record, truth = self._store.sample(sample.key), self._store.truth(sample.key)
+                if record is not None and truth is not None:
+                    self._locate(record, truth, [appraisal.map])
+        return any(score.value is not None for score in appraisal.scores)
+
+    def _keep_ood(self, sample: Sample, scored: Any) -> None:
+        ood = (float(scored.scores[0]), float(scored.percentiles[0]))
+        if np.isfinite(ood).all():
+            self._quality.ood(sample.key, sample.time, ood)
+            with self._ledger.writing(sample.key):
+                self._store.set_ood(sample.key, ood)
+
+    def _conclude(self, measured: _Measured) -> None:
+        self._ledger.end(measured.sample.key, SampleState.SCORED if measured.scored else SampleState.FAILED)
+
+    # ------------------------------------------------------------------------------------------------ ground truth
+
+    def _apply_truths(self) -> None:
+        with self._ledger.writing():
+            for key in self._store.unapplied_truths():
+                record, truth = self._store.sample(key), self._store.truth(key)
+                if record is None or truth is None:
+                    continue
+                if record.model_version == self._model.version:
+                    self._quality.truth(key, record.positives, truth.class_ids)
+                    self._quality.forget(key, self._appraiser.localization)
+                    self._store.remove_scores(key, self._appraiser.localization)
+                    self._locate(record, truth, self._store.maps(key))
+                self._store.mark_applied(key, truth.time)
+
+    def _locate(self, record: SampleRecord, truth: GroundTruth, maps: Sequence[MapRecord]) -> None:
+        """Measures what needs ground truth."""
+        shapes = [
+            shown.shape
+            for shown in truth.objects
+            if shown.class_id == record.target
+            or (shown.class_id is None and (not truth.class_ids or record.target in truth.class_ids))
+        ]
+        if not shapes or not self._appraiser.localization:
+            return
+        frame = (record.frame.height, record.frame.width)
+        objects = regions(shapes, record.frame)
+        for saliency in maps:
+            scores = self._appraiser.locate(saliency, frame, objects)
+            self._store.put_scores(record.key, scores)
+            for score in scores:
+                self._quality.score(record.key, record.time, score)
+                self._quality.outcome(saliency.explainer, outcome_of(score))
+
+    # ------------------------------------------------------------------------------------------------ housekeeping
+
+    def _restore(self) -> None:
+        version, now = self._model.version, self._clock()
+        since, most = now - self._settings.window_seconds, self._settings.window_samples
+        known = set(self._model.methods)
+        for key, sample_time, score in self._store.recent_scores(version, since, most):
+            self._quality.sampled(key, sample_time)
+            if score.explainer in known and score.metric in self._settings.metrics:
+                self._quality.score(key, sample_time, score)
+        for key, sample_time, ood in self._store.recent_ood(version, since, most):
+            self._quality.ood(key, sample_time, ood, new=False)
+        self._quality.truths(self._store.truths(version))
+        self.intake.restore()
+        self._telemetry.store_bytes(self._store.byte_count())
+        self._publish()
+
+    def _tidy_up(self) -> None:
+        now = self._clock()
+        self.intake.expire()
+        with self._ledger.writing():
+            if self._store.prune(now):
+                self._quality.truths(self._store.truths(self._model.version))
+            self._telemetry.store_bytes(self._store.byte_count())
+        self._telemetry.round(now)
+
+    def _publish(self) -> None:
+        """Brings /metrics up to date, but not all the time while there is much to do."""
+        waiting, now = self.intake.waiting, time.monotonic()
+        self._telemetry.pending(waiting.count, waiting.byte_count)
+        self._quality.busy(bool(self._jobs or waiting.count))
+        if not self._jobs or now >= self._published + _PUBLISH_SECONDS:
+            self._published = now
+            self._quality.publish()

@@ -1,0 +1,168 @@
+"""What calls bring in, sampled pictures and ground truth: written by a thread of its own, in the order it came."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from xai_sidecar.config import EvaluatorConfig
+from xai_sidecar.errors import NotFoundError, StoreError, within
+from xai_sidecar.evaluator.appraisal import EvaluatedModel
+from xai_sidecar.evaluator.ledger import Ledger
+from xai_sidecar.evaluator.quality import Quality
+from xai_sidecar.evaluator.records import GroundTruth, Sample, SampleKey, SampleRecord, SampleState
+from xai_sidecar.evaluator.sampling import Waiting, chosen
+from xai_sidecar.evaluator.shapes import check_shape
+from xai_sidecar.evaluator.store import KeptPicture, Reported
+from xai_sidecar.telemetry import QualityTelemetry
+
+
+class Intake:
+    """Takes samples and ground truth. Any thread may call it.
+
+    Args:
+        ledger: Where all of it goes.
+        model: The model.
+        settings: What to sample, and how much of it may wait.
+        quality: Told when samples come.
+        telemetry: Told what becomes of them.
+        max_pixels: Most pixels of a mask.
+        reported: Called when there is new ground truth.
+        clock: Unix time in seconds.
+
+    Attributes:
+        waiting: Samples that wait to be measured.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        model: EvaluatedModel,
+        settings: EvaluatorConfig,
+        quality: Quality,
+        telemetry: QualityTelemetry,
+        max_pixels: int,
+        reported: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._ledger = ledger
+        self._model = model
+        self._settings = settings
+        self._quality = quality
+        self._telemetry = telemetry
+        self._max_pixels = max_pixels
+        self._reported = reported
+        self._clock = clock
+        self.waiting = Waiting(settings.pending_bytes, settings.max_age_seconds)
+        self._lock = threading.Lock()
+        self._taking_in = 0  # bytes of samples on their way to the store
+        self._writer = ThreadPoolExecutor(1, "store")
+
+    def wants(self, request_id: str) -> bool:
+        """Whether the pictures of a request are to be offered."""
+        return chosen(request_id, self._settings.sample_rate)
+
+    def offer(self, samples: Sequence[Sample]) -> None:
+        """Takes the pictures of a sampled request; what becomes of them is told by the metrics alone."""
+        for sample in samples:
+            self._telemetry.event("sampled")
+            self._quality.sampled(sample.key, sample.time)
+            with self._lock:
+                room = self._taking_in + sample.byte_count <= self._settings.pending_bytes
+                self._taking_in += sample.byte_count * room
+            if room:
+                self._writer.submit(self._take_in, sample)
+            else:  # the store does not keep up
+                self._telemetry.event("dropped")
+
+    def report(self, key: SampleKey, truth: GroundTruth) -> Future[Reported]:
+        """Stores what a sample really showed; once that is done it is not lost any more.
+
+        Returns:
+            What it changed; or a NotFoundError where it is no sample, an InvalidRequestError where a shape does not fit
+            its picture, a StoreError where it could not be stored.
+        """
+        return self._writer.submit(self._report, key, truth)
+
+    def restore(self) -> None:
+        """Goes on with the samples that waited when the server ended, if their pictures were kept.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        version = self._model.version
+        for record, kept in self._ledger.store.pending():
+            if kept is None or record.model_version != version:
+                self._ledger.end(record.key, SampleState.LOST)
+                continue
+            image, probabilities = kept.image, kept.probabilities
+            self._queue(Sample(record.key, record.time, version, record.frame, image, probabilities, record.ood))
+
+    def expire(self) -> None:
+        """Gives up samples that have waited too long."""
+        for sample in self.waiting.expire(self._clock()):
+            self._ledger.end(sample.key, SampleState.EXPIRED)
+
+    def close(self) -> None:
+        """Waits until all that came in is stored."""
+        self._writer.shutdown(wait=True)
+
+    # ------------------------------------------------------------------------------------------------ the writer
+
+    def _take_in(self, sample: Sample) -> None:
+        try:
+            kept = KeptPicture(sample.image, sample.probabilities) if self._settings.keep_pictures else None
+            if self._ledger.store.add_sample(self._record(sample), kept):
+                self._queue(sample)
+            else:
+                self._telemetry.event("repeated")
+        except StoreError as error:
+            self._telemetry.event("dropped")
+            self._ledger.failed(error, sample.key)
+        finally:
+            with self._lock:
+                self._taking_in -= sample.byte_count
+
+    def _queue(self, sample: Sample) -> None:
+        for gone in self.waiting.add(sample, self._clock()):
+            self._ledger.end(gone.key, SampleState.DROPPED if gone is sample else SampleState.EXPIRED)
+
+    def _record(self, sample: Sample) -> SampleRecord:
+        probabilities = sample.probabilities
+        positives = [sample.target]
+        if not self._model.one_class:
+            positives = np.flatnonzero(probabilities >= self._settings.positive_probability).tolist()
+        return SampleRecord(
+            key=sample.key,
+            time=sample.time,
+            model_version=sample.model_version,
+            frame=sample.frame,
+            target=sample.target,
+            probability=float(probabilities[sample.target]),
+            positives=tuple(positives),
+            ood=sample.ood,
+        )
+
+    def _report(self, key: SampleKey, truth: GroundTruth) -> Reported:
+        try:
+            record = self._ledger.store.sample(key)
+            if record is None:
+                raise NotFoundError(
+                    f"Picture {key.image_index} of request {key.request_id} is not among the samples that are kept. "
+                    "PredictResponse.sampled tells which requests are sampled.",
+                    field="request_id",
+                )
+            for number, shown in enumerate(truth.objects):
+                with within(f"objects[{number}]"):
+                    check_shape(shown.shape, record.frame, self._max_pixels)
+            reported = self._ledger.store.put_truth(key, truth)
+        except StoreError as error:
+            self._ledger.failed(error, key)
+            raise
+        self._telemetry.report(reported.value)
+        self._reported()
+        return reported

@@ -1,0 +1,157 @@
+"""What the service and the evaluator have to do with each other: what is sampled of a call, and how it is set up."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from xai_sidecar.config import Config
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.errors import ConfigError, StoreError
+from xai_sidecar.evaluator.appraisal import FAILURES, EvaluatedModel
+from xai_sidecar.evaluator.evaluator import Evaluator
+from xai_sidecar.evaluator.quality import Quality, shown_classes
+from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
+from xai_sidecar.evaluator.store import Store
+from xai_sidecar.explainers.activations import ACTIVATIONS
+from xai_sidecar.paths import data_folder
+from xai_sidecar.service.model import ServedModel
+from xai_sidecar.service.plan import Explained, Predicted, Stage
+from xai_sidecar.telemetry import QualityTelemetry
+
+_DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Measuring the quality of explanations.
+
+    Attributes:
+        quality: What is known of it.
+        evaluator: What measures it; None where nothing is sampled.
+    """
+
+    quality: Quality
+    evaluator: Evaluator | None = None
+
+    def samples(self, request_id: str) -> bool:
+        """Whether a request is sampled."""
+        return self.evaluator is not None and self.evaluator.intake.wants(request_id)
+
+    def offer(
+        self,
+        request_id: str,
+        model: ServedModel,
+        predicted: Sequence[Predicted],
+        explained: Sequence[Sequence[Explained]] = (),
+    ) -> None:
+        """Has the pictures of a sampled request measured.
+
+        Args:
+            request_id: Its id.
+            model: The model that predicted.
+            predicted: Its predictions.
+            explained: For each of them the explanations that the caller got, if there are any.
+        """
+        if self.evaluator is None:
+            return
+        now = time.time()
+        samples = [
+            sample_of(SampleKey(request_id, index), now, model, one, explained[index] if explained else ())
+            for index, one in enumerate(predicted)
+        ]
+        self.evaluator.intake.offer(samples)
+
+    def close(self) -> None:
+        """Ends it; what came in is stored."""
+        if self.evaluator is not None:
+            self.evaluator.close()
+
+
+def start_evaluation(model: ServedModel, engine: Engine, registry: CollectorRegistry) -> Evaluation:
+    """Sets up what the config says.
+
+    Raises:
+        ConfigError: The store cannot be used, or something named is not there.
+    """
+    settings = model.config.evaluator
+    evaluated = evaluated_model(model)
+    for name in settings.explainers:
+        if name not in evaluated.methods:
+            why = model.explainers[name].unavailable
+            raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
+    telemetry = QualityTelemetry(
+        registry,
+        list(evaluated.methods),
+        settings.metrics,
+        list(shown_classes(model.labels, settings.classes).values()),
+        FAILURES,
+    )
+    quality = Quality(evaluated, settings, telemetry)
+    if not settings.enabled:
+        quality.publish()
+        return Evaluation(quality)
+    url = settings.store or default_store(model.config)
+    store = Store.open(url, max_bytes=settings.store_bytes, retention_seconds=settings.retention_days * _DAY)
+    try:
+        evaluator = Evaluator(engine, store, evaluated, settings, quality, telemetry, model.config.server.max_pixels)
+        evaluator.start()
+    except StoreError as error:
+        store.close()
+        raise ConfigError(error.message, field="evaluator.store") from error
+    return Evaluation(quality, evaluator)
+
+
+def evaluated_model(model: ServedModel) -> EvaluatedModel:
+    """The model as the evaluator sees it."""
+    return EvaluatedModel(
+        version=model.version,
+        labels=model.labels,
+        facts=model.facts,
+        activation=ACTIVATIONS[model.config.model.activation],
+        one_class=model.config.model.activation == "softmax",
+        methods={
+            name: (offered.explainer, offered.defaults)
+            for name, offered in model.explainers.items()
+            if not offered.unavailable
+        },
+    )
+
+
+def default_store(config: Config) -> str:
+    """URL of the store where none is configured."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.model.name).strip(".-") or "model"
+    return f"sqlite:///{data_folder() / name}.sqlite"
+
+
+def sample_of(
+    key: SampleKey, now: float, model: ServedModel, predicted: Predicted, explained: Sequence[Explained]
+) -> Sample:
+    """A prediction as a sample, with the caller's maps that were made as the server makes them by default."""
+    prepared, probabilities = predicted.prepared, predicted.probabilities
+    _, height, width = prepared.array.shape
+    served: dict[str, Served] = {}
+    for one in explained:
+        name = one.plan.explainer.name
+        places = np.flatnonzero(one.targets == probabilities.argmax())
+        by_default = one.plan.parameters == model.explainers[name].defaults
+        if one.stage is Stage.COMPLETE and by_default and len(places) and name not in served:
+            place = int(places[0])
+            # A copy: the maps of other classes need not be kept.
+            saliency = one.saliency.maps[place].copy()
+            served[name] = Served(saliency, one.saliency.statuses[place], one.plan.seed, one.pass_count)
+    return Sample(
+        key=key,
+        time=now,
+        model_version=model.version,
+        frame=Frame(height, width, prepared.picture_size, prepared.region),
+        image=prepared.array,
+        probabilities=probabilities,
+        ood=predicted.ood,
+        served=served,
+    )

@@ -1,0 +1,105 @@
+"""From the contract's reports of ground truth to what the evaluator takes."""
+
+from __future__ import annotations
+
+import time
+
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar.errors import InvalidRequestError, within
+from xai_sidecar.evaluator.records import (
+    BoxShape,
+    GroundTruth,
+    MaskShape,
+    PolygonShape,
+    SampleKey,
+    Shape,
+    TruthObject,
+)
+from xai_sidecar.service.decode import valid_request_id
+from xai_sidecar.service.model import ServedModel
+
+_MOST_OBJECTS = 1000
+
+
+def read_ground_truth(request: pb.ReportGroundTruthRequest, model: ServedModel) -> tuple[SampleKey, GroundTruth]:
+    """Checks all of a report that can be checked without the picture.
+
+    Raises:
+        InvalidRequestError: With the path of the field at fault.
+    """
+    if not valid_request_id(request.request_id):
+        raise InvalidRequestError(
+            "Give the request_id of a PredictResponse: 1 to 128 characters of [A-Za-z0-9._:-].", field="request_id"
+        )
+    if request.image_index < 0:
+        raise InvalidRequestError(f"It is {request.image_index}; the first picture is 0.", field="image_index")
+    class_ids = {_class_of(label, model, f"labels[{index}]") for index, label in enumerate(request.labels)}
+    for index, class_id in enumerate(request.class_ids):
+        class_ids.add(_checked(class_id, model, f"class_ids[{index}]"))
+    objects = [TruthObject(_box(box)) for box in request.boxes]
+    for index, one in enumerate(request.objects):
+        with within(f"objects[{index}]"):
+            objects.append(_object(one, class_ids, model))
+    if not class_ids and not objects:
+        raise InvalidRequestError("The report is empty. Give a label, a class id, a box or an object.", field="labels")
+    if len(objects) > _MOST_OBJECTS:
+        raise InvalidRequestError(
+            f"There are {len(objects):,} objects; give at most {_MOST_OBJECTS:,}.", field="objects"
+        )
+    key = SampleKey(request.request_id, request.image_index)
+    return key, GroundTruth(tuple(sorted(class_ids)), tuple(objects), time.time())
+
+
+def _class_of(label: str, model: ServedModel, field: str) -> int:
+    found = [class_id for class_id, known in enumerate(model.labels) if known == label]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        told = ", ".join(map(str, found))
+        raise InvalidRequestError(
+            f"{label!r} is the label of classes {told}. Give one of these class ids.", field=field
+        )
+    raise InvalidRequestError(
+        f"The model has no class {label!r:.100}. Give one of ModelInfo.labels, or a class id.", field=field
+    )
+
+
+def _checked(class_id: int, model: ServedModel, field: str) -> int:
+    if not 0 <= class_id < len(model.labels):
+        raise InvalidRequestError(
+            f"There is no class {class_id}; the model has 0 to {len(model.labels) - 1}.", field=field
+        )
+    return class_id
+
+
+def _object(one: pb.GroundTruthObject, reported: set[int], model: ServedModel) -> TruthObject:
+    class_id = _checked(one.class_id, model, "class_id") if one.HasField("class_id") else None
+    if one.label:
+        labelled = [number for number, known in enumerate(model.labels) if known == one.label]
+        if class_id is None:
+            class_id = _class_of(one.label, model, "label")
+        elif class_id not in labelled:
+            raise InvalidRequestError(
+                f"{one.label!r} is not the label of class {class_id}. Give one of them.", field="label"
+            )
+    if class_id is not None and reported and class_id not in reported:
+        raise InvalidRequestError(
+            f"Its class, {model.labels[class_id]!r} ({class_id}), is not among those reported. Report it, too.",
+            field="class_id" if one.HasField("class_id") else "label",
+        )
+    return TruthObject(_shape(one), class_id)
+
+
+def _shape(one: pb.GroundTruthObject) -> Shape:
+    kind = one.WhichOneof("shape")
+    if kind == "box":
+        return _box(one.box)
+    if kind == "polygon":
+        return PolygonShape(tuple((point.x, point.y) for point in one.polygon.points))
+    if kind == "mask_png":
+        return MaskShape(one.mask_png)
+    raise InvalidRequestError("It has no shape. Give a box, a polygon or a mask_png.", field="shape")
+
+
+def _box(box: pb.Region) -> BoxShape:
+    return BoxShape(box.left, box.top, box.right, box.bottom)

@@ -1,0 +1,229 @@
+"""Files that nothing here can run: they can be parsed, and agree on paths, ports, names and users."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from xai_sidecar.config import load_config
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+CONFIG = "/etc/xai-sidecar/sidecar.toml"
+APP = {"app.kubernetes.io/name": "xai-sidecar"}
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config(DEPLOY / "config" / "sidecar.toml")
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def dockerfile():
+    """The instructions, in order, as (name, rest)."""
+    text = (DEPLOY / "docker" / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [tuple(line.split(maxsplit=1)) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def manifests():
+    """By kind and name."""
+    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    every = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    return {(one["kind"], one["metadata"]["name"]): one for one in every}
+
+
+def only(dockerfile, name):
+    (rest,) = [rest for instruction, rest in dockerfile if instruction == name]
+    return rest
+
+
+def ports(config):
+    return {int(address.rpartition(":")[2]) for address in (config.server.grpc, config.server.http)}
+
+
+def kept(config):
+    """The folders that the config wants to write to."""
+    store = config.evaluator.store.removeprefix("sqlite:///")
+    assert store.startswith("/"), "sqlite:/// and an absolute path"
+    return {str(Path(store).parent), str(config.model.compile_cache.parent)}
+
+
+def mounts(service):
+    """The folders of a service by where they are mounted."""
+    return {volume.split(":")[1]: volume.split(":")[0] for volume in service["volumes"]}
+
+
+def test_the_config_is_right_and_reachable_from_outside(config):
+    assert ports(config) == {50051, 9090}
+    assert config.server.grpc.startswith("0.0.0.0:") and config.server.http.startswith("0.0.0.0:")
+    assert config.evaluator.enabled
+
+
+def test_the_image(dockerfile, config):
+    assert only(dockerfile, "FROM").startswith("python:3.11-slim")
+    assert json.loads(only(dockerfile, "ENTRYPOINT")) == ["xai-sidecar"]
+    assert json.loads(only(dockerfile, "CMD")) == ["serve", "--config", CONFIG]
+    assert {int(port) for port in only(dockerfile, "EXPOSE").split()} == ports(config)
+    assert set(json.loads(only(dockerfile, "VOLUME"))) == kept(config)
+    assert "127.0.0.1:9090/readyz" in only(dockerfile, "HEALTHCHECK")
+    runs = " ".join(rest for name, rest in dockerfile if name == "RUN")
+    assert ".[server,postgres]" in runs
+    for folder in kept(config):
+        assert re.search(rf"chown sidecar:sidecar[^&]* {folder}\b", runs), folder
+    environment = dict(one.split("=") for one in shlex.split(only(dockerfile, "ENV")))
+    defaults = {f"{environment[name]}/xai-sidecar" for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME")}
+    assert defaults == kept(config), "what the config leaves out goes to the volumes, too"
+
+
+def test_the_image_does_not_run_as_root(dockerfile):
+    user, group = only(dockerfile, "USER").split(":")
+    assert int(user) and int(group)
+    assert any(f"--uid {user}" in rest for name, rest in dockerfile if name == "RUN")
+    assert [name for name, _ in dockerfile][-3:] == ["HEALTHCHECK", "ENTRYPOINT", "CMD"]
+
+
+def test_the_image_gets_all_that_the_package_is_built_from(dockerfile):
+    copied = {source for name, rest in dockerfile if name == "COPY" for source in rest.split()[:-1]}
+    assert all((ROOT / source).exists() for source in copied)
+    assert {"pyproject.toml", "README.md", "LICENSE", "client", "proto", "sidecar"} <= copied
+    kept_by_ignore = (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {f"!{source}" for source in copied} <= set(kept_by_ignore)
+
+
+def test_all_folders_of_the_compose_file_exist(compose):
+    for name, service in compose["services"].items():
+        for source in mounts(service).values():
+            if source.startswith("."):
+                assert (DEPLOY / source).is_dir(), f"{name}: {source}"
+            else:
+                assert source in compose["volumes"], f"{name}: {source}"
+    build = compose["services"]["xai-sidecar"]["build"]
+    context = DEPLOY / build["context"]
+    assert context.resolve() == ROOT
+    assert (context / build["dockerfile"]).is_file()
+
+
+def test_the_sidecar_of_the_compose_file(compose, config):
+    service = compose["services"]["xai-sidecar"]
+    folders = mounts(service)
+    source = DEPLOY / folders[str(Path(CONFIG).parent)]
+    assert (source / Path(CONFIG).name).is_file()
+    for folder in kept(config):
+        assert folders[folder] in compose["volumes"], "it outlives the container"
+    assert "127.0.0.1:9090/readyz" in service["healthcheck"]["test"][-1]
+    compile(service["healthcheck"]["test"][-1], "healthcheck", "exec")
+    assert int(service["stop_grace_period"].removesuffix("s")) > config.server.drain_seconds
+
+
+def test_nothing_listens_beyond_the_loopback_of_the_host(compose):
+    published = [port for service in compose["services"].values() for port in service.get("ports", ())]
+    assert len(published) == 3
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert len({port.split(":")[1] for port in published}) == 3
+
+
+def test_prometheus_scrapes_the_sidecar(compose, config):
+    service = compose["services"]["prometheus"]
+    options = dict(option.removeprefix("--").split("=") for option in service["command"])
+    folders = mounts(service)
+    inside = Path(options["config.file"])
+    file = DEPLOY / folders[str(inside.parent)] / inside.name
+    settings = yaml.safe_load(file.read_text())
+    assert all((file.parent / rules).is_file() for rules in settings["rule_files"])
+    (scrape,) = settings["scrape_configs"]
+    assert scrape["job_name"].startswith("xai-sidecar")
+    (target,) = scrape["static_configs"][0]["targets"]
+    host, port = target.split(":")
+    assert host in compose["services"]
+    assert port == config.server.http.rpartition(":")[2]
+    assert folders[options["storage.tsdb.path"]] in compose["volumes"]
+    assert int(options["storage.tsdb.retention.time"].removesuffix("d")) >= 8, "alerts compare with last week"
+
+
+def test_grafana_finds_prometheus_and_the_dashboard(compose):
+    service = compose["services"]["grafana"]
+    folders = mounts(service)
+    provisioning = DEPLOY / folders["/etc/grafana/provisioning"]
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
+    host, port = source["url"].removeprefix("http://").split(":")
+    published = compose["services"][host]["ports"][0]
+    assert port == published.split(":")[2]
+    settings = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert source["jsonData"]["timeInterval"] == settings["global"]["scrape_interval"]
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "xai-sidecar.yml").read_text())["providers"]
+    dashboards = DEPLOY / folders[provider["options"]["path"]]
+    assert [file.name for file in dashboards.glob("*.json")] == ["xai-sidecar.json"]
+
+
+def test_the_manifests_hold_together(manifests):
+    assert {kind for kind, _ in manifests} == {
+        "ConfigMap",
+        "Deployment",
+        "PersistentVolumeClaim",
+        "Service",
+        "ServiceMonitor",
+    }
+    deployment = manifests["Deployment", "xai-sidecar"]["spec"]
+    assert deployment["selector"]["matchLabels"] == deployment["template"]["metadata"]["labels"] == APP
+    service = manifests["Service", "xai-sidecar"]
+    assert service["spec"]["selector"] == service["metadata"]["labels"] == APP
+    assert manifests["ServiceMonitor", "xai-sidecar"]["spec"]["selector"]["matchLabels"] == APP
+    for volume in deployment["template"]["spec"]["volumes"]:
+        if "configMap" in volume:
+            assert ("ConfigMap", volume["configMap"]["name"]) in manifests
+        else:
+            assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in manifests
+
+
+def test_the_pod(manifests, config, dockerfile):
+    spec = manifests["Deployment", "xai-sidecar"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    folders = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    assert set(folders) == {CONFIG, *kept(config)}
+    assert folders[CONFIG]["subPath"] in manifests["ConfigMap", "xai-sidecar"]["data"]
+    assert {mount["name"] for mount in folders.values()} == {volume["name"] for volume in spec["volumes"]}
+    numbers = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert set(numbers.values()) == ports(config)
+    assert numbers["http"] == int(config.server.http.rpartition(":")[2])
+    probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert probes == {
+        "startup": {"path": "/healthz", "port": "http"},
+        "liveness": {"path": "/healthz", "port": "http"},
+        "readiness": {"path": "/readyz", "port": "http"},
+    }
+    assert spec["terminationGracePeriodSeconds"] > config.server.drain_seconds
+    user, group = map(int, only(dockerfile, "USER").split(":"))
+    assert spec["securityContext"] == {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": group, "fsGroup": group}
+
+
+def test_a_store_is_never_shared(manifests):
+    deployment = manifests["Deployment", "xai-sidecar"]["spec"]
+    assert deployment["replicas"] == 1
+    assert deployment["strategy"] == {"type": "Recreate"}
+
+
+def test_the_service_and_its_monitor(manifests):
+    (container,) = manifests["Deployment", "xai-sidecar"]["spec"]["template"]["spec"]["containers"]
+    named = {port["name"]: port["containerPort"] for port in container["ports"]}
+    service = {port["name"]: port for port in manifests["Service", "xai-sidecar"]["spec"]["ports"]}
+    assert {name: port["port"] for name, port in service.items()} == named
+    assert all(port["targetPort"] == name for name, port in service.items())
+    monitor = manifests["ServiceMonitor", "xai-sidecar"]["spec"]
+    (endpoint,) = monitor["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
+    assert manifests["Service", "xai-sidecar"]["metadata"]["labels"][monitor["jobLabel"]] == "xai-sidecar"
+
+
+def test_the_config_map_has_the_config(manifests):
+    inside = manifests["ConfigMap", "xai-sidecar"]["data"]["sidecar.toml"]
+    assert inside == (DEPLOY / "config" / "sidecar.toml").read_text()
