@@ -26,6 +26,7 @@ class AutoConfig(Section):
             "faithfulness/deletion_auc": 1.0,
             "faithfulness/insertion_auc": 1.0,
             "localization/pointing_game": 1.0,
+            "class_sensitivity": 0.5,
             "robustness": 0.5,
         },
         description="What each metric counts for in the composite score; those left out count for nothing.",
