@@ -200,6 +200,7 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
 def _check(arguments: argparse.Namespace) -> int:
     from xai_sidecar.backends.loading import load_backend
     from xai_sidecar.engine.engine import Engine
+    from xai_sidecar.service.evaluation import open_store
     from xai_sidecar.service.logs import set_up_logs
     from xai_sidecar.service.model import start_model
     from xai_sidecar.service.summary import summary
@@ -207,7 +208,10 @@ def _check(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     set_up_logs("warning", config.server.log_format)
     engine = Engine(lambda: load_backend(config))
-    print(summary(start_model(engine, config, _progress()).result()))
+    model = start_model(engine, config, _progress()).result()
+    if config.evaluator.enabled:
+        open_store(config).close()
+    print(summary(model))
     engine.close()
     return 0
 

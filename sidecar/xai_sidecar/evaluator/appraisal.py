@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from xai_sidecar.benchmarks.regions import Region
 from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.benchmarks.subject import Method, Subject
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.engine.work import Partial, Steps, Work, drive
+from xai_sidecar.engine.work import Kind, Partial, Steps, Work, drive
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
 from xai_sidecar.explainers.activations import Activation
 from xai_sidecar.explainers.base import Context, Explainer, MapStatus, ModelFacts, Parameters
@@ -145,6 +146,20 @@ class Appraiser:
                 if passes > self._max_passes:
                     told.append(f"{name} {benchmark.name} ({passes:,} passes)")
         return told
+
+    def costs(self) -> list[tuple[Kind, int]]:
+        """The rows of each kind that go through the model for a sample, at the most."""
+        rows: Counter[Kind] = Counter()
+        for name in self._listed:
+            if self._map_passes(name) <= self._max_passes:
+                method = self._method(name, 0)
+                kind = method.explainer.kind(method.parameters)
+                rows[kind] += self._map_passes(name)
+                for benchmark, parameters in self._affordable(name):
+                    again = Need.METHOD in benchmark.needs
+                    passes = benchmark.pass_count(parameters, self._model.facts, method)
+                    rows[kind if again else next(iter(benchmark.kinds))] += passes
+        return list(rows.items())
 
     def begin(self, sample: Sample, explainer: str) -> tuple[Appraisal, Steps[None]]:
         """What will be found out, and the computation that finds it out: it fills the appraisal as it goes."""

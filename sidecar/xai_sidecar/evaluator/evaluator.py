@@ -31,7 +31,9 @@ _TOGETHER = 2
 """Samples that are measured at a time: while the last map of one is worked out, the other keeps the device busy."""
 
 _LOOK_SECONDS = 0.5
-_PUBLISH_SECONDS = 1.0
+
+_PUBLISH_SECONDS = (1.0, 10.0)
+"""At most and at least so often /metrics are brought up to date while samples are measured; it takes time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -292,6 +294,7 @@ class Evaluator:
         waiting, now = self.intake.waiting, time.monotonic()
         self._telemetry.pending(waiting.count, waiting.byte_count)
         self._quality.busy(bool(self._jobs or waiting.count))
-        if not self._jobs or now >= self._published + _PUBLISH_SECONDS:
+        often, seldom = _PUBLISH_SECONDS
+        if not self._jobs or now >= self._published + min(max(self._settings.interval_seconds, often), seldom):
             self._published = now
             self._quality.publish()

@@ -96,8 +96,7 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: CollectorRegi
     if not settings.enabled:
         quality.publish()
         return Evaluation(quality)
-    url = settings.store or default_store(model.config)
-    store = Store.open(url, max_bytes=settings.store_bytes, retention_seconds=settings.retention_days * _DAY)
+    store = open_store(model.config)
     try:
         evaluator = Evaluator(engine, store, evaluated, settings, quality, telemetry, model.config.server.max_pixels)
         evaluator.start()
@@ -105,6 +104,18 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: CollectorRegi
         store.close()
         raise ConfigError(error.message, field="evaluator.store") from error
     return Evaluation(quality, evaluator)
+
+
+def open_store(config: Config) -> Store:
+    """Opens the configured store, or creates it.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    settings = config.evaluator
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.model.name).strip(".-") or "model"
+    url = settings.store or f"sqlite:///{data_folder() / name}.sqlite"
+    return Store.open(url, max_bytes=settings.store_bytes, retention_seconds=settings.retention_days * _DAY)
 
 
 def evaluated_model(model: ServedModel) -> EvaluatedModel:
@@ -121,12 +132,6 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
             if not offered.unavailable
         },
     )
-
-
-def default_store(config: Config) -> str:
-    """URL of the store where none is configured."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.model.name).strip(".-") or "model"
-    return f"sqlite:///{data_folder() / name}.sqlite"
 
 
 def sample_of(

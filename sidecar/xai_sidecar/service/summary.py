@@ -6,7 +6,10 @@ from collections.abc import Iterator
 
 from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.engine.work import Forward
+from xai_sidecar.evaluator.appraisal import Appraiser
+from xai_sidecar.service.evaluation import evaluated_model
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
+from xai_sidecar.service.plan import in_units
 
 
 def summary(model: ServedModel) -> str:
@@ -28,6 +31,7 @@ def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
     for name, offered in model.explainers.items():
         yield name, _explainer(offered, model)
     yield "OoD net", _ood(backend.ood)
+    yield "evaluator", _evaluator(model)
     yield "layers", f"{len(model.facts.layers)} that can be explained: {_shown(list(model.facts.layers))}"
 
 
@@ -55,6 +59,21 @@ def _ood(ood: OodInfo | None) -> str:
         return "none; train one with xai-sidecar train-ood"
     auroc = ", ".join(f"{value:.3f} against {kind}" for kind, value in ood.auroc.items())
     return f"trained on {ood.sample_count:,} pictures; AUROC {auroc}"
+
+
+def _evaluator(model: ServedModel) -> str:
+    """What is sampled, and what measuring a sample takes."""
+    settings = model.config.evaluator
+    if not settings.enabled:
+        return "off; set evaluator.sample_rate to measure how good explanations are"
+    appraiser = Appraiser(evaluated_model(model), settings)
+    seconds = sum(model.seconds(kind, rows) for kind, rows in appraiser.costs())
+    told = (
+        f"samples {100 * settings.sample_rate:g} % of the requests; a sample takes {in_units(seconds)} of the device, "
+    )
+    told += f"so that {3600 * settings.device_share / seconds:,.0f} an hour can be measured" if seconds else "nothing"
+    costly = appraiser.too_costly()
+    return told + (f". Not measured, for evaluator.max_passes: {', '.join(costly)}" if costly else "")
 
 
 def _shown(names: list[str]) -> str:
