@@ -233,10 +233,14 @@ def test_number_of_images(count, good, stub, refused):
     refusal.check("INVALID_ARGUMENT", INVALID, "images")
 
 
-def test_the_choice_is_not_left_to_this_version(good, stub, refused):
-    refusal = refused(stub.Predict, pb.PredictRequest(images=good.images, **one(explainer="auto")))
-    refusal.check("UNIMPLEMENTED", "UNSUPPORTED", f"{ASKED}.explainer")
-    assert "gradcam" in refusal.message
+def test_the_choice_of_the_server_takes_no_parameters(good, stub, refused):
+    fields = one(explainer="auto", rise=pb.RiseParameters(mask_count=64))
+    refusal = refused(stub.Predict, pb.PredictRequest(images=good.images, **fields))
+    refusal.check("INVALID_ARGUMENT", "PARAMETER", f"{ASKED}.rise")
+    fields = one(explainer="auto", budget=Duration(nanos=1))
+    refused(stub.Predict, pb.PredictRequest(images=good.images, **fields)).check(
+        "FAILED_PRECONDITION", "PRECONDITION", f"{ASKED}.budget"
+    )
 
 
 def test_the_id_of_a_refused_request_is_kept_if_it_can_be(good, stub, refused):

@@ -256,9 +256,10 @@ def described(parameter):
     return default, least, greatest, list(parameter.choices)
 
 
-def test_a_call_of_a_later_version(stub, refused):
+def test_a_server_that_samples_nothing_takes_no_ground_truth(stub, refused):
     refusal = refused(stub.ReportGroundTruth, pb.ReportGroundTruthRequest(request_id="a", labels=["tiger cat"]))
-    assert (refusal.code, refusal.domain, refusal.reason) == ("UNIMPLEMENTED", "xai-sidecar", "UNSUPPORTED")
+    assert (refusal.code, refusal.domain, refusal.reason) == ("FAILED_PRECONDITION", "xai-sidecar", "PRECONDITION")
+    assert "evaluator.sample_rate" in refusal.message
     assert refusal.info["request_id"] == refusal.metadata["x-request-id"] != ""
 
 

@@ -123,6 +123,51 @@ def test_batch_sizes_are_sorted_once_each():
     assert parse("model.batch_sizes=[8, 1, 4, 4]").model.batch_sizes == [1, 4, 8]
 
 
+# ------------------------------------------------------------------------------------------------ the evaluator
+
+
+def test_the_evaluator_is_off_by_default():
+    evaluator = parse().evaluator
+    assert (evaluator.enabled, evaluator.sample_rate, evaluator.keep_pictures, evaluator.store) == (False, 0, False, "")
+    assert (evaluator.interval_seconds, evaluator.window_samples, evaluator.window_seconds) == (60, 500, 86_400)
+    assert (evaluator.explainers, evaluator.classes, evaluator.protocol) == ([], [], "mindspore_xai")
+    assert evaluator.metrics == [
+        "faithfulness/naive",
+        "faithfulness/deletion_auc",
+        "faithfulness/insertion_auc",
+        "localization/pointing_game",
+        "localization/iosr",
+        "class_sensitivity",
+        "robustness",
+    ]
+    assert evaluator.auto.weights == {
+        "faithfulness/deletion_auc": 1.0,
+        "faithfulness/insertion_auc": 1.0,
+        "localization/pointing_game": 1.0,
+        "class_sensitivity": 0.5,
+        "robustness": 0.5,
+    }
+    assert (evaluator.auto.fallback, evaluator.auto.min_samples) == ("gradcam", 20)
+
+
+def test_an_evaluator():
+    evaluator = parse(
+        "evaluator.sample_rate=0.01",
+        "evaluator.explainers=['rise', 'gradcam', 'rise']",
+        "evaluator.metrics=['robustness']",
+        "evaluator.store=postgresql://somebody@somewhere/some",
+        "evaluator.keep_pictures=true",
+        "evaluator.auto.fallback=rise",
+        "evaluator.auto.min_samples=2",
+        evaluator={"auto": {"weights": {"robustness": 2, "class_sensitivity": 0}}},
+    ).evaluator
+    assert (evaluator.enabled, evaluator.sample_rate, evaluator.keep_pictures) == (True, 0.01, True)
+    assert (evaluator.explainers, evaluator.metrics) == (["rise", "gradcam"], ["robustness"])
+    assert evaluator.store == "postgresql://somebody@somewhere/some"
+    assert (evaluator.auto.fallback, evaluator.auto.min_samples) == ("rise", 2)
+    assert evaluator.auto.weights == {"robustness": 2, "class_sensitivity": 0}
+
+
 # ------------------------------------------------------------------------------------------------ what is wrong
 
 
@@ -169,6 +214,34 @@ def test_batch_sizes_are_sorted_once_each():
         ("server.hang_seconds=0.5", "server.hang_seconds", "greater than or equal to 1"),
         ("server.hang_seconds=inf", "server.hang_seconds", "less than or equal to 3600"),
         ("server.log_format=xml", "server.log_format", "'json'"),
+        ("evaluator.sample_rate=1.1", "evaluator.sample_rate", "less than or equal to 1"),
+        ("evaluator.sample_rate=-0.1", "evaluator.sample_rate", "greater than or equal to 0"),
+        ("evaluator.sample_rate=nan", "evaluator.sample_rate", "less than or equal to 1"),
+        ("evaluator.sampling_rate=1", "evaluator.sampling_rate", "Did you mean 'sample_rate'?"),
+        ("evaluator.interval_seconds=0", "evaluator.interval_seconds", "greater than 0"),
+        ("evaluator.explainers=['lime']", "evaluator.explainers", "there is no explainer 'lime'; there are gradient,"),
+        ("evaluator.metrics=[]", "evaluator.metrics", "at least 1"),
+        ("evaluator.metrics=['iosr']", "evaluator.metrics", "there is no metric 'iosr'; there are faithfulness/naive,"),
+        ("evaluator.protocol=imagenet", "evaluator.protocol", "'rise'"),
+        ("evaluator.max_passes=0", "evaluator.max_passes", "greater than or equal to 1"),
+        ("evaluator.device_share=0", "evaluator.device_share", "greater than 0"),
+        ("evaluator.device_share=1.5", "evaluator.device_share", "less than or equal to 1"),
+        ("evaluator.slice_milliseconds=0", "evaluator.slice_milliseconds", "greater than 0"),
+        ("evaluator.pending_bytes=65535", "evaluator.pending_bytes", "greater than or equal to 65536"),
+        ("evaluator.max_age_seconds=0", "evaluator.max_age_seconds", "greater than 0"),
+        ("evaluator.quiet_seconds=inf", "evaluator.quiet_seconds", "less than or equal to"),
+        ("evaluator.window_samples=1", "evaluator.window_samples", "greater than or equal to 2"),
+        ("evaluator.window_seconds=0", "evaluator.window_seconds", "greater than 0"),
+        ("evaluator.positive_probability=1", "evaluator.positive_probability", "less than 1"),
+        ("evaluator.ood_percentile=0", "evaluator.ood_percentile", "greater than 0"),
+        ("evaluator.store_bytes=1000", "evaluator.store_bytes", "greater than or equal to 1048576"),
+        ("evaluator.retention_days=0", "evaluator.retention_days", "greater than 0"),
+        ("evaluator.auto.fallback=best", "evaluator.auto.fallback", "there is no explainer 'best'"),
+        ("evaluator.auto.min_samples=1", "evaluator.auto.min_samples", "greater than or equal to 2"),
+        ("evaluator.auto.weights={iosr=1.0}", "evaluator.auto.weights", "there is no metric 'iosr'"),
+        ("evaluator.auto.weights={}", "evaluator.auto.weights", "at least one weight"),
+        ("evaluator.auto.weights={robustness=0}", "evaluator.auto.weights", "at least one weight"),
+        ("evaluator.auto.weights={robustness=-1}", "evaluator.auto.weights", "greater than or equal to 0"),
         ("model.factory.x=3", "model.factory.x", "'factory' is a value, not a section"),
         ("model=3", "model", "dictionary"),
     ],

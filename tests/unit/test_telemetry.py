@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 from xai_sidecar.engine.device import LaunchRecord
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.scheduler import Lane, Policy
+from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.work import Forward, Kind, forward
 from xai_sidecar.errors import DeviceError
 from xai_sidecar.explainers.base import MapStatus

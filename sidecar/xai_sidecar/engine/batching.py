@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from xai_sidecar.engine.scheduler import Part
+from xai_sidecar.engine.launch import Part
 from xai_sidecar.engine.work import Array, FloatArray, Kind
 
 

@@ -12,8 +12,9 @@ import structlog
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batching import fitting, joined, padded, rows_of
 from xai_sidecar.engine.job import Job, Outcome
+from xai_sidecar.engine.launch import Lane, Launch, Part, Piece
 from xai_sidecar.engine.pace import Pace
-from xai_sidecar.engine.scheduler import Lane, Launch, Part, Piece, Policy, Scheduler
+from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.threads import logged
 from xai_sidecar.engine.work import Array, Kind, Work
 from xai_sidecar.errors import DeviceError, device_error

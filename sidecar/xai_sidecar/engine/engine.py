@@ -16,7 +16,8 @@ import structlog
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.device import Device, LaunchRecord, Observer
 from xai_sidecar.engine.job import Job, Outcome
-from xai_sidecar.engine.scheduler import Lane, Policy
+from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.threads import Call, Timer, Worker, logged
 from xai_sidecar.engine.work import Array, Kind, Steps
 from xai_sidecar.errors import DeviceError, DeviceLostError, ShuttingDownError

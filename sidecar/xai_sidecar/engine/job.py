@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from xai_sidecar.engine.scheduler import Lane, Piece, Turn
+from xai_sidecar.engine.launch import Lane, Piece, Turn
 from xai_sidecar.engine.threads import logged
 from xai_sidecar.engine.work import Array, Partial, Steps, Work
 from xai_sidecar.errors import BudgetSpentError, ExpiredError, SidecarError

@@ -1,7 +1,7 @@
 """The policy: which rows go into the next launch, and how large it is. No clock, thread or device in here.
 
-Predictions go before explanations, and these before evaluation, at every launch boundary; evaluation rests after each
-of its launches, so as to keep to its share. Within predictions: first come, first served. Within the other lanes device
+Predictions go before explanations, and these before evaluation, at every launch boundary; how much evaluation may have
+of what is left is for `leisure` to say. Within predictions: first come, first served. Within the other lanes device
 time is shared out evenly, by start-time fair queueing (Goyal, Vin, Cheng 1996): each job carries the device time of the
 launches that were made for it, and the one that has had least goes next. One that comes new, or back, begins with what
 one would have had that was there from the start and got its share.
@@ -9,23 +9,15 @@ one would have had that was there from the start and got its share.
 
 from __future__ import annotations
 
-import enum
 import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from xai_sidecar.engine.launch import Lane, Launch, Part, Piece
+from xai_sidecar.engine.leisure import Leisure
 from xai_sidecar.engine.work import Kind
-
-
-class Lane(enum.IntEnum):
-    """Who goes first: a lower lane always does."""
-
-    PREDICT = 0
-    EXPLAIN = 1
-    EVALUATE = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ class Policy:
         explain_share: The part of the device's time that explanations get, if they want it, however many predictions
             there are.
         batch_delay_seconds: How long a prediction may wait for others to share a launch with.
-        evaluate_slice_seconds: As `slice_seconds`, of evaluation: so long waits the prediction that it did not expect.
+        evaluate_slice_seconds: As `slice_seconds`, of evaluation while others come.
         evaluate_share: The part of the device's time that evaluation gets at the most, above 0.
     """
 
@@ -46,90 +38,6 @@ class Policy:
     batch_delay_seconds: float = 0.0
     evaluate_slice_seconds: float = 0.02
     evaluate_share: float = 1.0
-
-
-@dataclass(eq=False)
-class Turn:
-    """A job's place among the others of its lane.
-
-    Attributes:
-        had: Device seconds that it has had, counted from where the others stood when it came.
-        new: Whether it has yet to come.
-    """
-
-    had: float = 0.0
-    new: bool = True
-
-
-@dataclass(eq=False)
-class Piece:
-    """The rows that one job waits for.
-
-    Attributes:
-        owner: Whose rows they are; it means nothing here.
-        lane: How urgent they are.
-        kind: What they can share a launch with.
-        row_count: How many there are.
-        turn: The job's, the same for all its pieces.
-        scheduled: How many of the rows are in a launch already, or were.
-        added: When it was queued.
-        arrival: Its number in the order of being queued.
-    """
-
-    owner: Any
-    lane: Lane
-    kind: Kind
-    row_count: int
-    turn: Turn = field(default_factory=Turn)
-    scheduled: int = 0
-    added: float = 0.0
-    arrival: int = 0
-
-    @property
-    def waiting(self) -> int:
-        """Rows that are not in a launch yet."""
-        return self.row_count - self.scheduled
-
-
-@dataclass(frozen=True)
-class Part:
-    """Rows `start` to `stop` of a piece."""
-
-    piece: Piece
-    start: int
-    stop: int
-
-    @property
-    def row_count(self) -> int:
-        """How many they are."""
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What the device does next: the rows of the parts in this order, padded to `size`; all are of one lane.
-
-    Attributes:
-        kind: Of all its rows.
-        size: Batch size.
-        parts: The rows.
-        expected_seconds: What it is taken to cost.
-    """
-
-    kind: Kind
-    size: int
-    parts: tuple[Part, ...]
-    expected_seconds: float = 0.0
-
-    @property
-    def lane(self) -> Lane:
-        """How urgent it is."""
-        return self.parts[0].piece.lane
-
-    @property
-    def row_count(self) -> int:
-        """Rows that are not padding."""
-        return sum(part.row_count for part in self.parts)
 
 
 _Entry = tuple[float, int, Piece]
@@ -170,8 +78,10 @@ class Scheduler:
         self._served = dict.fromkeys(Lane, 0.0)
         self._owed = 0.0  # device seconds to explanations
         self._granted = 0.0  # of that, for the last launch of predictions
-        self._launched = 0.0  # when the last launch began
-        self._evaluate_from = 0.0  # when evaluation has rested enough for what it has had
+        self._now = 0.0  # when it was last asked, or told of something new
+        self._leisure = Leisure(
+            self._policy.evaluate_share, self._policy.evaluate_slice_seconds, self._policy.slice_seconds
+        )
 
     def waiting(self, lane: Lane) -> int:
         """Rows that wait in a lane for their first launch; any thread may ask."""
@@ -180,6 +90,9 @@ class Scheduler:
     def add(self, piece: Piece, now: float = 0.0) -> None:
         """Queues a piece of at least one row."""
         piece.added, piece.arrival = now, next(self._arrivals)
+        self._now = now
+        if piece.lane is not Lane.EVALUATE:
+            self._leisure.others(now)
         self._begin(piece)
         queue = self._queues[piece.lane].setdefault(piece.kind, _Queue())
         queue.rows += piece.waiting
@@ -207,24 +120,22 @@ class Scheduler:
             now: On the clock of `add`.
         """
         self._put_back()
-        self._launched = now
+        self._now = now
         prediction = self._next_prediction(now)
         predictions = self._again[Lane.PREDICT] or prediction is not None
         if self._wants(Lane.EXPLAIN) and (not predictions or self._explanations_are_owed()):
             return self._first(Lane.EXPLAIN)
         if predictions:
             return self._first(Lane.PREDICT, prediction)
-        if self._wants(Lane.EVALUATE) and not self._wants(Lane.PREDICT) and now >= self._evaluate_from:
-            return self._first(Lane.EVALUATE)
-        return None
+        return None if self._wants(Lane.PREDICT) else self._next_evaluation(now)
 
     def due(self) -> float | None:
-        """When predictions have waited enough for company, or else evaluation has rested enough; None if none waits."""
+        """When predictions have waited enough for company, or else evaluation may go on; None if none waits."""
         self._put_back()
         added = [entry[2].added for entry in self._heads(Lane.PREDICT)]
         if added:
             return min(added) + self._policy.batch_delay_seconds
-        return self._evaluate_from if self._wants(Lane.EVALUATE) else None
+        return min((begin for begin, _ in self._evaluations()), default=None)
 
     def ran(self, launch: Launch, seconds: float) -> None:
         """Takes down what a launch took, whether it went well or not."""
@@ -236,7 +147,9 @@ class Scheduler:
         self._put_back()
         share = self._policy.explain_share
         if lane is Lane.EVALUATE:
-            self._evaluate_from = self._launched + seconds / self._policy.evaluate_share
+            self._leisure.ran(self._now, seconds)
+        else:
+            self._leisure.others(self._now + seconds)
         if lane is Lane.EXPLAIN:
             # What they have had in quiet hours does not count for more than the last moment.
             self._owed = max(self._owed - (1 - share) * seconds, -max(self._policy.slice_seconds, seconds))
@@ -262,6 +175,18 @@ class Scheduler:
             if waited or self._queues[Lane.PREDICT][piece.kind].rows >= _fastest(self._allowed(piece.kind, piece.lane)):
                 return piece.kind
         return None
+
+    def _next_evaluation(self, now: float) -> Launch | None:
+        """Of what may begin, that whose turn it is."""
+        kinds = [kind for begin, kind in self._evaluations() if now >= begin]
+        return self._first(Lane.EVALUATE, kinds[0]) if kinds else None
+
+    def _evaluations(self) -> list[tuple[float, Kind | None]]:
+        """When evaluation of each kind may begin, in order of their turns; None for what is tried again."""
+        if self._again[Lane.EVALUATE]:
+            return [(self._leisure.begin(0.0), None)]
+        kinds = [piece.kind for _, _, piece in sorted(self._heads(Lane.EVALUATE))]
+        return [(self._leisure.begin(min(self._costs(kind).values())), kind) for kind in kinds]
 
     def _explanations_are_owed(self) -> bool:
         """Whether they have had less than their share for as long as their next launch is worth."""
@@ -308,7 +233,7 @@ class Scheduler:
     def _allowed(self, kind: Kind, lane: Lane) -> Mapping[int, float]:
         """The batch sizes that keep to the slice, or the one that comes nearest."""
         costs, policy = self._costs(kind), self._policy
-        longest = policy.evaluate_slice_seconds if lane is Lane.EVALUATE else policy.slice_seconds
+        longest = self._leisure.longest(self._now) if lane is Lane.EVALUATE else policy.slice_seconds
         allowed = {size: seconds for size, seconds in costs.items() if seconds <= longest}
         smallest = min(costs)
         return allowed or {smallest: costs[smallest]}

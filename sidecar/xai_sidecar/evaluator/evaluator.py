@@ -15,7 +15,7 @@ import structlog
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import ood_score
 from xai_sidecar.errors import DeviceLostError, ShuttingDownError
 from xai_sidecar.evaluator.appraisal import Appraisal, Appraiser, EvaluatedModel, outcome_of
@@ -129,7 +129,8 @@ class Evaluator:
         while not self._stopped.is_set():
             try:
                 told = self._woken.is_set()
-                self._woken.clear()
+                if told:  # what sets it from now on is for the next time
+                    self._woken.clear()
                 due = time.monotonic() >= next_round
                 if due:
                     next_round = time.monotonic() + self._settings.interval_seconds
@@ -151,7 +152,7 @@ class Evaluator:
         """Waits for something to do, and sees to the jobs that are done."""
         left = max(0.0, next_round - time.monotonic())
         if not self._jobs:
-            self._woken.wait(left)
+            self._woken.wait(min(left, _LOOK_SECONDS))
             return
         done, _ = wait(self._jobs, min(left, _LOOK_SECONDS), FIRST_COMPLETED)
         for job in done:
@@ -217,7 +218,8 @@ class Evaluator:
                 record, truth = self._store.sample(sample.key), self._store.truth(sample.key)
                 if record is not None and truth is not None:
                     self._locate(record, truth, [appraisal.map])
-        return any(score.value is not None for score in appraisal.scores)
+        nothing_to_measure = appraisal.map is not None and len(appraisal.planned) == 1  # but where objects are
+        return nothing_to_measure or any(score.value is not None for score in appraisal.scores)
 
     def _keep_ood(self, sample: Sample, scored: Any) -> None:
         ood = (float(scored.scores[0]), float(scored.percentiles[0]))
@@ -241,7 +243,8 @@ class Evaluator:
                     self._quality.truth(key, record.positives, truth.class_ids)
                     self._quality.forget(key, self._appraiser.localization)
                     self._store.remove_scores(key, self._appraiser.localization)
-                    self._locate(record, truth, self._store.maps(key))
+                    maps = self._store.maps(key)
+                    self._locate(record, truth, [each for each in maps if each.explainer in self._model.methods])
                 self._store.mark_applied(key, truth.time)
 
     def _locate(self, record: SampleRecord, truth: GroundTruth, maps: Sequence[MapRecord]) -> None:

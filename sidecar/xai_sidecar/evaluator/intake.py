@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.errors import NotFoundError, StoreError, within
+from xai_sidecar.errors import NotFoundError, ShuttingDownError, StoreError, within
 from xai_sidecar.evaluator.appraisal import EvaluatedModel
 from xai_sidecar.evaluator.ledger import Ledger
 from xai_sidecar.evaluator.quality import Quality
@@ -74,9 +74,11 @@ class Intake:
             with self._lock:
                 room = self._taking_in + sample.byte_count <= self._settings.pending_bytes
                 self._taking_in += sample.byte_count * room
-            if room:
+            try:
+                if not room:
+                    raise RuntimeError("the store does not keep up")
                 self._writer.submit(self._take_in, sample)
-            else:  # the store does not keep up
+            except RuntimeError:  # it may also be closed
                 self._telemetry.event("dropped")
 
     def report(self, key: SampleKey, truth: GroundTruth) -> Future[Reported]:
@@ -86,7 +88,10 @@ class Intake:
             What it changed; or a NotFoundError where it is no sample, an InvalidRequestError where a shape does not fit
             its picture, a StoreError where it could not be stored.
         """
-        return self._writer.submit(self._report, key, truth)
+        try:
+            return self._writer.submit(self._report, key, truth)
+        except RuntimeError:
+            raise ShuttingDownError("The server is shutting down. Report to it once it is back.") from None
 
     def restore(self) -> None:
         """Goes on with the samples that waited when the server ended, if their pictures were kept.
@@ -99,6 +104,7 @@ class Intake:
             if kept is None or record.model_version != version:
                 self._ledger.end(record.key, SampleState.LOST)
                 continue
+            self._quality.sampled(record.key, record.time)
             image, probabilities = kept.image, kept.probabilities
             self._queue(Sample(record.key, record.time, version, record.frame, image, probabilities, record.ood))
 
@@ -108,7 +114,7 @@ class Intake:
             self._ledger.end(sample.key, SampleState.EXPIRED)
 
     def close(self) -> None:
-        """Waits until all that came in is stored."""
+        """Takes nothing more, and waits until all that came in is stored."""
         self._writer.shutdown(wait=True)
 
     # ------------------------------------------------------------------------------------------------ the writer

@@ -231,11 +231,14 @@ def shown_classes(labels: Sequence[str], listed: Sequence[str]) -> dict[int, str
                 f"the model has no class {label!r}. Name classes by their labels.", field="evaluator.classes"
             )
     often = Counter(labels)
-    return {
-        class_id: label if often[label] == 1 else f"{label} (class {class_id})"
-        for class_id, label in enumerate(labels)
-        if not listed or label in listed
-    }
+    shown: dict[int, str] = {}
+    for class_id, label in enumerate(labels):
+        if not listed or label in listed:
+            name = label
+            while often[name] > (name == label) or name in shown.values():
+                name = f"{name} (class {class_id})"
+            shown[class_id] = name
+    return shown
 
 
 def evaluated_metrics(settings: EvaluatorConfig) -> list[str]:

@@ -85,14 +85,17 @@ def _auto_plan(wanted: pb.ExplanationRequest, model: ServedModel) -> Explanation
         )
     seed = wanted.seed if wanted.HasField("seed") else secrets.randbits(_SEED_BITS)
     limits = model.config.server
-    candidates = {}
-    for name, offered in model.explainers.items():
-        if not offered.unavailable:
-            plan = replace(_plan_of(wanted, offered, model), seed=seed)
-            if plan.most_passes(limits.max_targets, model.facts) <= limits.max_passes:
-                candidates[name] = plan
-    if not candidates:
+    plans = {
+        name: replace(_plan_of(wanted, offered, model), seed=seed)
+        for name, offered in model.explainers.items()
+        if not offered.unavailable
+    }
+    if not plans:
         raise PreconditionError("There is no explainer that can be used with this model.", field="explainer")
+    passes = {name: plan.most_passes(limits.max_targets, model.facts) for name, plan in plans.items()}
+    # Where none is cheap enough, the request is refused for what the cheapest takes.
+    most = max(limits.max_passes, min(passes.values()))
+    candidates = {name: plan for name, plan in plans.items() if passes[name] <= most}
     quickest = min(candidates.values(), key=lambda plan: model.seconds(plan.kind, plan.counts.most))
     return replace(quickest, candidates=candidates)
 

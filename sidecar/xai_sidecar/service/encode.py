@@ -126,18 +126,20 @@ def _region(region: Region) -> pb.Region:
 
 
 def _explanation(explained: Explained, encoding: pb.MapEncoding, model: ServedModel) -> pb.Explanation:
+    plan = explained.plan
+    chosen = not plan.candidates  # else it never came to that
     explanation = pb.Explanation(
-        name=explained.plan.name,
-        explainer=explained.plan.explainer.name,
+        name=plan.name,
+        explainer=plan.explainer.name if chosen else "auto",
         status=f"EXPLANATION_STATUS_{explained.stage.name}",
         status_message=explained.message,
         truncated=explained.stage is Stage.TRUNCATED,
-        parameters=_values(explained.plan.parameters.model_dump()),
+        parameters=_values(plan.parameters.model_dump()) if chosen else {},
         pass_count=explained.pass_count,
     )
     explanation.elapsed.FromNanoseconds(round(explained.seconds * 1e9))
-    if explained.plan.explainer.is_random:
-        explanation.seed = explained.plan.seed
+    if chosen and plan.explainer.is_random:
+        explanation.seed = plan.seed
     if explained.choice is not None:
         choice = explained.choice
         explanation.auto_choice.reason = choice.explanation

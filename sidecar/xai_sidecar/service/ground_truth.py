@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.errors import InvalidRequestError, within
+from xai_sidecar.errors import InvalidRequestError, SidecarError, within
 from xai_sidecar.evaluator.records import (
     BoxShape,
     GroundTruth,
@@ -48,6 +51,19 @@ def read_ground_truth(request: pb.ReportGroundTruthRequest, model: ServedModel) 
         )
     key = SampleKey(request.request_id, request.image_index)
     return key, GroundTruth(tuple(sorted(class_ids)), tuple(objects), time.time())
+
+
+@contextmanager
+def fields_of(request: pb.ReportGroundTruthRequest) -> Iterator[None]:
+    """Has errors about `GroundTruth.objects` name the field of the request: its boxes come first."""
+    try:
+        yield
+    except SidecarError as error:
+        found = re.fullmatch(r"objects\[(\d+)\](.*)", error.field)
+        if found:
+            number, boxes = int(found[1]), len(request.boxes)
+            error.field = f"boxes[{number}]" if number < boxes else f"objects[{number - boxes}]{found[2]}"
+        raise
 
 
 def _class_of(label: str, model: ServedModel, field: str) -> int:

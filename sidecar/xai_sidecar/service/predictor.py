@@ -11,7 +11,7 @@ import numpy as np
 
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Completed, Job
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import IntArray, OodScores, Steps, forward, ood_score
 from xai_sidecar.errors import BudgetSpentError, DeviceError
 from xai_sidecar.evaluator.choice import Candidate, Choice
@@ -180,8 +180,8 @@ class Predictor:
         skipped = plan.condition.failure(float(probabilities.max()), percentile)
         targets = plan.targets.of(probabilities, self._max_targets)
         wanted, choice = plan, None
-        if plan.candidates:
-            choice = self._choice(plan, int(targets[0] if len(targets) else probabilities.argmax()), deadline)
+        if plan.candidates and len(targets) and not skipped:
+            choice = self._choice(plan, int(targets[0]), deadline)
             plan = plan.candidates[choice.explainer]
         job = None
         if len(targets) and not skipped:

@@ -23,7 +23,8 @@ from xai_sidecar import __version__
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.scheduler import Lane, Policy
+from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.admission import Admission

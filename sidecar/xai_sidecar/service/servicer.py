@@ -19,7 +19,7 @@ from xai_sidecar.service.admission import Admission, Demand
 from xai_sidecar.service.decode import Asked, read_interval, read_request
 from xai_sidecar.service.encode import explaining_event, finished_event, predict_response, predicted_event
 from xai_sidecar.service.evaluation import Evaluation
-from xai_sidecar.service.ground_truth import read_ground_truth
+from xai_sidecar.service.ground_truth import fields_of, read_ground_truth
 from xai_sidecar.service.info import model_info
 from xai_sidecar.service.interceptors import request_id_of
 from xai_sidecar.service.model import ServedModel
@@ -117,7 +117,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 "config."
             )
         key, truth = read_ground_truth(request, serving.model)
-        reported = await asyncio.wrap_future(evaluator.intake.report(key, truth))
+        with fields_of(request):
+            reported = await asyncio.wrap_future(evaluator.intake.report(key, truth))
         return pb.ReportGroundTruthResponse(changed=reported is not Reported.REPEATED)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from xai_sidecar.engine.device import LaunchRecord
 from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import KIND_NAMES
 from xai_sidecar.explainers.base import MapStatus
 

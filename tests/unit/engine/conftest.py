@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Kind, forward
 
 

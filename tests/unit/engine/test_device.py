@@ -9,7 +9,8 @@ import pytest
 
 from xai_sidecar.engine.device import Device
 from xai_sidecar.engine.job import Job
-from xai_sidecar.engine.scheduler import Lane, Policy
+from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.errors import DeviceError
 

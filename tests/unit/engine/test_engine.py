@@ -13,7 +13,8 @@ import pytest
 
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job, Outcome
-from xai_sidecar.engine.scheduler import Lane, Policy
+from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.work import Forward, Kind, Partial, forward
 from xai_sidecar.errors import BudgetSpentError, ConfigError, DeviceError, DeviceLostError, ExpiredError
 

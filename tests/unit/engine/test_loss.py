@@ -8,7 +8,7 @@ import pytest
 
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Kind, Partial, forward
 from xai_sidecar.errors import DeviceLostError, ExpiredError, ShuttingDownError
 

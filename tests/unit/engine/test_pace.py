@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xai_sidecar.engine.launch import Lane, Piece
 from xai_sidecar.engine.pace import Pace
-from xai_sidecar.engine.scheduler import Lane, Piece, Policy, Scheduler
+from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.work import Kind
 
 FORWARD = Kind("forward")

@@ -1,13 +1,16 @@
 """The policy on its own: no rows lost, doubled or mixed up, lanes in order, launches within the slice."""
 
 from collections import deque
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from xai_sidecar.engine.scheduler import Lane, Launch, Piece, Policy, Scheduler, Turn, best_size
+from xai_sidecar.engine.launch import Lane, Launch, Piece, Turn
+from xai_sidecar.engine.leisure import Leisure
+from xai_sidecar.engine.scheduler import Policy, Scheduler, best_size
 from xai_sidecar.engine.work import Kind
 
 FORWARD = Kind("forward")
@@ -227,7 +230,8 @@ class Whatever(RuleBasedStateMachine):
         self.in_flight = None
         self.last = None
         self.again = {lane: deque() for lane in Lane}
-        self.began = self.rested = 0.0
+        self.began = 0.0
+        self.leisure = Leisure(policy.evaluate_share, policy.evaluate_slice_seconds, policy.slice_seconds)
 
     def rows_left(self, piece):
         return 0 if piece in self.discarded else piece.row_count - self.launched[piece]
@@ -237,7 +241,7 @@ class Whatever(RuleBasedStateMachine):
 
     def allowed(self, kind, lane):
         costs = self.costs[kind]
-        longest = self.policy.evaluate_slice_seconds if lane is Lane.EVALUATE else self.policy.slice_seconds
+        longest = self.leisure.longest(self.began) if lane is Lane.EVALUATE else self.policy.slice_seconds
         allowed = {size: seconds for size, seconds in costs.items() if seconds <= longest}
         return allowed or {min(costs): costs[min(costs)]}
 
@@ -256,6 +260,15 @@ class Whatever(RuleBasedStateMachine):
         self.pieces.append(piece)
         self.launched[piece] = 0
         self.scheduler.add(piece, self.now)
+        if lane is not Lane.EVALUATE:
+            self.leisure.others(self.now)
+
+    def evaluation_begins(self):
+        """When the first piece of evaluation may go on; None if there is none."""
+        if self.again[Lane.EVALUATE]:
+            return self.leisure.begin(0.0)
+        kinds = [kind for kind in KINDS if self.rows_waiting(Lane.EVALUATE, kind)]
+        return min((self.leisure.begin(min(self.costs[kind].values())) for kind in kinds), default=None)
 
     @precondition(lambda self: self.pieces)
     @rule(index=st.integers(0))
@@ -281,7 +294,7 @@ class Whatever(RuleBasedStateMachine):
             assert not waiting[Lane.EXPLAIN]
             assert not self.again[Lane.PREDICT]
             assert not waiting[Lane.PREDICT] or self.now < self.scheduler.due()
-            assert not waiting[Lane.EVALUATE] or waiting[Lane.PREDICT] or self.now < self.rested
+            assert not waiting[Lane.EVALUATE] or waiting[Lane.PREDICT] or self.now < self.evaluation_begins()
             return
         self.in_flight, self.began = launch, self.now
         self.check_lane(launch, waiting)
@@ -301,7 +314,8 @@ class Whatever(RuleBasedStateMachine):
         if launch.lane is Lane.EVALUATE:
             assert not waiting[Lane.PREDICT]
             assert not waiting[Lane.EXPLAIN]
-            assert self.now >= self.rested
+            again = self.again[Lane.EVALUATE]
+            assert self.now >= self.leisure.begin(0.0 if again else min(self.costs[launch.kind].values()))
         if launch.lane is Lane.EXPLAIN and not self.policy.explain_share:
             added = [piece.added for piece in self.pieces if piece.lane is Lane.PREDICT and self.rows_left(piece)]
             assert not added or self.now < min(added) + self.policy.batch_delay_seconds
@@ -331,9 +345,11 @@ class Whatever(RuleBasedStateMachine):
     def ran(self, slower):
         seconds = slower * self.in_flight.expected_seconds
         self.scheduler.ran(self.in_flight, seconds)
-        if self.in_flight.lane is Lane.EVALUATE:
-            self.rested = self.began + seconds / self.policy.evaluate_share
         self.now += seconds
+        if self.in_flight.lane is Lane.EVALUATE:
+            self.leisure.ran(self.began, seconds)
+        else:
+            self.leisure.others(self.now)
         self.last, self.in_flight = self.in_flight, None
 
     @precondition(lambda self: self.in_flight is None and self.last is not None)
@@ -354,7 +370,7 @@ class Whatever(RuleBasedStateMachine):
         if waiting:
             due = min(piece.added for piece in waiting) + self.policy.batch_delay_seconds
         else:
-            due = self.rested if self.rows_waiting(Lane.EVALUATE) or self.again[Lane.EVALUATE] else None
+            due = self.evaluation_begins()
         assert self.scheduler.due() == due
 
     def teardown(self):
@@ -364,7 +380,7 @@ class Whatever(RuleBasedStateMachine):
         for _ in range(sum(self.rows_waiting(lane) + len(self.again[lane]) + 1 for lane in Lane)):
             if self.in_flight is not None:
                 self.ran(1.0)
-            self.now = max(self.now, self.rested)
+            self.now = max(self.now, self.evaluation_begins() or 0.0)
             self.launch()
         assert not any(self.rows_left(piece) for piece in self.pieces)
         assert not any(self.again.values())
@@ -396,7 +412,7 @@ def test_a_predictions_wait_is_bounded_by_the_delay_and_what_came_before(arrival
             assert not any(piece.waiting for piece in pieces)
 
 
-# ------------------------------------------------------------------------------------ evaluation's share and slice
+# ------------------------------------------------------------------------------------ evaluation
 
 
 def test_evaluation_rests_after_each_launch_to_keep_to_its_share():
@@ -419,17 +435,6 @@ def test_a_rest_of_evaluation_keeps_nobody_else_waiting():
     assert policy.due() == pytest.approx(10.2)
 
 
-def test_what_others_run_is_no_rest_of_evaluation():
-    """It may have its share of all the time, but no more at once because others had theirs before."""
-    policy = scheduler(1, evaluate_share=0.5)
-    policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 1))
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 2))
-    policy.ran(policy.next(10.0), 5.0)
-    policy.ran(policy.next(15.0), 0.02)
-    assert policy.next(15.03) is None
-    assert owners(policy.next(15.04)) == ["measure"]
-
-
 def test_nothing_is_due_for_evaluation_while_a_prediction_waits_for_company():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
     policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 1), 10.0)
@@ -444,9 +449,49 @@ def test_nothing_is_due_when_no_evaluation_waits():
     assert policy.due() is None
 
 
-def test_evaluation_has_a_slice_of_its_own():
+def test_launches_of_evaluation_are_short_while_others_come_and_as_long_as_anybodys_after_that():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 3e-3, 16: 1e-2}, Policy(evaluate_slice_seconds=0.005))
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 16))
+    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 40))
     policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 16))
-    launches = [launch for second in range(5) for launch in drained(policy, second)]
-    assert [(owners(launch), launch.size) for launch in launches] == [(["explain"], 16)] + 4 * [(["measure"], 4)]
+    sizes = [policy.next(0.0)]
+    policy.ran(sizes[0], 0.01)
+    for now in (1.0, 5.0, 5.02, 6.0):  # others had the device until 0.01
+        sizes.append(policy.next(now))
+        policy.ran(sizes[-1], sizes[-1].expected_seconds)
+    assert [(owners(launch)[0], launch.size) for launch in sizes] == [
+        ("explain", 16),
+        ("measure", 4),
+        ("measure", 4),
+        ("measure", 16),
+        ("measure", 16),
+    ]
+
+
+def test_what_cannot_be_short_is_rare_while_others_come_and_keeps_nothing_else_waiting():
+    costs = {FORWARD: {1: 0.004}, GRADIENT: {1: 0.1}}
+    policy = Scheduler(costs.__getitem__, Policy(evaluate_slice_seconds=0.005))
+    policy.add(Piece("long", Lane.EVALUATE, GRADIENT, 5))
+    policy.add(Piece("short", Lane.EVALUATE, FORWARD, 100_000))
+    ran = {"long": [], "short": []}
+    now, until = 0.0, 41.0
+    while now < until:
+        policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1), now)  # ten a second
+        end = now + 0.1
+        while now < end:
+            launch = policy.next(now)
+            if launch is None:
+                now = min(max(policy.due() or end, now), end)
+                continue
+            seconds = costs[launch.kind][1]
+            policy.ran(launch, seconds)
+            if launch.lane is Lane.EVALUATE:
+                ran[owners(launch)[0]].append(now)
+            now += seconds
+    assert len(ran["long"]) == 3  # each 0.1 s is half a percent of 20 s
+    assert [later - earlier for earlier, later in pairwise(ran["long"])] == pytest.approx([20.0] * 2, abs=0.2)
+    assert len(ran["short"]) * 0.004 > 0.9 * (until - 0.3 - 41 * 10 * 0.004)
+    # Nobody comes any more.
+    short = policy.next(now + 4.8)
+    assert owners(short) == ["short"]
+    policy.ran(short, 0.004)
+    assert owners(policy.next(now + 5.1)) == ["long"]

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from xai_sidecar.engine.scheduler import Lane, Piece, Policy, Scheduler, Turn
+from xai_sidecar.engine.launch import Lane, Piece, Turn
+from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.work import Kind
 
 PREDICTION = Kind("forward")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Partial, forward
 from xai_sidecar.errors import BudgetSpentError, ExpiredError
 

@@ -4,25 +4,32 @@ import asyncio
 import gc
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from xai_sidecar.config import parse_config
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar.config import EvaluatorConfig, parse_config
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward
+from xai_sidecar.evaluator.appraisal import FAILURES, EvaluatedModel
+from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.explainers.rise import Rise
 from xai_sidecar.imaging import Prepared
+from xai_sidecar.service.admission import Admission
+from xai_sidecar.service.evaluation import Evaluation, start_evaluation
 from xai_sidecar.service.model import served_model
 from xai_sidecar.service.plan import Condition, ExplanationPlan, Predicted, Targets
 from xai_sidecar.service.predictor import Predictor
-from xai_sidecar.telemetry import Telemetry
+from xai_sidecar.service.servicer import ExplanationServicer, Serving
+from xai_sidecar.telemetry import QualityTelemetry, Telemetry
 
 HEIGHT, WIDTH = 6, 8
 
@@ -135,17 +142,68 @@ def make_net(request):
 
 
 @pytest.fixture
-def start(request):
+def make_quality():
+    """Makes a `Quality` of four classes and all explainers, on a registry of its own; takes keys of the config."""
+
+    def make_quality(registry=None, **settings):
+        settings = EvaluatorConfig(**settings)
+        facts = ModelFacts(HEIGHT, WIDTH, has_ood=True)
+        methods = {name: (explainer, explainer.parameters_type()) for name, explainer in EXPLAINERS.items()}
+        model = EvaluatedModel("m", tuple("abcd"), facts, softmax, True, methods)
+        telemetry = QualityTelemetry(registry or CollectorRegistry(), list(methods), settings.metrics, "abcd", FAILURES)
+        return Quality(model, settings, telemetry)
+
+    return make_quality
+
+
+@pytest.fixture
+def start(request, make_quality):
     """Starts a `Predictor` on an engine on a backend."""
 
-    def start(backend, activation="softmax", **options):
+    def start(backend, activation="softmax", quality=None, **options):
         telemetry = Telemetry(CollectorRegistry(), EXPLAINERS)
         engine = Engine(lambda: backend, observer=telemetry, **options)
         engine.start(lambda _: []).result(10)
         request.addfinalizer(lambda: (backend.gate.set(), engine.close(10)))
-        return Predictor(engine, activation, 4, telemetry)
+        return Predictor(engine, activation, 4, telemetry, quality or make_quality())
 
     return start
+
+
+@pytest.fixture
+def serve(start, make_net, make_model, make_quality, request):
+    """A servicer, once its model is loaded, on a net whose launches take some time; measures only what it is given."""
+
+    def serve(seconds=0.0, *overrides, quality=None, evaluated=False):
+        net = make_net(seconds)
+        model = make_model(*overrides, backend=net)
+        predictor = start(net, quality=quality)
+        evaluation = Evaluation(predictor._quality)
+        if evaluated:
+            evaluation = start_evaluation(model, predictor.engine, CollectorRegistry())
+            request.addfinalizer(lambda: (net.gate.set(), evaluation.close()))
+            predictor._quality = evaluation.quality
+        admission = Admission(predictor.engine, model.config.server, 3 * 4 * 48, 4 * 48)
+        servicer = ExplanationServicer(ThreadPoolExecutor(2))
+        servicer.serving = Serving(model, admission, predictor, evaluation, time.time())
+        return servicer, admission
+
+    return serve
+
+
+@pytest.fixture
+def request_of(picture):
+    """A request for explanations of two pictures."""
+
+    def request_of(*explanations, **fields):
+        arrays = [picture(seed).array for seed in range(2)]
+        images = [
+            pb.Image(model_input=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes()))
+            for array in arrays
+        ]
+        return pb.PredictRequest(images=images, explanations=explanations, **fields)
+
+    return request_of
 
 
 @pytest.fixture

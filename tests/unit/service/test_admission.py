@@ -62,9 +62,9 @@ def admission():
 
 
 @pytest.fixture
-def begin(predicted):
+def begin(predicted, make_quality):
     """Begins an explanation of an admitted request; returns its job."""
-    predictor = Predictor(Jobs(), "softmax", 5, Telemetry(CollectorRegistry(), ["planned"]))
+    predictor = Predictor(Jobs(), "softmax", 5, Telemetry(CollectorRegistry(), ["planned"]), make_quality())
 
     def begin(admitted, plan):
         return predictor.begin(predicted(), plan, float("inf"), admitted)._job

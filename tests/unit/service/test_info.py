@@ -1,7 +1,14 @@
 """The description of the model."""
 
+import math
+
+import pytest
+
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.evaluator.choice import QualityRow, QualityTable
+from xai_sidecar.evaluator.quality import Standing, State
+from xai_sidecar.evaluator.windows import Estimate
 from xai_sidecar.service.info import model_info
 
 
@@ -12,9 +19,15 @@ def test_the_version_tells_apart_what_gives_other_answers(make_model):
     assert make_model("server.max_images=3").version == make_model().version
 
 
-def test_model_info(make_model):
+@pytest.fixture
+def nothing(make_quality):
+    """How good explanations are where nothing is sampled."""
+    return make_quality().standing()
+
+
+def test_model_info(make_model, nothing):
     model = make_model("explainers.gradient.enabled=false", "model.activation=sigmoid")
-    info = model_info(model, 1_700_000_000.5)
+    info = model_info(model, 1_700_000_000.5, nothing)
     assert (info.version, info.device, info.engine) == (model.version, "cpu", "none 1.0")
     assert info.activation == pb.ACTIVATION_SIGMOID
     assert (info.input.height, info.input.width) == (6, 8)
@@ -39,23 +52,72 @@ def test_model_info(make_model):
     assert not explainers["rise_plus"].available
     assert explainers["occlusion"].cost.pass_count == 1 + 4 * 6  # windows of 3 x 3 on 6 x 8, and the whole
     assert not info.HasField("ood")
+    assert not info.HasField("evaluator")
+    assert not any(one.quality or one.HasField("composite_score") for one in info.explainers)
 
 
-def test_model_info_with_an_ood_net(make_model):
+def test_model_info_with_an_ood_net(make_model, nothing):
     model = make_model(ood=OodInfo(100, 1_700_000_000.5, {"noise": 0.9}))
-    info = model_info(model, 0)
+    info = model_info(model, 0, nothing)
     assert info.ood.training_sample_count == 100
     assert info.ood.training_time.ToMilliseconds() == 1_700_000_000_500
     assert dict(info.ood.auroc) == {"noise": 0.9}
     assert {one.name: one for one in info.explainers}["rise_plus"].available
 
 
-def test_layers_that_may_be_asked_for(make_model):
+def test_layers_that_may_be_asked_for(make_model, nothing):
     def choices(*overrides):
-        info = model_info(make_model(*overrides), 0)
+        info = model_info(make_model(*overrides), 0, nothing)
         (gradcam,) = (one for one in info.explainers if one.name == "gradcam")
         return list({one.name: one for one in gradcam.parameters}["layer"].choices)
 
     assert choices() == ["late"]
     assert choices("explainers.gradcam.layers=['early']") == ["late", "early"]
     assert choices("explainers.gradcam.compile_on_demand=true") == ["early", "late"]
+
+
+# ------------------------------------------------------------------------------------------------ the evaluator
+
+
+def test_the_evaluator(make_model):
+    deletion = Estimate(0.25, 0.05, 40, 1_700_000_001.25)
+    single = Estimate(-0.5, None, 1, 1_700_000_002.5)
+    rows = (
+        QualityRow("gradcam", "faithfulness/deletion_auc", deletion, False, 0.75, 0.05),
+        QualityRow("gradcam", "faithfulness/naive", single, True, 0.25, None),
+    )
+    standing = Standing(
+        State.NO_TRAFFIC, "It is old.", 1_700_000_000.5, 41, QualityTable(rows), {"gradcam": 0.75, "rise": None}
+    )
+    metrics = ["faithfulness/deletion_auc", "faithfulness/naive"]
+    model = make_model("evaluator.sample_rate=0.25", f"evaluator.metrics={metrics}", "evaluator.window_seconds=3600")
+    info = model_info(model, 0, standing)
+    told = info.evaluator
+    assert (told.sample_rate, told.state) == (0.25, pb.EVALUATOR_STATE_NO_TRAFFIC)
+    assert (told.note, told.window_sample_count, told.window.seconds) == ("It is old.", 41, 3600)
+    assert told.last_sample_time.ToMilliseconds() == 1_700_000_000_500
+    assert [(one.name, one.higher_is_better, one.minimum, one.maximum) for one in told.metrics] == [
+        ("faithfulness/deletion_auc", False, 0, 1),
+        ("faithfulness/naive", True, -1, 1),
+    ]
+    assert all(one.description for one in told.metrics)
+    explainers = {one.name: one for one in info.explainers}
+    one, other = explainers["gradcam"].quality
+    assert (one.metric, one.mean, one.sample_count, one.higher_is_better) == (metrics[0], 0.25, 40, False)
+    assert one.goodness == 0.75
+    assert one.update_time.ToNanoseconds() == pytest.approx(1_700_000_001_250_000_000, abs=1000, rel=0)
+    assert one.confidence_half_width == pytest.approx(1.96 * 0.05, rel=1e-4)
+    assert (other.metric, other.mean, other.sample_count, other.higher_is_better) == (metrics[1], -0.5, 1, True)
+    assert math.isnan(other.confidence_half_width)
+    assert explainers["gradcam"].composite_score == 0.75
+    assert not explainers["rise"].HasField("composite_score")
+    assert not explainers["rise"].quality
+
+
+@pytest.mark.parametrize("state", [State.UP_TO_DATE, State.WORKING])
+def test_before_the_first_sample(make_model, state):
+    standing = Standing(state, "", None, 0, QualityTable(), {})
+    told = model_info(make_model("evaluator.sample_rate=1"), 0, standing).evaluator
+    assert pb.EvaluatorState.Name(told.state) == f"EVALUATOR_STATE_{state.name}"
+    assert (told.HasField("last_sample_time"), told.note, told.window_sample_count) == (False, "", 0)
+    assert len(told.metrics) == 7

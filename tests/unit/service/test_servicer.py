@@ -1,8 +1,6 @@
 """The calls, from a request's message to the messages of its answer."""
 
 import asyncio
-import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from types import SimpleNamespace
 
@@ -12,9 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
-from xai_sidecar.service.admission import Admission
 from xai_sidecar.service.interceptors import REQUEST_ID
-from xai_sidecar.service.servicer import ExplanationServicer, Serving
 
 INTERVAL = Duration(nanos=20_000_000)
 
@@ -25,41 +21,9 @@ def call(seconds=None):
     return SimpleNamespace(time_remaining=lambda: seconds, trailing_metadata=lambda: metadata)
 
 
-@pytest.fixture
-def serve(start, make_net, make_model):
-    """A servicer, once its model is loaded, on a net whose launches take some time."""
-
-    def serve(seconds=0.0, *overrides):
-        net = make_net(seconds)
-        predictor = start(net)
-        model = make_model(*overrides, backend=net)
-        admission = Admission(predictor.engine, model.config.server, 3 * 4 * 48, 4 * 48)
-        pool = ThreadPoolExecutor(2)
-        servicer = ExplanationServicer(pool)
-        servicer.serving = Serving(model, admission, predictor, time.time())
-        return servicer, admission
-
-    return serve
-
-
 def rise(**fields):
     masks = fields.pop("mask_count", 320)
     return pb.ExplanationRequest(**{"explainer": "rise", "seed": 3, "rise": {"mask_count": masks}, **fields})
-
-
-@pytest.fixture
-def request_of(picture):
-    """A request for explanations of two pictures."""
-
-    def request_of(*explanations, **fields):
-        arrays = [picture(seed).array for seed in range(2)]
-        images = [
-            pb.Image(model_input=pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes()))
-            for array in arrays
-        ]
-        return pb.PredictRequest(images=images, explanations=explanations, **fields)
-
-    return request_of
 
 
 def streamed(request):

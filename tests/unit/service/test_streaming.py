@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.errors import DeviceError, ExpiredError
 from xai_sidecar.explainers.base import MapStatus, Saliency
 from xai_sidecar.explainers.occlusion import Occlusion

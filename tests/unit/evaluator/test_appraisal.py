@@ -1,0 +1,357 @@
+"""Measuring a sample: the same as explaining and measuring it by hand."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from xai_sidecar.benchmarks.base import Score, ScoreStatus
+from xai_sidecar.benchmarks.faithfulness import DeletionAuc, InsertionAuc
+from xai_sidecar.benchmarks.perturbation import PerturbationParameters
+from xai_sidecar.benchmarks.registry import BENCHMARKS
+from xai_sidecar.benchmarks.running import measure_all
+from xai_sidecar.benchmarks.subject import Method, Subject
+from xai_sidecar.engine.batching import in_batches
+from xai_sidecar.engine.work import drive
+from xai_sidecar.errors import DeviceError
+from xai_sidecar.evaluator.appraisal import Appraiser, outcome_of
+from xai_sidecar.evaluator.records import MapRecord, SampleKey, ScoreRecord, Served
+from xai_sidecar.explainers.activations import sigmoid, softmax
+from xai_sidecar.explainers.base import Context, MapStatus, Saliency
+from xai_sidecar.explainers.occlusion import Occlusion
+
+models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
+
+MEASURED = [
+    "faithfulness/naive",
+    "faithfulness/deletion_auc",
+    "faithfulness/insertion_auc",
+    "class_sensitivity",
+    "robustness",
+]
+LOCATED = ["localization/pointing_game", "localization/iosr"]
+
+
+def runner(net):
+    return in_batches(net.run, 16)
+
+
+def appraised(appraiser, sample, explainer, net=None):
+    appraisal, steps = appraiser.begin(sample, explainer)
+    drive(steps, runner(net or models.Net()))
+    return appraisal
+
+
+class Counting:
+    """Runs work, and counts the rows."""
+
+    def __init__(self):
+        self.rows = 0
+        self._run = runner(models.Net())
+
+    def __call__(self, kind, rows):
+        self.rows += len(rows[0])
+        return self._run(kind, rows)
+
+
+def by_hand(model, sample, explainer, metrics, seed=None, saliency=None, protocol="mindspore_xai"):
+    """The map and the scores of a sample, with the passes of each, without any of the evaluator's code."""
+    explaining, parameters = model.methods[explainer]
+    seed = sample.key.seed if seed is None else seed
+    run, passes = Counting(), {}
+    if saliency is None:
+        targets = np.array([sample.probabilities.argmax()], np.int32)
+        steps = explaining.explain(sample.image, targets, parameters, Context(model.activation, seed))
+        saliency = drive(steps, run).maps[0]
+        passes["explain"] = run.rows
+    subject = Subject(
+        sample.image,
+        int(sample.probabilities.argmax()),
+        saliency,
+        Method(explaining, parameters, seed),
+        probabilities=sample.probabilities.astype(np.float64),
+    )
+    context, scores = Context(model.activation, sample.key.seed), {}
+    for name in metrics:
+        benchmark, run = BENCHMARKS[name], Counting()
+        values = {name: benchmark.parameters_type(protocol=protocol)} if name.startswith("faith") else None
+        table = measure_all([benchmark], [subject], run, lambda kind: 1, parameters=values, context=context)
+        scores[name], passes[name] = table.scores[name][0], run.rows
+    return saliency, scores, passes
+
+
+@pytest.mark.parametrize("explainer", ["gradient", "occlusion", "rise"])
+@pytest.mark.parametrize("one_class", [True, False])
+def test_it_is_as_by_hand(explainer, one_class):
+    model = models.make_model(one_class=one_class)
+    sample = models.make_sample("some request", 3, seed=5, activation=softmax if one_class else sigmoid)
+    appraisal = appraised(Appraiser(model, models.config()), sample, explainer)
+    saliency, scores, passes = by_hand(model, sample, explainer, MEASURED)
+    np.testing.assert_array_equal(appraisal.map.saliency, saliency)
+    assert [(one.metric, Score(one.value, one.status)) for one in appraisal.scores] == list(scores.items())
+    assert {outcome.metric: outcome.pass_count for outcome in appraisal.outcomes} == passes
+    assert [outcome.metric for outcome in appraisal.outcomes] == ["explain", *MEASURED] == list(appraisal.planned)
+    assert all(outcome.failure is None and outcome.seconds > 0 for outcome in appraisal.outcomes)
+    record = appraisal.map
+    assert (record.explainer, record.target, record.status) == (explainer, sample.target, MapStatus.OK)
+    assert (record.seed, record.pass_count) == (
+        sample.key.seed,
+        {"gradient": 1, "occlusion": 25, "rise": 64}[explainer],
+    )
+    assert record.parameters == model.methods[explainer][1].model_dump()
+    assert {(one.explainer, one.target) for one in appraisal.scores} == {(explainer, sample.target)}
+
+
+def test_samples_differ_in_their_seeds():
+    model = models.make_model("rise")
+    one, again, other = (
+        appraised(Appraiser(model, models.config()), models.make_sample(name, index), "rise")
+        for name, index in (("a", 0), ("a", 0), ("a", 1))
+    )
+    np.testing.assert_array_equal(one.map.saliency, again.map.saliency)
+    assert [score.value for score in one.scores] == [score.value for score in again.scores]
+    assert (one.map.saliency != other.map.saliency).any()
+    assert [score.value for score in one.scores] != [score.value for score in other.scores]
+
+
+def test_the_noise_is_the_samples_own():
+    """Gradient has no seed of its own to differ by; the noise alone makes robustness another one."""
+    model = models.make_model("gradient")
+    settings = models.config(metrics=["robustness"])
+    values = [
+        appraised(Appraiser(model, settings), models.make_sample(name), "gradient").scores[0].value for name in "abc"
+    ]
+    assert len(set(values)) == 3
+
+
+def test_the_protocol_of_rise():
+    model, sample = models.make_model("occlusion"), models.make_sample()
+    settings = models.config(protocol="rise", metrics=MEASURED[1:3])
+    appraisal = appraised(Appraiser(model, settings), sample, "occlusion")
+    _, scores, _ = by_hand(model, sample, "occlusion", MEASURED[1:3], protocol="rise")
+    assert [one.value for one in appraisal.scores] == [one.value for one in scores.values()]
+    _, others, _ = by_hand(model, sample, "occlusion", MEASURED[1:3])
+    assert [one.value for one in appraisal.scores] != [one.value for one in others.values()]
+    for benchmark in (DeletionAuc(), InsertionAuc()):
+        assert issubclass(benchmark.parameters_type, PerturbationParameters)
+
+
+# ------------------------------------------------------------------------------------------------ served maps
+
+
+@pytest.mark.parametrize("seed", [11, 2**63])
+def test_a_served_map_is_not_made_again(seed):
+    model = models.make_model("rise")
+    plain = models.make_sample()
+    steps = model.methods["rise"][0].explain(
+        plain.image, np.array([plain.target], np.int32), model.methods["rise"][1], Context(softmax, seed)
+    )
+    served = Served(drive(steps, runner(models.Net())).maps[0], MapStatus.OK, seed, 64)
+    sample = models.make_sample(served={"rise": served})
+    net = models.Net()
+    appraisal = appraised(Appraiser(model, models.config()), sample, "rise", net)
+    assert appraisal.map.saliency is served.saliency
+    assert (appraisal.map.seed, appraisal.map.pass_count) == (seed, 64)
+    explained = appraisal.outcomes[0]
+    assert (explained.metric, explained.seconds, explained.pass_count, explained.failure) == ("explain", 0, 0, None)
+    _, scores, passes = by_hand(model, sample, "rise", MEASURED, seed, served.saliency)
+    assert [Score(one.value, one.status) for one in appraisal.scores] == list(scores.values())
+    assert {one.metric: one.pass_count for one in appraisal.outcomes[1:]} == passes
+    assert sum(rows for _, rows in net.launches) >= sum(passes.values())
+
+
+@pytest.mark.parametrize("status", [MapStatus.ZERO_GRADIENT, MapStatus.NOT_FINITE, MapStatus.NO_OOD_RANGE])
+@pytest.mark.parametrize("served", [True, False])
+def test_what_must_not_be_believed_is_not_measured(status, served):
+    class Flawed(Occlusion):
+        def explain(self, image, targets, parameters, context):
+            yield from ()
+            return Saliency(np.ones((1, 6, 8), np.float32), (status,))
+
+    model = models.make_model("occlusion")
+    model.methods["occlusion"] = (Flawed(), model.methods["occlusion"][1])
+    given = {"occlusion": Served(np.ones((6, 8), np.float32), status, 1, 25)} if served else {}
+    net = models.Net()
+    appraisal = appraised(Appraiser(model, models.config()), models.make_sample(served=given), "occlusion", net)
+    assert (appraisal.map, appraisal.scores, net.launches) == (None, [], [])
+    assert [(one.metric, one.failure) for one in appraisal.outcomes] == [("explain", status.name.lower())]
+
+
+def test_a_map_of_zeros_is_measured():
+    """What comes of it is for the benchmarks to say."""
+    model = models.make_model("occlusion")
+    served = Served(np.zeros((6, 8), np.float32), MapStatus.ALL_ZERO, 1, 25)
+    appraisal = appraised(
+        Appraiser(model, models.config()), models.make_sample(served={"occlusion": served}), "occlusion"
+    )
+    assert appraisal.map.status is MapStatus.ALL_ZERO
+    assert appraisal.outcomes[0].failure is None
+    assert [one.metric for one in appraisal.scores] == MEASURED
+    naive = appraisal.scores[0]
+    assert naive.value is None
+    assert appraisal.outcomes[1].failure == naive.status.name.lower() != "ok"
+
+
+# ------------------------------------------------------------------------------------------------ who and what
+
+
+def test_who_is_compared():
+    model = models.make_model()
+    served = Served(np.ones((6, 8), np.float32), MapStatus.OK, 1, 64)
+    sample, asked = models.make_sample(), models.make_sample(served={"rise": served, "gone": served})
+    everybody = Appraiser(model, models.config())
+    assert everybody.explainers(sample) == ["gradient", "occlusion", "rise"]
+    listed = Appraiser(model, models.config(explainers=["occlusion", "gradient", "gradcam"]))
+    assert listed.explainers(sample) == ["occlusion", "gradient"]
+    assert listed.explainers(asked) == ["occlusion", "gradient", "rise"]
+    assert everybody.explainers(asked) == ["gradient", "occlusion", "rise"]
+
+
+def test_what_is_too_costly():
+    """6 x 8 pixels: a map of gradient takes 1 pass, of occlusion 25, of RISE 64; robustness takes 11 maps."""
+    model = models.make_model()
+    none, some, more = (
+        Appraiser(model, models.config(max_passes=most, metrics=["robustness", "class_sensitivity", *LOCATED]))
+        for most in (704, 63, 1)
+    )
+    assert none.too_costly() == []
+    assert some.too_costly() == ["occlusion robustness (275 passes)", "rise (64 passes)"]
+    assert some.explainers(models.make_sample()) == ["gradient", "occlusion"]
+    appraisal = appraised(some, models.make_sample(), "occlusion")
+    assert list(appraisal.planned) == ["explain", "class_sensitivity"]
+    assert [one.metric for one in appraisal.scores] == ["class_sensitivity"]
+    assert more.explainers(models.make_sample()) == ["gradient"]
+    assert more.too_costly() == [
+        "gradient robustness (11 passes)",
+        "gradient class_sensitivity (3 passes)",
+        "occlusion (25 passes)",
+        "rise (64 passes)",
+    ]
+    assert list(appraised(more, models.make_sample(), "gradient").planned) == ["explain"]
+
+
+def test_what_a_sample_costs():
+    """On 6 x 8 pixels, ⌊√48⌋ = 6 steps of deletion are 7 pictures; robustness takes 11 maps."""
+    model = models.make_model("gradient", "occlusion", "rise")
+    settings = models.config(metrics=[MEASURED[1], "robustness", *LOCATED], max_passes=275)
+    costs = Appraiser(model, settings).costs()
+    assert {kind.name: rows for kind, rows in costs} == {
+        "input_gradient": 1 + 11,
+        "masked_forward": 7 + (25 + 7 + 275) + (64 + 7),  # of RISE robustness would take 704
+    }
+    counted = Counting()
+    for name in model.methods:
+        _, steps = Appraiser(model, settings).begin(models.make_sample(), name)
+        drive(steps, counted)
+    assert counted.rows == sum(rows for _, rows in costs)
+
+
+def test_a_map_that_a_caller_paid_for_is_measured_by_what_is_not_too_costly():
+    model = models.make_model()
+    served = Served(np.random.default_rng(0).random((6, 8), np.float32), MapStatus.OK, 1, 64)
+    appraiser = Appraiser(model, models.config(max_passes=20))
+    sample = models.make_sample(served={"rise": served})
+    assert appraiser.explainers(sample) == ["gradient", "rise"]
+    assert [one.metric for one in appraised(appraiser, sample, "rise").scores] == MEASURED[:3]
+
+
+def test_metrics():
+    appraiser = Appraiser(models.make_model(), models.config(metrics=["localization/iosr", "robustness"]))
+    assert (appraiser.metrics, appraiser.localization) == (["robustness", "localization/iosr"], ["localization/iosr"])
+    assert Appraiser(models.make_model(), models.config(metrics=["robustness"])).localization == []
+
+
+# ------------------------------------------------------------------------------------------------ localization
+
+
+def test_localization():
+    """The map's largest value is at row 1, column 2; above half of it is row 2 as well."""
+    saliency = np.zeros((40, 50), np.float32)
+    saliency[1, 2], saliency[2, 2:6] = 1, 0.75
+    record = MapRecord("rise", 1, {}, 0, MapStatus.OK, saliency, 64)
+    appraiser = Appraiser(models.make_model(), models.config())
+
+    def located(*objects):
+        return [(one.metric, one.value, one.status) for one in appraiser.locate(record, (40, 50), objects)]
+
+    pointing, iosr = LOCATED
+    ok = ScoreStatus.OK
+    box = (2.0, 1.0, 4.0, 3.0)  # columns 2 and 3 of rows 1 and 2: 3 of the 5 salient pixels
+    assert located(box) == [(pointing, 1.0, ok), (iosr, 0.6, ok)]
+    far = np.zeros((40, 50), bool)
+    far[39, 49] = True
+    assert located(far) == [(pointing, 0.0, ok), (iosr, 0.0, ok)]
+    near = np.zeros((40, 50), bool)
+    near[1, 16] = True  # 14 pixels from the largest value
+    assert located(near) == [(pointing, 1.0, ok), (iosr, 0.0, ok)]
+    mask = np.zeros((40, 50), bool)
+    mask[2, 4:6] = True
+    assert located(box, mask) == [(pointing, 1.0, ok), (iosr, 1.0, ok)]
+    outside = np.zeros((40, 50), bool)
+    assert located(outside) == [(name, None, ScoreStatus.OBJECTS_OUTSIDE) for name in LOCATED]
+    one = appraiser.locate(record, (40, 50), [box])[0]
+    assert (one.explainer, one.target, one.pass_count) == ("rise", 1, 0)
+
+
+# ------------------------------------------------------------------------------------------------ failing
+
+
+def test_what_was_found_before_a_failure_is_kept():
+    model, sample = models.make_model("occlusion"), models.make_sample()
+    _, scores, passes = by_hand(model, sample, "occlusion", MEASURED)
+    left = passes["explain"] + passes[MEASURED[0]] + passes[MEASURED[1]]
+
+    def run(kind, rows):
+        nonlocal left
+        left -= len(rows[0])
+        if left < 0:
+            raise DeviceError("It fails.")
+        return works(kind, rows)
+
+    works = runner(models.Net())
+    appraisal, steps = Appraiser(model, models.config()).begin(sample, "occlusion")
+    with pytest.raises(DeviceError):
+        drive(steps, run)
+    appraisal.fail()
+    assert [one.value for one in appraisal.scores] == [scores[name].value for name in MEASURED[:2]]
+    assert appraisal.map is not None
+    failures = {one.metric: (one.failure, one.pass_count) for one in appraisal.outcomes}
+    assert failures == {
+        **{name: (None, passes[name]) for name in ("explain", *MEASURED[:2])},
+        **dict.fromkeys(MEASURED[2:], ("error", 0)),
+    }
+
+
+def test_a_map_that_fails():
+    appraisal, steps = Appraiser(models.make_model("occlusion"), models.config()).begin(
+        models.make_sample(), "occlusion"
+    )
+    net = models.Net()
+    net.broken.add("masked_forward")
+    with pytest.raises(RuntimeError, match="broken"):
+        drive(steps, runner(net))
+    appraisal.fail()
+    assert (appraisal.map, appraisal.scores) == (None, [])
+    assert [(one.metric, one.failure) for one in appraisal.outcomes] == [
+        (name, "error") for name in ("explain", *MEASURED)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "failure"),
+    [
+        (0.5, ScoreStatus.OK, None),
+        (None, ScoreStatus.MAP_ZERO, "map_zero"),
+        (None, ScoreStatus.NO_OBJECTS, "no_objects"),
+    ],
+)
+def test_how_a_measurement_went(value, status, failure):
+    outcome = outcome_of(ScoreRecord("rise", "robustness", 1, value, status, 5.0, 0.25, 12))
+    assert (outcome.metric, outcome.seconds, outcome.pass_count, outcome.failure) == ("robustness", 0.25, 12, failure)
+
+
+def test_seeds_of_samples():
+    """The first four bytes of BLAKE2b of that length, as `printf a:0 | b2sum -l 32` has them."""
+    assert (SampleKey("a", 0).seed, SampleKey("a", 1).seed) == (0x67143B9F, 0x448A9A4F)

@@ -1,0 +1,363 @@
+"""What scores come to: estimates, the quality table, states and notes, and the same on /metrics."""
+
+import math
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from xai_sidecar.benchmarks.base import ScoreStatus
+from xai_sidecar.errors import ConfigError
+from xai_sidecar.evaluator.appraisal import Outcome
+from xai_sidecar.evaluator.choice import Candidate, Reason
+from xai_sidecar.evaluator.quality import State, evaluated_metrics, shown_classes
+from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
+
+models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
+
+DELETION, NAIVE = "faithfulness/deletion_auc", "faithfulness/naive"
+START = 1_700_000_000.0
+
+
+def key(number):
+    return SampleKey(f"request-{number}", 0)
+
+
+def record(value, target=0, explainer="rise", metric=DELETION, time=START + 5):
+    status = ScoreStatus.OK if value is not None else ScoreStatus.MAP_CONSTANT
+    return ScoreRecord(explainer, metric, target, value, status, time, 0.1, 7)
+
+
+@pytest.fixture
+def clock():
+    return models.Clock(START + 10)
+
+
+@pytest.fixture
+def make(clock):
+    """Makes a `Quality` and its telemetry; takes keys of the config."""
+
+    def make(model=None, **settings):
+        return models.make_quality(model or models.make_model(), models.config(**settings), clock)
+
+    return make
+
+
+def shown(telemetry, name, **labels):
+    return models.value_of(telemetry, f"xai_{name}", **labels)
+
+
+# ------------------------------------------------------------------------------------------------ scores
+
+
+def test_scores_as_the_table_and_metrics_have_them(make):
+    quality, telemetry = make(metrics=[NAIVE, DELETION])
+    for number, (value, target) in enumerate([(0.1, 0), (0.3, 0), (0.8, 1)]):
+        quality.score(key(number), START + number, record(value, target, time=START + 20 + number))
+    quality.score(key(0), START, record(-0.5, metric=NAIVE))
+    quality.score(key(1), START, record(None, metric=NAIVE))
+    # Mean 0.4; deviations -0.3, -0.1, 0.4: variance 0.26 / 2, and of the mean a third of it.
+    error = math.sqrt(0.26 / 2 / 3)
+    estimate = quality.estimate("rise", DELETION)
+    assert (estimate.mean, estimate.count, estimate.updated) == (pytest.approx(0.4), 3, START + 22)
+    assert estimate.standard_error == pytest.approx(error)
+    assert quality.estimate("rise", DELETION, 0).mean == pytest.approx(0.2)
+    assert quality.estimate("rise", DELETION, 2) is None
+    assert quality.estimate("occlusion", DELETION) is None
+    rows = quality.standing().table.rows
+    assert [(row.explainer, row.metric, row.estimate.count) for row in rows] == [
+        ("rise", NAIVE, 1),
+        ("rise", DELETION, 3),
+    ]
+    quality.publish()
+    of = {"explainer": "rise", "metric": DELETION}
+    assert shown(telemetry, "quality_score", **of) == pytest.approx(0.4)
+    assert shown(telemetry, "quality_score_standard_error", **of) == pytest.approx(error)
+    assert shown(telemetry, "quality_goodness", **of) == pytest.approx(0.6)  # 0 to 1, lower is better
+    assert shown(telemetry, "quality_goodness_standard_error", **of) == pytest.approx(error)
+    assert shown(telemetry, "quality_samples", **of) == 3
+    assert shown(telemetry, "quality_last_success_timestamp_seconds", **of) == START + 22
+    naive = {"explainer": "rise", "metric": NAIVE}
+    assert shown(telemetry, "quality_goodness", **naive) == pytest.approx(0.25)  # -1 to 1
+    assert math.isnan(shown(telemetry, "quality_score_standard_error", **naive))
+    for label, mean, count in (("cat", 0.2, 2), ("dog", 0.8, 1)):
+        assert shown(telemetry, "quality_class_score", **of, **{"class": label}) == pytest.approx(mean)
+        assert shown(telemetry, "quality_class_samples", **of, **{"class": label}) == count
+    for label in ("owl", "other"):
+        assert math.isnan(shown(telemetry, "quality_class_score", **of, **{"class": label}))
+        assert shown(telemetry, "quality_class_samples", **of, **{"class": label}) == 0
+    other = {"explainer": "occlusion", "metric": DELETION}
+    assert math.isnan(shown(telemetry, "quality_score", **other))
+    assert shown(telemetry, "quality_samples", **other) == 0
+
+
+def test_classes_without_series_of_their_own_share_one(make):
+    quality, telemetry = make(classes=["dog"], metrics=[DELETION])
+    for number, (value, target) in enumerate([(0.1, 0), (0.3, 2), (0.8, 1)]):
+        quality.score(key(number), START, record(value, target))
+    quality.publish()
+    of = {"explainer": "rise", "metric": DELETION}
+    assert shown(telemetry, "quality_class_score", **of, **{"class": "dog"}) == pytest.approx(0.8)
+    assert shown(telemetry, "quality_class_score", **of, **{"class": "other"}) == pytest.approx(0.2)
+    assert shown(telemetry, "quality_class_samples", **of, **{"class": "other"}) == 2
+    assert shown(telemetry, "quality_class_score", **of, **{"class": "cat"}) is None
+
+
+def test_a_score_replaces_the_former_one_and_may_be_forgotten(make):
+    quality, telemetry = make()
+    quality.score(key(0), START, record(0.1))
+    quality.score(key(0), START, record(0.5))
+    quality.score(key(0), START, record(-0.25, metric=NAIVE))
+    assert (quality.estimate("rise", DELETION).mean, quality.estimate("rise", DELETION).count) == (0.5, 1)
+    quality.publish()
+    quality.forget(key(0), [DELETION])
+    assert quality.estimate("rise", DELETION) is None
+    assert quality.estimate("rise", NAIVE).mean == -0.25
+    quality.publish()
+    assert math.isnan(shown(telemetry, "quality_score", explainer="rise", metric=DELETION))
+    assert shown(telemetry, "quality_samples", explainer="rise", metric=DELETION) == 0
+
+
+def test_scores_become_too_old(make, clock):
+    quality, telemetry = make(window_seconds=100, window_samples=3, metrics=[DELETION])
+    for number in range(5):
+        quality.sampled(key(number), START + number)
+        quality.score(key(number), START + number, record(number / 10))
+    assert quality.estimate("rise", DELETION).mean == pytest.approx(0.3)
+    assert quality.standing().sample_count == 3
+    clock.now = START + 103.5
+    assert (quality.estimate("rise", DELETION).mean, quality.standing().sample_count) == (0.4, 1)
+    clock.now = START + 105
+    assert (quality.estimate("rise", DELETION), quality.standing().sample_count) == (None, 0)
+    quality.publish()
+    assert shown(telemetry, "quality_samples", explainer="rise", metric=DELETION) == 0
+
+
+def test_measurements_are_counted(make):
+    quality, telemetry = make()
+    quality.outcome("rise", Outcome("explain", 0.5, 64))
+    quality.outcome("rise", Outcome("robustness", 1.5, 704))
+    quality.outcome("rise", Outcome("robustness", 0.25, 10, "map_zero"))
+    of = {"explainer": "rise", "metric": "robustness"}
+    assert shown(telemetry, "evaluations_total", **of) == 2
+    assert shown(telemetry, "evaluation_seconds_total", **of) == 1.75
+    assert shown(telemetry, "evaluation_passes_total", **of) == 714
+    assert shown(telemetry, "evaluation_failures_total", **of, reason="map_zero") == 1
+    assert shown(telemetry, "evaluation_failures_total", **of, reason="error") == 0
+    assert shown(telemetry, "evaluation_passes_total", explainer="rise", metric="explain") == 64
+
+
+# ------------------------------------------------------------------------------------------------ states
+
+
+def test_off(make):
+    quality, telemetry = make(sample_rate=0)
+    quality.publish()
+    assert quality.state is quality.standing().state is State.OFF
+    assert shown(telemetry, "evaluator_state", state="off") == 1
+
+
+def test_states(make, clock):
+    quality, telemetry = make(quiet_seconds=600)
+
+    def told():
+        quality.publish()
+        states = {state: shown(telemetry, "evaluator_state", state=state.value) for state in State}
+        assert sorted(states.values()) == [0, 0, 0, 1]
+        (state,) = (state for state, value in states.items() if value)
+        assert state is quality.state is quality.standing().state
+        return state, quality.standing().note
+
+    assert told() == (State.NO_TRAFFIC, "No picture has been sampled yet.")
+    assert quality.standing().last_sample is None
+    quality.sampled(key(0), START)
+    assert told() == (State.UP_TO_DATE, "")
+    assert shown(telemetry, "evaluator_last_sample_timestamp_seconds") == START
+    quality.busy(True)
+    assert told() == (State.WORKING, "")
+    quality.busy(False)
+    clock.now = START + 600
+    assert told() == (State.UP_TO_DATE, "")
+    clock.now = START + 601
+    assert told() == (
+        State.NO_TRAFFIC,
+        "No picture has been sampled for 10 minutes; the scores are of pictures before that.",
+    )
+    assert quality.standing().last_sample == START
+    quality.busy(True)
+    assert told() == (State.WORKING, "Pictures wait to be scored, but no new one has come for a while.")
+    quality.busy(False)
+    quality.sampled(key(1), START + 600.5)
+    assert told() == (State.UP_TO_DATE, "")
+    quality.sampled(key(2), START + 1)  # older ones may come later
+    assert quality.standing().last_sample == START + 600.5
+    quality.notes.append("Something is not measured.")
+    assert told()[1] == "Something is not measured."
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (61, "61 seconds"),
+        (119, "119 seconds"),
+        (120, "2 minutes"),
+        (7199, "120 minutes"),
+        (7200, "2 hours"),
+        (200_000, "2 days"),
+    ],
+)
+def test_how_long_ago(make, clock, seconds, words):
+    quality, _ = make(quiet_seconds=60)
+    quality.notes.append("More.")
+    quality.sampled(key(0), START)
+    clock.now = START + seconds
+    note = quality.standing().note
+    assert note == f"No picture has been sampled for {words}; the scores are of pictures before that. More."
+
+
+# ------------------------------------------------------------------------------------------------ classes
+
+
+def test_classes_with_figures_of_their_own():
+    twenty = [f"class {number}" for number in range(20)]
+    assert shown_classes(twenty, []) == dict(enumerate(twenty))
+    assert shown_classes([*twenty, "one more"], []) == {}
+    assert shown_classes([*twenty, "one more"], ["one more", "class 3"]) == {3: "class 3", 20: "one more"}
+    assert shown_classes(["a", "b"], ["b"]) == {1: "b"}
+
+
+def test_a_class_that_there_is_not(make):
+    with pytest.raises(ConfigError, match="'horse'") as caught:
+        make(classes=["cat", "horse"])
+    assert caught.value.field == "evaluator.classes"
+
+
+@pytest.mark.parametrize(
+    ("labels", "listed"),
+    [
+        (["crane", "owl", "crane"], []),
+        (["crane", "owl", "crane"], ["crane"]),
+        (["crane", "crane", shown_classes(["crane"] * 2, [])[0]], []),  # what tells them apart is a label itself
+        (["other", "crane", "crane"], []),
+    ],
+)
+def test_labels_that_classes_share(make, labels, listed):
+    found = shown_classes(labels, listed)
+    assert set(found) == {number for number, label in enumerate(labels) if not listed or label in listed}
+    assert len(set(found.values())) == len(found), "each has a name of its own"
+    assert all(name.startswith(labels[number]) for number, name in found.items())
+    quality, telemetry = make(models.make_model(labels=labels), classes=listed, metrics=[DELETION])
+    for number in range(3):
+        quality.score(key(number), START, record(number / 4, number))
+    quality.publish()
+    for number, name in found.items():
+        name = f'"{name}"' if name == "other" else name
+        of = {"explainer": "rise", "metric": DELETION, "class": name}
+        assert shown(telemetry, "quality_class_score", **of) == number / 4
+
+
+def test_what_measurements_are_labelled_by():
+    assert evaluated_metrics(models.config(metrics=[NAIVE])) == [NAIVE, "explain"]
+
+
+# ------------------------------------------------------------------------------------------------ outcomes
+
+
+def outcomes(telemetry, label):
+    return tuple(shown(telemetry, "outcomes", **{"class": label}, outcome=each) for each in ("tp", "fp", "fn", "tn"))
+
+
+def test_outcomes(make):
+    quality, telemetry = make(classes=["cat"])
+    quality.truth(key(0), [0], [0])
+    quality.truth(key(1), [0], [1])
+    quality.truth(key(2), [1], [0])
+    quality.truth(key(3), [2], [2])
+    quality.truth(key(4), [2], [])  # nothing is known of it
+    quality.publish()
+    assert outcomes(telemetry, "cat") == (1, 1, 1, 1)
+    # Of dog and owl in four samples: owl in 3 is right, dog in 1 was missed, in 2 said wrongly.
+    assert outcomes(telemetry, "other") == (1, 1, 1, 5)
+    quality.truth(key(1), [0], [0])  # instead of the former
+    quality.publish()
+    assert outcomes(telemetry, "cat") == (2, 0, 1, 1)
+    quality.truths([(key(9), [1], [0]), (key(8), [0], [])])  # all that is kept
+    quality.publish()
+    assert outcomes(telemetry, "cat") == (0, 0, 1, 0)
+
+
+def test_outcomes_of_several_classes_at_a_time(make):
+    quality, telemetry = make(models.make_model(one_class=False))
+    quality.truth(key(0), [0, 1], [1, 2])
+    quality.truth(key(1), [], [2])
+    quality.publish()
+    assert {label: outcomes(telemetry, label) for label in ("cat", "dog", "owl")} == {
+        "cat": (0, 1, 0, 1),
+        "dog": (1, 0, 0, 1),
+        "owl": (0, 0, 2, 0),
+    }
+    assert outcomes(telemetry, "other") == (0, 0, 0, 0)
+
+
+# ------------------------------------------------------------------------------------------------ OoD
+
+
+def test_unusual_pictures(make, clock):
+    quality, telemetry = make(ood_percentile=5, window_seconds=100)
+    quality.publish()
+    assert math.isnan(shown(telemetry, "ood_outlier_share"))
+    for number, percentile in enumerate([4.9, 5.0, 60.0, 0.0]):
+        quality.ood(key(number), START + 10 * number, (0.1, percentile))
+    quality.ood(key(4), START + 40, (0.3, 99.0), new=False)  # known from before a restart
+    quality.publish()
+    assert shown(telemetry, "ood_outlier_share") == pytest.approx(2 / 5)
+    assert shown(telemetry, "ood_scored_total") == 4
+    assert shown(telemetry, "ood_beyond_threshold_total") == 2
+    assert shown(telemetry, "ood_percentile_bucket", le="5.0") == 3
+    assert shown(telemetry, "ood_score_bucket", le="0.0") == 0
+    assert shown(telemetry, "ood_score_bucket", le="0.1") == 4
+    quality.ood(key(4), START + 40, (0.3, 1.0))  # one sample is one
+    quality.publish()
+    assert shown(telemetry, "ood_outlier_share") == pytest.approx(3 / 5)
+    clock.now = START + 135
+    quality.publish()
+    assert shown(telemetry, "ood_outlier_share") == 1
+    clock.now = START + 1000
+    quality.publish()
+    assert math.isnan(shown(telemetry, "ood_outlier_share"))
+
+
+# ------------------------------------------------------------------------------------------------ auto
+
+
+def test_what_auto_means(make):
+    auto = {"weights": {DELETION: 1.0}, "min_samples": 2, "fallback": "gradient"}
+    quality, telemetry = make(auto=auto, metrics=[DELETION])
+    candidates = [Candidate("rise", 2.0), Candidate("occlusion", 1.0), Candidate("gradient", 0.1)]
+    choice = quality.choose(candidates, None, 0)
+    assert (choice.explainer, choice.reason, choice.composite) == ("gradient", Reason.FALLBACK, None)
+    assert set(quality.standing().composites.values()) == {None}
+    # Of class 0 occlusion is better, of all classes RISE; less is better.
+    for name, scores in (("rise", {0: (0.5, 0.5), 1: (0.0, 0.0)}), ("occlusion", {0: (0.25, 0.25), 1: (0.5, 0.75)})):
+        for target, values in scores.items():
+            for number, value in enumerate(values):
+                quality.score(key(10 * target + number), START, record(value, target, name))
+    choice = quality.choose(candidates, None, 0)
+    assert (choice.explainer, choice.reason, choice.composite) == ("occlusion", Reason.BEST_OF_CLASS, 0.75)
+    choice = quality.choose(candidates, None, 2)
+    assert (choice.explainer, choice.reason, choice.composite) == ("rise", Reason.BEST, 0.75)
+    assert quality.choose(candidates, 1.5, 2).explainer == "occlusion"
+    assert quality.choose(candidates, 0.5, 2).reason is Reason.FALLBACK
+    assert quality.standing().composites == {"gradient": None, "occlusion": 0.5625, "rise": 0.75}
+    quality.publish()
+    assert shown(telemetry, "quality_composite", explainer="rise") == 0.75
+    assert math.isnan(shown(telemetry, "quality_composite", explainer="gradient"))
+    for (explainer, reason), count in {
+        ("gradient", "fallback"): 2,
+        ("occlusion", "best_of_class"): 1,
+        ("occlusion", "best"): 1,
+        ("rise", "best"): 1,
+        ("rise", "fallback"): 0,
+    }.items():
+        assert shown(telemetry, "auto_choices_total", explainer=explainer, reason=reason) == count
