@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.engine.device import LaunchRecord
 from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.explainers.registry import EXPLAINERS
