@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench import convolution, explainers, load, memory, peers, rise, service, start
+from bench import convolution, evaluator, explainers, load, memory, peers, rise, service, start
 from bench.figure import Figure, table
 
 SUBJECTS = {
@@ -19,6 +19,7 @@ SUBJECTS = {
     "memory": memory.figures,
     "peers": peers.figures,
     "rise": rise.figures,
+    "evaluator": evaluator.figures,
 }
 
 

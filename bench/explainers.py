@@ -15,7 +15,7 @@ from bench import models
 from bench.figure import Figure, interleaved, ratio
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.registry import EXPLAINERS

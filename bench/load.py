@@ -27,7 +27,7 @@ from bench.service import served_here
 from xai_client import Explain
 from xai_client.request import predict_request
 from xai_sidecar.config import Config
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Array, Forward, Kind, MaskedForward
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import decode, prepare

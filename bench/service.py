@@ -18,7 +18,7 @@ from bench import models
 from bench.figure import Figure
 from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.config import Config
-from xai_sidecar.engine.scheduler import Lane
+from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import decode, prepare

@@ -1,0 +1,171 @@
+"""Predictions beside the evaluator, on EfficientNet-Lite0 served by a process of its own, one at a time.
+
+One server, so that both sides have the same process: it samples some of the requests without an id of their own, and
+none of those with a certain id. With these the evaluator has nothing to do.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from bench import models
+from bench.load_client import LoadClient, load_client
+from bench.metrics import read_metrics
+from bench.server import served
+from xai_client.request import predict_request
+from xai_sidecar.benchmarks.registry import BENCHMARKS
+from xai_sidecar.evaluator.sampling import chosen
+from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.paths import cache_folder
+
+RATE = 40.0
+"""Predictions per second: some fifth of what two CPUs can do."""
+
+_ROUNDS = 3
+_SECONDS = 10.5
+_LEAD_SECONDS = 2.5
+_INTERVAL_SECONDS = 1.0
+_QUIET_SECONDS = 60.0
+
+_SAMPLED = 0.1
+"""Of the requests: some four a second, which is more than are scored, so that the evaluator never runs out of work."""
+
+_WAITING_BYTES = 2_000_000
+"""Three pictures, which is work for a few seconds: it is to be over soon when no more come."""
+
+
+@dataclass
+class Beside:
+    """What was measured.
+
+    Attributes:
+        off: Seconds that predictions took while the evaluator rested, by round.
+        on: The same while it worked with launches that keep to its slice, or nearly so.
+        uncut: The same while it worked with gradients, whose single rows take far longer than the slice.
+        shares: Of the device's time that the evaluator took, by round of `on`, then that of `uncut`.
+        late: Seconds that the client sent late.
+    """
+
+    off: list[list[float]] = field(default_factory=list)
+    on: list[list[float]] = field(default_factory=list)
+    uncut: list[float] = field(default_factory=list)
+    shares: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Bench:
+    """A server and its client.
+
+    Attributes:
+        client: Sends the requests.
+        http: Where the server's metrics are.
+        found: Takes what is measured.
+    """
+
+    client: LoadClient
+    http: str
+    found: Beside
+
+    def send(self, request: str, seconds: float, seed: int) -> list[float]:
+        """Seconds that predictions took that came at random times."""
+        answer = self.client.ask("open_loop", request, rate=RATE, seconds=seconds, seed=seed)()
+        self.found.late += answer["late"]
+        taken: list[float] = answer["taken"]
+        return taken
+
+    def phase(self, on: bool, seed: int) -> list[float]:
+        """As `send`, while the evaluator works all the time, or rests.
+
+        Raises:
+            RuntimeError: It worked where it should have rested.
+        """
+        request = "sampled" if on else "passed_over"
+        if not on:
+            self._wait_until_quiet()
+        self.send(request, _LEAD_SECONDS, 100 + seed)
+        before, started = self._busy(), time.monotonic()
+        taken = self.send(request, _SECONDS, seed)
+        share = (self._busy() - before) / (time.monotonic() - started)
+        if on:
+            self.found.shares.append(share)
+        elif share:
+            raise RuntimeError(f"the evaluator took {share:.1%} of the device when it was to rest")
+        return taken
+
+    def _busy(self) -> float:
+        return read_metrics(self.http)["xai_device_busy_seconds_total", "evaluate"]
+
+    def _wait_until_quiet(self) -> None:
+        """Until nothing has waited to be scored, or been scored, for longer than the evaluator takes to look."""
+        end, quiet_since = time.monotonic() + _QUIET_SECONDS, None
+        while (now := time.monotonic()) < end:
+            metrics = read_metrics(self.http)
+            if metrics["xai_evaluator_pending_samples",] or metrics["xai_evaluator_state", "working"]:
+                quiet_since = None
+            elif quiet_since is None:
+                quiet_since = now
+            elif now - quiet_since > 1.5 * _INTERVAL_SECONDS:
+                return
+            time.sleep(0.1)
+        raise RuntimeError("the evaluator does not come to an end")
+
+
+def measure() -> Beside:
+    """Rounds of predictions without the evaluator and beside it, in alternating order; then beside gradients."""
+    found = Beside()
+    with tempfile.TemporaryDirectory() as folder:
+        _write_requests(Path(folder))
+        cheap = [name for name in BENCHMARKS if not name.startswith("localization")]
+        with _served(Path(folder), "gradcam", cheap, found) as bench:
+            for number in range(_ROUNDS):
+                for on in (False, True) if number % 2 == 0 else (True, False):
+                    (found.on if on else found.off).append(bench.phase(on, number))
+        with _served(Path(folder), "gradient", ["robustness"], found) as bench:
+            found.uncut = bench.phase(True, 0)
+    return found
+
+
+@contextmanager
+def _served(folder: Path, explainer: str, metrics: list[str], found: Beside) -> Iterator[_Bench]:
+    """A server that measures one explainer, with RISE's steps: fewer of them, so that a sample is soon done."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        http = f"127.0.0.1:{free.getsockname()[1]}"
+    off = "".join(f"[explainers.{name}]\nenabled = false\n" for name in EXPLAINERS if name != explainer)
+    settings = f"""
+[evaluator]
+sample_rate = {_SAMPLED}
+interval_seconds = {_INTERVAL_SECONDS}
+explainers = ["{explainer}"]
+metrics = {json.dumps(metrics)}
+protocol = "rise"
+pending_bytes = {_WAITING_BYTES}
+max_age_seconds = 2.0
+store = "sqlite:///{folder / explainer}.sqlite"
+{off}"""
+    with models.sample_config(cache_folder() / "compiled") as (_, path):
+        path.write_text(path.read_text().replace('http = "127.0.0.1:0"', f'http = "{http}"') + settings)
+        with served(path) as (address, _, _), load_client(address, folder) as client:
+            client.ask("closed_loop", "passed_over", callers=8, settle=0, seconds=2)()
+            yield _Bench(client, http, found)
+
+
+def _write_requests(folder: Path) -> None:
+    """A photograph as JPEG, twice: once without an id, once with an id that is not sampled."""
+    file = io.BytesIO()
+    Image.open(models.photograph()).save(file, "JPEG", quality=90)
+    passed_over = next(f"request-{n}" for n in itertools.count() if not chosen(f"request-{n}", _SAMPLED))
+    for name, request_id in (("sampled", ""), ("passed_over", passed_over)):
+        request = predict_request([file.getvalue()], (), top_k=None, ood=False, request_id=request_id)
+        (folder / name).write_bytes(request.SerializeToString())
