@@ -12,7 +12,7 @@ from xai_sidecar.engine.work import Array, FloatArray, Kind
 
 def rows_of(part: Part) -> tuple[Array, ...]:
     """The input rows of a part of a job's piece, array by array."""
-    return tuple(rows[part.start : part.stop] for rows in part.piece.owner.work.rows)
+    return tuple(rows[part.start : part.stop] for rows in part.piece.owner.rows)
 
 
 def joined(column: tuple[Array, ...]) -> Array:

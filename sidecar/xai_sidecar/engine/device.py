@@ -95,15 +95,15 @@ class Device:
         """Has a piece of work wait; that of a settled job is passed over."""
         if job.done():
             return
-        job.work, job.collected, job.collected_rows = work, {}, 0
-        job.piece = Piece(job, job.lane, work.kind, len(work.rows[0]), job.turn)
+        job.rows, job.collected, job.collected_rows = work.rows, {}, 0
+        job.piece = Piece(job, job.lane, work.kind, len(job.rows[0]), job.turn)
         self._scheduler.add(job.piece, time.monotonic())
 
     def drop(self, job: Job[Any]) -> None:
         """Forgets the work of a settled job."""
         if job.piece is not None:
             self._scheduler.discard(job.piece)
-        job.work = job.piece = None  # the piece knows its job
+        job.rows, job.piece = (), None  # the piece knows its job
         job.collected = {}
 
     def run_next(self) -> bool:

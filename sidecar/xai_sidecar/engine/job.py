@@ -63,7 +63,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         finishing_seconds: What it may take to work out what there is.
         turn: Its place in its lane.
         piece: The rows that it waits for; belongs to the device thread, as do the next three.
-        work: What they are rows of.
+        rows: The same, array by array.
         collected: The results so far, by the first of their rows.
         collected_rows: How many rows these are.
     """
@@ -77,7 +77,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.finishing_seconds = 0.0
         self.turn = Turn()
         self.piece: Piece | None = None
-        self.work: Work | None = None
+        self.rows: tuple[Array, ...] = ()
         self.collected: dict[int, tuple[Array, ...]] = {}
         self.collected_rows = 0
         # The rest belongs to the thread that steps it, but for the best, which any thread may take.
