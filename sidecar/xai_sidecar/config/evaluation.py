@@ -87,7 +87,7 @@ class EvaluatorConfig(Section):
         description="Most passes through the model for one metric of one map; what would take more is not measured.",
     )
     device_share: float = Field(
-        default=0.2,
+        default=0.1,
         gt=0,
         le=1,
         description="The part of the device's time that measuring takes at the most, of what nobody else wants.",
@@ -96,8 +96,8 @@ class EvaluatorConfig(Section):
         default=5.0,
         gt=0,
         le=10_000,
-        description="What a launch for measuring may take: how long a prediction that nobody expected waits for it. A "
-        "launch of a single row may take longer.",
+        description="What a launch for measuring may take while others use the device: how long a prediction waits for "
+        "one. Rows that take more than twice as long by themselves are run in half a percent of the time.",
     )
     pending_bytes: int = Field(
         default=64 * 2**20,

@@ -13,7 +13,10 @@ QUIET_SECONDS = 5.0
 """After so long without others none is expected: of those who come once a second, fewer than 1 % meet such a launch."""
 
 LONG_SHARE = 0.005
-"""The part of the device's time that launches longer than a slice may have while others come."""
+"""The part of the device's time that long launches may have while others come."""
+
+_LONG = 2.0
+"""Slices from which on a launch is long. Machines are slower at times, and a row is not to be long only then."""
 
 _STALL_SECONDS = 1.0
 """The most that counts of a launch: a machine that stood still for a while did not evaluate in that time."""
@@ -48,7 +51,7 @@ class Leisure:
 
     def begin(self, seconds: float) -> float:
         """When a launch may begin that takes so long even if it is made as short as it can be."""
-        if seconds <= self.slice_seconds:
+        if seconds <= _LONG * self.slice_seconds:
             return self._rested
         return max(self._rested, min(self._long_rested, self._others + QUIET_SECONDS))
 
@@ -56,5 +59,5 @@ class Leisure:
         """Takes down a launch of evaluation."""
         counted = min(seconds, _STALL_SECONDS)
         self._rested = began + seconds + counted * (1 / self.share - 1)
-        if seconds > self.slice_seconds:
+        if seconds > _LONG * self.slice_seconds:
             self._long_rested = began + counted / LONG_SHARE

@@ -36,9 +36,9 @@ def test_a_launch_earns_its_rest(leisure):
 
 def test_a_long_launch_makes_the_next_long_one_wait_and_the_short_ones_hardly(leisure):
     leisure.others(100.0)
-    leisure.ran(100.0, 0.01)
-    assert leisure.begin(0.004) == pytest.approx(100.05)
-    assert leisure.begin(0.01) == pytest.approx(100.0 + 0.01 / LONG_SHARE)
+    leisure.ran(100.0, 0.011)
+    assert leisure.begin(0.004) == leisure.begin(0.01) == pytest.approx(100.055)
+    assert leisure.begin(0.011) == pytest.approx(100.0 + 0.011 / LONG_SHARE)
 
 
 def test_a_long_launch_need_not_wait_once_nobody_comes(leisure):
