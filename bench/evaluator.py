@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from bench import evaluator_latency
 from bench.evaluator_speed import Scored, scoring
 from bench.figure import Figure
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.engine.work import Array, MaskedForward
+from xai_sidecar.engine.work import MaskedForward
 from xai_sidecar.evaluator.records import Sample, SampleKey, SampleState
 from xai_sidecar.evaluator.store import KeptPicture, Store
 from xai_sidecar.evaluator.store.arrays import pack
@@ -37,13 +36,13 @@ def figures() -> list[Figure]:
     beside = evaluator_latency.measure()
     with scoring() as (scored, samples):
         found = list(scored)
-    return [*_latency(beside, found), *_speed(found), *_store(found, samples)]
+    return [*_latency(beside), *_speed(found), *_store(found, samples)]
 
 
 # ---------------------------------------------------------------------------------------------------- predictions
 
 
-def _latency(beside: evaluator_latency.Beside, scored: Sequence[Scored]) -> list[Figure]:
+def _latency(beside: evaluator_latency.Beside) -> list[Figure]:
     slice_ = EvaluatorConfig().slice_milliseconds
     device_share = EvaluatorConfig().device_share
     off, on = (np.array([ms for taken in each for ms in taken]) * 1e3 for each in (beside.off, beside.on))
@@ -62,15 +61,8 @@ def _latency(beside: evaluator_latency.Beside, scored: Sequence[Scored]) -> list
     note = f"{pooled:.1f} of {alone:.1f} ms; the client sent late by {late:.1f} ms, p99"
     found.append(Figure("prediction p99, rounds taken together", pooled / alone, "×", 1.10, note))
     worst = float(np.percentile(uncut, 99))
-    note = f"{worst:.1f} ms, {len(uncut)} JPEGs; its launches cannot be cut to {slice_:g} ms. The worst case, so no bar"
-    found.append(Figure("prediction p99 while it measures gradient's robustness", worst / alone, "×", None, note))
-    busy = sum((Counter(one.busy) for one in scored), Counter())
-    part = sum(seconds for kind, seconds in busy.items() if kind.name == "input_gradient") / sum(busy.values())
-    mixed = _weighted_percentile(on, uncut, part)
-    note = (
-        f"{mixed:.1f} ms; all explainers have the evaluator run gradients for {part:.1%} of its time: both weighted so"
-    )
-    found.append(Figure("prediction p99 while it measures all explainers", mixed / alone, "×", 1.10, note))
+    note = f"{worst:.1f} ms, {len(uncut)} JPEGs; its launches cannot be cut to {slice_:g} ms, and are rare"
+    found.append(Figure("prediction p99 while it measures gradient's robustness", worst / alone, "×", 1.10, note))
     *shares, last = beside.shares
     note = f"by round {', '.join(f'{share:.3f}' for share in shares)}, and {last:.3f} with gradients"
     name = "part of the device's time that the evaluator took"
@@ -78,14 +70,6 @@ def _latency(beside: evaluator_latency.Beside, scored: Sequence[Scored]) -> list
     share = statistics.mean(shares)
     found.append(Figure(name, share, "", 1.02 * device_share, note, at_least=0.75 * device_share))
     return found
-
-
-def _weighted_percentile(cut: Array, uncut: Array, part: float) -> float:
-    """The 99th percentile of two samples, of which the second counts for a part of the whole."""
-    values = np.concatenate([cut, uncut])
-    weights = np.concatenate([np.full(len(cut), (1 - part) / len(cut)), np.full(len(uncut), part / len(uncut))])
-    order = values.argsort()
-    return float(values[order][np.searchsorted(weights[order].cumsum(), 0.99)])
 
 
 # ---------------------------------------------------------------------------------------------------- speed
@@ -98,27 +82,18 @@ def _speed(scored: Sequence[Scored]) -> list[Figure]:
         passes = sum(one.rows.values()) / one.count
         busy, work = sum(one.busy.values()), sum(n * one.bare[launched] for launched, n in one.launches.items())
         sizes = sorted(size for kind, size in one.launches if kind == masked)
-        best, allowed = one.best(masked), max(sizes)
+        best = one.best(masked)
         note = f"{passes:.0f} passes, {each:.1f} s each; {one.count} samples, all metrics within evaluator.max_passes"
         found.append(
             Figure(f"{one.explainer}: samples scored per minute on an idle device", 60 / each, "/min", note=note)
         )
-        took = f"launches took {busy / one.seconds:.0%} of the time, and {busy / work:.2f} × as long as bare ones"
-        note = f"masked rows a launch: {', '.join(map(str, sizes))}; {took}"
-        found.append(
-            Figure(
-                f"{one.explainer}: bare launches as the slice allows over scoring",
-                one.over_allowed,
-                "×",
-                note=note,
-                at_least=0.85,
-            )
+        least = 1e3 * one.bare[masked, best] / best
+        note = (
+            f"masked rows a launch: {best}, which take {least:.2f} ms each; launches of {', '.join(map(str, sizes))} "
+            f"took {busy / one.seconds:.0%} of the time, and {busy / work:.2f} × as long as bare ones"
         )
-        row, least = (1e3 * one.bare[masked, size] / size for size in (allowed, best))
-        note = f"masked rows a launch: {best}, which take {least:.2f} ms each, where {allowed} a launch take {row:.2f}"
-        found.append(
-            Figure(f"{one.explainer}: bare launches of the best size over scoring", one.over_best, "×", note=note)
-        )
+        name = f"{one.explainer}: bare launches of the best size over scoring"
+        found.append(Figure(name, one.over_best, "×", note=note, at_least=0.85))
     return found
 
 

@@ -23,6 +23,7 @@ from xai_sidecar.engine.device import LaunchRecord
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job, Outcome
 from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.leisure import QUIET_SECONDS
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.work import Array, FloatArray, Kind, MaskedForward, forward
 from xai_sidecar.evaluator.records import MapRecord, Sample, SampleKey, SampleRecord, ScoreRecord
@@ -74,11 +75,6 @@ class Scored:
     kept: Sequence[tuple[SampleRecord, MapRecord, Sequence[ScoreRecord]]]
 
     @property
-    def over_allowed(self) -> float:
-        """What bare launches of the same sizes take, over what scoring took."""
-        return sum(count * self.bare[launched] for launched, count in self.launches.items()) / self.seconds
-
-    @property
     def over_best(self) -> float:
         """What bare launches of the best size take for as many rows, over what scoring took."""
         per_row = {kind: self.bare[kind, self.best(kind)] / self.best(kind) for kind in self.rows}
@@ -119,6 +115,7 @@ def scoring() -> Iterator[tuple[Iterator[Scored], list[Sample]]]:
             model = start_model(engine, config, lambda line: None).result()
             predicted = [_predicted(name, model, engine) for name in _PICTURES]
             keys = [SampleKey(name, 0) for name in _PICTURES]
+            time.sleep(QUIET_SECONDS)  # until the device counts as idle
             now = time.time()
             samples = [sample_of(key, now, model, one, ()) for key, one in zip(keys, predicted, strict=True)]
 
