@@ -35,7 +35,7 @@ def _state(evaluator: EvaluatorInfo) -> str:
     count, window = evaluator.window_sample_count, _span(evaluator.window)
     pictures = f"{count} picture{'s' * (count != 1)} in the last {window}"
     return {
-        "no_traffic": f"no traffic: none in the last {window}",
+        "no_traffic": f"no traffic of late; {pictures}",
         "up_to_date": f"up to date with {pictures}",
         "working": f"at work on new ones; {pictures}",
     }.get(evaluator.state, pictures)

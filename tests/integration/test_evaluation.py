@@ -29,7 +29,7 @@ from xai_sidecar.service.model import served_model
 
 TESTS = Path(__file__).parents[1]
 PREDICTIONS = 300
-RATE = 0.04
+RATE = 0.03
 COMPARED = ("gradcam", "gradient")
 METRICS = (
     "faithfulness/deletion_auc",
@@ -268,7 +268,7 @@ def test_what_was_not_sampled_takes_no_truth(traffic):
     with Client(traffic.server.grpc) as client:
         with pytest.raises(NotFoundError, match=r"PredictResponse\.sampled"):
             client.report_ground_truth(request_id, class_ids=[1])
-        with pytest.raises(InvalidRequestError, match=re.escape("objects[0].box")):
+        with pytest.raises(InvalidRequestError, match=re.escape("boxes[0]")):
             client.report_ground_truth(next(iter(traffic.paths)), class_ids=[1], boxes=[(5000, 5000, 6000, 6000)])
 
 

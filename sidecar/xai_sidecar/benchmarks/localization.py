@@ -74,7 +74,9 @@ class PointingGame(Localization[PointingGameParameters]):
     """
 
     name: ClassVar[str] = "localization/pointing_game"
-    description: ClassVar[str] = "Whether the most salient pixel lies on an object of the class (Zhang et al. 2016)."
+    description: ClassVar[str] = (
+        "Whether the most salient pixel lies on an object of the class, or almost (Zhang et al. 2016)."
+    )
     parameters_type = PointingGameParameters
 
     def _located(self, saliency: FloatMap, objects: Mask, parameters: PointingGameParameters) -> Score:

@@ -70,7 +70,8 @@ class EvaluatorConfig(Section):
     )
     explainers: list[str] = Field(
         default=[],
-        description="The explainers that are compared. Default: all that can be used, and those that callers ask for.",
+        description="The explainers that are compared. Default: all that can be used. Maps that callers asked for, by "
+        "Predict and with the server's parameters, are measured in any case.",
     )
     metrics: list[str] = Field(
         default=list(BENCHMARKS), min_length=1, description="The metrics that are measured of each."

@@ -22,6 +22,11 @@ _STALL_SECONDS = 1.0
 """The most that counts of a launch: a machine that stood still for a while did not evaluate in that time."""
 
 
+def is_long(seconds: float, slice_seconds: float) -> bool:
+    """Whether a launch takes so long that it has to be rare while others come."""
+    return seconds > _LONG * slice_seconds
+
+
 @dataclass(eq=False)
 class Leisure:
     """What is left of the device for evaluation.
@@ -51,7 +56,7 @@ class Leisure:
 
     def begin(self, seconds: float) -> float:
         """When a launch may begin that takes so long even if it is made as short as it can be."""
-        if seconds <= _LONG * self.slice_seconds:
+        if not is_long(seconds, self.slice_seconds):
             return self._rested
         return max(self._rested, min(self._long_rested, self._others + QUIET_SECONDS))
 
@@ -59,5 +64,5 @@ class Leisure:
         """Takes down a launch of evaluation."""
         counted = min(seconds, _STALL_SECONDS)
         self._rested = began + seconds + counted * (1 / self.share - 1)
-        if seconds > _LONG * self.slice_seconds:
+        if is_long(seconds, self.slice_seconds):
             self._long_rested = began + counted / LONG_SHARE

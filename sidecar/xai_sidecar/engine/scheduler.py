@@ -79,6 +79,7 @@ class Scheduler:
         self._owed = 0.0  # device seconds to explanations
         self._granted = 0.0  # of that, for the last launch of predictions
         self._now = 0.0  # when it was last asked, or told of something new
+        self._launched = 0.0  # when the last launch began
         self._leisure = Leisure(
             self._policy.evaluate_share, self._policy.evaluate_slice_seconds, self._policy.slice_seconds
         )
@@ -120,7 +121,7 @@ class Scheduler:
             now: On the clock of `add`.
         """
         self._put_back()
-        self._now = now
+        self._now = self._launched = now
         prediction = self._next_prediction(now)
         predictions = self._again[Lane.PREDICT] or prediction is not None
         if self._wants(Lane.EXPLAIN) and (not predictions or self._explanations_are_owed()):
@@ -147,9 +148,9 @@ class Scheduler:
         self._put_back()
         share = self._policy.explain_share
         if lane is Lane.EVALUATE:
-            self._leisure.ran(self._now, seconds)
+            self._leisure.ran(self._launched, seconds)
         else:
-            self._leisure.others(self._now + seconds)
+            self._leisure.others(self._launched + seconds)
         if lane is Lane.EXPLAIN:
             # What they have had in quiet hours does not count for more than the last moment.
             self._owed = max(self._owed - (1 - share) * seconds, -max(self._policy.slice_seconds, seconds))

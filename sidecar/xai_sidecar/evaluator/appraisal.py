@@ -13,6 +13,7 @@ import numpy as np
 
 from xai_sidecar.benchmarks.base import Benchmark, Need, Score, ScoreStatus
 from xai_sidecar.benchmarks.base import Parameters as BenchmarkParameters
+from xai_sidecar.benchmarks.localization import PointingGameParameters
 from xai_sidecar.benchmarks.perturbation import PerturbationParameters
 from xai_sidecar.benchmarks.regions import Region
 from xai_sidecar.benchmarks.registry import BENCHMARKS
@@ -22,9 +23,7 @@ from xai_sidecar.engine.work import Kind, Partial, Steps, Work, drive
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
 from xai_sidecar.explainers.activations import Activation
 from xai_sidecar.explainers.base import Context, Explainer, MapStatus, ModelFacts, Parameters
-
-EXPLAIN = "explain"
-"""What stands for making the map where else a metric is named."""
+from xai_sidecar.telemetry import EXPLAIN
 
 ERROR = "error"
 """Why there is no score where measuring it failed."""
@@ -44,7 +43,7 @@ class EvaluatedModel:
     """What the evaluator has to know of the model.
 
     Attributes:
-        version: Of all that its answers depend on.
+        version: Of all that its answers, and the scores of their explanations, depend on.
         labels: Of its classes.
         facts: What explainers may know of it.
         activation: How its logits become probabilities.
@@ -115,7 +114,7 @@ class Appraiser:
         self._model = model
         self._max_passes = settings.max_passes
         self._listed = [name for name in settings.explainers or model.methods if name in model.methods]
-        chosen = [(BENCHMARKS[name], _parameters(BENCHMARKS[name], settings)) for name in settings.metrics]
+        chosen = [(BENCHMARKS[name], _parameters(BENCHMARKS[name], settings, model.facts)) for name in settings.metrics]
         self._located = [each for each in chosen if Need.OBJECTS in each[0].needs]
         self._measured = [each for each in chosen if Need.OBJECTS not in each[0].needs]
 
@@ -257,9 +256,13 @@ def _tallied(steps: Steps[T], tally: _Tally) -> Generator[Work | Partial[Any], A
             sent = yield work
 
 
-def _parameters(benchmark: Benchmark[Any], settings: EvaluatorConfig) -> BenchmarkParameters:
+def _parameters(benchmark: Benchmark[Any], settings: EvaluatorConfig, model: ModelFacts) -> BenchmarkParameters:
     if issubclass(benchmark.parameters_type, PerturbationParameters):
         return benchmark.parameters_type(protocol=settings.protocol)
+    if issubclass(benchmark.parameters_type, PointingGameParameters):
+        # What 15 pixels are to a picture of 224; as many would cover a small one.
+        usual = benchmark.parameters_type().tolerance
+        return benchmark.parameters_type(tolerance=round(usual * min(model.height, model.width) / 224))
     parameters: BenchmarkParameters = benchmark.parameters_type()
     return parameters
 

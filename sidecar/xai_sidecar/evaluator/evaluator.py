@@ -17,7 +17,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import ood_score
-from xai_sidecar.errors import DeviceLostError, ShuttingDownError
+from xai_sidecar.errors import DeviceLostError, ShuttingDownError, StoreError
 from xai_sidecar.evaluator.appraisal import Appraisal, Appraiser, EvaluatedModel, outcome_of
 from xai_sidecar.evaluator.intake import Intake
 from xai_sidecar.evaluator.ledger import Ledger
@@ -31,6 +31,8 @@ _TOGETHER = 2
 """Samples that are measured at a time: while the last map of one is worked out, the other keeps the device busy."""
 
 _LOOK_SECONDS = 0.5
+_TIDYING_SECONDS = 60.0
+_FAILURES = 3
 
 _PUBLISH_SECONDS = (1.0, 10.0)
 """At most and at least so often /metrics are brought up to date while samples are measured; it takes time."""
@@ -97,13 +99,16 @@ class Evaluator:
         # The rest belongs to that thread.
         self._jobs: dict[Future[Any], tuple[_Measured, Appraisal | None]] = {}
         self._published = 0.0
+        self._busy = False
 
     def start(self) -> None:
         """Goes on from what the store has, and begins to measure.
 
         Raises:
+            ConfigError: Another process has the store.
             StoreError: The store cannot be read.
         """
+        self._store.claim()
         self._restore()
         costly = self._appraiser.too_costly()
         if costly:
@@ -113,31 +118,39 @@ class Evaluator:
         self._thread.start()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Gives up what is being measured, and waits until all that calls brought in is stored."""
+        """Gives up what is being measured, and waits until all that calls brought in is stored.
+
+        Args:
+            timeout: Seconds to wait for each, at the most: the store may not answer.
+        """
         self._stopped.set()
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
-        self.intake.close()
+        self.intake.close(timeout)
         self._store.close()
 
     # ------------------------------------------------------------------------------------------------ its thread
 
     def _main(self) -> None:
-        next_round = 0.0
+        next_round = next_tidying = 0.0
         taking = False
         while not self._stopped.is_set():
             try:
                 told = self._woken.is_set()
                 if told:  # what sets it from now on is for the next time
                     self._woken.clear()
-                due = time.monotonic() >= next_round
+                now = time.monotonic()
+                due = now >= next_round
                 if due:
-                    next_round = time.monotonic() + self._settings.interval_seconds
+                    next_round, taking = now + self._settings.interval_seconds, True
+                if due or now >= next_tidying:
+                    next_tidying = now + _TIDYING_SECONDS
                     self._tidy_up()
                 if told or due:
                     self._apply_truths()
-                taking = self._begin_more() if taking or due else False
+                    self._published = 0.0  # so that it is shown at once
+                taking = taking and self._begin_more()
                 self._publish()
                 self._await(next_round)
             except (DeviceLostError, ShuttingDownError):
@@ -235,17 +248,28 @@ class Evaluator:
 
     def _apply_truths(self) -> None:
         with self._ledger.writing():
-            for key in self._store.unapplied_truths():
-                record, truth = self._store.sample(key), self._store.truth(key)
-                if record is None or truth is None:
-                    continue
-                if record.model_version == self._model.version:
-                    self._quality.truth(key, record.positives, truth.class_ids)
-                    self._quality.forget(key, self._appraiser.localization)
-                    self._store.remove_scores(key, self._appraiser.localization)
-                    maps = self._store.maps(key)
-                    self._locate(record, truth, [each for each in maps if each.explainer in self._model.methods])
-                self._store.mark_applied(key, truth.time)
+            failures = 0
+            for key in self._store.unapplied_truths(self._model.version):
+                try:
+                    record, truth = self._store.sample(key), self._store.truth(key)
+                    if record is not None and truth is not None:
+                        self._apply(record, truth)
+                        self._store.mark_applied(key, truth.time)
+                except Exception as error:  # one that cannot be applied must not keep the others from it
+                    _log.warning("truth_not_applied", request_id=key.request_id, error=str(error))
+                    failures += 1
+                    if isinstance(error, StoreError):
+                        self._ledger.failed(error, key)
+                    if failures >= _FAILURES:
+                        raise
+
+    def _apply(self, record: SampleRecord, truth: GroundTruth) -> None:
+        """Has what a sample really showed count, instead of what was said before."""
+        self._quality.truth(record.key, record.positives, truth.class_ids)
+        self._quality.forget(record.key, self._appraiser.localization)
+        self._store.remove_scores(record.key, self._appraiser.localization)
+        maps = [each for each in self._store.maps(record.key) if each.explainer in self._model.methods]
+        self._locate(record, truth, maps)
 
     def _locate(self, record: SampleRecord, truth: GroundTruth, maps: Sequence[MapRecord]) -> None:
         """Measures what needs ground truth."""
@@ -287,8 +311,8 @@ class Evaluator:
         now = self._clock()
         self.intake.expire()
         with self._ledger.writing():
-            if self._store.prune(now):
-                self._quality.truths(self._store.truths(self._model.version))
+            for key in self._store.prune(now):
+                self._quality.gone(key)
             self._telemetry.store_bytes(self._store.byte_count())
         self._telemetry.round(now)
 
@@ -296,8 +320,12 @@ class Evaluator:
         """Brings /metrics up to date, but not all the time while there is much to do."""
         waiting, now = self.intake.waiting, time.monotonic()
         self._telemetry.pending(waiting.count, waiting.byte_count)
-        self._quality.busy(bool(self._jobs or waiting.count))
+        busy = bool(self._jobs or waiting.count)
+        if busy != self._busy:
+            self._busy, self._published = busy, 0.0
+            self._quality.busy(busy)
         often, seldom = _PUBLISH_SECONDS
-        if not self._jobs or now >= self._published + min(max(self._settings.interval_seconds, often), seldom):
+        pause = min(max(self._settings.interval_seconds, often), seldom) if self._jobs else often
+        if now >= self._published + pause:
             self._published = now
             self._quality.publish()

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 
 import numpy as np
 
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.errors import NotFoundError, ShuttingDownError, StoreError, within
+from xai_sidecar.errors import NotFoundError, OverloadedError, ShuttingDownError, StoreError, within
 from xai_sidecar.evaluator.appraisal import EvaluatedModel
 from xai_sidecar.evaluator.ledger import Ledger
 from xai_sidecar.evaluator.quality import Quality
-from xai_sidecar.evaluator.records import GroundTruth, Sample, SampleKey, SampleRecord, SampleState
+from xai_sidecar.evaluator.records import (
+    GroundTruth,
+    MaskShape,
+    PolygonShape,
+    Sample,
+    SampleKey,
+    SampleRecord,
+    SampleState,
+    Shape,
+)
 from xai_sidecar.evaluator.sampling import Waiting, chosen
 from xai_sidecar.evaluator.shapes import check_shape
 from xai_sidecar.evaluator.store import KeptPicture, Reported
 from xai_sidecar.telemetry import QualityTelemetry
+
+_OBJECT_BYTES = 200
+"""What a report, an object or a corner of one takes in memory, about."""
 
 
 class Intake:
@@ -59,7 +73,7 @@ class Intake:
         self._clock = clock
         self.waiting = Waiting(settings.pending_bytes, settings.max_age_seconds)
         self._lock = threading.Lock()
-        self._taking_in = 0  # bytes of samples on their way to the store
+        self._taking_in = 0  # bytes of samples and reports on their way to the store
         self._writer = ThreadPoolExecutor(1, "store")
 
     def wants(self, request_id: str) -> bool:
@@ -87,11 +101,22 @@ class Intake:
         Returns:
             What it changed; or a NotFoundError where it is no sample, an InvalidRequestError where a shape does not fit
             its picture, a StoreError where it could not be stored.
+
+        Raises:
+            OverloadedError: Too much waits to be stored.
+            ShuttingDownError: `close` was called.
         """
+        size = _OBJECT_BYTES + sum(_size(shown.shape) for shown in truth.objects)
+        with self._lock:
+            if self._taking_in and self._taking_in + size > self._settings.pending_bytes:
+                raise OverloadedError("Too many reports wait to be stored. Try again shortly.", retry_seconds=1.0)
+            self._taking_in += size
         try:
-            return self._writer.submit(self._report, key, truth)
+            stored = self._writer.submit(self._report, key, truth)
         except RuntimeError:
             raise ShuttingDownError("The server is shutting down. Report to it once it is back.") from None
+        stored.add_done_callback(lambda _: self._taken_in(size))
+        return stored
 
     def restore(self) -> None:
         """Goes on with the samples that waited when the server ended, if their pictures were kept.
@@ -113,25 +138,37 @@ class Intake:
         for sample in self.waiting.expire(self._clock()):
             self._ledger.end(sample.key, SampleState.EXPIRED)
 
-    def close(self) -> None:
-        """Takes nothing more, and waits until all that came in is stored."""
-        self._writer.shutdown(wait=True)
+    def close(self, timeout: float = 5.0) -> None:
+        """Takes nothing more, and waits until all that came in is stored, for so many seconds at the most."""
+        with suppress(RuntimeError):  # it is closed already
+            wait([self._writer.submit(_nothing)], timeout)
+        self._writer.shutdown(wait=False, cancel_futures=True)
 
     # ------------------------------------------------------------------------------------------------ the writer
 
     def _take_in(self, sample: Sample) -> None:
         try:
             kept = KeptPicture(sample.image, sample.probabilities) if self._settings.keep_pictures else None
-            if self._ledger.store.add_sample(self._record(sample), kept):
+            if self._ledger.store.add_sample(record := self._record(sample), kept):
                 self._queue(sample)
             else:
                 self._telemetry.event("repeated")
+                self._compare(record)
         except StoreError as error:
             self._telemetry.event("dropped")
             self._ledger.failed(error, sample.key)
         finally:
-            with self._lock:
-                self._taking_in -= sample.byte_count
+            self._taken_in(sample.byte_count)
+
+    def _taken_in(self, size: int) -> None:
+        with self._lock:
+            self._taking_in -= size
+
+    def _compare(self, record: SampleRecord) -> None:
+        """Tells a call that was repeated from another one with its id, such as a trace's: whose truth would it be?"""
+        known = self._ledger.store.sample(record.key)
+        if known is not None and not _same(known, record):
+            self._ledger.store.set_state(record.key, SampleState.AMBIGUOUS)
 
     def _queue(self, sample: Sample) -> None:
         for gone in self.waiting.add(sample, self._clock()):
@@ -162,6 +199,12 @@ class Intake:
                     "PredictResponse.sampled tells which requests are sampled.",
                     field="request_id",
                 )
+            if record.state is SampleState.AMBIGUOUS:
+                raise NotFoundError(
+                    f"Several pictures were sent as picture {key.image_index} of request {key.request_id}, and it is "
+                    "not known which this is about. Give each request an id of its own.",
+                    field="request_id",
+                )
             for number, shown in enumerate(truth.objects):
                 with within(f"objects[{number}]"):
                     check_shape(shown.shape, record.frame, self._max_pixels)
@@ -172,3 +215,20 @@ class Intake:
         self._telemetry.report(reported.value)
         self._reported()
         return reported
+
+
+def _same(known: SampleRecord, other: SampleRecord) -> bool:
+    """Whether two pictures are one, as far as can be told; the last bits of a probability depend on the batch."""
+    pairs = [(each.target, each.positives, each.frame.picture_size) for each in (known, other)]
+    return pairs[0] == pairs[1] and math.isclose(known.probability, other.probability, abs_tol=1e-4)
+
+
+def _size(shape: Shape) -> int:
+    """What a shape takes in memory, about."""
+    if isinstance(shape, MaskShape):
+        return _OBJECT_BYTES + len(shape.png)
+    return _OBJECT_BYTES * (1 + (len(shape.points) if isinstance(shape, PolygonShape) else 0))
+
+
+def _nothing() -> None:
+    """Comes after all that was submitted before."""

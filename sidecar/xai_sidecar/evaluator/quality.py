@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import ConfigError
-from xai_sidecar.evaluator.appraisal import EXPLAIN, EvaluatedModel, Outcome
+from xai_sidecar.evaluator.appraisal import EvaluatedModel, Outcome
 from xai_sidecar.evaluator.choice import Candidate, Choice, QualityTable, choose, composites, quality_table
 from xai_sidecar.evaluator.outcomes import Outcomes
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
@@ -125,12 +125,14 @@ class Quality:
         """Takes what a sample really showed, instead of what was said before."""
         self._outcomes.put(key, positives, class_ids)
 
+    def gone(self, key: SampleKey) -> None:
+        """A sample is not kept any more."""
+        self._outcomes.remove(key)
+
     def truths(self, known: Iterable[tuple[SampleKey, Sequence[int], Sequence[int]]]) -> None:
-        """Takes all that is kept of what samples really showed, and forgets the rest."""
-        outcomes = Outcomes(len(self._model.labels))
+        """Takes all that is kept of what samples really showed."""
         for key, positives, class_ids in known:
-            outcomes.put(key, positives, class_ids)
-        self._outcomes = outcomes
+            self._outcomes.put(key, positives, class_ids)
 
     # ------------------------------------------------------------------------------------------------ telling
 
@@ -239,11 +241,6 @@ def shown_classes(labels: Sequence[str], listed: Sequence[str]) -> dict[int, str
                 name = f"{name} (class {class_id})"
             shown[class_id] = name
     return shown
-
-
-def evaluated_metrics(settings: EvaluatorConfig) -> list[str]:
-    """What measurements are labelled by."""
-    return [*settings.metrics, EXPLAIN]
 
 
 def _mean(estimate: Estimate | None) -> tuple[float | None, int]:

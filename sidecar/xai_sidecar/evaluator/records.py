@@ -28,7 +28,7 @@ class SampleKey(NamedTuple):
 
 
 class SampleState(enum.Enum):
-    """What became of a sample. All but PENDING are final."""
+    """What became of a sample. All but PENDING are final, unless it turns out to be AMBIGUOUS."""
 
     PENDING = "pending"
     SCORED = "scored"
@@ -36,6 +36,7 @@ class SampleState(enum.Enum):
     EXPIRED = "expired"  # it became too old before its turn came
     LOST = "lost"  # the server ended before its turn came, and its picture was not kept
     FAILED = "failed"  # nothing of it could be measured
+    AMBIGUOUS = "ambiguous"  # its key is that of another picture, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +81,7 @@ class Sample:
     Attributes:
         key: Which one.
         time: When it was predicted, as Unix time in seconds.
-        model_version: Of the model that predicted.
+        model_version: `EvaluatedModel.version` of the model that predicted.
         frame: Where the image lies on the picture.
         image: (C, H, W) float32, the model input.
         probabilities: (classes,) float32.
@@ -179,7 +180,7 @@ class SampleRecord:
     Attributes:
         key: Which one.
         time: When it was predicted, as Unix time in seconds.
-        model_version: Of the model that predicted.
+        model_version: `EvaluatedModel.version` of the model that predicted.
         frame: Where the image lies on the picture.
         target: The most probable class.
         probability: Its probability.

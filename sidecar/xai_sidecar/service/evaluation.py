@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from xai_sidecar import __version__
 from xai_sidecar.config import Config
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.errors import ConfigError, StoreError
@@ -33,10 +35,12 @@ class Evaluation:
 
     Attributes:
         quality: What is known of it.
+        version: As of `EvaluatedModel`.
         evaluator: What measures it; None where nothing is sampled.
     """
 
     quality: Quality
+    version: str
     evaluator: Evaluator | None = None
 
     def samples(self, request_id: str) -> bool:
@@ -61,9 +65,10 @@ class Evaluation:
         if self.evaluator is None:
             return
         now = time.time()
+        got = explained or [()] * len(predicted)
         samples = [
-            sample_of(SampleKey(request_id, index), now, model, one, explained[index] if explained else ())
-            for index, one in enumerate(predicted)
+            sample_of(SampleKey(request_id, index), now, self.version, model, *each)
+            for index, each in enumerate(zip(predicted, got, strict=True))
         ]
         self.evaluator.intake.offer(samples)
 
@@ -95,15 +100,15 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: CollectorRegi
     quality = Quality(evaluated, settings, telemetry)
     if not settings.enabled:
         quality.publish()
-        return Evaluation(quality)
+        return Evaluation(quality, evaluated.version)
     store = open_store(model.config)
     try:
         evaluator = Evaluator(engine, store, evaluated, settings, quality, telemetry, model.config.server.max_pixels)
         evaluator.start()
-    except StoreError as error:
+    except (ConfigError, StoreError) as error:
         store.close()
         raise ConfigError(error.message, field="evaluator.store") from error
-    return Evaluation(quality, evaluator)
+    return Evaluation(quality, evaluated.version, evaluator)
 
 
 def open_store(config: Config) -> Store:
@@ -121,7 +126,7 @@ def open_store(config: Config) -> Store:
 def evaluated_model(model: ServedModel) -> EvaluatedModel:
     """The model as the evaluator sees it."""
     return EvaluatedModel(
-        version=model.version,
+        version=_version(model),
         labels=model.labels,
         facts=model.facts,
         activation=ACTIVATIONS[model.config.model.activation],
@@ -134,10 +139,27 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
     )
 
 
+def _version(model: ServedModel) -> str:
+    """The model's version with all that scores depend on besides: those of different settings do not mix."""
+    ood = model.backend.ood
+    methods = {name: offered.defaults for name, offered in model.explainers.items()}
+    settings = (__version__, methods, model.config.evaluator.protocol, ood and (ood.time, ood.sample_count))
+    return f"{model.version}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
+
+
 def sample_of(
-    key: SampleKey, now: float, model: ServedModel, predicted: Predicted, explained: Sequence[Explained]
+    key: SampleKey, now: float, version: str, model: ServedModel, predicted: Predicted, explained: Sequence[Explained]
 ) -> Sample:
-    """A prediction as a sample, with the caller's maps that were made as the server makes them by default."""
+    """A prediction as a sample, with the caller's maps that were made as the server makes them by default.
+
+    Args:
+        key: Which picture.
+        now: Unix time in seconds.
+        version: As of `EvaluatedModel`.
+        model: The model.
+        predicted: The prediction.
+        explained: What the caller got.
+    """
     prepared, probabilities = predicted.prepared, predicted.probabilities
     _, height, width = prepared.array.shape
     served: dict[str, Served] = {}
@@ -153,7 +175,7 @@ def sample_of(
     return Sample(
         key=key,
         time=now,
-        model_version=model.version,
+        model_version=version,
         frame=Frame(height, width, prepared.picture_size, prepared.region),
         image=prepared.array,
         probabilities=probabilities,

@@ -36,6 +36,14 @@ def read_ground_truth(request: pb.ReportGroundTruthRequest, model: ServedModel) 
         )
     if request.image_index < 0:
         raise InvalidRequestError(f"It is {request.image_index}; the first picture is 0.", field="image_index")
+    class_count, object_count = len(model.labels), len(request.boxes) + len(request.objects)
+    for field, count, most in (
+        ("labels", len(request.labels), class_count),
+        ("class_ids", len(request.class_ids), class_count),
+        ("objects" if request.objects else "boxes", object_count, _MOST_OBJECTS),
+    ):
+        if count > most:
+            raise InvalidRequestError(f"There are {count:,} of them; give at most {most:,}.", field=field)
     class_ids = {_class_of(label, model, f"labels[{index}]") for index, label in enumerate(request.labels)}
     for index, class_id in enumerate(request.class_ids):
         class_ids.add(_checked(class_id, model, f"class_ids[{index}]"))
@@ -45,10 +53,6 @@ def read_ground_truth(request: pb.ReportGroundTruthRequest, model: ServedModel) 
             objects.append(_object(one, class_ids, model))
     if not class_ids and not objects:
         raise InvalidRequestError("The report is empty. Give a label, a class id, a box or an object.", field="labels")
-    if len(objects) > _MOST_OBJECTS:
-        raise InvalidRequestError(
-            f"There are {len(objects):,} objects; give at most {_MOST_OBJECTS:,}.", field="objects"
-        )
     key = SampleKey(request.request_id, request.image_index)
     return key, GroundTruth(tuple(sorted(class_ids)), tuple(objects), time.time())
 
@@ -67,7 +71,7 @@ def fields_of(request: pb.ReportGroundTruthRequest) -> Iterator[None]:
 
 
 def _class_of(label: str, model: ServedModel, field: str) -> int:
-    found = [class_id for class_id, known in enumerate(model.labels) if known == label]
+    found = model.class_ids.get(label, ())
     if len(found) == 1:
         return found[0]
     if found:
@@ -91,10 +95,9 @@ def _checked(class_id: int, model: ServedModel, field: str) -> int:
 def _object(one: pb.GroundTruthObject, reported: set[int], model: ServedModel) -> TruthObject:
     class_id = _checked(one.class_id, model, "class_id") if one.HasField("class_id") else None
     if one.label:
-        labelled = [number for number, known in enumerate(model.labels) if known == one.label]
         if class_id is None:
             class_id = _class_of(one.label, model, "label")
-        elif class_id not in labelled:
+        elif model.labels[class_id] != one.label:
             raise InvalidRequestError(
                 f"{one.label!r} is not the label of class {class_id}. Give one of them.", field="label"
             )

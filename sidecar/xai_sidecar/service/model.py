@@ -61,6 +61,14 @@ class ServedModel:
         text = repr((self.backend.version, self.input, model.activation))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @cached_property
+    def class_ids(self) -> dict[str, tuple[int, ...]]:
+        """The classes of each label."""
+        found: dict[str, tuple[int, ...]] = {}
+        for class_id, label in enumerate(self.labels):
+            found[label] = (*found.get(label, ()), class_id)
+        return found
+
     def without(self, failed: Mapping[Kind, str]) -> ServedModel:
         """The same, less the explainers whose kinds of work cannot be had of this net.
 

@@ -116,7 +116,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 "This server samples no requests, and so takes no ground truth. Set evaluator.sample_rate in its "
                 "config."
             )
-        key, truth = read_ground_truth(request, serving.model)
+        key, truth = await self._off_loop(partial(read_ground_truth, request, serving.model))
         with fields_of(request):
             reported = await asyncio.wrap_future(evaluator.intake.report(key, truth))
         return pb.ReportGroundTruthResponse(changed=reported is not Reported.REPEATED)

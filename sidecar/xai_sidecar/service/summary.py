@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.engine.leisure import LONG_SHARE, is_long
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.appraisal import Appraiser
 from xai_sidecar.service.evaluation import evaluated_model
@@ -67,11 +68,15 @@ def _evaluator(model: ServedModel) -> str:
     if not settings.enabled:
         return "off; set evaluator.sample_rate to measure how good explanations are"
     appraiser = Appraiser(evaluated_model(model), settings)
-    seconds = sum(model.seconds(kind, rows) for kind, rows in appraiser.costs())
+    costs = [(model.seconds(kind, rows), model.seconds(kind, 1)) for kind, rows in appraiser.costs()]
+    total = sum(seconds for seconds, _ in costs)
+    rare = sum(seconds for seconds, row in costs if is_long(row, settings.slice_milliseconds / 1e3))
+    quiet = settings.device_share / total if total else 0.0
+    busy = min(quiet, LONG_SHARE / rare) if rare else quiet
     told = (
-        f"samples {100 * settings.sample_rate:g} % of the requests; a sample takes {in_units(seconds)} of the device, "
+        f"samples {100 * settings.sample_rate:g} % of the requests; one takes {in_units(total)} of the device, so that "
+        f"{3600 * quiet:,.0f} an hour can be measured in quiet, {3600 * busy:,.0f} while calls come"
     )
-    told += f"so that {3600 * settings.device_share / seconds:,.0f} an hour can be measured" if seconds else "nothing"
     costly = appraiser.too_costly()
     return told + (f". Not measured, for evaluator.max_passes: {', '.join(costly)}" if costly else "")
 

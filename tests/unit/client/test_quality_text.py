@@ -116,7 +116,7 @@ def test_nothing_sampled():
 @pytest.mark.parametrize(
     ("state", "count", "window", "line"),
     [
-        (1, 0, 86400, "no traffic: none in the last 24 h"),
+        (1, 0, 86400, "no traffic of late; 0 pictures in the last 24 h"),
         (2, 412, 86400, "up to date with 412 pictures in the last 24 h"),
         (3, 1, 5400, "at work on new ones; 1 picture in the last 90 min"),
         (9, 2, 45, "2 pictures in the last 45 s"),
@@ -137,7 +137,7 @@ def test_the_last_sample_and_the_note():
     message.last_sample_time.FromJsonString("2024-05-01T12:00:00Z")
     lines = about(evaluator=message, explainers=[explainer("rise", 0.5, iosr=(0.5, 0.1, 9))])
     assert lines[:2] == [
-        "quality   0.1 % of the requests are sampled; no traffic: none in the last 24 h",
+        "quality   0.1 % of the requests are sampled; no traffic of late; 0 pictures in the last 24 h",
         "          last sample 2024-05-01 12:00:00 UTC",
     ]
     assert " ".join(" ".join(lines[2:]).split()) == message.note.strip()

@@ -1,6 +1,7 @@
 """Measuring a sample: the same as explaining and measuring it by hand."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from xai_sidecar.errors import DeviceError
 from xai_sidecar.evaluator.appraisal import Appraiser, outcome_of
 from xai_sidecar.evaluator.records import MapRecord, SampleKey, ScoreRecord, Served
 from xai_sidecar.explainers.activations import sigmoid, softmax
-from xai_sidecar.explainers.base import Context, MapStatus, Saliency
+from xai_sidecar.explainers.base import Context, MapStatus, ModelFacts, Saliency
 from xai_sidecar.explainers.occlusion import Occlusion
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
@@ -271,7 +272,8 @@ def test_localization():
     saliency = np.zeros((40, 50), np.float32)
     saliency[1, 2], saliency[2, 2:6] = 1, 0.75
     record = MapRecord("rise", 1, {}, 0, MapStatus.OK, saliency, 64)
-    appraiser = Appraiser(models.make_model(), models.config())
+    model = replace(models.make_model(), facts=ModelFacts(40, 50))
+    appraiser = Appraiser(model, models.config())
 
     def located(*objects):
         return [(one.metric, one.value, one.status) for one in appraiser.locate(record, (40, 50), objects)]
@@ -284,8 +286,11 @@ def test_localization():
     far[39, 49] = True
     assert located(far) == [(pointing, 0.0, ok), (iosr, 0.0, ok)]
     near = np.zeros((40, 50), bool)
-    near[1, 16] = True  # 14 pixels from the largest value
+    near[1, 4] = True  # 2 pixels from the largest value; of 40 rows, 3 are what 15 are of 224
     assert located(near) == [(pointing, 1.0, ok), (iosr, 0.0, ok)]
+    not_near = np.zeros((40, 50), bool)
+    not_near[4, 2] = True
+    assert located(not_near) == [(pointing, 0.0, ok), (iosr, 0.0, ok)]
     mask = np.zeros((40, 50), bool)
     mask[2, 4:6] = True
     assert located(box, mask) == [(pointing, 1.0, ok), (iosr, 1.0, ok)]

@@ -70,7 +70,7 @@ class Running(SimpleNamespace):
         return self.evaluator.intake.report(key, truth).result(10)
 
     def applied(self):
-        models.until(lambda: not self.store.unapplied_truths())
+        models.until(lambda: not self.store.unapplied_truths(self.model.version))
 
     def scores(self, key, metric):
         """By explainer."""
@@ -484,7 +484,7 @@ def test_no_call_to_wake_up_is_missed_when_truth_comes(make, waiting):
     woken.then = lambda: reported.append(running.report(sample.key, class_ids=[0]))
     running.net.gate.set()
     models.until(lambda: reported)
-    models.until(lambda: not running.store.unapplied_truths(), 3)
+    models.until(lambda: not running.store.unapplied_truths(running.model.version), 3)
 
 
 # ------------------------------------------------------------------------------------------------ ground truth
@@ -664,7 +664,7 @@ def test_maps_of_an_explainer_that_is_switched_off_since(start):
     first.close()
     second = start("gradient")
     second.report(sample.key, left_half(), class_ids=[sample.target])
-    models.until(lambda: not second.store.unapplied_truths(), 3)
+    models.until(lambda: not second.store.unapplied_truths(second.model.version), 3)
     second.offer(now_sample("b", seed=1))
     second.measured(1)  # truth of what is gone is in nobody's way
     assert located(second, sample)["gradient"] == expected_iosr(second, sample, LEFT)["gradient"]

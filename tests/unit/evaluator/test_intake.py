@@ -136,13 +136,45 @@ def test_all_classes_from_a_probability_on_were_predicted(make, least, positives
 
 
 def test_a_request_that_comes_again(one):
-    first, again = models.make_sample("a", seed=1), models.make_sample("a", seed=2)
+    first, again = models.make_sample("a", seed=1), models.make_sample("a", seed=1)
     one.intake.offer([first])
     one.intake.offer([again, models.make_sample("a", 1)])
     assert stored(one) == {first.key: "pending", SampleKey("a", 1): "pending"}
     assert events(one) == {"sampled": 3, "repeated": 1}
     assert [one.intake.waiting.take(NOW) is each for each in (first, again)] == [True, False]
     assert one.intake.waiting.count == 0
+
+
+def test_one_id_for_several_pictures(one):
+    """A trace's id, say: whose truth would it be? The scores of the first picture count all the same."""
+    first = models.make_sample("trace", seed=1)
+    one.intake.offer([first])
+    one.intake.report(first.key, truth()).result(10)
+    one.intake.offer([models.make_sample("trace", seed=2)])
+    with pytest.raises(NotFoundError, match="an id of its own"):
+        one.intake.report(first.key, truth()).result(10)
+    one.intake.offer([models.make_sample("trace", seed=1)])
+    one.store.set_state(first.key, SampleState.SCORED)
+    assert stored(one) == {first.key: "ambiguous"}
+    assert one.intake.waiting.take(NOW) is first
+
+
+def test_reports_that_the_store_does_not_keep_up_with(make):
+    made = make(pending_bytes=2**16)
+    gate, put = threading.Event(), made.store.put_truth
+    made.store.put_truth = lambda *arguments: gate.wait(10) and put(*arguments)
+    sample = models.make_sample("a")
+    made.intake.offer([sample])
+    large = GroundTruth((1,), (TruthObject(BoxShape(0, 0, 1, 1)),) * 200, NOW)  # 200 bytes each, taken roughly
+    waiting = [made.intake.report(sample.key, large)]
+    with pytest.raises(SidecarError) as caught:
+        for _ in range(10):
+            waiting.append(made.intake.report(sample.key, large))
+    assert (caught.value.code, caught.value.retry_seconds) == ("RESOURCE_EXHAUSTED", 1.0)
+    gate.set()
+    for each in waiting:
+        each.result(10)
+    made.intake.report(sample.key, large).result(10)  # there is room again
 
 
 # ------------------------------------------------------------------------------------------------ no room

@@ -11,7 +11,7 @@ from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.evaluator.appraisal import Outcome
 from xai_sidecar.evaluator.choice import Candidate, Reason
-from xai_sidecar.evaluator.quality import State, evaluated_metrics, shown_classes
+from xai_sidecar.evaluator.quality import State, shown_classes
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
@@ -257,10 +257,6 @@ def test_labels_that_classes_share(make, labels, listed):
         assert shown(telemetry, "quality_class_score", **of) == number / 4
 
 
-def test_what_measurements_are_labelled_by():
-    assert evaluated_metrics(models.config(metrics=[NAIVE])) == [NAIVE, "explain"]
-
-
 # ------------------------------------------------------------------------------------------------ outcomes
 
 
@@ -282,7 +278,9 @@ def test_outcomes(make):
     quality.truth(key(1), [0], [0])  # instead of the former
     quality.publish()
     assert outcomes(telemetry, "cat") == (2, 0, 1, 1)
-    quality.truths([(key(9), [1], [0]), (key(8), [0], [])])  # all that is kept
+    for number in range(4):  # not kept any more
+        quality.gone(key(number))
+    quality.truths([(key(9), [1], [0]), (key(8), [0], [])])
     quality.publish()
     assert outcomes(telemetry, "cat") == (0, 0, 1, 0)
 

@@ -46,7 +46,7 @@ def test_threads_write_and_read(store, make_sample, make_map, make_score):
     def read():
         rounds = 0
         while not done.is_set():
-            for key in store.unapplied_truths():
+            for key in store.unapplied_truths("m"):
                 assert len(store.truth(key).class_ids) == 2, "half a truth"
                 assert [each.explainer for each in store.maps(key)] == ["gradcam", "rise"]
             rounds += 1
@@ -116,7 +116,7 @@ def test_removing_while_others_write(url, open_store, make_sample, make_map, mak
 
     def work(number):
         if number == 0:
-            return sum(store.prune(float(now)) for now in range(70))
+            return sum(len(store.prune(float(now))) for now in range(70))
         for record in records:
             store.add_map(record.key, make_map(), [make_score()])
             store.put_scores(record.key, [make_score(metric=f"{number}")])

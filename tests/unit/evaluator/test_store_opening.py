@@ -114,7 +114,7 @@ def test_an_older_version_is_migrated_and_keeps_all(request, url, filled, open_s
     with engine(url).connect() as connection:
         assert connection.scalar(sa.text("SELECT version_num FROM xai_schema_version")) == "0002"
         assert connection.scalar(sa.text("SELECT note FROM samples")) == "none"
-    assert store.prune(2e12) == 1
+    assert len(store.prune(2e12)) == 1
     assert store.scores(filled) == []
 
 
@@ -302,3 +302,21 @@ def test_the_file_may_be_opened_by_others(sqlite_url, open_store, make_sample):
         assert other.execute("SELECT state FROM samples").fetchall() == [("pending",)]
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert other.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+# ------------------------------------------------------------------------------------------------ one server each
+
+
+def test_a_store_is_one_servers(url):
+    """Another server would take the samples that wait here for lost."""
+    first = Store.open(url, max_bytes=2**30, retention_seconds=1e9)
+    second = Store.open(url, max_bytes=2**30, retention_seconds=1e9)  # to look at it is no harm
+    first.claim()
+    with pytest.raises(ConfigError, match="Another server") as caught:
+        second.claim()
+    assert caught.value.field == "evaluator.store"
+    second.close()
+    first.close()
+    again = Store.open(url, max_bytes=2**30, retention_seconds=1e9)
+    again.claim()
+    again.close()

@@ -55,12 +55,12 @@ def test_samples_beyond_the_retention_go_with_all_that_hangs_on_them(url, open_s
         "samples": 4, "predictions": 8, "pictures": 4, "maps": 8, "scores": 16, "ground_truths": 4,
         "ground_truth_classes": 8, "ground_truth_objects": 4,
     }  # fmt: skip
-    assert store.prune(109.0) == 0
+    assert len(store.prune(109.0)) == 0
     assert row_counts() == whole
-    assert store.prune(110.0) == 1
+    assert len(store.prune(110.0)) == 1
     assert [store.sample(key) is not None for key in keys] == [True, True, True, False]
     assert row_counts() == {name: count * 3 // 4 for name, count in whole.items()}
-    assert store.prune(1000.0) == 3
+    assert len(store.prune(1000.0)) == 3
     assert set(row_counts().values()) == {0}
     assert store.sample_count() == 0
 
@@ -69,13 +69,13 @@ def test_beyond_the_bytes_the_oldest_go(url, open_store, fill):
     store = open_store(url, max_bytes=MAX_BYTES)
     keys = {time: fill(store, time) for time in (float(time * 37 % 100) for time in range(100))}
     assert store.byte_count() > MAX_BYTES
-    removed = store.prune(1000.0)
+    removed = len(store.prune(1000.0))
     assert 0.9 * MAX_BYTES < store.byte_count() <= MAX_BYTES
     assert store.sample_count() == 100 - removed
     # Of 100 samples of 53 to 68 kB.
     assert 40 <= 100 - removed <= 60
     assert [time for time in sorted(keys) if store.sample(keys[time])] == [float(time) for time in range(removed, 100)]
-    assert store.prune(1000.0) == 0
+    assert len(store.prune(1000.0)) == 0
 
 
 def test_bytes_come_back_with_what_replaces_them(url, open_store, make_sample, make_map):
@@ -102,8 +102,8 @@ def test_nothing_fits_and_nothing_fails(url, open_store, fill):
     store = open_store(url, max_bytes=0)
     for time in range(3):
         fill(store, float(time))
-    assert store.prune(0.0) == 3
-    assert store.prune(0.0) == 0
+    assert len(store.prune(0.0)) == 3
+    assert len(store.prune(0.0)) == 0
     fill(store, 5.0)
     assert store.sample_count() == 1
 

@@ -178,7 +178,7 @@ def serve(start, make_net, make_model, make_quality, request):
         net = make_net(seconds)
         model = make_model(*overrides, backend=net)
         predictor = start(net, quality=quality)
-        evaluation = Evaluation(predictor._quality)
+        evaluation = Evaluation(predictor._quality, "v")
         if evaluated:
             evaluation = start_evaluation(model, predictor.engine, CollectorRegistry())
             request.addfinalizer(lambda: (net.gate.set(), evaluation.close()))

@@ -63,8 +63,8 @@ def test_a_prediction_as_a_sample(model, picture):
     prepared = Prepared(array, (80, 60), Region(10, 0, 70, 60))
     probabilities = np.array([0.1, 0.2, 0.6, 0.1], np.float32)
     predicted = Predicted(prepared, np.zeros(4, np.float32), probabilities, (0.5, 12.5))
-    sample = sample_of(KEY, 1_700_000_000.5, model, predicted, ())
-    assert (sample.key, sample.time, sample.model_version) == (KEY, 1_700_000_000.5, model.version)
+    sample = sample_of(KEY, 1_700_000_000.5, "v", model, predicted, ())
+    assert (sample.key, sample.time, sample.model_version) == (KEY, 1_700_000_000.5, "v")
     assert vars(sample.frame) == {"height": 6, "width": 8, "picture_size": (80, 60), "region": Region(10, 0, 70, 60)}
     np.testing.assert_array_equal(sample.image, array)
     np.testing.assert_array_equal(sample.probabilities, probabilities)
@@ -72,14 +72,14 @@ def test_a_prediction_as_a_sample(model, picture):
 
 
 def test_a_model_input_has_no_picture(model, predicted):
-    frame = sample_of(KEY, 0.0, model, predicted(), ()).frame
+    frame = sample_of(KEY, 0.0, "v", model, predicted(), ()).frame
     assert (frame.picture_size, frame.region) == (None, None)
 
 
 def test_a_map_made_as_the_server_makes_it_is_used(served_rise, predicted):
     """The prediction is class 2."""
     model, rise = served_rise
-    sample = sample_of(KEY, 0.0, model, predicted(), [rise(3, 2, statuses=(MapStatus.OK, MapStatus.ALL_ZERO))])
+    sample = sample_of(KEY, 0.0, "v", model, predicted(), [rise(3, 2, statuses=(MapStatus.OK, MapStatus.ALL_ZERO))])
     (served,) = sample.served.values()
     assert list(sample.served) == ["rise"]
     assert (served.saliency == 2).all()
@@ -99,19 +99,19 @@ def test_a_map_made_as_the_server_makes_it_is_used(served_rise, predicted):
 )
 def test_other_maps_are_not(served_rise, predicted, fields):
     model, rise = served_rise
-    assert sample_of(KEY, 0.0, model, predicted(), [rise(2, **fields)]).served == {}
-    assert list(sample_of(KEY, 0.0, model, predicted(), [rise(2, **fields), rise(2)]).served) == ["rise"]
+    assert sample_of(KEY, 0.0, "v", model, predicted(), [rise(2, **fields)]).served == {}
+    assert list(sample_of(KEY, 0.0, "v", model, predicted(), [rise(2, **fields), rise(2)]).served) == ["rise"]
 
 
 @pytest.mark.parametrize("targets", [(0,), (3, 1), ()])
 def test_maps_of_other_classes_are_not(served_rise, predicted, targets):
     model, rise = served_rise
-    assert sample_of(KEY, 0.0, model, predicted(), [rise(*targets)]).served == {}
+    assert sample_of(KEY, 0.0, "v", model, predicted(), [rise(*targets)]).served == {}
 
 
 def test_the_first_of_two_maps_is_used(served_rise, predicted):
     model, rise = served_rise
-    sample = sample_of(KEY, 0.0, model, predicted(), [rise(2, pass_count=1), rise(2, pass_count=2)])
+    sample = sample_of(KEY, 0.0, "v", model, predicted(), [rise(2, pass_count=1), rise(2, pass_count=2)])
     assert sample.served["rise"].pass_count == 1
 
 
@@ -121,7 +121,8 @@ def test_the_first_of_two_maps_is_used(served_rise, predicted):
 def test_the_model_as_the_evaluator_sees_it(make_model):
     model = make_model("explainers.gradient.enabled=false", MASKS)
     evaluated = evaluated_model(model)
-    assert (evaluated.version, evaluated.labels) == (model.version, ("a", "b", "c", "d"))
+    assert evaluated.version.startswith(f"{model.version}-")
+    assert evaluated.labels == ("a", "b", "c", "d")
     assert (evaluated.one_class, evaluated.activation, evaluated.facts) == (True, softmax, model.facts)
     assert list(evaluated.methods) == ["guided_backprop", "deconvolution", "gradcam", "occlusion", "rise"]
     explainer, parameters = evaluated.methods["rise"]
@@ -129,6 +130,20 @@ def test_the_model_as_the_evaluator_sees_it(make_model):
     assert evaluated.methods["gradcam"][1].layer == "late"
     several = evaluated_model(make_model("model.activation=sigmoid"))
     assert (several.one_class, several.activation) == (False, sigmoid)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "explainers.rise.mask_count=65",
+        "explainers.gradcam.layer=early",
+        'explainers.gradient.aggregation="sum_abs"',
+        "evaluator.protocol=rise",
+    ],
+)
+def test_scores_of_other_settings_are_of_another_version(make_model, override):
+    assert evaluated_model(make_model()).version == evaluated_model(make_model()).version
+    assert evaluated_model(make_model(override)).version != evaluated_model(make_model()).version
 
 
 @pytest.mark.parametrize(
@@ -299,7 +314,7 @@ async def test_ground_truth_of_a_sampled_prediction(sampling, request_of):
     ):
         assert (await servicer.ReportGroundTruth(report(**fields), call("other"))).changed is changed
     key = SampleKey("mine", 0)
-    await until(lambda: not store.unapplied_truths() and len(store.scores(key)) == 4)
+    await until(lambda: not store.unapplied_truths(servicer.serving.evaluation.version) and len(store.scores(key)) == 4)
     located = {one.explainer: one.value for one in store.scores(key) if one.metric == "localization/iosr"}
     for found in store.maps(key):
         salient = found.saliency > 0.5 * found.saliency.max()
@@ -335,7 +350,7 @@ async def test_errors_name_the_field_of_the_report(sampling, request_of, fields,
         await servicer.ReportGroundTruth(report(**fields), call("other"))
     assert type(caught.value) is kind
     assert caught.value.field == field
-    assert store.unapplied_truths() == []
+    assert store.unapplied_truths(servicer.serving.evaluation.version) == []
 
 
 async def test_ground_truth_at_once(sampling, request_of):

@@ -9,7 +9,7 @@ from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.evaluator.choice import QualityRow, QualityTable
 from xai_sidecar.evaluator.quality import Standing, State
 from xai_sidecar.evaluator.windows import Estimate
-from xai_sidecar.service.info import model_info
+from xai_sidecar.service.info import confidence_half_width, model_info
 
 
 def test_the_version_tells_apart_what_gives_other_answers(make_model):
@@ -106,7 +106,7 @@ def test_the_evaluator(make_model):
     assert (one.metric, one.mean, one.sample_count, one.higher_is_better) == (metrics[0], 0.25, 40, False)
     assert one.goodness == 0.75
     assert one.update_time.ToNanoseconds() == pytest.approx(1_700_000_001_250_000_000, abs=1000, rel=0)
-    assert one.confidence_half_width == pytest.approx(1.96 * 0.05, rel=1e-4)
+    assert one.confidence_half_width == pytest.approx(2.0227 * 0.05, rel=1e-3)
     assert (other.metric, other.mean, other.sample_count, other.higher_is_better) == (metrics[1], -0.5, 1, True)
     assert math.isnan(other.confidence_half_width)
     assert explainers["gradcam"].composite_score == 0.75
@@ -121,3 +121,25 @@ def test_before_the_first_sample(make_model, state):
     assert pb.EvaluatorState.Name(told.state) == f"EVALUATOR_STATE_{state.name}"
     assert (told.HasField("last_sample_time"), told.note, told.window_sample_count) == (False, "", 0)
     assert len(told.metrics) == 7
+
+
+@pytest.mark.parametrize(
+    ("error", "count", "expected"),
+    [
+        (1.0, 2, 12.706),  # Student's t, 97.5 %, of 1 degree of freedom
+        (0.5, 5, 0.5 * 2.776),
+        (1.0, 11, 2.228),
+        (1.0, 12, 2.201),
+        (1.0, 31, 2.042),
+        (1.0, 121, 1.980),
+        (0.1, 100_000, 0.196),
+        (0.0, 500, 0.0),
+    ],
+)
+def test_the_interval_is_students(error, count, expected):
+    assert confidence_half_width(error, count) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("error", "count"), [(None, 1), (0.0, 2), (0.0, 19)])
+def test_too_few_samples_have_no_interval(error, count):
+    assert math.isnan(confidence_half_width(error, count))

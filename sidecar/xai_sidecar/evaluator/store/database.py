@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from sqlalchemy import Connection, Engine, event, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,6 +25,7 @@ _JOURNAL_BYTES = 16 << 20
 _VACUUMED_BYTES = 4 << 20  # at a time, for which others wait; what is less is not worth it
 _BUSY_SECONDS = 20
 _MIGRATION_LOCK = 0x7861_695F_7363  # any number that no other program takes
+_CLAIM_LOCK = 0x7861_695F
 
 
 class Database(ABC):
@@ -76,6 +79,10 @@ class Database(ABC):
         """
 
     @abstractmethod
+    def claim(self) -> bool:
+        """Takes it for this process alone until it is closed, or ends; False if another one has it."""
+
+    @abstractmethod
     def used_bytes(self, connection: Connection) -> int:
         """What `max_bytes` limits, as of this transaction."""
 
@@ -111,6 +118,7 @@ class SqliteDatabase(Database):
         # A transaction that begins by reading could not write after another one has written.
         super().__init__(engine, reading={"begin": "BEGIN"}, writing={"begin": "BEGIN IMMEDIATE"})
         self._in_memory = in_memory
+        self._claim: IO[str] | None = None
         # Those who wait for SQLite's own lock sleep and look again, and may be overtaken for long.
         self._turn = threading.Lock()
         event.listen(engine, "connect", self._connected)
@@ -144,6 +152,24 @@ class SqliteDatabase(Database):
                             raise ConfigError(f"The database is damaged: {len(orphans)} rows belong to nothing.")
             finally:
                 self._pragma(connection, "foreign_keys = ON")
+
+    def claim(self) -> bool:
+        """See `Database.claim`. The lock is on a file beside it: SQLite has locks of its own on the file itself."""
+        path = self.engine.url.database
+        if self._in_memory or path is None:
+            return True
+        self._claim = Path(f"{path}.lock").open("a")  # noqa: SIM115
+        try:
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        super().close()
+        if self._claim is not None:
+            self._claim.close()
 
     def used_bytes(self, connection: Connection) -> int:
         """The pages in use; see `Database.used_bytes`."""
@@ -190,6 +216,7 @@ class SqliteDatabase(Database):
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000}")
         cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute("PRAGMA secure_delete = ON")  # pictures that go are gone
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute(f"PRAGMA journal_size_limit = {_JOURNAL_BYTES}")
         cursor.close()
@@ -211,6 +238,7 @@ class PostgresDatabase(Database):
         # Several statements make up what is read; by default each would see another moment.
         reading = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         super().__init__(engine, reading, {}, secret)
+        self._claim: Connection | None = None
 
     def prepare(self) -> None:
         """See `Database.prepare`."""
@@ -219,6 +247,18 @@ class PostgresDatabase(Database):
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             if check(connection, alone=False):
                 migrate(connection)
+
+    def claim(self) -> bool:
+        """See `Database.claim`. The connection that holds it may break; then it is as if it had not been claimed."""
+        self._claim = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        mine = func.pg_try_advisory_lock(_CLAIM_LOCK, func.hashtext(func.current_schema()))
+        return bool(self._claim.scalar(select(mine)))
+
+    def close(self) -> None:
+        """See `Database.close`."""
+        if self._claim is not None:
+            self._claim.invalidate()
+        super().close()
 
     def used_bytes(self, connection: Connection) -> int:
         """The rows, about: PostgreSQL cannot tell used room from free. See `Database.used_bytes`."""

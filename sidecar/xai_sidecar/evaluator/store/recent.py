@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, func, select
 
 from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
@@ -14,21 +14,29 @@ def load_scores(
     connection: Connection, model_version: str, since: float, limit_samples: int
 ) -> list[tuple[SampleKey, float, ScoreRecord]]:
     """See `Store.recent_scores`."""
-    measured = scores.c.status == code_of(ScoreStatus.OK)
-    lately = and_(samples.c.model_version == model_version, samples.c.time >= since)
-    newest = (
-        select(samples.c.id)
-        .where(lately, select(scores.c.sample_id).where(scores.c.sample_id == samples.c.id, measured).exists())
-        .order_by(samples.c.time.desc(), samples.c.id.desc())
-        .limit(limit_samples)
+    place = func.row_number().over(
+        partition_by=(scores.c.explainer, scores.c.metric), order_by=(samples.c.time.desc(), samples.c.id.desc())
+    )
+    ranked = (
+        select(
+            samples.c.request_id,
+            samples.c.image_index,
+            samples.c.time.label("sample_time"),
+            scores,
+            place.label("place"),
+        )
+        .join(scores, scores.c.sample_id == samples.c.id)
+        .where(
+            samples.c.model_version == model_version,
+            samples.c.time >= since,
+            scores.c.status == code_of(ScoreStatus.OK),
+        )
         .subquery()
     )
     wanted = (
-        select(samples.c.request_id, samples.c.image_index, samples.c.time.label("sample_time"), scores)
-        .join(newest, newest.c.id == samples.c.id)
-        .join(scores, scores.c.sample_id == samples.c.id)
-        .where(measured)
-        .order_by(samples.c.time, samples.c.id, scores.c.explainer, scores.c.metric)
+        select(ranked)
+        .where(ranked.c.place <= limit_samples)
+        .order_by(ranked.c.sample_time, ranked.c.sample_id, ranked.c.explainer, ranked.c.metric)
     )
     return [
         (SampleKey(row.request_id, row.image_index), row.sample_time, score_record(row))

@@ -15,6 +15,7 @@ from sqlalchemy import (
     update,
 )
 
+from xai_sidecar.evaluator.records import SampleKey
 from xai_sidecar.evaluator.store.tables import (
     ground_truth_classes,
     ground_truth_objects,
@@ -62,7 +63,7 @@ RECOUNT = update(samples).where(samples.c.id == bindparam("counted_id")).values(
 """Counts a sample anew; its parameter is `counted_id`."""
 
 
-def remove_oldest(connection: Connection, horizon: float, excess: float) -> int:
+def remove_oldest(connection: Connection, horizon: float, excess: float) -> list[SampleKey]:
     """Removes some samples, few enough for other writers not to wait long.
 
     Args:
@@ -71,19 +72,19 @@ def remove_oldest(connection: Connection, horizon: float, excess: float) -> int:
         excess: So many bytes have to go.
 
     Returns:
-        How many were removed; 0 if nothing has to go, or nothing is left.
+        Those that were removed; none if nothing has to go, or nothing is left.
     """
     oldest = connection.execute(
-        select(samples.c.id, samples.c.time, samples.c.byte_count)
+        select(samples.c.id, samples.c.request_id, samples.c.image_index, samples.c.time, samples.c.byte_count)
         .order_by(samples.c.time, samples.c.id)
         .limit(_REMOVED_AT_A_TIME)
     )
-    removed = []
+    removed = {}
     for row in oldest:
         if row.time >= horizon and excess <= 0:
             break
-        removed.append(row.id)
+        removed[row.id] = SampleKey(row.request_id, row.image_index)
         excess -= row.byte_count
     if removed:
-        connection.execute(delete(samples).where(samples.c.id.in_(removed)))
-    return len(removed)
+        connection.execute(delete(samples).where(samples.c.id.in_(list(removed))))
+    return list(removed.values())

@@ -17,11 +17,11 @@ from operator import attrgetter
 from sqlalchemy import ColumnElement, Connection, Insert, and_, delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from xai_sidecar.errors import NotFoundError
+from xai_sidecar.errors import ConfigError, NotFoundError
 from xai_sidecar.evaluator.records import GroundTruth, MapRecord, SampleKey, SampleRecord, SampleState, ScoreRecord
 from xai_sidecar.evaluator.store import recent, rows, truths
 from xai_sidecar.evaluator.store.database import Database
-from xai_sidecar.evaluator.store.opening import open_database
+from xai_sidecar.evaluator.store.opening import FIELD, open_database
 from xai_sidecar.evaluator.store.rows import KeptPicture
 from xai_sidecar.evaluator.store.sizes import RECOUNT, remove_oldest
 from xai_sidecar.evaluator.store.tables import ground_truths, maps, pictures, predictions, samples, scores
@@ -66,6 +66,17 @@ class Store:
         """
         return cls(open_database(url), max_bytes=max_bytes, retention_seconds=retention_seconds)
 
+    def claim(self) -> None:
+        """Takes the database for this process alone: another server's pending samples would be taken for lost.
+
+        Raises:
+            ConfigError: Another process has it.
+        """
+        if not self._database.claim():
+            raise ConfigError(
+                "Another server uses this store. Give each one of its own, by evaluator.store.", field=FIELD
+            )
+
     def close(self) -> None:
         """Ends it: later calls raise `StoreError`."""
         self._database.close()
@@ -106,12 +117,14 @@ class Store:
             return _load(connection, key)
 
     def set_state(self, key: SampleKey, state: SampleState) -> None:
-        """Says what became of a sample. If it is no longer pending, its picture goes."""
+        """Says what became of a sample, unless that is AMBIGUOUS. If it is no longer pending, its picture goes."""
         with self._database.write() as connection:
             sample_id = _locked(connection, key)
             if sample_id is None:
                 return
-            connection.execute(update(samples).where(samples.c.id == sample_id).values(state=rows.code_of(state)))
+            open_ended = samples.c.state != rows.code_of(SampleState.AMBIGUOUS)
+            this = and_(samples.c.id == sample_id, open_ended)
+            connection.execute(update(samples).where(this).values(state=rows.code_of(state)))
             if state is not SampleState.PENDING:
                 removed = connection.execute(delete(pictures).where(pictures.c.sample_id == sample_id)).rowcount
                 if removed:
@@ -215,13 +228,13 @@ class Store:
             sample_id = connection.scalar(select(samples.c.id).where(_is(key)))
             return None if sample_id is None else truths.load_truth(connection, sample_id)
 
-    def unapplied_truths(self) -> list[SampleKey]:
-        """The samples whose ground truth has not been applied yet, the oldest report first."""
+    def unapplied_truths(self, model_version: str) -> list[SampleKey]:
+        """The samples of a model whose ground truth has not been applied yet, the oldest report first."""
         with self._database.read() as connection:
             found = connection.execute(
                 select(samples.c.request_id, samples.c.image_index)
                 .join(ground_truths)
-                .where(ground_truths.c.applied.is_(False))
+                .where(ground_truths.c.applied.is_(False), samples.c.model_version == model_version)
                 .order_by(ground_truths.c.time, samples.c.id)
             )
             return [SampleKey(*row) for row in found]
@@ -254,7 +267,7 @@ class Store:
         Args:
             model_version: Whose samples.
             since: From which time on.
-            limit_samples: At most so many samples, of those that have such a score: the newest.
+            limit_samples: At most so many samples for each explainer and metric, the newest.
 
         Returns:
             Which sample, its time, and a score of it; in order of the samples' time.
@@ -271,7 +284,7 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------ size
 
-    def prune(self, now: float) -> int:
+    def prune(self, now: float) -> list[SampleKey]:
         """Removes samples older than the retention, then, beyond `max_bytes`, the oldest first.
 
         With SQLite `max_bytes` is what the file takes after this, the journal beside it not counted. PostgreSQL does
@@ -282,17 +295,17 @@ class Store:
             now: Unix time in seconds.
 
         Returns:
-            How many samples were removed.
+            The samples that were removed.
         """
-        removed = 0
+        removed: list[SampleKey] = []
         horizon = now - self._retention_seconds
         while True:
             with self._database.write() as connection:
                 excess = self._database.used_bytes(connection) - self._max_bytes
-                count = remove_oldest(connection, horizon, excess)
-            if not count:
+                gone = remove_oldest(connection, horizon, excess)
+            if not gone:
                 break
-            removed += count
+            removed += gone
         self._database.reclaim(self._max_bytes)
         return removed
 
