@@ -30,7 +30,7 @@ from xai_sidecar.service.model import served_model
 
 TESTS = Path(__file__).parents[1]
 PREDICTIONS = 300
-RATE = 0.03
+RATE = 0.02
 COMPARED = ("gradcam", "gradient")
 METRICS = (
     "faithfulness/deletion_auc",
