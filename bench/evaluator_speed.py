@@ -117,7 +117,7 @@ def scoring() -> Iterator[tuple[Iterator[Scored], list[Sample]]]:
             keys = [SampleKey(name, 0) for name in _PICTURES]
             time.sleep(QUIET_SECONDS)  # until the device counts as idle
             now = time.time()
-            samples = [sample_of(key, now, model, one, ()) for key, one in zip(keys, predicted, strict=True)]
+            samples = [sample_of(key, now, "bench", model, one, ()) for key, one in zip(keys, predicted, strict=True)]
 
             def scored() -> Iterator[Scored]:
                 for name in _EXPLAINERS:

@@ -95,21 +95,21 @@ def crowd(server, photo):
 
 
 def test_hundreds_who_cancel(server, crowd, answer, healthy, check_unharmed, read_metrics):
-    """A second crowd finds the memory that the first one has left, as any later one would."""
+    """Later crowds find the memory that two have left: how much one takes at a time is for chance to say."""
 
     def resident():
         return read_metrics(server.http)["process_resident_memory_bytes",]
 
     before = resident()
     sizes = []
-    for seed in range(2):
+    for seed in range(4):
         codes = crowd(seed)
         assert set(codes) <= {"CANCELLED", "OK"}, codes
         assert codes["CANCELLED"] > CALLERS / 2, "too few left for this to mean anything"
         same(check_unharmed(server, healthy), answer)
         sizes.append(resident())
-    assert sizes[0] - before < 6 * GROWTH
-    assert sizes[1] - sizes[0] < GROWTH
+    assert max(sizes) - before < 6 * GROWTH
+    assert max(sizes[2:]) - max(sizes[:2]) < GROWTH
     cancelled = read_metrics(server.http)["xai_jobs_total", "explain", "cancelled"]
     assert cancelled > CALLERS / 2
 
