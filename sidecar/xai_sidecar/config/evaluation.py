@@ -88,7 +88,7 @@ class EvaluatorConfig(Section):
         description="Most passes through the model for one metric of one map; what would take more is not measured.",
     )
     device_share: float = Field(
-        default=0.1,
+        default=0.05,
         gt=0,
         le=1,
         description="The part of the device's time that measuring takes at the most, of what nobody else wants.",
