@@ -65,7 +65,8 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
                 "http": _free("127.0.0.1", 9090),
                 "log_level": "warning",
             },
-            "evaluator": {"sample_rate": 1.0, "interval_seconds": 2.0, "store": "sqlite://"},
+            # Nobody else is there to be disturbed.
+            "evaluator": {"sample_rate": 1.0, "interval_seconds": 2.0, "store": "sqlite://", "device_share": 1.0},
         },
         overrides,
     )

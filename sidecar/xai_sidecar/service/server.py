@@ -157,6 +157,7 @@ class Sidecar:
         while not closed:  # by and by, for a device may turn out to hang only now
             closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, _CLOSING_SECONDS)
             if not engine.alive or time.monotonic() > started + seconds:
+                closed = engine.close(0)  # it may have ended after that wait
                 break
         if finished and closed:
             _log.info("stopped")
