@@ -43,7 +43,7 @@ class Exposed:
     def __init__(self):
         self.registry = CollectorRegistry()
         self.serving = Telemetry(self.registry, EXPLAINERS)
-        reasons = ["map_constant", "error", "too_costly"]
+        reasons = ["map_constant", "error"]
         self.quality = QualityTelemetry(self.registry, list(EXPLAINERS), list(BENCHMARKS), ["cat", "dog"], reasons)
         self._set_gauges()
         self._http, self._thread = start_http_server(0, "127.0.0.1", self.registry)

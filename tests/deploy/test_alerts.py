@@ -92,7 +92,7 @@ def test_the_bucket_of_the_service_level_exists(queries, exposed):
 
 def test_the_reasons_that_are_no_failure_exist(queries):
     (reasons,) = {found for rule in queries.rules() for found in re.findall('reason!~"([^"]+)"', rule["expr"])}
-    assert set(reasons.split("|")) < {status.name.lower() for status in ScoreStatus} | {"too_costly"}
+    assert set(reasons.split("|")) < {status.name.lower() for status in ScoreStatus}
 
 
 def test_a_running_prometheus_evaluates_them(queries, scraped):
