@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -29,6 +30,7 @@ class Parameters(BaseModel):
 
 
 P = TypeVar("P", bound=Parameters)
+T = TypeVar("T")
 
 
 class Need(enum.Enum):
@@ -177,13 +179,26 @@ def explained(
 ) -> Generator[Work, Any, Saliency]:
     """The maps of an image by a method, without the partial ones."""
     steps = method.explainer.explain(image, targets, method.parameters, Context(activation, method.seed))
-    sent = None
-    try:
+    return (yield from whole(steps))
+
+
+def whole(steps: Steps[T], asks: Callable[[Work], None] = lambda work: None) -> Generator[Work, Any, T]:
+    """The same computation without what is partial.
+
+    Args:
+        steps: The computation.
+        asks: Told of each piece of work that it asks for.
+    """
+    with closing(steps):
+        sent = None
         while True:
-            work = steps.send(sent)
-            sent = None if isinstance(work, Partial) else (yield work)
-    except StopIteration as stop:
-        saliency: Saliency = stop.value
-        return saliency
-    finally:
-        steps.close()
+            try:
+                work = steps.send(sent)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            if isinstance(work, Partial):
+                sent = None
+                continue
+            asks(work)
+            sent = yield work

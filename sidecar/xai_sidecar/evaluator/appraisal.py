@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from xai_sidecar.benchmarks.base import Benchmark, Need, Score, ScoreStatus
+from xai_sidecar.benchmarks.base import Benchmark, Need, Score, ScoreStatus, whole
 from xai_sidecar.benchmarks.base import Parameters as BenchmarkParameters
 from xai_sidecar.benchmarks.localization import PointingGameParameters
 from xai_sidecar.benchmarks.perturbation import PerturbationParameters
@@ -19,7 +18,7 @@ from xai_sidecar.benchmarks.regions import Region
 from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.benchmarks.subject import Method, Subject
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.engine.work import Kind, Partial, Steps, Work, drive
+from xai_sidecar.engine.work import Kind, Steps, Work, drive
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
 from xai_sidecar.explainers.activations import Activation
 from xai_sidecar.explainers.base import Context, Explainer, MapStatus, ModelFacts, Parameters
@@ -34,8 +33,6 @@ FAILURES = (
     ERROR,
 )
 """Why there may be no score."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,6 +111,7 @@ class Appraiser:
         self._model = model
         self._max_passes = settings.max_passes
         self._listed = [name for name in settings.explainers or model.methods if name in model.methods]
+        self._compared = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
         chosen = [(BENCHMARKS[name], _parameters(BENCHMARKS[name], settings, model.facts)) for name in settings.metrics]
         self._located = [each for each in chosen if Need.OBJECTS in each[0].needs]
         self._measured = [each for each in chosen if Need.OBJECTS not in each[0].needs]
@@ -130,18 +128,16 @@ class Appraiser:
 
     def explainers(self, sample: Sample) -> list[str]:
         """Who is compared on a sample: those listed that are not too costly, and those that the caller asked for."""
-        affordable = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
-        return list(dict.fromkeys((*affordable, *(name for name in sample.served if name in self._model.methods))))
+        return list(dict.fromkeys((*self._compared, *(name for name in sample.served if name in self._model.methods))))
 
     def too_costly(self) -> list[str]:
         """What is not measured of the explainers listed, each as "explainer metric (passes)"."""
         told = []
         for name in self._listed:
-            if self._map_passes(name) > self._max_passes:
+            if name not in self._compared:
                 told.append(f"{name} ({self._map_passes(name):,} passes)")
                 continue
-            for benchmark, parameters in self._measured:
-                passes = benchmark.pass_count(parameters, self._model.facts, self._method(name, 0))
+            for benchmark, _, passes in self._passes(name):
                 if passes > self._max_passes:
                     told.append(f"{name} {benchmark.name} ({passes:,} passes)")
         return told
@@ -149,20 +145,22 @@ class Appraiser:
     def costs(self) -> list[tuple[Kind, int]]:
         """The rows of each kind that go through the model for a sample, at the most."""
         rows: Counter[Kind] = Counter()
-        for name in self._listed:
-            if self._map_passes(name) <= self._max_passes:
-                method = self._method(name, 0)
-                kind = method.explainer.kind(method.parameters)
-                rows[kind] += self._map_passes(name)
-                for benchmark, parameters in self._affordable(name):
-                    again = Need.METHOD in benchmark.needs
-                    passes = benchmark.pass_count(parameters, self._model.facts, method)
-                    rows[kind if again else next(iter(benchmark.kinds))] += passes
+        for name in self._compared:
+            method = self._method(name, 0)
+            kind = method.explainer.kind(method.parameters)
+            rows[kind] += self._map_passes(name)
+            for benchmark, _, passes in self._passes(name):
+                if passes <= self._max_passes:
+                    rows[kind if Need.METHOD in benchmark.needs else next(iter(benchmark.kinds))] += passes
         return list(rows.items())
 
     def begin(self, sample: Sample, explainer: str) -> tuple[Appraisal, Steps[None]]:
         """What will be found out, and the computation that finds it out: it fills the appraisal as it goes."""
-        measured = self._affordable(explainer)
+        measured = [
+            (benchmark, parameters)
+            for benchmark, parameters, passes in self._passes(explainer)
+            if passes <= self._max_passes
+        ]
         appraisal = Appraisal(sample, explainer, [EXPLAIN, *(benchmark.name for benchmark, _ in measured)])
         return appraisal, self._steps(appraisal, measured)
 
@@ -179,13 +177,11 @@ class Appraiser:
 
     # ------------------------------------------------------------------------------------------------
 
-    def _affordable(self, explainer: str) -> list[tuple[Benchmark[Any], BenchmarkParameters]]:
+    def _passes(self, explainer: str) -> Iterator[tuple[Benchmark[Any], BenchmarkParameters, int]]:
+        """What could be measured of an explainer's map, with the passes that it takes at the most."""
         method = self._method(explainer, 0)
-        return [
-            (benchmark, parameters)
-            for benchmark, parameters in self._measured
-            if benchmark.pass_count(parameters, self._model.facts, method) <= self._max_passes
-        ]
+        for benchmark, parameters in self._measured:
+            yield benchmark, parameters, benchmark.pass_count(parameters, self._model.facts, method)
 
     def _map_passes(self, explainer: str) -> int:
         method = self._method(explainer, 0)
@@ -208,7 +204,7 @@ class Appraiser:
             targets = np.array([sample.target], np.int32)
             context = Context(self._model.activation, method.seed)
             steps = method.explainer.explain(sample.image, targets, method.parameters, context)
-            made = yield from _tallied(steps, tally)
+            made = yield from whole(steps, tally.add)
             saliency, status, passes = made.maps[0], made.statuses[0], tally.passes
             seconds = time.monotonic() - started
             appraisal.outcomes.append(Outcome(EXPLAIN, seconds, passes, _failure(status)))
@@ -221,7 +217,7 @@ class Appraiser:
         context = Context(self._model.activation, sample.key.seed)
         for benchmark, values in measured:
             started, tally = time.monotonic(), _Tally()
-            score = yield from _tallied(benchmark.measure(subject, values, context), tally)
+            score = yield from whole(benchmark.measure(subject, values, context), tally.add)
             record = _record(name, benchmark, sample.target, score, started, tally.passes)
             appraisal.scores.append(record)
             appraisal.outcomes.append(outcome_of(record))
@@ -238,22 +234,8 @@ def outcome_of(record: ScoreRecord) -> Outcome:
 class _Tally:
     passes: int = 0
 
-
-def _tallied(steps: Steps[T], tally: _Tally) -> Generator[Work | Partial[Any], Any, T]:
-    """The same computation without what is partial, its passes counted."""
-    with closing(steps):
-        sent = None
-        while True:
-            try:
-                work = steps.send(sent)
-            except StopIteration as stop:
-                value: T = stop.value
-                return value
-            if isinstance(work, Partial):
-                sent = None
-                continue
-            tally.passes += len(work.rows[0])
-            sent = yield work
+    def add(self, work: Work) -> None:
+        self.passes += len(work.rows[0])
 
 
 def _parameters(benchmark: Benchmark[Any], settings: EvaluatorConfig, model: ModelFacts) -> BenchmarkParameters:

@@ -228,9 +228,9 @@ class Evaluator:
         if appraisal.map is not None:
             with self._ledger.writing(sample.key):
                 self._store.add_map(sample.key, appraisal.map, appraisal.scores)
-                record, truth = self._store.sample(sample.key), self._store.truth(sample.key)
-                if record is not None and truth is not None:
-                    self._locate(record, truth, [appraisal.map])
+                truth = self._store.truth(sample.key)
+                if truth is not None:
+                    self._locate(sample, truth, [appraisal.map])
         nothing_to_measure = appraisal.map is not None and len(appraisal.planned) == 1  # but where objects are
         return nothing_to_measure or any(score.value is not None for score in appraisal.scores)
 
@@ -271,7 +271,7 @@ class Evaluator:
         maps = [each for each in self._store.maps(record.key) if each.explainer in self._model.methods]
         self._locate(record, truth, maps)
 
-    def _locate(self, record: SampleRecord, truth: GroundTruth, maps: Sequence[MapRecord]) -> None:
+    def _locate(self, record: Sample | SampleRecord, truth: GroundTruth, maps: Sequence[MapRecord]) -> None:
         """Measures what needs ground truth."""
         shapes = [
             shown.shape

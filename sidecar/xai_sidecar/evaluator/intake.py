@@ -85,14 +85,7 @@ class Intake:
         for sample in samples:
             self._telemetry.event("sampled")
             self._quality.sampled(sample.key, sample.time)
-            with self._lock:
-                room = self._taking_in + sample.byte_count <= self._settings.pending_bytes
-                self._taking_in += sample.byte_count * room
-            try:
-                if not room:
-                    raise RuntimeError("the store does not keep up")
-                self._writer.submit(self._take_in, sample)
-            except RuntimeError:  # it may also be closed
+            if not (self._has_room(sample.byte_count) and self._submitted(sample)):
                 self._telemetry.event("dropped")
 
     def report(self, key: SampleKey, truth: GroundTruth) -> Future[Reported]:
@@ -107,10 +100,8 @@ class Intake:
             ShuttingDownError: `close` was called.
         """
         size = _OBJECT_BYTES + sum(_size(shown.shape) for shown in truth.objects)
-        with self._lock:
-            if self._taking_in and self._taking_in + size > self._settings.pending_bytes:
-                raise OverloadedError("Too many reports wait to be stored. Try again shortly.", retry_seconds=1.0)
-            self._taking_in += size
+        if not self._has_room(size, alone=True):
+            raise OverloadedError("Too many reports wait to be stored. Try again shortly.", retry_seconds=1.0)
         try:
             stored = self._writer.submit(self._report, key, truth)
         except RuntimeError:
@@ -143,6 +134,21 @@ class Intake:
         with suppress(RuntimeError):  # it is closed already
             wait([self._writer.submit(_nothing)], timeout)
         self._writer.shutdown(wait=False, cancel_futures=True)
+
+    def _has_room(self, size: int, *, alone: bool = False) -> bool:
+        """Takes room on the way to the store, if the store keeps up; what comes alone may have as much as it needs."""
+        with self._lock:
+            room = self._taking_in + size <= self._settings.pending_bytes or (alone and not self._taking_in)
+            self._taking_in += size * room
+            return room
+
+    def _submitted(self, sample: Sample) -> bool:
+        """Has a sample taken in; False if it is closed."""
+        try:
+            self._writer.submit(self._take_in, sample)
+        except RuntimeError:
+            return False
+        return True
 
     # ------------------------------------------------------------------------------------------------ the writer
 

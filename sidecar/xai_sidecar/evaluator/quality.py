@@ -131,8 +131,8 @@ class Quality:
 
     def truths(self, known: Iterable[tuple[SampleKey, Sequence[int], Sequence[int]]]) -> None:
         """Takes all that is kept of what samples really showed."""
-        for key, positives, class_ids in known:
-            self._outcomes.put(key, positives, class_ids)
+        for each in known:
+            self.truth(*each)
 
     # ------------------------------------------------------------------------------------------------ telling
 
@@ -155,14 +155,14 @@ class Quality:
 
     def standing(self) -> Standing:
         """How good the explanations are."""
-        names = list(self._model.methods)
+        names, auto = list(self._model.methods), self._settings.auto
         return Standing(
             state=self.state,
             note=self._note(),
             last_sample=self._last_sample,
             sample_count=seen.count if (seen := self._seen.estimate(self._clock())) else 0,
             table=quality_table(names, self._settings.metrics, self.estimate),
-            composites=self._composites(),
+            composites=composites(names, self.estimate, auto.weights, auto.min_samples),
         )
 
     def choose(self, candidates: Sequence[Candidate], budget_seconds: float | None, target: int) -> Choice:
@@ -176,9 +176,9 @@ class Quality:
 
     def publish(self) -> None:
         """Brings /metrics up to date."""
-        telemetry, now = self._telemetry, self._clock()
-        telemetry.state(self.state.value)
-        rows = {(row.explainer, row.metric): row for row in self.standing().table.rows}
+        telemetry, now, standing = self._telemetry, self._clock(), self.standing()
+        telemetry.state(standing.state.value)
+        rows = {(row.explainer, row.metric): row for row in standing.table.rows}
         listed = list(self._classes)
         for explainer in self._model.methods:
             for metric in self._settings.metrics:
@@ -194,17 +194,13 @@ class Quality:
                     telemetry.class_quality(explainer, metric, label, *_mean(one))
                 rest = self._windows.estimate(explainer, metric, now, None, listed)
                 telemetry.class_quality(explainer, metric, None, *_mean(rest))
-        for explainer, value in self._composites().items():
+        for explainer, value in standing.composites.items():
             telemetry.composite(explainer, value)
         outliers = self._outliers.estimate(now)
         telemetry.outlier_share(None if outliers is None else outliers.mean)
         for class_id, label in self._classes.items():
             telemetry.outcomes(label, *self._outcomes.counts(class_id))
         telemetry.outcomes(None, *self._outcomes.rest(listed))
-
-    def _composites(self) -> dict[str, float | None]:
-        auto = self._settings.auto
-        return composites(self._model.methods, self.estimate, auto.weights, auto.min_samples)
 
     def _note(self) -> str:
         told = list(self.notes)
