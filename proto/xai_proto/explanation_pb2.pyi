@@ -72,6 +72,7 @@ class MapStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MAP_STATUS_ZERO_GRADIENT: _ClassVar[MapStatus]
     MAP_STATUS_NOT_FINITE: _ClassVar[MapStatus]
     MAP_STATUS_NO_OOD_RANGE: _ClassVar[MapStatus]
+    MAP_STATUS_UNRELIABLE: _ClassVar[MapStatus]
 
 class EvaluatorState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -128,6 +129,7 @@ MAP_STATUS_ALL_ZERO: MapStatus
 MAP_STATUS_ZERO_GRADIENT: MapStatus
 MAP_STATUS_NOT_FINITE: MapStatus
 MAP_STATUS_NO_OOD_RANGE: MapStatus
+MAP_STATUS_UNRELIABLE: MapStatus
 EVALUATOR_STATE_UNSPECIFIED: EvaluatorState
 EVALUATOR_STATE_NO_TRAFFIC: EvaluatorState
 EVALUATOR_STATE_UP_TO_DATE: EvaluatorState
@@ -408,20 +410,22 @@ class AutoChoice(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., kind: _Optional[_Union[AutoChoiceKind, str]] = ..., composite_score: _Optional[float] = ...) -> None: ...
 
 class SaliencyMap(_message.Message):
-    __slots__ = ("class_id", "label", "status", "tensor", "png", "standard_error")
+    __slots__ = ("class_id", "label", "status", "tensor", "png", "standard_error", "standard_error_bound")
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     TENSOR_FIELD_NUMBER: _ClassVar[int]
     PNG_FIELD_NUMBER: _ClassVar[int]
     STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
+    STANDARD_ERROR_BOUND_FIELD_NUMBER: _ClassVar[int]
     class_id: int
     label: str
     status: MapStatus
     tensor: Tensor
     png: PngMap
     standard_error: float
-    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., status: _Optional[_Union[MapStatus, str]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., png: _Optional[_Union[PngMap, _Mapping]] = ..., standard_error: _Optional[float] = ...) -> None: ...
+    standard_error_bound: float
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., status: _Optional[_Union[MapStatus, str]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., png: _Optional[_Union[PngMap, _Mapping]] = ..., standard_error: _Optional[float] = ..., standard_error_bound: _Optional[float] = ...) -> None: ...
 
 class PngMap(_message.Message):
     __slots__ = ("data", "minimum", "maximum")
@@ -520,10 +524,12 @@ class Point(_message.Message):
     def __init__(self, x: _Optional[float] = ..., y: _Optional[float] = ...) -> None: ...
 
 class ReportGroundTruthResponse(_message.Message):
-    __slots__ = ("changed",)
+    __slots__ = ("changed", "warnings")
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     changed: bool
-    def __init__(self, changed: bool = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, changed: bool = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetModelInfoRequest(_message.Message):
     __slots__ = ()
@@ -536,7 +542,7 @@ class GetModelInfoResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "version", "class_count", "labels", "activation", "input", "device", "engine", "explainers", "ood", "limits", "server_version", "ready_time", "batches", "engine_note", "evaluator")
+    __slots__ = ("name", "version", "class_count", "labels", "activation", "input", "device", "engine", "explainers", "ood", "limits", "server_version", "ready_time", "batches", "engine_note", "evaluator", "layers", "weights")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -553,6 +559,8 @@ class ModelInfo(_message.Message):
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     ENGINE_NOTE_FIELD_NUMBER: _ClassVar[int]
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     class_count: int
@@ -569,10 +577,30 @@ class ModelInfo(_message.Message):
     batches: _containers.RepeatedCompositeFieldContainer[BatchCost]
     engine_note: str
     evaluator: EvaluatorInfo
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., class_count: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[Activation, str]] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., device: _Optional[str] = ..., engine: _Optional[str] = ..., explainers: _Optional[_Iterable[_Union[ExplainerInfo, _Mapping]]] = ..., ood: _Optional[_Union[OodInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., ready_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., engine_note: _Optional[str] = ..., evaluator: _Optional[_Union[EvaluatorInfo, _Mapping]] = ...) -> None: ...
+    layers: _containers.RepeatedCompositeFieldContainer[LayerInfo]
+    weights: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., class_count: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[Activation, str]] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., device: _Optional[str] = ..., engine: _Optional[str] = ..., explainers: _Optional[_Iterable[_Union[ExplainerInfo, _Mapping]]] = ..., ood: _Optional[_Union[OodInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., ready_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., engine_note: _Optional[str] = ..., evaluator: _Optional[_Union[EvaluatorInfo, _Mapping]] = ..., layers: _Optional[_Iterable[_Union[LayerInfo, _Mapping]]] = ..., weights: _Optional[str] = ...) -> None: ...
+
+class LayerInfo(_message.Message):
+    __slots__ = ("name", "channels", "height", "width", "available", "compiled", "is_default")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    AVAILABLE_FIELD_NUMBER: _ClassVar[int]
+    COMPILED_FIELD_NUMBER: _ClassVar[int]
+    IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    channels: int
+    height: int
+    width: int
+    available: bool
+    compiled: bool
+    is_default: bool
+    def __init__(self, name: _Optional[str] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., available: bool = ..., compiled: bool = ..., is_default: bool = ...) -> None: ...
 
 class EvaluatorInfo(_message.Message):
-    __slots__ = ("sample_rate", "state", "last_sample_time", "window", "window_sample_count", "note", "metrics")
+    __slots__ = ("sample_rate", "state", "last_sample_time", "window", "window_sample_count", "note", "metrics", "accuracy")
     SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     LAST_SAMPLE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -580,6 +608,7 @@ class EvaluatorInfo(_message.Message):
     WINDOW_SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    ACCURACY_FIELD_NUMBER: _ClassVar[int]
     sample_rate: float
     state: EvaluatorState
     last_sample_time: _timestamp_pb2.Timestamp
@@ -587,7 +616,34 @@ class EvaluatorInfo(_message.Message):
     window_sample_count: int
     note: str
     metrics: _containers.RepeatedCompositeFieldContainer[MetricInfo]
-    def __init__(self, sample_rate: _Optional[float] = ..., state: _Optional[_Union[EvaluatorState, str]] = ..., last_sample_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., window: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., window_sample_count: _Optional[int] = ..., note: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[MetricInfo, _Mapping]]] = ...) -> None: ...
+    accuracy: Accuracy
+    def __init__(self, sample_rate: _Optional[float] = ..., state: _Optional[_Union[EvaluatorState, str]] = ..., last_sample_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., window: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., window_sample_count: _Optional[int] = ..., note: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[MetricInfo, _Mapping]]] = ..., accuracy: _Optional[_Union[Accuracy, _Mapping]] = ...) -> None: ...
+
+class Accuracy(_message.Message):
+    __slots__ = ("picture_count", "share", "classes")
+    PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    picture_count: int
+    share: float
+    classes: _containers.RepeatedCompositeFieldContainer[ClassConfusion]
+    def __init__(self, picture_count: _Optional[int] = ..., share: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassConfusion, _Mapping]]] = ...) -> None: ...
+
+class ClassConfusion(_message.Message):
+    __slots__ = ("class_id", "label", "true_positives", "false_positives", "false_negatives", "true_negatives")
+    CLASS_ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    TRUE_POSITIVES_FIELD_NUMBER: _ClassVar[int]
+    FALSE_POSITIVES_FIELD_NUMBER: _ClassVar[int]
+    FALSE_NEGATIVES_FIELD_NUMBER: _ClassVar[int]
+    TRUE_NEGATIVES_FIELD_NUMBER: _ClassVar[int]
+    class_id: int
+    label: str
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., true_positives: _Optional[int] = ..., false_positives: _Optional[int] = ..., false_negatives: _Optional[int] = ..., true_negatives: _Optional[int] = ...) -> None: ...
 
 class MetricInfo(_message.Message):
     __slots__ = ("name", "description", "higher_is_better", "minimum", "maximum")
@@ -604,7 +660,7 @@ class MetricInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., higher_is_better: bool = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...
 
 class InputInfo(_message.Message):
-    __slots__ = ("channels", "height", "width", "resize_height", "resize_width", "stretch", "interpolation", "mean", "std")
+    __slots__ = ("channels", "height", "width", "resize_height", "resize_width", "stretch", "interpolation", "mean", "std", "letterbox")
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -614,6 +670,7 @@ class InputInfo(_message.Message):
     INTERPOLATION_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
     STD_FIELD_NUMBER: _ClassVar[int]
+    LETTERBOX_FIELD_NUMBER: _ClassVar[int]
     channels: int
     height: int
     width: int
@@ -623,7 +680,8 @@ class InputInfo(_message.Message):
     interpolation: str
     mean: _containers.RepeatedScalarFieldContainer[float]
     std: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., stretch: bool = ..., interpolation: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ...) -> None: ...
+    letterbox: bool
+    def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., stretch: bool = ..., interpolation: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., letterbox: bool = ...) -> None: ...
 
 class ExplainerInfo(_message.Message):
     __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score")
@@ -664,12 +722,14 @@ class ParameterInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., type: _Optional[_Union[ParameterType, str]] = ..., default_value: _Optional[_Union[_struct_pb2.Value, _Mapping]] = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ..., choices: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplanationCost(_message.Message):
-    __slots__ = ("pass_count", "duration")
+    __slots__ = ("pass_count", "duration", "idle_duration")
     PASS_COUNT_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
+    IDLE_DURATION_FIELD_NUMBER: _ClassVar[int]
     pass_count: int
     duration: _duration_pb2.Duration
-    def __init__(self, pass_count: _Optional[int] = ..., duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    idle_duration: _duration_pb2.Duration
+    def __init__(self, pass_count: _Optional[int] = ..., duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., idle_duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class QualityMeasure(_message.Message):
     __slots__ = ("metric", "mean", "confidence_half_width", "sample_count", "higher_is_better", "update_time", "goodness")
@@ -707,18 +767,22 @@ class OodInfo(_message.Message):
     def __init__(self, training_sample_count: _Optional[int] = ..., training_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., auroc: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_image_count", "max_pixel_count", "max_message_bytes", "max_explanation_count", "max_target_count")
+    __slots__ = ("max_image_count", "max_pixel_count", "max_message_bytes", "max_explanation_count", "max_target_count", "max_pass_count", "max_call_duration")
     MAX_IMAGE_COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_PIXEL_COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_EXPLANATION_COUNT_FIELD_NUMBER: _ClassVar[int]
     MAX_TARGET_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_PASS_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MAX_CALL_DURATION_FIELD_NUMBER: _ClassVar[int]
     max_image_count: int
     max_pixel_count: int
     max_message_bytes: int
     max_explanation_count: int
     max_target_count: int
-    def __init__(self, max_image_count: _Optional[int] = ..., max_pixel_count: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_explanation_count: _Optional[int] = ..., max_target_count: _Optional[int] = ...) -> None: ...
+    max_pass_count: int
+    max_call_duration: _duration_pb2.Duration
+    def __init__(self, max_image_count: _Optional[int] = ..., max_pixel_count: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., max_explanation_count: _Optional[int] = ..., max_target_count: _Optional[int] = ..., max_pass_count: _Optional[int] = ..., max_call_duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class BatchCost(_message.Message):
     __slots__ = ("batch_size", "duration")
