@@ -149,6 +149,29 @@ class BatchCost:
 
 
 @dataclass(frozen=True)
+class LayerInfo:
+    """A layer that Grad-CAM can explain, since its output lies on the picture.
+
+    Attributes:
+        name: Name, as the parameter `layer` takes it.
+        channels: Channels of its output.
+        height: Rows of its output.
+        width: Columns of its output.
+        available: Whether a request may name it: it was compiled at start, or the server compiles layers on demand.
+        compiled: Whether it was compiled at start, so that naming it costs no delay.
+        is_default: Whether it is the one explained where a request names none.
+    """
+
+    name: str
+    channels: int
+    height: int
+    width: int
+    available: bool
+    compiled: bool
+    is_default: bool
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What is served, and how.
 
@@ -169,6 +192,8 @@ class ModelInfo:
         ready_time: When the server became ready, UTC; None if not known.
         batches: Batch sizes compiled for predictions, ascending.
         evaluator: What measures how good explanations are; None where nothing is sampled.
+        layers: The layers that Grad-CAM can explain, in the order in which they run.
+        weights: Where the weights came from, in a sentence; says so where any were not loaded from a file.
     """
 
     name: str
@@ -187,6 +212,8 @@ class ModelInfo:
     batches: tuple[BatchCost, ...]
     engine_note: str = ""
     evaluator: EvaluatorInfo | None = None
+    layers: tuple[LayerInfo, ...] = ()
+    weights: str = ""
 
 
 def model_info(message: pb.ModelInfo) -> ModelInfo:
@@ -210,6 +237,8 @@ def model_info(message: pb.ModelInfo) -> ModelInfo:
         ),
         engine_note=message.engine_note,
         evaluator=evaluator_info(message.evaluator) if message.HasField("evaluator") else None,
+        layers=tuple(_layer(each) for each in message.layers),
+        weights=message.weights,
     )
 
 
@@ -224,6 +253,18 @@ def _input(message: pb.InputInfo) -> InputInfo:
         interpolation=message.interpolation,
         mean=tuple(message.mean),
         std=tuple(message.std),
+    )
+
+
+def _layer(message: pb.LayerInfo) -> LayerInfo:
+    return LayerInfo(
+        name=message.name,
+        channels=message.channels,
+        height=message.height,
+        width=message.width,
+        available=message.available,
+        compiled=message.compiled,
+        is_default=message.is_default,
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from xai_client.info import ExplainerInfo, ModelInfo, OodInfo, ParameterInfo
+from xai_client.info import ExplainerInfo, LayerInfo, ModelInfo, OodInfo, ParameterInfo
 from xai_client.quality_text import evaluator_lines, quality_lines
 from xai_client.types import AutoChoice, Event, Explained, Explanation, Predicted, Prediction, Progress
 
@@ -86,6 +86,7 @@ def info_text(info: ModelInfo) -> str:
         f"model     {info.name}  version {info.version}",
         f"runs on   {info.device} with {info.engine}, xai-sidecar {info.server_version}",
         *([f"          {info.engine_note}"] if info.engine_note else []),
+        *([f"weights   {info.weights}"] if info.weights else []),
         f"classes   {info.class_count}, {info.activation}",
         f"input     {entry.channels} x {entry.height} x {entry.width}, pictures {fit}"
         f" {entry.resize_height} x {entry.resize_width} ({entry.interpolation}), then cropped at the centre",
@@ -100,6 +101,7 @@ def info_text(info: ModelInfo) -> str:
     lines += ["", *quality] if quality else []
     for explainer in info.explainers.values():
         lines += ["", *_explainer_lines(explainer)]
+    lines += ["", *_layer_lines(info.layers)] if info.layers else []
     return "\n".join(lines)
 
 
@@ -187,6 +189,20 @@ def _explainer_lines(explainer: ExplainerInfo) -> list[str]:
             told = f"{parameter.name}: {', '.join(parameter.choices)}"
             lines += textwrap.wrap(told, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
     return lines
+
+
+def _layer_lines(layers: Iterable[LayerInfo]) -> list[str]:
+    """The layers that can be explained, and which of them requests may name."""
+    rows = [(f"  {each.name}", f"{each.channels} x {each.height} x {each.width}", _use(each)) for each in layers]
+    return ["layers", *_table(("  layer", "output", "in requests"), rows)]
+
+
+def _use(layer: LayerInfo) -> str:
+    if layer.is_default:
+        return "the default"
+    if not layer.available:
+        return "not compiled"
+    return "compiled" if layer.compiled else "compiled when asked for"
 
 
 def _parameter_row(parameter: ParameterInfo) -> Sequence[str]:

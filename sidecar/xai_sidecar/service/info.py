@@ -59,6 +59,7 @@ def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> 
             max_target_count=config.server.max_targets,
         ),
         server_version=__version__,
+        layers=_layers(model),
     )
     if backend.ood is not None:
         info.ood.training_sample_count = backend.ood.sample_count
@@ -70,6 +71,25 @@ def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> 
     if config.evaluator.enabled:
         info.evaluator.CopyFrom(_evaluator_info(config.evaluator, standing))
     return info
+
+
+def _layers(model: ServedModel) -> list[pb.LayerInfo]:
+    offered = model.explainers["gradcam"]
+    compiled = {kind.layer for kind in offered.kinds}
+    on_demand = offered.on_demand and not offered.unavailable
+    default = "" if offered.unavailable else offered.explainer.kind(offered.defaults).layer
+    return [
+        pb.LayerInfo(
+            name=layer.name,
+            channels=layer.channels,
+            height=layer.height,
+            width=layer.width,
+            available=layer.name in compiled or on_demand,
+            compiled=layer.name in compiled,
+            is_default=layer.name == default,
+        )
+        for layer in model.facts.layers.values()
+    ]
 
 
 def _evaluator_info(settings: EvaluatorConfig, standing: Standing) -> pb.EvaluatorInfo:

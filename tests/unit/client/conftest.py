@@ -189,6 +189,9 @@ def describe() -> pb.ModelInfo:
         minimum=0,
         maximum=1,
     )
+    model.layers.add(name="stem", channels=16, height=112, width=112, available=True)
+    model.layers.add(name="head", channels=320, height=7, width=7, available=True, compiled=True, is_default=True)
+    model.weights = "Of lite0.ckpt, all 240 parameters."
     model.ood.training_sample_count = 5000
     model.ood.auroc["noise"] = 0.75
     return model

@@ -306,6 +306,9 @@ def test_info(run):
     assert "not available: there is no OoD net" in lines
     assert "quality 1 % of the requests are sampled; up to date with 50 pictures in the last 24 h" in lines
     assert "rise 0.625 0.250 ±0.125 (50)" in lines
+    assert "weights Of lite0.ckpt, all 240 parameters." in lines
+    assert "stem 16 x 112 x 112 compiled when asked for" in lines
+    assert "head 320 x 7 x 7 the default" in lines
 
 
 def test_info_json(run):

@@ -21,7 +21,7 @@ from xai_client import (
     Region,
     ResponseError,
 )
-from xai_client.info import model_info
+from xai_client.info import LayerInfo, model_info
 from xai_client.response import EventDecoder, predictions
 from xai_proto import explanation_pb2 as pb
 
@@ -311,6 +311,11 @@ def test_model_info(described_model):
     assert (limits.max_image_count, limits.max_pixel_count, limits.max_message_bytes) == (8, 1000, 2000)
     assert (limits.max_explanation_count, limits.max_target_count) == (4, 5)
     assert [(each.batch_size, each.seconds) for each in info.batches] == [(8, 0.04)]
+    assert info.layers == (
+        LayerInfo("stem", 16, 112, 112, available=True, compiled=False, is_default=False),
+        LayerInfo("head", 320, 7, 7, available=True, compiled=True, is_default=True),
+    )
+    assert info.weights == "Of lite0.ckpt, all 240 parameters."
     assert info.ood is not None
     assert (info.ood.training_sample_count, info.ood.training_time, info.ood.auroc) == (5000, None, {"noise": 0.75})
 

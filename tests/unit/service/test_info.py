@@ -76,6 +76,32 @@ def test_layers_that_may_be_asked_for(make_model, nothing):
     assert choices("explainers.gradcam.compile_on_demand=true") == ["early", "late"]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), {"early": (False, False, False), "late": (True, True, True)}),
+        (("explainers.gradcam.layers=['early']",), {"early": (True, True, False), "late": (True, True, True)}),
+        (("explainers.gradcam.layer=early",), {"early": (True, True, True), "late": (False, False, False)}),
+        (("explainers.gradcam.compile_on_demand=true",), {"early": (True, False, False), "late": (True, True, True)}),
+        (("explainers.gradcam.enabled=false",), {"early": (False,) * 3, "late": (False,) * 3}),
+    ],
+)
+def test_all_layers_are_listed_with_what_requests_may_do(make_model, nothing, overrides, expected):
+    layers = model_info(make_model(*overrides), 0, nothing).layers
+    assert {one.name: (one.available, one.compiled, one.is_default) for one in layers} == expected
+    assert [(one.channels, one.height, one.width) for one in layers] == [(2, 3, 4)] * 2
+
+
+def test_no_layer_can_be_asked_for_where_grad_cam_failed(make_model, nothing):
+    model = make_model("explainers.gradcam.compile_on_demand=true")
+    failed = {model.explainers["gradcam"].kinds[0]: "It does not compile."}
+    layers = model_info(model.without(failed), 0, nothing).layers
+    assert [(one.name, one.available, one.is_default) for one in layers] == [
+        ("early", False, False),
+        ("late", False, False),
+    ]
+
+
 # ------------------------------------------------------------------------------------------------ the evaluator
 
 
