@@ -35,8 +35,8 @@ def figures() -> list[Figure]:
         with models.engine(factory, "auto", 1, _BATCH) as (engine, backend):
             masks, window = _SIZES[factory]
             values = {
-                "rise": {"mask_count": masks},
-                "rise_plus": {"mask_count": masks},
+                "rise": {"masks": masks},
+                "rise_plus": {"masks": masks},
                 "occlusion": {"window_size": window, "stride": window},
             }
             found += _by_forward_passes(title, engine, backend, values)

@@ -55,7 +55,7 @@ def figures() -> list[Figure]:
 
 def _explained(name: str, engine: Engine, facts: ModelFacts) -> Callable[[], object]:
     explainer = EXPLAINERS[name]
-    values = {"mask_count": _MASKS} if name == "rise" else {}
+    values = {"masks": _MASKS} if name == "rise" else {}
     parameters = explainer.resolve(explainer.parameters_type(**values), facts)
     image, target = models.image(), np.array([7], np.int32)
     return lambda: engine.submit(explainer.explain(image, target, parameters), Lane.EXPLAIN).result()

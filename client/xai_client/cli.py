@@ -266,6 +266,8 @@ def _explanations(arguments: argparse.Namespace) -> list[Explain]:
         explainer, name, value = match.groups()
         if explainer not in parameters:
             raise ArgumentError(f"--param {item} is for {explainer!r}, which is not among --explain")
+        if name in parameters[explainer]:
+            raise ArgumentError(f"--param {explainer}.{name} is given twice; give it once")
         parameters[explainer][name] = parse_parameter(explainer, name, value)
     common = {"targets": arguments.target, "seed": arguments.seed, "budget": arguments.budget}
     return [Explain(name, **common, **parameters[name]) for name in names]

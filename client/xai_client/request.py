@@ -16,9 +16,8 @@ from xai_client.errors import ArgumentError, ParameterError
 from xai_client.picture import ImageLike, to_message
 from xai_proto import explanation_pb2 as pb
 
-# Parameters that have another name in the contract than everywhere else.
-_CONTRACT_NAMES = {"masks": "mask_count"}
-_SDK_NAMES = {contract: sdk for sdk, contract in _CONTRACT_NAMES.items()}
+# Parameters that have another name in the contract's requests than everywhere else; both are taken.
+_SDK_NAMES = {"mask_count": "masks"}
 
 _INTEGERS = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 _NUMBERS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
@@ -66,7 +65,7 @@ class Explain:
         if not isinstance(explainer, str) or not explainer:
             raise ArgumentError(f"an explainer is named by a text, not {explainer!r}", field="explainer")
         message = pb.ExplanationRequest(explainer=explainer, name=name or "")
-        for key, value in parameters.items():
+        for key, value in _sdk_named(parameters).items():
             _set_parameter(message, key, value)
         if targets is not None:
             message.targets.class_ids.extend(_class_ids(targets))
@@ -241,6 +240,19 @@ def _flatten(fields: Any, path: tuple[str, ...]) -> Iterator[tuple[str, tuple[tu
             yield from _flatten(field.message_type.fields, (*path, field.name))
         else:
             yield _SDK_NAMES.get(field.name, field.name), (path, field)
+
+
+def _sdk_named(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Parameters by their SDK names."""
+    for contract, sdk in _SDK_NAMES.items():
+        if contract in parameters and sdk in parameters:
+            raise ParameterError(f"{sdk} and {contract} are the same; give one of them", field=sdk)
+    return {_SDK_NAMES.get(name, name): value for name, value in parameters.items()}
+
+
+def sdk_path(path: str) -> str:
+    """A path of the contract, such as "explanations[0].rise.mask_count", as the SDK names its parts."""
+    return ".".join(_SDK_NAMES.get(part, part) for part in path.split("."))
 
 
 def _find_parameter(explainer: str, name: str) -> tuple[tuple[str, ...], FieldDescriptor]:

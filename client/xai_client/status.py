@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from xai_client import errors
 from xai_client.errors import ServiceError
+from xai_client.request import sdk_path
 
 ERROR_BY_CODE: Final[dict[grpc.StatusCode, type[ServiceError]]] = {
     grpc.StatusCode.CANCELLED: errors.CallCancelledError,
@@ -95,12 +96,13 @@ def to_error(error: grpc.RpcError, *, address: str, timeout: float | None, reque
     details = parse_details(error.trailing_metadata() if hasattr(error, "trailing_metadata") else None)
     if not details.reason:
         text = _explain(code, text, address, timeout)
+    field = sdk_path(details.field)
+    if details.field and text.startswith(details.field):
+        text = field + text.removeprefix(details.field)
     kind = ERROR_BY_CODE.get(code, errors.UnknownError)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
         kind = errors.MessageTooLargeError
-    return kind(
-        text, reason=details.reason, field=details.field, retry_after=details.retry_after, request_id=request_id
-    )
+    return kind(text, reason=details.reason, field=field, retry_after=details.retry_after, request_id=request_id)
 
 
 def _explain(code: grpc.StatusCode, text: str, address: str, timeout: float | None) -> str:

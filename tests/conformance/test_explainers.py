@@ -17,7 +17,7 @@ SIZES = pytest.mark.parametrize("size", [1, 2, 3, 4])
 
 def defaults(explainer, backend):
     """Parameters by default, but for a number of masks that a test has time for."""
-    few = {"mask_count": 40} if "mask_count" in explainer.parameters_type.model_fields else {}
+    few = {"masks": 40} if "masks" in explainer.parameters_type.model_fields else {}
     return explainer.resolve(explainer.parameters_type(**few), facts(backend))
 
 

@@ -130,7 +130,7 @@ def test_all_in_one_call(together, maps_of):
 def test_the_parameters_are_those_used(together):
     used = {one.name: {key: _plain(value) for key, value in one.parameters.items()} for one in together.explanations}
     gradient = {"aggregation": "max_abs", "normalization": "none"}
-    sampled = {"mask_count": 64, "grid_size": 7, "keep_probability": 0.5}
+    sampled = {"masks": 64, "grid_size": 7, "keep_probability": 0.5}
     sampled |= {"tolerance": 0, "estimator": "regression", "normalization": "none"}
     assert used == {
         "gradient": gradient,
@@ -200,7 +200,7 @@ def test_a_tolerance_ends_it_early(stub, cat):
     for one, tolerance in ((rough, 0.5), (fine, 0.3)):
         assert all(0 < each.standard_error <= tolerance for each in one.maps)
         assert one.parameters["tolerance"].number_value == pytest.approx(tolerance)
-        assert one.parameters["mask_count"].number_value == 3000
+        assert one.parameters["masks"].number_value == 3000
         assert one.status == pb.EXPLANATION_STATUS_COMPLETE
     assert 128 <= rough.pass_count < fine.pass_count < 3000
 

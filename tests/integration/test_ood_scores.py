@@ -137,7 +137,7 @@ def test_the_command_line_explains_by_rise(run, server, photo):
     printed, _ = run("predict", picture, *options, "--json")
     told = json.loads(printed)
     (explanation,) = told["explanations"]
-    assert (explanation["seed"], explanation["passes"], explanation["parameters"]["mask_count"]) == (5, 64, 64)
+    assert (explanation["seed"], explanation["passes"], explanation["parameters"]["masks"]) == (5, 64, 64)
     assert explanation["maps"][0]["standard_error"] == pytest.approx(float(row[6]), rel=0.01)
     assert told["ood_score"] == pytest.approx(asked.ood_score, abs=1e-5)
 
@@ -154,7 +154,7 @@ def test_the_command_line_describes_everything(run):
         assert re.search(r"(?m)^  normalization +string +none, max +none +\w", sections[name])
     for name in ("rise", "rise_plus"):
         for row in (
-            r"mask_count +integer +16 .. 100000 +1000",
+            r"masks +integer +16 .. 100000 +1000",
             r"grid_size +integer +2 .. 16 +7",
             r"keep_probability +number +0.01 .. 0.99 +0.5",
             r"tolerance +number +0 .. 0.5 +0",
@@ -173,7 +173,7 @@ def test_what_info_lists_can_be_given(run):
     """The names of parameters are those that `--param` takes."""
     printed, _ = run("info", "--json")
     rise = json.loads(printed)["explainers"]["rise"]["parameters"]
-    values = {"mask_count": 16, "masks": 16, "grid_size": 3, "keep_probability": 0.4, "tolerance": 0.5}
+    values = {"masks": 16, "grid_size": 3, "keep_probability": 0.4, "tolerance": 0.5}
     values |= {"estimator": "plain", "normalization": "max"}
     options = [option for name in rise for option in ("--param", f"rise.{name}={values[name]}")]
     printed, _ = run("predict", str(sample_picture("chelsea")), "--explain", "rise", *options, "--json")

@@ -211,7 +211,7 @@ PASSES = {
 NORMALIZATION = {"normalization": ("none", None, None, ["none", "max"])}
 AGGREGATION = {"aggregation": ("max_abs", None, None, ["max_abs", "sum_abs"])}
 RISE = {
-    "mask_count": (1000, 16, 100_000, []),
+    "masks": (1000, 16, 100_000, []),
     "grid_size": (7, 2, 16, []),
     "keep_probability": (0.5, 0.01, 0.99, []),
     "tolerance": (0, 0, 0.5, []),

@@ -191,16 +191,6 @@ class OcclusionConfig(OcclusionParameters, _Offered):
 class RiseConfig(RiseParameters, _Offered):
     """Defaults of `rise` or `rise_plus`."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _short_name(cls, data: Any) -> Any:
-        """Takes `masks`, as callers do, for `mask_count`."""
-        if isinstance(data, dict) and "masks" in data:
-            if "mask_count" in data:
-                raise ValueError("masks and mask_count are the same; set one of them")
-            return {("mask_count" if key == "masks" else key): value for key, value in data.items()}
-        return data
-
 
 class ExplainersConfig(Section):
     """The explainers."""

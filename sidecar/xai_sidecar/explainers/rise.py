@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xai_sidecar.engine.work import (
     FloatArray,
@@ -39,7 +39,7 @@ _CHECK_GROWTH = 1.25
 class RiseParameters(Parameters):
     """Parameters of RISE."""
 
-    mask_count: int = Field(default=1000, ge=16, le=100_000, description="Masks to spend at the most.")
+    masks: int = Field(default=1000, ge=16, le=100_000, description="Masks to spend at the most.")
     grid_size: int | None = Field(
         default=None,
         ge=2,
@@ -57,6 +57,16 @@ class RiseParameters(Parameters):
         default="regression",
         description="How masks become a map: regression, the same map from fewer masks, or plain, the paper's average.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _contract_name(cls, values: Any) -> Any:
+        """Takes `mask_count`, the contract's name, for `masks`."""
+        if not isinstance(values, dict) or "mask_count" not in values:
+            return values
+        if "masks" in values:
+            raise ValueError("masks and mask_count are the same; set one of them")
+        return {("masks" if name == "mask_count" else name): value for name, value in values.items()}
 
 
 RP = TypeVar("RP", bound=RiseParameters)
@@ -93,7 +103,7 @@ class Rise(Explainer[RiseParameters]):
 
     def pass_counts(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> PassCounts:
         """All targets come from the same passes."""
-        most = parameters.mask_count
+        most = parameters.masks
         return PassCounts(min(_FIRST_MAP, most), min(_FIRST_CHECK, most) if parameters.tolerance else most, most)
 
     def _compute(
@@ -156,7 +166,7 @@ def _sampled(
 ) -> Steps[Computed]:
     """Draws masks and has them scored until they are spent or the maps are good enough.
 
-    The map of n masks is the same, be it a partial one or that of a `mask_count` of n.
+    The map of n masks is the same, be it a partial one or that of `masks` = n.
 
     Args:
         image: (C, H, W).
@@ -176,11 +186,11 @@ def _sampled(
         return Computed(estimate.maps, [None] * target_count, estimate.standard_errors)
 
     check = float(_FIRST_CHECK)
-    for masks in grid.draw(seed, parameters.mask_count, masks_at_a_time(height * width)):
+    for masks in grid.draw(seed, parameters.masks, masks_at_a_time(height * width)):
         enlarged = grid.enlarge(masks)
         scores = yield from scored(enlarged)
         collected.add(masks, enlarged, scores)
-        if collected.count == parameters.mask_count:
+        if collected.count == parameters.masks:
             break
         if parameters.tolerance and check <= collected.count:
             if (collected.estimate().standard_errors <= parameters.tolerance).all():

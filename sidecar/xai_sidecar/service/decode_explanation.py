@@ -35,6 +35,9 @@ _LONGEST_NAME = 128
 _AUTO = "auto"
 _IN_THE_CONTRACT = {field.name for field in pb.ExplanationRequest.DESCRIPTOR.oneofs_by_name["parameters"].fields}
 _ENCODINGS = set(pb.MapEncoding.values())
+_PARAMETER_NAMES = {"mask_count": "masks"}
+_FIELD_NAMES = {parameter: field for field, parameter in _PARAMETER_NAMES.items()}
+"""Parameters that have another name in the contract's requests than everywhere else."""
 
 
 def duration_seconds(duration: Duration) -> float:
@@ -214,7 +217,10 @@ def _filled(message: Message, offered: OfferedExplainer, model: ServedModel) -> 
         parameters = explainer.parameters_type(**values)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise ParameterError(f"{problem['msg']}; got {problem['input']!r:.80}.", field=str(problem["loc"][0])) from None
+        name = str(problem["loc"][0])
+        raise ParameterError(
+            f"{problem['msg']}; got {problem['input']!r:.80}.", field=_FIELD_NAMES.get(name, name)
+        ) from None
     resolved: Parameters = explainer.resolve(parameters, model.facts)
     if not offered.on_demand and explainer.kind(resolved) not in offered.kinds:
         ready = ", ".join(kind.layer for kind in offered.kinds)
@@ -227,7 +233,7 @@ def _filled(message: Message, offered: OfferedExplainer, model: ServedModel) -> 
 
 
 def _set_fields(message: Message) -> dict[str, Any]:
-    """The fields that are set, enums by the lower-case rest of their names."""
+    """The fields that are set, by the parameters' names; enums by the lower-case rest of theirs."""
     values = {}
     for field, value in message.ListFields():
         enum = field.enum_type
@@ -239,5 +245,5 @@ def _set_fields(message: Message) -> dict[str, Any]:
             value = known.name.removeprefix(prefix).lower()
         elif field.type == field.TYPE_FLOAT:
             value = float(str(np.float32(value)))  # 0.1, not the 0.10000000149 that is nearest to it
-        values[field.name] = value
+        values[_PARAMETER_NAMES.get(field.name, field.name)] = value
     return values

@@ -230,6 +230,17 @@ def test_a_value_of_the_wrong_type_is_refused(explainer, name, value):
         Explain(explainer, **{name: value})
 
 
+def test_masks_have_the_contracts_name_besides_but_not_both():
+    for explainer in ("rise", "rise_plus"):
+        by_either = [build(Explain(explainer, **{name: 5})) for name in ("masks", "mask_count")]
+        assert by_either[0] == by_either[1]
+        with pytest.raises(ParameterError, match="masks and mask_count are the same") as caught:
+            Explain(explainer, masks=5, mask_count=5)
+        assert caught.value.field == "masks"
+    with pytest.raises(ParameterError, match="occlusion has no parameter 'masks'"):
+        Explain("occlusion", mask_count=5)
+
+
 def test_numpy_numbers_are_numbers_and_none_is_the_default():
     (message,) = build(Explain("rise", masks=np.int64(5), tolerance=np.float32(0.5), grid_size=None))
     assert message.rise == pb.RiseParameters(mask_count=5, tolerance=0.5)

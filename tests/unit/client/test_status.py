@@ -53,6 +53,18 @@ REQUEST = error_details_pb2.BadRequest(
 RETRY = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000))
 
 
+def test_a_field_is_named_as_the_sdk_names_it():
+    for path, told in (
+        ("explanations[0].rise.mask_count", "explanations[0].rise.masks"),
+        ("explanations[1].rise_plus.rise.mask_count", "explanations[1].rise_plus.rise.masks"),
+        ("boxes[2].left", "boxes[2].left"),
+    ):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=path)
+        details = status(INFO, error_details_pb2.BadRequest(field_violations=[violation]))
+        error = convert(grpc.StatusCode.INVALID_ARGUMENT, f"{path}: too few", [(KEY, details)])
+        assert (error.field, error.message) == (told, f"{told}: too few")
+
+
 @pytest.mark.parametrize("code", FAILURES, ids=lambda code: code.name)
 def test_every_status_has_a_class_of_its_own(code):
     assert ERROR_BY_CODE[code].code == code.name

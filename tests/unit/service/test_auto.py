@@ -25,7 +25,7 @@ FOREVER = float("inf")
 INSERTION = "faithfulness/insertion_auc"
 GRADIENTS = ("gradient", "guided_backprop", "deconvolution")
 PERTURBING = tuple(f"explainers.{name}.enabled=false" for name in (*GRADIENTS, "gradcam"))
-MASKS = "explainers.rise.mask_count=320"
+MASKS = "explainers.rise.masks=320"
 AUTO = {"weights": {INSERTION: 1.0}, "min_samples": 2, "fallback": "occlusion"}
 
 
@@ -84,8 +84,8 @@ def test_only_what_can_be_used(make_model):
 
 
 def test_it_takes_the_configured_parameters(make_model):
-    (plan,) = read_request(request({}), make_model("explainers.rise.mask_count=64")).plans
-    assert plan.candidates["rise"].counts.most == plan.candidates["rise"].parameters.mask_count == 64
+    (plan,) = read_request(request({}), make_model("explainers.rise.masks=64")).plans
+    assert plan.candidates["rise"].counts.most == plan.candidates["rise"].parameters.masks == 64
 
 
 @pytest.mark.parametrize("name", ["rise", "gradcam", "occlusion", "rise_plus", "gradient"])
@@ -285,7 +285,7 @@ async def test_the_answer_says_why(serve, request_of, known):
         assert (auto.auto_choice.kind, auto.auto_choice.composite_score) == (pb.AUTO_CHOICE_KIND_BEST_OF_CLASS, 0.75)
         assert "rise has the best composite score for this class" in auto.auto_choice.reason
         assert auto.maps[0].tensor == rise.maps[0].tensor
-        assert auto.parameters["mask_count"].number_value == 320
+        assert auto.parameters["masks"].number_value == 320
         assert not rise.HasField("auto_choice")
         assert (quick.name, quick.explainer, quick.auto_choice.kind) == (
             "quick", "occlusion", pb.AUTO_CHOICE_KIND_BEST_OF_CLASS,

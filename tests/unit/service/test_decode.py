@@ -126,9 +126,9 @@ def test_perturbing_explainers(make_model):
         model,
     )
     given, configured, occlusion = (plan.parameters for plan in asked.plans)
-    assert (given.mask_count, given.grid_size, given.keep_probability) == (500, 3, 0.3)
+    assert (given.masks, given.grid_size, given.keep_probability) == (500, 3, 0.3)
     assert (given.tolerance, given.estimator) == (0.1, "plain")
-    assert (configured.mask_count, configured.grid_size, configured.tolerance) == (500, 6, 0)
+    assert (configured.masks, configured.grid_size, configured.tolerance) == (500, 6, 0)
     assert (occlusion.window_size, occlusion.stride, occlusion.fill) == (2, 1, "mean")
     assert asked.plans[0].seed == 7
     assert asked.plans[1].seed != read_request(request({"explainer": "rise"}), model).plans[0].seed
@@ -173,7 +173,7 @@ def test_rise_plus_and_ood_scores(make_model):
     model = make_model(ood=OodInfo(100, 1.7e9, {"noise": 0.9}))
     asked = read_request(request(wanted, ood=True), model)
     assert asked.ood
-    assert asked.plans[0].parameters.mask_count == 64
+    assert asked.plans[0].parameters.masks == 64
     parameters.rise.grid_size = 17
     with pytest.raises(errors.ParameterError) as caught:
         read_request(request(wanted), model)

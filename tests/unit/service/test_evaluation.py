@@ -24,7 +24,7 @@ from xai_sidecar.service.plan import Explained, Predicted, Stage, Targets
 PERTURBING = tuple(
     f"explainers.{name}.enabled=false" for name in ("gradient", "guided_backprop", "deconvolution", "gradcam")
 )
-MASKS = "explainers.rise.mask_count=64"
+MASKS = "explainers.rise.masks=64"
 QUICK = "evaluator.metrics=['faithfulness/deletion_auc', 'localization/iosr']"
 KEY = SampleKey("mine", 1)
 
@@ -126,7 +126,7 @@ def test_the_model_as_the_evaluator_sees_it(make_model):
     assert (evaluated.one_class, evaluated.activation, evaluated.facts) == (True, softmax, model.facts)
     assert list(evaluated.methods) == ["guided_backprop", "deconvolution", "gradcam", "occlusion", "rise"]
     explainer, parameters = evaluated.methods["rise"]
-    assert (explainer.name, parameters.mask_count, parameters.grid_size) == ("rise", 64, 6)
+    assert (explainer.name, parameters.masks, parameters.grid_size) == ("rise", 64, 6)
     assert evaluated.methods["gradcam"][1].layer == "late"
     several = evaluated_model(make_model("model.activation=sigmoid"))
     assert (several.one_class, several.activation) == (False, sigmoid)
@@ -135,7 +135,7 @@ def test_the_model_as_the_evaluator_sees_it(make_model):
 @pytest.mark.parametrize(
     "override",
     [
-        "explainers.rise.mask_count=65",
+        "explainers.rise.masks=65",
         "explainers.gradcam.layer=early",
         'explainers.gradient.aggregation="sum_abs"',
         "evaluator.protocol=rise",

@@ -43,8 +43,8 @@ def test_model_info(make_model, nothing):
     layer = {one.name: one for one in gradcam.parameters}["layer"]
     assert (layer.default_value.string_value, list(layer.choices)) == ("late", ["late"])
     rise = {one.name: one for one in explainers["rise"].parameters}
-    assert (rise["mask_count"].default_value.number_value, rise["mask_count"].minimum) == (1000, 16)
-    assert rise["mask_count"].type == rise["grid_size"].type == pb.PARAMETER_TYPE_INTEGER
+    assert (rise["masks"].default_value.number_value, rise["masks"].minimum) == (1000, 16)
+    assert rise["masks"].type == rise["grid_size"].type == pb.PARAMETER_TYPE_INTEGER
     assert (rise["grid_size"].default_value.number_value, rise["grid_size"].maximum) == (6, 6)
     assert (rise["tolerance"].default_value.number_value, rise["tolerance"].maximum) == (0, 0.5)
     assert list(rise["estimator"].choices) == ["regression", "plain"]

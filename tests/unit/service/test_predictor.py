@@ -209,7 +209,7 @@ async def test_the_admission_is_told_of_jobs(start, make_net, predicted, make_pl
 def masks_of(net, one, image):
     """Of how many masks, a multiple of 32 and no more than were run, a map is."""
     for count in range(32, one.pass_count + 1, 32):
-        fewer = replace(one.plan, parameters=one.plan.parameters.model_copy(update={"mask_count": count}))
+        fewer = replace(one.plan, parameters=one.plan.parameters.model_copy(update={"masks": count}))
         if (driven(net, fewer, image, one.targets).maps == one.saliency.maps).all():
             return count
     return 0
