@@ -55,7 +55,7 @@ from xai_client.overlay import COLORMAPS
 from xai_client.picture import ImageLike
 from xai_client.quality import EvaluatorInfo, MetricInfo, QualityMeasure
 from xai_client.request import Explain
-from xai_client.truth import GroundTruthObject, MaskLike
+from xai_client.truth import GroundTruthObject, GroundTruthWarning, MaskLike
 from xai_client.types import (
     AutoChoice,
     ClassScore,
@@ -94,6 +94,7 @@ __all__ = [
     "ExplanationCost",
     "Finished",
     "GroundTruthObject",
+    "GroundTruthWarning",
     "ImageError",
     "ImageLike",
     "InputInfo",

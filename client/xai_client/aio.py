@@ -16,7 +16,7 @@ from xai_client.picture import ImageLike
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
 from xai_client.retry import DEFAULT_TIMEOUT, Call, ChannelOptions, Connection, Metadata, channel_options
-from xai_client.truth import GroundTruthObject, ground_truth_request
+from xai_client.truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -147,6 +147,7 @@ class AsyncClient:
             ground_truth_request, request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids
         )
         response: pb.ReportGroundTruthResponse = await self._unary("ReportGroundTruth", request, call)
+        warn(response.warnings, stacklevel=2)
         return response.changed
 
     async def model_info(self, *, timeout: float | None = None) -> ModelInfo:

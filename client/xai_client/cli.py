@@ -11,6 +11,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ from xai_client.errors import (
 from xai_client.feedback import Feedback, read_objects
 from xai_client.files import OverlayFiles
 from xai_client.request import Explain, explanation_names, parse_parameter
+from xai_client.truth import GroundTruthWarning
 from xai_client.watch import Watch
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
@@ -293,7 +295,8 @@ def _feedback(arguments: argparse.Namespace) -> int:
         class_ids=arguments.class_id,
         objects=read_objects(arguments.box, arguments.polygon, arguments.mask),
     )
-    with Client(arguments.server, timeout=arguments.timeout) as client:
+    with Client(arguments.server, timeout=arguments.timeout) as client, warnings.catch_warnings(record=True) as issued:
+        warnings.simplefilter("always", GroundTruthWarning)
         changed = client.report_ground_truth(
             feedback.request_id,
             feedback.labels,
@@ -301,7 +304,8 @@ def _feedback(arguments: argparse.Namespace) -> int:
             objects=feedback.objects,
             class_ids=feedback.class_ids,
         )
-    print(feedback.json(changed) if arguments.json else feedback.text(changed))
+    told = [str(each.message) for each in issued if each.category is GroundTruthWarning]
+    print((feedback.json if arguments.json else feedback.text)(changed, told))
     return 0
 
 

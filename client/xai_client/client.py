@@ -15,7 +15,7 @@ from xai_client.picture import ImageLike
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
 from xai_client.retry import DEFAULT_TIMEOUT, Call, ChannelOptions, Connection, Metadata, channel_options
-from xai_client.truth import GroundTruthObject, ground_truth_request
+from xai_client.truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -189,7 +189,8 @@ class Client:
             timeout: Deadline in seconds. Default: the client's.
 
         Returns:
-            Whether this changed anything; False if the same had been reported before.
+            Whether this changed anything; False if the same had been reported before. A `GroundTruthWarning` tells of
+            what was taken and may not have been meant, such as an object where the model did not look.
 
         Raises:
             NotFoundError: The request is unknown, was not sampled, or is no longer kept; the message says what to do.
@@ -201,6 +202,7 @@ class Client:
         response: pb.ReportGroundTruthResponse = self._unary(
             self._stub.ReportGroundTruth, request, self._connection.call(timeout)
         )
+        warn(response.warnings, stacklevel=2)
         return response.changed
 
     def model_info(self, *, timeout: float | None = None) -> ModelInfo:

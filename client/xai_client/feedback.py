@@ -31,8 +31,8 @@ class Feedback:
     class_ids: Sequence[int]
     objects: Sequence[GroundTruthObject]
 
-    def text(self, changed: bool) -> str:
-        """What was reported and whether it changed anything, in a line."""
+    def text(self, changed: bool, warnings: Iterable[str] = ()) -> str:
+        """What was reported and whether it changed anything, in a line, and a line for each warning."""
         shapes = Counter(_shape(each) for each in self.objects)
         told = [
             *(f"label {label}" for label in self.labels),
@@ -40,9 +40,10 @@ class Feedback:
             *(f"{count} {_plural(shape, count)}" for shape, count in shapes.items()),
         ]
         outcome = "reported" if changed else "nothing changed: the same had been reported before"
-        return f"request {self.request_id}, picture {self.image_index}: {'; '.join(told)}  {outcome}"
+        line = f"request {self.request_id}, picture {self.image_index}: {'; '.join(told)}  {outcome}"
+        return "\n".join([line, *(f"warning: {each}" for each in warnings)])
 
-    def json(self, changed: bool) -> str:
+    def json(self, changed: bool, warnings: Iterable[str] = ()) -> str:
         """The same as a line of JSON."""
         return json.dumps(
             {
@@ -52,6 +53,7 @@ class Feedback:
                 "class_ids": list(self.class_ids),
                 "objects": [_document(each) for each in self.objects],
                 "changed": changed,
+                "warnings": list(warnings),
             }
         )
 

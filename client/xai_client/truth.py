@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,12 @@ MaskLike: TypeAlias = NDArray[Any] | Image.Image | str | os.PathLike[str] | byte
 to the object, of a picture what is neither black nor wholly transparent."""
 
 _LARGEST = 2**31 - 1
+
+
+class GroundTruthWarning(UserWarning):
+    """A report of ground truth was taken, and may not be what was meant: an object reaches beyond the picture, say."""
+
+
 _MASK_KINDS = "a mask is a bool or uint8 array (H, W), a PIL image, or the path or the bytes of a PNG file"
 
 
@@ -114,6 +121,17 @@ def ground_truth_request(
     if not (message.labels or message.class_ids or message.boxes or message.objects):
         raise ArgumentError("there is nothing to report: give labels, class ids, boxes or objects", field="labels")
     return message
+
+
+def warn(messages: Iterable[str], stacklevel: int) -> None:
+    """Issues what the server says of a report that it has taken.
+
+    Args:
+        messages: In the server's words.
+        stacklevel: 1 for the line that calls this, 2 for the one that called that, and so on.
+    """
+    for message in messages:
+        warnings.warn(message, GroundTruthWarning, stacklevel + 1)
 
 
 def _several(values: Any, single: tuple[type, ...] = ()) -> list[Any]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,6 +34,18 @@ from xai_sidecar.telemetry import QualityTelemetry
 
 _OBJECT_BYTES = 200
 """What a report, an object or a corner of one takes in memory, about."""
+
+
+class Receipt(NamedTuple):
+    """What became of a report of ground truth.
+
+    Attributes:
+        reported: What it changed.
+        warnings: For objects by their number, what was taken and may not be what was meant.
+    """
+
+    reported: Reported
+    warnings: Sequence[tuple[int, str]] = ()
 
 
 class Intake:
@@ -88,12 +101,12 @@ class Intake:
             if not (self._has_room(sample.byte_count) and self._submitted(sample)):
                 self._telemetry.event("dropped")
 
-    def report(self, key: SampleKey, truth: GroundTruth) -> Future[Reported]:
+    def report(self, key: SampleKey, truth: GroundTruth) -> Future[Receipt]:
         """Stores what a sample really showed; once that is done it is not lost any more.
 
         Returns:
-            What it changed; or a NotFoundError where it is no sample, an InvalidRequestError where a shape does not fit
-            its picture, a StoreError where it could not be stored.
+            What became of it; or a NotFoundError where it is no sample, an InvalidRequestError where a shape does not
+            fit its picture, a StoreError where it could not be stored.
 
         Raises:
             OverloadedError: Too much waits to be stored.
@@ -196,7 +209,7 @@ class Intake:
             ood=sample.ood,
         )
 
-    def _report(self, key: SampleKey, truth: GroundTruth) -> Reported:
+    def _report(self, key: SampleKey, truth: GroundTruth) -> Receipt:
         try:
             record = self._ledger.store.sample(key)
             if record is None:
@@ -211,16 +224,18 @@ class Intake:
                     "not known which this is about. Give each request an id of its own.",
                     field="request_id",
                 )
+            warnings = []
             for number, shown in enumerate(truth.objects):
                 with within(f"objects[{number}]"):
-                    check_shape(shown.shape, record.frame, self._max_pixels)
+                    told = check_shape(shown.shape, record.frame, self._max_pixels)
+                warnings += [(number, each) for each in told]
             reported = self._ledger.store.put_truth(key, truth)
         except StoreError as error:
             self._ledger.failed(error, key)
             raise
         self._telemetry.report(reported.value)
         self._reported()
-        return reported
+        return Receipt(reported, warnings)
 
 
 def _same(known: SampleRecord, other: SampleRecord) -> bool:

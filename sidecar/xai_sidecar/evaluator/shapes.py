@@ -13,6 +13,15 @@ from PIL import Image, PngImagePlugin
 
 from xai_sidecar.benchmarks.regions import Box, Mask, Region
 from xai_sidecar.errors import InvalidRequestError, PictureError, PictureTooLargeError, SidecarError
+from xai_sidecar.evaluator.placement import (
+    Edges,
+    check_place,
+    seen_of_box,
+    seen_of_pixels,
+    size_of,
+    span_of,
+    warnings_of,
+)
 from xai_sidecar.evaluator.records import BoxShape, Frame, PolygonShape, Shape
 
 _MOST_POINTS = 10_000
@@ -23,17 +32,23 @@ _FARTHEST = 1e9
 # A polygon is as good as a line if no corner is farther from one than this part of its length.
 _FLAT = 1e-9
 
+# Points across and down by which it is told how much of a polygon was seen.
+_GRID = 64
+
 Points: TypeAlias = NDArray[np.float64]
 """(n, 2): x and y."""
 
 
-def check_shape(shape: Shape, frame: Frame, max_pixels: int) -> None:
+def check_shape(shape: Shape, frame: Frame, max_pixels: int) -> list[str]:
     """Sees to it that a shape can be somewhere on the picture.
 
     Args:
         shape: As reported.
         frame: Where the model input lies on the picture.
         max_pixels: The most pixels that a mask may have.
+
+    Returns:
+        What may not have been meant: where it reaches beyond the picture, or what the model did not see.
 
     Raises:
         InvalidRequestError: A box or a polygon that is empty, or wholly outside the picture, or that is not given in
@@ -42,11 +57,10 @@ def check_shape(shape: Shape, frame: Frame, max_pixels: int) -> None:
         PictureTooLargeError: A mask of more than `max_pixels` pixels.
     """
     if isinstance(shape, BoxShape):
-        _check_box(shape, frame)
-    elif isinstance(shape, PolygonShape):
-        _check_polygon(shape, frame)
-    elif not _decoded(shape.png, _size(frame), max_pixels).any():
-        raise InvalidRequestError("No pixel of the mask is set. Set those of the object.", field="mask_png")
+        return _check_box(shape, frame)
+    if isinstance(shape, PolygonShape):
+        return _check_polygon(shape, frame)
+    return _check_mask(_decoded(shape.png, size_of(frame), max_pixels), frame)
 
 
 def regions(shapes: Sequence[Shape], frame: Frame) -> list[Region]:
@@ -69,26 +83,13 @@ def _region(shape: Shape, frame: Frame) -> Region:
         return _box(shape, frame)
     if isinstance(shape, PolygonShape):
         return _polygon(np.array(shape.points, np.float64), frame)
-    width, height = _size(frame)
+    width, height = size_of(frame)
     return _mask(_decoded(shape.png, (width, height), width * height), frame)
-
-
-def _size(frame: Frame) -> tuple[int, int]:
-    """Width and height of what coordinates are pixels of."""
-    return frame.picture_size or (frame.width, frame.height)
-
-
-def _span(frame: Frame) -> tuple[float, float, float, float]:
-    """What the frame covers: left, top, right, bottom."""
-    region = frame.region
-    if region is None:
-        return 0.0, 0.0, float(frame.width), float(frame.height)
-    return region.left, region.top, region.right, region.bottom
 
 
 def _centres(frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where the centres of the frame's columns and rows lie on the picture."""
-    left, top, right, bottom = _span(frame)
+    left, top, right, bottom = span_of(frame)
     columns = left + (np.arange(frame.width) + 0.5) * (right - left) / frame.width
     rows = top + (np.arange(frame.height) + 0.5) * (bottom - top) / frame.height
     return columns, rows
@@ -96,7 +97,7 @@ def _centres(frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _framed(x: float, y: float, frame: Frame) -> tuple[float, float]:
     """A point of the picture, in pixels of the frame."""
-    left, top, right, bottom = _span(frame)
+    left, top, right, bottom = span_of(frame)
     return (x - left) * frame.width / (right - left), (y - top) * frame.height / (bottom - top)
 
 
@@ -168,7 +169,7 @@ def _mask(picture_mask: Mask, frame: Frame) -> Mask:
     mask: Mask = picture_mask[places[1][:, None], places[0]]
     if mask.any():
         return mask
-    left, top, right, bottom = _span(frame)
+    left, top, right, bottom = span_of(frame)
     rows, columns = np.nonzero(picture_mask)
     x, y = columns + 0.5, rows + 0.5
     within = np.flatnonzero((left <= x) & (x < right) & (top <= y) & (y < bottom))
@@ -178,7 +179,7 @@ def _mask(picture_mask: Mask, frame: Frame) -> Mask:
     return _with_pixel(mask, float(x[middle]), float(y[middle]), frame)
 
 
-def _check_box(box: BoxShape, frame: Frame) -> None:
+def _check_box(box: BoxShape, frame: Frame) -> list[str]:
     edges = (box.left, box.top, box.right, box.bottom)
     told = f"The box from ({box.left:g}, {box.top:g}) to ({box.right:g}, {box.bottom:g})"
     if not all(abs(edge) <= _FARTHEST for edge in edges):
@@ -187,10 +188,11 @@ def _check_box(box: BoxShape, frame: Frame) -> None:
         raise InvalidRequestError(
             f"{told} is empty. Left must be less than right, and top less than bottom.", field="box"
         )
-    _check_place(told, edges, frame, "box")
+    check_place(told, edges, frame, "box")
+    return warnings_of(told, edges, seen_of_box(edges, frame), frame)
 
 
-def _check_polygon(polygon: PolygonShape, frame: Frame) -> None:
+def _check_polygon(polygon: PolygonShape, frame: Frame) -> list[str]:
     count = len(polygon.points)
     if not 3 <= count <= _MOST_POINTS:
         raise InvalidRequestError(f"The polygon has {count:,} corners. Give 3 to {_MOST_POINTS:,}.", field="polygon")
@@ -210,18 +212,27 @@ def _check_polygon(polygon: PolygonShape, frame: Frame) -> None:
             f"The polygon has no area: its {count:,} corners lie on one line. Give the corners around the object.",
             field="polygon",
         )
-    _check_place("The polygon", (*points.min(axis=0), *points.max(axis=0)), frame, "polygon")
+    bounds = (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
+    check_place("The polygon", bounds, frame, "polygon")
+    return warnings_of("The polygon", bounds, _seen_of_polygon(points, bounds, frame), frame)
 
 
-def _check_place(told: str, bounds: tuple[float, ...], frame: Frame, field: str) -> None:
-    left, top, right, bottom = bounds
-    width, height = _size(frame)
-    if right <= 0 or left >= width or bottom <= 0 or top >= height:
-        of = "picture" if frame.picture_size else "model input"
-        raise InvalidRequestError(
-            f"{told} lies outside the {of} of {width} x {height}. Give pixels from its upper left corner on.",
-            field=field,
-        )
+def _seen_of_polygon(points: Points, bounds: Edges, frame: Frame) -> float:
+    """The part of a polygon that the model saw, by points on a grid; that of its bounds where it has none of them."""
+    left, top, right, bottom = np.clip(bounds, 0, [*size_of(frame)] * 2)
+    places = (np.arange(_GRID) + 0.5) / _GRID
+    xs, ys = left + places * (right - left), top + places * (bottom - top)
+    edges = _edges(points)
+    inside: Mask = np.array([_inside(edges, xs, y) for y in ys])
+    return seen_of_pixels(inside, xs, ys, frame) if inside.any() else seen_of_box(bounds, frame)
+
+
+def _check_mask(mask: Mask, frame: Frame) -> list[str]:
+    if not mask.any():
+        raise InvalidRequestError("No pixel of the mask is set. Set those of the object.", field="mask_png")
+    height, width = mask.shape
+    seen = seen_of_pixels(mask, np.arange(width) + 0.5, np.arange(height) + 0.5, frame)
+    return warnings_of("The mask", (0, 0, width, height), seen, frame)
 
 
 def _decoded(png: bytes, size: tuple[int, int], max_pixels: int) -> Mask:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.errors import InvalidRequestError, SidecarError, within
+from xai_sidecar.evaluator.intake import Receipt
 from xai_sidecar.evaluator.records import (
     BoxShape,
     GroundTruth,
@@ -18,10 +19,12 @@ from xai_sidecar.evaluator.records import (
     Shape,
     TruthObject,
 )
+from xai_sidecar.evaluator.store import Reported
 from xai_sidecar.service.decode import valid_request_id
 from xai_sidecar.service.model import ServedModel
 
 _MOST_OBJECTS = 1000
+_MOST_WARNINGS = 10
 
 
 def read_ground_truth(request: pb.ReportGroundTruthRequest, model: ServedModel) -> tuple[SampleKey, GroundTruth]:
@@ -65,9 +68,23 @@ def fields_of(request: pb.ReportGroundTruthRequest) -> Iterator[None]:
     except SidecarError as error:
         found = re.fullmatch(r"objects\[(\d+)\](.*)", error.field)
         if found:
-            number, boxes = int(found[1]), len(request.boxes)
-            error.field = f"boxes[{number}]" if number < boxes else f"objects[{number - boxes}]{found[2]}"
+            field = _field_of(request, int(found[1]))
+            error.field = field if field.startswith("boxes") else f"{field}{found[2]}"
         raise
+
+
+def ground_truth_response(request: pb.ReportGroundTruthRequest, receipt: Receipt) -> pb.ReportGroundTruthResponse:
+    """What became of a report, its warnings with the fields that they are about."""
+    told = [f"{_field_of(request, number)}: {warning}" for number, warning in receipt.warnings]
+    if len(told) > _MOST_WARNINGS:
+        told[_MOST_WARNINGS:] = [f"There are {len(told) - _MOST_WARNINGS} more warnings like these."]
+    return pb.ReportGroundTruthResponse(changed=receipt.reported is not Reported.REPEATED, warnings=told)
+
+
+def _field_of(request: pb.ReportGroundTruthRequest, number: int) -> str:
+    """The field of an object of `GroundTruth.objects`: the request's boxes come first."""
+    boxes = len(request.boxes)
+    return f"boxes[{number}]" if number < boxes else f"objects[{number - boxes}]"
 
 
 def _class_of(label: str, model: ServedModel, field: str) -> int:

@@ -13,13 +13,12 @@ from typing import Any, TypeVar
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.errors import PreconditionError, ShuttingDownError, under
-from xai_sidecar.evaluator.store import Reported
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admission, Demand
 from xai_sidecar.service.decode import Asked, read_interval, read_request
 from xai_sidecar.service.encode import explaining_event, finished_event, predict_response, predicted_event
 from xai_sidecar.service.evaluation import Evaluation
-from xai_sidecar.service.ground_truth import fields_of, read_ground_truth
+from xai_sidecar.service.ground_truth import fields_of, ground_truth_response, read_ground_truth
 from xai_sidecar.service.info import model_info
 from xai_sidecar.service.interceptors import request_id_of
 from xai_sidecar.service.model import ServedModel
@@ -118,8 +117,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
             )
         key, truth = await self._off_loop(partial(read_ground_truth, request, serving.model))
         with fields_of(request):
-            reported = await asyncio.wrap_future(evaluator.intake.report(key, truth))
-        return pb.ReportGroundTruthResponse(changed=reported is not Reported.REPEATED)
+            receipt = await asyncio.wrap_future(evaluator.intake.report(key, truth))
+        return ground_truth_response(request, receipt)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model."""

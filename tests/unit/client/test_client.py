@@ -25,6 +25,7 @@ from xai_client import (
     Explained,
     Finished,
     GroundTruthObject,
+    GroundTruthWarning,
     MessageTooLargeError,
     Predicted,
     Progress,
@@ -160,6 +161,15 @@ async def test_report_ground_truth(fake, connect):
 async def test_a_report_that_changes_nothing(fake, connect):
     fake.script = [pb.ReportGroundTruthResponse(changed=False)]
     assert await connect(fake.address).call("report_ground_truth", "r1", "cat") is False
+
+
+async def test_what_may_not_be_meant_is_a_warning_at_the_callers_line(fake, connect):
+    told = ["boxes[0]: The box lies outside.", "boxes[1]: The box reaches beyond."]
+    fake.script = [pb.ReportGroundTruthResponse(changed=True, warnings=told)]
+    with pytest.warns(GroundTruthWarning) as issued:
+        assert await connect(fake.address).call("report_ground_truth", "r1", "cat") is True
+    assert [str(each.message) for each in issued] == told
+    assert not any("xai_client" in each.filename for each in issued)
 
 
 async def test_wrong_reports_are_not_sent(fake, connect, tmp_path):

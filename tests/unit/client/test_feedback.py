@@ -93,7 +93,17 @@ def test_json(run, mask):
             {"shape": "mask", "label": None, "mask": "mask.png"},
         ],
         "changed": True,
+        "warnings": [],
     }
+
+
+def test_what_may_not_be_meant_is_said_but_no_failure(run, fake):
+    told = "objects[0]: The box from (0, 0) to (9, 9) lies outside what the model saw."
+    fake.script = [pb.ReportGroundTruthResponse(changed=True, warnings=[told])] * 2
+    status, out, err = run("feedback", "r", "--box", "0,0,9,9")
+    assert (status, err) == (0, "")
+    assert out.splitlines()[1:] == [f"warning: {told}"]
+    assert json.loads(run("feedback", "r", "--box", "0,0,9,9", "--json")[1])["warnings"] == [told]
 
 
 @pytest.mark.parametrize(

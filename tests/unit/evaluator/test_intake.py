@@ -328,12 +328,13 @@ def test_reports(one):
     sample = models.make_sample("a")
     one.intake.offer([sample])
     first = truth(BoxShape(0, 0, 4, 4), time=NOW + 1)
-    assert one.intake.report(sample.key, first).result(10) is Reported.NEW
+    assert one.intake.report(sample.key, first).result(10).reported is Reported.NEW
     assert one.store.truth(sample.key) == first
     assert one.told == [1]
-    assert one.intake.report(sample.key, truth(BoxShape(0, 0, 4, 4), time=NOW + 2)).result(10) is Reported.REPEATED
+    again = one.intake.report(sample.key, truth(BoxShape(0, 0, 4, 4), time=NOW + 2)).result(10)
+    assert again.reported is Reported.REPEATED
     second = truth(class_ids=(0, 2), time=NOW + 3)
-    assert one.intake.report(sample.key, second).result(10) is Reported.REPLACED
+    assert one.intake.report(sample.key, second).result(10).reported is Reported.REPLACED
     assert one.store.truth(sample.key) == second
     assert reports(one) == {"new": 1, "repeated": 1, "replaced": 1}
 
@@ -359,7 +360,7 @@ def test_a_report_finds_what_was_offered_before(make):
         made.intake.offer([sample])
         futures.append(made.intake.report(sample.key, truth()))
     wait(futures, 20)
-    assert {future.result(0) for future in futures} == {Reported.NEW}
+    assert {future.result(0).reported for future in futures} == {Reported.NEW}
 
 
 def test_reports_from_many_threads(make):
@@ -370,7 +371,7 @@ def test_reports_from_many_threads(make):
         for number in range(10):
             sample = models.make_sample(f"{caller}-{number}")
             made.intake.offer([sample])
-            results.append(made.intake.report(sample.key, truth()).result(20))
+            results.append(made.intake.report(sample.key, truth()).result(20).reported)
 
     threads = [threading.Thread(target=call, args=(caller,)) for caller in range(8)]
     for thread in threads:
@@ -419,7 +420,9 @@ def test_shapes_that_do(one):
         PolygonShape(((0, 0), (16, 0), (16, 12))),
         MaskShape(png(16, 12)),
     )
-    assert one.intake.report(sample.key, truth(*shapes)).result(10) is Reported.NEW
+    receipt = one.intake.report(sample.key, truth(*shapes)).result(10)
+    assert receipt.reported is Reported.NEW
+    assert [number for number, _ in receipt.warnings] == [0]  # the box reaches beyond the picture
     assert tuple(shown.shape for shown in one.store.truth(sample.key).objects) == shapes
 
 
@@ -448,8 +451,8 @@ def test_the_store_fails(one):
     assert (one.intake.waiting.count, reports(one), one.told) == (1, {}, [])
     one.store.add_sample, one.store.put_truth, one.store.set_state = add, put, set_state
     one.intake.offer([models.make_sample("c")])
-    assert one.intake.report(SampleKey("c", 0), truth()).result(10) is Reported.NEW
-    assert one.intake.report(SampleKey("a", 0), truth()).result(10) is Reported.NEW
+    assert one.intake.report(SampleKey("c", 0), truth()).result(10).reported is Reported.NEW
+    assert one.intake.report(SampleKey("a", 0), truth()).result(10).reported is Reported.NEW
     assert (failures(one), one.intake.waiting.count) == (3, 2)
 
 
@@ -472,7 +475,7 @@ def test_what_came_in_is_stored_before_it_closes(make):
     made.intake.offer([models.make_sample(f"r{number}") for number in range(20)])
     reported = made.intake.report(SampleKey("r19", 0), truth())
     made.intake.close()
-    assert reported.result(0) is Reported.NEW
+    assert reported.result(0).reported is Reported.NEW
     assert made.store.sample_count() == 20
 
 

@@ -6,8 +6,10 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.errors import InvalidRequestError
+from xai_sidecar.evaluator.intake import Receipt
 from xai_sidecar.evaluator.records import BoxShape, MaskShape, PolygonShape, SampleKey, TruthObject
-from xai_sidecar.service.ground_truth import read_ground_truth
+from xai_sidecar.evaluator.store import Reported
+from xai_sidecar.service.ground_truth import ground_truth_response, read_ground_truth
 
 BOX = pb.Region(left=1, top=2, right=3.5, bottom=4)
 TRIANGLE = pb.Polygon(points=[pb.Point(x=0, y=1), pb.Point(x=2, y=3.5), pb.Point(x=4)])
@@ -120,6 +122,24 @@ def test_what_is_wrong(model, fields, field, told):
 
 def test_as_many_objects_as_there_may_be(read):
     assert len(read(boxes=[BOX] * 600, objects=[{}] * 400)[1]) == 1000
+
+
+def test_warnings_name_the_field_that_they_are_about():
+    request = report(boxes=[BOX] * 2, objects=[{}] * 2)
+    receipt = Receipt(Reported.REPEATED, [(0, "One."), (1, "Two."), (2, "Three."), (2, "Four."), (3, "Five.")])
+    response = ground_truth_response(request, receipt)
+    assert not response.changed
+    told = ["boxes[0]: One.", "boxes[1]: Two.", "objects[0]: Three.", "objects[0]: Four.", "objects[1]: Five."]
+    assert response.warnings == told
+
+
+def test_not_all_warnings_of_many_are_sent():
+    receipt = Receipt(Reported.NEW, [(number, "Outside.") for number in range(1000)])
+    response = ground_truth_response(report(objects=[{}] * 1000), receipt)
+    assert response.changed
+    assert list(response.warnings[:2]) == ["objects[0]: Outside.", "objects[1]: Outside."]
+    assert len(response.warnings) == 11
+    assert response.warnings[-1] == "There are 990 more warnings like these."
 
 
 # ------------------------------------------------------------------------------------------------ labels of several
