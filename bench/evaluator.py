@@ -130,7 +130,7 @@ def _file_bytes(
         for copy in range(_COPIES):
             for place, sample in enumerate(samples):
                 key = SampleKey(f"{copy * len(samples) + place:032x}", 0)
-                kept = KeptPicture(sample.image, sample.probabilities) if keep else None
+                kept = KeptPicture(sample.image, sample.logits, sample.probabilities) if keep else None
                 store.add_sample(replace(scored[0].kept[place][0], key=key, state=SampleState.PENDING), kept)
                 for one in stored:
                     _, record, scores = one.kept[place]

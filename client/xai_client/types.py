@@ -51,7 +51,7 @@ class ClassScore:
     Attributes:
         class_id: Class id.
         label: Its label.
-        probability: Softmax or sigmoid of the logit, in [0, 1].
+        probability: Softmax or sigmoid of the logit, in [0, 1]; of very different logits both may be rounded to 1 or 0.
         logit: The net's output before the activation.
     """
 
@@ -231,7 +231,7 @@ class Prediction:
     Attributes:
         request_id: Id of the request, for `report_ground_truth` and for the server's logs.
         model_version: Version of the model that answered.
-        classes: The top_k classes, most probable first.
+        classes: The top_k classes, most probable first, by falling logit.
         ood_score: Raw out-of-distribution score, higher means more of an inlier; None if not asked for.
         ood_percentile: Share of held-out training pictures with a lower score, 0 to 100; None if not asked for.
         explanations: The explanations by name, in the order of the request.

@@ -58,7 +58,7 @@ def subject(explainer, *, seed=0, shape=(3, 8, 12), target=0, **more):
 @pytest.mark.parametrize("benchmark", [ClassSensitivity(), Robustness()], ids=lambda b: b.name)
 def test_closing_closes_the_explanation(benchmark):
     told = Told(lambda image, target: UP)
-    steps = benchmark.measure(subject(told, probabilities=np.array([0.3, 0.7])), benchmark.parameters_type())
+    steps = benchmark.measure(subject(told, logits=np.array([0.3, 0.7])), benchmark.parameters_type())
     assert isinstance(next(steps), Forward)
     steps.close()
     assert [inner.gi_frame for inner in told.under_way] == [None]
@@ -102,7 +102,7 @@ def test_class_sensitivity_explains_once_by_the_methods_seed():
     assert context == Context(sigmoid, 4)
 
 
-def test_probabilities_that_are_known_save_the_pass():
+def test_logits_that_are_known_save_the_pass():
     told = Told(lambda image, target: UP * (-1) ** target)
     kinds = []
 
@@ -110,7 +110,7 @@ def test_probabilities_that_are_known_save_the_pass():
         kinds.append(len(rows[0]))
         return from_function(logits_of(9, 0, 0, 0))(kind, rows)
 
-    known = subject(told, probabilities=np.array([0.2, 0.1, 0.3, 0.4]))
+    known = subject(told, logits=np.array([-130, -190, -170, 10], np.float32))
     score = drive(ClassSensitivity().measure(known, ClassSensitivityParameters()), run)
     assert kinds == [2]
     assert told.asked[0][1] == [3, 1]

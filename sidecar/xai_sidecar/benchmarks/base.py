@@ -132,7 +132,7 @@ class Benchmark(ABC, Generic[P]):
             parameters: The benchmark's own.
             model: Which model.
             method: The subject's; required of benchmarks that explain again. Explainers that stop when they are good
-                enough, and subjects that come with probabilities, may cost less.
+                enough, and subjects that come with logits, may cost less.
         """
 
     def _lack(self, subject: Subject) -> ScoreStatus | None:

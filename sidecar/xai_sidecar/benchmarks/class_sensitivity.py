@@ -41,17 +41,17 @@ class ClassSensitivity(Benchmark[ClassSensitivityParameters]):
         return 1 + method.explainer.pass_counts(2, method.parameters, model).most
 
     def _measure(self, subject: Subject, parameters: ClassSensitivityParameters, context: Context) -> Steps[Score]:
-        outputs = subject.probabilities
-        if outputs is None:
-            logits: FloatArray = yield Forward(subject.image[np.newaxis])
-            outputs = logits[0].astype(np.float64)  # in the order of the probabilities, and never saturated
-        if not np.isfinite(outputs).all():
+        logits = subject.logits  # in the order of the probabilities, and never saturated
+        if logits is None:
+            rows: FloatArray = yield Forward(subject.image[np.newaxis])
+            logits = rows[0]
+        if not np.isfinite(logits).all():
             return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
-        if len(outputs) < 2:
+        if len(logits) < 2:
             return Score(None, ScoreStatus.ONE_CLASS)
-        if is_constant(outputs, 0):
+        if is_constant(logits.astype(np.float64), 0):
             return Score(None, ScoreStatus.OUTPUT_CONSTANT)
-        targets = np.array([outputs.argmax(), outputs.argmin()], np.int32)
+        targets = np.array([logits.argmax(), logits.argmin()], np.int32)
         saliency = yield from explained(method_of(subject.method), subject.image, targets, context.activation)
         if not np.isfinite(saliency.maps).all():
             return Score(None, ScoreStatus.MAP_NOT_FINITE)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from xai_sidecar.benchmarks.regions import Region, checked
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import TargetError, TensorError
-from xai_sidecar.explainers.activations import Probabilities
 from xai_sidecar.explainers.base import Explainer
 
 
@@ -43,7 +42,7 @@ class Subject:
         method: For benchmarks that explain again. None if the explainer is not at hand.
         objects: The target's objects, in the frame of the model input: boxes (left, top, right, bottom) in pixels, or
             masks (H, W) bool. Empty if none are known.
-        probabilities: (classes,), what the model makes of the image, if that is known: it saves a pass.
+        logits: (classes,), what the model makes of the image, if that is known: it saves a pass.
 
     Raises:
         TensorError: A shape or dtype that does not fit.
@@ -55,7 +54,7 @@ class Subject:
     saliency: NDArray[Any] | None = None
     method: Method | None = None
     objects: Sequence[Region] = ()
-    probabilities: Probabilities | None = None
+    logits: FloatArray | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.dtype != np.float32 or not self.image.size:
@@ -67,8 +66,8 @@ class Subject:
             raise TargetError(f"There is no class {self.target}. Ids begin with 0.", field="target")
         if self.saliency is not None:
             self._check_saliency(self.saliency)
-        if self.probabilities is not None:
-            self._check_probabilities(self.probabilities)
+        if self.logits is not None:
+            self._check_logits(self.logits)
         for number, region in enumerate(self.objects):
             checked(region, self.frame, f"objects[{number}]")
 
@@ -85,13 +84,11 @@ class Subject:
                 field="saliency",
             )
 
-    def _check_probabilities(self, probabilities: Probabilities) -> None:
-        if probabilities.ndim != 1:
-            raise TensorError(
-                f"The probabilities have shape {probabilities.shape}. Give one for each class.", field="probabilities"
-            )
-        if self.target >= len(probabilities):
-            raise no_such_class(self.target, len(probabilities))
+    def _check_logits(self, logits: FloatArray) -> None:
+        if logits.ndim != 1:
+            raise TensorError(f"The logits have shape {logits.shape}. Give one for each class.", field="logits")
+        if self.target >= len(logits):
+            raise no_such_class(self.target, len(logits))
 
 
 def no_such_class(target: int, class_count: int) -> TargetError:

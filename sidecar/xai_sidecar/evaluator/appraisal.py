@@ -212,7 +212,7 @@ class Appraiser:
             return
         parameters = method.parameters.model_dump(mode="json")
         appraisal.map = MapRecord(name, sample.target, parameters, method.seed, status, saliency, passes)
-        subject = Subject(sample.image, sample.target, saliency, method, (), sample.probabilities.astype(np.float64))
+        subject = Subject(sample.image, sample.target, saliency, method, (), sample.logits)
         # Noise that a benchmark adds differs from sample to sample, too.
         context = Context(self._model.activation, sample.key.seed)
         for benchmark, values in measured:

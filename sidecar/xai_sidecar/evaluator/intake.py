@@ -134,8 +134,8 @@ class Intake:
                 self._ledger.end(record.key, SampleState.LOST)
                 continue
             self._quality.sampled(record.key, record.time)
-            image, probabilities = kept.image, kept.probabilities
-            self._queue(Sample(record.key, record.time, version, record.frame, image, probabilities, record.ood))
+            model_says = kept.logits, kept.probabilities
+            self._queue(Sample(record.key, record.time, version, record.frame, kept.image, *model_says, record.ood))
 
     def expire(self) -> None:
         """Gives up samples that have waited too long."""
@@ -167,7 +167,9 @@ class Intake:
 
     def _take_in(self, sample: Sample) -> None:
         try:
-            kept = KeptPicture(sample.image, sample.probabilities) if self._settings.keep_pictures else None
+            kept = (
+                KeptPicture(sample.image, sample.logits, sample.probabilities) if self._settings.keep_pictures else None
+            )
             if self._ledger.store.add_sample(record := self._record(sample), kept):
                 self._queue(sample)
             else:

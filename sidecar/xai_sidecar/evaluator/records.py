@@ -84,6 +84,7 @@ class Sample:
         model_version: `EvaluatedModel.version` of the model that predicted.
         frame: Where the image lies on the picture.
         image: (C, H, W) float32, the model input.
+        logits: (classes,) float32; what ranks classes, since probabilities saturate.
         probabilities: (classes,) float32.
         ood: Its OoD score and percentile, if they are known.
         served: Maps that the caller was given, by explainer.
@@ -94,6 +95,7 @@ class Sample:
     model_version: str
     frame: Frame
     image: FloatArray
+    logits: FloatArray
     probabilities: FloatArray
     ood: tuple[float, float] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)
@@ -101,13 +103,13 @@ class Sample:
     @property
     def target(self) -> int:
         """The most probable class, of equals the first: the one that is explained."""
-        return int(self.probabilities.argmax())
+        return int(self.logits.argmax())
 
     @property
     def byte_count(self) -> int:
         """What it takes in memory."""
         maps = sum(served.saliency.nbytes for served in self.served.values())
-        return int(self.image.nbytes + self.probabilities.nbytes + maps)
+        return int(self.image.nbytes + self.logits.nbytes + self.probabilities.nbytes + maps)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def finished_event(request_id: str) -> pb.PredictStreamResponse:
 
 
 def _prediction(predicted: Predicted, asked: Asked, model: ServedModel) -> pb.Prediction:
-    best = ranked(predicted.probabilities)[: asked.top_k]
+    best = ranked(predicted.logits)[: asked.top_k]
     scores = zip(best.tolist(), predicted.probabilities[best].tolist(), predicted.logits[best].tolist(), strict=True)
     prediction = pb.Prediction(
         classes=[

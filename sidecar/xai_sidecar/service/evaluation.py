@@ -160,12 +160,12 @@ def sample_of(
         predicted: The prediction.
         explained: What the caller got.
     """
-    prepared, probabilities = predicted.prepared, predicted.probabilities
+    prepared, top = predicted.prepared, predicted.logits.argmax()
     _, height, width = prepared.array.shape
     served: dict[str, Served] = {}
     for one in explained:
         name = one.plan.explainer.name
-        places = np.flatnonzero(one.targets == probabilities.argmax())
+        places = np.flatnonzero(one.targets == top)
         by_default = one.plan.parameters == model.explainers[name].defaults
         if one.stage is Stage.COMPLETE and by_default and len(places) and name not in served:
             place = int(places[0])
@@ -178,7 +178,8 @@ def sample_of(
         model_version=version,
         frame=Frame(height, width, prepared.picture_size, prepared.region),
         image=prepared.array,
-        probabilities=probabilities,
+        logits=predicted.logits,
+        probabilities=predicted.probabilities,
         ood=predicted.ood,
         served=served,
     )

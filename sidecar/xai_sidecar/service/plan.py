@@ -36,11 +36,11 @@ class Targets:
             return len(self.class_ids)
         return limit if self.min_probability is not None else self.top_count
 
-    def of(self, probabilities: FloatArray, limit: int) -> IntArray:
+    def of(self, logits: FloatArray, probabilities: FloatArray, limit: int) -> IntArray:
         """The classes to explain of one prediction, (t,) int32, at most `limit` of them; maybe none."""
         if self.class_ids:
             return np.asarray(self.class_ids, np.int32)
-        ranking = ranked(probabilities)
+        ranking = ranked(logits)
         if self.min_probability is not None:
             return ranking[probabilities[ranking] >= self.min_probability][:limit]
         return ranking[: self.top_count]
@@ -163,9 +163,12 @@ class Predicted:
     ood: tuple[float, float] | None = None
 
 
-def ranked(probabilities: FloatArray) -> IntArray:
-    """Class ids by falling probability, ties by class id, (classes,) int32."""
-    return np.argsort(-probabilities, kind="stable").astype(np.int32)
+def ranked(logits: FloatArray) -> IntArray:
+    """Class ids by falling logit, ties by class id, (classes,) int32.
+
+    That is by falling probability, too, where float32 has different ones: it rounds the sigmoids of 18 and 40 to 1.
+    """
+    return np.argsort(-logits, kind="stable").astype(np.int32)
 
 
 def in_units(seconds: float) -> str:

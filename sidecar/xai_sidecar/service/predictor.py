@@ -178,7 +178,7 @@ class Predictor:
         image, probabilities = predicted.prepared.array, predicted.probabilities
         percentile = None if predicted.ood is None else predicted.ood[1]
         skipped = plan.condition.failure(float(probabilities.max()), percentile)
-        targets = plan.targets.of(probabilities, self._max_targets)
+        targets = plan.targets.of(predicted.logits, probabilities, self._max_targets)
         wanted, choice = plan, None
         if plan.candidates and len(targets) and not skipped:
             choice = self._choice(plan, int(targets[0]), deadline)

@@ -32,7 +32,7 @@ def test_maps_of_any_real_numbers(dtype):
         ({"saliency": MAP[None]}, "saliency"),
         ({"saliency": MAP.astype(complex)}, "saliency"),
         ({"saliency": MAP.astype(str)}, "saliency"),
-        ({"probabilities": np.zeros((1, 4))}, "probabilities"),
+        ({"logits": np.zeros((1, 4))}, "logits"),
         ({"objects": [np.zeros((8, 12))]}, "objects[0]"),
         ({"objects": [np.zeros((8, 12), bool), np.zeros((12, 8), bool)]}, "objects[1]"),
         ({"objects": [np.zeros((1, 8, 12), bool)]}, "objects[0]"),
@@ -54,8 +54,8 @@ def test_targets_that_are_not_there():
     with pytest.raises(TargetError):
         Subject(IMAGE, -1)
     with pytest.raises(TargetError, match="0 to 3"):
-        Subject(IMAGE, 4, probabilities=np.full(4, 0.25))
-    Subject(IMAGE, 3, probabilities=np.full(4, 0.25))
+        Subject(IMAGE, 4, logits=np.full(4, 0.25))
+    Subject(IMAGE, 3, logits=np.full(4, 0.25))
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,10 @@ def config(**settings):
 def make_sample(name="request", index=0, seed=0, time=1_700_000_000.0, activation=softmax, **fields):
     """A sample of a random picture that the net has seen."""
     image = np.random.default_rng(seed).standard_normal((2, HEIGHT, WIDTH)).astype(np.float32)
-    probabilities = np.asarray(activation(Net.logits(image)), np.float32)
-    known = {"model_version": "m", "frame": FRAME, "image": image, "probabilities": probabilities}
+    logits = fields.get("logits", Net.logits(image))
+    probabilities = np.asarray(activation(logits), np.float32)
+    says = {"logits": logits, "probabilities": probabilities}
+    known = {"model_version": "m", "frame": FRAME, "image": image, **says}
     return Sample(**{"key": SampleKey(name, index), "time": time, **known, **fields})
 
 

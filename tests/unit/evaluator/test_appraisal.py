@@ -63,16 +63,16 @@ def by_hand(model, sample, explainer, metrics, seed=None, saliency=None, protoco
     seed = sample.key.seed if seed is None else seed
     run, passes = Counting(), {}
     if saliency is None:
-        targets = np.array([sample.probabilities.argmax()], np.int32)
+        targets = np.array([sample.logits.argmax()], np.int32)
         steps = explaining.explain(sample.image, targets, parameters, Context(model.activation, seed))
         saliency = drive(steps, run).maps[0]
         passes["explain"] = run.rows
     subject = Subject(
         sample.image,
-        int(sample.probabilities.argmax()),
+        int(sample.logits.argmax()),
         saliency,
         Method(explaining, parameters, seed),
-        probabilities=sample.probabilities.astype(np.float64),
+        logits=sample.logits,
     )
     context, scores = Context(model.activation, sample.key.seed), {}
     for name in metrics:

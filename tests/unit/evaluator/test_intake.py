@@ -129,10 +129,21 @@ def test_a_sample_is_stored_and_waits(one):
 def test_all_classes_from_a_probability_on_were_predicted(make, least, positives):
     made = make(models.make_model(one_class=False), positive_probability=least)
     probabilities = np.array([0.5, 0.25, 0.75], np.float32)
-    sample = models.make_sample(probabilities=probabilities, activation=sigmoid)
+    logits = np.log(probabilities / (1 - probabilities))
+    sample = models.make_sample(logits=logits, probabilities=probabilities, activation=sigmoid)
     made.intake.offer([sample])
     stored(made)
     assert made.store.sample(sample.key).positives == positives
+
+
+def test_the_target_of_saturated_probabilities_is_that_of_the_highest_logit(make):
+    made = make(models.make_model(one_class=False))
+    sample = models.make_sample(logits=np.array([18, 40, -5], np.float32), activation=sigmoid)
+    assert sample.probabilities.tolist()[:2] == [1, 1]
+    made.intake.offer([sample])
+    stored(made)
+    record = made.store.sample(sample.key)
+    assert (record.target, record.positives) == (1, (0, 1))
 
 
 def test_a_request_that_comes_again(one):
@@ -274,6 +285,7 @@ def test_what_waited_goes_on_if_its_picture_was_kept(make):
         assert (found.key, found.time, found.model_version, found.ood) == (sample.key, sample.time, "m", sample.ood)
         assert vars(found.frame) == vars(sample.frame)
         np.testing.assert_array_equal(found.image, sample.image)
+        np.testing.assert_array_equal(found.logits, sample.logits)
         np.testing.assert_array_equal(found.probabilities, sample.probabilities)
         assert (found.image.dtype, found.served) == (np.float32, {})
     assert again.intake.waiting.take(NOW) is None

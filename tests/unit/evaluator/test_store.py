@@ -92,7 +92,7 @@ def test_a_sample_is_kept_once(store, make_sample):
     assert store.add_sample(record)
     store.set_state(record.key, SampleState.SCORED)
     again = replace(record, time=9.0, positives=(1, 2), probability=0.1)
-    assert not store.add_sample(again, KeptPicture(odd(3, 4, 5), odd(10)))
+    assert not store.add_sample(again, KeptPicture(odd(3, 4, 5), odd(10), odd(10)))
     assert plain(store.sample(record.key)) == plain(replace(record, state=SampleState.SCORED))
     assert store.sample_count() == 1
     assert store.add_sample(replace(record, key=SampleKey(record.key.request_id, 1)))
@@ -301,7 +301,10 @@ def test_recent_ood(store, make_sample):
 
 def test_pending_samples_come_with_their_pictures(store, open_store, url, make_sample):
     late, early, bare = make_sample(3.0), make_sample(1.0), make_sample(2.0)
-    pictures = {late.key: KeptPicture(odd(3, 5, 6), odd(1000)), early.key: KeptPicture(odd(1, 2, 2), odd(2))}
+    pictures = {
+        late.key: KeptPicture(odd(3, 5, 6), odd(1000), odd(1000)),
+        early.key: KeptPicture(odd(1, 2, 2), odd(2), odd(2)),
+    }
     for record in (late, early, bare):
         store.add_sample(record, pictures.get(record.key))
     store.add_sample(make_sample(state=SampleState.DROPPED))
@@ -325,7 +328,7 @@ def test_pending_leaves_out_what_was_done_meanwhile(store, make_sample):
 
 def test_a_picture_goes_when_its_sample_is_done(store, make_sample):
     record = make_sample()
-    store.add_sample(record, KeptPicture(odd(3, 64, 64), odd(10)))
+    store.add_sample(record, KeptPicture(odd(3, 64, 64), odd(10), odd(10)))
     store.set_state(record.key, SampleState.PENDING)
     assert next(store.pending())[1] is not None
     store.set_state(record.key, SampleState.SCORED)

@@ -10,16 +10,19 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from xai_sidecar.errors import ConfigError, StoreError
 from xai_sidecar.evaluator.records import GroundTruth, SampleKey
-from xai_sidecar.evaluator.store import Store, migrating
+from xai_sidecar.evaluator.store import KeptPicture, Store, migrating
 from xai_sidecar.evaluator.store.tables import METADATA
 
 NEXT_VERSION = '''
@@ -28,8 +31,8 @@ NEXT_VERSION = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "9000"
+down_revision = "{newest}"
 
 
 def upgrade():
@@ -62,7 +65,8 @@ def next_version(tmp_path, monkeypatch):
     """There is a version more while a test lasts."""
     folder = tmp_path / "100% migrations"
     shutil.copytree(migrating.MIGRATIONS, folder)
-    (folder / "versions" / "v0002.py").write_text(NEXT_VERSION)
+    newest = ScriptDirectory(str(folder)).get_current_head()
+    (folder / "versions" / "v9000.py").write_text(NEXT_VERSION.replace("{newest}", newest))
     monkeypatch.setattr(migrating, "MIGRATIONS", folder)
 
 
@@ -112,10 +116,24 @@ def test_an_older_version_is_migrated_and_keeps_all(request, url, filled, open_s
     assert store.scores(filled) == [make_score()]
     assert store.truth(filled) == GroundTruth((1,), (), 2.0)
     with engine(url).connect() as connection:
-        assert connection.scalar(sa.text("SELECT version_num FROM xai_schema_version")) == "0002"
+        assert connection.scalar(sa.text("SELECT version_num FROM xai_schema_version")) == "9000"
         assert connection.scalar(sa.text("SELECT note FROM samples")) == "none"
     assert len(store.prune(2e12)) == 1
     assert store.scores(filled) == []
+
+
+def test_pictures_of_the_first_version_have_no_logits(url, open_store, make_sample):
+    kept = KeptPicture(*(np.linspace(0, 1, size, dtype=np.float32) for size in (12, 3, 3)))
+    kept = replace(kept, image=kept.image.reshape(3, 2, 2))
+    store = open_store(url)
+    store.add_sample(make_sample(), kept)
+    store.close()
+    with engine(url).begin() as connection:
+        connection.execute(sa.text("ALTER TABLE pictures DROP COLUMN logits"))
+        connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0001'"))
+    ((_, found),) = open_store(url).pending()
+    np.testing.assert_array_equal(found.image, kept.image)
+    np.testing.assert_array_equal(found.logits, kept.probabilities)  # their order, as far as it is known
 
 
 def test_a_newer_version_is_refused_and_not_touched(url, filled):
@@ -131,13 +149,14 @@ def test_a_newer_version_is_refused_and_not_touched(url, filled):
             return connection.execute(sa.text("SELECT xmin, * FROM xai_schema_version")).all()
 
     before = content()
-    assert "version 9999, written by a newer xai-sidecar; this one knows 0001" in refused(url)
+    newest = ScriptDirectory(str(migrating.MIGRATIONS)).get_current_head()
+    assert f"version 9999, written by a newer xai-sidecar; this one knows {newest}." in refused(url)
     assert content() == before
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(request, url, filled, open_store):
     request.getfixturevalue("next_version")
-    script = migrating.MIGRATIONS / "versions" / "v0002.py"
+    script = migrating.MIGRATIONS / "versions" / "v9000.py"
     script.write_text(script.read_text() + '    op.execute("SELECT nonsense")\n')
     assert "nonsense" in refused(url)
     script.unlink()

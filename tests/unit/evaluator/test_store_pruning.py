@@ -20,8 +20,8 @@ def fill(make_sample, make_map, make_score):
 
     def fill(store, time):
         record = make_sample(time, positives=(1, 2))
-        image, probabilities = NOISE.standard_normal((3, 32, 32)), NOISE.random(10)
-        store.add_sample(record, KeptPicture(image.astype(np.float32), probabilities.astype(np.float32)))
+        kept = NOISE.standard_normal((3, 32, 32)), NOISE.standard_normal(10), NOISE.random(10)
+        store.add_sample(record, KeptPicture(*(each.astype(np.float32) for each in kept)))
         for explainer in ("gradcam", "rise"):
             each = make_map(explainer, (64, 64), random=int(time))
             store.add_map(record.key, each, [make_score(explainer), make_score(explainer, "faithfulness/naive")])
@@ -88,7 +88,7 @@ def test_bytes_come_back_with_what_replaces_them(url, open_store, make_sample, m
         sizes.setdefault(size, []).append(store.byte_count())
     assert sizes[16][0] == sizes[16][1]
     assert 200_000 < sizes[256][0] - sizes[16][0] < 300_000
-    picture = KeptPicture(NOISE.random((3, 128, 128), np.float32), NOISE.random(10, np.float32))
+    picture = KeptPicture(*(NOISE.random(shape, np.float32) for shape in ((3, 128, 128), 10, 10)))
     before = store.byte_count()
     other = make_sample()
     store.add_sample(other, picture)

@@ -57,6 +57,14 @@ def test_a_response(answer):
     assert explanation.parameters["aggregation"].string_value == "max_abs"
 
 
+def test_saturated_classes_come_by_their_logits(model):
+    asked = read_request(pb.PredictRequest(images=[pb.Image()], top_k=3), model)
+    prepared = Prepared(np.zeros((3, 6, 8), np.float32), None, None)
+    one = Predicted(prepared, np.array([18, 40, -130, -120], np.float32), np.array([1, 1, 0, 0], np.float32))
+    (prediction,) = predict_response([one], [[]], asked, model, "id").predictions
+    assert [(each.class_id, each.logit) for each in prediction.classes] == [(1, 40), (0, 18), (3, -120)]
+
+
 def test_float32_and_float16(answer):
     for encoding, dtype in ((pb.MAP_ENCODING_FLOAT32, "<f4"), (pb.MAP_ENCODING_FLOAT16, "<f2")):
         (one,) = answer([RAMP], encoding).predictions[0].explanations[0].maps

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -62,11 +63,12 @@ def test_a_prediction_as_a_sample(model, picture):
     array = picture().array
     prepared = Prepared(array, (80, 60), Region(10, 0, 70, 60))
     probabilities = np.array([0.1, 0.2, 0.6, 0.1], np.float32)
-    predicted = Predicted(prepared, np.zeros(4, np.float32), probabilities, (0.5, 12.5))
+    predicted = Predicted(prepared, np.log(probabilities), probabilities, (0.5, 12.5))
     sample = sample_of(KEY, 1_700_000_000.5, "v", model, predicted, ())
     assert (sample.key, sample.time, sample.model_version) == (KEY, 1_700_000_000.5, "v")
     assert vars(sample.frame) == {"height": 6, "width": 8, "picture_size": (80, 60), "region": Region(10, 0, 70, 60)}
     np.testing.assert_array_equal(sample.image, array)
+    np.testing.assert_array_equal(sample.logits, predicted.logits)
     np.testing.assert_array_equal(sample.probabilities, probabilities)
     assert (sample.ood, sample.target, sample.served) == ((0.5, 12.5), 2, {})
 
@@ -107,6 +109,14 @@ def test_other_maps_are_not(served_rise, predicted, fields):
 def test_maps_of_other_classes_are_not(served_rise, predicted, targets):
     model, rise = served_rise
     assert sample_of(KEY, 0.0, "v", model, predicted(), [rise(*targets)]).served == {}
+
+
+def test_the_map_of_the_highest_of_saturated_classes_is_used(served_rise, predicted):
+    model, rise = served_rise
+    saturated = replace(predicted(), logits=np.array([18, 20, 5, 40], np.float32), probabilities=np.ones(4, np.float32))
+    sample = sample_of(KEY, 0.0, "v", model, saturated, [rise(0, 3)])
+    assert sample.target == 3
+    assert (sample.served["rise"].saliency == 3).all()
 
 
 def test_the_first_of_two_maps_is_used(served_rise, predicted):

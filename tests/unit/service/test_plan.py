@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.service.plan import Condition, Targets, ranked
 
 
@@ -30,8 +31,26 @@ def test_ties_are_ranked_by_class_id():
 )
 def test_targets(targets, expected):
     probabilities = array(0.2, 0.35, 0.15, 0.3)
-    assert targets.of(probabilities, 3).tolist() == expected
-    assert targets.of(probabilities, 3).dtype == np.int32
+    found = targets.of(np.log(probabilities), probabilities, 3)
+    assert found.tolist() == expected
+    assert found.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("activation", "logits", "targets", "expected"),
+    [
+        (sigmoid, (18, 40, 5, 25), Targets(), [1]),
+        (sigmoid, (18, 40, 5, 25), Targets(top_count=2), [1, 3]),
+        (sigmoid, (18, 40, 5, 25), Targets(min_probability=1.0), [1, 3]),  # the limit cuts off the least of three
+        (softmax, (-130, 10, -190, -150), Targets(top_count=4), [1, 0, 3, 2]),
+        (softmax, (-190, -130, 10, -150), Targets(min_probability=1e-30), [2]),
+        (sigmoid, (30, 40, 40, 25), Targets(top_count=3), [1, 2, 0]),  # a tie of logits goes by class id
+    ],
+)
+def test_saturated_probabilities_are_ranked_by_their_logits(activation, logits, targets, expected):
+    logits = array(*logits)
+    probabilities = np.asarray(activation(logits), np.float32)
+    assert targets.of(logits, probabilities, 2).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,12 @@ class KeptPicture:
 
     Attributes:
         image: (C, H, W) float32, the model input.
+        logits: (classes,) float32; of a picture kept by an older version the probabilities, which have their order.
         probabilities: (classes,) float32.
     """
 
     image: FloatArray
+    logits: FloatArray
     probabilities: FloatArray
 
 
@@ -127,15 +129,18 @@ def picture_row(sample_id: int, kept: KeptPicture) -> dict[str, Any]:
         "width": width,
         "image": pack(kept.image),
         "class_count": kept.probabilities.size,
+        "logits": pack(kept.logits),
         "probabilities": pack(kept.probabilities),
     }
 
 
 def kept_picture(row: Row[Any]) -> KeptPicture:
     """A picture of its row."""
+    probabilities = unpack(row.probabilities, row.class_count)
     return KeptPicture(
         image=unpack(row.image, row.channels, row.height, row.width),
-        probabilities=unpack(row.probabilities, row.class_count),
+        logits=probabilities if row.logits is None else unpack(row.logits, row.class_count),
+        probabilities=probabilities,
     )
 
 

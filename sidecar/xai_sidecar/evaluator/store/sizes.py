@@ -34,7 +34,7 @@ _REMOVED_AT_A_TIME = 64
 # What a row takes besides these columns, indices included.
 _PARTS: dict[Table, tuple[int, tuple[str, ...]]] = {
     predictions: (60, ()),
-    pictures: (150, ("image", "probabilities")),
+    pictures: (150, ("image", "probabilities", "logits")),
     maps: (250, ("parameters", "saliency")),
     scores: (200, ()),
     ground_truths: (120, ()),

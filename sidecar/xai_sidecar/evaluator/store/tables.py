@@ -83,6 +83,7 @@ pictures = Table(
     Column("image", LargeBinary, nullable=False),
     Column("class_count", Integer, nullable=False),
     Column("probabilities", LargeBinary, nullable=False),
+    Column("logits", LargeBinary),  # NULL in what version 0001 wrote
 )
 
 maps = Table(
