@@ -29,6 +29,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+_LONGEST_QUOTE = 80
+
 
 class SidecarError(Exception):
     """Root of the tree.
@@ -41,12 +43,26 @@ class SidecarError(Exception):
 
     code: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
+    longest_message: ClassVar[int] = 1000
 
     def __init__(self, message: str, *, field: str = "", retry_seconds: float | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        # Whatever a message is made of, it is copied, logged and sent no longer than this.
+        self.message = shortened(message, self.longest_message)
+        super().__init__(self.message)
         self.field = field
         self.retry_seconds = retry_seconds
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text of at most so many characters, and where that is not all of it, a mark that says so."""
+    return text if len(text) <= longest else f"{text[:longest]} …"
+
+
+def quoted(value: object) -> str:
+    """What a request says, as an error repeats it: in quotes if it is a text, and cut before anything is made of it."""
+    if isinstance(value, (str, bytes)):
+        return repr(value) if len(value) <= _LONGEST_QUOTE else f"{value[:_LONGEST_QUOTE]!r} …"
+    return shortened(repr(value), _LONGEST_QUOTE)
 
 
 @contextmanager
@@ -74,6 +90,7 @@ class ConfigError(SidecarError):
 
     code = "FAILED_PRECONDITION"
     reason = "CONFIG"
+    longest_message = 100_000  # it is no caller's, and read on a terminal
 
     def __str__(self) -> str:
         """The key, then the message."""

@@ -24,7 +24,8 @@ from xai_sidecar.evaluator.placement import (
 )
 from xai_sidecar.evaluator.records import BoxShape, Frame, PolygonShape, Shape
 
-_MOST_POINTS = 10_000
+MOST_POINTS = 10_000
+"""Most corners of a polygon."""
 
 # No picture is that large, and products of such numbers are finite.
 _FARTHEST = 1e9
@@ -194,8 +195,8 @@ def _check_box(box: BoxShape, frame: Frame) -> list[str]:
 
 def _check_polygon(polygon: PolygonShape, frame: Frame) -> list[str]:
     count = len(polygon.points)
-    if not 3 <= count <= _MOST_POINTS:
-        raise InvalidRequestError(f"The polygon has {count:,} corners. Give 3 to {_MOST_POINTS:,}.", field="polygon")
+    if not 3 <= count <= MOST_POINTS:
+        raise InvalidRequestError(f"The polygon has {count:,} corners. Give 3 to {MOST_POINTS:,}.", field="polygon")
     points = np.array(polygon.points, np.float64)
     if not (np.abs(points) <= _FARTHEST).all():
         number = int(np.argmin((np.abs(points) <= _FARTHEST).all(axis=1)))

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, LayerGradient, LayerGradients, Steps
-from xai_sidecar.errors import PreconditionError, UnknownLayerError
+from xai_sidecar.errors import PreconditionError, UnknownLayerError, quoted
 from xai_sidecar.explainers.base import (
     Computed,
     Context,
@@ -20,6 +20,9 @@ from xai_sidecar.explainers.base import (
     without_gradient,
 )
 from xai_sidecar.explainers.resize import resize_bilinear
+
+_LONGEST_COMPARED = 80
+"""Characters of a layer's name that are compared with those that there are: the time grows with their square."""
 
 
 class GradCamParameters(Parameters):
@@ -49,10 +52,11 @@ class GradCam(Explainer[GradCamParameters]):
                 )
             return parameters.model_copy(update={"layer": model.default_layer})
         if parameters.layer not in model.layers:
-            close = difflib.get_close_matches(parameters.layer, model.layers, n=3)
+            close = difflib.get_close_matches(parameters.layer[:_LONGEST_COMPARED], model.layers, n=3)
             known = f"Close to it: {', '.join(close)}." if close else "GetModelInfo lists those that have."
             raise UnknownLayerError(
-                f"The net has no layer {parameters.layer!r} with a spatial output that runs once in a pass. {known}",
+                f"The net has no layer {quoted(parameters.layer)} with a spatial output that runs once in a pass. "
+                f"{known}",
                 field="layer",
             )
         return parameters

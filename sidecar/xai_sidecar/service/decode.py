@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.errors import InvalidRequestError, PreconditionError, within
-from xai_sidecar.service.decode_explanation import NO_OOD, duration_seconds, read_plan
+from xai_sidecar.errors import InvalidRequestError, PreconditionError, quoted, within
+from xai_sidecar.service.decode_explanation import NO_OOD, read_duration, read_plan
 from xai_sidecar.service.model import ServedModel
 from xai_sidecar.service.plan import ExplanationPlan
 
@@ -81,7 +81,7 @@ def read_request(request: pb.PredictRequest, model: ServedModel) -> Asked:
             plan = read_plan(wanted, model)
             if any(plan.name == other.name for other in plans):
                 raise InvalidRequestError(
-                    f"There are two explanations named {plan.name!r}. Give them different names.", field="name"
+                    f"There are two explanations named {quoted(plan.name)}. Give them different names.", field="name"
                 )
             plans.append(plan)
     encodings = tuple(wanted.encoding or pb.MAP_ENCODING_FLOAT32 for wanted in request.explanations)
@@ -101,7 +101,7 @@ def read_interval(request: pb.PredictStreamRequest) -> float:
     """Seconds between two progress events."""
     if not request.HasField("progress_interval"):
         return _DEFAULT_INTERVAL
-    seconds = duration_seconds(request.progress_interval)
+    seconds = read_duration(request.progress_interval, "progress_interval")
     if not 0 < seconds <= _LONGEST_INTERVAL:
         raise InvalidRequestError(
             f"The interval is {seconds:g} s; give more than 0 and at most {_LONGEST_INTERVAL:g}.",

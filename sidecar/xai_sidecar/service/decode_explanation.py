@@ -20,6 +20,7 @@ from xai_sidecar.errors import (
     TargetError,
     UnknownExplainerError,
     UnsupportedError,
+    quoted,
     within,
 )
 from xai_sidecar.explainers.base import Parameters
@@ -32,6 +33,8 @@ NO_OOD = (
 )
 _SEED_BITS = 32  # of seeds drawn here: JSON and JavaScript carry them, too
 _LONGEST_NAME = 128
+_MOST_SECONDS = 315_576_000_000  # as google.protobuf.Duration says
+_MOST_NANOS = 999_999_999
 _AUTO = "auto"
 _IN_THE_CONTRACT = {field.name for field in pb.ExplanationRequest.DESCRIPTOR.oneofs_by_name["parameters"].fields}
 _ENCODINGS = set(pb.MapEncoding.values())
@@ -40,9 +43,20 @@ _FIELD_NAMES = {parameter: field for field, parameter in _PARAMETER_NAMES.items(
 """Parameters that have another name in the contract's requests than everywhere else."""
 
 
-def duration_seconds(duration: Duration) -> float:
-    """A duration as a number."""
-    return float(duration.seconds + duration.nanos / 1e9)
+def read_duration(duration: Duration, field: str) -> float:
+    """A duration in seconds.
+
+    Raises:
+        InvalidRequestError: It is none: google.protobuf.Duration has bounds, and one sign for both of its fields.
+    """
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(seconds) > _MOST_SECONDS or abs(nanos) > _MOST_NANOS or seconds * nanos < 0:
+        raise InvalidRequestError(
+            f"{seconds} s and {nanos} ns are no Duration. Give seconds within ±{_MOST_SECONDS:,}, and nanos within "
+            f"±{_MOST_NANOS:,} and of the same sign.",
+            field=field,
+        )
+    return float(seconds + nanos / 1e9)
 
 
 def read_plan(wanted: pb.ExplanationRequest, model: ServedModel) -> ExplanationPlan:
@@ -70,7 +84,9 @@ def _offered(name: str, model: ServedModel) -> OfferedExplainer:
     if offered is None and name in _IN_THE_CONTRACT:
         raise UnsupportedError(f"This version of the server does not have {name}. It has: {usable}.", field="explainer")
     if offered is None:
-        raise UnknownExplainerError(f"There is no explainer {name!r} here. There are: {usable}.", field="explainer")
+        raise UnknownExplainerError(
+            f"There is no explainer {quoted(name)} here. There are: {usable}.", field="explainer"
+        )
     if offered.unavailable:
         raise PreconditionError(
             f"{name} cannot be used: {offered.unavailable} Usable here: {usable}.", field="explainer"
@@ -124,7 +140,7 @@ def _plan_of(wanted: pb.ExplanationRequest, offered: OfferedExplainer, model: Se
 def _budget(wanted: pb.ExplanationRequest) -> float | None:
     if not wanted.HasField("budget"):
         return None
-    budget = duration_seconds(wanted.budget)
+    budget = read_duration(wanted.budget, "budget")
     if budget <= 0:
         raise InvalidRequestError(f"The budget is {budget:g} s; give more than 0.", field="budget")
     return budget
@@ -165,12 +181,14 @@ def _targets(targets: pb.Targets, class_count: int, limit: int) -> Targets:
             f"{len(targets.class_ids)} targets are listed; the server takes {limit}.", field="targets.class_ids"
         )
     ids = tuple(targets.class_ids)
+    seen: set[int] = set()
     for index, class_id in enumerate(ids):
         field = f"targets.class_ids[{index}]"
         if not 0 <= class_id < class_count:
             raise TargetError(f"There is no class {class_id}; the model has 0 to {class_count - 1}.", field=field)
-        if class_id in ids[:index]:
+        if class_id in seen:
             raise TargetError(f"Class {class_id} is listed twice. List it once.", field=field)
+        seen.add(class_id)
     if targets.HasField("min_probability"):
         if not 0 < targets.min_probability <= 1:
             raise TargetError(
@@ -219,13 +237,13 @@ def _filled(message: Message, offered: OfferedExplainer, model: ServedModel) -> 
         problem = error.errors()[0]
         name = str(problem["loc"][0])
         raise ParameterError(
-            f"{problem['msg']}; got {problem['input']!r:.80}.", field=_FIELD_NAMES.get(name, name)
+            f"{problem['msg']}; got {quoted(problem['input'])}.", field=_FIELD_NAMES.get(name, name)
         ) from None
     resolved: Parameters = explainer.resolve(parameters, model.facts)
     if not offered.on_demand and explainer.kind(resolved) not in offered.kinds:
         ready = ", ".join(kind.layer for kind in offered.kinds)
         raise PreconditionError(
-            f"{explainer.kind(resolved).layer!r} was not compiled at start. Ask for one of {ready}, or have it "
+            f"{quoted(explainer.kind(resolved).layer)} was not compiled at start. Ask for one of {ready}, or have it "
             f"added to explainers.{explainer.name}.layers in the config.",
             field="layer",
         )

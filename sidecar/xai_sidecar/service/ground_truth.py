@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.errors import InvalidRequestError, SidecarError, within
+from xai_sidecar.errors import InvalidRequestError, SidecarError, quoted, shortened, within
 from xai_sidecar.evaluator.intake import Receipt
 from xai_sidecar.evaluator.records import (
     BoxShape,
@@ -19,6 +19,7 @@ from xai_sidecar.evaluator.records import (
     Shape,
     TruthObject,
 )
+from xai_sidecar.evaluator.shapes import MOST_POINTS
 from xai_sidecar.evaluator.store import Reported
 from xai_sidecar.service.decode import valid_request_id
 from xai_sidecar.service.model import ServedModel
@@ -92,12 +93,12 @@ def _class_of(label: str, model: ServedModel, field: str) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        told = ", ".join(map(str, found))
+        told = shortened(", ".join(map(str, found)), 200)
         raise InvalidRequestError(
-            f"{label!r} is the label of classes {told}. Give one of these class ids.", field=field
+            f"{quoted(label)} is the label of classes {told}. Give one of these class ids.", field=field
         )
     raise InvalidRequestError(
-        f"The model has no class {label!r:.100}. Give one of ModelInfo.labels, or a class id.", field=field
+        f"The model has no class {quoted(label)}. Give one of ModelInfo.labels, or a class id.", field=field
     )
 
 
@@ -111,16 +112,16 @@ def _checked(class_id: int, model: ServedModel, field: str) -> int:
 
 def _object(one: pb.GroundTruthObject, reported: set[int], model: ServedModel) -> TruthObject:
     class_id = _checked(one.class_id, model, "class_id") if one.HasField("class_id") else None
-    if one.label:
+    if label := one.label:
         if class_id is None:
-            class_id = _class_of(one.label, model, "label")
-        elif model.labels[class_id] != one.label:
+            class_id = _class_of(label, model, "label")
+        elif model.labels[class_id] != label:
             raise InvalidRequestError(
-                f"{one.label!r} is not the label of class {class_id}. Give one of them.", field="label"
+                f"{quoted(label)} is not the label of class {class_id}. Give one of them.", field="label"
             )
     if class_id is not None and reported and class_id not in reported:
         raise InvalidRequestError(
-            f"Its class, {model.labels[class_id]!r} ({class_id}), is not among those reported. Report it, too.",
+            f"Its class, {quoted(model.labels[class_id])} ({class_id}), is not among those reported. Report it, too.",
             field="class_id" if one.HasField("class_id") else "label",
         )
     return TruthObject(_shape(one), class_id)
@@ -131,7 +132,12 @@ def _shape(one: pb.GroundTruthObject) -> Shape:
     if kind == "box":
         return _box(one.box)
     if kind == "polygon":
-        return PolygonShape(tuple((point.x, point.y) for point in one.polygon.points))
+        points = one.polygon.points
+        if not 3 <= len(points) <= MOST_POINTS:
+            raise InvalidRequestError(
+                f"The polygon has {len(points):,} corners. Give 3 to {MOST_POINTS:,}.", field="polygon"
+            )
+        return PolygonShape(tuple((point.x, point.y) for point in points))
     if kind == "mask_png":
         return MaskShape(one.mask_png)
     raise InvalidRequestError("It has no shape. Give a box, a polygon or a mask_png.", field="shape")

@@ -14,7 +14,7 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from xai_sidecar.errors import SidecarError
+from xai_sidecar.errors import SidecarError, shortened
 from xai_sidecar.service.decode import valid_request_id
 from xai_sidecar.telemetry import METHODS, Telemetry
 
@@ -22,7 +22,8 @@ REQUEST_ID = "x-request-id"
 _DOMAIN = "xai-sidecar"
 _POLL_SECONDS = 0.02
 _LONGEST_MESSAGE = 500
-"""Metadata carry the message twice, and gRPC drops calls whose metadata are over 8 KiB."""
+_MOST_MESSAGE_BYTES = 700
+"""Metadata carry the message three times, percent-encoded or in base64, and gRPC drops calls with more than 8 KiB."""
 _SERVICE = "/xai.v1.ExplanationService/"
 
 _log = structlog.get_logger(__name__)
@@ -121,7 +122,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:
     """An error as the wire carries it."""
-    message = error.message if len(error.message) <= _LONGEST_MESSAGE else error.message[:_LONGEST_MESSAGE] + " …"
+    message = _sendable(error.message)
     told = f"{error.field}: {message}" if error.field else message
     status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=told)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN, metadata={"request_id": request_id})
@@ -136,6 +137,14 @@ def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:
         delay.FromNanoseconds(round(error.retry_seconds * 1e9))
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
     return status
+
+
+def _sendable(message: str) -> str:
+    text = shortened(message, _LONGEST_MESSAGE)
+    data = text.encode(errors="replace")
+    if len(data) <= _MOST_MESSAGE_BYTES:
+        return data.decode()
+    return data[:_MOST_MESSAGE_BYTES].decode(errors="ignore") + " …"
 
 
 def request_id_of(context: Any) -> str:

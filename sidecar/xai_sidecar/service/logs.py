@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from xai_sidecar.errors import shortened
+
+_LONGEST_VALUE = 1500
+_LONGEST_TRACEBACK = 20_000
 
 
 def set_up_logs(level: str, format: str) -> None:  # noqa: A002
@@ -26,8 +32,17 @@ def set_up_logs(level: str, format: str) -> None:  # noqa: A002
     if not people:
         processors += [structlog.processors.format_exc_info]
         renderer = structlog.processors.JSONRenderer()
+    processors.append(_bounded)
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+
+
+def _bounded(logger: Any, method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keeps a line readable, whatever somebody had logged."""
+    for key, value in entry.items():
+        if isinstance(value, str):
+            entry[key] = shortened(value, _LONGEST_TRACEBACK if key == "exception" else _LONGEST_VALUE)
+    return entry

@@ -56,6 +56,8 @@ def read_tensor(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
         raise TensorError("The dtype is not set, or not one of this version. Set it to a DATA_TYPE.", field="dtype")
+    if len(tensor.shape) > _MOST_AXES:
+        raise TensorError(f"The tensor has {len(tensor.shape):,} axes; pictures have 3.", field="shape")
     shape = tuple(tensor.shape)
     if any(size < 1 for size in shape):
         raise TensorError(f"The shape {shape} has a size below 1.", field="shape")
@@ -66,7 +68,5 @@ def read_tensor(tensor: pb.Tensor) -> np.ndarray[Any, Any]:
             "Send all of it, in C order and little-endian.",
             field="data",
         )
-    if len(shape) > _MOST_AXES:
-        raise TensorError(f"The tensor has {len(shape)} axes; pictures have 3.", field="shape")
     array: np.ndarray[Any, Any] = np.frombuffer(tensor.data, dtype).reshape(shape)
     return array

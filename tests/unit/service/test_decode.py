@@ -251,12 +251,27 @@ def test_budgets(budgeted, model):
     assert budgeted(0, 30_000_000, explainer="gradcam", rise=None).budget_seconds == 0.03
 
 
-@pytest.mark.parametrize(("seconds", "nanos"), [(0, 0), (0, -1), (-1, 0), (-1, 999_999_999), (-(2**62), 0)])
+@pytest.mark.parametrize(("seconds", "nanos"), [(0, 0), (0, -1), (-1, 0), (-1, -1), (-315_576_000_000, 0)])
 def test_budgets_that_are_none(budgeted, seconds, nanos):
     with pytest.raises(errors.InvalidRequestError, match="more than 0") as caught:
         budgeted(seconds, nanos)
     assert type(caught.value) is errors.InvalidRequestError
     assert caught.value.field == "explanations[1].budget"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"),
+    [(-1, 999_999_999), (1, -1), (2**62, 0), (-(2**63), 0), (315_576_000_001, 0), (1, 10**9), (0, 2**31 - 1)],
+)
+def test_durations_that_are_none(budgeted, seconds, nanos):
+    with pytest.raises(errors.InvalidRequestError, match="are no Duration") as caught:
+        budgeted(seconds, nanos)
+    assert caught.value.field == "explanations[1].budget"
+    stream = pb.PredictStreamRequest(progress_interval=Duration(seconds=seconds, nanos=nanos))
+    with pytest.raises(errors.InvalidRequestError, match="are no Duration") as caught:
+        read_interval(stream)
+    assert caught.value.field == "progress_interval"
+    assert budgeted(315_576_000_000, 999_999_999).budget_seconds == pytest.approx(3.15576e11)
 
 
 @pytest.mark.parametrize("nanos", [1, 500_000_000, 959_999_999])

@@ -166,3 +166,29 @@ def test_the_class_id_tells_them_apart(cranes):
     with pytest.raises(InvalidRequestError) as caught:
         read_ground_truth(report(class_ids=[2], objects=[{"label": "crane", "class_id": 0}]), cranes)
     assert caught.value.field == "objects[0].class_id"
+
+
+LONG = "\N{SNOWMAN}" * 5_000_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"labels": [LONG]},
+        {"objects": [thing(box=BOX, label=LONG)]},
+        {"objects": [thing(box=BOX, label=LONG, class_id=0)]},
+        {"labels": ["b"] * 1_000_000},
+        {"class_ids": [-1] * 1_000_000},
+        {"boxes": [BOX] * 100_000},
+        {"objects": [thing(polygon=pb.Polygon(points=[pb.Point()] * 500_000))]},
+        {"request_id": LONG},
+    ],
+    ids=range(8),
+)
+def test_what_is_far_too_much_is_refused_before_anything_is_made_of_it(model, fields):
+    message = report(**fields)
+    started = time.thread_time()
+    with pytest.raises(InvalidRequestError) as caught:
+        read_ground_truth(message, model)
+    assert time.thread_time() - started < 0.05
+    assert len(caught.value.message) < 300
