@@ -50,6 +50,7 @@ class Explaining:
         job: Job[Saliency] | None,
         message: str = "",
         choice: Choice | None = None,
+        admitted: Admitted | None = None,
     ) -> None:
         self.plan = plan
         self.planned_passes = max(plan.counts.most, len(targets))
@@ -58,6 +59,7 @@ class Explaining:
         self._job = job
         self._message = message
         self._choice = choice
+        self._admitted = admitted
 
     @property
     def pass_count(self) -> int:
@@ -68,6 +70,11 @@ class Explaining:
         """Ends it, if it has not ended yet."""
         if self._job is not None:
             self._job.cancel()
+
+    def done(self) -> None:
+        """Gives back what it has of the server's capacities; to be called once, when there is a result."""
+        if self._admitted is not None:
+            self._admitted.explained()
 
     async def peek(self, engine: Engine) -> Explained | None:
         """The maps as they stand; None if there are none yet, or the last ones are coming."""
@@ -191,7 +198,7 @@ class Predictor:
             job = self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline, budget_end=budget_end)
         if admitted is not None:
             admitted.begun(wanted, job)
-        return Explaining(plan, targets, image.shape[1:], job, skipped, choice)
+        return Explaining(plan, targets, image.shape[1:], job, skipped, choice, admitted)
 
     def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:
         """Which of the candidates is the best that the time allows."""
@@ -206,6 +213,7 @@ class Predictor:
     async def explained(self, explaining: Explaining) -> Explained:
         """Waits for an explanation, and counts it. Cancelling it cancels the explanation."""
         explained = await explaining.result()
+        explaining.done()
         self._telemetry.explained(
             explained.plan.explainer.name, explained.stage.value, explained.saliency.statuses, explained.seconds
         )

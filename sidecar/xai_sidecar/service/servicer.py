@@ -68,6 +68,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         with serving.admission.admit(_demand(request, asked, deadline)) as admitted:
             images = await self._prepared(request.images, model)
             predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
+            admitted.predicted()
             explained = await predictor.explain(predicted, asked.plans, deadline, admitted)
             request_id = request_id_of(context)
             sampled = serving.evaluation.samples(request_id)
@@ -91,6 +92,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
             with serving.admission.admit(_demand(request.request, asked, deadline)) as admitted:
                 images = await self._prepared(request.request.images, model)
                 predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
+                admitted.predicted()
                 sampled = serving.evaluation.samples(request_id)
                 if sampled:
                     serving.evaluation.offer(request_id, model, predicted)

@@ -135,6 +135,80 @@ def test_explanations_do_not_crowd_out_predictions(admission):
             assert taken(admission)[:2] == (10, 10)
 
 
+def test_explanations_do_not_crowd_out_predictions_by_their_pictures_or_bytes(admission):
+    """A quarter of both is kept for requests without."""
+    with admission.admit(Demand(7, [plan()])):  # 7 of 10 pictures, 28 of 100 MiB and some
+        with pytest.raises(
+            OverloadedError, match=r"7 pictures for explanations are under way, and 1 more .* the 7 that"
+        ):
+            admission.admit(Demand(1, [plan()])).__enter__()
+        with admission.admit(Demand(2)), admission.admit(Demand(1)):
+            assert taken(admission)[:2] == (10, 7)
+            with pytest.raises(OverloadedError, match="10 pictures are under way"):
+                admission.admit(Demand(1)).__enter__()
+    with admission.admit(Demand(1, [plan()], byte_count=70 * MIB)):
+        with pytest.raises(OverloadedError, match="bytes for explanations are under way"):
+            admission.admit(Demand(1, [plan()], byte_count=MIB)).__enter__()
+        with pytest.raises(OverloadedError, match="bytes for explanations are under way"):
+            admission.holding(2 * MIB).__enter__()
+        with (
+            admission.admit(Demand(1, byte_count=20 * MIB)),
+            admission.admit(Demand(1, byte_count=6 * MIB - 2000)),
+            pytest.raises(OverloadedError, match="bytes are under way"),
+        ):
+            assert admission.bytes.taken == 100 * MIB
+            admission.admit(Demand(1)).__enter__()
+    assert taken(admission) == (0, 0, 0)
+
+
+def test_what_explanations_took_of_the_reserve_is_not_held_against_predictions(admission):
+    with admission.admit(Demand(1000, [plan()])):  # taken on by an idle server
+        with admission.admit(Demand(1)), admission.admit(Demand(2)):  # 7 of 10 are theirs
+            assert admission.images.taken == 1003
+            with pytest.raises(OverloadedError):
+                admission.admit(Demand(1)).__enter__()
+        with admission.admit(Demand(8)):  # a single one, however large
+            pass
+
+
+def test_predictions_may_have_all_of_it(admission):
+    with admission.admit(Demand(10)), pytest.raises(OverloadedError, match="10 pictures are under way"):
+        admission.admit(Demand(1, [plan()])).__enter__()
+
+
+def test_parts_are_given_back_as_they_are_used_up(admission):
+    with admission.admit(Demand(2, [plan(name="a"), plan(name="b")], byte_count=1000)) as admitted:
+        held = 1000 + 2 * (600 + 2 * 200)
+        assert taken(admission) == (2, 4, held + 4 * 4 * MIB)
+        admitted.predicted()
+        assert taken(admission) == (0, 4, held + 4 * 4 * MIB)
+        admitted.predicted()  # nothing comes of saying it twice
+        admitted.explained()
+        assert taken(admission) == (0, 3, held + 3 * 4 * MIB)
+        for _ in range(3):
+            admitted.explained()
+        assert taken(admission) == (0, 0, held), "the maps wait to be sent"
+        admitted.explained()
+        assert admission.explanations.taken == 0
+    assert taken(admission) == (0, 0, 0)
+
+
+def test_calls_that_are_no_predictions(admission):
+    with admission.holding(60 * MIB):
+        assert taken(admission) == (0, 0, 60 * MIB)
+        with pytest.raises(OverloadedError, match="over the 78,643,200"):
+            admission.holding(20 * MIB).__enter__()
+        with admission.admit(Demand(1, byte_count=30 * MIB)):
+            pass
+    assert taken(admission) == (0, 0, 0)
+
+
+def test_the_longest_time_that_a_call_may_take_is_named(admission):
+    demand = Demand(1, [plan(10_000)], deadline=time.monotonic() + 60, capped=True)
+    with pytest.raises(DeadlineTooShortError, match=r"no call may take longer than 60 s \(server.max_call_seconds\)"):
+        admission.admit(demand).__enter__()
+
+
 def test_bytes_are_counted(admission):
     with admission.admit(Demand(1, byte_count=60 * MIB)):
         with pytest.raises(OverloadedError, match="bytes are under way") as caught:
@@ -151,7 +225,7 @@ def test_when_to_come_back(admission, begin):
 
     def hint():
         with pytest.raises(OverloadedError) as caught:
-            admission.admit(Demand(11)).__enter__()
+            admission.admit(Demand(11, [plan(1)])).__enter__()
         return caught.value.retry_seconds
 
     with admission.admit(Demand(1)):

@@ -79,6 +79,26 @@ async def test_the_predictions_come_at_once(serve, request_of):
         assert admission.explanations.taken == 2
 
 
+async def test_a_share_lasts_no_longer_than_what_it_is_for(serve, request_of):
+    """Two pictures, each with an explanation that goes on, one skipped, one without targets, and one that is done."""
+    servicer, admission = serve(0.002)
+    skipped = rise(name="skipped", condition=pb.Condition(top_probability_below=0.001))
+    none = rise(name="none", targets=pb.Targets(min_probability=1.0))
+    request = request_of(rise(mask_count=90_000), skipped, none, rise(name="short", mask_count=16))
+    async with aclosing(servicer.PredictStream(streamed(request), call())) as events:
+        await anext(events)
+        assert taken(admission)[:2] == (0, 8), "the pictures are predicted"
+        before = admission.bytes.taken
+        done = set()
+        while len(done) < 6:
+            event = await anext(events)
+            if event.HasField("explained") and event.explained.explanation.status != pb.EXPLANATION_STATUS_PARTIAL:
+                done.add((event.explained.image_index, event.explained.explanation.name))
+        assert {name for _, name in done} == {"skipped", "none", "short"}
+        assert taken(admission) == (0, 2, before - 6 * 4 * 2**20)
+    assert taken(admission) == (0, 0, 0)
+
+
 async def test_a_stream_without_explanations(serve, request_of):
     servicer, _ = serve()
     events = await read(servicer.PredictStream(pb.PredictStreamRequest(request=request_of()), call()))
@@ -91,13 +111,13 @@ async def test_who_leaves_leaves_nothing_behind(serve, request_of, idle, complai
     events = servicer.PredictStream(streamed(request_of(rise(mask_count=100_000))), call())
     for _ in range(4):
         await anext(events)
-    assert taken(admission)[:2] == (2, 2)
+    assert taken(admission)[:2] == (0, 2)
     await events.aclose()
     assert taken(admission) == (0, 0, 0)
     assert not servicer.serving.predictor.engine._open, "at once, not when somebody collects the garbage"
     answering = asyncio.ensure_future(servicer.Predict(request_of(rise(mask_count=100_000)), call()))
     await asyncio.sleep(0.1)
-    assert taken(admission)[:2] == (2, 2)
+    assert taken(admission)[:2] == (0, 2)
     answering.cancel()
     with pytest.raises(asyncio.CancelledError):
         await answering
@@ -133,10 +153,10 @@ async def test_errors_that_are_no_fields(serve, request_of):
     async with aclosing(servicer.PredictStream(streamed(request_of(rise())), call())) as events:
         await anext(events)
         for answering in (
-            servicer.Predict(request_of(), call()),
-            read(servicer.PredictStream(streamed(request_of()), call())),
+            servicer.Predict(request_of(rise()), call()),
+            read(servicer.PredictStream(streamed(request_of(rise())), call())),
         ):
-            with pytest.raises(errors.OverloadedError, match="2 pictures are under way") as caught:
+            with pytest.raises(errors.OverloadedError, match="2 explanations are under way") as caught:
                 await answering
             assert caught.value.field == ""
             assert 0.1 <= caught.value.retry_seconds <= 30
