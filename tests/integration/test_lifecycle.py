@@ -147,7 +147,7 @@ def _check_counting(stub, http_address, read_metrics, eventually, cat):
 
 def _check_draining(server, stub, connect, http_address, read_metrics, refused, eventually, slow_request, cat):
     calls = [stub.Predict.future(slow_request(images=8), timeout=120) for _ in range(3)]
-    eventually(lambda: read_metrics(http_address)["xai_open_images",] >= 8)
+    eventually(lambda: read_metrics(http_address)["xai_open_explanations",] >= 8)
     server.process.send_signal(signal.SIGTERM)
     eventually(lambda: "draining" in events(server), seconds=10)
     with connect(server.grpc) as late:
@@ -237,7 +237,7 @@ def test_sigterm_twice(start_server, only, sample_config, connect, slow_request,
     """A second signal changes nothing: what is in flight still finishes."""
     with start_server(sample_config, *only("gradient")) as own, connect(own.grpc) as stub:
         call = stub.Predict.future(slow_request(), timeout=60)
-        eventually(lambda: read_metrics(own.http)["xai_open_images",] >= 1)
+        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] >= 1)
         own.process.send_signal(signal.SIGTERM)
         eventually(lambda: "draining" in events(own), seconds=10)
         own.process.send_signal(signal.SIGTERM)
@@ -253,7 +253,7 @@ def test_work_that_outlasts_the_drain(
     overrides = (*only("gradient"), "server.drain_seconds=1")
     with start_server(sample_config, *overrides) as own, connect(own.grpc) as stub:
         call = stub.Predict.future(slow_request(images=16, top_count=16))
-        eventually(lambda: read_metrics(own.http)["xai_open_images",] >= 1)
+        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] >= 1)
         started = time.monotonic()
         own.process.send_signal(signal.SIGTERM)
         assert own.wait() == 0
