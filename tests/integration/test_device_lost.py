@@ -14,7 +14,7 @@ from xai_sidecar.service.server import Sidecar
 
 
 class Breakable:
-    """A backend that gives logits once, then breaks in a place where nothing can go wrong."""
+    """A backend that gives logits once when it serves, then breaks in a place where nothing can go wrong."""
 
     device = "cpu"
     engine = "arithmetic"
@@ -28,6 +28,7 @@ class Breakable:
     def __init__(self):
         self.layers = {}
         self.launches = 0
+        self.serving = False
         self.running = threading.Event()
         self.go_on = threading.Event()
 
@@ -40,9 +41,10 @@ class Breakable:
         return {1: 0.001}
 
     def run(self, kind, rows):
-        self.running.set()
-        assert self.go_on.wait(10)
-        self.launches += 1
+        if self.serving:
+            self.running.set()
+            assert self.go_on.wait(10)
+            self.launches += 1
         return (np.tile(np.arange(3, dtype=np.float32), (len(rows[0]), 1)),)
 
     def close(self):
@@ -61,6 +63,7 @@ async def test_everyone_is_told():
     ready = asyncio.Event()
     ended = asyncio.ensure_future(server.run(on_ready=lambda _: ready.set()))
     await asyncio.wait_for(ready.wait(), 30)
+    backend.serving = True
     pixels = pb.Tensor(dtype=pb.DATA_TYPE_UINT8, shape=[4, 4, 3], data=bytes(48))
     request = pb.PredictRequest(images=[pb.Image(pixels=pixels)])
     async with grpc.aio.insecure_channel(server.grpc_address) as channel:

@@ -643,3 +643,23 @@ def test_a_spec_that_does_not_fit(key, change):
     with pytest.raises(errors.ConfigError) as caught:
         InputSpec(**{**vars(COLOUR), **change})
     assert caught.value.field == f"model.input.{key}"
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "key"),
+    [
+        ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "mean"),
+        ((0.485, 0.456, 0.406), (58.395, 57.12, 57.375), "std"),
+        ((103.53, 116.28, 123.675), (1.0, 1.0, 1.0), "mean"),
+        ((-123.0, 0.0, 0.0), (0.2, 0.2, 0.2), "mean"),
+    ],
+)
+def test_statistics_of_pixels_from_0_to_255_are_refused(mean, std, key):
+    with pytest.raises(errors.ConfigError, match=r"Divide model.input.mean and model.input.std by 255") as caught:
+        InputSpec(3, 8, 8, 8, 8, False, "bilinear", mean, std)
+    assert caught.value.field == f"model.input.{key}"
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1 / 255), (0.5, 0.5), (0.0, 1.0), (-1.0, 1.0), (1.0, 2.0)])
+def test_other_ranges_that_nets_want_are_taken(mean, std):
+    assert InputSpec(3, 8, 8, 8, 8, False, "bilinear", (mean,) * 3, (std,) * 3).std == (std,) * 3

@@ -80,13 +80,17 @@ class Engine:
     # ---------------------------------------------------------------------------------------- any thread
 
     def start(
-        self, kinds: Callable[[Backend], list[Kind]], report: Report = lambda line: None
+        self,
+        kinds: Callable[[Backend], list[Kind]],
+        report: Report = lambda line: None,
+        check: Callable[[Backend], None] = lambda backend: None,
     ) -> Future[Mapping[Kind, str]]:
         """Begins to make the backend and to compile.
 
         Args:
             kinds: Says, once the backend is there, what has to be compiled.
             report: Told of the progress, on the device thread.
+            check: Looks at the backend when it is compiled; a ConfigError of its own ends the start.
 
         Returns:
             Once the backend is ready to serve, the kinds that it cannot do after all, with the reasons; or a
@@ -94,6 +98,7 @@ class Engine:
         """
         self._kinds = kinds
         self._report = report
+        self._check = check
         for stepper in self._steppers.values():
             stepper.start()
         self._timer.start()
@@ -254,6 +259,7 @@ class Engine:
         try:
             backend = self._make_backend()
             failed = backend.warm_up(self._kinds(backend), self._report)
+            self._check(backend)
         except BaseException as error:
             self._lose(error)
             self._ready.set_exception(error)

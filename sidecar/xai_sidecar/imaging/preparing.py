@@ -20,6 +20,9 @@ _FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+# Of pictures in [0, 1] no mean is above 1 and no standard deviation above 0.5; nets may want another range, though.
+_LARGEST_STATISTIC = 2.0
+
 # Pillow keeps the corners of a box in float32; up to this side they stay right to a five-hundredth of a pixel.
 _EXACT_SIDE = 1 << 14
 
@@ -91,6 +94,13 @@ class InputSpec:
                 f"The {name} is {values}. Give one finite number for each of the {self.channels} channels.",
             )
         yield "std", min(self.std, default=0.0) <= 0, f"The std is {self.std}. Every value must be above 0."
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            yield (
+                name,
+                max(map(abs, values)) > _LARGEST_STATISTIC,
+                f"The {name} is {values}, as of pixels from 0 to 255, but pictures are scaled to [0, 1] first: nothing "
+                "of them would be left. Divide model.input.mean and model.input.std by 255.",
+            )
 
 
 @dataclass(frozen=True)

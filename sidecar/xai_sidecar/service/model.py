@@ -18,6 +18,7 @@ from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import InputSpec
+from xai_sidecar.service.probing import doubts
 
 _CONFIG_ONLY = {"enabled", "layers", "compile_on_demand"}
 
@@ -45,7 +46,17 @@ class OfferedExplainer:
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A loaded model with its explainers."""
+    """A loaded model with its explainers.
+
+    Attributes:
+        config: The config.
+        backend: Where it runs.
+        labels: Of each class.
+        input: What it takes.
+        facts: What explainers know of it.
+        explainers: All of them by name, whether they can be used or not.
+        warnings: What may not be meant about it, a sentence and a cure each.
+    """
 
     config: Config
     backend: Backend
@@ -53,6 +64,7 @@ class ServedModel:
     input: InputSpec
     facts: ModelFacts
     explainers: dict[str, OfferedExplainer]
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def version(self) -> str:
@@ -116,20 +128,25 @@ def start_model(engine: Engine, config: Config, report: Report) -> Future[Served
         The model, once it is ready to serve; or a ConfigError.
     """
     models: list[ServedModel] = []
+    warnings: list[str] = []
     ready: Future[ServedModel] = Future()
 
     def kinds(backend: Backend) -> list[Kind]:
         models.append(served_model(config, backend))
         return models[0].kinds
 
+    def check(backend: Backend) -> None:
+        report("looking at what the net says of a few pictures")
+        warnings.extend(doubts(backend, models[0].input, config.model.activation))
+
     def finish(started: Future[Mapping[Kind, str]]) -> None:
         try:
             failed = started.result()
-            ready.set_result(models[0].without(failed))
+            ready.set_result(replace(models[0].without(failed), warnings=tuple(warnings)))
         except BaseException as error:
             ready.set_exception(error)
 
-    engine.start(kinds, report).add_done_callback(finish)
+    engine.start(kinds, report, check).add_done_callback(finish)
     return ready
 
 

@@ -179,6 +179,8 @@ class Sidecar:
         if not loading.done():
             return False
         model = await loading
+        for warning in model.warnings:
+            _log.warning("model_warning", warning=warning)
         give_back_freed_memory()
         limits, spec = self._config.server, model.input
         map_bytes = 4 * spec.height * spec.width

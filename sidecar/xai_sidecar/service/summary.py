@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.engine.leisure import LONG_SHARE, is_long
@@ -33,7 +33,13 @@ def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
         yield name, _explainer(offered, model)
     yield "OoD net", _ood(backend.ood)
     yield "evaluator", _evaluator(model)
+    yield from _warnings(model.warnings)
     yield "layers", f"{len(model.facts.layers)} that can be explained: {_shown(list(model.facts.layers))}"
+
+
+def _warnings(warnings: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for index, warning in enumerate(warnings):
+        yield "" if index else "warnings", warning
 
 
 def _slice(model: ServedModel) -> str:
