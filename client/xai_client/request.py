@@ -29,7 +29,8 @@ class Explain:
     Args:
         explainer: Name of the explainer, or "auto" for the best measured one that fits the budget.
         name: Key of the result in `Prediction.explanations`; unique in the request. Default: the explainer's name.
-        targets: Class id or ids to explain, in this order. Default: the most probable class.
+        targets: Class id or ids to explain, in this order. Default: the most probable class, if it counts as predicted:
+            with sigmoid, none may.
         min_probability: Instead of `targets`, every class at least this probable, in (0, 1].
         top_count: Instead of `targets`, the this many most probable classes.
         budget: Longest time to spend, in seconds or as a timedelta; the best map so far, if there is one, is then

@@ -23,7 +23,7 @@ _WITHHELD = {
     "no_ood_range": "the OoD net finds the picture no more of an inlier than a blank one",
 }
 _WITHOUT_MAPS = {
-    "skipped": "its condition did not hold",
+    "skipped": "its condition did not hold, or no class counts as predicted",
     "truncated": "its budget ended before there was one",
 }
 
@@ -120,8 +120,9 @@ class Explanation:
         name: Its name in the request.
         explainer: The explainer that ran; for "auto", the one chosen.
         status: "complete"; "truncated": cut short by its budget, the maps are the best so far, and there are none if it
-            ended before there were any; "skipped": its condition did not hold, there are no maps; or "partial": a
-            better version follows (in a stream only).
+            ended before there were any; "skipped": its condition did not hold, or no targets were given and no class
+            of a multi-label model counts as predicted, and there are no maps; or "partial": a better version follows
+            (in a stream only).
         status_message: Why it was skipped, refused or truncated; empty when complete.
         maps: One map for each target, in the order of the targets.
         parameters: The parameters really used. Whole numbers are ints.

@@ -34,6 +34,7 @@ SERIES = {
     "xai_ready": {},
     "xai_ready_timestamp_seconds": {},
     "xai_images_total": {},
+    "xai_images_without_positive_total": {},
     "xai_open_images": {},
     "xai_open_explanations": {},
     "xai_open_bytes": {},

@@ -129,7 +129,8 @@ class EvaluatorConfig(Section):
         default=0.5,
         gt=0,
         lt=1,
-        description="With sigmoid, the probability from which on a class counts as predicted.",
+        description="With sigmoid, the probability from which on a class counts as predicted. A picture without any is "
+        "not explained unless the caller names classes or a number of them, and its maps are not scored.",
     )
     ood_percentile: float = Field(
         default=5.0,

@@ -44,7 +44,6 @@ class EvaluatedModel:
         labels: Of its classes.
         facts: What explainers may know of it.
         activation: How its logits become probabilities.
-        one_class: Whether exactly one class applies to a picture.
         methods: The explainers that can be used, with their parameters by default, resolved.
     """
 
@@ -52,7 +51,6 @@ class EvaluatedModel:
     labels: tuple[str, ...]
     facts: ModelFacts
     activation: Activation
-    one_class: bool
     methods: Mapping[str, tuple[Explainer[Any], Parameters]]
 
 
@@ -127,7 +125,12 @@ class Appraiser:
         return [benchmark.name for benchmark, _ in (*self._measured, *self._located)]
 
     def explainers(self, sample: Sample) -> list[str]:
-        """Who is compared on a sample: those listed that are not too costly, and those that the caller asked for."""
+        """Who is compared on a sample: those listed that are not too costly, and those that the caller asked for.
+
+        Nobody where no class counts as predicted: maps of a class that is not there speak for nothing, and score well.
+        """
+        if not sample.positives:
+            return []
         return list(dict.fromkeys((*self._compared, *(name for name in sample.served if name in self._model.methods))))
 
     def too_costly(self) -> list[str]:

@@ -242,7 +242,8 @@ class Evaluator:
                 self._store.set_ood(sample.key, ood)
 
     def _conclude(self, measured: _Measured) -> None:
-        self._ledger.end(measured.sample.key, SampleState.SCORED if measured.scored else SampleState.FAILED)
+        without = SampleState.FAILED if measured.sample.positives else SampleState.NO_POSITIVE
+        self._ledger.end(measured.sample.key, SampleState.SCORED if measured.scored else without)
 
     # ------------------------------------------------------------------------------------------------ ground truth
 

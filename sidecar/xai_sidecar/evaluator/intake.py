@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from typing import NamedTuple
 
-import numpy as np
-
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import NotFoundError, OverloadedError, ShuttingDownError, StoreError, within
 from xai_sidecar.evaluator.appraisal import EvaluatedModel
@@ -134,7 +132,7 @@ class Intake:
                 self._ledger.end(record.key, SampleState.LOST)
                 continue
             self._quality.sampled(record.key, record.time)
-            model_says = kept.logits, kept.probabilities
+            model_says = kept.logits, kept.probabilities, record.positives
             self._queue(Sample(record.key, record.time, version, record.frame, kept.image, *model_says, record.ood))
 
     def expire(self) -> None:
@@ -196,18 +194,14 @@ class Intake:
             self._ledger.end(gone.key, SampleState.DROPPED if gone is sample else SampleState.EXPIRED)
 
     def _record(self, sample: Sample) -> SampleRecord:
-        probabilities = sample.probabilities
-        positives = [sample.target]
-        if not self._model.one_class:
-            positives = np.flatnonzero(probabilities >= self._settings.positive_probability).tolist()
         return SampleRecord(
             key=sample.key,
             time=sample.time,
             model_version=sample.model_version,
             frame=sample.frame,
             target=sample.target,
-            probability=float(probabilities[sample.target]),
-            positives=tuple(positives),
+            probability=float(sample.probabilities[sample.target]),
+            positives=sample.positives,
             ood=sample.ood,
         )
 

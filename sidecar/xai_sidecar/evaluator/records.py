@@ -36,6 +36,7 @@ class SampleState(enum.Enum):
     EXPIRED = "expired"  # it became too old before its turn came
     LOST = "lost"  # the server ended before its turn came, and its picture was not kept
     FAILED = "failed"  # nothing of it could be measured
+    NO_POSITIVE = "no_positive"  # no class counts as predicted, so that there is none to explain
     AMBIGUOUS = "ambiguous"  # its key is that of another picture, too
 
 
@@ -86,6 +87,7 @@ class Sample:
         image: (C, H, W) float32, the model input.
         logits: (classes,) float32; what ranks classes, since probabilities saturate.
         probabilities: (classes,) float32.
+        positives: The classes that count as predicted, rising; with none of them there is no map to measure.
         ood: Its OoD score and percentile, if they are known.
         served: Maps that the caller was given, by explainer.
     """
@@ -97,6 +99,7 @@ class Sample:
     image: FloatArray
     logits: FloatArray
     probabilities: FloatArray
+    positives: tuple[int, ...]
     ood: tuple[float, float] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.paths import data_folder
 from xai_sidecar.service.model import ServedModel
-from xai_sidecar.service.plan import Explained, Predicted, Stage
+from xai_sidecar.service.plan import Explained, Predicted, Stage, positives
 from xai_sidecar.telemetry import QualityTelemetry
 
 _DAY = 86_400
@@ -130,7 +130,6 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
         labels=model.labels,
         facts=model.facts,
         activation=ACTIVATIONS[model.config.model.activation],
-        one_class=model.config.model.activation == "softmax",
         methods={
             name: (offered.explainer, offered.defaults)
             for name, offered in model.explainers.items()
@@ -162,6 +161,7 @@ def sample_of(
     """
     prepared, top = predicted.prepared, predicted.logits.argmax()
     _, height, width = prepared.array.shape
+    predicted_ids = positives(predicted.logits, predicted.probabilities, model.least_positive)
     served: dict[str, Served] = {}
     for one in explained:
         name = one.plan.explainer.name
@@ -180,6 +180,7 @@ def sample_of(
         image=prepared.array,
         logits=predicted.logits,
         probabilities=predicted.probabilities,
+        positives=tuple(predicted_ids.tolist()),
         ood=predicted.ood,
         served=served,
     )

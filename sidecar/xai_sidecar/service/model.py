@@ -81,6 +81,12 @@ class ServedModel:
             found[label] = (*found.get(label, ()), class_id)
         return found
 
+    @property
+    def least_positive(self) -> float | None:
+        """The probability from which on a class counts as predicted; None where the most probable one alone does."""
+        config = self.config
+        return config.evaluator.positive_probability if config.model.activation == "sigmoid" else None
+
     def without(self, failed: Mapping[Kind, str]) -> ServedModel:
         """The same, less the explainers whose kinds of work cannot be had of this net.
 

@@ -17,24 +17,32 @@ from xai_sidecar.imaging import Prepared
 
 @dataclass(frozen=True)
 class Targets:
-    """Which classes to explain: those listed, or all from a probability on, or else the `top_count` most probable."""
+    """Which classes to explain: those listed, or all from a probability on, or the `top_count` most probable.
+
+    Where nothing is set it is the most probable one, if it counts as predicted.
+    """
 
     class_ids: tuple[int, ...] = ()
     min_probability: float | None = None
-    top_count: int = 1
+    top_count: int | None = None
+
+    @property
+    def by_default(self) -> bool:
+        """Whether nothing is set."""
+        return not self.class_ids and self.min_probability is None and self.top_count is None
 
     @property
     def fewest(self) -> int:
         """The fewest classes that it is sure to come to, but no less than one."""
         if self.class_ids:
             return len(self.class_ids)
-        return 1 if self.min_probability is not None else self.top_count
+        return 1 if self.min_probability is not None else self.top_count or 1
 
     def most(self, limit: int) -> int:
         """The most classes that it can come to."""
         if self.class_ids:
             return len(self.class_ids)
-        return limit if self.min_probability is not None else self.top_count
+        return limit if self.min_probability is not None else self.top_count or 1
 
     def of(self, logits: FloatArray, probabilities: FloatArray, limit: int) -> IntArray:
         """The classes to explain of one prediction, (t,) int32, at most `limit` of them; maybe none."""
@@ -43,7 +51,7 @@ class Targets:
         ranking = ranked(logits)
         if self.min_probability is not None:
             return ranking[probabilities[ranking] >= self.min_probability][:limit]
-        return ranking[: self.top_count]
+        return ranking[: self.top_count or 1]
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,27 @@ def ranked(logits: FloatArray) -> IntArray:
     That is by falling probability, too, where float32 has different ones: it rounds the sigmoids of 18 and 40 to 1.
     """
     return np.argsort(-logits, kind="stable").astype(np.int32)
+
+
+def positives(logits: FloatArray, probabilities: FloatArray, least: float | None) -> IntArray:
+    """The classes that count as predicted, rising, (n,) int32.
+
+    Args:
+        logits: (classes,).
+        probabilities: (classes,).
+        least: The probability from which on a class counts; None where it is the most probable one, whatever it is.
+    """
+    if least is None:
+        return ranked(logits)[:1]
+    return np.flatnonzero(probabilities >= least).astype(np.int32)
+
+
+def without_positive(probabilities: FloatArray, least: float) -> str:
+    """Why nothing is explained of a picture on which no class counts as predicted, and how to have it, for callers."""
+    return (
+        f"No class reaches the probability of {least:g} from which on it counts as predicted (the highest is "
+        f"{float(probabilities.max()):.4g}). Name class_ids or top_count to have one explained all the same."
+    )
 
 
 def in_units(seconds: float) -> str:

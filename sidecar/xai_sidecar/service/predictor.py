@@ -20,7 +20,7 @@ from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context, Saliency
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admitted
-from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage
+from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage, positives, without_positive
 from xai_sidecar.telemetry import Telemetry
 
 _ANSWERING_SECONDS = 0.1
@@ -128,12 +128,20 @@ class Predictor:
         max_targets: Most targets of an explanation.
         telemetry: Told of what was done.
         quality: Knows which explainer is the best, for callers who leave the choice to the server.
+        least_positive: As of `ServedModel`.
     """
 
     def __init__(
-        self, engine: Engine, activation: str, max_targets: int, telemetry: Telemetry, quality: Quality
+        self,
+        engine: Engine,
+        activation: str,
+        max_targets: int,
+        telemetry: Telemetry,
+        quality: Quality,
+        least_positive: float | None = None,
     ) -> None:
         self.engine = engine
+        self._least_positive = least_positive
         self._quality = quality
         self._activation = ACTIVATIONS[activation]
         self._max_targets = max_targets
@@ -165,8 +173,9 @@ class Predictor:
                 "The model answers this picture with NaN or infinite values. Check its weights and normalisation.",
                 field=f"images[{index}]",
             )
-        self._telemetry.images.inc()
-        return Predicted(image, logits, np.asarray(self._activation(logits), np.float32), scored)
+        probabilities = np.asarray(self._activation(logits), np.float32)
+        self._telemetry.predicted(len(positives(logits, probabilities, self._least_positive)))
+        return Predicted(image, logits, probabilities, scored)
 
     async def _run(self, steps: Steps[Any], deadline: float) -> Any:
         return (await asyncio.wrap_future(self.engine.submit(steps, Lane.PREDICT, deadline=deadline))).value
@@ -184,7 +193,7 @@ class Predictor:
         """
         image, probabilities = predicted.prepared.array, predicted.probabilities
         percentile = None if predicted.ood is None else predicted.ood[1]
-        skipped = plan.condition.failure(float(probabilities.max()), percentile)
+        skipped = plan.condition.failure(float(probabilities.max()), percentile) or self._unasked(predicted, plan)
         targets = plan.targets.of(predicted.logits, probabilities, self._max_targets)
         wanted, choice = plan, None
         if plan.candidates and len(targets) and not skipped:
@@ -199,6 +208,15 @@ class Predictor:
         if admitted is not None:
             admitted.begun(wanted, job)
         return Explaining(plan, targets, image.shape[1:], job, skipped, choice, admitted)
+
+    def _unasked(self, predicted: Predicted, plan: ExplanationPlan) -> str:
+        """Why a class is not explained that is not there, unless somebody asks for it; empty if one is."""
+        least = self._least_positive
+        if least is None or not plan.targets.by_default:
+            return ""
+        if len(positives(predicted.logits, predicted.probabilities, least)):
+            return ""
+        return without_positive(predicted.probabilities, least)
 
     def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:
         """Which of the candidates is the best that the time allows."""

@@ -188,7 +188,9 @@ class Sidecar:
         start = partial(start_evaluation, model, engine, telemetry.registry)
         self._evaluation = evaluation = await asyncio.get_running_loop().run_in_executor(None, start)
         activation = self._config.model.activation
-        predictor = Predictor(engine, activation, limits.max_targets, telemetry, evaluation.quality)
+        predictor = Predictor(
+            engine, activation, limits.max_targets, telemetry, evaluation.quality, model.least_positive
+        )
         self.serving = servicer.serving = Serving(model, admission, predictor, evaluation, time.time())
         telemetry.open_images.set_function(lambda: admission.images.taken)
         telemetry.open_explanations.set_function(lambda: admission.explanations.taken)

@@ -17,7 +17,7 @@ EXPLAIN = "explain"
 OTHER = "other"
 """What stands in the label `class` for all classes without series of their own."""
 
-EVENTS = ("sampled", "repeated", "dropped", "expired", "lost", "scored", "failed")
+EVENTS = ("sampled", "repeated", "dropped", "expired", "lost", "scored", "failed", "no_positive")
 """What happens to samples."""
 
 STATES = ("off", "no_traffic", "up_to_date", "working")

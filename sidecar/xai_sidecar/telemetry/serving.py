@@ -46,6 +46,11 @@ class Telemetry:
             registry=registry,
         )
         self.images = Counter("xai_images", "Pictures classified.", registry=registry)
+        self.without_positive = Counter(
+            "xai_images_without_positive",
+            "Pictures on which no class reached the probability from which on it counts as predicted; with sigmoid.",
+            registry=registry,
+        )
         self.explanations = Counter(
             "xai_explanations",
             "Explanations that ended, by explainer and whether they are whole.",
@@ -135,6 +140,12 @@ class Telemetry:
             self.slice_overruns.labels(kind).inc()
         for seconds in record.waits:
             self.queue_wait.labels(lane).observe(seconds)
+
+    def predicted(self, positive_count: int) -> None:
+        """Counts a picture on which so many classes count as predicted."""
+        self.images.inc()
+        if not positive_count:
+            self.without_positive.inc()
 
     def ended(self, lane: Lane, outcome: Outcome) -> None:
         """Counts a job; see `Observer`."""

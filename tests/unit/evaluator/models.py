@@ -114,7 +114,7 @@ def methods(*names, masks=64):
 def make_model(*names, version="m", labels=("cat", "dog", "owl"), one_class=True, has_ood=False, masks=64):
     facts = ModelFacts(HEIGHT, WIDTH, has_ood=has_ood)
     activation = softmax if one_class else sigmoid
-    return EvaluatedModel(version, tuple(labels), facts, activation, one_class, methods(*names, masks=masks))
+    return EvaluatedModel(version, tuple(labels), facts, activation, methods(*names, masks=masks))
 
 
 def make_quality(model, settings, clock=time.time):
@@ -133,7 +133,8 @@ def make_sample(name="request", index=0, seed=0, time=1_700_000_000.0, activatio
     image = np.random.default_rng(seed).standard_normal((2, HEIGHT, WIDTH)).astype(np.float32)
     logits = fields.get("logits", Net.logits(image))
     probabilities = np.asarray(activation(logits), np.float32)
-    says = {"logits": logits, "probabilities": probabilities}
+    positives = np.flatnonzero(probabilities >= 0.5) if activation is sigmoid else [logits.argmax()]
+    says = {"logits": logits, "probabilities": probabilities, "positives": tuple(map(int, positives))}
     known = {"model_version": "m", "frame": FRAME, "image": image, **says}
     return Sample(**{"key": SampleKey(name, index), "time": time, **known, **fields})
 

@@ -19,15 +19,17 @@ from xai_sidecar.errors import StoreError
 from xai_sidecar.evaluator.appraisal import Appraiser
 from xai_sidecar.evaluator.evaluator import Evaluator
 from xai_sidecar.evaluator.quality import State
-from xai_sidecar.evaluator.records import BoxShape, GroundTruth, PolygonShape, SampleState, TruthObject
+from xai_sidecar.evaluator.records import BoxShape, GroundTruth, PolygonShape, SampleState, Served, TruthObject
 from xai_sidecar.evaluator.store import Reported, Store
+from xai_sidecar.explainers.activations import sigmoid
+from xai_sidecar.explainers.base import MapStatus
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
 
 DELETION, INSERTION, NAIVE = "faithfulness/deletion_auc", "faithfulness/insertion_auc", "faithfulness/naive"
 POINTING, IOSR = "localization/pointing_game", "localization/iosr"
 QUICK = [DELETION, NAIVE, IOSR]
-EVENTS = ("sampled", "repeated", "dropped", "expired", "lost", "scored", "failed")
+EVENTS = ("sampled", "repeated", "dropped", "expired", "lost", "scored", "failed", "no_positive")
 
 
 class Recorder:
@@ -315,6 +317,23 @@ def test_one_sample_that_fails_does_not_stop_the_others(start):
     assert running.events() == {"sampled": 2, "scored": 1, "failed": 1}
     running.became(bad, SampleState.FAILED)
     assert running.store.maps(bad.key) == []
+
+
+def test_a_picture_without_a_positive_class_is_not_scored(start):
+    """A map of a class that is not there; the truth, and how unlike it is, count all the same."""
+    running = start(model=models.make_model("occlusion", one_class=False, has_ood=True))
+    blank = now_sample("blank", logits=np.array([-3, -0.5, -2], np.float32), activation=sigmoid)
+    served = Served(np.ones((models.HEIGHT, models.WIDTH), np.float32), MapStatus.OK, 1, 64)
+    asked = now_sample("asked", logits=blank.logits, activation=sigmoid, served={"occlusion": served})
+    assert blank.positives == asked.positives == ()
+    running.offer(blank, asked, now_sample("other", activation=sigmoid, positives=(1,)))
+    models.until(lambda: running.events() == {"sampled": 3, "no_positive": 2, "scored": 1})
+    running.became(blank, SampleState.NO_POSITIVE)
+    for sample in (blank, asked):
+        assert running.store.maps(sample.key) == running.store.scores(sample.key) == []
+        assert running.store.sample(sample.key).ood is not None
+    running.report(blank.key, class_ids=[2])
+    running.applied()
 
 
 def test_what_there_was_before_a_failure_is_kept(start):

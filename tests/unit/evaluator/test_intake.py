@@ -41,7 +41,7 @@ from xai_sidecar.imaging import Region
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
 
 NOW = 1_700_000_000.0
-EVENTS = ("sampled", "repeated", "dropped", "expired", "lost", "scored", "failed")
+EVENTS = ("sampled", "repeated", "dropped", "expired", "lost", "scored", "failed", "no_positive")
 
 
 @pytest.fixture
@@ -125,15 +125,14 @@ def test_a_sample_is_stored_and_waits(one):
     assert one.quality.standing().sample_count == 1
 
 
-@pytest.mark.parametrize(("least", "positives"), [(0.5, (0, 2)), (0.75, (2,)), (0.9, ()), (0.25, (0, 1, 2))])
-def test_all_classes_from_a_probability_on_were_predicted(make, least, positives):
-    made = make(models.make_model(one_class=False), positive_probability=least)
-    probabilities = np.array([0.5, 0.25, 0.75], np.float32)
-    logits = np.log(probabilities / (1 - probabilities))
-    sample = models.make_sample(logits=logits, probabilities=probabilities, activation=sigmoid)
+@pytest.mark.parametrize("positives", [(0, 2), ()])
+def test_all_classes_that_were_predicted_are_kept(make, positives):
+    made = make(models.make_model(one_class=False), keep_pictures=True)
+    sample = models.make_sample(positives=positives, activation=sigmoid)
     made.intake.offer([sample])
     stored(made)
     assert made.store.sample(sample.key).positives == positives
+    assert restarted(make, made, keep_pictures=True).intake.waiting.take(NOW).positives == positives
 
 
 def test_the_target_of_saturated_probabilities_is_that_of_the_highest_logit(make):
@@ -193,51 +192,51 @@ def test_reports_that_the_store_does_not_keep_up_with(make):
 
 def test_what_a_sample_takes():
     served = Served(np.zeros((6, 8), np.float32), MapStatus.OK, 1, 64)
-    assert models.make_sample(served={"rise": served}).byte_count == 4 * (2 * 6 * 8 + 3 + 6 * 8)
+    assert models.make_sample(served={"rise": served}).byte_count == 4 * (2 * 6 * 8 + 3 + 3 + 6 * 8)
 
 
 def test_the_store_does_not_keep_up(make):
-    """Of samples of 396 bytes, 165 fit into 65,536."""
+    """Of samples of 408 bytes, 160 fit into 65,536."""
     made = make(pending_bytes=2**16)
     gate, add = threading.Event(), made.store.add_sample
     made.store.add_sample = lambda *arguments: gate.wait(10) and add(*arguments)
-    samples = [models.make_sample(f"r{number}") for number in range(170)]
-    assert {sample.byte_count for sample in samples} == {396}
+    samples = [models.make_sample(f"r{number}") for number in range(165)]
+    assert {sample.byte_count for sample in samples} == {408}
     began = time.monotonic()
     made.intake.offer(samples)
     assert time.monotonic() - began < 1  # whoever offers does not wait
-    assert events(made) == {"sampled": 170, "dropped": 5}
+    assert events(made) == {"sampled": 165, "dropped": 5}
     gate.set()
-    assert set(stored(made)) == {sample.key for sample in samples[:165]}
-    assert made.intake.waiting.count == 165
+    assert set(stored(made)) == {sample.key for sample in samples[:160]}
+    assert made.intake.waiting.count == 160
     while made.intake.waiting.take(NOW):
         pass
     made.intake.offer([models.make_sample("later")])  # there is room again
     assert stored(made)[SampleKey("later", 0)] == "pending"
-    assert events(made) == {"sampled": 171, "dropped": 5}
+    assert events(made) == {"sampled": 166, "dropped": 5}
 
 
 def test_no_room_to_wait(make):
     made = make(pending_bytes=2**16)
-    samples = [models.make_sample(f"r{number}") for number in range(167)]
+    samples = [models.make_sample(f"r{number}") for number in range(162)]
     for sample in samples:
         made.intake.offer([sample])
         states = stored(made)
-    assert events(made) == {"sampled": 167, "dropped": 2}
-    assert [key for key, state in states.items() if state == "dropped"] == [sample.key for sample in samples[165:]]
-    assert made.intake.waiting.byte_count == 165 * 396
+    assert events(made) == {"sampled": 162, "dropped": 2}
+    assert [key for key, state in states.items() if state == "dropped"] == [sample.key for sample in samples[160:]]
+    assert made.intake.waiting.byte_count == 160 * 408
 
 
 def test_those_too_old_make_room(make, clock):
     made = make(pending_bytes=2**16, max_age_seconds=60)
-    made.intake.offer([models.make_sample(f"old{number}", time=NOW) for number in range(165)])
+    made.intake.offer([models.make_sample(f"old{number}", time=NOW) for number in range(160)])
     stored(made)
     clock.now = NOW + 61
     new = models.make_sample("new", time=clock.now)
     made.intake.offer([new])
     states = stored(made)
     assert (states.pop(new.key), set(states.values())) == ("pending", {"expired"})
-    assert events(made) == {"sampled": 166, "expired": 165}
+    assert events(made) == {"sampled": 161, "expired": 160}
 
 
 def test_those_that_waited_too_long(make, clock):
@@ -318,11 +317,11 @@ def test_no_picture_is_kept_unless_it_is_to_be(make):
 
 def test_less_room_than_before(make):
     made = make(keep_pictures=True)
-    made.intake.offer([models.make_sample(f"r{number:03}", time=NOW + number) for number in range(170)])
+    made.intake.offer([models.make_sample(f"r{number:03}", time=NOW + number) for number in range(165)])
     again = restarted(make, made, keep_pictures=True, pending_bytes=2**16)
-    assert (events(again), again.intake.waiting.count) == ({"dropped": 5}, 165)
+    assert (events(again), again.intake.waiting.count) == ({"dropped": 5}, 160)
     dropped = {key.request_id for key, state in stored(again).items() if state == "dropped"}
-    assert dropped == {f"r{number:03}" for number in range(165, 170)}
+    assert dropped == {f"r{number:03}" for number in range(160, 165)}
 
 
 # ------------------------------------------------------------------------------------------------ ground truth

@@ -17,7 +17,7 @@ def sample(name, time, byte_count=100):
     """A sample that takes so many bytes, at least 4."""
     image = np.zeros((1, 1, byte_count // 4 - 1), np.float32)
     made = Sample(
-        SampleKey(name, 0), time, "1", Frame(1, image.shape[2]), image, image[0, 0, :0], np.ones(1, np.float32)
+        SampleKey(name, 0), time, "1", Frame(1, image.shape[2]), image, image[0, 0, :0], np.ones(1, np.float32), (0,)
     )
     assert made.byte_count == byte_count
     return made

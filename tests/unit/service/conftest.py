@@ -149,7 +149,7 @@ def make_quality():
         settings = EvaluatorConfig(**settings)
         facts = ModelFacts(HEIGHT, WIDTH, has_ood=True)
         methods = {name: (explainer, explainer.parameters_type()) for name, explainer in EXPLAINERS.items()}
-        model = EvaluatedModel("m", tuple("abcd"), facts, softmax, True, methods)
+        model = EvaluatedModel("m", tuple("abcd"), facts, softmax, methods)
         telemetry = QualityTelemetry(registry or CollectorRegistry(), list(methods), settings.metrics, "abcd", FAILURES)
         return Quality(model, settings, telemetry)
 
@@ -160,12 +160,12 @@ def make_quality():
 def start(request, make_quality):
     """Starts a `Predictor` on an engine on a backend."""
 
-    def start(backend, activation="softmax", quality=None, **options):
+    def start(backend, activation="softmax", quality=None, least_positive=None, **options):
         telemetry = Telemetry(CollectorRegistry(), EXPLAINERS)
         engine = Engine(lambda: backend, observer=telemetry, **options)
         engine.start(lambda _: []).result(10)
         request.addfinalizer(lambda: (backend.gate.set(), engine.close(10)))
-        return Predictor(engine, activation, 4, telemetry, quality or make_quality())
+        return Predictor(engine, activation, 4, telemetry, quality or make_quality(), least_positive)
 
     return start
 

@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
@@ -244,6 +245,18 @@ async def test_what_is_not_made(start, make_net, predicted, make_auto, known):
     assert (skipped.stage, targetless.stage) == (Stage.SKIPPED, Stage.COMPLETE)
     assert not net.launches
     assert {skipped.plan.name, targetless.plan.name} == {"auto"}
+
+
+async def test_nothing_is_chosen_for_a_class_that_is_not_there(start, make_net, predicted, make_auto, known):
+    net = make_net()
+    predictor = start(net, "sigmoid", quality=known(RISE_FOR_2), least_positive=0.5)
+    blank = replace(predicted(), probabilities=np.full(4, 0.25, np.float32))
+    ((skipped, asked),) = await predictor.explain(
+        [blank], [make_auto(), make_auto(targets=Targets(top_count=1))], FOREVER
+    )
+    assert (skipped.stage, skipped.choice, asked.stage) == (Stage.SKIPPED, None, Stage.COMPLETE)
+    assert "No class reaches" in skipped.message
+    assert asked.choice is not None
 
 
 async def test_the_admission_knows_the_plan_that_was_asked_for(start, make_net, predicted, make_auto, known, idle):

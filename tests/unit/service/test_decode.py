@@ -8,6 +8,7 @@ from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
 from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.service.decode import read_interval, read_request, valid_request_id
+from xai_sidecar.service.plan import Targets
 
 IMAGE = pb.Image(encoded=b"anything")
 
@@ -23,7 +24,8 @@ def test_defaults(model):
     assert asked.top_k == 4  # as many classes as there are
     assert asked.encodings == (pb.MAP_ENCODING_FLOAT32,)
     assert (plan.name, plan.explainer.name, plan.parameters.layer) == ("gradcam", "gradcam", "late")
-    assert (plan.targets.class_ids, plan.targets.min_probability, plan.targets.top_count) == ((), None, 1)
+    assert plan.targets == Targets()
+    assert plan.targets.by_default
 
 
 def test_what_is_given_is_taken(make_model):

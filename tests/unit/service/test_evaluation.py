@@ -73,6 +73,20 @@ def test_a_prediction_as_a_sample(model, picture):
     assert (sample.ood, sample.target, sample.served) == ((0.5, 12.5), 2, {})
 
 
+@pytest.mark.parametrize(("least", "positives"), [(0.5, (0, 2)), (0.75, (2,)), (0.9, ()), (0.25, (0, 1, 2))])
+def test_with_sigmoid_all_classes_from_a_probability_on_were_predicted(make_model, predicted, least, positives):
+    model = make_model("model.activation=sigmoid", f"evaluator.positive_probability={least}")
+    probabilities = np.array([0.5, 0.25, 0.75, 0.125], np.float32)
+    one = replace(predicted(), logits=np.log(probabilities / (1 - probabilities)), probabilities=probabilities)
+    assert sample_of(KEY, 0.0, "v", model, one, ()).positives == positives
+
+
+def test_with_softmax_the_most_probable_class_was_predicted_however_little(make_model, predicted):
+    model = make_model("evaluator.positive_probability=0.9")
+    one = replace(predicted(), logits=np.array([1, 1.5, 1, 1], np.float32), probabilities=np.full(4, 0.25, np.float32))
+    assert sample_of(KEY, 0.0, "v", model, one, ()).positives == (1,)
+
+
 def test_a_model_input_has_no_picture(model, predicted):
     frame = sample_of(KEY, 0.0, "v", model, predicted(), ()).frame
     assert (frame.picture_size, frame.region) == (None, None)
@@ -133,13 +147,13 @@ def test_the_model_as_the_evaluator_sees_it(make_model):
     evaluated = evaluated_model(model)
     assert evaluated.version.startswith(f"{model.version}-")
     assert evaluated.labels == ("a", "b", "c", "d")
-    assert (evaluated.one_class, evaluated.activation, evaluated.facts) == (True, softmax, model.facts)
+    assert (evaluated.activation, evaluated.facts) == (softmax, model.facts)
     assert list(evaluated.methods) == ["guided_backprop", "deconvolution", "gradcam", "occlusion", "rise"]
     explainer, parameters = evaluated.methods["rise"]
     assert (explainer.name, parameters.masks, parameters.grid_size) == ("rise", 64, 6)
     assert evaluated.methods["gradcam"][1].layer == "late"
     several = evaluated_model(make_model("model.activation=sigmoid"))
-    assert (several.one_class, several.activation) == (False, sigmoid)
+    assert several.activation is sigmoid
 
 
 @pytest.mark.parametrize(

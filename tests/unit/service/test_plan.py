@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xai_sidecar.explainers.activations import sigmoid, softmax
-from xai_sidecar.service.plan import Condition, Targets, ranked
+from xai_sidecar.service.plan import Condition, Targets, positives, ranked
 
 
 def array(*values):
@@ -51,6 +51,14 @@ def test_saturated_probabilities_are_ranked_by_their_logits(activation, logits, 
     logits = array(*logits)
     probabilities = np.asarray(activation(logits), np.float32)
     assert targets.of(logits, probabilities, 2).tolist() == expected
+
+
+def test_what_counts_as_predicted():
+    logits, probabilities = array(3, 0, -0.01, 0.5), array(0.9526, 0.5, 0.4975, 0.6225)
+    assert positives(logits, probabilities, None).tolist() == [0]
+    assert positives(logits, probabilities, 0.5).tolist() == [0, 1, 3]  # equal is enough
+    assert positives(logits, probabilities, 0.99).tolist() == []
+    assert positives(array(18, 40), array(1, 1), None).tolist() == [1]
 
 
 @pytest.mark.parametrize(

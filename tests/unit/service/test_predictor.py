@@ -185,6 +185,36 @@ async def test_explanations_that_are_not_made(start, make_net, predicted, make_p
     assert value_of(predictor, "xai_jobs_total", lane="explain", outcome="done") == 1
 
 
+async def test_a_class_that_is_not_there_is_explained_only_if_it_is_asked_for(start, make_net, picture, make_plan):
+    net = make_net()
+    predictor = start(net, "sigmoid", least_positive=0.9)
+    (one,) = await predictor.predict([picture()], FOREVER)
+    highest = one.probabilities.max()
+    blank, there = (replace(one, probabilities=one.probabilities * np.float32(f / highest)) for f in (0.5, 0.95))
+    default = make_plan(mask_count=64)
+    wanted = [Targets(top_count=1), Targets(class_ids=(2,)), Targets(min_probability=0.4)]
+    plans = [default, *(make_plan(mask_count=64, targets=targets) for targets in wanted)]
+    (without, *asked), with_one = await predictor.explain([blank, there], plans, FOREVER)
+    assert (without.stage, without.targets.tolist(), without.pass_count) == (Stage.SKIPPED, [], 0)
+    assert without.message == (
+        "No class reaches the probability of 0.9 from which on it counts as predicted (the highest is 0.5). "
+        "Name class_ids or top_count to have one explained all the same."
+    )
+    assert [(each.stage, len(each.targets)) for each in asked] == [(Stage.COMPLETE, 1)] * 3
+    assert [each.stage for each in with_one] == [Stage.COMPLETE] * 4
+    assert value_of(predictor, "xai_explanations_total", explainer="rise", status="skipped") == 1
+
+
+@pytest.mark.parametrize(
+    ("activation", "least", "count"), [("sigmoid", 0.999, 2), ("sigmoid", 0.01, 0), ("softmax", None, 0)]
+)
+async def test_pictures_without_a_positive_class_are_counted(start, make_net, picture, activation, least, count):
+    predictor = start(make_net(), activation, least_positive=least)
+    assert value_of(predictor, "xai_images_without_positive_total") == 0
+    await predictor.predict([picture(), picture(1)], FOREVER)
+    assert value_of(predictor, "xai_images_without_positive_total") == count
+
+
 async def test_the_admission_is_told_of_jobs(start, make_net, predicted, make_plan, idle):
     net = make_net()
     predictor = start(net)

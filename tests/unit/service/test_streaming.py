@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -366,6 +367,16 @@ async def test_what_is_not_made_is_told_at_once(start, make_net, predicted, make
     assert [(one.stage, one.message, len(one.targets)) for one in targetless] == [(Stage.COMPLETE, "", 0)]
     assert progress_of(events, Place(0, 1)) == progress_of(events, Place(0, 2)) == []
     assert versions_of(events, Place(0, 0))[-1].stage is Stage.COMPLETE
+
+
+async def test_a_class_that_is_not_there_is_not_explained_in_a_stream_either(start, make_net, predicted, make_plan):
+    predictor = start(make_net(), "sigmoid", least_positive=0.999)
+    plans = [make_plan(mask_count=64), make_plan(mask_count=64, targets=Targets(top_count=1))]
+    blank = replace(predicted(), probabilities=np.full(4, 0.25, np.float32))
+    events = await read(explanations(predictor, [blank], plans, FOREVER, INTERVAL))
+    (skipped,), (*_, asked) = (versions_of(events, Place(0, index)) for index in (0, 1))
+    assert (skipped.stage, len(skipped.targets), asked.stage) == (Stage.SKIPPED, 0, Stage.COMPLETE)
+    assert "No class reaches the probability of 0.999" in skipped.message
 
 
 async def test_nothing_to_explain(start, make_net, predicted, make_plan):

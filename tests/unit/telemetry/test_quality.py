@@ -33,7 +33,7 @@ SERIES = {
     "xai_evaluation_seconds_total": ({**E, **DONE}, 0),
     "xai_evaluation_passes_total": ({**E, **DONE}, 0),
     "xai_samples_total": (
-        {"event": ["sampled", "repeated", "dropped", "expired", "lost", "scored", "failed"]},
+        {"event": ["sampled", "repeated", "dropped", "expired", "lost", "scored", "failed", "no_positive"]},
         0,
     ),
     "xai_evaluator_pending_samples": ({}, 0),
