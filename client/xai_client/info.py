@@ -126,6 +126,8 @@ class Limits:
         max_message_bytes: Bytes in one message.
         max_explanation_count: Explanations in one request.
         max_target_count: Targets of one explanation.
+        max_pass_count: Passes that the explanations of one request may take; 0 from a server that does not say.
+        max_call_seconds: Longest time that a call may take, whatever its deadline; 0 from a server that does not say.
     """
 
     max_image_count: int
@@ -133,6 +135,8 @@ class Limits:
     max_message_bytes: int
     max_explanation_count: int
     max_target_count: int
+    max_pass_count: int = 0
+    max_call_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -309,4 +313,6 @@ def _limits(message: pb.Limits) -> Limits:
         max_message_bytes=message.max_message_bytes,
         max_explanation_count=message.max_explanation_count,
         max_target_count=message.max_target_count,
+        max_pass_count=message.max_pass_count,
+        max_call_seconds=message.max_call_duration.ToTimedelta().total_seconds(),
     )

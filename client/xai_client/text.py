@@ -94,6 +94,8 @@ def info_text(info: ModelInfo) -> str:
         f"limits    {limits.max_image_count} pictures, {limits.max_explanation_count} explanations,"
         f" {limits.max_target_count} targets of each; {limits.max_pixel_count} pixels a picture,"
         f" {limits.max_message_bytes} bytes a message",
+        *([f"          {limits.max_pass_count} passes a request"] if limits.max_pass_count else []),
+        *([f"          {limits.max_call_seconds:g} s a call"] if limits.max_call_seconds else []),
     ]
     lines += [f"batch     {each.batch_size} in {each.seconds * 1000:.1f} ms" for each in info.batches]
     lines += evaluator_lines(info)

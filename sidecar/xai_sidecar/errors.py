@@ -16,6 +16,7 @@ SidecarError
 ├── OverloadedError         RESOURCE_EXHAUSTED: try again later
 ├── ExpiredError            DEADLINE_EXCEEDED: the caller's deadline passed before it was done
 ├── DeadlineTooShortError   DEADLINE_EXCEEDED: it cannot be done before the caller's deadline, and was not begun
+├── CallTooLongError        DEADLINE_EXCEEDED: it has taken the longest time that the server lets a call take
 ├── BudgetSpentError        never sent: an explanation's budget ended before there was a map
 ├── ShuttingDownError       UNAVAILABLE: draining; try another server
 ├── StoreError              UNAVAILABLE: the evaluator's database failed
@@ -186,6 +187,13 @@ class DeadlineTooShortError(SidecarError):
 
     code = "DEADLINE_EXCEEDED"
     reason = "DEADLINE_TOO_SHORT"
+
+
+class CallTooLongError(SidecarError):
+    """The call has taken the longest time that the server lets a call take."""
+
+    code = "DEADLINE_EXCEEDED"
+    reason = "CALL_TOO_LONG"
 
 
 class BudgetSpentError(SidecarError):

@@ -246,6 +246,25 @@ class ServerConfig(Section):
         description="Most bytes of requests under way, with their pictures, masks and maps; requests beyond that are "
         "refused, with a retry hint.",
     )
+    max_calls: int = Field(
+        default=1000,
+        ge=1,
+        le=100_000,
+        description="Most calls in progress, and most connections; what comes beyond is refused.",
+    )
+    max_call_seconds: float = Field(
+        default=600,
+        gt=0,
+        le=86_400,
+        description="The longest time that a call may take, whatever its deadline.",
+    )
+    stall_seconds: float = Field(
+        default=20,
+        gt=0,
+        le=3600,
+        description="How long a caller may take to send a request or to read an answer or an event of a stream, and a "
+        "second more for each 256 KiB of it; then the call is ended.",
+    )
     slice_milliseconds: float = Field(
         default=20,
         gt=0,

@@ -57,6 +57,7 @@ def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> 
             max_message_bytes=config.server.max_message_bytes,
             max_explanation_count=config.server.max_explanations,
             max_target_count=config.server.max_targets,
+            max_pass_count=config.server.max_passes,
         ),
         server_version=__version__,
         layers=_layers(model),
@@ -65,6 +66,7 @@ def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> 
         info.ood.training_sample_count = backend.ood.sample_count
         info.ood.training_time.FromNanoseconds(round(backend.ood.time * 1e9))
         info.ood.auroc.update(backend.ood.auroc)
+    info.limits.max_call_duration.FromNanoseconds(round(config.server.max_call_seconds * 1e9))
     info.ready_time.FromNanoseconds(round(ready_seconds * 1e9))
     for size, seconds in sorted(backend.costs(Forward.kind).items()):
         info.batches.add(batch_size=size).duration.FromNanoseconds(round(seconds * 1e9))

@@ -14,8 +14,12 @@ import structlog
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from xai_sidecar.errors import SidecarError, shortened
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar.config import ServerConfig
+from xai_sidecar.errors import CallTooLongError, OverloadedError, SidecarError, shortened
+from xai_sidecar.service.calls import Call, Patience, Unread
 from xai_sidecar.service.decode import valid_request_id
+from xai_sidecar.service.messages import Reader
 from xai_sidecar.telemetry import METHODS, Telemetry
 
 REQUEST_ID = "x-request-id"
@@ -25,23 +29,47 @@ _LONGEST_MESSAGE = 500
 _MOST_MESSAGE_BYTES = 700
 """Metadata carry the message three times, percent-encoded or in base64, and gRPC drops calls with more than 8 KiB."""
 _SERVICE = "/xai.v1.ExplanationService/"
+_READERS = {
+    "Predict": Reader(pb.PredictRequest),
+    "PredictStream": Reader(pb.PredictStreamRequest),
+    "ReportGroundTruth": Reader(pb.ReportGroundTruthRequest),
+    "GetModelInfo": Reader(pb.GetModelInfoRequest),
+}
+_LONGEST_NAME = 32
+_MOST_NAMES = 16
+"""Explainers of a request that its line in the log names."""
 
 _log = structlog.get_logger(__name__)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the calls of the ExplanationService; health and reflection pass untouched."""
+    """Wraps the calls of the ExplanationService; of others, health and reflection, it only bounds the number.
 
-    def __init__(self, telemetry: Telemetry) -> None:
+    Args:
+        telemetry: Told of every call that ends.
+        limits: How many calls there may be, and how long they may take.
+    """
+
+    def __init__(self, telemetry: Telemetry, limits: ServerConfig | None = None) -> None:
         self._telemetry = telemetry
-        self._in_flight = 0
+        self._limits = limits = limits or ServerConfig()
+        self._patience = Patience(limits.max_call_seconds, limits.stall_seconds, limits.max_message_bytes)
+        self._most_unread = max(limits.queue_bytes // 4, limits.max_message_bytes)
+        self._answering: set[Call] = set()
+        self._unread = Unread()
+        self._others = 0
 
     async def finished(self, seconds: float) -> bool:
         """Waits until no call is in flight, but no longer than that; whether it came to that."""
         deadline = time.monotonic() + seconds
-        while self._in_flight and time.monotonic() < deadline:
+        while self._answering and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
-        return not self._in_flight
+        return not self._answering
+
+    def cut_off(self, error: SidecarError) -> None:
+        """Ends all calls in flight with an error."""
+        for call in list(self._answering):
+            call.end(error)
 
     async def intercept_service(
         self,
@@ -52,71 +80,125 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         method = handler_call_details.method.removeprefix(_SERVICE)
         if handler is None or method not in METHODS:
-            return handler
+            return self._other(handler)
+        call = Call(self._patience, self._unread)
+        call.receiving()
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                self._streaming(handler.unary_stream, method),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
-        )
+            return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method, call))
+        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, call))
 
-    def _unary(self, behave: Any, method: str) -> Any:
-        async def wrapped(request: Any, context: Any) -> Any:
-            async with self._around(request, context, method):
-                return await behave(request, context)
+    def _unary(self, behave: Any, method: str, call: Call) -> Any:
+        async def wrapped(data: bytes, context: Any) -> bytes:
+            async with self._around(data, context, method, call) as request:
+                answer: bytes = (await behave(request, context)).SerializeToString()
+                call.sending(len(answer))
+                return answer
 
         return wrapped
 
-    def _streaming(self, behave: Any, method: str) -> Any:
-        async def wrapped(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._around(request, context, method), aclosing(behave(request, context)) as responses:
-                async for response in responses:
-                    yield response
+    def _streaming(self, behave: Any, method: str, call: Call) -> Any:
+        async def wrapped(data: bytes, context: Any) -> None:
+            async with self._around(data, context, method, call) as request:
+                async with aclosing(behave(request, context)) as responses:
+                    async for response in responses:
+                        event = response.SerializeToString()
+                        call.sending(len(event))
+                        await context.write(event)
+                        call.sent()
+                call.sending(0)  # its status
 
         return wrapped
+
+    def _other(self, handler: Any) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """A handler of another service; streams, which may stay for as long as they like, are counted."""
+        if handler is None or not handler.response_streaming:
+            return handler  # type: ignore[no-any-return]
+        if self._others >= self._limits.max_calls:
+            if handler.request_streaming:
+                return grpc.stream_stream_rpc_method_handler(_too_many)
+            return grpc.unary_stream_rpc_method_handler(_too_many)
+        task = asyncio.current_task()
+        if task is not None:
+            self._others += 1
+            task.add_done_callback(self._other_ended)
+        return handler  # type: ignore[no-any-return]
+
+    def _other_ended(self, _: Any) -> None:
+        self._others -= 1
 
     @asynccontextmanager
-    async def _around(self, request: Any, context: Any, method: str) -> AsyncIterator[None]:
-        request_id = _request_id(request, context)
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        context.set_trailing_metadata(((REQUEST_ID, request_id),))
-        self._in_flight += 1
+    async def _around(self, data: bytes, context: Any, method: str, call: Call) -> AsyncIterator[Any]:
+        told: dict[str, Any] = {"method": method, "bytes": len(data)}
+        request_id = _named(context, _own_request_id(context))
+        self._answering.add(call)
         started = time.perf_counter()
         code = grpc.StatusCode.OK
         try:
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
-            left = context.time_remaining()
-            late = left is not None and left <= 0
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
-            raise
+            call.received(self._too_long())
+            self._check_room()
+            request = _READERS[method].read(data)
+            asked = request.request if method == "PredictStream" else request  # a stream's is inside
+            if valid_request_id(own := getattr(asked, "request_id", "")):
+                request_id = _named(context, own)
+            told |= _described(asked)
+            yield request
+        except asyncio.CancelledError:
+            if call.error is None:
+                code = _why_cancelled(call, context)
+                raise
+            code = grpc.StatusCode[call.error.code]
+            await self._abort(context, request_id, call.error, call)
         except SidecarError as error:
             code = grpc.StatusCode[error.code]
             if code == grpc.StatusCode.INTERNAL:
                 _log.error("request_failed", method=method, exc_info=error)
-            await self._abort(context, request_id, error)
+            await self._abort(context, request_id, error, call)
         except Exception as error:
             code = grpc.StatusCode.INTERNAL
             _log.exception("request_failed", method=method)
-            told = SidecarError(f"The server failed with {type(error).__name__}; its log has more under {request_id}.")
-            await self._abort(context, request_id, told)
+            failed = SidecarError(
+                f"The server failed with {type(error).__name__}; its log has more under {request_id}."
+            )
+            await self._abort(context, request_id, failed, call)
         finally:
             # After the answer is on its way; the context, with the request id, goes along.
-            asyncio.get_running_loop().call_soon(self._ended, method, code, time.perf_counter() - started)
+            asyncio.get_running_loop().call_soon(self._ended, call, told, code, time.perf_counter() - started)
 
-    def _ended(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
-        self._in_flight -= 1
-        self._telemetry.requests.labels(method, code.name).inc()
-        self._telemetry.request_seconds.labels(method).observe(seconds)
-        _log.info("request", method=method, code=code.name, milliseconds=round(seconds * 1e3, 1))
+    def _check_room(self) -> None:
+        """Refuses a call where there are too many, or too much of what was answered is not read.
 
-    async def _abort(self, context: Any, request_id: str, error: SidecarError) -> None:
+        Raises:
+            OverloadedError: So it is.
+        """
+        if len(self._answering) > self._limits.max_calls:
+            raise OverloadedError(
+                f"{self._limits.max_calls:,} calls are in progress, the most that the server takes. Try again shortly.",
+                retry_seconds=1.0,
+            )
+        if (unread := self._unread.byte_count) > self._most_unread:
+            raise OverloadedError(
+                f"{unread:,} bytes of answers wait to be read by their callers, of at most {self._most_unread:,}. Try "
+                "again shortly.",
+                retry_seconds=1.0,
+            )
+
+    def _too_long(self) -> SidecarError:
+        return CallTooLongError(
+            f"The call has taken {self._limits.max_call_seconds:g} s, the most that a call may take "
+            "(server.max_call_seconds). Ask for less at a time, or give explanations a budget."
+        )
+
+    def _ended(self, call: Call, told: dict[str, Any], code: grpc.StatusCode, seconds: float) -> None:
+        self._answering.discard(call)
+        self._telemetry.requests.labels(told["method"], code.name).inc()
+        self._telemetry.request_seconds.labels(told["method"]).observe(seconds)
+        _log.info("request", **told, code=code.name, milliseconds=round(seconds * 1e3, 1))
+
+    async def _abort(self, context: Any, request_id: str, error: SidecarError, call: Call) -> None:
         _log.info("refused", reason=error.reason, field=error.field, message=error.message)
         status = status_of(error, request_id)
         metadata = [(REQUEST_ID, request_id), ("grpc-status-details-bin", status.SerializeToString())]
+        call.sending(0)
         await context.abort(grpc.StatusCode[error.code], status.message, trailing_metadata=tuple(metadata))
 
 
@@ -152,11 +234,33 @@ def request_id_of(context: Any) -> str:
     return str(dict(context.trailing_metadata())[REQUEST_ID])
 
 
-def _request_id(request: Any, context: Any) -> str:
-    """The request's own id, else the metadata's, else a new one; what is not fit to be logged is passed over."""
-    metadata = dict(context.invocation_metadata() or ())
-    asked = getattr(request, "request", request)  # a stream's is inside
-    for given in (getattr(asked, "request_id", ""), metadata.get(REQUEST_ID)):
-        if given and isinstance(given, str) and valid_request_id(given):
-            return given
-    return uuid.uuid4().hex
+def _own_request_id(context: Any) -> str:
+    """The metadata's, else a new one; what is not fit to be logged is passed over."""
+    given = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
+    return given if isinstance(given, str) and valid_request_id(given) else uuid.uuid4().hex
+
+
+def _named(context: Any, request_id: str) -> str:
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    context.set_trailing_metadata(((REQUEST_ID, request_id),))
+    return request_id
+
+
+def _described(asked: Any) -> dict[str, Any]:
+    """What the log says of a request."""
+    if not isinstance(asked, pb.PredictRequest):
+        return {}
+    names = [shortened(wanted.explainer, _LONGEST_NAME) for wanted in asked.explanations[:_MOST_NAMES]]
+    more = len(asked.explanations) - len(names)
+    told = ",".join(names) + (f" and {more:,} more" if more else "")
+    return {"pictures": len(asked.images), **({"explainers": told} if names else {})}
+
+
+def _why_cancelled(call: Call, context: Any) -> grpc.StatusCode:
+    left = context.time_remaining()
+    late = call.stalled or (left is not None and left <= 0)
+    return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+
+async def _too_many(_: Any, context: Any) -> None:
+    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Too many streams are open. Try again later.")

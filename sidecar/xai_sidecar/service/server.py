@@ -28,6 +28,7 @@ from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.admission import Admission
+from xai_sidecar.service.calls import task_factory
 from xai_sidecar.service.evaluation import Evaluation, start_evaluation
 from xai_sidecar.service.http import HttpServer
 from xai_sidecar.service.interceptors import CallInterceptor
@@ -119,7 +120,8 @@ class Sidecar:
         )
         pool = ThreadPoolExecutor(_DECODERS, "codec")
         servicer = ExplanationServicer(pool)
-        calls = CallInterceptor(telemetry)
+        calls = CallInterceptor(telemetry, limits)
+        loop.set_task_factory(task_factory)
         http = self._start_http(registry, engine, servicer)
         try:
             server, health_servicer = await self._start_grpc(servicer, calls)
@@ -227,12 +229,16 @@ class Sidecar:
     async def _start_grpc(
         self, servicer: ExplanationServicer, calls: CallInterceptor
     ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-        limit = self._config.server.max_message_bytes
+        limits = self._config.server
         server = grpc.aio.server(
             interceptors=[calls],
+            # Who comes beyond `max_calls` is told so; beyond this, there is not even time for that.
+            maximum_concurrent_rpcs=2 * limits.max_calls,
             options=[
-                ("grpc.max_receive_message_length", limit),
-                ("grpc.max_send_message_length", limit),
+                ("grpc.max_receive_message_length", limits.max_message_bytes),
+                ("grpc.max_send_message_length", limits.max_message_bytes),
+                ("grpc.max_concurrent_streams", limits.max_calls),
+                ("grpc.max_allowed_incoming_connections", limits.max_calls),
                 # Two servers on one port would each get a part of the calls.
                 ("grpc.so_reuseport", 0),
             ],

@@ -26,6 +26,8 @@ from xai_sidecar.service.pictures import read_images
 from xai_sidecar.service.predictor import Predictor, deadline_of
 from xai_sidecar.service.streaming import explanations, is_partial
 
+_QUICK_BYTES = 2 * 2**20
+
 T = TypeVar("T")
 
 
@@ -63,9 +65,10 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         """Classifies and explains."""
         serving = self._ready()
         model, predictor = serving.model, serving.predictor
-        deadline = deadline_of(context.time_remaining())
         asked = read_request(request, model)
-        with serving.admission.admit(_demand(request, asked, deadline)) as admitted:
+        demand = _demand(request, asked, model, context)
+        deadline = demand.deadline
+        with serving.admission.admit(demand) as admitted:
             images = await self._prepared(request.images, model)
             predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
             admitted.predicted()
@@ -84,12 +87,13 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         """Classifies, and sends explanations as they come."""
         serving = self._ready()
         model, predictor = serving.model, serving.predictor
-        deadline = deadline_of(context.time_remaining())
         interval = read_interval(request)
         request_id = request_id_of(context)
         with under("request"):
             asked = read_request(request.request, model)
-            with serving.admission.admit(_demand(request.request, asked, deadline)) as admitted:
+            demand = _demand(request.request, asked, model, context)
+            deadline = demand.deadline
+            with serving.admission.admit(demand) as admitted:
                 images = await self._prepared(request.request.images, model)
                 predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
                 admitted.predicted()
@@ -117,9 +121,10 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 "This server samples no requests, and so takes no ground truth. Set evaluator.sample_rate in its "
                 "config."
             )
-        key, truth = await self._off_loop(partial(read_ground_truth, request, serving.model))
-        with fields_of(request):
-            receipt = await asyncio.wrap_future(evaluator.intake.report(key, truth))
+        with serving.admission.holding(request.ByteSize()):
+            key, truth = await self._off_loop(partial(read_ground_truth, request, serving.model))
+            with fields_of(request):
+                receipt = await asyncio.wrap_future(evaluator.intake.report(key, truth))
         return ground_truth_response(request, receipt)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
@@ -130,8 +135,10 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
 
     async def _prepared(self, images: Sequence[pb.Image], model: ServedModel) -> list[Prepared]:
         prepare = partial(read_images, images, model.input, model.config.server)
-        # What is a model input already is read sooner than a thread wakes up.
-        return prepare() if all(image.HasField("model_input") for image in images) else await self._off_loop(prepare)
+        # What is a model input already is read sooner than a thread wakes up, if it is no more than a few.
+        ready = all(image.HasField("model_input") for image in images)
+        quick = ready and sum(image.ByteSize() for image in images) <= _QUICK_BYTES
+        return prepare() if quick else await self._off_loop(prepare)
 
     def _ready(self) -> Serving:
         if self.serving is None:
@@ -142,5 +149,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
 
-def _demand(request: pb.PredictRequest, asked: Asked, deadline: float) -> Demand:
-    return Demand(len(request.images), asked.plans, request.ByteSize(), deadline)
+def _demand(request: pb.PredictRequest, asked: Asked, model: ServedModel, context: Any) -> Demand:
+    own, longest = context.time_remaining(), model.config.server.max_call_seconds
+    capped = own is None or own > longest
+    deadline = deadline_of(longest if capped else own)
+    return Demand(len(request.images), asked.plans, request.ByteSize(), deadline, capped)

@@ -154,6 +154,8 @@ def describe() -> pb.ModelInfo:
             max_message_bytes=2000,
             max_explanation_count=4,
             max_target_count=5,
+            max_pass_count=6000,
+            max_call_duration={"seconds": 7, "nanos": 500_000_000},
         ),
     )
     model.ready_time.FromJsonString("2024-05-01T12:00:00Z")

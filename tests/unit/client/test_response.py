@@ -310,6 +310,7 @@ def test_model_info(described_model):
     limits = info.limits
     assert (limits.max_image_count, limits.max_pixel_count, limits.max_message_bytes) == (8, 1000, 2000)
     assert (limits.max_explanation_count, limits.max_target_count) == (4, 5)
+    assert (limits.max_pass_count, limits.max_call_seconds) == (6000, 7.5)
     assert [(each.batch_size, each.seconds) for each in info.batches] == [(8, 0.04)]
     assert info.layers == (
         LayerInfo("stem", 16, 112, 112, available=True, compiled=False, is_default=False),

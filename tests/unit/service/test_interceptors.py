@@ -20,6 +20,7 @@ class Call:
     def __init__(self, **metadata):
         self._given = tuple(metadata.items())
         self._trailing = ()
+        self.written = []
 
     def invocation_metadata(self):
         return tuple((name.replace("_", "-"), value) for name, value in self._given)
@@ -33,15 +34,18 @@ class Call:
     def time_remaining(self):
         return None
 
+    async def write(self, message):
+        self.written.append(message)
+
 
 async def answered(method, request, context):
     """Calls a method that answers with the id that the call goes by."""
 
     async def predict(request, context):
-        return request_id_of(context)
+        return pb.PredictResponse(request_id=request_id_of(context))
 
     async def stream(request, context):
-        yield request_id_of(context)
+        yield pb.PredictStreamResponse(request_id=request_id_of(context))
 
     async def continuation(details):
         if method == "PredictStream":
@@ -52,9 +56,12 @@ async def answered(method, request, context):
     details = SimpleNamespace(method=f"/xai.v1.ExplanationService/{method}")
     handler = await interceptor.intercept_service(continuation, details)
     if handler.response_streaming:
-        (answer,) = [one async for one in handler.unary_stream(request, context)]
+        await handler.unary_stream(request.SerializeToString(), context)
+        answer = pb.PredictStreamResponse.FromString(context.written.pop()).request_id
     else:
-        answer = await handler.unary_unary(request, context)
+        answer = pb.PredictResponse.FromString(
+            await handler.unary_unary(request.SerializeToString(), context)
+        ).request_id
     assert context.trailing_metadata() == ((REQUEST_ID, answer),)
     assert await interceptor.finished(1)
     return answer
