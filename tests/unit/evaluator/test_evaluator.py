@@ -69,7 +69,7 @@ class Running(SimpleNamespace):
 
     def report(self, key, *objects, class_ids=(), time=1.0):
         truth = GroundTruth(tuple(class_ids), tuple(objects), time)
-        return self.evaluator.intake.report(key, truth).result(10)
+        return self.evaluator.intake.report(key, truth).result(10).reported
 
     def applied(self):
         models.until(lambda: not self.store.unapplied_truths(self.model.version))
