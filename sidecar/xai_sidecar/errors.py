@@ -21,6 +21,7 @@ SidecarError
 ├── ShuttingDownError       UNAVAILABLE: draining; try another server
 ├── StoreError              UNAVAILABLE: the evaluator's database failed
 ├── DeviceError             INTERNAL: the device failed on this launch
+├── HungError               INTERNAL: a computation did not come back and was given up
 └── DeviceLostError         UNAVAILABLE: the device thread is gone and the process is ending
 """
 
@@ -225,6 +226,13 @@ class DeviceError(SidecarError):
 
     code = "INTERNAL"
     reason = "DEVICE"
+
+
+class HungError(SidecarError):
+    """A computation did not come back and was given up."""
+
+    code = "INTERNAL"
+    reason = "HUNG"
 
 
 class DeviceLostError(SidecarError):

@@ -53,7 +53,7 @@ SERIES = {
     "xai_device_busy_seconds_total": LANES,
     "xai_queue_rows": LANES,
     "xai_queue_wait_seconds_count": LANES,
-    "xai_jobs_total": {**LANES, "outcome": ["done", "truncated", "failed", "expired", "cancelled"]},
+    "xai_jobs_total": {**LANES, "outcome": ["done", "truncated", "failed", "expired", "hung", "cancelled"]},
 }
 
 

@@ -289,7 +289,8 @@ class ServerConfig(Section):
         default=60,
         ge=1,
         le=3600,
-        description="A launch that takes longer than this hangs: all calls fail, and the process ends with status 1.",
+        description="A launch that takes longer than this hangs: all calls fail, and the process ends with status 1. "
+        "Compiling and pauses of the whole machine do not count.",
     )
     drain_seconds: float = Field(
         default=30, gt=0, le=3600, description="How long calls in flight may take to finish after SIGTERM."

@@ -58,6 +58,7 @@ class Backend(Protocol):
         layers: The layers that `LayerGradient` accepts, by name, in the order in which they run.
         default_layer: The one that explains best by default; None when the net has no spatial layer.
         ood: Of its OoD net; None when it has none and cannot be asked for scores.
+        compiling: Whether `run` compiles at this moment, which may take long; any thread may look.
     """
 
     device: str
@@ -69,6 +70,7 @@ class Backend(Protocol):
     layers: Mapping[str, Layer]
     default_layer: str | None
     ood: OodInfo | None
+    compiling: bool = False
 
     def warm_up(self, kinds: list[Kind], report: Report) -> Mapping[Kind, str]:
         """Compiles the kinds in all their batch sizes, checks them and measures what a launch costs.

@@ -79,6 +79,12 @@ class Device:
         self._pace = Pace(backend.costs)
         self._scheduler = Scheduler(self._pace.costs, policy)
 
+    @property
+    def compiling(self) -> bool:
+        """Whether the launch under way compiles first; any thread may ask."""
+        # Backends that compile nothing on demand need not say so.
+        return getattr(self._backend, "compiling", False)
+
     def waiting(self, lane: Lane) -> int:
         """Rows that wait in a lane; any thread may ask."""
         return self._scheduler.waiting(lane)

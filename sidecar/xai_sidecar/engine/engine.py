@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from functools import partial
@@ -15,14 +14,20 @@ import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.device import Device, LaunchRecord, Observer
-from xai_sidecar.engine.job import Job, Outcome
+from xai_sidecar.engine.job import Job, Outcome, settle
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.scheduler import Policy
-from xai_sidecar.engine.threads import Call, Timer, Worker, logged
+from xai_sidecar.engine.steppers import Steppers
+from xai_sidecar.engine.threads import Call, logged, nothing
+from xai_sidecar.engine.timer import Timer
+from xai_sidecar.engine.watchdog import Watchdog, Watched
 from xai_sidecar.engine.work import Array, Kind, Steps
-from xai_sidecar.errors import DeviceError, DeviceLostError, ShuttingDownError
+from xai_sidecar.errors import DeviceError, DeviceLostError, HungError, ShuttingDownError
 
 T = TypeVar("T")
+
+_COMPILING_SECONDS = 900.0
+"""How long a backend may compile on demand; large nets take minutes."""
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +54,8 @@ class Engine:
         policy: How the device is shared.
         observer: Told of what it does.
         on_lost: Called when the device thread dies of an error nobody foresaw, or hangs; on any thread.
-        hang_seconds: A launch, or a step of a computation, that takes longer than this hangs.
+        hang_seconds: A launch, or a step of a computation, that takes longer than this hangs. A launch loses the device
+            by that; for a step of an explanation or evaluation see `Steppers`.
     """
 
     def __init__(
@@ -73,9 +79,11 @@ class Engine:
         self._ready: Future[Mapping[Kind, str]] = Future()
         self._inbox: queue.SimpleQueue[Call] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
-        self._steppers = {Lane.EXPLAIN: Worker("explain"), Lane.EVALUATE: Worker("evaluate")}
+        self._steppers = Steppers(self._waiting_in)
         self._timer = Timer("timer")
         self._busy_since: float | None = None  # the device thread; None when it waits for something to do
+        others = [*self._steppers.watched(hang_seconds), self._timer.watched(hang_seconds)]
+        self._watchdog = Watchdog("watchdog", hang_seconds / 8, [self._watched(), *others])
 
     # ---------------------------------------------------------------------------------------- any thread
 
@@ -99,8 +107,7 @@ class Engine:
         self._kinds = kinds
         self._report = report
         self._check = check
-        for stepper in self._steppers.values():
-            stepper.start()
+        self._steppers.start()
         self._timer.start()
         self._thread.start()
         return self._ready
@@ -131,39 +138,42 @@ class Engine:
         Raises:
             ShuttingDownError: `close` was called.
             DeviceLostError: The device is gone.
+            HungError: Too many computations of the lane hang.
         """
         job: Job[T] = Job(steps, lane, budget_end)
+        if not self.accepts(lane):
+            raise HungError(f"Too many computations of the lane {lane.name} hang. The server has to be restarted.")
         with self._lock:
             if self._lost:
                 raise DeviceLostError("The device is lost. The server has to be restarted.")
             if self._closing:
                 raise ShuttingDownError("The server is shutting down. Send the request to another one.")
             self._open.add(job)
+        for when, act in ((deadline, job.expire), (budget_end, job.cut)):
+            if when < float("inf"):
+                job.alarms.append(self._timer.at(when, act))
         job.add_done_callback(self._settled)
-        waiting = weakref.ref(job)  # a timer is no reason to keep a job that is done
-        if deadline < float("inf"):
-            self._timer.at(deadline, lambda: _with(waiting, Job.expire))
-        if budget_end < float("inf"):
-            self._timer.at(budget_end, lambda: _with(waiting, Job.cut))
         self._step(job, None)
         return job
+
+    def accepts(self, lane: Lane) -> bool:
+        """Whether computations of a lane are stepped, or too many hang."""
+        return self._steppers.accepts(lane)
 
     def peek(self, job: Job[T]) -> Future[T | None]:
         """What a job that is no prediction could return as it stands; None if there is nothing yet, or any more."""
         answer: Future[T | None] = Future()
 
         def look() -> None:
-            if not answer.set_running_or_notify_cancel():
-                return
             try:
-                answer.set_result(job.peek())
+                settle(answer.set_result, job.peek())
             except Exception as error:
-                answer.set_exception(error)
+                settle(answer.set_exception, error)
 
         if job.done():
             answer.set_result(None)  # the thread may have ended, too
         else:
-            self._steppers[job.lane].call(look)
+            self._steppers.call(job, look, given_up=partial(settle, answer.set_result, None))
         return answer
 
     def waiting(self, lane: Lane) -> int:
@@ -185,7 +195,7 @@ class Engine:
         """
         with self._lock:
             self._closing = True
-        self._inbox.put(_nothing)
+        self._inbox.put(nothing)
         if self._thread.is_alive():
             self._thread.join(0 if timeout is None and self._lost else timeout)  # what hangs may never end
         return not self._thread.is_alive()
@@ -197,7 +207,7 @@ class Engine:
         if job.lane is Lane.PREDICT:
             self._inbox.put(partial(self._advance, job, rows))
         else:
-            self._steppers[job.lane].call(partial(self._advance, job, rows))
+            self._steppers.call(job, partial(self._advance, job, rows))
 
     def _completed(self, job: Job[Any], rows: tuple[Array, ...]) -> None:
         """As `_step`, on the device thread."""
@@ -222,17 +232,18 @@ class Engine:
         taken = job.keep_best()
         if taken is not None:
             job.finishing_seconds = 2 * taken + 0.005
-            self._finish_in_time(weakref.ref(job))
+            self._finish_in_time(job)
 
-    def _finish_in_time(self, waiting: weakref.ref[Job[Any]]) -> None:
-        job = waiting()
-        if job is None or job.done():
+    def _finish_in_time(self, job: Job[Any]) -> None:
+        if job.done():
             return
         when = job.budget_end - job.finishing_seconds
         if when <= time.monotonic():
-            self._steppers[job.lane].call(job.finish)
+            self._steppers.call(job, job.finish)
         else:  # by then it may have turned out to be quicker, or slower
-            self._timer.at(when, partial(self._finish_in_time, waiting))
+            job.alarms.append(self._timer.at(when, partial(self._finish_in_time, job)))
+            if job.done():  # meanwhile
+                job.cancel_alarms()
 
     def _settled(self, job: Future[Any]) -> None:
         """Cleans up after a job, whoever settled it."""
@@ -240,6 +251,7 @@ class Engine:
             raise TypeError("that is no job")
         with self._lock:
             self._open.discard(job)
+        job.cancel_alarms()
         with logged("observer_failed"):
             self._observer.ended(job.lane, job.outcome)
         self._inbox.put(partial(self._drop, job))
@@ -251,9 +263,9 @@ class Engine:
             self._live()
         finally:
             self._busy_since = None
-            for stepper in self._steppers.values():
-                stepper.stop()
+            self._steppers.stop()
             self._timer.stop()
+            self._watchdog.stop()
 
     def _live(self) -> None:
         try:
@@ -266,7 +278,7 @@ class Engine:
             return
         self._device = Device(backend, self._policy, self._observer, self._completed)
         self._ready.set_result(failed)
-        self._watch()
+        self._watchdog.start()
         try:
             self._serve()
             if not self._lost:
@@ -302,20 +314,26 @@ class Engine:
         self._device.drop(job)
         if job.lane is Lane.PREDICT:
             job.close()
-        else:
-            self._steppers[job.lane].call(job.close)
+        elif job.outcome is not Outcome.HUNG:  # which cannot be closed while it runs
+            self._steppers.call(job, job.close)
 
     # ---------------------------------------------------------------------------------------- loss of the device
 
-    def _watch(self) -> None:
-        """Looks whether a thread hangs, time and again."""
-        now = time.monotonic()
-        stepping = [("A computation", stepper.busy_since) for stepper in self._steppers.values()]
-        for what, since in [("The device", self._busy_since), *stepping]:
-            if since is not None and now - since > self._hang_seconds:
-                self._lose(DeviceError(f"{what} has not come back for {now - since:.0f} s."))
-                return
-        self._timer.at(now + self._hang_seconds / 8, self._watch)
+    def _watched(self) -> Watched:
+        """The device, for a watchdog; compiling and running are two things."""
+
+        def doing() -> tuple[float | None, bool] | None:
+            return (self._busy_since, self._device.compiling) if self._busy_since is not None else None
+
+        return Watched(
+            doing,
+            lambda: max(self._hang_seconds, _COMPILING_SECONDS * self._device.compiling),
+            lambda seconds: self._lose(DeviceError(f"The device has not come back for {seconds:.0f} s.")),
+        )
+
+    def _waiting_in(self, lane: Lane) -> list[Job[Any]]:
+        with self._lock:
+            return [job for job in self._open if job.lane is lane]
 
     def _lose(self, error: BaseException) -> None:
         """Takes no more jobs, fails all there are, and says so; once."""
@@ -328,14 +346,3 @@ class Engine:
             job.fail(DeviceLostError(f"The device is lost: {type(error).__name__}: {error}"))
         if self._ready.done():
             self._on_lost(error)
-
-
-def _with(reference: weakref.ref[Job[Any]], act: Callable[[Job[Any]], None]) -> None:
-    """Does something with a job if it is still there."""
-    job = reference()
-    if job is not None:
-        act(job)
-
-
-def _nothing() -> None:
-    """Wakes the device thread up."""

@@ -14,8 +14,9 @@ import structlog
 
 from xai_sidecar.engine.launch import Lane, Piece, Turn
 from xai_sidecar.engine.threads import logged
+from xai_sidecar.engine.timer import Alarm
 from xai_sidecar.engine.work import Array, Partial, Steps, Work
-from xai_sidecar.errors import BudgetSpentError, ExpiredError, SidecarError
+from xai_sidecar.errors import BudgetSpentError, ExpiredError, HungError, SidecarError
 
 T = TypeVar("T")
 
@@ -46,6 +47,7 @@ class Outcome(enum.Enum):
     TRUNCATED = "truncated"
     FAILED = "failed"
     EXPIRED = "expired"
+    HUNG = "hung"
     CANCELLED = "cancelled"
 
 
@@ -61,6 +63,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         submitted: When it was submitted, on the same clock.
         pass_count: Rows that have gone through the model for it; any thread may look.
         finishing_seconds: What it may take to work out what there is.
+        alarms: What is to be called at its times; cancelled when it is settled.
         turn: Its place in its lane.
         piece: The rows that it waits for; belongs to the device thread, as do the next three.
         rows: The same, array by array.
@@ -75,6 +78,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.submitted = time.monotonic()
         self.pass_count = 0
         self.finishing_seconds = 0.0
+        self.alarms: list[Alarm] = []
         self.turn = Turn()
         self.piece: Piece | None = None
         self.rows: tuple[Array, ...] = ()
@@ -148,14 +152,14 @@ class Job(Future["Completed[T]"], Generic[T]):
 
     def settle(self, completed: Completed[T]) -> None:
         """Sets the result, unless it has one."""
-        _settle(self.set_result, completed)
+        settle(self.set_result, completed)
 
     def fail(self, error: BaseException) -> None:
         """Fails, unless it is settled. The error's traceback goes: its frames would keep the job, inputs and all."""
         cause: BaseException | None = error
         while cause is not None:
             cause.__traceback__, cause = None, cause.__cause__ or cause.__context__
-        _settle(self.set_exception, error)
+        settle(self.set_exception, error)
 
     def expire(self) -> None:
         """Its caller's deadline has passed."""
@@ -169,6 +173,12 @@ class Job(Future["Completed[T]"], Generic[T]):
         else:
             self.fail(BudgetSpentError("The budget ended before there was anything to return. Allow it more time."))
 
+    def cancel_alarms(self) -> None:
+        """A timer is no reason to keep a job that is done."""
+        while self.alarms:
+            with contextlib.suppress(IndexError):  # another thread does the same
+                self.alarms.pop().cancel()
+
     @property
     def outcome(self) -> Outcome:
         """How it ended; it has to be settled."""
@@ -179,12 +189,15 @@ class Job(Future["Completed[T]"], Generic[T]):
             return Outcome.TRUNCATED if self.result().cut_short else Outcome.DONE
         if isinstance(error, BudgetSpentError):
             return Outcome.TRUNCATED
+        if isinstance(error, HungError):
+            return Outcome.HUNG
         return Outcome.EXPIRED if isinstance(error, ExpiredError) else Outcome.FAILED
 
     def _completed(self, value: T, *, cut_short: bool = False) -> Completed[T]:
         return Completed(value, self.pass_count, time.monotonic() - self.submitted, cut_short)
 
 
-def _settle(setter: Callable[[Any], None], value: Any) -> None:
+def settle(setter: Callable[[Any], None], value: Any) -> None:
+    """Calls a setter of a future, unless that is settled or cancelled already."""
     with contextlib.suppress(InvalidStateError):
         setter(value)

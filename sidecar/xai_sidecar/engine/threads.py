@@ -1,23 +1,26 @@
-"""The threads beside the device's: some that call functions in turn, and one that calls them at their times."""
+"""Threads that call functions in turn."""
 
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import structlog
 
 Call = Callable[[], None]
 
-_LONGEST_WAIT = 3600.0
-"""Seconds; a thread cannot wait for centuries, which a caller may allow."""
+MOST_STUCK = 3
+"""Threads of a kind that may hang before no more are started in their place."""
 
 _log = structlog.get_logger(__name__)
+
+
+def nothing() -> None:
+    """Does nothing."""
 
 
 @contextlib.contextmanager
@@ -29,74 +32,94 @@ def logged(event: str) -> Iterator[None]:
         _log.exception(event)
 
 
-class Worker:
-    """Calls functions one after the other on a thread of its own. What they raise is logged.
+@dataclass(eq=False)
+class _Running:
+    """What a worker does.
 
     Attributes:
-        busy_since: When it began with what it does, on the clock of `time.monotonic`; None when it waits.
+        since: When it began, on the clock of `time.monotonic`.
+        given_up: To be called when it is waited for no longer.
+        hopeless: Whether it has been given up and nobody took its place.
     """
 
+    since: float
+    given_up: Call
+    hopeless: bool = False
+
+
+class Worker:
+    """Calls functions one after the other on a thread of its own. What they raise is logged."""
+
     def __init__(self, name: str) -> None:
-        self.busy_since: float | None = None
-        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._name = name
+        self._calls: queue.SimpleQueue[tuple[Call, Call] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards the rest
+        self._running: _Running | None = None
+        self._stuck: list[threading.Thread] = []
+        self._thread = self._new_thread()
+
+    @property
+    def busy_since(self) -> float | None:
+        """When it began with what it does, on the clock of `time.monotonic`; None when it waits."""
+        running = self._running
+        return None if running is None else running.since
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether what it does was given up, as were others before, so that no thread took its place."""
+        running = self._running
+        return running is not None and running.hopeless
 
     def start(self) -> None:
         """Begins to call."""
         self._thread.start()
 
-    def call(self, function: Call) -> None:
-        """Has a function called after those that wait already; any thread may ask."""
-        self._calls.put(function)
+    def call(self, function: Call, given_up: Call = nothing) -> None:
+        """Has a function called after those that wait already; any thread may ask.
+
+        Args:
+            function: What to call.
+            given_up: Called instead of waiting any longer, by `give_up`, for the function's own end.
+        """
+        self._calls.put((function, given_up))
 
     def stop(self) -> None:
         """Ends it after what waits already."""
         self._calls.put(None)
 
+    def give_up(self) -> None:
+        """Waits no longer for what hangs: another thread goes on with the next, if not too many hang already.
+
+        A thread cannot be ended from outside; should it come back after all, it ends, or goes on if it was not
+        replaced.
+        """
+        with self._lock:
+            running = self._running
+            if running is None:  # it has come back just now
+                return
+            self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+            if len(self._stuck) < MOST_STUCK:
+                self._stuck.append(self._thread)
+                self._running = None
+                self._thread = self._new_thread()
+                self._thread.start()
+            else:
+                running.hopeless = True
+        with logged("giving_up_failed"):
+            running.given_up()
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=self._name, daemon=True)
+
     def _run(self) -> None:
-        while (function := self._calls.get()) is not None:
-            self.busy_since = time.monotonic()
+        while (queued := self._calls.get()) is not None:
+            function, given_up = queued
+            running = _Running(time.monotonic(), given_up)
+            self._running = running
             with logged("computation_failed"):
                 function()
-            self.busy_since = None
-            del function  # it may hold a picture
-
-
-class Timer:
-    """Calls functions at their times, on a thread of its own. What they raise is logged; they must not take long."""
-
-    def __init__(self, name: str) -> None:
-        self._due: list[tuple[float, int, Call]] = []
-        self._order = itertools.count()
-        self._changed = threading.Condition()
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Begins to call."""
-        self._thread.start()
-
-    def at(self, when: float, function: Call) -> None:
-        """Has a function called at a time on the clock of `time.monotonic`; any thread may ask."""
-        with self._changed:
-            entry = (when, next(self._order), function)
-            heapq.heappush(self._due, entry)
-            if self._due[0] is entry:
-                self._changed.notify()
-
-    def stop(self) -> None:
-        """Ends it; what is not due yet is never called."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._stopped and not (self._due and self._due[0][0] <= time.monotonic()):
-                    self._changed.wait(min(self._due[0][0] - time.monotonic(), _LONGEST_WAIT) if self._due else None)
-                if self._stopped:
+            with self._lock:
+                if self._running is not running:
                     return
-                function = heapq.heappop(self._due)[2]
-            with logged("timer_failed"):
-                function()
+                self._running = None
+            del queued, function, given_up, running  # they may hold a picture

@@ -14,10 +14,9 @@ import structlog
 
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Job
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import ood_score
-from xai_sidecar.errors import DeviceLostError, ShuttingDownError, StoreError
+from xai_sidecar.errors import DeviceLostError, HungError, ShuttingDownError, StoreError
 from xai_sidecar.evaluator.appraisal import Appraisal, Appraiser, EvaluatedModel, outcome_of
 from xai_sidecar.evaluator.intake import Intake
 from xai_sidecar.evaluator.ledger import Ledger
@@ -36,6 +35,8 @@ _FAILURES = 3
 
 _PUBLISH_SECONDS = (1.0, 10.0)
 """At most and at least so often /metrics are brought up to date while samples are measured; it takes time."""
+
+_HANGS = "Nothing is measured any more, since too many measurements hang: restart the server."
 
 _log = structlog.get_logger(__name__)
 
@@ -112,7 +113,7 @@ class Evaluator:
         self._restore()
         costly = self._appraiser.too_costly()
         if costly:
-            self._quality.notes.append(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
+            self._quality.note(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
             _log.info("too_costly_to_measure", max_passes=self._settings.max_passes, what=costly)
         self._telemetry.interval(self._settings.interval_seconds)
         self._thread.start()
@@ -173,7 +174,9 @@ class Evaluator:
 
     def _begin_more(self) -> bool:
         """Begins with samples that wait, if there is room; False when none is left until the next round."""
-        while len({id(measured) for measured, _ in self._jobs.values()}) < _TOGETHER:
+        accepts = self._engine.accepts(Lane.EVALUATE)
+        self._quality.note(_HANGS, not accepts)
+        while accepts and len({id(measured) for measured, _ in self._jobs.values()}) < _TOGETHER:
             sample = self.intake.waiting.take(self._clock())
             if sample is None:
                 return False
@@ -193,7 +196,12 @@ class Evaluator:
             self._conclude(measured)
 
     def _submit(self, measured: _Measured, appraisal: Appraisal | None, steps: Any) -> None:
-        job: Job[Any] = self._engine.submit(steps, Lane.EVALUATE)
+        job: Future[Any]
+        try:
+            job = self._engine.submit(steps, Lane.EVALUATE)
+        except HungError as error:  # others do, just now
+            job = Future()
+            job.set_exception(error)
         self._jobs[job] = (measured, appraisal)
         measured.open += 1
 

@@ -83,7 +83,7 @@ class Quality:
         self._lock = threading.Lock()  # guards the next two
         self._last_sample: float | None = None
         self._busy = False
-        self.notes: list[str] = []
+        self._notes: tuple[str, ...] = ()  # the evaluator's thread alone makes others of them
 
     # ------------------------------------------------------------------------------------------------ taking in
 
@@ -93,6 +93,11 @@ class Quality:
         with self._lock:
             self._last_sample = max(sample_time, self._last_sample or sample_time)
             self._telemetry.sampled(self._last_sample)
+
+    def note(self, text: str, holds: bool = True) -> None:
+        """Tells readers of the scores something, as long as it holds; to be called by one thread."""
+        if holds != (text in self._notes):
+            self._notes = (*self._notes, text) if holds else tuple(each for each in self._notes if each != text)
 
     def busy(self, busy: bool) -> None:
         """Whether there are samples that wait to be scored, or are being scored."""
@@ -203,7 +208,7 @@ class Quality:
         telemetry.outcomes(None, *self._outcomes.rest(listed))
 
     def _note(self) -> str:
-        told = list(self.notes)
+        told = list(self._notes)
         quiet = self._settings.quiet_seconds
         if self._last_sample is None:
             told.insert(0, "No picture has been sampled yet.")

@@ -96,7 +96,7 @@ class Telemetry:
         )
         self.jobs = Counter(
             "xai_jobs",
-            "Computations that ended, by lane and outcome: done, truncated, failed, expired or cancelled.",
+            "Computations that ended, by lane and outcome: done, truncated, failed, expired, hung or cancelled.",
             ["lane", "outcome"],
             registry=registry,
         )

@@ -9,10 +9,11 @@ import pytest
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Outcome
 from xai_sidecar.engine.launch import Lane
-from xai_sidecar.engine.work import Forward, Kind, Partial, forward
+from xai_sidecar.engine.work import Forward, Kind, forward
 from xai_sidecar.errors import DeviceLostError, ExpiredError, ShuttingDownError
 
 HANG = 0.3
+NAMES = {"device", "explain", "evaluate", "timer", "watchdog"}
 
 
 def column(*values):
@@ -67,23 +68,6 @@ def test_a_launch_that_hangs_fails_every_job(backend, start, hold, recorder, los
     assert recorder.outcomes(16).total() == 16
 
 
-@pytest.mark.parametrize("lane", [Lane.EXPLAIN, Lane.EVALUATE])
-def test_a_step_that_hangs_fails_every_job(backend, start, lost, lane):
-    engine = start(backend, on_lost=lost, hang_seconds=HANG)
-    woken = threading.Event()
-
-    def hangs():
-        yield Forward(column(1))
-        woken.wait(10)
-
-    jobs = [engine.submit(hangs(), lane) for _ in range(2)]
-    jobs.append(engine.submit(forward(column(1)), lane))
-    try:
-        assert_all_is_over(engine, lost, jobs[:2])
-    finally:
-        woken.set()
-
-
 def test_a_step_of_a_prediction_that_hangs_fails_every_job(backend, start, lost):
     engine = start(backend, on_lost=lost, hang_seconds=HANG)
     woken = threading.Event()
@@ -96,31 +80,6 @@ def test_a_step_of_a_prediction_that_hangs_fails_every_job(backend, start, lost)
         assert_all_is_over(engine, lost, [engine.submit(hangs(), Lane.PREDICT)])
     finally:
         woken.set()
-
-
-def test_a_partial_result_that_hangs_fails_every_job(backend, start, lost):
-    engine = start(backend, on_lost=lost, hang_seconds=HANG)
-    woken = threading.Event()
-
-    def hangs():
-        while True:
-            yield Forward(column(1))
-            yield Partial(lambda: woken.wait(10))
-
-    try:
-        assert_all_is_over(engine, lost, [engine.submit(hangs(), Lane.EXPLAIN, budget_end=time.monotonic() + 60)])
-    finally:
-        woken.set()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_stepper_that_dies_fails_every_job(backend, start, lost):
-    def leaves():
-        yield Forward(column(1))
-        raise SystemExit
-
-    engine = start(backend, on_lost=lost, hang_seconds=HANG)
-    assert_all_is_over(engine, lost, [engine.submit(leaves(), Lane.EXPLAIN)])
 
 
 def test_much_work_is_no_hang(backend, start, lost):
@@ -248,7 +207,7 @@ def test_closing_ends_the_threads(backend):
     engine.start(lambda _: [Kind("forward")]).result(10)
     for lane in Lane:
         engine.submit(forward(column(1)), lane).result(10)
-    assert {thread.name for thread in set(threading.enumerate()) - before} == {"device", "explain", "evaluate", "timer"}
+    assert {thread.name for thread in set(threading.enumerate()) - before} == NAMES
     assert engine.close(10)
     patience = time.monotonic() + 5
     while set(threading.enumerate()) - before and time.monotonic() < patience:

@@ -6,7 +6,8 @@ import weakref
 
 import pytest
 
-from xai_sidecar.engine.threads import Timer, Worker
+from xai_sidecar.engine.threads import Worker
+from xai_sidecar.engine.timer import Timer
 
 
 @pytest.fixture

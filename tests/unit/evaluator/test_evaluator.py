@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from xai_sidecar.benchmarks.robustness import Robustness
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.threads import MOST_STUCK
 from xai_sidecar.engine.work import Kind, drive, forward
 from xai_sidecar.errors import StoreError
 from xai_sidecar.evaluator.appraisal import Appraiser
@@ -93,13 +95,13 @@ def make(tmp_path):
     """Makes evaluators, which are closed in the end; takes keys of the config. They have one store's file."""
     made = []
 
-    def make(*names, net=None, model=None, clock=time.time, retention=1e12, **settings):
+    def make(*names, net=None, model=None, clock=time.time, retention=1e12, hang_seconds=60.0, **settings):
         net = net or models.Net()
         model = model or models.make_model(*(names or ("gradient", "occlusion")))
         settings = models.config(**{"interval_seconds": 0.03, "metrics": QUICK, **settings})
         quality, telemetry = models.make_quality(model, settings, clock)
         recorder = Recorder()
-        engine = Engine(lambda: net, observer=recorder)
+        engine = Engine(lambda: net, observer=recorder, hang_seconds=hang_seconds)
         engine.start(lambda _: [Kind("forward")]).result(10)
         store = Store.open(f"sqlite:///{tmp_path}/store.db", max_bytes=1 << 30, retention_seconds=retention)
         evaluator = Evaluator(engine, store, model, settings, quality, telemetry, 10_000, clock)
@@ -334,6 +336,33 @@ def test_a_picture_without_a_positive_class_is_not_scored(start):
         assert running.store.sample(sample.key).ood is not None
     running.report(blank.key, class_ids=[2])
     running.applied()
+
+
+def test_a_metric_that_hangs(start, monkeypatch):
+    """Its measurements fail, the others go on, and when too many hang measuring ends and says so."""
+    woken, entered = threading.Event(), []
+
+    def hangs(self, *arguments):
+        entered.append(threading.current_thread())
+        woken.wait(30)
+        yield from ()
+
+    monkeypatch.setattr(Robustness, "_measure", hangs)
+    one = start("gradient", metrics=[DELETION, "robustness"], hang_seconds=0.2)
+    try:
+        first = now_sample("first")
+        one.offer(first)
+        one.measured(1)
+        one.became(first, SampleState.SCORED)
+        assert one.scores(first.key, DELETION).keys() == {"gradient"}
+        assert one.shown("evaluation_failures_total", explainer="gradient", metric="robustness", reason="error") == 1
+        one.offer(*(now_sample(f"later {number}") for number in range(6)))
+        models.until(lambda: "Nothing is measured any more" in one.quality.standing().note)
+        assert len({*entered}) == MOST_STUCK + 1
+        assert one.engine.submit(forward(first.image[None]), Lane.PREDICT).result(10)
+    finally:
+        woken.set()
+    models.until(lambda: "Nothing is measured any more" not in one.quality.standing().note)
 
 
 def test_what_there_was_before_a_failure_is_kept(start):

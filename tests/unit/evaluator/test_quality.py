@@ -192,7 +192,7 @@ def test_states(make, clock):
     assert told() == (State.UP_TO_DATE, "")
     quality.sampled(key(2), START + 1)  # older ones may come later
     assert quality.standing().last_sample == START + 600.5
-    quality.notes.append("Something is not measured.")
+    quality.note("Something is not measured.")
     assert told()[1] == "Something is not measured."
 
 
@@ -209,7 +209,7 @@ def test_states(make, clock):
 )
 def test_how_long_ago(make, clock, seconds, words):
     quality, _ = make(quiet_seconds=60)
-    quality.notes.append("More.")
+    quality.note("More.")
     quality.sampled(key(0), START)
     clock.now = START + seconds
     note = quality.standing().note

@@ -18,6 +18,7 @@ from xai_sidecar.backends.mindspore.loading import load_net, told
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_passes
 from xai_sidecar.backends.mindspore.programs import (
     Program,
+    called,
     compiled_graphs,
     forward_program,
     in_place_as_plain,
@@ -86,6 +87,7 @@ class MindSporeBackend:
         self._refused: dict[Kind, str] = {}
         self._graphs: dict[Kind, frozenset[str]] = {}
         self._outputs_of: dict[Kind, Program] = {}
+        self.compiling = False
 
     # ---------------------------------------------------------------------------------------- the Backend protocol
 
@@ -217,7 +219,7 @@ class MindSporeBackend:
         for done, (kind, size) in enumerate(steps, start=1):
             if kind in failed:
                 continue
-            report(f"{verb} {_called(kind)}, batch size {size} ({done} of {len(steps)})")
+            report(f"{verb} {called(kind)}, batch size {size} ({done} of {len(steps)})")
             try:
                 self._compile(kind, size)
             except ConfigError as error:
@@ -239,7 +241,7 @@ class MindSporeBackend:
             raise ConfigError(error.message) from error
         except Exception as error:
             raise ConfigError(
-                f"compiling the {_called(kind)} at batch size {size} failed: {told(error)}", field="model.factory"
+                f"compiling the {called(kind)} at batch size {size} failed: {told(error)}", field="model.factory"
             ) from error
         finally:
             self._graphs[kind] = self._graphs.get(kind, frozenset()) | (compiled_graphs() - before)
@@ -256,16 +258,19 @@ class MindSporeBackend:
                 expected = self._reference.forward(kind, size, start)
             else:
                 expected = self._reference.gradient(kind, start) if size == 1 else one_by_one(program, rows)
-            check(program(rows), expected, f"the {_called(kind)} at batch size {size}")
+            check(program(rows), expected, f"the {called(kind)} at batch size {size}")
         self._costs.setdefault(kind, {})[size] = seconds(program, rows)
 
     def _compile_on_demand(self, kind: Kind) -> None:
         if kind not in self._refused:
+            self.compiling = True
             try:
                 self._compile(kind, self._sizes(kind)[0])
             except ConfigError as error:
                 self._drop(kind)
                 self._refused[kind] = error.message
+            finally:
+                self.compiling = False
         if kind in self._refused:
             raise PreconditionError(f"{self._refused[kind]} Ask for another layer.")
 
@@ -343,8 +348,3 @@ _SAME_PASSES = {
 def _compiled(kind: Kind) -> Kind:
     """The kind whose program does the passes of a kind."""
     return _SAME_PASSES.get(kind.name, kind)
-
-
-def _called(kind: Kind) -> str:
-    name = f"{kind.relu_rule} {kind.name}".strip().replace("_", " ")
-    return name + (f" of {kind.layer}" if kind.layer else "")

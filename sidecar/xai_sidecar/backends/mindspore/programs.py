@@ -191,3 +191,9 @@ class _LayerTail(nn.Cell):
         ms.ops.assign(self.value, activations)
         (_, logits), (gradients,) = self.derive(inputs, chosen)
         return gradients, logits
+
+
+def called(kind: Kind) -> str:
+    """What a kind of work is called in messages."""
+    name = f"{kind.relu_rule} {kind.name}".strip().replace("_", " ")
+    return name + (f" of {kind.layer}" if kind.layer else "")

@@ -1,0 +1,126 @@
+"""The thread that calls functions at their times."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+
+from xai_sidecar.engine.threads import MOST_STUCK, Call, logged, nothing
+from xai_sidecar.engine.watchdog import Watched
+
+_LONGEST_WAIT = 3600.0
+"""Seconds; a thread cannot wait for centuries, which a caller may allow."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Alarm:
+    """A function that is to be called at a time; see `Timer.at`."""
+
+    __slots__ = ("_cancel", "function")
+
+    def __init__(self, function: Call, cancel: Callable[[Alarm], None]) -> None:
+        self.function: Call | None = function
+        self._cancel = cancel
+
+    def cancel(self) -> None:
+        """Has it not be called, if it has not been already; any thread may ask."""
+        self._cancel(self)
+
+
+class Timer:
+    """Calls functions at their times, on a thread of its own. What they raise is logged; they must not take long."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._due: list[tuple[float, int, Alarm]] = []
+        self._cancelled = 0  # of these
+        self._order = itertools.count()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._stuck: list[threading.Thread] = []
+        self._thread = self._new_thread()
+        self.busy_since: float | None = None
+
+    def start(self) -> None:
+        """Begins to call."""
+        self._thread.start()
+
+    def at(self, when: float, function: Call) -> Alarm:
+        """Has a function called at a time on the clock of `time.monotonic`; any thread may ask."""
+        alarm = Alarm(function, self._forget)
+        with self._changed:
+            entry = (when, next(self._order), alarm)
+            heapq.heappush(self._due, entry)
+            if self._due[0] is entry:
+                self._changed.notify()
+        return alarm
+
+    def stop(self) -> None:
+        """Ends it; what is not due yet is never called."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def watched(self, hang_seconds: float) -> Watched:
+        """It, for a watchdog."""
+        return Watched(partial(getattr, self, "busy_since"), lambda: hang_seconds, self._hangs)
+
+    def _hangs(self, seconds: float) -> None:
+        _log.error("timer_hangs", seconds=round(seconds, 1))
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Has another thread go on, if not too many hang already, where a function does not come back."""
+        with self._changed:
+            self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+            if self.busy_since is not None and len(self._stuck) < MOST_STUCK:
+                self._stuck.append(self._thread)
+                self.busy_since = None
+                self._thread = self._new_thread()
+                self._thread.start()
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._run, name=self._name, daemon=True)
+
+    def _forget(self, alarm: Alarm) -> None:
+        """Those cancelled stay until they are most of all, so that forgetting one takes constant time on average."""
+        with self._changed:
+            if alarm.function is None:
+                return
+            alarm.function = None
+            self._cancelled += 1
+            if self._cancelled > len(self._due) // 2:
+                self._due = [entry for entry in self._due if entry[2].function is not None]
+                heapq.heapify(self._due)
+                self._cancelled = 0
+
+    def _run(self) -> None:
+        while (function := self._next()) is not None:
+            with logged("timer_failed"):
+                function()
+            del function
+
+    def _next(self) -> Call | None:
+        """Waits for the next function that is due; None at the end."""
+        with self._changed:
+            if threading.current_thread() is not self._thread:
+                return None
+            self.busy_since = None
+            while not self._stopped and not (self._due and self._due[0][0] <= time.monotonic()):
+                self._changed.wait(min(self._due[0][0] - time.monotonic(), _LONGEST_WAIT) if self._due else None)
+            if self._stopped:
+                return None
+            alarm = heapq.heappop(self._due)[2]
+            function, alarm.function = alarm.function, None
+            if function is None:
+                self._cancelled -= 1
+                return nothing
+            self.busy_since = time.monotonic()
+            return function
