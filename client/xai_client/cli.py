@@ -15,18 +15,17 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from xai_client import text
-from xai_client.cli_predict import EXAMPLES, add_predict, fail
+from xai_client.cli_common import add_common, fail
+from xai_client.cli_predict import EXAMPLES, add_predict
 from xai_client.client import Client
 from xai_client.errors import ArgumentError, ImageError, PictureSizeError, XaiError
 from xai_client.feedback import Feedback, read_objects
 from xai_client.truth import GroundTruthWarning
 
-DEFAULT_SERVER: Final = "127.0.0.1:50051"
-
 _EXAMPLES: Final = f"""examples:
 {EXAMPLES}\
-  xai-client feedback 3f2a --label "tabby, tabby cat" --box 40,25,310,290
-  xai-client info --server gpu-box:50051
+  xai-client feedback REQUEST_ID --label "tiger cat" --box 40,25,310,290
+  xai-client info --server 127.0.0.1:50051
 """
 
 _FEEDBACK: Final = """The last report of a picture counts and replaces the former one whole. Only requests that
@@ -36,10 +35,10 @@ shape belongs to the class whose LABEL is put before it; without one to every cl
 reported or, when none is, to the one that was explained.
 
 examples:
-  xai-client feedback 3f2a --label "tabby, tabby cat"
-  xai-client feedback 3f2a --class-id 281 --box 40,25,310,290
-  xai-client feedback 3f2a --label tabby --label lynx --box tabby=40,25,310,290 --mask lynx=lynx.png
-  xai-client feedback 3f2a --polygon 40,25,310,25,175,290 --json
+  xai-client feedback REQUEST_ID --label "tiger cat"
+  xai-client feedback REQUEST_ID --class-id 282 --box 40,25,310,290
+  xai-client feedback REQUEST_ID --label tabby --label lynx --box tabby=40,25,310,290 --mask lynx=lynx.png
+  xai-client feedback REQUEST_ID --polygon 40,25,310,25,175,290 --json
 """
 
 
@@ -84,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_common(add_predict(commands))
+    add_predict(commands)
     _add_feedback(commands)
     _add_info(commands)
     return parser
@@ -117,7 +116,7 @@ def _add_feedback(commands: Any) -> None:
     parser.add_argument(
         "--image-index", type=int, default=0, metavar="N", help="which picture of the request, from 0 (default: 0)"
     )
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(run=_feedback)
 
 
@@ -128,25 +127,8 @@ def _add_info(commands: Any) -> None:
         description="Describes the model, its input, how good its explanations have been measured to be on live"
         " traffic, and every explainer with its parameters and cost.",
     )
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(run=_info)
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--server",
-        default=os.environ.get("XAI_SERVER") or DEFAULT_SERVER,
-        metavar="HOST:PORT",
-        help=f"address of the server (default: $XAI_SERVER, else {DEFAULT_SERVER})",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="longest time for a call; with --watch, for the whole stream of a picture (default: 30)",
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON; for predict, one line per picture")
 
 
 def _feedback(arguments: argparse.Namespace) -> int:

@@ -3,37 +3,48 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
-import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from xai_client import text
+from xai_client.cli_common import add_common, default_server, fail
 from xai_client.client import Client
 from xai_client.errors import ArgumentError, ImageError, InvalidRequestError, MessageTooLargeError
-from xai_client.files import OverlayFiles
+from xai_client.files import OverlayFiles, check_folder
+from xai_client.overlay import COLORMAPS, DEFAULT_ALPHA
 from xai_client.request import Explain, explanation_names, parse_parameter
+from xai_client.types import Prediction
 from xai_client.watch import Watch
 
 EXAMPLES: Final = """\
   xai-client predict cat.jpg
-  xai-client predict cat.jpg --explain gradcam,gradient --out maps
-  xai-client predict *.jpg --explain gradcam --param gradcam.layer=blocks.10 --json
-  xai-client predict cat.jpg --explain gradcam --target 281 --target 285
-  xai-client predict cat.jpg --explain rise --watch --budget 10
+  xai-client predict cat.jpg --explain gradcam,rise --param rise.masks=500 --out maps
+  xai-client predict cat.jpg --explain gradcam --target "tiger cat" --target 285 --npy
+  xai-client predict *.jpg --explain gradcam --if-top-probability-below 0.5 --json
+  xai-client predict cat.jpg --explain rise --watch --budget 2
 """
+
+# Options that say nothing without an explanation.
+_FOR_EXPLANATIONS: Final = (
+    *("target", "top_count", "min_probability", "seed", "budget", "if_top_probability_below"),
+    *("if_ood_percentile_below", "colormap", "alpha", "npy", "values"),
+)
 
 # Faults of one picture, after which the others are still worth trying.
 _PICTURE_REASONS: Final = frozenset({"PICTURE", "PICTURE_TOO_LARGE"})
 
 
-def add_predict(commands: Any) -> argparse.ArgumentParser:
-    """Adds the command `predict` and returns its parser."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+def add_predict(commands: Any) -> None:
+    """Adds the command `predict`."""
+    parser = commands.add_parser(
         "predict",
         help="classify pictures and write the overlays of their explanations",
-        description="Classifies pictures. Each explanation is written as an overlay, DIR/<stem>.<explainer>.png.",
+        description="Classifies pictures. Each explanation is written as an overlay, DIR/<stem>.<explainer>.png, or"
+        " DIR/<stem>.<explainer>.<class id>.png where there are several targets. It replaces an earlier file of that"
+        " name, but none of the pictures given.",
         epilog=f"examples:\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -48,13 +59,17 @@ def add_predict(commands: Any) -> argparse.ArgumentParser:
         help="explainers to run, or 'auto' for the best measured one; 'xai-client info' lists them",
     )
     parser.add_argument("--top-k", type=int, metavar="K", help="classes to show (default: 5)")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where overlays go (default: here)")
-    parser.add_argument(
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where files go (default: here)")
+    targets = parser.add_mutually_exclusive_group()
+    targets.add_argument(
         "--target",
-        type=int,
         action="append",
-        metavar="ID",
-        help="class id to explain; repeatable (default: the top one)",
+        metavar="ID|LABEL",
+        help="class to explain; repeatable (default: the most probable one)",
+    )
+    targets.add_argument("--top-count", type=int, metavar="N", help="explain the N most probable classes instead")
+    targets.add_argument(
+        "--min-probability", type=float, metavar="P", help="explain every class at least this probable instead"
     )
     parser.add_argument(
         "--param",
@@ -71,58 +86,130 @@ def add_predict(commands: Any) -> argparse.ArgumentParser:
         help="longest time for each explanation; the best map so far is then taken (default: until it is done)",
     )
     parser.add_argument(
+        "--if-top-probability-below",
+        type=float,
+        metavar="P",
+        help="explain only where the highest probability is below this",
+    )
+    parser.add_argument(
+        "--if-ood-percentile-below",
+        type=float,
+        metavar="P",
+        help="explain only where the OoD percentile is below this; of both conditions, either is enough",
+    )
+    parser.add_argument("--colormap", choices=COLORMAPS, help="colours of the overlays (default: by the map's values)")
+    parser.add_argument(
+        "--alpha", type=float, metavar="A", help=f"opacity at the most salient pixel, 0 to 1 (default: {DEFAULT_ALPHA})"
+    )
+    parser.add_argument(
+        "--npy",
+        action="store_true",
+        help="also write each map as it is, beside its overlay: .npy, float32 (height, width) of the model input",
+    )
+    parser.add_argument("--values", action="store_true", help="with --json, print each map's values, too, row by row")
+    parser.add_argument(
         "--watch",
         action="store_true",
         help="show the progress on stderr, and write overlays at once, in ever better versions;"
         " with --json, print one line per event",
     )
     parser.add_argument("--ood", action="store_true", help="also show the out-of-distribution score")
+    add_common(parser)
     parser.set_defaults(run=_predict)
-    return parser
-
-
-def fail(error: Exception | str, status: int) -> int:
-    """Prints what went wrong as one line on stderr, and returns the exit status."""
-    print(f"xai-client: {' '.join(str(error).split())}", file=sys.stderr)
-    return status
 
 
 def _predict(arguments: argparse.Namespace) -> int:
     explain = _explanations(arguments)
+    _check(arguments, explain)
     images: list[Path] = arguments.images
     for path in images:
         if not path.is_file():
             raise ArgumentError(f"there is no file {path}")
+    if explain:
+        check_folder(arguments.out)
     status = 0
     with Client(arguments.server, timeout=arguments.timeout) as client:
+        explain = _explanations(arguments, _class_ids(arguments.target, client))
         for path, stem in zip(images, _stems(images), strict=True):
-            files = OverlayFiles(path, arguments.out, stem, images)
+            files = _files(arguments, path, stem)
             try:
-                if arguments.watch:
-                    events = client.stream(path, explain, top_k=arguments.top_k, ood=arguments.ood)
-                    prediction = Watch(path, explanation_names(explain), files, arguments.json).follow(events)
-                else:
-                    prediction = client.predict(path, explain, top_k=arguments.top_k, ood=arguments.ood)
-                    for explanation in prediction.explanations.values():
-                        files.write(explanation)
+                prediction = _one(arguments, client, explain, path, files)
             except (ImageError, MessageTooLargeError, InvalidRequestError) as error:
                 if isinstance(error, InvalidRequestError) and error.reason not in _PICTURE_REASONS:
                     raise
                 status = fail(f"{path}: {error}", 1)
                 continue
-            if arguments.watch and arguments.json:
-                continue
-            show = text.prediction_json if arguments.json else text.prediction_text
-            print(show(prediction, path, files.written))
+            _show(arguments, prediction, path, files)
     return status
 
 
-def _explanations(arguments: argparse.Namespace) -> list[Explain]:
+def _one(
+    arguments: argparse.Namespace, client: Client, explain: Sequence[Explain], image: Path, files: OverlayFiles
+) -> Prediction:
+    """Predicts one picture, and writes what explains it."""
+    if arguments.watch:
+        events = client.stream(image, explain, top_k=arguments.top_k, ood=arguments.ood)
+        return Watch(image, explanation_names(explain), files, arguments.json, arguments.values).follow(events)
+    prediction = client.predict(image, explain, top_k=arguments.top_k, ood=arguments.ood)
+    for explanation in prediction.explanations.values():
+        files.write(explanation)
+    return prediction
+
+
+def _show(arguments: argparse.Namespace, prediction: Prediction, image: Path, files: OverlayFiles) -> None:
+    if not arguments.json:
+        there = "" if arguments.server == default_server() else f" --server {arguments.server}"
+        print(text.prediction_text(prediction, image, files.written, files.arrays, there))
+    elif not arguments.watch:  # else every event has been printed
+        print(text.prediction_json(prediction, image, files.written, files.arrays, arguments.values))
+
+
+def _check(arguments: argparse.Namespace, explain: Sequence[Explain]) -> None:
+    """Refuses options that would have no effect, or could not be followed."""
+    values = {name: getattr(arguments, name) for name in _FOR_EXPLANATIONS}
+    given = [name for name, value in values.items() if value is not None and value is not False]
+    if given and not explain:
+        raise ArgumentError(f"--{given[0].replace('_', '-')} is for explanations; name explainers with --explain")
+    if arguments.values and not arguments.json:
+        raise ArgumentError("--values is for --json; to save the maps as arrays use --npy")
+    if arguments.alpha is not None and not 0 <= arguments.alpha <= 1:
+        raise ArgumentError(f"--alpha must be from 0 to 1, not {arguments.alpha:g}")
+
+
+def _files(arguments: argparse.Namespace, image: Path, stem: str) -> OverlayFiles:
+    return OverlayFiles(
+        image,
+        arguments.out,
+        stem,
+        arguments.images,
+        alpha=DEFAULT_ALPHA if arguments.alpha is None else arguments.alpha,
+        colormap=arguments.colormap,
+        arrays=arguments.npy,
+    )
+
+
+def _class_ids(targets: Sequence[str] | None, client: Client) -> list[int] | None:
+    """The classes named by ids or labels; the server is asked for its labels where there are any of these."""
+    if targets is None:
+        return None
+    named = [each for each in targets if not each.isdecimal()]
+    labels = client.model_info().labels if named else ()
+    return [int(each) if each.isdecimal() else _class_id(each, labels) for each in targets]
+
+
+def _class_id(label: str, labels: Sequence[str]) -> int:
+    found = [class_id for class_id, each in enumerate(labels) if each == label]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ArgumentError(f"--target {label!r} is the label of classes {', '.join(map(str, found))}; give an id")
+    close = difflib.get_close_matches(label, labels, n=3)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "'xai-client info --json' lists the labels"
+    raise ArgumentError(f"the model has no class {label!r}; {hint}")
+
+
+def _explanations(arguments: argparse.Namespace, targets: Sequence[int] | None = None) -> list[Explain]:
     names = [name.strip() for group in arguments.explain for name in group.split(",") if name.strip()]
-    options = {"--target": arguments.target, "--seed": arguments.seed, "--budget": arguments.budget}
-    given = [option for option, value in options.items() if value is not None]
-    if given and not names:
-        raise ArgumentError(f"{given[0]} is for explanations; name explainers with --explain")
     parameters: dict[str, dict[str, Any]] = {name: {} for name in names}
     for item in arguments.param:
         match = re.fullmatch(r"([^.=]+)\.([^.=]+)=(.*)", item, re.DOTALL)
@@ -134,7 +221,15 @@ def _explanations(arguments: argparse.Namespace) -> list[Explain]:
         if name in parameters[explainer]:
             raise ArgumentError(f"--param {explainer}.{name} is given twice; give it once")
         parameters[explainer][name] = parse_parameter(explainer, name, value)
-    common = {"targets": arguments.target, "seed": arguments.seed, "budget": arguments.budget}
+    common = {
+        "targets": targets,
+        "top_count": arguments.top_count,
+        "min_probability": arguments.min_probability,
+        "seed": arguments.seed,
+        "budget": arguments.budget,
+        "top_probability_below": arguments.if_top_probability_below,
+        "ood_percentile_below": arguments.if_ood_percentile_below,
+    }
     return [Explain(name, **common, **parameters[name]) for name in names]
 
 

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from xai_client.errors import MapWithheldError
 from xai_client.info import ExplainerInfo, LayerInfo, ModelInfo, OodInfo, ParameterInfo
 from xai_client.quality_text import evaluator_lines, quality_lines
-from xai_client.types import AutoChoice, Event, Explained, Explanation, Predicted, Prediction, Progress
+from xai_client.types import AutoChoice, Event, Explained, Explanation, Predicted, Prediction, Progress, SaliencyMap
 
 Written: TypeAlias = dict[tuple[str, int], Path]
 """Where the overlays went, by explanation name and class id."""
@@ -21,15 +22,26 @@ _SHOWN_CHOICES = 6
 _WIDTH = 118
 
 
-def prediction_text(prediction: Prediction, image: Path, written: Written) -> str:
-    """The classes as a table, then the explanations with where each overlay went."""
+def prediction_text(
+    prediction: Prediction, image: Path, written: Written, arrays: Written | None = None, options: str = ""
+) -> str:
+    """The classes as a table, then the explanations with where each overlay went, and the array of its map.
+
+    Args:
+        prediction: What to tell of.
+        image: The picture.
+        written: Where the overlays went.
+        arrays: Where the maps went as arrays.
+        options: What further commands need to reach the same server, with a space before it.
+    """
     size = prediction.picture_size
     lines = [
         f"{image}  {size.width} x {size.height}" if size else str(image),
         f"model {prediction.model_version}  request {prediction.request_id}",
     ]
     if prediction.sampled:
-        lines.append(f"sampled  tell what it really shows with: xai-client feedback {prediction.request_id}")
+        command = f"xai-client feedback {prediction.request_id} --label LABEL{options}"
+        lines.append(f"sampled  tell what it really shows with: {command}")
     if prediction.ood_score is not None:
         lines.append(f"ood score {prediction.ood_score:.4g}, percentile {prediction.ood_percentile:.1f}")
     classes = [
@@ -39,8 +51,8 @@ def prediction_text(prediction: Prediction, image: Path, written: Written) -> st
     if prediction.explanations:
         rows = [row for each in prediction.explanations.values() for row in _explanation_rows(each, written)]
         lines += ["", *_table(("explanation", "status", "target", "passes", "std. error", "overlay"), rows)]
-        told = [each for each in prediction.explanations.values() if each.maps and each.status_message]
-        lines += [f"{each.name}: {each.status_message}" for each in told]
+        for each in prediction.explanations.values():
+            lines += _explanation_notes(each, arrays or {})
         lines += [_choice(each, each.choice) for each in prediction.explanations.values() if each.choice]
     return "\n".join([*lines, ""])
 
@@ -50,13 +62,38 @@ def _choice(explanation: Explanation, choice: AutoChoice) -> str:
     return f"{explanation.name}: chose {explanation.explainer}{composite}: {choice.reason}"
 
 
-def prediction_json(prediction: Prediction, image: Path, written: Written) -> str:
-    """The same as one line of JSON, with everything but the maps themselves."""
-    explanations = [_explanation_json(each, written) for each in prediction.explanations.values()]
+def _explanation_notes(explanation: Explanation, arrays: Written) -> Iterable[str]:
+    """What does not fit into the table: why it ended as it did, what its maps' statuses mean, where the arrays went."""
+    if explanation.maps and explanation.status_message:
+        yield f"{explanation.name}: {explanation.status_message}"
+    for each in explanation.maps:
+        if note := _map_note(each):
+            yield f"{explanation.name}: {note}"
+    for each in explanation.maps:
+        if path := arrays.get((explanation.name, each.class_id)):
+            yield f"{explanation.name}: the map of class {each.class_id} ({each.label}) as an array: {path}"
+
+
+def _map_note(one: SaliencyMap) -> str:
+    """What a map's status means, where it is not plain."""
+    try:
+        one.saliency  # noqa: B018
+    except MapWithheldError as error:
+        return error.message
+    if one.status == "all_zero":
+        return f"the map of class {one.class_id} ({one.label}) is 0 everywhere: nothing in the picture matters to it"
+    return ""
+
+
+def prediction_json(
+    prediction: Prediction, image: Path, written: Written, arrays: Written | None = None, values: bool = False
+) -> str:
+    """The same as one line of JSON; the maps themselves are in it where `values` are asked for."""
+    explanations = [_explanation_json(each, written, arrays, values) for each in prediction.explanations.values()]
     return json.dumps({"image": str(image), **_prediction_json(prediction), "explanations": explanations})
 
 
-def event_json(event: Event, image: Path, written: Written) -> str:
+def event_json(event: Event, image: Path, written: Written, arrays: Written | None = None, values: bool = False) -> str:
     """One event of a stream as one line of JSON; its `event` is "predicted", "progress", "explained" or "finished"."""
     document: dict[str, Any] = {
         "event": type(event).__name__.lower(),
@@ -74,7 +111,7 @@ def event_json(event: Event, image: Path, written: Written) -> str:
             "remaining_seconds": event.remaining,
         }
     elif isinstance(event, Explained):
-        document |= {"final": event.final, **_explanation_json(event.explanation, written)}
+        document |= {"final": event.final, **_explanation_json(event.explanation, written, arrays, values)}
     return json.dumps(document)
 
 
@@ -146,7 +183,8 @@ def _explanation_rows(explanation: Explanation, written: Written) -> Iterable[Se
     if name != explainer and not name.startswith(f"{explainer}-"):
         name = f"{name} ({explainer})"
     if not explanation.maps:
-        yield name, explanation.status, "-", passes, "-", explanation.status_message or "no map"
+        none = "no class qualified as a target" if explanation.status == "complete" else "no map"
+        yield name, explanation.status, "-", passes, "-", explanation.status_message or none
     for each in explanation.maps:
         status = explanation.status if each.status == "ok" else f"{explanation.status}, {each.status}"
         error = "-" if each.standard_error is None else f"{each.standard_error:.3g}"
@@ -154,7 +192,9 @@ def _explanation_rows(explanation: Explanation, written: Written) -> Iterable[Se
         yield name, status, f"{each.class_id} {each.label}", passes, error, str(path) if path else "withheld"
 
 
-def _explanation_json(explanation: Explanation, written: Written) -> dict[str, Any]:
+def _explanation_json(
+    explanation: Explanation, written: Written, arrays: Written | None, values: bool
+) -> dict[str, Any]:
     return {
         "name": explanation.name,
         "explainer": explanation.explainer,
@@ -166,17 +206,27 @@ def _explanation_json(explanation: Explanation, written: Written) -> dict[str, A
         "passes": explanation.passes,
         "truncated": explanation.truncated,
         "elapsed_seconds": explanation.elapsed,
-        "maps": [
-            {
-                "class_id": each.class_id,
-                "label": each.label,
-                "status": each.status,
-                "standard_error": each.standard_error,
-                "overlay": str(path) if (path := written.get((explanation.name, each.class_id))) else None,
-            }
-            for each in explanation.maps
-        ],
+        "maps": [_map_json(explanation.name, each, written, arrays, values) for each in explanation.maps],
     }
+
+
+def _map_json(name: str, one: SaliencyMap, written: Written, arrays: Written | None, values: bool) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "class_id": one.class_id,
+        "label": one.label,
+        "status": one.status,
+        "standard_error": one.standard_error,
+        "overlay": _path_json(written, (name, one.class_id)),
+    }
+    if arrays is not None:
+        document["npy"] = _path_json(arrays, (name, one.class_id))
+    if values:
+        document["values"] = None if one.values is None else one.values.tolist()
+    return document
+
+
+def _path_json(files: Written, key: tuple[str, int]) -> str | None:
+    return str(files[key]) if key in files else None
 
 
 def _explainer_lines(explainer: ExplainerInfo) -> list[str]:

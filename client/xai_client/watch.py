@@ -24,13 +24,17 @@ class Watch:
         names: Names of the explanations, in the order of the request.
         files: Takes every version of an overlay.
         as_json: Whether to print every event as a line of JSON.
+        values: Whether the maps themselves are in there, too.
     """
 
-    def __init__(self, image: Path, names: Sequence[str], files: OverlayFiles, as_json: bool) -> None:
+    def __init__(
+        self, image: Path, names: Sequence[str], files: OverlayFiles, as_json: bool, values: bool = False
+    ) -> None:
         self._image = image
         self._names = names
         self._files = files
         self._as_json = as_json
+        self._values = values
         self._display = display(names, sys.stderr)
         self._prediction: Prediction | None = None
         self._explanations: dict[str, Explanation] = {}
@@ -76,7 +80,8 @@ class Watch:
             self._explained(event)
         if self._as_json:
             with self._display.aside(sys.stdout):
-                _say(text.event_json(event, self._image, self._files.written), sys.stdout)
+                files = self._files
+                _say(text.event_json(event, self._image, files.written, files.arrays, self._values), sys.stdout)
 
     def _explained(self, event: Explained) -> None:
         explanation, name = event.explanation, event.explanation.name

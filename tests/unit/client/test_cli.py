@@ -114,7 +114,7 @@ def test_what_was_sampled_says_how_to_report(run, cat, fake, answer):
     lines = run("predict", cat)[1].splitlines()
     assert lines[1:3] == [
         "model v1  request r-7",
-        "sampled  tell what it really shows with: xai-client feedback r-7",
+        "sampled  tell what it really shows with: xai-client feedback r-7 --label LABEL",
     ]
     assert json.loads(run("predict", cat, "--json")[1])["sampled"] is True
     assert "xai-client feedback" not in run("predict", cat)[1]
@@ -167,11 +167,12 @@ def test_withheld_and_skipped_maps_are_reported_not_drawn(run, cat, fake, answer
     fake.script = [respond]
     status, out, _ = run("predict", cat, "--explain", "gradient,rise")
     assert status == 0
-    gradient, rise = out.splitlines()[-3:-1]
+    gradient, rise, note = out.splitlines()[-4:-1]
     assert "zero_gradient" in gradient
     assert gradient.endswith("withheld")
     assert "skipped" in rise
     assert rise.endswith("top probability is 0.75")
+    assert note.startswith("gradient: the map of class 7 (label 7) was withheld: the class has no gradient")
     assert list(tmp_path.glob("*.png")) == []
 
 
@@ -220,7 +221,22 @@ def test_an_empty_file_is_reported_and_the_others_still_done(run, cat, tmp_path)
     assert "tabby cat" in out
 
 
-@pytest.mark.parametrize("option", [("--target", 281), ("--seed", 7), ("--budget", 2)], ids=str)
+OPTIONS = [
+    ("--target", 281),
+    ("--top-count", 2),
+    ("--min-probability", 0.5),
+    ("--seed", 0),
+    ("--budget", 2),
+    ("--if-top-probability-below", 0.5),
+    ("--if-ood-percentile-below", 5),
+    ("--colormap", "turbo"),
+    ("--alpha", 0),
+    ("--npy",),
+    ("--values", "--json"),
+]
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_what_is_for_explanations_wants_some(run, cat, option):
     status, _, err = run("predict", cat, *option)
     assert status != 0
@@ -259,6 +275,14 @@ def test_no_server(run, cat):
         ["predict"],
         ["predict", "none.jpg"],
         ["predict", "CAT", "--param", "rise.masks"],
+        ["predict", "CAT", "--explain", "rise", "--param", "rise.masks=5", "--param", "rise.masks=6"],
+        ["predict", "CAT", "--explain", "rise", "--param", "rise.masks=5", "--param", "rise.mask_count=5"],
+        ["predict", "CAT", "--explain", "rise", "--target", "1", "--top-count", "2"],
+        ["predict", "CAT", "--explain", "rise", "--top-count", "2", "--min-probability", "0.5"],
+        ["predict", "CAT", "--explain", "rise", "--alpha", "1.5"],
+        ["predict", "CAT", "--explain", "rise", "--alpha", "nan"],
+        ["predict", "CAT", "--explain", "rise", "--colormap", "rainbow"],
+        ["predict", "CAT", "--explain", "rise", "--values"],
         ["predict", "CAT", "--param", "rise.masks=5"],
         ["predict", "CAT", "--explain", "rise", "--param", "rise.masks=many"],
         ["predict", "CAT", "--explain", "rise", "--param", "rise.speed=5"],
@@ -280,15 +304,25 @@ def test_wrong_commands_exit_with_2_and_send_nothing(run, cat, fake, argv):
     assert fake.received == []
 
 
-def test_an_unwritable_folder_is_one_line(run, cat, tmp_path):
+def test_an_unwritable_folder_is_one_line_before_the_call(run, fake, cat, tmp_path):
     (tmp_path / "file").write_text("")
     status, _, err = run("predict", cat, "--explain", "rise", "--out", tmp_path / "file" / "x")
     assert status == 1
-    assert len(err.splitlines()) == 1
+    assert (
+        err
+        == f"xai-client: no files can be written to {tmp_path / 'file' / 'x'}: Not a directory; choose another --out\n"
+    )
+    assert fake.received == []
+
+
+def test_a_folder_is_made_when_there_is_a_file_to_write(run, cat, tmp_path):
+    run("predict", cat, "--out", tmp_path / "a" / "b")
+    assert not (tmp_path / "a").exists()
+    assert list(tmp_path.iterdir()) == [cat]
 
 
 def test_help_shows_examples(run):
-    predict, feedback = "xai-client predict cat.jpg --explain gradcam,gradient", "xai-client feedback 3f2a --label"
+    predict, feedback = "xai-client predict cat.jpg --explain gradcam,rise", "xai-client feedback REQUEST_ID --label"
     for argv, example in ((["--help"], predict), (["predict", "--help"], predict), (["feedback", "--help"], feedback)):
         status, out, _ = run(*argv)
         assert status == 0

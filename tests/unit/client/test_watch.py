@@ -191,7 +191,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_version_before(cat, tmp_path,
     before = path.read_bytes()
 
     def fill_the_disk(self, file, **options):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("no space left on device")
 
     monkeypatch.setattr(Image.Image, "save", fill_the_disk)
