@@ -30,6 +30,9 @@ examples:
 """
 _EXIT_CONFIG = 2
 _EXIT_INTERRUPTED = 130
+_LEAVING_SECONDS = 1.0
+_POOLS = ("store_", "codec_")
+"""What the names of their threads begin with."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -60,12 +63,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _leave(status: int) -> int:
-    """Ends the process at once if the device is still compiling: that cannot be interrupted, nor torn down safely."""
-    if any(thread.name == "device" and thread.is_alive() for thread in threading.enumerate()):
+    """Ends the process at once if threads are left that may never end: the interpreter would wait for them.
+
+    A device that still compiles cannot be interrupted, nor torn down safely; a database that does not answer, or a
+    picture that takes minutes to decode, keeps the threads of the pools.
+    """
+    patience = time.monotonic() + _LEAVING_SECONDS
+    while _left(_POOLS) and time.monotonic() < patience:
+        time.sleep(0.01)
+    if _left(("device", *_POOLS)):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     return status
+
+
+def _left(names: tuple[str, ...]) -> bool:
+    return any(thread.name.startswith(names) and thread.is_alive() for thread in threading.enumerate())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -185,14 +199,16 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
     from xai_sidecar.service.server import Sidecar
 
     keep_freed_memory()
-    set_up_logs(config.server.log_level, config.server.log_format)
+    writer = set_up_logs(config.server.log_level, config.server.log_format)
     log = structlog.get_logger("xai_sidecar")
     report = report or (lambda line: log.info("loading", step=line))
-    server = Sidecar(config, load_backend)
-    status = asyncio.run(server.run(report, on_ready))
+    server = Sidecar(config, load_backend, log=writer)
+    try:
+        status = asyncio.run(server.run(report, on_ready))
+    finally:
+        writer.flush()
     if server.lost is not None:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
+        sys.stdout.flush()
         os._exit(status)  # a device that hangs would keep the interpreter from ending
     return status
 

@@ -197,10 +197,12 @@ def test_the_pod(manifests, config, dockerfile):
     assert numbers["http"] == int(config.server.http.rpartition(":")[2])
     probes = {name: container[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert probes == {
-        "startup": {"path": "/healthz", "port": "http"},
+        "startup": {"path": "/readyz", "port": "http"},
         "liveness": {"path": "/healthz", "port": "http"},
         "readiness": {"path": "/readyz", "port": "http"},
     }
+    startup = container["startupProbe"]
+    assert startup["failureThreshold"] * startup["periodSeconds"] == 600, "as long as compose and the image allow"
     assert spec["terminationGracePeriodSeconds"] > config.server.drain_seconds
     user, group = map(int, only(dockerfile, "USER").split(":"))
     assert spec["securityContext"] == {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": group, "fsGroup": group}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
@@ -70,13 +72,54 @@ def _answer(start_response: Any, good: bool, yes: str, no: str) -> Iterable[byte
 
 
 class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each connection, but for no more than some, and for no longer than a while.
+
+    Where there are too many, the oldest goes: whoever opens connections and says nothing must keep no probe out, and a
+    probe takes no more than milliseconds.
+    """
+
     daemon_threads = True
+    request_queue_size = 64
+    most_connections = 64
+    longest_seconds = 30.0
+
+    def __init__(self, *arguments: Any, **others: Any) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float] = {}  # when each came, the oldest first
+        super().__init__(*arguments, **others)
 
     def server_bind(self) -> None:
         """As the base classes, but without looking the host's name up, which can take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """See `socketserver.BaseServer`."""
+        with self._lock:
+            self._open[request] = time.monotonic()
+            if len(self._open) > self.most_connections:
+                self._end(next(iter(self._open)))
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """See `socketserver.BaseServer`."""
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called every half second."""
+        horizon = time.monotonic() - self.longest_seconds
+        with self._lock:
+            for request in [request for request, came in self._open.items() if came < horizon]:
+                self._end(request)
+
+    def _end(self, request: socket.socket) -> None:
+        """Has a connection's thread find it closed; the thread does the rest."""
+        self._open.pop(request, None)
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A prober that hangs up early is nothing to report."""
@@ -87,7 +130,7 @@ class _Server6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 30
+    timeout = 10
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002
         """Probes every few seconds would drown the log."""

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
-from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
-from xai_sidecar.errors import shortened
-
-_LONGEST_VALUE = 1500
-_LONGEST_TRACEBACK = 20_000
+from xai_sidecar.service.lines import LineHandler, LineLogger, LineWriter
 
 
-def set_up_logs(level: str, format: str) -> None:  # noqa: A002
+def set_up_logs(level: str, format: str) -> LineWriter:  # noqa: A002
     """Sets up the logs of the process.
 
     Args:
         level: "debug", "info", "warning" or "error".
         format: "text", "json", or "auto" for text on a terminal and JSON otherwise.
+
+    Returns:
+        What writes them; to be flushed where the process ends by `os._exit`.
     """
     people = sys.stderr.isatty() if format == "auto" else format == "text"
     renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -32,17 +32,13 @@ def set_up_logs(level: str, format: str) -> None:  # noqa: A002
     if not people:
         processors += [structlog.processors.format_exc_info]
         renderer = structlog.processors.JSONRenderer()
-    processors.append(_bounded)
+    writer = LineWriter(sys.stderr)
+    logger = LineLogger(writer)
     structlog.configure(
         processors=[*processors, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: logger,
     )
-
-
-def _bounded(logger: Any, method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keeps a line readable, whatever somebody had logged."""
-    for key, value in entry.items():
-        if isinstance(value, str):
-            entry[key] = shortened(value, _LONGEST_TRACEBACK if key == "exception" else _LONGEST_VALUE)
-    return entry
+    logging.lastResort = LineHandler(writer)
+    atexit.register(writer.flush)
+    return writer

@@ -30,8 +30,10 @@ from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.admission import Admission
 from xai_sidecar.service.calls import task_factory
 from xai_sidecar.service.evaluation import Evaluation, start_evaluation
+from xai_sidecar.service.heartbeat import Heartbeat
 from xai_sidecar.service.http import HttpServer
 from xai_sidecar.service.interceptors import CallInterceptor
+from xai_sidecar.service.lines import LineWriter
 from xai_sidecar.service.memory import give_back_freed_memory
 from xai_sidecar.service.model import start_model
 from xai_sidecar.service.predictor import Predictor
@@ -55,6 +57,7 @@ class Sidecar:
         config: What to serve and where.
         make_backend: Loads the model; called on the device thread.
         handle_signals: Whether SIGTERM and SIGINT stop it, which takes the main thread.
+        log: What writes the log, if that is to be shown on /metrics.
 
     Attributes:
         lost: Why the device was lost, if it was; then threads may hang that would keep the interpreter from ending.
@@ -65,8 +68,14 @@ class Sidecar:
     """
 
     def __init__(
-        self, config: Config, make_backend: Callable[[Config], Backend], *, handle_signals: bool = True
+        self,
+        config: Config,
+        make_backend: Callable[[Config], Backend],
+        *,
+        handle_signals: bool = True,
+        log: LineWriter | None = None,
     ) -> None:
+        self._log = log
         self._signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
         self._config = config
         self._make_backend = make_backend
@@ -77,6 +86,7 @@ class Sidecar:
         self._stop = asyncio.Event()
         self.lost: BaseException | None = None
         self._evaluation: Evaluation | None = None
+        self._heartbeat = Heartbeat()
 
     async def run(
         self,
@@ -123,6 +133,9 @@ class Sidecar:
         calls = CallInterceptor(telemetry, limits)
         loop.set_task_factory(task_factory)
         http = self._start_http(registry, engine, servicer)
+        self._heartbeat.start()
+        if self._log is not None:
+            telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
             server, health_servicer = await self._start_grpc(servicer, calls)
             try:
@@ -144,6 +157,7 @@ class Sidecar:
                 await _settled()
             return 1 if self.lost else 0
         finally:
+            self._heartbeat.stop()
             http.close()
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -218,8 +232,8 @@ class Sidecar:
                 host,
                 port,
                 registry,
-                is_alive=lambda: self.lost is None,
-                is_ready=lambda: servicer.serving is not None and engine.alive,
+                is_alive=lambda: self.lost is None and self._heartbeat.alive,
+                is_ready=lambda: servicer.serving is not None and engine.alive and self._heartbeat.alive,
             )
         except OSError as error:
             raise _cannot_listen("server.http", self._config.server.http, error) from error

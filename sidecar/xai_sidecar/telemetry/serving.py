@@ -105,6 +105,9 @@ class Telemetry:
         self.open_explanations = Gauge(
             "xai_open_explanations", "Explanations in requests under way.", registry=registry
         )
+        self.log_lines_dropped = Gauge(
+            "xai_log_lines_dropped", "Lines of the log dropped since nobody reads stderr.", registry=registry
+        )
         for method in METHODS:
             self.request_seconds.labels(method)
             for code in grpc.StatusCode:

@@ -1,0 +1,59 @@
+"""Whether the event loop still turns."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from xai_sidecar.engine.watchdog import Watchdog, Watched
+
+_BEAT_SECONDS = 0.5
+
+LONGEST_SECONDS = 10.0
+"""For how long the loop may not turn. Whatever is slow enough for that is not to be done on it."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """Has an event loop count, and looks from a thread of its own whether it does.
+
+    A pause of the whole process counts for no hang; see `Watchdog`.
+
+    Args:
+        beat_seconds: Time from one beat to the next.
+        longest_seconds: For how long there may be none.
+    """
+
+    def __init__(self, beat_seconds: float = _BEAT_SECONDS, longest_seconds: float = LONGEST_SECONDS) -> None:
+        self._beat_seconds = beat_seconds
+        self._longest_seconds = longest_seconds
+        self._beats = 0
+        self._watched = Watched(lambda: self._beats, lambda: longest_seconds, self._hangs)
+        self._watchdog = Watchdog("heartbeat", beat_seconds, [self._watched])
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop turned not long ago; any thread may ask."""
+        return self._watched.seconds <= self._longest_seconds
+
+    def start(self) -> None:
+        """Begins; to be called on the loop."""
+        self._task = asyncio.ensure_future(self._beat())
+        self._watchdog.start()
+
+    def stop(self) -> None:
+        """Ends it; to be called on the loop."""
+        self._watchdog.stop()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _beat(self) -> None:
+        while True:
+            self._beats += 1
+            await asyncio.sleep(self._beat_seconds)
+
+    def _hangs(self, seconds: float) -> None:
+        _log.error("event_loop_hangs", seconds=round(seconds, 1))
