@@ -53,7 +53,7 @@ from xai_client.info import (
 )
 from xai_client.overlay import COLORMAPS
 from xai_client.picture import ImageLike
-from xai_client.quality import EvaluatorInfo, MetricInfo, QualityMeasure
+from xai_client.quality import Accuracy, ClassConfusion, EvaluatorInfo, MetricInfo, QualityMeasure
 from xai_client.request import Explain
 from xai_client.truth import GroundTruthObject, GroundTruthWarning, MaskLike
 from xai_client.types import (
@@ -74,12 +74,14 @@ from xai_client.types import (
 __all__ = [
     "COLORMAPS",
     "AbortedError",
+    "Accuracy",
     "AlreadyExistsError",
     "ArgumentError",
     "AsyncClient",
     "AutoChoice",
     "BatchCost",
     "CallCancelledError",
+    "ClassConfusion",
     "ClassScore",
     "Client",
     "ClosedError",

@@ -53,6 +53,53 @@ class MetricInfo:
 
 
 @dataclass(frozen=True)
+class ClassConfusion:
+    """Confusion counts of one class, in pictures.
+
+    Attributes:
+        class_id: Class id.
+        label: Its label.
+        true_positives: It was predicted, and applies.
+        false_positives: It was predicted, and does not apply.
+        false_negatives: It was not predicted, and applies.
+        true_negatives: It was not predicted, and does not apply.
+    """
+
+    class_id: int
+    label: str
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the pictures it was predicted for to which it applies; None if it never was."""
+        return _share(self.true_positives, self.false_positives)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the pictures it applies to for which it was predicted; None if it never does."""
+        return _share(self.true_positives, self.false_negatives)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How right predictions have been, by the ground truth reported.
+
+    Attributes:
+        picture_count: Pictures with ground truth.
+        share: Share of them, 0 to 1, whose prediction was right: the top class applies or, of a sigmoid model, exactly
+            the classes that apply are positive.
+        classes: Each class that was predicted or applied, the most frequent first, at most 100.
+    """
+
+    picture_count: int
+    share: float
+    classes: tuple[ClassConfusion, ...]
+
+
+@dataclass(frozen=True)
 class EvaluatorInfo:
     """What measures, on sampled requests, how good explanations are.
 
@@ -65,6 +112,7 @@ class EvaluatorInfo:
         window_sample_count: Pictures sampled within the window.
         note: What a reader of the measurements must know, in a sentence; empty if nothing.
         metrics: What is measured, by name.
+        accuracy: How right predictions have been; None where no ground truth has been reported.
     """
 
     sample_rate: float
@@ -74,6 +122,7 @@ class EvaluatorInfo:
     window_sample_count: int
     note: str
     metrics: Mapping[str, MetricInfo]
+    accuracy: Accuracy | None = None
 
 
 def quality_measure(message: pb.QualityMeasure) -> QualityMeasure:
@@ -103,4 +152,24 @@ def evaluator_info(message: pb.EvaluatorInfo) -> EvaluatorInfo:
         window_sample_count=message.window_sample_count,
         note=message.note,
         metrics={each.name: each for each in metrics},
+        accuracy=_accuracy(message.accuracy) if message.HasField("accuracy") else None,
     )
+
+
+def _accuracy(message: pb.Accuracy) -> Accuracy:
+    classes = (
+        ClassConfusion(
+            class_id=each.class_id,
+            label=each.label,
+            true_positives=each.true_positives,
+            false_positives=each.false_positives,
+            false_negatives=each.false_negatives,
+            true_negatives=each.true_negatives,
+        )
+        for each in message.classes
+    )
+    return Accuracy(message.picture_count, message.share, tuple(classes))
+
+
+def _share(part: int, rest: int) -> float | None:
+    return part / (part + rest) if part + rest else None

@@ -13,6 +13,7 @@ from xai_client.quality import EvaluatorInfo, QualityMeasure
 
 _WIDTH: Final = 100
 _UNKNOWN: Final = "–"
+_MOST_CLASSES: Final = 10
 _ARROWS: Final = {True: "↑", False: "↓"}
 
 
@@ -29,6 +30,30 @@ def evaluator_lines(info: ModelInfo) -> list[str]:
         *([] if any(each.quality for each in info.explainers.values()) else ["nothing has been measured yet"]),
     ]
     return [f"{'' if number else 'quality':<10}{line}" for number, line in enumerate(lines)]
+
+
+def accuracy_lines(info: ModelInfo) -> list[str]:
+    """How right predictions have been, and of the most frequent classes how often they were taken for others.
+
+    Empty where no ground truth has been reported.
+    """
+    accuracy = info.evaluator.accuracy if info.evaluator else None
+    if accuracy is None:
+        return []
+    count, shown = accuracy.picture_count, accuracy.classes[:_MOST_CLASSES]
+    lines = [f"accuracy  {accuracy.share:.1%} of {count} picture{'s' * (count != 1)} with ground truth"]
+    columns = [
+        ["class", *(str(each.class_id) for each in shown)],
+        ["right", *(str(each.true_positives) for each in shown)],
+        ["wrongly predicted", *(str(each.false_positives) for each in shown)],
+        ["missed", *(str(each.false_negatives) for each in shown)],
+        ["precision", *(_number(each.precision) for each in shown)],
+        ["recall", *(_number(each.recall) for each in shown)],
+    ]
+    labels = ["label", *(each.label for each in shown)]
+    lines += ["", *_table(labels, columns)]
+    left = len(accuracy.classes) - len(shown)
+    return [*lines, *([f"and {left} more; --json has them"] if left else [])]
 
 
 def _state(evaluator: EvaluatorInfo) -> str:

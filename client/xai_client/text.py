@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from xai_client.errors import MapWithheldError
 from xai_client.info import ExplainerInfo, LayerInfo, ModelInfo, OodInfo, ParameterInfo
-from xai_client.quality_text import evaluator_lines, quality_lines
+from xai_client.quality_text import accuracy_lines, evaluator_lines, quality_lines
 from xai_client.types import AutoChoice, Event, Explained, Explanation, Predicted, Prediction, Progress, SaliencyMap
 
 Written: TypeAlias = dict[tuple[str, int], Path]
@@ -136,8 +136,8 @@ def info_text(info: ModelInfo) -> str:
     ]
     lines += [f"batch     {each.batch_size} in {each.seconds * 1000:.1f} ms" for each in info.batches]
     lines += evaluator_lines(info)
-    quality = quality_lines(info)
-    lines += ["", *quality] if quality else []
+    for part in (accuracy_lines(info), quality_lines(info)):
+        lines += ["", *part] if part else []
     for explainer in info.explainers.values():
         lines += ["", *_explainer_lines(explainer)]
     lines += ["", *_layer_lines(info.layers)] if info.layers else []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from xai_sidecar.evaluator.records import SampleKey
+
+_MOST_CLASSES = 100
+"""Classes whose outcomes are listed with the accuracy."""
 
 
 class Counts(NamedTuple):
@@ -17,6 +21,20 @@ class Counts(NamedTuple):
     fp: int
     fn: int
     tn: int
+
+
+class Accuracy(NamedTuple):
+    """How right predictions have been.
+
+    Attributes:
+        picture_count: Samples whose classes are known, at least 1.
+        share: The part of them that was predicted rightly, 0 to 1.
+        classes: The outcomes of the classes that were predicted or apply, those of the most samples first.
+    """
+
+    picture_count: int
+    share: float
+    classes: tuple[tuple[int, Counts], ...]
 
 
 class _Classes(NamedTuple):
@@ -34,14 +52,19 @@ class Outcomes:
 
     Args:
         class_count: The model's classes.
+        one_class: Whether a prediction is of one class, and right if that applies; else it is right if it is of exactly
+            the classes that apply.
     """
 
-    def __init__(self, class_count: int) -> None:
+    def __init__(self, class_count: int, one_class: bool = False) -> None:
         self._class_count = class_count
+        self._one_class = one_class
         self._lock = threading.Lock()
         self._samples: dict[SampleKey, _Classes] = {}
         # Samples by class, for each of the outcomes of `_Classes`.
         self._counters: tuple[Counter[int], ...] = (Counter(), Counter(), Counter())
+        self._right = 0  # samples
+        self._accuracy: Accuracy | None = None  # until it is another
 
     @property
     def count(self) -> int:
@@ -68,6 +91,7 @@ class Outcomes:
             self._remove(key)
             if true:
                 self._samples[key] = classes = _Classes(predicted & true, predicted - true, true - predicted)
+                self._right += self._is_right(classes)
                 for counter, ids in zip(self._counters, classes, strict=True):
                     counter.update(ids)
 
@@ -94,13 +118,28 @@ class Outcomes:
             others = (self._class_count - len(apart)) * len(self._samples)
         return Counts(tp, fp, fn, others - tp - fp - fn)
 
+    def accuracy(self) -> Accuracy | None:
+        """How right predictions have been; None where no sample's classes are known."""
+        with self._lock:
+            if self._accuracy is None and self._samples:
+                often: Counter[int] = sum(self._counters, Counter())
+                most = heapq.nlargest(_MOST_CLASSES, often, key=lambda class_id: (often[class_id], -class_id))
+                classes = tuple((class_id, self._counts([class_id])) for class_id in most)
+                self._accuracy = Accuracy(len(self._samples), self._right / len(self._samples), classes)
+            return self._accuracy
+
+    def _is_right(self, classes: _Classes) -> bool:
+        return bool(classes.tp) if self._one_class else not (classes.fp or classes.fn)
+
     def _counts(self, class_ids: Collection[int]) -> Counts:
         tp, fp, fn = (sum(counter[class_id] for class_id in class_ids) for counter in self._counters)
         return Counts(tp, fp, fn, len(class_ids) * len(self._samples) - tp - fp - fn)
 
     def _remove(self, key: SampleKey) -> None:
+        self._accuracy = None
         classes = self._samples.pop(key, None)
         if classes is None:
             return
+        self._right -= self._is_right(classes)
         for counter, ids in zip(self._counters, classes, strict=True):
             counter.subtract(ids)

@@ -13,9 +13,10 @@ from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.evaluator.appraisal import EvaluatedModel, Outcome
 from xai_sidecar.evaluator.choice import Candidate, Choice, QualityTable, choose, composites, quality_table
-from xai_sidecar.evaluator.outcomes import Outcomes
+from xai_sidecar.evaluator.outcomes import Accuracy, Outcomes
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.evaluator.windows import Estimate, Window, Windows
+from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.telemetry import QualityTelemetry
 
 _FEW_CLASSES = 20
@@ -41,6 +42,7 @@ class Standing:
         sample_count: How many samples are young enough to count.
         table: The scores.
         composites: The composite score of each explainer, None where it is not known.
+        accuracy: How right predictions have been; None where that is not known of any.
     """
 
     state: State
@@ -49,6 +51,7 @@ class Standing:
     sample_count: int
     table: QualityTable
     composites: Mapping[str, float | None]
+    accuracy: Accuracy | None = None
 
 
 class Quality:
@@ -78,7 +81,7 @@ class Quality:
         self._windows = Windows(settings.window_samples, settings.window_seconds)
         self._seen = Window(settings.window_samples, settings.window_seconds)
         self._outliers = Window(settings.window_samples, settings.window_seconds)
-        self._outcomes = Outcomes(len(model.labels))
+        self._outcomes = Outcomes(len(model.labels), model.activation is softmax)
         self._classes = shown_classes(model.labels, settings.classes)
         self._lock = threading.Lock()  # guards the next two
         self._last_sample: float | None = None
@@ -168,6 +171,7 @@ class Quality:
             sample_count=seen.count if (seen := self._seen.estimate(self._clock())) else 0,
             table=quality_table(names, self._settings.metrics, self.estimate),
             composites=composites(names, self.estimate, auto.weights, auto.min_samples),
+            accuracy=self._outcomes.accuracy(),
         )
 
     def choose(self, candidates: Sequence[Candidate], budget_seconds: float | None, target: int) -> Choice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from xai_proto import explanation_pb2 as pb
@@ -11,6 +12,7 @@ from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.choice import QualityRow
+from xai_sidecar.evaluator.outcomes import Accuracy
 from xai_sidecar.evaluator.quality import Standing
 from xai_sidecar.service.encode import value_message
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
@@ -72,6 +74,8 @@ def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> 
         info.batches.add(batch_size=size).duration.FromNanoseconds(round(seconds * 1e9))
     if config.evaluator.enabled:
         info.evaluator.CopyFrom(_evaluator_info(config.evaluator, standing))
+        if standing.accuracy is not None:
+            info.evaluator.accuracy.CopyFrom(_accuracy(standing.accuracy, model.labels))
     return info
 
 
@@ -115,6 +119,24 @@ def _evaluator_info(settings: EvaluatorConfig, standing: Standing) -> pb.Evaluat
     if standing.last_sample is not None:
         info.last_sample_time.FromNanoseconds(round(standing.last_sample * 1e9))
     return info
+
+
+def _accuracy(accuracy: Accuracy, labels: Sequence[str]) -> pb.Accuracy:
+    return pb.Accuracy(
+        picture_count=accuracy.picture_count,
+        share=accuracy.share,
+        classes=[
+            pb.ClassConfusion(
+                class_id=class_id,
+                label=labels[class_id],
+                true_positives=counts.tp,
+                false_positives=counts.fp,
+                false_negatives=counts.fn,
+                true_negatives=counts.tn,
+            )
+            for class_id, counts in accuracy.classes
+        ],
+    )
 
 
 def confidence_half_width(standard_error: float | None, count: int) -> float:

@@ -191,6 +191,9 @@ def describe() -> pb.ModelInfo:
         minimum=0,
         maximum=1,
     )
+    accuracy = evaluator.accuracy
+    accuracy.picture_count, accuracy.share = 4, 0.75
+    accuracy.classes.add(class_id=1, label="dog", true_positives=3, false_positives=1)
     model.layers.add(name="stem", channels=16, height=112, width=112, available=True)
     model.layers.add(name="head", channels=320, height=7, width=7, available=True, compiled=True, is_default=True)
     model.weights = "Of lite0.ckpt, all 240 parameters."

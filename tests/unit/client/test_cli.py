@@ -379,6 +379,20 @@ def test_info_json(run):
                 "maximum": 1,
             }
         },
+        "accuracy": {
+            "picture_count": 4,
+            "share": 0.75,
+            "classes": [
+                {
+                    "class_id": 1,
+                    "label": "dog",
+                    "true_positives": 3,
+                    "false_positives": 1,
+                    "false_negatives": 0,
+                    "true_negatives": 0,
+                }
+            ],
+        },
     }
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from xai_client.info import model_info
-from xai_client.quality_text import evaluator_lines, quality_lines
+from xai_client.quality_text import accuracy_lines, evaluator_lines, quality_lines
 from xai_proto import explanation_pb2 as pb
 
 EXPLAINERS = ["gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus"]
@@ -143,3 +143,47 @@ def test_the_last_sample_and_the_note():
     assert " ".join(" ".join(lines[2:]).split()) == message.note.strip()
     assert max(map(len, lines)) <= 100
     assert "nothing has been measured yet" not in lines[-1]
+
+
+# ------------------------------------------------------------------------------------------------ accuracy
+
+
+def confusion(class_id, label, *counts):
+    names = ("true_positives", "false_positives", "false_negatives", "true_negatives")
+    return pb.ClassConfusion(class_id=class_id, label=label, **dict(zip(names, counts, strict=True)))
+
+
+def accuracy_of(*classes, count=8, share=0.75):
+    message = evaluator()
+    message.accuracy.CopyFrom(pb.Accuracy(picture_count=count, share=share, classes=classes))
+    return model_info(pb.ModelInfo(evaluator=message))
+
+
+def test_accuracy_by_class():
+    info = accuracy_of(confusion(282, "tiger cat", 6, 2, 0, 0), confusion(7, "dog", 0, 0, 2, 6))
+    assert accuracy_lines(info) == [
+        "accuracy  75.0% of 8 pictures with ground truth",
+        "",
+        "label      class  right  wrongly predicted  missed  precision  recall",
+        "tiger cat    282      6                  2       0      0.750   1.000",
+        "dog            7      0                  0       2          –   0.000",
+    ]
+
+
+def test_of_many_classes_the_most_frequent_are_shown():
+    lines = accuracy_lines(accuracy_of(*(confusion(each, str(each), 1, 0, 0, 0) for each in range(12)), count=1))
+    assert lines[0] == "accuracy  75.0% of 1 picture with ground truth"
+    assert len(lines) == 14
+    assert lines[-1] == "and 2 more; --json has them"
+
+
+def test_no_accuracy_without_ground_truth():
+    assert accuracy_lines(model_info(pb.ModelInfo(evaluator=evaluator()))) == []
+    assert accuracy_lines(model_info(pb.ModelInfo())) == []
+
+
+def test_precision_and_recall():
+    (one,) = accuracy_of(confusion(0, "a", 6, 2, 4, 1)).evaluator.accuracy.classes
+    assert (one.precision, one.recall) == (6 / 8, 6 / 10)
+    (none,) = accuracy_of(confusion(0, "a", 0, 0, 0, 1)).evaluator.accuracy.classes
+    assert (none.precision, none.recall) == (None, None)

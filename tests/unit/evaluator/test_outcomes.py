@@ -32,6 +32,32 @@ def test_on_paper():
     assert outcomes.rest(range(4)) == Counts(0, 0, 0, 0)
 
 
+def test_accuracy_on_paper():
+    """One class is right if it applies; several, if they are exactly those that apply."""
+    for one_class, right in ((True, 3), (False, 2)):
+        outcomes = Outcomes(5, one_class)
+        assert outcomes.accuracy() is None
+        for number, (positive, class_ids) in enumerate([(0, [0]), (3, [0, 3]), (0, [1]), (0, [0])]):
+            outcomes.put(key(number), [positive], class_ids)
+        accuracy = outcomes.accuracy()
+        assert (accuracy.picture_count, accuracy.share) == (4, right / 4)
+        assert accuracy.classes == ((0, (2, 1, 1, 0)), (1, (0, 0, 1, 3)), (3, (1, 0, 0, 3)))
+    outcomes.put(key(3), [0, 4], [0, 4])
+    assert outcomes.accuracy().share == 2 / 4
+    outcomes.put(key(4), [], [4])
+    assert outcomes.accuracy().share == 2 / 5
+
+
+def test_the_classes_of_the_most_samples_are_listed():
+    outcomes = Outcomes(1000)
+    for number in range(150):
+        outcomes.put(key(number), [number], [number] if number < 10 else [999])
+    listed = outcomes.accuracy().classes
+    assert len(listed) == 100
+    assert [class_id for class_id, _ in listed[:4]] == [999, 0, 1, 2]
+    assert listed[0][1] == Counts(0, 0, 140, 10)
+
+
 def test_a_new_truth_replaces_the_former_whole():
     outcomes = Outcomes(3)
     outcomes.put(key(0), [0], [0, 1])
@@ -89,3 +115,8 @@ def test_against_counting_class_by_class(steps, apart):
     others = [table for class_id, table in enumerate(tables) if class_id not in apart]
     assert outcomes.rest(apart) == tuple(sum(column) for column in zip([0] * 4, *others, strict=True))
     assert outcomes.count == len(kept)
+    right = [set(positives) == set(class_ids) for positives, class_ids in kept.values()]
+    accuracy = outcomes.accuracy()
+    assert accuracy is None if not kept else accuracy.share == sum(right) / len(right)
+    if kept:
+        assert dict(accuracy.classes) == {each: tuple(table) for each, table in enumerate(tables) if any(table[:3])}

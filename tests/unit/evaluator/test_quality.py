@@ -278,6 +278,9 @@ def test_outcomes(make):
     quality.truth(key(1), [0], [0])  # instead of the former
     quality.publish()
     assert outcomes(telemetry, "cat") == (2, 0, 1, 1)
+    accuracy = quality.standing().accuracy
+    assert (accuracy.picture_count, accuracy.share) == (4, 3 / 4)
+    assert accuracy.classes[0] == (0, (2, 0, 1, 1))
     for number in range(4):  # not kept any more
         quality.gone(key(number))
     quality.truths([(key(9), [1], [0]), (key(8), [0], [])])

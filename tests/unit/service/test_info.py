@@ -7,6 +7,7 @@ import pytest
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.evaluator.choice import QualityRow, QualityTable
+from xai_sidecar.evaluator.outcomes import Accuracy, Counts
 from xai_sidecar.evaluator.quality import Standing, State
 from xai_sidecar.evaluator.windows import Estimate
 from xai_sidecar.service.info import confidence_half_width, model_info
@@ -139,6 +140,20 @@ def test_the_evaluator(make_model):
     assert explainers["gradcam"].composite_score == 0.75
     assert not explainers["rise"].HasField("composite_score")
     assert not explainers["rise"].quality
+
+
+def test_accuracy(make_model):
+    model = make_model("evaluator.sample_rate=1")
+    known = Accuracy(4, 0.75, ((3, Counts(2, 1, 0, 1)), (1, Counts(1, 0, 1, 2))))
+    standing = Standing(State.UP_TO_DATE, "", None, 0, QualityTable(()), {}, known)
+    told = model_info(model, 0, standing).evaluator.accuracy
+    assert (told.picture_count, told.share) == (4, 0.75)
+    assert list(told.classes) == [
+        pb.ClassConfusion(class_id=3, label="d", true_positives=2, false_positives=1, true_negatives=1),
+        pb.ClassConfusion(class_id=1, label="b", true_positives=1, false_negatives=1, true_negatives=2),
+    ]
+    nothing = Standing(State.UP_TO_DATE, "", None, 0, QualityTable(()), {})
+    assert not model_info(model, 0, nothing).evaluator.HasField("accuracy")
 
 
 @pytest.mark.parametrize("state", [State.UP_TO_DATE, State.WORKING])
