@@ -1,6 +1,7 @@
 """The command line `xai-client`: predicts and explains pictures, reports what they showed, describes the model.
 
-Exit status: 0 when all went well, 1 when a call or a file failed, 2 when the command was wrong, 130 on Ctrl-C.
+Exit status: 0 when all went well, 1 when a call or a file failed, 2 when the command was wrong, 3 when an explanation
+that was asked for has no map, 130 on Ctrl-C.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from xai_client.errors import ArgumentError, ImageError, InvalidRequestError, Me
 from xai_client.files import OverlayFiles, check_folder
 from xai_client.overlay import COLORMAPS, DEFAULT_ALPHA
 from xai_client.request import Explain, explanation_names, parse_parameter
-from xai_client.types import Prediction
+from xai_client.types import Explanation, Prediction
 from xai_client.watch import Watch
 
 EXAMPLES: Final = """\
@@ -33,6 +33,14 @@ _FOR_EXPLANATIONS: Final = (
     *("if_ood_percentile_below", "colormap", "alpha", "npy", "values"),
 )
 
+_STATUS: Final = """\
+exit status:
+  0 when all went well, 1 when a call or a file failed, 2 when the command was wrong,
+  3 when a picture was predicted but an explanation of it has no map, unless its condition did not hold,
+  130 on Ctrl-C
+"""
+_NO_MAP: Final = 3
+
 # Faults of one picture, after which the others are still worth trying.
 _PICTURE_REASONS: Final = frozenset({"PICTURE", "PICTURE_TOO_LARGE"})
 
@@ -45,7 +53,7 @@ def add_predict(commands: Any) -> None:
         description="Classifies pictures. Each explanation is written as an overlay, DIR/<stem>.<explainer>.png, or"
         " DIR/<stem>.<explainer>.<class id>.png where there are several targets. It replaces an earlier file of that"
         " name, but none of the pictures given.",
-        epilog=f"examples:\n{EXAMPLES}",
+        epilog=f"examples:\n{EXAMPLES}\n{_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -139,8 +147,16 @@ def _predict(arguments: argparse.Namespace) -> int:
                     raise
                 status = fail(f"{path}: {error}", 1)
                 continue
+            if any(map(_lacks_map, prediction.explanations.values())):
+                status = status or _NO_MAP
             _show(arguments, prediction, path, files)
     return status
+
+
+def _lacks_map(explanation: Explanation) -> bool:
+    """Whether a map that was asked for is not there."""
+    nothing = not explanation.maps and explanation.status == "truncated"
+    return nothing or any(each.values is None for each in explanation.maps)
 
 
 def _one(

@@ -166,7 +166,7 @@ def test_withheld_and_skipped_maps_are_reported_not_drawn(run, cat, fake, answer
 
     fake.script = [respond]
     status, out, _ = run("predict", cat, "--explain", "gradient,rise")
-    assert status == 0
+    assert status == 3
     gradient, rise, note = out.splitlines()[-4:-1]
     assert "zero_gradient" in gradient
     assert gradient.endswith("withheld")
@@ -189,7 +189,7 @@ def test_what_a_budget_cut_short_says_so(run, cat, fake, answer, has_map):
 
     fake.script = [respond] * 2
     status, out, _ = run("predict", cat, "--explain", "rise", "--budget", 1)
-    assert status == 0
+    assert status == (0 if has_map else 3)
     assert "rise         truncated" in out
     assert ("cat.rise.png" in out) is has_map
     assert out.count("its budget of 1 s ended it") == 1
@@ -197,6 +197,51 @@ def test_what_a_budget_cut_short_says_so(run, cat, fake, answer, has_map):
     assert (explanation["status"], explanation["truncated"]) == ("truncated", True)
     assert explanation["status_message"] == "its budget of 1 s ended it"
     assert len(explanation["maps"]) == has_map
+
+
+def test_only_what_was_skipped_may_lack_a_map(run, cat, fake, answer):
+    def respond(request):
+        response = answer(request)
+        (explanation,) = response.predictions[0].explanations
+        explanation.status = pb.EXPLANATION_STATUS_SKIPPED
+        del explanation.maps[:]
+        return response
+
+    fake.script = [respond]
+    assert run("predict", cat, "--explain", "rise")[0] == 0
+
+
+def test_a_picture_that_fails_outweighs_a_map_that_lacks(run, cat, fake, answer, failure):
+    def respond(request):
+        response = answer(request)
+        response.predictions[0].explanations[0].status = pb.EXPLANATION_STATUS_TRUNCATED
+        del response.predictions[0].explanations[0].maps[:]
+        return response
+
+    for script in ([respond, picture_failure(failure, "PICTURE")], [picture_failure(failure, "PICTURE"), respond]):
+        fake.script = script
+        assert run("predict", cat, cat, "--explain", "rise")[0] == 1
+
+
+def test_what_is_unreliable_is_drawn_and_warned_of(run, cat, fake, answer):
+    def respond(request):
+        response = answer(request)
+        (one,) = response.predictions[0].explanations[0].maps
+        one.status, one.standard_error, one.standard_error_bound = pb.MAP_STATUS_UNRELIABLE, 1.5, 0.7
+        return response
+
+    fake.script = [respond] * 2
+    status, out, _ = run("predict", cat, "--explain", "rise")
+    assert status == 0
+    assert "complete, unreliable" in out
+    assert "cat.rise.png" in out
+    told = "the map of class 7 (label 7) is unreliable: mostly noise, its standard error of 1.5 is above 0.7"
+    assert f"rise: warning: {told}" in out
+    ((one,),) = (
+        each["maps"] for each in json.loads(run("predict", cat, "--explain", "rise", "--json")[1])["explanations"]
+    )
+    assert (one["status"], one["reliable"], one["standard_error_bound"]) == ("unreliable", False, pytest.approx(0.7))
+    assert one["warning"].startswith(told)
 
 
 def test_a_bad_picture_is_reported_and_the_others_still_done(run, cat, fake, failure, tmp_path):
