@@ -79,6 +79,7 @@ class Appraisal:
         sample: The sample.
         explainer: The explainer.
         map: The map; None until it is there, or if it must not be believed.
+        disbelieved: Says, as a score by `EXPLAIN`, that it must not be believed; None otherwise.
         scores: What the benchmarks say of it.
         outcomes: How it went.
         planned: The metrics to come to, `EXPLAIN` first.
@@ -88,6 +89,7 @@ class Appraisal:
     explainer: str
     planned: Sequence[str]
     map: MapRecord | None = None
+    disbelieved: ScoreRecord | None = None
     scores: list[ScoreRecord] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
 
@@ -211,7 +213,10 @@ class Appraiser:
             saliency, status, passes = made.maps[0], made.statuses[0], tally.passes
             seconds = time.monotonic() - started
             appraisal.outcomes.append(Outcome(EXPLAIN, seconds, passes, _failure(status)))
-        if status not in (MapStatus.OK, MapStatus.ALL_ZERO):
+        if not status.believed:
+            seconds = appraisal.outcomes[-1].seconds
+            said = ScoreRecord(name, EXPLAIN, sample.target, 0.0, ScoreStatus.OK, time.time(), seconds, passes)
+            appraisal.disbelieved = said
             return
         parameters = method.parameters.model_dump(mode="json")
         appraisal.map = MapRecord(name, sample.target, parameters, method.seed, status, saliency, passes)
@@ -261,7 +266,7 @@ def _record(
 
 def _failure(status: MapStatus) -> str | None:
     """A map of nothing but zeros is one: what the benchmarks make of it is theirs to say."""
-    return None if status in (MapStatus.OK, MapStatus.ALL_ZERO) else status.name.lower()
+    return None if status.believed else status.name.lower()
 
 
 def _runs_nothing(*arguments: Any) -> Any:

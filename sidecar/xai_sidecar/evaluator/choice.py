@@ -11,9 +11,11 @@ from typing import Any, TypeAlias
 from xai_sidecar.benchmarks.base import Benchmark
 from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.evaluator.windows import Estimate
+from xai_sidecar.telemetry import EXPLAIN
 
 Estimates: TypeAlias = Callable[[str, str, int | None], Estimate | None]
-"""What is known of an explainer by a metric, of all classes (None) or of one."""
+"""What is known of an explainer by a metric, of all classes (None) or of one; by `EXPLAIN` of the maps that it made and
+that must not be believed."""
 
 
 def goodness(benchmark: Benchmark[Any], mean: float) -> float:
@@ -125,6 +127,7 @@ def choose(
 
     The composite is the weighted mean of `goodness`, by the metrics that are known of all contenders, so that all are
     measured alike; where these are known of all contenders for the target's class, by the scores of that class alone.
+    Maps that must not be believed, such as unreliable ones, have no scores, and count as the worst.
     Contenders are the candidates that fit the budget and of which something is known. If no metric is common to them,
     the one with the fewest leaves, of equals the last by name, until there is one.
 
@@ -152,10 +155,12 @@ def choose(
     reason = Reason.BEST
     if all(len(known) == len(metrics) for known in of_class.values()):
         contenders, reason = of_class, Reason.BEST_OF_CLASS
-    scores = {name: _composite(known, metrics, weights) for name, known in contenders.items()}
+    of = target if reason is Reason.BEST_OF_CLASS else None
+    believed = {name: _believed_share(name, known, estimates, of) for name, known in contenders.items()}
+    scores = {name: believed[name] * _composite(known, metrics, weights) for name, known in contenders.items()}
     best = min(contenders, key=lambda name: (-scores[name], seconds[name], name))
     score = f"composite score{' for this class' if reason is Reason.BEST_OF_CLASS else ''}"
-    details = _details(scores[best], contenders[best], metrics)
+    details = _details(scores[best], contenders[best], metrics, believed[best])
     those = f"{len(fitting)} explainers{_that_fit(budget_seconds)}"
     if len(scores) > 1:
         field = those if len(scores) == len(fitting) else f"{len(scores)} measured enough out of {those}"
@@ -177,7 +182,11 @@ def composites(
     """
     names = list(names)
     contenders, metrics = _contest(names, estimates, weights, min_samples)
-    return {name: _composite(contenders[name], metrics, weights) if name in contenders else None for name in names}
+    found = {
+        name: _believed_share(name, known, estimates, None) * _composite(known, metrics, weights)
+        for name, known in contenders.items()
+    }
+    return {name: found.get(name) for name in names}
 
 
 def _known(
@@ -209,6 +218,13 @@ def _composite(known: Mapping[str, Estimate], metrics: Sequence[str], weights: M
     return weighted / math.fsum(weights[metric] for metric in metrics)
 
 
+def _believed_share(name: str, known: Mapping[str, Estimate], estimates: Estimates, target: int | None) -> float:
+    """The part of an explainer's maps that can be believed: only these have scores."""
+    lost = estimates(name, EXPLAIN, target)
+    scored = max(each.count for each in known.values())
+    return 1.0 if lost is None else scored / (scored + lost.count)
+
+
 def _fallen_back(
     candidates: Sequence[Candidate],
     fitting: Sequence[Candidate],
@@ -229,12 +245,13 @@ def _fallen_back(
     return Choice(cheapest, Reason.FALLBACK, told, None)
 
 
-def _details(composite: float, known: Mapping[str, Estimate], metrics: Sequence[str]) -> str:
+def _details(composite: float, known: Mapping[str, Estimate], metrics: Sequence[str], believed: float) -> str:
     parts = (
         f"{metric.rpartition('/')[2]} {goodness(BENCHMARKS[metric], known[metric].mean):.2f}" for metric in metrics
     )
     count = min(known[metric].count for metric in metrics)
-    return f"{composite:.2f} of 1 ({', '.join(parts)}; {count} samples or more)"
+    but = f"; {100 * believed:.0f} % of its maps can be believed" if believed < 1 else ""
+    return f"{composite:.2f} of 1 ({', '.join(parts)}; {count} samples or more{but})"
 
 
 def _that_fit(budget_seconds: float | None, ending: str = "") -> str:

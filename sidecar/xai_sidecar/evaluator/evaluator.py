@@ -24,7 +24,7 @@ from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.evaluator.records import GroundTruth, MapRecord, Sample, SampleRecord, SampleState
 from xai_sidecar.evaluator.shapes import regions
 from xai_sidecar.evaluator.store import Store
-from xai_sidecar.telemetry import QualityTelemetry
+from xai_sidecar.telemetry import EXPLAIN, QualityTelemetry
 
 _TOGETHER = 2
 """Samples that are measured at a time: while the last map of one is worked out, the other keeps the device busy."""
@@ -233,6 +233,10 @@ class Evaluator:
             self._quality.outcome(appraisal.explainer, outcome)
         for score in appraisal.scores:
             self._quality.score(sample.key, sample.time, score)
+        if appraisal.disbelieved is not None:
+            self._quality.score(sample.key, sample.time, appraisal.disbelieved)
+            with self._ledger.writing(sample.key):
+                self._store.put_scores(sample.key, [appraisal.disbelieved])
         if appraisal.map is not None:
             with self._ledger.writing(sample.key):
                 self._store.add_map(sample.key, appraisal.map, appraisal.scores)
@@ -307,7 +311,7 @@ class Evaluator:
         known = set(self._model.methods)
         for key, sample_time, score in self._store.recent_scores(version, since, most):
             self._quality.sampled(key, sample_time)
-            if score.explainer in known and score.metric in self._settings.metrics:
+            if score.explainer in known and score.metric in (*self._settings.metrics, EXPLAIN):
                 self._quality.score(key, sample_time, score)
         for key, sample_time, ood in self._store.recent_ood(version, since, most):
             self._quality.ood(key, sample_time, ood, new=False)

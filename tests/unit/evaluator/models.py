@@ -106,7 +106,7 @@ def methods(*names, masks=64):
     """The explainers by name with their parameters, resolved."""
     found = {}
     for explainer in (Gradient(), Occlusion(), Rise()):
-        given = {"mask_count": masks, "estimator": "plain"} if explainer.name == "rise" else {}
+        given = {"mask_count": masks, "grid_size": 3} if explainer.name == "rise" else {}
         found[explainer.name] = (explainer, explainer.resolve(explainer.parameters_type(**given), FACTS))
     return {name: found[name] for name in names or found}
 

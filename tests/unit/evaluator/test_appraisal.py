@@ -163,7 +163,9 @@ def test_a_served_map_is_not_made_again(seed):
     assert sum(rows for _, rows in net.launches) >= sum(passes.values())
 
 
-@pytest.mark.parametrize("status", [MapStatus.ZERO_GRADIENT, MapStatus.NOT_FINITE, MapStatus.NO_OOD_RANGE])
+@pytest.mark.parametrize(
+    "status", [MapStatus.ZERO_GRADIENT, MapStatus.NOT_FINITE, MapStatus.NO_OOD_RANGE, MapStatus.UNRELIABLE]
+)
 @pytest.mark.parametrize("served", [True, False])
 def test_what_must_not_be_believed_is_not_measured(status, served):
     class Flawed(Occlusion):
@@ -178,6 +180,13 @@ def test_what_must_not_be_believed_is_not_measured(status, served):
     appraisal = appraised(Appraiser(model, models.config()), models.make_sample(served=given), "occlusion", net)
     assert (appraisal.map, appraisal.scores, net.launches) == (None, [], [])
     assert [(one.metric, one.failure) for one in appraisal.outcomes] == [("explain", status.name.lower())]
+    said = appraisal.disbelieved
+    assert (said.explainer, said.metric, said.target, said.value) == (
+        "occlusion",
+        "explain",
+        appraisal.sample.target,
+        0,
+    )
 
 
 def test_a_map_of_zeros_is_measured():

@@ -160,6 +160,26 @@ def test_the_only_one_that_is_known_is_chosen_even_if_it_is_bad():
     )
 
 
+def test_maps_that_must_not_be_believed_count_as_the_worst():
+    """Of a, 50 samples have scores and 50 have none: 0.9 becomes 0.45, less than b's 0.6."""
+    table = {("a", DELETION): 0.1, ("a", INSERTION): 0.9, ("b", DELETION): 0.4, ("b", INSERTION): 0.6}
+    assert auto(table).explainer == "a"
+    choice = auto({**table, ("a", "explain"): (0.0, 50)})
+    assert (choice.explainer, choice.composite) == ("b", pytest.approx(0.6))
+    told = composites(["a", "b", "c"], known({**table, ("a", "explain"): (0.0, 50)}), {DELETION: 1, INSERTION: 1}, 20)
+    assert told == {"a": pytest.approx(0.45), "b": pytest.approx(0.6), "c": None}
+    few = auto({**table, ("a", "explain"): (0.0, 10)})
+    assert (few.explainer, few.composite) == ("a", pytest.approx(0.9 * 50 / 60))
+    assert "83 % of its maps can be believed" in few.explanation
+
+
+def test_of_a_class_those_of_that_class_count():
+    table = {("a", DELETION): 0.1, ("b", DELETION): 0.4, ("a", DELETION, 3): 0.1, ("b", DELETION, 3): 0.4}
+    lost = {("a", "explain"): (0.0, 500)}
+    assert auto({**table, **lost}, target=3, weights={DELETION: 1}).explainer == "a"
+    assert auto({**table, ("a", "explain", 3): (0.0, 500)}, target=3, weights={DELETION: 1}).explainer == "b"
+
+
 def test_the_only_one_that_fits():
     table = {("a", INSERTION): 0.9, ("b", INSERTION): 0.25}
     choice = auto(table, seconds={"a": 1.0, "b": 0.01}, budget=0.0125)

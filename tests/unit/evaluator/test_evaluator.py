@@ -789,6 +789,27 @@ def test_a_restart_changes_nothing(start):
     assert second.shown("ood_scored_total") == 0
 
 
+def test_maps_that_must_not_be_believed_count_even_after_a_restart(start):
+    """Callers got maps that were noise: the explainer is judged by those, too, not by its other maps alone."""
+    served = {"occlusion": Served(np.ones((6, 8), np.float32), MapStatus.UNRELIABLE, 1, 25)}
+    first = start("gradient", "occlusion")
+    good, unsure = (
+        [now_sample(f"{kind}{number}", seed=number, served=given) for number in range(20)]
+        for kind, given in (("good", {}), ("unsure", served))
+    )
+    first.offer(*good, *unsure)
+    first.measured(40)
+    composite = first.quality.standing().composites
+    assert first.shown("evaluation_failures_total", explainer="occlusion", metric="explain", reason="unreliable") == 20
+    rows = {(row.explainer, row.metric): row for row in first.quality.standing().table.rows}
+    deletion = rows["occlusion", DELETION]
+    assert deletion.estimate.count == 20
+    assert composite["occlusion"] == pytest.approx(deletion.goodness / 2)
+    assert composite["gradient"] == pytest.approx(rows["gradient", DELETION].goodness)
+    first.close()
+    assert start("gradient", "occlusion").quality.standing().composites == pytest.approx(composite)
+
+
 def test_another_model_begins_anew(start):
     first = start("gradient")
     sample = now_sample("a")
