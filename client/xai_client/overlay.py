@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from xai_client.errors import ArgumentError, PictureSizeError
 from xai_client.picture import ImageLike, to_picture
@@ -26,6 +26,11 @@ _MIDDLE: Final = 127
 # Negative values this small beside the largest are the noise of an estimate around zero.
 _NOISE: Final = 0.01
 _TOP_PERCENTILE: Final = 99.5
+# Of maps that are not to be relied on: what is left of their opacity, and how near lines are to each other.
+_PALE: Final = 0.5
+_SMALLEST_PITCH: Final = 8
+_SMALLEST_FONT: Final = 9.0
+_LARGEST_FONT: Final = 48.0
 
 # Colours at equal distances from the lowest value to the highest, (R, G, B) of 0 to 255.
 _ANCHORS: Final[dict[str, list[tuple[int, int, int]]]] = {
@@ -71,6 +76,7 @@ def draw(
     picture_size: tuple[int, int] | None,
     alpha: float = DEFAULT_ALPHA,
     colormap: str | None = None,
+    note: str = "",
 ) -> Image.Image:
     """Lays `saliency` on `image`; see `Explanation.overlay`.
 
@@ -81,6 +87,7 @@ def draw(
         picture_size: Width and height that the upright picture must have; None for any.
         alpha: Opacity at the most salient pixel, 0 to 1.
         colormap: One of `COLORMAPS`, or None to choose by the map.
+        note: Why the map is not to be relied on, in a word or two; it is then paler, hatched, and says so.
 
     Returns:
         RGB, upright, of the size of the picture.
@@ -100,7 +107,41 @@ def draw(
             field="image",
         )
     box = (0.0, 0.0, float(picture.width), float(picture.height)) if region is None else region
-    return _lay(picture, saliency, box, alpha, colormap)
+    shown = _lay(picture, saliency, box, alpha * _PALE if note else alpha, colormap)
+    if note:
+        _doubt(shown, box, note)
+    return shown
+
+
+def _doubt(shown: Image.Image, box: Box, note: str) -> None:
+    """Hatches the part that the model saw, and writes a note in its lower left corner, if there is room for it."""
+    columns, rows = _window(box[0], box[2], shown.width), _window(box[1], box[3], shown.height)
+    width, height = columns[1] - columns[0], rows[1] - rows[0]
+    if width <= 0 or height <= 0:
+        return
+    pitch = max(_SMALLEST_PITCH, min(width, height) // 24)
+    stroke = pitch // 8
+    phase = np.add.outer(np.arange(pitch), np.arange(pitch)) % pitch // stroke
+    for line, grey in ((0, 255), (1, 0)):  # light beside dark, so that one of them shows on anything
+        tile = np.where(phase == line, 160, 0).astype(np.uint8)
+        hatch = np.tile(tile, (math.ceil(height / pitch), math.ceil(width / pitch)))[:height, :width]
+        shown.paste((grey, grey, grey), (columns[0], rows[0]), Image.fromarray(hatch))
+    _write(shown, (columns[0], rows[1]), note, width, height)
+
+
+def _write(shown: Image.Image, corner: tuple[int, int], note: str, width: int, height: int) -> None:
+    """Writes white on black above and to the right of a corner, if there is room for it."""
+    size = float(np.clip(min(width, height) / 14, _SMALLEST_FONT, _LARGEST_FONT))
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = font.getbbox(note)
+    margin = math.ceil(size / 4)
+    label = (math.ceil(right - left) + 2 * margin, math.ceil(bottom - top) + 2 * margin)
+    if label[0] > width or label[1] > height:
+        return
+    place = (corner[0], corner[1] - label[1])
+    pen = ImageDraw.Draw(shown)
+    pen.rectangle((*place, place[0] + label[0] - 1, place[1] + label[1] - 1), fill=(0, 0, 0))
+    pen.text((place[0] + margin - left, place[1] + margin - top), note, fill=(255, 255, 255), font=font)
 
 
 def _lay(picture: Image.Image, saliency: FloatArray, box: Box, alpha: float, colormap: str | None) -> Image.Image:

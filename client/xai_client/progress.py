@@ -36,6 +36,7 @@ class State:
         time: Time left, or, at the end, taken; in words.
         place: Where its overlays are; empty where there are none.
         note: What else there is to say.
+        doubtful: Whether it is done and a map of it cannot be relied on.
     """
 
     status: str = ""
@@ -46,6 +47,7 @@ class State:
     time: str = ""
     place: str = ""
     note: str = ""
+    doubtful: bool = False
 
 
 WAITING: Final = State(note="waiting")
@@ -83,6 +85,7 @@ def ended(explanation: Explanation, before: State, paths: Sequence[Path]) -> Sta
         time=_taken(explanation.elapsed),
         place=_place(paths),
         note=_note(explanation),
+        doubtful=any(each.warning for each in explanation.maps),
     )
 
 
@@ -266,7 +269,8 @@ def _passes(state: State) -> str:
 
 
 def _error(state: State) -> str:
-    return "" if state.error is None else f"error {state.error:.2f}"
+    told = ["" if state.error is None else f"error {state.error:.2f}", "unreliable" * state.doubtful]
+    return ", ".join(each for each in told if each)
 
 
 def _place(paths: Sequence[Path]) -> str:

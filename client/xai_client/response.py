@@ -117,13 +117,14 @@ def _map(message: pb.SaliencyMap) -> SaliencyMap:
         status=enum_name(pb.MapStatus.DESCRIPTOR, message.status),
         values=_values(message),
         standard_error=message.standard_error if message.HasField("standard_error") else None,
+        standard_error_bound=message.standard_error_bound if message.HasField("standard_error_bound") else None,
     )
 
 
 def _values(message: pb.SaliencyMap) -> FloatArray | None:
     kind = message.WhichOneof("map")
     # A map that came with a status that forbids one would be the garbage that the status warns of.
-    if message.status not in (pb.MAP_STATUS_OK, pb.MAP_STATUS_ALL_ZERO):
+    if message.status not in (pb.MAP_STATUS_OK, pb.MAP_STATUS_ALL_ZERO, pb.MAP_STATUS_UNRELIABLE):
         return None
     if kind == "tensor":
         return _tensor(message.tensor)

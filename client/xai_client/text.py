@@ -76,6 +76,8 @@ def _explanation_notes(explanation: Explanation, arrays: Written) -> Iterable[st
 
 def _map_note(one: SaliencyMap) -> str:
     """What a map's status means, where it is not plain."""
+    if one.warning:
+        return f"warning: {one.warning}"
     try:
         one.saliency  # noqa: B018
     except MapWithheldError as error:
@@ -216,6 +218,9 @@ def _map_json(name: str, one: SaliencyMap, written: Written, arrays: Written | N
         "label": one.label,
         "status": one.status,
         "standard_error": one.standard_error,
+        "standard_error_bound": one.standard_error_bound,
+        "reliable": one.reliable,
+        "warning": one.warning,
         "overlay": _path_json(written, (name, one.class_id)),
     }
     if arrays is not None:

@@ -68,10 +68,11 @@ class SaliencyMap:
     Attributes:
         class_id: The class explained.
         label: Its label.
-        status: "ok", "all_zero", "zero_gradient", "not_finite" or "no_ood_range"; the last three come without a
-            map.
+        status: "ok"; "all_zero"; "unreliable": mostly noise, or mostly guessed, since too few passes were made, see
+            `warning`; or "zero_gradient", "not_finite" or "no_ood_range", which come without a map.
         values: The map, float32 (H, W); None where it is withheld.
         standard_error: Relative standard error where the map is an estimate; None for exact methods.
+        standard_error_bound: The standard error above which a map is unreliable; None for exact methods.
     """
 
     class_id: int
@@ -79,10 +80,30 @@ class SaliencyMap:
     status: str
     values: FloatArray | None = field(repr=False)
     standard_error: float | None
+    standard_error_bound: float | None = None
+
+    @property
+    def reliable(self) -> bool:
+        """Whether there is a map that can be relied on."""
+        return self.values is not None and self.status in ("ok", "all_zero")
+
+    @property
+    def warning(self) -> str:
+        """Why the map cannot be relied on, though it was sent, in a sentence; empty if it can, or was withheld."""
+        if self.reliable or self.values is None:
+            return ""
+        error, bound = self.standard_error, self.standard_error_bound
+        if error is not None and bound is not None and error > bound:
+            why = f"mostly noise, its standard error of {error:.3g} is above {bound:.2g}"
+        else:
+            why = "too few passes were made for it"
+        return f"the map of class {self.class_id} ({self.label}) is unreliable: {why}; more passes make it better"
 
     @property
     def saliency(self) -> FloatArray:
         """The map, float32 (H, W), in the frame of the model input. Higher means more important for the class.
+
+        One whose status is "unreliable" is returned, too: look at `reliable`.
 
         Raises:
             MapWithheldError: The map was not sent; the message says why.
@@ -174,6 +195,11 @@ class Explanation:
         return np.stack([each.saliency for each in self.maps])
 
     @property
+    def reliable(self) -> bool:
+        """Whether there are maps, and all of them can be relied on."""
+        return bool(self.maps) and all(each.reliable for each in self.maps)
+
+    @property
     def standard_error(self) -> float | None:
         """Relative standard error of the first target's map; None for exact methods and where there is no map."""
         return self.maps[0].standard_error if self.maps else None
@@ -189,7 +215,8 @@ class Explanation:
 
         The rest of the picture is dimmed. The map is coloured from its lowest value (not at all) to the one that 99.5 %
         of its pixels stay below (in full), so that a few outliers do not hide the rest. A map with negative values of
-        more than 1 % of its highest is signed: zero is not coloured, and strength goes by magnitude.
+        more than 1 % of its highest is signed: zero is not coloured, and strength goes by magnitude. An unreliable map
+        is paler and hatched, and says so in its lower left corner.
 
         Args:
             image: The picture, in any of the forms that `predict` takes but a model input.
@@ -207,10 +234,11 @@ class Explanation:
             ImageError: It cannot be decoded, or is a model input.
             ArgumentError: `target` was not explained, or another argument is wrong.
         """
-        saliency = self._map(target).saliency
+        shown = self._map(target)
+        saliency, note = shown.saliency, "" if shown.reliable else shown.status
         # The server knows no picture of a model input: only one of the map's own size surely lies under it.
         size = self.picture_size or (saliency.shape[1], saliency.shape[0])
-        return draw(image, saliency, self.region, size, alpha, colormap)
+        return draw(image, saliency, self.region, size, alpha, colormap, note)
 
     def _map(self, target: int | None) -> SaliencyMap:
         if not self.maps:

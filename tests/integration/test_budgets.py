@@ -75,11 +75,13 @@ def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics)
     assert (passes, planned) == (explanation.pass_count, PLANNED[explainer])
     assert 11 <= passes < planned
     (one,) = explanation.maps
-    assert (one.class_id, one.status) == (282, pb.MAP_STATUS_OK)
+    assert one.class_id == 282
+    assert one.status in (pb.MAP_STATUS_OK, pb.MAP_STATUS_UNRELIABLE)  # on a machine that is busy with other things
     assert np.isfinite(map_of(one)).all()
     assert one.HasField("standard_error") == (explainer != "occlusion")
     if explainer != "occlusion":
-        assert 0 < one.standard_error < 5
+        assert one.standard_error > 0
+        assert (one.status == pb.MAP_STATUS_UNRELIABLE) == (passes < 32 or one.standard_error > 0.7)
     assert read_metrics(server.http)[counted] == before + 1
 
 

@@ -101,7 +101,7 @@ def _check_known_from_the_start(metrics):
     for explainer in EXPLAINERS:
         for status in ("complete", "truncated", "skipped"):
             assert metrics["xai_explanations_total", explainer, status] == 0
-        for status in ("ok", "all_zero", "zero_gradient", "not_finite", "no_ood_range"):
+        for status in ("ok", "all_zero", "unreliable", "zero_gradient", "not_finite", "no_ood_range"):
             assert metrics["xai_maps_total", explainer, status] == 0
     kinds = ("forward", "masked_forward", "ood_score", "masked_ood_score", "input_gradient", "layer_gradient")
     for kind in kinds:

@@ -111,7 +111,7 @@ def test_everything_is_counted(server, stub, cat, read_metrics, eventually):
         assert counted("xai_explanations_total", name, "complete") == 1
         assert counted("xai_explanations_total", name, "truncated") == 0
         assert counted("xai_explanation_duration_seconds_count", name) == 1
-        assert counted("xai_maps_total", name, "ok") == 2
+        assert sum(counted("xai_maps_total", name, status) for status in ("ok", "unreliable")) == 2
         assert counted("xai_maps_total", name, "all_zero") == counted("xai_maps_total", name, "no_ood_range") == 0
     assert counted("xai_images_total") == 1
     assert counted("xai_requests_total", "OK", "Predict") == 1
@@ -127,10 +127,11 @@ def test_the_command_line_explains_by_rise(run, server, photo):
     with Client(server.grpc, timeout=60) as client:
         asked = client.predict(photo, ood=True)
     assert f"ood score {asked.ood_score:.4g}, percentile {asked.ood_percentile:.1f}" in printed
-    (row,) = (line.split() for line in printed.splitlines() if line.startswith("rise"))
+    (row,) = (line.replace(", unreliable", "").split() for line in printed.splitlines() if line.startswith("rise "))
     assert row[:5] == ["rise", "complete", "282", "tiger", "cat"]
     assert row[5] == "64"
     assert 0 < float(row[6]) < 10
+    assert ("unreliable" in printed) == (float(row[6]) > 0.7)
     assert row[7] == "chelsea.rise.png"
     with Image.open(folder / row[7]) as overlay:
         assert overlay.size == (451, 300)

@@ -162,7 +162,8 @@ def test_versions_get_better(streamed, map_of):
         assert counts == sorted(counts)
         assert counts[0] < counts[-1]
         for one in versions:
-            assert [(each.class_id, each.status) for each in one.maps] == [(282, pb.MAP_STATUS_OK)]
+            assert [each.class_id for each in one.maps] == [282]
+            assert one.maps[0].status in (pb.MAP_STATUS_OK, pb.MAP_STATUS_UNRELIABLE)
             assert (one.truncated, one.status_message) == (False, "")
             assert one.elapsed.ToNanoseconds() > 0
         *partial, final = (map_of(one.maps[0]).ravel() for one in versions)

@@ -44,7 +44,7 @@ SERIES = {
     "xai_explanation_duration_seconds_count": EXPLAINERS,
     "xai_maps_total": {
         **EXPLAINERS,
-        "status": ["ok", "all_zero", "zero_gradient", "not_finite", "no_ood_range"],
+        "status": ["ok", "all_zero", "zero_gradient", "unreliable", "not_finite", "no_ood_range"],
     },
     "xai_launches_total": KINDS,
     "xai_launch_rows_total": KINDS,

@@ -35,14 +35,30 @@ class Parameters(BaseModel):
 P = TypeVar("P", bound=Parameters)
 
 
+MOST_STANDARD_ERROR = 0.7
+"""Relative standard error above which a map is unreliable: half of the variance of an average is then noise, and its
+correlation with the map of infinitely many passes √(1 - 0.7²), which is 0.7, too, or less."""
+
+
 class MapStatus(enum.Enum):
-    """Whether a map can be believed. Only the maps of the first two may be shown."""
+    """Whether a map can be believed. Only the maps of the first three may be shown, UNRELIABLE ones with a warning."""
 
     OK = "ok"
     ALL_ZERO = "all zero"
+    UNRELIABLE = "unreliable"
     ZERO_GRADIENT = "zero gradient"
     NOT_FINITE = "not finite"
     NO_OOD_RANGE = "no OoD range"
+
+    @property
+    def shown(self) -> bool:
+        """Whether the map may be shown at all."""
+        return self in (MapStatus.OK, MapStatus.ALL_ZERO, MapStatus.UNRELIABLE)
+
+    @property
+    def believed(self) -> bool:
+        """Whether the map says what the explainer says of the picture."""
+        return self in (MapStatus.OK, MapStatus.ALL_ZERO)
 
 
 @dataclass(frozen=True)
@@ -99,7 +115,8 @@ class Computed:
 
     Attributes:
         maps: (targets, H, W).
-        flaws: For each target why its map must not be believed, None where nothing speaks against it.
+        flaws: For each target why its map must not be believed, None where nothing speaks against it; standard errors
+            are looked at besides.
         standard_errors: As of `Saliency`.
     """
 
@@ -198,17 +215,24 @@ def without_gradient(gradients: FloatArray) -> list[MapStatus | None]:
 
 
 def _finished(computed: Computed, normalization: Normalization) -> Saliency:
-    maps = computed.maps
-    statuses = tuple(_status(saliency, flaw) for saliency, flaw in zip(maps, computed.flaws, strict=True))
+    maps, errors = computed.maps, computed.standard_errors
+    known = np.zeros(len(maps)) if errors is None else errors
+    statuses = tuple(_status(*each) for each in zip(maps, computed.flaws, known.tolist(), strict=True))
     if normalization == "max":
         maps = np.stack([normalized(saliency) for saliency in maps])
-    return Saliency(np.ascontiguousarray(maps, np.float32), statuses, computed.standard_errors)
+    return Saliency(np.ascontiguousarray(maps, np.float32), statuses, errors)
 
 
-def _status(saliency: FloatArray, flaw: MapStatus | None) -> MapStatus:
+def _status(saliency: FloatArray, flaw: MapStatus | None, standard_error: float) -> MapStatus:
     if not np.isfinite(saliency).all():
         return MapStatus.NOT_FINITE
-    return flaw or (MapStatus.OK if saliency.any() else MapStatus.ALL_ZERO)
+    if flaw is not None:
+        return flaw
+    if not saliency.any():
+        return MapStatus.ALL_ZERO
+    if saliency.min() == saliency.max() or standard_error <= MOST_STANDARD_ERROR:  # what is flat shows no noise
+        return MapStatus.OK
+    return MapStatus.UNRELIABLE  # where the error is NaN, too
 
 
 def repeated(image: FloatArray, count: int) -> FloatArray:

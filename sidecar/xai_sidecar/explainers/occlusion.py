@@ -12,7 +12,7 @@ from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, MaskedForward, Partial, Steps
 from xai_sidecar.errors import ParameterError
-from xai_sidecar.explainers.base import Computed, Context, Explainer, ModelFacts, Parameters, PassCounts
+from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters, PassCounts
 from xai_sidecar.explainers.blur import gaussian_blur
 from xai_sidecar.explainers.fill_in import pull_push
 from xai_sidecar.explainers.masks import masks_at_a_time
@@ -21,6 +21,10 @@ Fill = Literal["zero", "mean", "blur"]
 
 _SMALL_SIDE = 32
 """Inputs up to this side get windows of 3 pixels, larger ones of a 32nd of the side."""
+
+_LEAST_COVERED = 0.25
+"""Share of the picture that windows must have covered for a map to be relied on: with less, not even every second place
+of each row and column has been looked at, and what lies between may have been missed."""
 
 
 class OcclusionParameters(Parameters):
@@ -52,7 +56,8 @@ class Occlusion(Explainer[OcclusionParameters]):
 
     The drop of the target's probability, with its sign, averaged over the windows that cover a pixel. Windows start at
     every stride; the last one ends at the edge, so that every pixel is covered. Partial maps are the same average over
-    the windows so far, which lie all over the picture, interpolated where there was none yet.
+    the windows so far, which lie all over the picture, interpolated where there was none yet; as long as that is
+    nearly everywhere, they are unreliable.
     """
 
     name: ClassVar[str] = "occlusion"
@@ -106,8 +111,10 @@ class Occlusion(Explainer[OcclusionParameters]):
         coverage = np.zeros((height, width))
 
         def average() -> Computed:
-            maps = pull_push(drops / np.maximum(coverage, 1), coverage > 0)
-            return Computed(maps.astype(np.float32), [None] * len(targets))
+            covered = coverage > 0
+            maps = pull_push(drops / np.maximum(coverage, 1), covered)
+            flaw = MapStatus.UNRELIABLE if covered.mean() < _LEAST_COVERED else None
+            return Computed(maps.astype(np.float32), [flaw] * len(targets))
 
         windows = _windows(_starts(height, window, stride), _starts(width, window, stride), window, image)
         for chunk, (rows, columns) in enumerate(windows):

@@ -29,6 +29,9 @@ _SMALLEST = 2
 _FIRST_MAP = 32
 """Masks before there is a map to hand out: one of fewer shows chance."""
 
+_FEW_MASKS = 32
+"""With fewer masks a map is unreliable, whatever its standard error: that is estimated from no more than these."""
+
 _FIRST_CHECK = 128
 """Masks before the error is looked at for the first time; with fewer, it says little."""
 
@@ -183,7 +186,8 @@ def _sampled(
 
     def computed() -> Computed:
         estimate = collected.estimate()
-        return Computed(estimate.maps, [None] * target_count, estimate.standard_errors)
+        flaw = MapStatus.UNRELIABLE if collected.count < _FEW_MASKS else None
+        return Computed(estimate.maps, [flaw] * target_count, estimate.standard_errors)
 
     check = float(_FIRST_CHECK)
     for masks in grid.draw(seed, parameters.masks, masks_at_a_time(height * width)):

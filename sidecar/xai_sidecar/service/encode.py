@@ -14,7 +14,7 @@ from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import PreconditionError, within
 from xai_sidecar.evaluator.choice import Reason
-from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.explainers.base import MOST_STANDARD_ERROR, MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.service.decode import Asked
 from xai_sidecar.service.model import ServedModel
@@ -27,13 +27,13 @@ _STATUSES = {
     MapStatus.ZERO_GRADIENT: pb.MAP_STATUS_ZERO_GRADIENT,
     MapStatus.NOT_FINITE: pb.MAP_STATUS_NOT_FINITE,
     MapStatus.NO_OOD_RANGE: pb.MAP_STATUS_NO_OOD_RANGE,
+    MapStatus.UNRELIABLE: pb.MAP_STATUS_UNRELIABLE,
 }
 _KINDS = {
     Reason.BEST: pb.AUTO_CHOICE_KIND_BEST,
     Reason.BEST_OF_CLASS: pb.AUTO_CHOICE_KIND_BEST_OF_CLASS,
     Reason.FALLBACK: pb.AUTO_CHOICE_KIND_FALLBACK,
 }
-_SHOWN = (MapStatus.OK, MapStatus.ALL_ZERO)
 _HALF_RANGE = (2.0**-14, 65504.0)
 """Largest magnitudes of maps that half precision carries to its full relative precision."""
 
@@ -150,9 +150,11 @@ def _explanation(explained: Explained, encoding: pb.MapEncoding, model: ServedMo
     for index, class_id in enumerate(explained.targets.tolist()):
         status = saliency.statuses[index]
         one = explanation.maps.add(class_id=class_id, label=model.labels[class_id], status=_STATUSES[status])
-        if saliency.standard_errors is not None and np.isfinite(saliency.standard_errors[index]):
-            one.standard_error = saliency.standard_errors[index]
-        if status not in _SHOWN:
+        if saliency.standard_errors is not None:
+            one.standard_error_bound = MOST_STANDARD_ERROR
+            if np.isfinite(saliency.standard_errors[index]):
+                one.standard_error = saliency.standard_errors[index]
+        if not status.shown:
             continue
         if encoding == pb.MAP_ENCODING_PNG:
             one.png.CopyFrom(_png(saliency.maps[index]))

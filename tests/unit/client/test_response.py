@@ -209,6 +209,41 @@ def test_an_all_zero_map_is_a_map():
     assert np.array_equal(result.saliency, VALUES * 0)
 
 
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        (
+            {"standard_error": 1.25, "standard_error_bound": 0.7},
+            "mostly noise, its standard error of 1.25 is above 0.7",
+        ),
+        ({"standard_error": 0.5, "standard_error_bound": 0.7}, "too few passes"),  # too few to know the error
+        ({"standard_error_bound": 0.7}, "too few passes"),
+        ({}, "too few passes"),  # of an exact method
+    ],
+)
+def test_an_unreliable_map_is_there_and_says_so(fields, why):
+    sent = tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32)
+    sent.MergeFrom(pb.SaliencyMap(status=pb.MAP_STATUS_UNRELIABLE, **fields))
+    explanation = decode(answer_with(sent))
+    (one,) = explanation.maps
+    np.testing.assert_array_equal(explanation.saliency, VALUES)
+    assert (one.status, one.reliable, explanation.reliable) == ("unreliable", False, False)
+    assert f"class 1 (cat) is unreliable: {why}" in one.warning
+    assert one.standard_error_bound == pytest.approx(fields.get("standard_error_bound"))
+
+
+def test_what_is_reliable_has_no_warning():
+    good, zero = tensor_map(VALUES, "<f4", pb.DATA_TYPE_FLOAT32), tensor_map(VALUES * 0, "<f4", pb.DATA_TYPE_FLOAT32, 2)
+    zero.status = pb.MAP_STATUS_ALL_ZERO
+    explanation = decode(answer_with(good, zero))
+    assert explanation.reliable
+    assert [(one.reliable, one.warning) for one in explanation.maps] == [(True, "")] * 2
+    partly = decode(answer_with(good, withheld(pb.MAP_STATUS_ZERO_GRADIENT, 2)))
+    assert not partly.reliable
+    assert [(one.reliable, one.warning) for one in partly.maps] == [(True, ""), (False, "")]
+    assert not decode(answer_with()).reliable
+
+
 def test_no_maps_say_why():
     skipped = decode(answer_with(status=pb.EXPLANATION_STATUS_SKIPPED, status_message="top probability is 0.9"))
     with pytest.raises(MapWithheldError, match=r"0\.9") as caught:

@@ -174,10 +174,20 @@ def test_a_map_that_is_withheld_at_the_end_leaves_no_overlay(run, cat, fake, pla
     withheld = explained("rise", maps=[pb.SaliencyMap(class_id=7, status=pb.MAP_STATUS_NOT_FINITE)])
     fake.script = [play(explained("rise", PARTIAL), wait_for(path), withheld)]
     status, out, err = run("predict", cat, "--explain", "rise", "--watch")
-    assert status == 0
+    assert status == 3
     assert not path.exists()
     assert "withheld" in out.splitlines()[-2]
     assert err.splitlines()[-1] == "rise: complete, 9 passes, 1.5 s, withheld: not_finite"
+
+
+def test_a_map_that_is_unreliable_at_the_end_says_so(run, cat, fake, play, explained, make_map):
+    unsure = make_map(standard_error=1.5, standard_error_bound=0.7)
+    unsure.status = pb.MAP_STATUS_UNRELIABLE
+    fake.script = [play(explained("rise", maps=[unsure]))]
+    status, out, err = run("predict", cat, "--explain", "rise", "--watch")
+    assert status == 0
+    assert "9 passes, error 1.50, unreliable, 1.5 s" in err.splitlines()[-1]
+    assert "rise: warning: the map of class 7" in out
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_version_before(cat, tmp_path, fake, answer, monkeypatch):
@@ -274,7 +284,7 @@ def test_elsewhere_than_on_a_terminal_there_are_few_plain_lines(run, cat, fake, 
         )
     ]
     status, _, err = run("predict", cat, "--explain", "rise,gradcam,occlusion", "--watch")
-    assert status == 0
+    assert status == 3  # of occlusion there is none
     lines = [line for line in err.splitlines() if not re.match(r"rise: [2-8]\d\d of", line)]
     assert lines == [
         f"{cat}  75.00% tabby cat",

@@ -47,7 +47,8 @@ def test_a_partial_map_is_the_map_of_so_many_masks(explainer, estimator, watch):
         assert sum(len(work.rows[0]) for work in works) == rows
         np.testing.assert_array_equal(partial.maps, alone.maps)
         np.testing.assert_array_equal(partial.standard_errors, alone.standard_errors)
-        assert partial.statuses == alone.statuses == (MapStatus.OK,) * 2
+        told = tuple(MapStatus.OK if error <= 0.7 else MapStatus.UNRELIABLE for error in partial.standard_errors)
+        assert partial.statuses == alone.statuses == told
         assert (partial.maps != final.maps).any()
 
 
@@ -141,7 +142,8 @@ def test_partial_maps_are_normalised_and_judged_like_the_final_one(explainer, es
     plain, scaled = (
         next(iter(watch(explainer, model, SQUARE, ids(0, 1), how, sigmoid)[1].values())) for how in (raw, normal)
     )
-    assert scaled.statuses == plain.statuses == (MapStatus.OK, MapStatus.NOT_FINITE)
+    judged = MapStatus.OK if plain.standard_errors[0] <= 0.7 else MapStatus.UNRELIABLE
+    assert scaled.statuses == plain.statuses == (judged, MapStatus.NOT_FINITE)
     np.testing.assert_allclose(scaled.maps[0], plain.maps[0] / np.abs(plain.maps[0]).max(), rtol=1e-6)
     assert scaled.maps.dtype == np.float32
 

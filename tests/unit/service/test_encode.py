@@ -100,6 +100,8 @@ def test_maps_that_cannot_be_believed_are_withheld(answer, encoding):
     zero, broken = np.zeros((6, 8), np.float32), np.full((6, 8), np.nan, np.float32)
     statuses = (MapStatus.OK, MapStatus.ALL_ZERO, MapStatus.ZERO_GRADIENT, MapStatus.NOT_FINITE)
     maps = answer([RAMP, zero, zero, broken], encoding, statuses).predictions[0].explanations[0].maps
+    (unsure,) = answer([RAMP], encoding, (MapStatus.UNRELIABLE,)).predictions[0].explanations[0].maps
+    assert (unsure.status, unsure.WhichOneof("map") is not None) == (pb.MAP_STATUS_UNRELIABLE, True)
     assert [one.status for one in maps] == [
         pb.MAP_STATUS_OK,
         pb.MAP_STATUS_ALL_ZERO,
@@ -113,8 +115,12 @@ def test_maps_that_cannot_be_believed_are_withheld(answer, encoding):
 def test_standard_errors(answer):
     (one,) = answer([RAMP]).predictions[0].explanations[0].maps
     assert not one.HasField("standard_error")
-    maps = answer([RAMP, RAMP], errors=np.array([0.0, 0.5], np.float32)).predictions[0].explanations[0].maps
-    assert [(one.HasField("standard_error"), one.standard_error) for one in maps] == [(True, 0), (True, 0.5)]
+    assert not one.HasField("standard_error_bound")
+    errors = np.array([0.0, 0.5, np.inf], np.float32)
+    maps = answer([RAMP] * 3, errors=errors).predictions[0].explanations[0].maps
+    told = [(one.HasField("standard_error"), one.standard_error) for one in maps]
+    assert told == [(True, 0), (True, 0.5), (False, 0)]
+    assert [one.standard_error_bound for one in maps] == [pytest.approx(0.7)] * 3
 
 
 # ------------------------------------------------------------------------------------------------ what was asked for
