@@ -9,7 +9,18 @@ A saliency map is computed in the model's frame. `Region` is the way back: the m
 right on the upright picture. Everything here may be called from several threads at once.
 """
 
-from xai_sidecar.imaging.decoding import decode, from_pixels
+from xai_sidecar.imaging.decoding import decode, from_pixels, read_header
+from xai_sidecar.imaging.files import Header
 from xai_sidecar.imaging.preparing import InputSpec, Prepared, Region, check_model_input, prepare
 
-__all__ = ["InputSpec", "Prepared", "Region", "check_model_input", "decode", "from_pixels", "prepare"]
+__all__ = [
+    "Header",
+    "InputSpec",
+    "Prepared",
+    "Region",
+    "check_model_input",
+    "decode",
+    "from_pixels",
+    "prepare",
+    "read_header",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,15 @@ from PIL import (
 )
 
 from xai_sidecar.errors import PictureError, PictureTooLargeError, SidecarError, TensorError
+from xai_sidecar.imaging.bmp import bmp_header, strip_bmp
+from xai_sidecar.imaging.files import Header, Stripped, broken
+from xai_sidecar.imaging.gif import gif_header, strip_gif
+from xai_sidecar.imaging.jpeg import jpeg_header, strip_jpeg
+from xai_sidecar.imaging.png import png_header, strip_png
+from xai_sidecar.imaging.tiff import strip_tiff, tiff_header
+from xai_sidecar.imaging.webp import strip_webp, webp_header
 
-_FORMATS = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+_KNOWN = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,19 +42,73 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_ORIENTATION_TAG = 0x0112
+_PIECE_WORK = 1 << 18
+_PIECE_BYTES = (512, 1 << 16)
+"""What is decoded between two looks at whether to go on: about as many pixels, a part of the file in these bounds."""
 
 
-def decode(data: bytes, max_pixels: int) -> Image.Image:
-    """Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF picture, upright, to eight bits.
+@dataclass(frozen=True)
+class _Format:
+    """How files of a format are read.
 
-    The EXIF orientation is applied; transparency is laid on white; of an animation the first frame counts. 16-bit
-    greys are scaled to 8. So are 32-bit whole numbers, if they go beyond 255 and not beyond 65,535; floats must lie in
-    [0, 1]. The size is checked before any pixel is decoded.
+    Attributes:
+        begins: What they begin with.
+        header: Reads the size.
+        strip: Leaves what pixels need.
+        reader: Pillow's. They are called directly, not through Image.open: that one warns and raises at limits of its
+            own, where ours is `max_pixels`; and it turns a phone's JPEG into an MPO, read differently.
+    """
+
+    begins: tuple[bytes, ...]
+    header: Callable[[bytes], Header]
+    strip: Callable[[bytes], Stripped]
+    reader: Callable[[io.BytesIO], ImageFile.ImageFile]
+
+
+_FORMATS = {
+    "JPEG": _Format((b"\xff\xd8\xff",), jpeg_header, strip_jpeg, JpegImagePlugin.JpegImageFile),
+    "PNG": _Format((b"\x89PNG\r\n\x1a\n",), png_header, strip_png, PngImagePlugin.PngImageFile),
+    "WebP": _Format((b"RIFF",), webp_header, strip_webp, WebPImagePlugin.WebPImageFile),
+    "GIF": _Format((b"GIF87a", b"GIF89a"), gif_header, strip_gif, GifImagePlugin.GifImageFile),
+    "TIFF": _Format((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), tiff_header, strip_tiff, TiffImagePlugin.TiffImageFile),
+    "BMP": _Format((b"BM",), bmp_header, strip_bmp, BmpImagePlugin.BmpImageFile),
+}
+
+
+def read_header(data: bytes, max_pixels: int) -> Header:
+    """What a picture's file says of itself, in a millisecond at the most.
 
     Args:
         data: The encoded picture.
         max_pixels: The most pixels, width times height, that are decoded.
+
+    Raises:
+        PictureError: The bytes are no picture of these formats.
+        PictureTooLargeError: The picture has more than `max_pixels` pixels.
+    """
+    name = _format_of(data)
+    with _as_picture_errors(name):
+        header = _FORMATS[name].header(data)
+    _check_size(f"{name} ", header.width, header.height, max_pixels)
+    return header
+
+
+def decode(data: bytes, max_pixels: int, look: Callable[[], None] = lambda: None) -> Image.Image:
+    """Decodes a JPEG, PNG, WebP, GIF, BMP or TIFF picture, upright, to eight bits.
+
+    The EXIF orientation is applied; transparency is laid on white; of an animation the first frame counts, of a TIFF
+    the first page. Comments, profiles and other metadata are left out before a decoder sees them, and may be broken.
+    The size is checked before any pixel is decoded.
+
+    Greys of more than 8 bits are scaled to 8. White is what the file says: a TIFF's MaxSampleValue or BitsPerSample,
+    16 bits where a PNG's sBIT is 16. Where it says nothing, cameras' and microscopes' files often hold fewer bits than
+    they have room for: values that are all below 256 are taken for 8 bits, all below 4,096 for 12, others for 16.
+    Floats must lie in [0, 1].
+
+    Args:
+        data: The encoded picture.
+        max_pixels: The most pixels, width times height, that are decoded.
+        look: Called between pieces of the work; what it raises ends the decoding.
 
     Returns:
         A picture of mode "L" or "RGB".
@@ -55,15 +117,44 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         PictureError: The bytes are no picture of these formats, cut short, corrupt, or of values that cannot be shown.
         PictureTooLargeError: The picture has more than `max_pixels` pixels.
     """
-    name, reader = _reader(data)
-    with _as_picture_errors(name):
-        opened = reader(io.BytesIO(data))
-    _check_size(f"{name} ", *opened.size, max_pixels)
-    with _as_picture_errors(name):
+    header = read_header(data, max_pixels)
+    form = _FORMATS[header.format]
+    _hold_settings()
+    with _as_picture_errors(header.format):
+        stripped = form.strip(data)
+        opened = form.reader(_Pieces(stripped.data, look))
+        if opened.size != (header.width, header.height):
+            raise broken(header.format, "it says twice how large it is, and not the same")
+        opened.decodermaxblock = _piece_bytes(len(data), header)
         opened.load()
-        picture = _eight_bits(opened)
-        turn = _UPRIGHT.get(_orientation(opened))
+        look()
+        picture = _eight_bits(opened, stripped.brightest)
+        look()
+        turn = _UPRIGHT.get(stripped.orientation)
         return picture if turn is None else picture.transpose(turn)
+
+
+def _piece_bytes(size: int, header: Header) -> int:
+    least, most = _PIECE_BYTES
+    return min(max(int(size * _PIECE_WORK / max(header.work, 1)), least), most)
+
+
+class _Pieces(io.BytesIO):
+    """A file that is looked up from whenever a decoder wants more of it."""
+
+    def __init__(self, data: bytes, look: Callable[[], None]) -> None:
+        super().__init__(data)
+        self._look = look
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._look()
+        return super().read(size)
+
+
+def _hold_settings() -> None:
+    """Sets what Pillow keeps for the whole process, which a model's module may have changed, to what is right here."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
 
 
 def from_pixels(array: NDArray[Any], max_pixels: int) -> Image.Image:
@@ -98,25 +189,14 @@ def _check_size(kind: str, width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _reader(data: bytes) -> tuple[str, Callable[[io.BytesIO], ImageFile.ImageFile]]:
-    # The plug-ins are called directly, not through Image.open: that one warns and raises at limits of its own, set for
-    # the whole process, where ours is `max_pixels`; and it turns a phone's JPEG into an MPO, read differently.
+def _format_of(data: bytes) -> str:
     if not data:
-        raise PictureError(f"The picture is empty, 0 bytes. Send the bytes of a {_FORMATS} file.")
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG", JpegImagePlugin.JpegImageFile
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG", PngImagePlugin.PngImageFile
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "WebP", WebPImagePlugin.WebPImageFile
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF", GifImagePlugin.GifImageFile
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return "TIFF", TiffImagePlugin.TiffImageFile
-    if data.startswith(b"BM"):
-        return "BMP", BmpImagePlugin.BmpImageFile
+        raise PictureError(f"The picture is empty, 0 bytes. Send the bytes of a {_KNOWN} file.")
+    for name, form in _FORMATS.items():
+        if data.startswith(form.begins) and (name != "WebP" or data[8:12] == b"WEBP"):
+            return name
     raise PictureError(
-        f"The {len(data):,} bytes, which begin with {data[:8]!r}, are no {_FORMATS} picture. "
+        f"The {len(data):,} bytes, which begin with {data[:8]!r}, are no {_KNOWN} picture. "
         "Send the bytes of such a file, or its decoded pixels."
     )
 
@@ -127,10 +207,6 @@ def _as_picture_errors(name: str) -> Iterator[None]:
         yield
     except SidecarError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureTooLargeError(
-            f"The {name} picture is too large: {error} Scale it down before sending it."
-        ) from error
     except Exception as error:  # Corrupt bytes bring up whatever a decoder stumbles on, IndexError to zlib.error.
         told = " ".join(str(error).split())[:200] or type(error).__name__
         raise PictureError(
@@ -139,19 +215,11 @@ def _as_picture_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def _orientation(opened: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 if the EXIF data are broken, as that is no reason to refuse the pixels."""
-    try:
-        return int(opened.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:
-        return 1
-
-
-def _eight_bits(opened: Image.Image) -> Image.Image:
+def _eight_bits(opened: Image.Image, brightest: int | None) -> Image.Image:
     if opened.mode.startswith("I;16"):
-        return _from_16_bits(opened)
+        return _from_16_bits(opened, brightest)
     if opened.mode in ("I", "F"):
-        return _from_32_bits(opened)
+        return _from_32_bits(opened, brightest)
     if opened.has_transparency_data:
         return _on_white(opened)
     if opened.mode in ("L", "RGB"):
@@ -167,16 +235,16 @@ def _on_white(opened: Image.Image) -> Image.Image:
     return ground
 
 
-def _from_16_bits(opened: Image.Image) -> Image.Image:
+def _from_16_bits(opened: Image.Image, brightest: int | None) -> Image.Image:
     values = np.asarray(opened)
-    grey = _sixteen_to_eight(values)
+    grey = _scaled(values, brightest)
     transparent = opened.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return Image.fromarray(grey)
 
 
-def _from_32_bits(opened: Image.Image) -> Image.Image:
+def _from_32_bits(opened: Image.Image, brightest: int | None) -> Image.Image:
     values = np.asarray(opened)
     low, high = float(values.min()), float(values.max())
     if opened.mode == "F":
@@ -191,9 +259,12 @@ def _from_32_bits(opened: Image.Image) -> Image.Image:
             f"The picture's 32-bit values go from {low:.0f} to {high:.0f}, where 0 to 65535 can be shown. "
             "Scale them or save 8 bits."
         )
-    return Image.fromarray(values.astype(np.uint8) if high <= 255 else _sixteen_to_eight(values))
+    return Image.fromarray(_scaled(values, brightest))
 
 
-def _sixteen_to_eight(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Divides by 257, rounded: 65,535 becomes 255."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _scaled(values: NDArray[Any], brightest: int | None) -> NDArray[np.uint8]:
+    """Greys with `brightest` as 255, rounded; where it is not known the fewest of 8, 12 and 16 bits that hold them."""
+    highest = int(values.max())
+    told = brightest if brightest is not None and highest <= brightest else None
+    white = told or next(white for white in (255, 4095, 65_535) if highest <= white)
+    return ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
