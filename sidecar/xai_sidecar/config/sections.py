@@ -223,6 +223,23 @@ class ServerConfig(Section):
     max_pixels: int = Field(
         default=50_000_000, ge=1, le=10**9, description="Most pixels, width times height, of a picture."
     )
+    max_request_pixels: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**11,
+        description="Most pixels of all pictures of a request together, and of all masks of a report of ground truth. "
+        "Default: twice max_pixels.",
+    )
+    queue_pixels: int = Field(
+        default=1_000_000_000,
+        ge=1,
+        le=10**12,
+        description="Most pixels of pictures that wait to be decoded; requests beyond that are refused, with a retry "
+        "hint.",
+    )
+    decode_seconds: float = Field(
+        default=10.0, gt=0, le=3600, description="Most CPU time that decoding a picture may take."
+    )
     max_images: int = Field(default=16, ge=1, le=1024, description="Most pictures in a request.")
     max_explanations: int = Field(default=16, ge=1, le=64, description="Most explanations in a request.")
     max_targets: int = Field(default=16, ge=1, le=1024, description="Most targets of an explanation.")

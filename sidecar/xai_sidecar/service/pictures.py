@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,16 @@ import numpy as np
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import PictureError, TensorError, within
-from xai_sidecar.imaging import InputSpec, Prepared, check_model_input, decode, from_pixels, prepare
+from xai_sidecar.imaging import (
+    Header,
+    InputSpec,
+    Prepared,
+    check_model_input,
+    decode,
+    from_pixels,
+    prepare,
+    read_header,
+)
 
 _DTYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
@@ -19,19 +28,33 @@ _DTYPES: dict[int, np.dtype[Any]] = {
     pb.DATA_TYPE_UINT8: np.dtype("u1"),
 }
 _MOST_AXES = 4
+_PIXELS_EFFORT = 0.3  # they are only resized
 
 
-def read_images(images: Sequence[pb.Image], spec: InputSpec, limits: ServerConfig) -> list[Prepared]:
-    """All pictures of a request; see `read_image`."""
-    prepared = []
-    for index, image in enumerate(images):
-        with within(f"images[{index}]"):
-            prepared.append(read_image(image, spec, limits))
-    return prepared
+def header_of(image: pb.Image, limits: ServerConfig) -> Header | None:
+    """What is known of a picture before it is decoded, or of pixels; None of a model input and of nothing.
+
+    Raises:
+        SidecarError: With the path of the field at fault within the image.
+    """
+    if image.HasField("pixels"):
+        return Header("pixels", len(image.pixels.data), 1, _PIXELS_EFFORT)
+    if not image.HasField("encoded"):
+        return None
+    with within("encoded"):
+        return read_header(image.encoded, limits.max_pixels)
 
 
-def read_image(image: pb.Image, spec: InputSpec, limits: ServerConfig) -> Prepared:
+def read_image(
+    image: pb.Image, spec: InputSpec, limits: ServerConfig, look: Callable[[], None] = lambda: None
+) -> Prepared:
     """One picture as a model input.
+
+    Args:
+        image: The picture.
+        spec: What the net takes.
+        limits: What is taken.
+        look: Called between pieces of the work; what it raises ends it.
 
     Raises:
         SidecarError: With the path of the field at fault within the image.
@@ -41,7 +64,7 @@ def read_image(image: pb.Image, spec: InputSpec, limits: ServerConfig) -> Prepar
         raise PictureError("The image is empty. Set encoded, pixels or model_input.")
     with within(source):
         if source == "encoded":
-            return prepare(decode(image.encoded, limits.max_pixels), spec)
+            return prepare(decode(image.encoded, limits.max_pixels, look), spec)
         if source == "pixels":
             return prepare(from_pixels(read_tensor(image.pixels), limits.max_pixels), spec)
         return check_model_input(read_tensor(image.model_input), spec)

@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -29,6 +28,7 @@ from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.admission import Admission
 from xai_sidecar.service.calls import task_factory
+from xai_sidecar.service.codec import Codec
 from xai_sidecar.service.evaluation import Evaluation, start_evaluation
 from xai_sidecar.service.heartbeat import Heartbeat
 from xai_sidecar.service.http import HttpServer
@@ -41,9 +41,6 @@ from xai_sidecar.service.servicer import ExplanationServicer, Serving
 from xai_sidecar.telemetry import Telemetry
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
-_DECODERS = 2
-"""Threads that decode pictures and encode maps: as many as keep a small machine's device fed."""
-
 _STOP_SECONDS = 0.5
 _CLOSING_SECONDS = 0.1
 
@@ -128,8 +125,8 @@ class Sidecar:
             on_lost=lost,
             hang_seconds=limits.hang_seconds,
         )
-        pool = ThreadPoolExecutor(_DECODERS, "codec")
-        servicer = ExplanationServicer(pool)
+        codec = Codec(limits)
+        servicer = ExplanationServicer(codec)
         calls = CallInterceptor(telemetry, limits)
         loop.set_task_factory(task_factory)
         http = self._start_http(registry, engine, servicer)
@@ -159,7 +156,7 @@ class Sidecar:
         finally:
             self._heartbeat.stop()
             http.close()
-            pool.shutdown(wait=False, cancel_futures=True)
+            codec.close()
 
     async def _drain(self, calls: CallInterceptor, engine: Engine) -> None:
         # After a loss all calls have failed; those that are left are of readers who do not read.

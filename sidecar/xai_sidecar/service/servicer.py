@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.errors import PreconditionError, ShuttingDownError, under
-from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admission, Demand
+from xai_sidecar.service.codec import Codec
 from xai_sidecar.service.decode import Asked, read_interval, read_request
 from xai_sidecar.service.encode import explaining_event, finished_event, predict_response, predicted_event
 from xai_sidecar.service.evaluation import Evaluation
@@ -22,13 +21,8 @@ from xai_sidecar.service.ground_truth import fields_of, ground_truth_response, r
 from xai_sidecar.service.info import model_info
 from xai_sidecar.service.interceptors import request_id_of
 from xai_sidecar.service.model import ServedModel
-from xai_sidecar.service.pictures import read_images
 from xai_sidecar.service.predictor import Predictor, deadline_of
 from xai_sidecar.service.streaming import explanations, is_partial
-
-_QUICK_BYTES = 2 * 2**20
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,13 +47,16 @@ class Serving:
 class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
     """Implements the contract.
 
+    Args:
+        codec: Decodes pictures and encodes answers.
+
     Attributes:
         serving: The model; None until it is loaded, and again when the server drains.
     """
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, codec: Codec) -> None:
         self.serving: Serving | None = None
-        self._pool = pool
+        self._codec = codec
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
         """Classifies and explains."""
@@ -69,7 +66,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         demand = _demand(request, asked, model, context)
         deadline = demand.deadline
         with serving.admission.admit(demand) as admitted:
-            images = await self._prepared(request.images, model)
+            images = await self._codec.prepare(request.images, model.input, deadline)
             predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
             admitted.predicted()
             explained = await predictor.explain(predicted, asked.plans, deadline, admitted)
@@ -79,7 +76,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
             if sampled:
                 serving.evaluation.offer(request_id, model, predicted, explained)
             # Without maps it is a few small messages, not worth a thread.
-            return await self._off_loop(answer) if asked.plans else answer()
+            return await self._codec.run(answer) if asked.plans else answer()
 
     async def PredictStream(
         self, request: pb.PredictStreamRequest, context: Any
@@ -94,7 +91,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
             demand = _demand(request.request, asked, model, context)
             deadline = demand.deadline
             with serving.admission.admit(demand) as admitted:
-                images = await self._prepared(request.request.images, model)
+                images = await self._codec.prepare(request.request.images, model.input, deadline)
                 predicted = await predictor.predict(images, deadline, ood=asked.needs_ood)
                 admitted.predicted()
                 sampled = serving.evaluation.samples(request_id)
@@ -107,7 +104,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                         encode = partial(explaining_event, event, asked, model, request_id)
                         # What half precision cannot carry of a map on its way is no reason to end the stream.
                         with suppress(PreconditionError) if is_partial(event) else nullcontext():
-                            yield await self._off_loop(encode)
+                            yield await self._codec.run(encode)
         yield finished_event(request_id)
 
     async def ReportGroundTruth(
@@ -122,7 +119,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 "config."
             )
         with serving.admission.holding(request.ByteSize()):
-            key, truth = await self._off_loop(partial(read_ground_truth, request, serving.model))
+            key, truth = await self._codec.run(partial(read_ground_truth, request, serving.model))
             with fields_of(request):
                 receipt = await asyncio.wrap_future(evaluator.intake.report(key, truth))
         return ground_truth_response(request, receipt)
@@ -133,20 +130,10 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         standing = serving.evaluation.quality.standing()
         return pb.GetModelInfoResponse(model=model_info(serving.model, serving.ready_seconds, standing))
 
-    async def _prepared(self, images: Sequence[pb.Image], model: ServedModel) -> list[Prepared]:
-        prepare = partial(read_images, images, model.input, model.config.server)
-        # What is a model input already is read sooner than a thread wakes up, if it is no more than a few.
-        ready = all(image.HasField("model_input") for image in images)
-        quick = ready and sum(image.ByteSize() for image in images) <= _QUICK_BYTES
-        return prepare() if quick else await self._off_loop(prepare)
-
     def _ready(self) -> Serving:
         if self.serving is None:
             raise ShuttingDownError("The server is starting or shutting down. Try again, or another one.")
         return self.serving
-
-    async def _off_loop(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function)
 
 
 def _demand(request: pb.PredictRequest, asked: Asked, model: ServedModel, context: Any) -> Demand:

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +23,7 @@ from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.explainers.rise import Rise
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admission
+from xai_sidecar.service.codec import Codec
 from xai_sidecar.service.evaluation import Evaluation, start_evaluation
 from xai_sidecar.service.model import served_model
 from xai_sidecar.service.plan import Condition, ExplanationPlan, Predicted, Targets
@@ -184,7 +184,9 @@ def serve(start, make_net, make_model, make_quality, request):
             request.addfinalizer(lambda: (net.gate.set(), evaluation.close()))
             predictor._quality = evaluation.quality
         admission = Admission(predictor.engine, model.config.server, 3 * 4 * 48, 4 * 48)
-        servicer = ExplanationServicer(ThreadPoolExecutor(2))
+        codec = Codec(model.config.server)
+        request.addfinalizer(codec.close)
+        servicer = ExplanationServicer(codec)
         servicer.serving = Serving(model, admission, predictor, evaluation, time.time())
         return servicer, admission
 

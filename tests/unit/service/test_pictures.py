@@ -7,7 +7,7 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
-from xai_sidecar.service.pictures import read_image, read_images, read_tensor
+from xai_sidecar.service.pictures import read_image, read_tensor
 
 
 def tensor(array, dtype, **changes):
@@ -42,21 +42,6 @@ def test_tensors_that_do_not_fit_together(message, field):
     assert time.thread_time() - started < 0.05
     assert caught.value.field == field
     assert len(caught.value.message) < 300
-
-
-def test_images(model):
-    limits, spec = model.config.server, model.input
-    pixels = pb.Image(pixels=tensor(np.full((10, 12, 3), 255, np.uint8), pb.DATA_TYPE_UINT8))
-    ready = np.random.default_rng(0).standard_normal((3, 6, 8)).astype(np.float32)
-    one, other = read_images([pixels, pb.Image(model_input=tensor(ready, pb.DATA_TYPE_FLOAT32))], spec, limits)
-    assert one.picture_size == (12, 10)
-    white = [(1 - mean) / std for mean, std in zip(spec.mean, spec.std, strict=True)]
-    np.testing.assert_allclose(one.array, np.broadcast_to(np.reshape(white, (3, 1, 1)), (3, 6, 8)), rtol=1e-5)
-    np.testing.assert_array_equal(other.array, ready)
-    assert other.region is None
-    with pytest.raises(errors.PictureError) as caught:
-        read_images([pixels, pb.Image()], spec, limits)
-    assert caught.value.field == "images[1]"
 
 
 def test_too_many_pixels(make_model):
