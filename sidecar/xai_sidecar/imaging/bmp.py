@@ -8,7 +8,7 @@ from xai_sidecar.errors import PictureTooLargeError
 from xai_sidecar.imaging.files import Header, Stripped, broken
 
 _RUN_LENGTHS = (1, 2)
-_MOST_RUN_LENGTH_PIXELS = 1 << 22
+_MOST_RUN_LENGTH_PIXELS = 1 << 20
 _EFFORT, _RUN_LENGTH_EFFORT = 0.5, 20.0
 
 
@@ -33,14 +33,15 @@ def strip_bmp(data: bytes) -> Stripped:
     """The file as it is.
 
     Raises:
-        PictureTooLargeError: It has run lengths, which are decoded slowly, of more than a few million pixels.
+        PictureTooLargeError: It has run lengths, which are decoded slowly, of too many pixels.
     """
     header = bmp_header(data)
     runs = header.effort == _RUN_LENGTH_EFFORT
     # No encoder writes more than two bytes a pixel, but runs of none would keep the decoder going.
-    if runs and (header.pixels > _MOST_RUN_LENGTH_PIXELS or len(data) > 4 * header.pixels + 65_536):
+    if runs and (header.pixels > _MOST_RUN_LENGTH_PIXELS or len(data) > 2 * header.pixels + 65_536):
         raise PictureTooLargeError(
             f"The BMP picture, {header.width} x {header.height} in {len(data):,} bytes, has run lengths, which are "
-            f"decoded of at most {_MOST_RUN_LENGTH_PIXELS:,} pixels. Save it without compression, or as PNG."
+            f"decoded of at most {_MOST_RUN_LENGTH_PIXELS:,} pixels and two bytes for each. Save it without "
+            "compression, or as PNG."
         )
     return Stripped(data)
