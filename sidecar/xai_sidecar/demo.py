@@ -57,6 +57,7 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
                     "resize": 256,
                     "interpolation": "bicubic",
                     "mean": 127 / 255,
+                    "mean_colour": 127 / 255,
                     "std": 128 / 255,
                 },
             },

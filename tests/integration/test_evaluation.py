@@ -25,6 +25,7 @@ from xai_sidecar.evaluator.sampling import chosen
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.units import PictureUnits
 from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.service.model import served_model
 
@@ -40,6 +41,7 @@ METRICS = (
     "robustness",
 )
 BOX = (60, 40, 200, 180)
+UNITS = PictureUnits((127 / 255,), (128 / 255,), (127 / 255,))
 SECONDS = 240
 
 
@@ -160,7 +162,7 @@ def scores_of(name, traffic, model, backend):
     seeds = [SampleKey(request_id, 0).seed for request_id in traffic.paths]
     targets = [np.array([values.argmax()], np.int32) for values in logits]
     jobs = (
-        explainer.explain(image, target, parameters, Context(softmax, seed))
+        explainer.explain(image, target, parameters, Context(softmax, seed, UNITS))
         for image, target, seed in zip(images, targets, seeds, strict=True)
     )
     maps = drive_all(jobs, backend.run, size)
@@ -169,7 +171,11 @@ def scores_of(name, traffic, model, backend):
         objects = [in_frame(BOX, traffic.predictions[request_id].region)] if request_id in traffic.located else []
         subject = Subject(image, int(target[0]), saliency.maps[0], Method(explainer, parameters, seed), objects)
         table = measure_all(
-            [BENCHMARKS[metric] for metric in METRICS], [subject], backend.run, size, context=Context(softmax, seed)
+            [BENCHMARKS[metric] for metric in METRICS],
+            [subject],
+            backend.run,
+            size,
+            context=Context(softmax, seed, UNITS),
         )
         for metric in METRICS:
             if (value := table.scores[metric][0].value) is not None:

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -105,8 +105,8 @@ class Benchmark(ABC, Generic[P]):
         Args:
             subject: The picture with its map.
             parameters: The benchmark's own.
-            context: How logits become probabilities, and the seed of what is random in the benchmark; by default
-                softmax and 0. The explainer's seed is in `Subject.method`.
+            context: How logits become probabilities, the seed of what is random in the benchmark, and what covers
+                pictures; by default softmax, 0, and 0. The explainer's seed is in `Subject.method`.
 
         Returns:
             The score; where the subject lacks something, or the map or the model's output has no score, the reason. It
@@ -174,11 +174,9 @@ def target_probabilities(logits: FloatArray, target: int, activation: Activation
         return activation(logits)[:, target]
 
 
-def explained(
-    method: Method, image: FloatArray, targets: IntArray, activation: Activation
-) -> Generator[Work, Any, Saliency]:
-    """The maps of an image by a method, without the partial ones."""
-    steps = method.explainer.explain(image, targets, method.parameters, Context(activation, method.seed))
+def explained(method: Method, image: FloatArray, targets: IntArray, context: Context) -> Generator[Work, Any, Saliency]:
+    """The maps of an image by a method, by the method's seed, without the partial ones."""
+    steps = method.explainer.explain(image, targets, method.parameters, replace(context, seed=method.seed))
     return (yield from whole(steps))
 
 

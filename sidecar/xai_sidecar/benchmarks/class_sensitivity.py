@@ -52,7 +52,7 @@ class ClassSensitivity(Benchmark[ClassSensitivityParameters]):
         if is_constant(logits.astype(np.float64), 0):
             return Score(None, ScoreStatus.OUTPUT_CONSTANT)
         targets = np.array([logits.argmax(), logits.argmin()], np.int32)
-        saliency = yield from explained(method_of(subject.method), subject.image, targets, context.activation)
+        saliency = yield from explained(method_of(subject.method), subject.image, targets, context)
         if not np.isfinite(saliency.maps).all():
             return Score(None, ScoreStatus.MAP_NOT_FINITE)
         if any(is_constant(values) for values in saliency.maps):

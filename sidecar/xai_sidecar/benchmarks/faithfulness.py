@@ -20,7 +20,7 @@ from xai_sidecar.benchmarks.perturbation import (
     step_ends,
 )
 from xai_sidecar.benchmarks.subject import Method, Subject
-from xai_sidecar.engine.work import FloatArray, MaskedForward, Steps
+from xai_sidecar.engine.work import MaskedForward, Steps
 from xai_sidecar.explainers.activations import Probabilities
 from xai_sidecar.explainers.base import Context, ModelFacts
 
@@ -34,7 +34,7 @@ class Faithfulness(Benchmark[PerturbationParameters]):
 
 
 class NaiveFaithfulness(Faithfulness):
-    """The correlation of the mean saliency of each step's pixels with the drop when only they are covered by zero.
+    """The correlation of the mean saliency of each step's pixels with the drop when only they are covered.
 
     After Alvarez-Melis, Jaakkola: Towards Robust Interpretability with Self-Explaining Neural Networks,
     arXiv:1806.07538, with pixels taken together as MindSpore XAI does; its score is (1 + ours) / 2. The probability of
@@ -99,7 +99,7 @@ class CurveBenchmark(Faithfulness):
 
 
 class DeletionAuc(CurveBenchmark):
-    """Deletion of Petsiuk, Das, Saenko: RISE, arXiv:1806.07421: pixels become zero. The lower, the better.
+    """Deletion of Petsiuk, Das, Saenko: RISE, arXiv:1806.07421: pixels get the mean colour. The lower, the better.
 
     MindSpore XAI's score is the higher, the worse the map is.
     """
@@ -128,7 +128,7 @@ class InsertionAuc(CurveBenchmark):
     higher_is_better = True
 
     def _curve(self, subject: Subject, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
-        fill: float | FloatArray = rise_blur(subject.image) if protocol == "rise" else 0.0
+        fill = rise_blur(subject.image, context.units.fill) if protocol == "rise" else None
         return perturbed(subject, context, np.zeros_like(ends), ends, kept=True, fill=fill)
 
 

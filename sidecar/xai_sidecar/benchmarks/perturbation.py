@@ -35,8 +35,8 @@ class PerturbationParameters(Parameters):
     protocol: Protocol = Field(
         default="mindspore_xai",
         description="mindspore_xai: the most salient half of the pixels in as many steps as a square of that many "
-        "pixels has rows; what is covered is zero. rise: all pixels in 28 steps (8 of 224 rows each); what is covered "
-        "is zero in deletion and the blurred picture in insertion.",
+        "pixels has rows; what is covered has the mean colour. rise: all pixels in 28 steps (8 of 224 rows each); what "
+        "is covered has the mean colour in deletion and is the blurred picture in insertion.",
     )
 
 
@@ -64,7 +64,13 @@ def ranked(saliency: FloatMap) -> NDArray[np.int64]:
 
 
 def perturbed(
-    subject: Subject, context: Context, starts: Counts, ends: Counts, *, kept: bool, fill: float | FloatArray = 0.0
+    subject: Subject,
+    context: Context,
+    starts: Counts,
+    ends: Counts,
+    *,
+    kept: bool,
+    fill: float | FloatArray | None = None,
 ) -> Steps[Any]:
     """The target's probabilities, (n,) float64, where only the pixels of some ranks are shown, or covered.
 
@@ -74,8 +80,9 @@ def perturbed(
         starts: (n,), the first rank in question for each picture.
         ends: (n,), the first rank that is not any more.
         kept: Whether these pixels are those shown; else they are those covered.
-        fill: What covers the picture, a number or (C, H, W) float32.
+        fill: What covers the picture, as of `MaskedForward`; by default the mean colour.
     """
+    fill = context.units.fill if fill is None else fill
     ranks = np.empty(subject.frame, np.int32)
     ranks.ravel()[ranked(saliency_of(subject))] = np.arange(ranks.size)
     chunk = masks_at_a_time(ranks.size)
@@ -88,15 +95,15 @@ def perturbed(
     return np.concatenate(probabilities)
 
 
-def rise_blur(image: FloatArray) -> FloatArray:
+def rise_blur(image: FloatArray, fill: float | FloatArray = 0.0) -> FloatArray:
     """An image (C, H, W) as RISE's authors blur it, float32; github.com/eclique/RISE, Evaluation.ipynb.
 
     The kernel of 11 x 11 is a single 1 blurred by a Gaussian of 5 pixels that is reflected at the kernel's edges, which
-    is what SciPy's `gaussian_filter` does by default, so that its weights add up to 1. The picture is zero beyond its
-    edges.
+    is what SciPy's `gaussian_filter` does by default, so that its weights add up to 1. Beyond its edges the picture has
+    the mean colour, which is zero of the authors' input.
     """
     height, width = image.shape[1:]
-    return np.asarray(_blurring(height) @ image @ _blurring(width).T, np.float32)
+    return np.asarray(_blurring(height) @ (image - fill) @ _blurring(width).T + fill, np.float32)
 
 
 def _kernel() -> NDArray[np.float64]:

@@ -19,10 +19,11 @@ class RobustnessParameters(Parameters):
 
     draw_count: int = Field(default=10, ge=1, le=1000, description="Noisy pictures that are explained.")
     radius: float = Field(
-        default=0.2,
+        default=0.045,
         gt=0,
-        le=1000,
-        description="Noise is uniform between minus and plus this, in units of the model input.",
+        le=1,
+        description="Noise is uniform between minus and plus this part of the full range of a picture's values, which "
+        "is MindSpore XAI's 0.2 of an input normalised by ImageNet's standard deviation.",
     )
 
 
@@ -31,7 +32,8 @@ class Robustness(Benchmark[RobustnessParameters]):
 
     After max-sensitivity: Yeh et al.: On the (In)fidelity and Sensitivity of Explanations, arXiv:1901.09392. S is
     explained anew, by the same seed as S', so that the same masks are used for all; the subject's own map may come from
-    another seed or from a budget. The noise is the same for every picture of a shape. Given that noise, MindSpore XAI
+    another seed or from a budget. The noise is the same for every picture of a shape, and is that
+    of the picture, whatever its normalisation makes of it. Given that noise, MindSpore XAI
     agrees: it means to draw again where noise changes the prediction, but looks at the prediction without noise.
     """
 
@@ -51,7 +53,7 @@ class Robustness(Benchmark[RobustnessParameters]):
 
     def _measure(self, subject: Subject, parameters: RobustnessParameters, context: Context) -> Steps[Score]:
         method, target = method_of(subject.method), np.array([subject.target], np.int32)
-        saliency = yield from explained(method, subject.image, target, context.activation)
+        saliency = yield from explained(method, subject.image, target, context)
         original = saliency.maps[0].astype(np.float64)
         if not np.isfinite(original).all():
             return Score(None, ScoreStatus.MAP_NOT_FINITE)
@@ -60,8 +62,9 @@ class Robustness(Benchmark[RobustnessParameters]):
             return Score(None, ScoreStatus.MAP_ZERO)
         largest = 0.0
         for draw in range(parameters.draw_count):
-            image = subject.image + noise(subject.image.shape, parameters.radius, context.seed, draw)
-            saliency = yield from explained(method, image, target, context.activation)
+            added = noise(subject.image.shape, parameters.radius, context.seed, draw)
+            image = subject.image + context.units.difference(added)
+            saliency = yield from explained(method, image, target, context)
             distance = float(np.linalg.norm(saliency.maps[0] - original))
             if not math.isfinite(distance):
                 return Score(None, ScoreStatus.MAP_NOT_FINITE)

@@ -69,13 +69,18 @@ class InputConfig(Section):
     std: float | list[float] = Field(
         default=[0.229, 0.224, 0.225], description="What each channel is then divided by; above 0."
     )
+    mean_colour: float | list[float] = Field(
+        default=[0.485, 0.456, 0.406],
+        description="What pictures are covered with by explainers and metrics, each channel in [0, 1]: the mean colour "
+        "of what the model was trained on, wherever its normalisation stands. Grey models: 0.5.",
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _grey_default(cls, data: Any) -> Any:
-        """ImageNet's statistics have three channels; a grey model gets 0 and 1 instead."""
+        """ImageNet's statistics have three channels; a grey model gets 0 and 1 instead, and a middle grey."""
         if isinstance(data, dict) and data.get("channels") == 1:
-            return {"mean": 0.0, "std": 1.0, **data}
+            return {"mean": 0.0, "std": 1.0, "mean_colour": 0.5, **data}
         return data
 
     @model_validator(mode="after")
@@ -106,6 +111,7 @@ class InputConfig(Section):
             interpolation=self.interpolation,
             mean=_each(self.mean, self.channels),
             std=_each(self.std, self.channels),
+            mean_colour=_each(self.mean_colour, self.channels),
         )
 
 

@@ -112,7 +112,7 @@ class MaskedForward:
     Attributes:
         image: (C, H, W) float32.
         masks: (n, H, W) float32 in [0, 1]; 1 leaves a pixel as it is.
-        fill: What covers the image where the mask is 0: a number, or (C, H, W) float32.
+        fill: What covers the image where the mask is 0: a number, or (C, 1, 1) or (C, H, W) float32.
 
     Sent back: the logits, (n, classes) float32.
     """

@@ -207,7 +207,7 @@ class Appraiser:
         else:
             started, tally = time.monotonic(), _Tally()
             targets = np.array([sample.target], np.int32)
-            context = Context(self._model.activation, method.seed)
+            context = Context(self._model.activation, method.seed, self._model.facts.units)
             steps = method.explainer.explain(sample.image, targets, method.parameters, context)
             made = yield from whole(steps, tally.add)
             saliency, status, passes = made.maps[0], made.statuses[0], tally.passes
@@ -222,7 +222,7 @@ class Appraiser:
         appraisal.map = MapRecord(name, sample.target, parameters, method.seed, status, saliency, passes)
         subject = Subject(sample.image, sample.target, saliency, method, (), sample.logits)
         # Noise that a benchmark adds differs from sample to sample, too.
-        context = Context(self._model.activation, sample.key.seed)
+        context = Context(self._model.activation, sample.key.seed, self._model.facts.units)
         for benchmark, values in measured:
             started, tally = time.monotonic(), _Tally()
             score = yield from whole(benchmark.measure(subject, values, context), tally.add)

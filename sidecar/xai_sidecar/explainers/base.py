@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, Steps, mapped
 from xai_sidecar.explainers.activations import Activation, softmax
+from xai_sidecar.explainers.units import PICTURES, PictureUnits
 
 Normalization = Literal["none", "max"]
 
@@ -87,6 +88,7 @@ class ModelFacts:
         layers: Its layers with a spatial output, by name, in the order in which they run.
         default_layer: The layer that explains best by default; None when there is no spatial layer.
         has_ood: Whether it can be asked for OoD scores.
+        units: How its input's values stand to those of a picture.
     """
 
     height: int
@@ -94,6 +96,7 @@ class ModelFacts:
     layers: Mapping[str, Layer] = field(default_factory=dict)
     default_layer: str | None = None
     has_ood: bool = False
+    units: PictureUnits = PICTURES
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,12 @@ class Context:
     Attributes:
         activation: How the model's logits become probabilities.
         seed: Of everything random in it.
+        units: As of `ModelFacts`; what covers pictures is theirs.
     """
 
     activation: Activation = softmax
     seed: int = 0
+    units: PictureUnits = PICTURES
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,7 @@ class Explainer(ABC, Generic[P]):
             image: (C, H, W) float32, a model input.
             targets: (t,) int32 class ids, at least one.
             parameters: The explainer's own, resolved.
-            context: What else holds; by default a softmax model and seed 0.
+            context: What else holds; by default a softmax model, seed 0 and pictures as model inputs.
 
         Returns:
             The maps, the partial ones, too, normalised as the parameters say, each with its status.

@@ -46,8 +46,8 @@ class OcclusionParameters(Parameters):
     )
     fill: Fill = Field(
         default="zero",
-        description="What covers the picture: zero of the normalised input, the picture's mean colour, or the picture "
-        "blurred with half a window's side as standard deviation.",
+        description="What covers the picture: zero, which is model.input.mean_colour, mean, which is the picture's own "
+        "mean colour, or the picture blurred with half a window's side as standard deviation.",
     )
 
 
@@ -104,7 +104,7 @@ class Occlusion(Explainer[OcclusionParameters]):
     ) -> Steps[Computed]:
         height, width = image.shape[1:]
         window, stride = _sizes(parameters)
-        fill = _fill(image, parameters.fill, window)
+        fill = context.units.fill if parameters.fill == "zero" else _fill(image, parameters.fill, window)
         whole: FloatArray = yield MaskedForward(image, np.ones((1, height, width), np.float32), fill)
         before = context.activation(whole)[0, targets]
         drops = np.zeros((len(targets), height, width))
@@ -173,9 +173,8 @@ def _evenly(height: int, width: int) -> NDArray[Any]:
     return np.argsort(rank, axis=None)
 
 
-def _fill(image: FloatArray, fill: Fill, window: int) -> float | FloatArray:
+def _fill(image: FloatArray, fill: Fill, window: int) -> FloatArray:
+    """What is made of the picture itself, and so is the same in any units."""
     if fill == "mean":
         return np.broadcast_to(image.mean(axis=(1, 2), keepdims=True), image.shape)
-    if fill == "blur":
-        return gaussian_blur(image, window / 2)
-    return 0.0
+    return gaussian_blur(image, window / 2)

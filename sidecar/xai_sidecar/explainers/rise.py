@@ -76,7 +76,10 @@ RP = TypeVar("RP", bound=RiseParameters)
 
 
 class Rise(Explainer[RiseParameters]):
-    """Petsiuk, Das, Saenko: RISE, arXiv:1806.07421; by default with the estimator of `rise_estimate`."""
+    """Petsiuk, Das, Saenko: RISE, arXiv:1806.07421; by default with the estimator of `rise_estimate`.
+
+    Its authors cover by zero of an input normalised by the mean of the training pictures: by their mean colour.
+    """
 
     name: ClassVar[str] = "rise"
     description: ClassVar[str] = "Randomised input sampling (Petsiuk et al. 2018)."
@@ -113,7 +116,7 @@ class Rise(Explainer[RiseParameters]):
         self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
     ) -> Steps[Computed]:
         def scored(masks: FloatArray) -> Steps[Probabilities]:
-            logits: FloatArray = yield MaskedForward(image, masks)
+            logits: FloatArray = yield MaskedForward(image, masks, context.units.fill)
             return context.activation(logits)[:, targets]
 
         return (yield from _sampled(image, len(targets), parameters, context.seed, scored))
@@ -122,8 +125,8 @@ class Rise(Explainer[RiseParameters]):
 class RisePlus(Rise):
     """RISE with every mask weighted by how much of an inlier the masked picture is.
 
-    The weight is s = (clip(score, lo, hi) - lo) / (hi - lo), with lo the score of the all-zero input and hi that of
-    the picture; RISE weighs by s p instead of p.
+    The weight is s = (clip(score, lo, hi) - lo) / (hi - lo), with lo the score of the covered picture and hi that
+    of the picture itself; RISE weighs by s p instead of p.
     """
 
     name: ClassVar[str] = "rise_plus"
@@ -150,14 +153,14 @@ class RisePlus(Rise):
         self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
     ) -> Steps[Computed]:
         none_and_all = np.stack([np.full(image.shape[1:], kept, np.float32) for kept in (0, 1)])
-        ends: OodScores = yield MaskedOodScore(image, none_and_all)
+        ends: OodScores = yield MaskedOodScore(image, none_and_all, context.units.fill)
         low, high = ends.scores.tolist()
         if not low < high:  # with these ends, every weight would be the same, and this plain RISE
             flaw = MapStatus.NO_OOD_RANGE if np.isfinite(ends.scores).all() else MapStatus.NOT_FINITE
             return Computed(np.zeros((len(targets), *image.shape[1:]), np.float32), [flaw] * len(targets))
 
         def scored(masks: FloatArray) -> Steps[Probabilities]:
-            ood: OodScores = yield MaskedOodScore(image, masks)
+            ood: OodScores = yield MaskedOodScore(image, masks, context.units.fill)
             weights = (np.clip(ood.scores, low, high) - low) / (high - low)
             return np.asarray(weights[:, np.newaxis] * context.activation(ood.logits)[:, targets])
 

@@ -49,6 +49,7 @@ class InputSpec:
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos", antialiased but for "nearest".
         mean: Per channel, of a picture scaled to [0, 1].
         std: Per channel, of a picture scaled to [0, 1]; above 0.
+        mean_colour: What pictures are covered with, in [0, 1], one number for each channel, or one for all.
 
     Raises:
         ConfigError: The values do not fit together.
@@ -63,6 +64,7 @@ class InputSpec:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    mean_colour: tuple[float, ...] = (0.5,)
 
     def __post_init__(self) -> None:
         for key, wrong, message in self._faults():
@@ -93,6 +95,12 @@ class InputSpec:
                 len(values) != self.channels or not all(map(math.isfinite, values)),
                 f"The {name} is {values}. Give one finite number for each of the {self.channels} channels.",
             )
+        yield (
+            "mean_colour",
+            len(self.mean_colour) not in (1, self.channels) or not all(0 <= value <= 1 for value in self.mean_colour),
+            f"The mean colour is {self.mean_colour}. Give one number from 0 to 1 for each of the {self.channels} "
+            "channels.",
+        )
         yield "std", min(self.std, default=0.0) <= 0, f"The std is {self.std}. Every value must be above 0."
         for name, values in (("mean", self.mean), ("std", self.std)):
             yield (

@@ -14,6 +14,7 @@ import numpy as np
 
 from xai_sidecar.engine.work import Featured, FloatArray, IntArray
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.explainers.units import PictureUnits
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.ood.cache import Shard, ShardCache, digest_of
 from xai_sidecar.ood.outliers import OUTLIERS
@@ -178,8 +179,11 @@ class Featuring:
                 f"{paths[0]} could be read before and now cannot. Leave the pictures alone during the training.",
                 field="data",
             )
-        inputs = np.stack(good)
-        return {name: self._classifier.featured(make(inputs, seed)).features for name, make in OUTLIERS.items()}
+        spec = self._classifier.spec
+        fill = PictureUnits(spec.mean, spec.std, spec.mean_colour).fill
+        inputs = np.stack(good) - fill  # what is covered by 0 is then covered by the mean colour
+        made = ((name, np.asarray(make(inputs, seed) + fill, np.float32)) for name, make in OUTLIERS.items())
+        return {name: self._classifier.featured(outliers).features for name, outliers in made}
 
     def _computed(self, stage: str, jobs: Sequence[tuple[str, Callable[[], Shard]]], sizes: list[int]) -> list[Shard]:
         """The shards of jobs with as many pictures as `sizes` says: those that are at hand, and the rest made now."""

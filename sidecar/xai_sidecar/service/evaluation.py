@@ -28,6 +28,9 @@ from xai_sidecar.telemetry import QualityTelemetry
 
 _DAY = 86_400
 
+_DEFINITIONS = 2
+"""To be raised when what a score means changes: of what was kept before nothing is comparable. 2: in picture units."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -142,7 +145,8 @@ def _version(model: ServedModel) -> str:
     """The model's version with all that scores depend on besides: those of different settings do not mix."""
     ood = model.backend.ood
     methods = {name: offered.defaults for name, offered in model.explainers.items()}
-    settings = (__version__, methods, model.config.evaluator.protocol, ood and (ood.time, ood.sample_count))
+    protocol = (_DEFINITIONS, model.config.evaluator.protocol)
+    settings = (__version__, methods, protocol, ood and (ood.time, ood.sample_count))
     return f"{model.version}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
 
 

@@ -17,6 +17,7 @@ from xai_sidecar.engine.work import Forward, Kind, OodScore
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
 from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.units import PictureUnits
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.service.probing import doubts
 
@@ -163,7 +164,9 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
         ConfigError: They do not fit each other.
     """
     spec = config.model.input.spec()
-    facts = ModelFacts(spec.height, spec.width, backend.layers, backend.default_layer, backend.ood is not None)
+    units = PictureUnits(spec.mean, spec.std, spec.mean_colour)
+    has_ood = backend.ood is not None
+    facts = ModelFacts(spec.height, spec.width, backend.layers, backend.default_layer, has_ood, units)
     return ServedModel(
         config=config,
         backend=backend,

@@ -18,6 +18,7 @@ from xai_sidecar.evaluator.choice import Candidate, Choice
 from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context, Saliency
+from xai_sidecar.explainers.units import PICTURES, PictureUnits
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admitted
 from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage, positives, without_positive
@@ -129,6 +130,7 @@ class Predictor:
         telemetry: Told of what was done.
         quality: Knows which explainer is the best, for callers who leave the choice to the server.
         least_positive: As of `ServedModel`.
+        units: As of `ModelFacts`.
     """
 
     def __init__(
@@ -139,8 +141,10 @@ class Predictor:
         telemetry: Telemetry,
         quality: Quality,
         least_positive: float | None = None,
+        units: PictureUnits = PICTURES,
     ) -> None:
         self.engine = engine
+        self._units = units
         self._least_positive = least_positive
         self._quality = quality
         self._activation = ACTIVATIONS[activation]
@@ -201,7 +205,7 @@ class Predictor:
             plan = plan.candidates[choice.explainer]
         job = None
         if len(targets) and not skipped:
-            context = Context(self._activation, plan.seed)
+            context = Context(self._activation, plan.seed, self._units)
             steps = plan.explainer.explain(image, targets, plan.parameters, context)
             budget_end = _budget_end(plan.budget_seconds, deadline)
             job = self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline, budget_end=budget_end)

@@ -202,7 +202,13 @@ class Sidecar:
         self._evaluation = evaluation = await asyncio.get_running_loop().run_in_executor(None, start)
         activation = self._config.model.activation
         predictor = Predictor(
-            engine, activation, limits.max_targets, telemetry, evaluation.quality, model.least_positive
+            engine,
+            activation,
+            limits.max_targets,
+            telemetry,
+            evaluation.quality,
+            model.least_positive,
+            model.facts.units,
         )
         self.serving = servicer.serving = Serving(model, admission, predictor, evaluation, time.time())
         telemetry.open_images.set_function(lambda: admission.images.taken)

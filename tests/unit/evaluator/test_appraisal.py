@@ -118,11 +118,11 @@ def test_samples_differ_in_their_seeds():
 
 
 def test_the_noise_is_the_samples_own():
-    """Gradient has no seed of its own to differ by; the noise alone makes robustness another one."""
-    model = models.make_model("gradient")
+    """Occlusion has no seed of its own to differ by; the noise alone makes robustness another one."""
+    model = models.make_model("occlusion")
     settings = models.config(metrics=["robustness"])
     values = [
-        appraised(Appraiser(model, settings), models.make_sample(name), "gradient").scores[0].value for name in "abc"
+        appraised(Appraiser(model, settings), models.make_sample(name), "occlusion").scores[0].value for name in "abc"
     ]
     assert len(set(values)) == 3
 
