@@ -216,7 +216,7 @@ def test_a_rotated_photo_is_shown_upright(tmp_path):
         np.zeros((2, 3), np.uint8),
         np.zeros((2, 3, 3), np.uint8),
     ],
-    ids=repr,
+    ids=lambda value: repr(value).partition(" at 0x")[0],
 )
 @pytest.mark.parametrize("shape", [(1, 1), (7, 7), (224, 224)])
 def test_every_kind_and_size_of_picture(image, shape):
