@@ -15,7 +15,7 @@ from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Featured, drive
 from xai_sidecar.explainers.activations import sigmoid
-from xai_sidecar.explainers.base import Context
+from xai_sidecar.explainers.base import Context, MapStatus
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.explainers.units import PictureUnits
 from xai_sidecar.imaging import decode, prepare
@@ -83,7 +83,7 @@ def maps_of(net, image, model, name, **given):
     parameters = explainer.resolve(explainer.parameters_type(**given), model.facts)
     context = Context(sigmoid, 7, model.facts.units)
     made = drive(explainer.explain(image, np.array([TARGET, 0], np.int32), parameters, context), net.run)
-    assert all(status.value == "ok" for status in made.statuses), made.statuses
+    assert set(made.statuses) <= {MapStatus.OK, MapStatus.UNRELIABLE}  # there are few masks
     return made.maps
 
 
