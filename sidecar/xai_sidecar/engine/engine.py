@@ -72,9 +72,9 @@ class Engine:
         self._observer = observer or _Nobody()
         self._on_lost = on_lost
         self._hang_seconds = hang_seconds
-        self._lock = threading.Lock()  # guards the next three
+        self._lock = threading.Lock()  # guards the next four
         self._open: set[Job[Any]] = set()
-        self._closing = False
+        self._closing = self._winding_up = False
         self._lost = False
         self._ready: Future[Mapping[Kind, str]] = Future()
         self._inbox: queue.SimpleQueue[Call] = queue.SimpleQueue()
@@ -146,7 +146,7 @@ class Engine:
         with self._lock:
             if self._lost:
                 raise DeviceLostError("The device is lost. The server has to be restarted.")
-            if self._closing:
+            if self._closing or (self._winding_up and lane is Lane.EXPLAIN):
                 raise ShuttingDownError("The server is shutting down. Send the request to another one.")
             self._open.add(job)
         for when, act in ((deadline, job.expire), (budget_end, job.cut)):
@@ -183,6 +183,15 @@ class Engine:
     def seconds(self, kind: Kind, row_count: int) -> float:
         """What rows take on this device, as it is now, if it does nothing else. The engine has to be ready."""
         return self._device.seconds(kind, row_count)
+
+    def wind_up(self) -> None:
+        """Has explanations in progress complete with what they have, or fail with BudgetSpentError; takes no more."""
+        with self._lock:
+            self._winding_up = True
+            jobs = [job for job in self._open if job.lane is Lane.EXPLAIN]
+        for job in jobs:
+            job.wound_up = True
+            self._steppers[job.lane].call(job.wind_up)
 
     def close(self, timeout: float | None = None) -> bool:
         """Takes no more jobs, finishes those under way, and lets go of the backend.

@@ -62,6 +62,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         budget_end: When it has to make do with what it has, on the clock of `time.monotonic`.
         submitted: When it was submitted, on the same clock.
         pass_count: Rows that have gone through the model for it; any thread may look.
+        wound_up: Whether the engine has it make do with what it has, since it is about to end.
         finishing_seconds: What it may take to work out what there is.
         alarms: What is to be called at its times; cancelled when it is settled.
         turn: Its place in its lane.
@@ -77,6 +78,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.budget_end = budget_end
         self.submitted = time.monotonic()
         self.pass_count = 0
+        self.wound_up = False
         self.finishing_seconds = 0.0
         self.alarms: list[Alarm] = []
         self.turn = Turn()
@@ -141,6 +143,11 @@ class Job(Future["Completed[T]"], Generic[T]):
         value = self.peek()
         if value is not None:
             self.settle(self._completed(value, cut_short=True))
+
+    def wind_up(self) -> None:
+        """Makes do with what there is, if there is something, as if its budget had ended."""
+        self.finish()
+        self.cut()
 
     def close(self) -> None:
         """Lets go of the computation."""

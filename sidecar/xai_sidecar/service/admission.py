@@ -19,8 +19,8 @@ _CERTAIN = 0.8
 
 _RETRY_SECONDS = (0.1, 30.0)
 
-_WORKING_BYTES = 4 * 2**20
-"""What an explanation under way holds besides its maps, most of it masks."""
+_WORKING_BYTES = 3 * 2**20
+"""What an explanation under way holds besides its maps, most of it masks: those of one piece of work, and some more."""
 
 _RESERVE = 0.25
 """The part of the pictures and bytes that only plain predictions may take."""

@@ -13,7 +13,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Completed, Job
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import IntArray, OodScores, Steps, forward, ood_score
-from xai_sidecar.errors import BudgetSpentError, DeviceError
+from xai_sidecar.errors import BudgetSpentError, DeviceError, ShuttingDownError
 from xai_sidecar.evaluator.choice import Candidate, Choice
 from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.explainers.activations import ACTIVATIONS
@@ -31,6 +31,8 @@ _LATE_SECONDS = 0.01
 
 _SPENT = "Its budget ended it after {} of at most {} passes."
 _NOTHING = "Its budget ended it before there was a map."
+_SHUT_DOWN = "The server's end ended it after {} of at most {} passes."
+_NOTHING_YET = "The server's end ended it before there was a map."
 
 T = TypeVar("T")
 
@@ -72,6 +74,11 @@ class Explaining:
         if self._job is not None:
             self._job.cancel()
 
+    @property
+    def wound_up(self) -> bool:
+        """Whether the server's end cut it short."""
+        return self._job is not None and self._job.wound_up
+
     def done(self) -> None:
         """Gives back what it has of the server's capacities; to be called once, when there is a result."""
         if self._admitted is not None:
@@ -96,10 +103,12 @@ class Explaining:
             done: Completed[Saliency] = await asyncio.wrap_future(self._job)
         except BudgetSpentError:
             seconds = time.monotonic() - self._job.submitted
-            return self._without_maps(self.pass_count, seconds, Stage.TRUNCATED, _NOTHING)
+            told = _NOTHING_YET if self.wound_up else _NOTHING
+            return self._without_maps(self.pass_count, seconds, Stage.TRUNCATED, told)
         stage, message = Stage.COMPLETE, ""
         if done.cut_short:
-            stage, message = Stage.TRUNCATED, _SPENT.format(done.pass_count, self.planned_passes)
+            told = _SHUT_DOWN if self.wound_up else _SPENT
+            stage, message = Stage.TRUNCATED, told.format(done.pass_count, self.planned_passes)
         return self._explained(self._targets, done.value, done.pass_count, done.seconds, stage, message)
 
     def _without_maps(self, pass_count: int, seconds: float, stage: Stage, message: str) -> Explained:
@@ -251,17 +260,23 @@ class Predictor:
         """Explains predictions as planned, all at a time; for each, the explanations in the order of the plans.
 
         Cancelling it cancels what it submitted.
+
+        Raises:
+            ShuttingDownError: The server ends before there is a map of any.
         """
         begun: list[Explaining] = []
         try:
             for one in predicted:
                 for plan in plans:
                     begun.append(self.begin(one, plan, deadline, admitted))
-            done = iter(await together([self.explained(each) for each in begun]))
+            done = await together([self.explained(each) for each in begun])
         finally:
             for each in begun:
                 each.cancel()
-        return [[next(done) for _ in plans] for _ in predicted]
+        if any(each.wound_up for each in begun) and not any(len(each.targets) for each in done):
+            raise ShuttingDownError("The server shuts down before there is a map. Send the request to another one.")
+        explained = iter(done)
+        return [[next(explained) for _ in plans] for _ in predicted]
 
 
 def _budget_end(seconds: float | None, deadline: float) -> float:

@@ -24,7 +24,7 @@ from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.scheduler import Policy
-from xai_sidecar.errors import ConfigError
+from xai_sidecar.errors import ConfigError, ShuttingDownError
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.admission import Admission
 from xai_sidecar.service.calls import task_factory
@@ -43,6 +43,8 @@ from xai_sidecar.telemetry import Telemetry
 _SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
 _STOP_SECONDS = 0.5
 _CLOSING_SECONDS = 0.1
+_WINDING_UP_SECONDS = 2.0
+"""Of the time for draining: the last, in which explanations make do with what they have."""
 
 _log = structlog.get_logger(__name__)
 
@@ -163,7 +165,13 @@ class Sidecar:
         seconds = self._config.server.drain_seconds if self.lost is None else _STOP_SECONDS
         started = time.monotonic()
         _log.info("draining", seconds=seconds)
-        finished = await calls.finished(seconds)
+        winding_up = min(_WINDING_UP_SECONDS, seconds / 4)
+        finished = await calls.finished(seconds - winding_up)
+        if not finished:
+            engine.wind_up()
+            if not await calls.finished(winding_up):
+                calls.cut_off(ShuttingDownError("The server has shut down first. Send the request to another one."))
+                await calls.finished(_CLOSING_SECONDS)
         if self._evaluation is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._evaluation.close)
         closed = False

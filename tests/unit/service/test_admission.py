@@ -83,10 +83,10 @@ def test_what_a_request_takes(admission):
     demand = Demand(2, [plan(name="a"), plan(name="b", targets=Targets(top_count=3))], byte_count=1000)
     with admission.admit(demand):
         # For each picture its input, four maps, and the masks of two explanations.
-        assert taken(admission) == (2, 4, 1000 + 2 * (600 + 4 * 200 + 2 * 4 * MIB))
+        assert taken(admission) == (2, 4, 1000 + 2 * (600 + 4 * 200 + 2 * 3 * MIB))
         with admission.admit(Demand(3, byte_count=50)):
             assert taken(admission)[:2] == (5, 4)
-            assert taken(admission)[2] == 1000 + 2 * (600 + 4 * 200 + 2 * 4 * MIB) + 50 + 3 * 600
+            assert taken(admission)[2] == 1000 + 2 * (600 + 4 * 200 + 2 * 3 * MIB) + 50 + 3 * 600
     assert taken(admission) == (0, 0, 0)
 
 
@@ -96,7 +96,7 @@ def test_what_a_request_takes(admission):
 )
 def test_maps_are_counted_at_their_most(admission, targets, maps):
     with admission.admit(Demand(1, [plan(targets=targets)])):
-        assert admission.bytes.taken == 600 + maps * 200 + 4 * MIB
+        assert admission.bytes.taken == 600 + maps * 200 + 3 * MIB
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, GeneratorExit])
@@ -146,7 +146,7 @@ def test_explanations_do_not_crowd_out_predictions_by_their_pictures_or_bytes(ad
             assert taken(admission)[:2] == (10, 7)
             with pytest.raises(OverloadedError, match="10 pictures are under way"):
                 admission.admit(Demand(1)).__enter__()
-    with admission.admit(Demand(1, [plan()], byte_count=70 * MIB)):
+    with admission.admit(Demand(1, [plan()], byte_count=71 * MIB)):
         with pytest.raises(OverloadedError, match="bytes for explanations are under way"):
             admission.admit(Demand(1, [plan()], byte_count=MIB)).__enter__()
         with pytest.raises(OverloadedError, match="bytes for explanations are under way"):
@@ -179,12 +179,12 @@ def test_predictions_may_have_all_of_it(admission):
 def test_parts_are_given_back_as_they_are_used_up(admission):
     with admission.admit(Demand(2, [plan(name="a"), plan(name="b")], byte_count=1000)) as admitted:
         held = 1000 + 2 * (600 + 2 * 200)
-        assert taken(admission) == (2, 4, held + 4 * 4 * MIB)
+        assert taken(admission) == (2, 4, held + 4 * 3 * MIB)
         admitted.predicted()
-        assert taken(admission) == (0, 4, held + 4 * 4 * MIB)
+        assert taken(admission) == (0, 4, held + 4 * 3 * MIB)
         admitted.predicted()  # nothing comes of saying it twice
         admitted.explained()
-        assert taken(admission) == (0, 3, held + 3 * 4 * MIB)
+        assert taken(admission) == (0, 3, held + 3 * 3 * MIB)
         for _ in range(3):
             admitted.explained()
         assert taken(admission) == (0, 0, held), "the maps wait to be sent"

@@ -279,6 +279,50 @@ async def test_a_budget_that_ends_before_there_is_a_map(start, make_net, predict
     assert value_of(predictor, "xai_jobs_total", lane="explain", outcome="truncated") == 1
 
 
+async def test_explanations_make_do_with_what_they_have_when_the_server_ends(
+    start, make_net, predicted, make_plan, idle
+):
+    net = make_net(0.002)
+    predictor = start(net)
+    plans = [make_plan(name="plain", mask_count=100_000, estimator="plain"), make_plan(name="b", mask_count=100_000)]
+    explaining = asyncio.ensure_future(predictor.explain([predicted()], plans, FOREVER))
+    await passed(predictor, 200)
+    predictor.engine.wind_up()
+    ((plain, other),) = await asyncio.wait_for(explaining, 10)
+    for one in (plain, other):
+        assert (one.stage, one.targets.tolist()) == (Stage.TRUNCATED, [2])
+        assert one.message == f"The server's end ended it after {one.pass_count} of at most 100000 passes."
+    await idle(predictor.engine)
+    net.seconds = 0
+    assert plain.pass_count - masks_of(net, plain, predicted().prepared) < 32, "all that there was of it"
+    with pytest.raises(ShuttingDownError):
+        await predictor.explain([predicted()], plans, FOREVER)
+    assert len(await predictor.predict([predicted().prepared], FOREVER)) == 1, "which explanations do not keep up"
+
+
+async def test_without_a_map_when_the_server_ends_another_one_may_have_time(
+    start, make_net, predicted, make_plan, idle
+):
+    net = make_net()
+    predictor = start(net)
+    net.gate.clear()
+    explaining = asyncio.ensure_future(predictor.explain([predicted()], [make_plan(mask_count=64)], FOREVER))
+    await asyncio.sleep(0.05)
+    predictor.engine.wind_up()
+    with pytest.raises(ShuttingDownError, match="before there is a map"):
+        await asyncio.wait_for(explaining, 10)
+    net.gate.set()
+    await idle(predictor.engine)
+
+
+async def passed(predictor, count):
+    """Waits until a job has done so many passes."""
+    end = time.monotonic() + 10
+    while not any(job.pass_count >= count for job in list(predictor.engine._open)):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.002)
+
+
 async def test_a_budget_that_is_not_spent(start, make_net, predicted, make_plan):
     net = make_net()
     predictor = start(net)

@@ -95,7 +95,7 @@ async def test_a_share_lasts_no_longer_than_what_it_is_for(serve, request_of):
             if event.HasField("explained") and event.explained.explanation.status != pb.EXPLANATION_STATUS_PARTIAL:
                 done.add((event.explained.image_index, event.explained.explanation.name))
         assert {name for _, name in done} == {"skipped", "none", "short"}
-        assert taken(admission) == (0, 2, before - 6 * 4 * 2**20)
+        assert taken(admission) == (0, 2, before - 6 * 3 * 2**20)
     assert taken(admission) == (0, 0, 0)
 
 

@@ -401,6 +401,20 @@ async def test_budgets_in_a_stream(start, make_net, predicted, make_plan):
     assert done == [Place(0, 1), Place(0, 0), Place(0, 2)]
 
 
+async def test_a_stream_ends_with_what_there_is_when_the_server_ends(start, make_net, predicted, make_plan, idle):
+    predictor = start(make_net(0.002))
+    plan = make_plan(mask_count=100_000)
+    updates = []
+    async with aclosing(explanations(predictor, [predicted(), predicted()], [plan], FOREVER, INTERVAL)) as events:
+        async for event in events:
+            if isinstance(event, Update) and not updates:
+                predictor.engine.wind_up()
+            updates += [event.explained] if isinstance(event, Update) else []
+    assert [one.stage for one in updates[-2:]] == [Stage.TRUNCATED] * 2
+    assert all(len(one.saliency.maps) == 1 and "server's end" in one.message for one in updates[-2:])
+    await idle(predictor.engine)
+
+
 async def test_a_deadline_ends_the_stream(start, make_net, predicted, make_plan, idle, complaints):
     complaints()
     predictor = start(make_net(0.004))
