@@ -109,6 +109,8 @@ interpolation = "bicubic"
 mean = {127 / 255}
 mean_colour = {127 / 255}
 std = {128 / 255}
+[server]
+max_call_seconds = 86400  # for tests of hours of work, of which seconds are done
 """
     )
     return path

@@ -276,7 +276,7 @@ class ServerConfig(Section):
         description="Most calls in progress, and most connections; what comes beyond is refused.",
     )
     max_call_seconds: float = Field(
-        default=600,
+        default=3600,
         gt=0,
         le=86_400,
         description="The longest time that a call may take, whatever its deadline.",

@@ -118,12 +118,7 @@ class Engine:
         return self._thread.is_alive() and not self._lost
 
     def submit(
-        self,
-        steps: Steps[T],
-        lane: Lane,
-        *,
-        deadline: float = float("inf"),
-        budget_end: float = float("inf"),
+        self, steps: Steps[T], lane: Lane, *, deadline: float = float("inf"), budget_end: float = float("inf")
     ) -> Job[T]:
         """Starts a computation.
 
@@ -188,10 +183,8 @@ class Engine:
         """Has explanations in progress complete with what they have, or fail with BudgetSpentError; takes no more."""
         with self._lock:
             self._winding_up = True
-            jobs = [job for job in self._open if job.lane is Lane.EXPLAIN]
-        for job in jobs:
-            job.wound_up = True
-            self._steppers[job.lane].call(job.wind_up)
+        for job in self._waiting_in(Lane.EXPLAIN):
+            self._steppers.call(job, job.wind_up)
 
     def close(self, timeout: float | None = None) -> bool:
         """Takes no more jobs, finishes those under way, and lets go of the backend.

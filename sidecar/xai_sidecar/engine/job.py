@@ -146,6 +146,7 @@ class Job(Future["Completed[T]"], Generic[T]):
 
     def wind_up(self) -> None:
         """Makes do with what there is, if there is something, as if its budget had ended."""
+        self.wound_up = True
         self.finish()
         self.cut()
 

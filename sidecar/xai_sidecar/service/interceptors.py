@@ -16,7 +16,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.config import ServerConfig
-from xai_sidecar.errors import CallTooLongError, OverloadedError, SidecarError, shortened
+from xai_sidecar.errors import CallTooLongError, InvalidRequestError, OverloadedError, SidecarError, shortened
 from xai_sidecar.service.calls import Call, Patience, Unread
 from xai_sidecar.service.decode import valid_request_id
 from xai_sidecar.service.messages import Reader
@@ -90,7 +90,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, behave: Any, method: str, call: Call) -> Any:
         async def wrapped(data: bytes, context: Any) -> bytes:
             async with self._around(data, context, method, call) as request:
-                answer: bytes = (await behave(request, context)).SerializeToString()
+                answer = self._sendable(await behave(request, context))
                 call.sending(len(answer))
                 return answer
 
@@ -101,7 +101,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             async with self._around(data, context, method, call) as request:
                 async with aclosing(behave(request, context)) as responses:
                     async for response in responses:
-                        event = response.SerializeToString()
+                        event = self._sendable(response)
                         call.sending(len(event))
                         await context.write(event)
                         call.sent()
@@ -164,6 +164,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             # After the answer is on its way; the context, with the request id, goes along.
             asyncio.get_running_loop().call_soon(self._ended, call, told, code, time.perf_counter() - started)
 
+    def _sendable(self, message: Any) -> bytes:
+        """A message's bytes.
+
+        Raises:
+            InvalidRequestError: They are more than the server sends in a message.
+        """
+        data: bytes = message.SerializeToString()
+        if len(data) > self._limits.max_message_bytes:
+            raise InvalidRequestError(
+                f"The answer has {len(data):,} bytes, but the server sends {self._limits.max_message_bytes:,} in a "
+                "message. Ask for fewer pictures at a time, fewer classes with top_k, or fewer explanations."
+            )
+        return data
+
     def _check_room(self) -> None:
         """Refuses a call where there are too many, or too much of what was answered is not read.
 
@@ -204,7 +218,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:
     """An error as the wire carries it."""
-    message = _sendable(error.message)
+    message = _short(error.message)
     told = f"{error.field}: {message}" if error.field else message
     status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=told)
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN, metadata={"request_id": request_id})
@@ -221,7 +235,7 @@ def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:
     return status
 
 
-def _sendable(message: str) -> str:
+def _short(message: str) -> str:
     text = shortened(message, _LONGEST_MESSAGE)
     data = text.encode(errors="replace")
     if len(data) <= _MOST_MESSAGE_BYTES:

@@ -24,6 +24,8 @@ from xai_sidecar.service.model import ServedModel
 from xai_sidecar.service.predictor import Predictor, deadline_of
 from xai_sidecar.service.streaming import explanations, is_partial
 
+_FEW_SCORES = 1000
+
 
 @dataclass(frozen=True)
 class Serving:
@@ -76,7 +78,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
             if sampled:
                 serving.evaluation.offer(request_id, model, predicted, explained)
             # Without maps it is a few small messages, not worth a thread.
-            return await self._codec.run(answer) if asked.plans else answer()
+            few = not asked.plans and len(predicted) * asked.top_k <= _FEW_SCORES
+            return answer() if few else await self._codec.run(answer)
 
     async def PredictStream(
         self, request: pb.PredictStreamRequest, context: Any
@@ -97,7 +100,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 sampled = serving.evaluation.samples(request_id)
                 if sampled:
                     serving.evaluation.offer(request_id, model, predicted)
-                yield predicted_event(predicted, asked, model, request_id, sampled)
+                first = partial(predicted_event, predicted, asked, model, request_id, sampled)
+                yield first() if len(predicted) * asked.top_k <= _FEW_SCORES else await self._codec.run(first)
                 coming = explanations(predictor, predicted, asked.plans, deadline, interval, admitted)
                 async with aclosing(coming):
                     async for event in coming:

@@ -171,18 +171,31 @@ async def test_who_reads_slowly_but_reads_is_waited_for(serving):
 
 
 async def test_too_much_that_is_not_read(serving):
-    async with serving(queue_bytes=2**20, max_message_bytes=2**20) as (servicer, calls, connect):
+    async with serving(queue_bytes=2**20, max_message_bytes=2**21) as (servicer, calls, connect):
         stub = pb_grpc.ExplanationServiceStub(await connect())
         other = pb_grpc.ExplanationServiceStub(await connect())
-        idle = stub.PredictStream(pb.PredictStreamRequest(request=pb.PredictRequest(top_k=1_500_000)))
-        sent(idle)
-        await until(lambda: calls._unread.byte_count > 1_500_000)
+        request = pb.PredictStreamRequest(request=pb.PredictRequest(top_k=1_500_000))
+        idle = [stub.PredictStream(request) for _ in range(2)]
+        for call in idle:
+            sent(call)
+        await until(lambda: calls._unread.byte_count > 3_000_000)
         error = await failed(other.Predict(pb.PredictRequest()))
         assert (error.code(), reason_of(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         assert "bytes of answers wait to be read" in error.details()
-        idle.cancel()
+        idle[0].cancel()
         await until(lambda: servicer.ended == 1)
         await other.Predict(pb.PredictRequest())
+        idle[1].cancel()
+
+
+async def test_an_answer_that_is_too_large_to_send(serving):
+    async with serving(max_message_bytes=2**16) as (_, _, connect):
+        stub = pb_grpc.ExplanationServiceStub(await connect())
+        request = pb.PredictRequest(top_k=2**16)
+        for call in (stub.Predict(request), _read(stub.PredictStream(pb.PredictStreamRequest(request=request)))):
+            error = await failed(call)
+            assert (error.code(), reason_of(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+            assert "but the server sends 65,536 in a message" in error.details()
 
 
 # ------------------------------------------------------------------------------------------------ who does not send

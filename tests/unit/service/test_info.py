@@ -33,7 +33,7 @@ def test_model_info(make_model, nothing):
     assert info.activation == pb.ACTIVATION_SIGMOID
     assert (info.input.height, info.input.width) == (6, 8)
     assert info.ready_time.ToMilliseconds() == 1_700_000_000_500
-    assert (info.limits.max_pass_count, info.limits.max_call_duration.ToMilliseconds()) == (200_000, 600_000)
+    assert (info.limits.max_pass_count, info.limits.max_call_duration.ToMilliseconds()) == (200_000, 3_600_000)
     assert [(one.batch_size, one.duration.ToMilliseconds()) for one in info.batches] == [(1, 10), (4, 20)]
     explainers = {one.name: one for one in info.explainers}
     assert list(explainers) == [
