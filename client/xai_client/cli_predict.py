@@ -24,7 +24,7 @@ EXAMPLES: Final = """\
   xai-client predict cat.jpg --explain gradcam,rise --param rise.masks=500 --out maps
   xai-client predict cat.jpg --explain gradcam --target "tiger cat" --target 285 --npy
   xai-client predict *.jpg --explain gradcam --if-top-probability-below 0.5 --json
-  xai-client predict cat.jpg --explain rise --watch --budget 2
+  xai-client predict cat.jpg --explain rise --watch --budget 10
 """
 
 # Options that say nothing without an explanation.

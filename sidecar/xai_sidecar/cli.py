@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -147,17 +148,25 @@ def _add_train(commands: Any) -> None:
 
 def _at_least(least: int) -> Callable[[str], int]:
     def whole_number(text: str) -> int:
-        if int(text) < least:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if number < least:
             raise argparse.ArgumentTypeError(f"{text} is too little; give at least {least}")
-        return int(text)
+        return number
 
     return whole_number
 
 
 def _share(text: str) -> float:
-    if not 0 < float(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share; give one above 0 and below 1")
-    return float(text)
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number above 0 and below 1")
+    return share
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -257,7 +266,7 @@ def _train_ood(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from xai_sidecar.demo import ask, demo_config, with_ood
+    from xai_sidecar.demo import ask, demo_config, farewell, suggestions, with_ood
 
     started = time.monotonic()
     report = _progress()
@@ -269,9 +278,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
         def client() -> None:
             try:
-                print(
-                    ask(server.grpc_address, server.http_address, arguments.out, time.monotonic() - started), flush=True
-                )
+                told, request_id = ask(server.grpc_address, arguments.out, time.monotonic() - started)
+                print(told, flush=True)
                 outcome.append(0)
             except Exception as error:
                 print(f"xai-sidecar: the demo's own request failed: {error}", file=sys.stderr)
@@ -279,11 +287,14 @@ def _demo(arguments: argparse.Namespace) -> int:
             if arguments.once or outcome[0]:
                 loop.call_soon_threadsafe(server.stop)
             else:
-                print("\nServing until Ctrl-C.", flush=True)
+                print(suggestions(server.grpc_address, server.http_address, request_id), flush=True)
 
         threading.Thread(target=client, name="demo", daemon=True).start()
 
-    return _run_server(config, on_ready, report) or (outcome or [0])[0]
+    status = _run_server(config, on_ready, report) or (outcome or [0])[0]
+    if arguments.once and status == 0:
+        print(farewell())
+    return status
 
 
 def _progress() -> Any:

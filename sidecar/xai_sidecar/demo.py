@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,14 +119,16 @@ def _free(host: str, port: int) -> str:
     return f"{host}:{port}"
 
 
-def ask(grpc_address: str, http_address: str, folder: Path, start_seconds: float) -> str:
-    """Asks the server about a photograph of a cat; returns what it says and what to try next, for people to read.
+def ask(grpc_address: str, folder: Path, start_seconds: float) -> tuple[str, str]:
+    """Asks the server about a photograph of a cat.
 
     Args:
         grpc_address: Where gRPC is served.
-        http_address: Where HTTP is served.
         folder: Where to put the overlay.
         start_seconds: How long it took until the server was ready.
+
+    Returns:
+        What it says, for people to read, and the id of the request.
     """
     from xai_client import Client
 
@@ -137,15 +142,51 @@ def ask(grpc_address: str, http_address: str, folder: Path, start_seconds: float
         f"  {100 * one.probability:5.1f} %  {one.label:<20} {'█' * round(40 * one.probability)}"
         for one in prediction.classes
     )
-    return f"""
+    told = f"""
 Ready after {start_seconds:.1f} s. What EfficientNet-Lite0 sees in {picture.name}:
 
 {classes}
 
-Where it looked for {prediction.classes[0].label!r}: {overlay.resolve()}
+Where it looked for {prediction.classes[0].label!r}: {overlay.resolve()}"""
+    return told, prediction.request_id
 
-Try next, in another terminal:
-  .venv/bin/xai-client predict YOUR.jpg --explain gradcam,gradient --out . --server {grpc_address}
-  .venv/bin/xai-client feedback {prediction.request_id} --label "tiger cat" --box 130,20,330,280 --server {grpc_address}
-  .venv/bin/xai-client info --server {grpc_address}    how good the explanations are, in a minute or two
-  curl http://{http_address}/metrics"""
+
+def suggestions(grpc_address: str, http_address: str, request_id: str) -> str:
+    """What to try next while the server goes on, for people to read.
+
+    Args:
+        grpc_address: Where gRPC is served.
+        http_address: Where HTTP is served.
+        request_id: Of a sampled request about the demo's photograph.
+    """
+    client, there, picture = (
+        _command("xai-client"),
+        f"--server {grpc_address}",
+        shlex.quote(str(sample_picture(_PICTURE))),
+    )
+    return f"""
+Try next, in another terminal, with a picture of yours as well:
+  {client} predict {picture} --explain gradcam,rise --param rise.masks=300 --out demo-output {there}
+  {client} feedback {request_id} --label "tiger cat" --box 130,20,330,280 {there}
+  {client} info {there}    # how good the explanations are, in a minute or two
+  curl http://{http_address}/metrics
+
+Serving until Ctrl-C."""
+
+
+def farewell() -> str:
+    """What to try next once the server has ended, for people to read."""
+    sidecar = _command("xai-sidecar")
+    return f"""
+The server has ended. Try next:
+  {sidecar} demo    # the same, served until Ctrl-C, for calls of your own
+  {sidecar} check --config sidecar.toml    # a model of your own, as the README describes it"""
+
+
+def _command(name: str) -> str:
+    """How to call a command of this installation from here."""
+    beside = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    if not beside.is_file() or (found and Path(found).samefile(beside)):
+        return name
+    return shlex.quote(str(beside.relative_to(Path.cwd()) if beside.is_relative_to(Path.cwd()) else beside))

@@ -1,18 +1,25 @@
 """`xai-sidecar demo`, as `make demo` runs it: what it prints, what it makes and keeps, and how it ends."""
 
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from xai_client import cli
 from xai_sidecar.zoo.sample import sample_picture
 
+README = Path(__file__).parents[2] / "README.md"
 COMMAND = [sys.executable, "-m", "xai_sidecar.cli", "demo", "--set", "model.batch_sizes=[1]"]
+COMMAND += ["--set", "explainers.rise.masks=64"]
 for name in ("gradient", "guided_backprop", "deconvolution"):
     COMMAND += ["--set", f"explainers.{name}.enabled=false"]
 
@@ -39,6 +46,8 @@ def test_once(cache, tmp_path):
     assert min(auroc.values()) > 0.7
     assert "compiling layer gradient of head, batch size 1" in done.stderr
     assert "Traceback" not in done.stderr
+    assert "--server" not in done.stdout, "it suggests calls to a server that has ended"
+    assert "xai-sidecar demo " in done.stdout
     overlay = tmp_path / "demo-output" / "chelsea-gradcam.png"
     assert str(overlay) in done.stdout
     with Image.open(overlay) as made, Image.open(sample_picture("chelsea")) as original:
@@ -50,16 +59,36 @@ def test_once(cache, tmp_path):
     assert redder[200:270, 340:354].mean() < 10
 
 
-def test_until_interrupted(cache, tmp_path):
+def told_of_client(run):
+    """Every command in the help texts and in the README that calls a server."""
+    texts = [run(*command, "--help") for command in ([], ["predict"], ["feedback"], ["info"])]
+    found = [line for text in texts for line in re.findall(r"(?m)^ +xai-client (.*)$", text)]
+    found += re.findall(r"`xai-client ([^`]*)`", README.read_text())
+    assert {line.split()[0] for line in found} == {"predict", "feedback", "info"}
+    assert len(set(found)) > 10
+    return sorted(set(found))
+
+
+def words(command):
+    """What a shell makes of a command."""
+    split = shlex.split(command, comments=True)
+    return [each for word in split for each in (sorted(map(str, Path().glob(word))) if "*" in word else [word])]
+
+
+def test_until_interrupted(cache, tmp_path, monkeypatch, capsys):
+    """And while it serves, all that it, the help texts and the README suggest works as it stands."""
     process = subprocess.Popen(
         COMMAND, env=cache, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
+        said = ""
         for line in process.stdout:
+            said += line
             if line.startswith("Serving until Ctrl-C"):
                 break
         else:
             pytest.fail(process.stderr.read())
+        _try_everything(said, tmp_path, monkeypatch, capsys)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
@@ -68,3 +97,36 @@ def test_until_interrupted(cache, tmp_path):
     assert "Traceback" not in errors
     assert "loading compiled layer gradient" in errors, "the second start found no compiled programs"
     assert "OoD" not in errors, "the second start found no OoD net"
+
+
+def _try_everything(said, folder, monkeypatch, capsys):
+    address = re.search(r"--server (\S+)", said)[1]
+    monkeypatch.setenv("XAI_SERVER", address)
+    monkeypatch.chdir(folder)
+    Image.open(sample_picture("chelsea")).save("cat.jpg")
+    Image.new("1", (451, 300), 1).save("lynx.png")
+    capsys.readouterr()
+
+    def run(*command):
+        status = cli.main(command)
+        printed = capsys.readouterr()
+        assert status == 0, f"xai-client {shlex.join(command)}: {printed.err}"
+        return printed.out
+
+    suggested = re.findall(r"(?m)^ +\S*xai-client (.*)$", said)
+    assert [each.split()[0] for each in suggested] == ["predict", "feedback", "info"]
+    for command in suggested:
+        run(*words(command))
+    assert (folder / "demo-output" / "chelsea.rise.png").is_file()
+    with urllib.request.urlopen(re.search(r"curl (\S+)", said)[1], timeout=10) as answer:
+        assert b"xai_" in answer.read()
+    request_id = json.loads(run("predict", "cat.jpg", "--json"))["request_id"]
+    for command in told_of_client(run):
+        run(*words(command.replace("REQUEST_ID", request_id).replace("127.0.0.1:50051", address)))
+    (program,) = re.findall(
+        r"```python\n(from xai_client import Client, Explain\n.*?)```", README.read_text(), re.DOTALL
+    )
+    exec(program.replace("127.0.0.1:50051", address).replace("masks=1000", "masks=64"), {})
+    assert "tiger cat" in capsys.readouterr().out
+    with Image.open("out.png") as made:
+        assert made.size == (451, 300)
