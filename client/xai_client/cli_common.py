@@ -15,8 +15,16 @@ def default_server() -> str:
     return os.environ.get("XAI_SERVER") or DEFAULT_SERVER
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that every command has."""
+def add_common(
+    parser: argparse.ArgumentParser, timeout: str = "longest time for the call", as_json: str = "print JSON"
+) -> None:
+    """Adds the options that every command has.
+
+    Args:
+        parser: Of the command.
+        timeout: What --timeout is, without its default.
+        as_json: What --json does.
+    """
     parser.add_argument(
         "--server",
         default=default_server(),
@@ -28,9 +36,9 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=30.0,
         metavar="SECONDS",
-        help="longest time for a call; with --watch, for the whole stream of a picture (default: 30)",
+        help=f"{timeout} (default: 30)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON; for predict, one line per picture")
+    parser.add_argument("--json", action="store_true", help=as_json)
 
 
 def fail(error: Exception | str, status: int) -> int:

@@ -50,9 +50,10 @@ def add_predict(commands: Any) -> None:
     parser = commands.add_parser(
         "predict",
         help="classify pictures and write the overlays of their explanations",
-        description="Classifies pictures. Each explanation is written as an overlay, DIR/<stem>.<explainer>.png, or"
-        " DIR/<stem>.<explainer>.<class id>.png where there are several targets. It replaces an earlier file of that"
-        " name, but none of the pictures given.",
+        description="""\
+Classifies pictures. Each explanation is written as an overlay, DIR/<stem>.<explainer>.png, or
+DIR/<stem>.<explainer>.<class id>.png where there are several targets. It replaces an earlier
+file of that name, but none of the pictures given.""",
         epilog=f"examples:\n{EXAMPLES}\n{_STATUS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -84,7 +85,7 @@ def add_predict(commands: Any) -> None:
         action="append",
         default=[],
         metavar="EXPLAINER.NAME=VALUE",
-        help="a parameter of an explainer, such as gradcam.layer=blocks.3; repeatable",
+        help="a parameter of an explainer, such as rise.masks=500; repeatable",
     )
     parser.add_argument("--seed", type=int, help="seed of everything random (default: drawn by the server)")
     parser.add_argument(
@@ -122,7 +123,7 @@ def add_predict(commands: Any) -> None:
         " with --json, print one line per event",
     )
     parser.add_argument("--ood", action="store_true", help="also show the out-of-distribution score")
-    add_common(parser)
+    add_common(parser, "longest time for each picture, all explanations included", "print JSON, one line per picture")
     parser.set_defaults(run=_predict)
 
 
@@ -131,7 +132,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     _check(arguments, explain)
     images: list[Path] = arguments.images
     for path in images:
-        if not path.is_file():
+        if path.is_dir():
+            raise ArgumentError(f"{path} is a folder; name the pictures in it, as in {path / '*.jpg'}")
+        if not path.exists():
             raise ArgumentError(f"there is no file {path}")
     if explain:
         check_folder(arguments.out)

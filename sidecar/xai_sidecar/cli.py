@@ -104,7 +104,13 @@ def _parser() -> argparse.ArgumentParser:
         "SDK, and show what comes back. Needs the extra `demo`.",
     )
     demo.add_argument("--once", action="store_true", help="end after that instead of serving until Ctrl-C")
-    demo.add_argument("--out", type=Path, default=Path("demo-output"), metavar="DIR", help="where to put the overlay")
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo-output"),
+        metavar="DIR",
+        help="where the overlay goes (default: demo-output)",
+    )
     _add_set(demo)
     demo.set_defaults(run=_demo)
 

@@ -34,7 +34,8 @@ def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
     yield "OoD net", _ood(backend.ood)
     yield "evaluator", _evaluator(model)
     yield from _warnings(model.warnings)
-    yield "layers", f"{len(model.facts.layers)} that can be explained: {_shown(list(model.facts.layers))}"
+    layers = list(model.facts.layers)
+    yield "layers", f"{len(layers)} that explainers.gradcam.layer and layers may name: {_shown(layers)}"
 
 
 def _warnings(warnings: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -360,6 +360,12 @@ def test_an_unwritable_folder_is_one_line_before_the_call(run, fake, cat, tmp_pa
     assert fake.received == []
 
 
+def test_a_folder_of_pictures_is_named_as_one(run, fake, tmp_path):
+    told = f"{tmp_path} is a folder; name the pictures in it, as in {tmp_path}/*.jpg"
+    assert run("predict", tmp_path) == (2, "", f"xai-client: {told}\n")
+    assert fake.received == []
+
+
 def test_a_folder_is_made_when_there_is_a_file_to_write(run, cat, tmp_path):
     run("predict", cat, "--out", tmp_path / "a" / "b")
     assert not (tmp_path / "a").exists()
