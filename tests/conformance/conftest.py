@@ -21,6 +21,9 @@ from xai_sidecar.engine.work import (
 )
 from xai_sidecar.ood.head import OodHead, TrainingRecord
 
+# MindSpore takes no device any more once something has run, and which tests run first is not for the tests to say.
+ms.set_device("CPU")
+
 
 class SmallNet(nn.Cell):
     """Convolution, ReLU, strided convolution, ReLU, mean, dense; one ReLU cell serves twice."""

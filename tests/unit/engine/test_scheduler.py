@@ -345,11 +345,12 @@ class Whatever(RuleBasedStateMachine):
     def ran(self, slower):
         seconds = slower * self.in_flight.expected_seconds
         self.scheduler.ran(self.in_flight, seconds)
-        self.now += seconds
+        ended = self.began + seconds
+        self.now = max(self.now, ended)  # some of it may have passed already
         if self.in_flight.lane is Lane.EVALUATE:
             self.leisure.ran(self.began, seconds)
         else:
-            self.leisure.others(self.now)
+            self.leisure.others(ended)
         self.last, self.in_flight = self.in_flight, None
 
     @precondition(lambda self: self.in_flight is None and self.last is not None)
