@@ -37,6 +37,7 @@ class Arithmetic:
 
     Args:
         every: Each launch of this number raises; 0 for none.
+        classes: How many classes there are; those beyond `CLASSES` are very unlikely.
     """
 
     device = "cpu"
@@ -44,11 +45,11 @@ class Arithmetic:
     engine_note = ""
     version = "1"
     features_version = "1"
-    class_count = CLASSES
     default_layer = "pixels"
     ood = None
 
-    def __init__(self, every=0):
+    def __init__(self, every=0, classes=CLASSES):
+        self.class_count = classes
         self.layers = {"pixels": Layer("pixels", *SHAPE)}
         self._every = every
         self._launches = 0
@@ -68,7 +69,7 @@ class Arithmetic:
             raise RuntimeError(f"launch {self._launches} failed")
         self._go_wrong(images, explained)
         inputs = masked(rows[0], images, rows[2]) if kind.name == "masked_forward" else images
-        logits = logits_of(inputs)
+        logits = np.pad(logits_of(inputs), ((0, 0), (0, self.class_count - CLASSES)), constant_values=-50)
         for row in np.flatnonzero(_poisoned(images, "nan", explained)):
             logits[row] = np.nan
         if kind.name != "layer_gradient":
