@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
-import numpy as np
-
 from xai_sidecar.evaluator.records import SampleKey
+
+_UNIT_BITS = 1074
+_ROOT_BITS = 64
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,66 @@ class _Entry(NamedTuple):
     measured_time: float
 
 
+class _Sums:
+    """Count, sum and sum of squares of some scores, exact: however many come and go, no rounding adds up.
+
+    A double is a whole number of 2⁻¹⁰⁷⁴, and its square one of 2⁻²¹⁴⁸; Python's whole numbers have no bounds.
+    """
+
+    __slots__ = ("count", "measured", "squares", "total")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0
+        self.squares = 0
+        self.measured: list[float] = []  # when each was measured, rising
+
+    def add(self, value: int, square: int, measured_time: float) -> None:
+        """Takes a score, as `_whole` gives it."""
+        self.count += 1
+        self.total += value
+        self.squares += square
+        bisect.insort(self.measured, measured_time)
+
+    def remove(self, value: int, square: int, measured_time: float) -> None:
+        """Takes away a score that was added."""
+        self.count -= 1
+        self.total -= value
+        self.squares -= square
+        del self.measured[bisect.bisect_left(self.measured, measured_time)]
+
+
+def _whole(value: float) -> tuple[int, int]:
+    """A finite double in units of 2⁻¹⁰⁷⁴, and its square in units of 2⁻²¹⁴⁸."""
+    numerator, denominator = value.as_integer_ratio()
+    shift = _UNIT_BITS + 1 - denominator.bit_length()
+    return numerator << shift, numerator * numerator << 2 * shift
+
+
+def _estimated(count: int, total: int, squares: int, updated: float) -> Estimate | None:
+    """What sums come to; each figure is rounded once."""
+    if not count:
+        return None
+    error = None
+    if count > 1:  # the variance over the count: (Σx² - (Σx)²/n) / (n - 1) / n
+        error = _root(count * squares - total * total, count * count * (count - 1) << 2 * _UNIT_BITS)
+    return Estimate(total / (count << _UNIT_BITS), error, count, updated)
+
+
+def _root(numerator: int, denominator: int) -> float:
+    """The square root of a quotient, which may be beyond what a double holds."""
+    shift = max(0, 2 * _ROOT_BITS - numerator.bit_length() + denominator.bit_length()) // 2
+    return math.isqrt((numerator << 2 * shift) // denominator) / (1 << shift)
+
+
 class Window:
     """The scores of the newest samples. It may be used from several threads at once.
 
     Samples go by when they were predicted, not by when they were measured or put in. What newer ones have pushed out
     does not come back, not even if one of those is removed.
+
+    Sums go along with what comes and goes, for all scores and for those of each class, so that an estimate takes the
+    same time however many there are.
 
     Args:
         max_samples: The most that count.
@@ -56,9 +112,12 @@ class Window:
         self._lock = threading.Lock()
         self._order: list[tuple[float, SampleKey]] = []
         self._entries: dict[SampleKey, _Entry] = {}
-        # Estimates of the samples from the place `_first` on, until those are others.
+        # Of the samples from `_since` on, which are those from the place `_first` on.
+        self._since = -math.inf
         self._first = 0
-        self._estimates: dict[tuple[int | None, frozenset[int]], Estimate | None] = {}
+        self._all = _Sums()
+        self._by_target: dict[int | None, _Sums] = {}
+        self._estimates: dict[tuple[int | None, frozenset[int]], Estimate | None] = {}  # until something changes
 
     def put(
         self, key: SampleKey, sample_time: float, value: float, target: int | None = None, measured_time: float = 0.0
@@ -74,8 +133,9 @@ class Window:
         """
         with self._lock:
             self._remove(key)
+            entry = self._entries[key] = _Entry(sample_time, value, target, measured_time)
             bisect.insort(self._order, (sample_time, key))
-            self._entries[key] = _Entry(sample_time, value, target, measured_time)
+            self._count(entry, 1)
             if len(self._order) > self._max_samples:
                 self._remove(self._order[0][1])
 
@@ -99,35 +159,55 @@ class Window:
         """
         which = (target, frozenset(targets_excluded))
         with self._lock:
-            first = bisect.bisect_left(self._order, now - self._max_seconds, key=itemgetter(0))
-            if first != self._first:
-                self._first = first
-                self._estimates.clear()
+            self._move(now - self._max_seconds)
             if which not in self._estimates:
-                self._estimates[which] = self._computed(*which)
+                self._estimates[which] = self._estimate(*which)
             return self._estimates[which]
 
-    def _computed(self, target: int | None, targets_excluded: frozenset[int]) -> Estimate | None:
-        entries = [
-            entry
-            for entry in (self._entries[key] for _, key in self._order[self._first :])
-            if target in (None, entry.target) and entry.target not in targets_excluded
-        ]
-        if not entries:
-            return None
-        values = np.array([entry.value for entry in entries], np.float64)
-        return Estimate(
-            mean=float(values.mean()),
-            standard_error=float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None,
-            count=len(values),
-            updated=max(entry.measured_time for entry in entries),
+    def _estimate(self, target: int | None, targets_excluded: frozenset[int]) -> Estimate | None:
+        if target is not None:
+            sums = None if target in targets_excluded else self._by_target.get(target)
+            return None if sums is None else _estimated(sums.count, sums.total, sums.squares, sums.measured[-1])
+        counted = [sums for known, sums in self._by_target.items() if known not in targets_excluded]
+        apart = [sums for known in targets_excluded if (sums := self._by_target.get(known)) is not None]
+        count, total, squares = (
+            getattr(self._all, name) - sum(getattr(sums, name) for sums in apart)
+            for name in ("count", "total", "squares")
         )
+        return _estimated(count, total, squares, max((sums.measured[-1] for sums in counted), default=0.0))
+
+    def _move(self, since: float) -> None:
+        """Has the samples count from a time on."""
+        first = bisect.bisect_left(self._order, since, key=itemgetter(0))
+        self._since, before = since, self._first
+        moved = [self._entries[key] for _, key in self._order[min(first, before) : max(first, before)]]
+        self._first = first
+        for entry in moved:
+            self._add(entry, 1 if first < before else -1)
+
+    def _count(self, entry: _Entry, sign: int) -> None:
+        """Takes an entry into account that has come to its place, or goes from it."""
+        if entry.sample_time >= self._since:
+            self._add(entry, sign)
+        else:
+            self._first += sign
+
+    def _add(self, entry: _Entry, sign: int) -> None:
+        self._estimates.clear()
+        value, square = _whole(entry.value)
+        of_target = self._by_target.get(entry.target)
+        if of_target is None:
+            of_target = self._by_target[entry.target] = _Sums()
+        for sums in (self._all, of_target):
+            (sums.add if sign > 0 else sums.remove)(value, square, entry.measured_time)
+        if not of_target.count:
+            del self._by_target[entry.target]
 
     def _remove(self, key: SampleKey) -> None:
-        self._estimates.clear()
         entry = self._entries.pop(key, None)
         if entry is not None:
             del self._order[bisect.bisect_left(self._order, (entry.sample_time, key))]
+            self._count(entry, -1)
 
 
 class Windows:

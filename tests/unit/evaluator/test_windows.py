@@ -2,7 +2,10 @@
 
 import math
 import statistics
+import sys
 import threading
+from decimal import Decimal, localcontext
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -152,11 +155,79 @@ def test_against_a_plain_list(steps, max_samples, max_seconds):
 def test_it_says_what_a_summary_says(values):
     summed = summary(Score(value) for value in values)
     estimate = filled(values).estimate(50)
-    assert (estimate.mean, estimate.standard_error, estimate.count) == (
-        summed.mean,
-        summed.standard_error,
-        summed.count,
-    )
+    # The window rounds once, NumPy at every step.
+    assert estimate.mean == pytest.approx(summed.mean, rel=1e-12, abs=1e-15)
+    if len(values) > 1:
+        assert estimate.standard_error == pytest.approx(summed.standard_error, rel=1e-9, abs=1e-9)
+    assert estimate.count == summed.count
+
+
+def exactly(values):
+    """Mean and standard error in fractions, rounded once."""
+    exact = [Fraction(value) for value in values]
+    mean = sum(exact) / len(exact)
+    if len(exact) == 1:
+        return float(mean), None
+    variance = sum((value - mean) ** 2 for value in exact) / (len(exact) - 1) / len(exact)
+    with localcontext(prec=60, Emax=99_999, Emin=-99_999):
+        return float(mean), float((Decimal(variance.numerator) / Decimal(variance.denominator)).sqrt())
+
+
+ANY = st.floats(allow_nan=False, allow_infinity=False)
+EXTREME = st.sampled_from([1.7e308, -1.7e308, 5e-324, 1e-310, 0.0, -0.0, 1.0, 1.0 + 2**-52, 1e16, -1e16])
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), ANY | EXTREME, st.booleans()), min_size=1, max_size=40), st.integers(1, 5))
+def test_no_rounding_adds_up_whatever_comes_and_goes(steps, max_samples):
+    window, rows = Window(max_samples, math.inf), {}
+    for time, (number, value, goes) in enumerate(steps):
+        rows.pop(number, None)
+        window.remove(key(number))
+        if not goes:
+            window.put(key(number), time, value, number % 2, time)
+            rows[number] = value
+            if len(rows) > max_samples:
+                rows.pop(next(iter(rows)))
+        for target in (None, 0, 1):
+            values = [each for known, each in rows.items() if target is None or known % 2 == target]
+            estimate = window.estimate(0, target)
+            if not values:
+                assert estimate is None
+                continue
+            mean, error = exactly(values)
+            assert estimate.mean == mean
+            assert estimate.standard_error == (error if error is None else pytest.approx(error, rel=1e-15))
+
+
+def test_after_many_have_come_and_gone_all_is_as_if_they_never_had():
+    window = Window(3, 1e9)
+    values = [1e300, 1e-300, 0.1, -1e300, 0.7] * 400
+    for number, value in enumerate([*values, 0.25, 0.5, 0.75]):
+        window.put(key(number), number, value, number % 10, number)
+    assert window.estimate(0).mean == 0.5
+    assert window.estimate(0).standard_error == pytest.approx(0.25 / math.sqrt(3), rel=1e-15)
+    assert len(window._by_target) == 3, "classes that have gone are kept"
+
+
+def test_an_estimate_takes_the_same_time_however_many_there_are():
+    def steps(count):
+        """What an estimate takes after a change, in calls of Python."""
+        window = Window(count, 1e9)
+        for number in range(count):
+            window.put(key(number), number, number / count, number % 7, number)
+        calls = []
+        sys.setprofile(lambda frame, event, argument: calls.append(event))
+        try:
+            window.put(key(0), 0, 0.5, 0, 0)
+            window.estimate(count)
+            window.estimate(count, 3)
+            window.estimate(count, None, [1, 2])
+        finally:
+            sys.setprofile(None)
+        return len(calls)
+
+    # Finding a place takes a step more for each doubling.
+    assert steps(4096) < steps(64) + 200
 
 
 def test_a_window_for_each_explainer_and_metric():
