@@ -5,11 +5,16 @@ from __future__ import annotations
 import atexit
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
 
+from xai_sidecar.errors import shortened
 from xai_sidecar.service.lines import LineHandler, LineLogger, LineWriter
+
+_LONGEST_VALUE = 1500
+_LONGEST_TRACEBACK = 20_000
 
 
 def set_up_logs(level: str, format: str) -> LineWriter:  # noqa: A002
@@ -32,6 +37,7 @@ def set_up_logs(level: str, format: str) -> LineWriter:  # noqa: A002
     if not people:
         processors += [structlog.processors.format_exc_info]
         renderer = structlog.processors.JSONRenderer()
+    processors.append(_bounded)
     writer = LineWriter(sys.stderr)
     logger = LineLogger(writer)
     structlog.configure(
@@ -42,3 +48,11 @@ def set_up_logs(level: str, format: str) -> LineWriter:  # noqa: A002
     logging.lastResort = LineHandler(writer)
     atexit.register(writer.flush)
     return writer
+
+
+def _bounded(logger: Any, method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keeps a line readable, whatever somebody had logged."""
+    for key, value in entry.items():
+        if isinstance(value, str):
+            entry[key] = shortened(value, _LONGEST_TRACEBACK if key == "exception" else _LONGEST_VALUE)
+    return entry

@@ -15,8 +15,9 @@ def logged(capsys, request):
     request.addfinalizer(lambda: structlog.configure(**before))
 
     def logged(**entry):
-        set_up_logs("info", "json")
+        writer = set_up_logs("info", "json")
         structlog.get_logger().info("told", **entry)
+        assert writer.flush(10)
         return capsys.readouterr().err
 
     return logged
