@@ -161,7 +161,7 @@ class Engine:
 
         def look() -> None:
             try:
-                settle(answer.set_result, job.peek())
+                settle(answer.set_result, None if answer.cancelled() else job.peek())
             except Exception as error:
                 settle(answer.set_exception, error)
 

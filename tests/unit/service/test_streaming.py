@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.errors import DeviceError, ExpiredError
 from xai_sidecar.explainers.base import MapStatus, Saliency
 from xai_sidecar.explainers.occlusion import Occlusion
@@ -468,7 +467,7 @@ async def test_a_version_that_nobody_waits_for_any_more_is_no_failure(
     peek, asked, stepper_may = predictor.engine.peek, asyncio.Event(), threading.Event()
 
     def waiting(job):
-        predictor.engine._steppers[Lane.EXPLAIN].call(lambda: stepper_may.wait(10))
+        predictor.engine._steppers.call(job, lambda: stepper_may.wait(10))
         asked.set()
         return peek(job)
 
