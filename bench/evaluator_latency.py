@@ -6,10 +6,12 @@ none of those with a certain id. With these the evaluator has nothing to do.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
 import socket
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +28,7 @@ from bench.server import served
 from xai_client.request import predict_request
 from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.evaluator.sampling import chosen
+from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.paths import cache_folder
 
@@ -154,11 +157,19 @@ pending_bytes = {_WAITING_BYTES}
 max_age_seconds = 2.0
 store = "sqlite:///{folder / explainer}.sqlite"
 {off}"""
+    _make_store(folder / f"{explainer}.sqlite")
     with models.sample_config(cache_folder() / "compiled") as (_, path):
         path.write_text(path.read_text().replace('http = "127.0.0.1:0"', f'http = "{http}"') + settings)
         with served(path) as (address, _, _), load_client(address, folder) as client:
             client.ask("closed_loop", "passed_over", callers=8, settle=0, seconds=2)()
             yield _Bench(client, http, found)
+
+
+def _make_store(path: Path) -> None:
+    """A store that chooses by the request's id alone, so that it is known beforehand what is sampled."""
+    Store.open(f"sqlite:///{path}", max_bytes=1 << 30, retention_seconds=1e12).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE store_secrets SET value = x''")
 
 
 def _write_requests(folder: Path) -> None:

@@ -20,6 +20,7 @@ SidecarError
 ├── BudgetSpentError        never sent: an explanation's budget ended before there was a map
 ├── ShuttingDownError       UNAVAILABLE: draining; try another server
 ├── StoreError              UNAVAILABLE: the evaluator's database failed
+│   └── StoreBlockedError   it takes nothing more until other programs let go of it
 ├── DeviceError             INTERNAL: the device failed on this launch
 ├── HungError               INTERNAL: a computation did not come back and was given up
 └── DeviceLostError         UNAVAILABLE: the device thread is gone and the process is ending
@@ -219,6 +220,10 @@ class StoreError(SidecarError):
 
     def __init__(self, message: str, *, field: str = "", retry_seconds: float | None = 1.0) -> None:
         super().__init__(message, field=field, retry_seconds=retry_seconds)
+
+
+class StoreBlockedError(StoreError):
+    """The evaluator's database takes nothing more until other programs let go of it."""
 
 
 class DeviceError(SidecarError):

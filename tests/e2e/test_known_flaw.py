@@ -91,6 +91,7 @@ class Story:
 @pytest.fixture(scope="module")
 def story(checkpoint, pictures, prometheus, start_breakable, only, read_metrics, eventually, tmp_path_factory):
     folder = tmp_path_factory.mktemp("story")
+    traffic.without_salt(folder / "store.sqlite")
     config = traffic.config(checkpoint, folder / "store.sqlite", pictures.CLASSES)
     (folder / "sidecar.toml").write_text(config)
     broken, database = folder / "broken", folder / "prometheus"

@@ -22,6 +22,7 @@ from xai_sidecar.config import load_config
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.records import SampleKey
 from xai_sidecar.evaluator.sampling import chosen
+from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.registry import EXPLAINERS
@@ -77,10 +78,18 @@ def finished(client, count):
     return info.evaluator.state == "up_to_date" and whole and max(measured) == count
 
 
+def without_salt(store):
+    """Makes a store that chooses by the request's id alone, so that it is known beforehand what is sampled."""
+    Store.open(f"sqlite:///{store}", max_bytes=1 << 30, retention_seconds=1e12).close()
+    with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE store_secrets SET value = x''")
+
+
 @pytest.fixture(scope="module")
 def traffic(sample_config, crops_folder, start_server, only, tmp_path_factory):
     """Three hundred predictions as fast as they go, ground truth for some, and all of it measured."""
     store = tmp_path_factory.mktemp("store") / "store.sqlite"
+    without_salt(store)
     quoted = ", ".join(f'"{metric}"' for metric in METRICS)
     overrides = [
         f"evaluator.sample_rate={RATE}",

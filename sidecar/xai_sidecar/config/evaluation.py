@@ -145,7 +145,11 @@ class EvaluatorConfig(Section):
         "~/.local/share/xai-sidecar.",
     )
     store_bytes: int = Field(
-        default=2**30, ge=2**20, le=2**50, description="Most bytes of the store; beyond that the oldest samples go."
+        default=2**30,
+        ge=2**20,
+        le=2**50,
+        description="Most bytes of the store; beyond that the oldest samples go. Ground truth takes no more than half "
+        "of it. SQLite's journal beside it takes up to 64 MiB more.",
     )
     retention_days: float = Field(default=30.0, gt=0, le=36_600, description="Samples older than this go, too.")
     keep_pictures: bool = Field(

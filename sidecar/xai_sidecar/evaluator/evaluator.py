@@ -36,6 +36,7 @@ _FAILURES = 3
 _PUBLISH_SECONDS = (1.0, 10.0)
 """At most and at least so often /metrics are brought up to date while samples are measured; it takes time."""
 
+_BLOCKED = "Nothing more is kept, since another program has been reading the store for too long."
 _HANGS = "Nothing is measured any more, since too many measurements hang: restart the server."
 
 _log = structlog.get_logger(__name__)
@@ -317,7 +318,7 @@ class Evaluator:
             self._quality.ood(key, sample_time, ood, new=False)
         self._quality.truths(self._store.truths(version))
         self.intake.restore()
-        self._telemetry.store_bytes(self._store.byte_count())
+        self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
         self._publish()
 
     def _tidy_up(self) -> None:
@@ -326,7 +327,8 @@ class Evaluator:
         with self._ledger.writing():
             for key in self._store.prune(now):
                 self._quality.gone(key)
-            self._telemetry.store_bytes(self._store.byte_count())
+            self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
+            self._quality.note(_BLOCKED, self._store.blocked)
         self._telemetry.round(now)
 
     def _publish(self) -> None:

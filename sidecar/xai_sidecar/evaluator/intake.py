@@ -61,6 +61,9 @@ class Intake:
 
     Attributes:
         waiting: Samples that wait to be measured.
+
+    Raises:
+        StoreError: The store cannot be read.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class Intake:
         self._max_pixels = max_pixels
         self._reported = reported
         self._clock = clock
+        self._salt = ledger.store.sampling_salt()
         self.waiting = Waiting(settings.pending_bytes, settings.max_age_seconds)
         self._lock = threading.Lock()
         self._taking_in = 0  # bytes of samples and reports on their way to the store
@@ -89,7 +93,7 @@ class Intake:
 
     def wants(self, request_id: str) -> bool:
         """Whether the pictures of a request are to be offered."""
-        return chosen(request_id, self._settings.sample_rate)
+        return chosen(request_id, self._settings.sample_rate, self._salt)
 
     def offer(self, samples: Sequence[Sample]) -> None:
         """Takes the pictures of a sampled request; what becomes of them is told by the metrics alone."""

@@ -11,14 +11,15 @@ from typing import NamedTuple
 from xai_sidecar.evaluator.records import Sample
 
 
-def chosen(request_id: str, rate: float) -> bool:
+def chosen(request_id: str, rate: float, salt: bytes = b"") -> bool:
     """Whether a request is sampled: the same for an id in every run, and whatever other ids there are.
 
     Args:
         request_id: Any text.
         rate: Part of the requests to be sampled, 0 to 1. What a rate chooses, every higher rate chooses too.
+        salt: A secret of up to 64 bytes, without which nobody can tell which ids are chosen.
     """
-    digest = hashlib.blake2b(request_id.encode(), digest_size=8, person=b"xai sampling").digest()
+    digest = hashlib.blake2b(request_id.encode(), digest_size=8, key=salt, person=b"xai sampling").digest()
     # 53 bits, which a float holds as they are: all 64 could be rounded up to 1.
     return (int.from_bytes(digest, "big") >> 11) / 2**53 < rate
 

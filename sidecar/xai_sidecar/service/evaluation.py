@@ -81,8 +81,16 @@ class Evaluation:
             self.evaluator.close()
 
 
-def start_evaluation(model: ServedModel, engine: Engine, registry: CollectorRegistry) -> Evaluation:
+def start_evaluation(
+    model: ServedModel, engine: Engine, registry: CollectorRegistry, store: Store | None = None
+) -> Evaluation:
     """Sets up what the config says.
+
+    Args:
+        model: The model.
+        engine: Runs it.
+        registry: Where the series go.
+        store: The configured store, if it is open already; closed at the end.
 
     Raises:
         ConfigError: The store cannot be used, or something named is not there.
@@ -104,7 +112,7 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: CollectorRegi
     if not settings.enabled:
         quality.publish()
         return Evaluation(quality, evaluated.version)
-    store = open_store(model.config)
+    store = store or open_store(model.config, claim=True)
     try:
         evaluator = Evaluator(engine, store, evaluated, settings, quality, telemetry, model.config.server.max_pixels)
         evaluator.start()
@@ -114,16 +122,21 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: CollectorRegi
     return Evaluation(quality, evaluated.version, evaluator)
 
 
-def open_store(config: Config) -> Store:
+def open_store(config: Config, *, claim: bool = False) -> Store:
     """Opens the configured store, or creates it.
 
+    Args:
+        config: The config.
+        claim: Whether to take it for this process alone.
+
     Raises:
-        ConfigError: It cannot be used.
+        ConfigError: It cannot be used, or another process has taken it.
     """
     settings = config.evaluator
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.model.name).strip(".-") or "model"
     url = settings.store or f"sqlite:///{data_folder() / name}.sqlite"
-    return Store.open(url, max_bytes=settings.store_bytes, retention_seconds=settings.retention_days * _DAY)
+    retention = settings.retention_days * _DAY
+    return Store.open(url, max_bytes=settings.store_bytes, retention_seconds=retention, claim=claim)
 
 
 def evaluated_model(model: ServedModel) -> EvaluatedModel:

@@ -25,11 +25,12 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.errors import ConfigError, ShuttingDownError
+from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.admission import Admission
 from xai_sidecar.service.calls import task_factory
 from xai_sidecar.service.codec import Codec
-from xai_sidecar.service.evaluation import Evaluation, start_evaluation
+from xai_sidecar.service.evaluation import Evaluation, open_store, start_evaluation
 from xai_sidecar.service.heartbeat import Heartbeat
 from xai_sidecar.service.http import HttpServer
 from xai_sidecar.service.interceptors import CallInterceptor
@@ -192,7 +193,28 @@ class Sidecar:
     async def _load(
         self, engine: Engine, servicer: ExplanationServicer, telemetry: Telemetry, report: Callable[[str], None]
     ) -> bool:
-        """Loads the model; False when it was told to stop before that was done."""
+        """Opens the store and loads the model; False when it was told to stop before that was done."""
+        store = await self._open_store()  # first: that another server has it is to be told at once
+        try:
+            return await self._load_model(engine, servicer, telemetry, report, store)
+        finally:
+            if self._evaluation is None and store is not None:
+                store.close()
+
+    async def _open_store(self) -> Store | None:
+        if not self._config.evaluator.enabled:
+            return None
+        opening = partial(open_store, self._config, claim=True)
+        return await asyncio.get_running_loop().run_in_executor(None, opening)
+
+    async def _load_model(
+        self,
+        engine: Engine,
+        servicer: ExplanationServicer,
+        telemetry: Telemetry,
+        report: Callable[[str], None],
+        store: Store | None,
+    ) -> bool:
         loading = asyncio.wrap_future(start_model(engine, self._config, report))
         stopped = asyncio.ensure_future(self._stop.wait())
         await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
@@ -206,7 +228,7 @@ class Sidecar:
         limits, spec = self._config.server, model.input
         map_bytes = 4 * spec.height * spec.width
         admission = Admission(engine, limits, spec.channels * map_bytes, map_bytes)
-        start = partial(start_evaluation, model, engine, telemetry.registry)
+        start = partial(start_evaluation, model, engine, telemetry.registry, store)
         self._evaluation = evaluation = await asyncio.get_running_loop().run_in_executor(None, start)
         activation = self._config.model.activation
         predictor = Predictor(

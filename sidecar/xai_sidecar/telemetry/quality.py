@@ -65,7 +65,7 @@ class QualityTelemetry:
         self._add_evaluator()
         self._add_ood()
         self._add_truth(names)
-        self._store_bytes = self._gauge("xai_store_bytes", "Size of the store.", math.nan)
+        self._store_bytes = self._gauge("xai_store_bytes", "Size of the store, with its journal.", math.nan)
         self._store_failures = self._counter("xai_store_failures", "Reads and writes of the store that failed.")
         choices = self._counter("xai_auto_choices", "Explainers that auto took, by why.", ["explainer", "reason"])
         self._choices = {key: choices.labels(*key) for key in product(explainers, REASONS)}

@@ -67,6 +67,15 @@ def test_it_is_the_same_in_every_run():
     ]
 
 
+def test_who_does_not_know_the_salt_cannot_tell():
+    # Of 10,000 with salts of their own and a rate of a half, two choose alike half of the time.
+    one, other = ([chosen(each, 0.5, salt) for each in IDS] for salt in (b"1" * 16, b"2" * 16))
+    alike = sum(a == b for a, b in zip(one, other, strict=True))
+    assert abs(alike - 5000) < 200
+    assert one == [chosen(each, 0.5, b"1" * 16) for each in IDS]
+    assert abs(sum(one) - 5000) < 200
+
+
 def test_the_oldest_comes_first_and_equals_as_they_came():
     waiting = Waiting(1000, 60)
     for name, time in [("b", 20), ("a", 10), ("c", 20), ("d", 15)]:

@@ -91,7 +91,8 @@ def test_the_migrations_lead_to_the_tables(url, store):
         assert set(sa.inspect(connection).get_table_names()) == {*METADATA.tables, migrating.VERSION_TABLE}
         for table in METADATA.tables.values():
             keys = sa.inspect(connection).get_foreign_keys(table.name)
-            assert [key["options"] for key in keys] == [{"ondelete": "CASCADE"}] * (table.name != "samples")
+            alone = table.name in ("samples", "store_secrets")
+            assert [key["options"] for key in keys] == [{"ondelete": "CASCADE"}] * (not alone)
         names = {index.name for table in METADATA.tables.values() for index in table.indexes}
         assert names == {
             index["name"]
@@ -130,6 +131,7 @@ def test_pictures_of_the_first_version_have_no_logits(url, open_store, make_samp
     store.close()
     with engine(url).begin() as connection:
         connection.execute(sa.text("ALTER TABLE pictures DROP COLUMN logits"))
+        connection.execute(sa.text("DROP TABLE store_secrets"))
         connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0001'"))
     ((_, found),) = open_store(url).pending()
     np.testing.assert_array_equal(found.image, kept.image)
@@ -328,14 +330,46 @@ def test_the_file_may_be_opened_by_others(sqlite_url, open_store, make_sample):
 
 def test_a_store_is_one_servers(url):
     """Another server would take the samples that wait here for lost."""
-    first = Store.open(url, max_bytes=2**30, retention_seconds=1e9)
+    first = Store.open(url, max_bytes=2**30, retention_seconds=1e9, claim=True)
+    first.claim()  # again
     second = Store.open(url, max_bytes=2**30, retention_seconds=1e9)  # to look at it is no harm
-    first.claim()
-    with pytest.raises(ConfigError, match="Another server") as caught:
-        second.claim()
-    assert caught.value.field == "evaluator.store"
+    owner = rf"Another server uses this store: .*process {os.getpid()} on {re.escape(socket.gethostname()[:30])}"
+    for claim in (second.claim, lambda: Store.open(url, max_bytes=2**30, retention_seconds=1e9, claim=True)):
+        with pytest.raises(ConfigError, match=owner) as caught:
+            claim()
+        assert caught.value.field == "evaluator.store"
     second.close()
     first.close()
-    again = Store.open(url, max_bytes=2**30, retention_seconds=1e9)
-    again.claim()
+    again = Store.open(url, max_bytes=2**30, retention_seconds=1e9, claim=True)
     again.close()
+    again.close()
+
+
+def test_that_another_has_it_is_told_at_once_even_while_that_one_writes(url):
+    first = Store.open(url, max_bytes=2**30, retention_seconds=1e9, claim=True)
+    with first._database.write():
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match="Another server"):
+            Store.open(url, max_bytes=2**30, retention_seconds=1e9, claim=True)
+        assert time.monotonic() - began < 5  # and not after SQLite's patience of 20 s
+    first.close()
+
+
+def test_a_lock_that_cannot_be_had_is_told(sqlite_url):
+    path = path_of(sqlite_url)
+    path.parent.mkdir()
+    Path(f"{path}.lock").mkdir()
+    with pytest.raises(ConfigError, match=r"store\.db cannot be opened: .*directory"):
+        Store.open(sqlite_url, max_bytes=1, retention_seconds=1.0, claim=True)
+
+
+# ------------------------------------------------------------------------------------------------ its secret
+
+
+def test_the_secret_is_the_stores_own_and_stays(url, tmp_path, open_store):
+    first = open_store(url)
+    salt = first.sampling_salt()
+    assert len(salt) == 16
+    first.close()
+    assert open_store(url).sampling_salt() == salt
+    assert open_store(f"sqlite:///{tmp_path}/other.db").sampling_salt() != salt

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,8 @@ from typing import IO, Any
 from sqlalchemy import Connection, Engine, event, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from xai_sidecar.errors import ConfigError, StoreError
+from xai_sidecar.errors import ConfigError, StoreBlockedError, StoreError
+from xai_sidecar.evaluator.store.claims import lock_file, lock_schema
 from xai_sidecar.evaluator.store.migrating import check, migrate
 from xai_sidecar.evaluator.store.tables import METADATA, samples
 
@@ -22,10 +23,13 @@ DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error)
 """What may be raised before it is wrapped; SQLite's own by statements that SQLAlchemy does not see."""
 
 _JOURNAL_BYTES = 16 << 20
+MOST_JOURNAL_BYTES = 64 << 20
+"""What SQLite's write-ahead log may take while another program keeps it from being emptied."""
+
+_TRYING_SECONDS = 1.0
 _VACUUMED_BYTES = 4 << 20  # at a time, for which others wait; what is less is not worth it
 _BUSY_SECONDS = 20
 _MIGRATION_LOCK = 0x7861_695F_7363  # any number that no other program takes
-_CLAIM_LOCK = 0x7861_695F
 
 
 class Database(ABC):
@@ -56,10 +60,14 @@ class Database(ABC):
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, growing: bool = False) -> Iterator[Connection]:
         """A transaction, done as a whole or, after any error, not at all. When it has ended it outlasts a crash.
 
+        Args:
+            growing: Whether it adds what may be large.
+
         Raises:
+            StoreBlockedError: It would grow, and there is no room until other programs let go of it.
             StoreError: The database failed.
         """
         with self._told(), self._writing.begin() as connection:
@@ -79,8 +87,21 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def claim(self) -> bool:
-        """Takes it for this process alone until it is closed, or ends; False if another one has it."""
+    def claim(self) -> None:
+        """Takes it for this process alone until it is closed, or ends. Again makes no difference.
+
+        Raises:
+            ConfigError: Another process has it.
+        """
+
+    def journal_bytes(self) -> int:
+        """What it takes besides, for changes that are not in their place yet."""
+        return 0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether it takes nothing that may be large, just now."""
+        return self.journal_bytes() > MOST_JOURNAL_BYTES
 
     @abstractmethod
     def used_bytes(self, connection: Connection) -> int:
@@ -119,16 +140,45 @@ class SqliteDatabase(Database):
         super().__init__(engine, reading={"begin": "BEGIN"}, writing={"begin": "BEGIN IMMEDIATE"})
         self._in_memory = in_memory
         self._claim: IO[str] | None = None
+        self._next_try = 0.0  # when the journal may be shortened again
         # Those who wait for SQLite's own lock sleep and look again, and may be overtaken for long.
         self._turn = threading.Lock()
         event.listen(engine, "connect", self._connected)
         event.listen(engine, "begin", self._begun)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """See `Database.write`."""
-        with self._turn, super().write() as connection:
-            yield connection
+    def write(self, *, growing: bool = False) -> Iterator[Connection]:
+        """See `Database.write`. While another program reads, the journal cannot be made shorter, only longer."""
+        with self._turn:
+            if growing and self.blocked:
+                self._shorten_journal()
+                if self.blocked:
+                    raise StoreBlockedError(
+                        f"Another program reads the evaluator's store for so long that its journal has grown to "
+                        f"{self.journal_bytes() >> 20} MiB. Nothing more is kept until that program lets go of it."
+                    )
+            with super().write() as connection:
+                yield connection
+
+    def journal_bytes(self) -> int:
+        """See `Database.journal_bytes`: the size of the write-ahead log."""
+        try:
+            return 0 if self._in_memory else Path(f"{self.engine.url.database}-wal").stat().st_size
+        except OSError:
+            return 0
+
+    def _shorten_journal(self) -> None:
+        """Puts what is in the journal in its place, as far as readers allow, and makes it empty if they do."""
+        now = time.monotonic()
+        if now < self._next_try:
+            return
+        self._next_try = now + _TRYING_SECONDS
+        with self._told(), self._reading.connect() as connection:
+            self._pragma(connection, "busy_timeout = 100")
+            try:
+                self._pragma(connection, "wal_checkpoint(TRUNCATE)")
+            finally:
+                self._pragma(connection, f"busy_timeout = {_BUSY_SECONDS * 1000}")
 
     def prepare(self) -> None:
         """See `Database.prepare`."""
@@ -153,17 +203,11 @@ class SqliteDatabase(Database):
             finally:
                 self._pragma(connection, "foreign_keys = ON")
 
-    def claim(self) -> bool:
+    def claim(self) -> None:
         """See `Database.claim`. The lock is on a file beside it: SQLite has locks of its own on the file itself."""
         path = self.engine.url.database
-        if self._in_memory or path is None:
-            return True
-        self._claim = Path(f"{path}.lock").open("a")  # noqa: SIM115
-        try:
-            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+        if not self._in_memory and path is not None and self._claim is None:
+            self._claim = lock_file(Path(f"{path}.lock"))
 
     def close(self) -> None:
         """See `Database.close`."""
@@ -190,7 +234,10 @@ class SqliteDatabase(Database):
                     break
                 self._pragma(connection, f"incremental_vacuum({count})")
                 shrunk = True
-        if shrunk:
+        if self.journal_bytes() > _JOURNAL_BYTES:
+            with self._turn:
+                self._shorten_journal()
+        elif shrunk:
             # The file itself is made shorter when the journal is written to it.
             with self._told(), self._reading.connect() as connection:
                 self._pragma(connection, "wal_checkpoint(PASSIVE)")
@@ -248,16 +295,17 @@ class PostgresDatabase(Database):
             if check(connection, alone=False):
                 migrate(connection)
 
-    def claim(self) -> bool:
+    def claim(self) -> None:
         """See `Database.claim`. The connection that holds it may break; then it is as if it had not been claimed."""
-        self._claim = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        mine = func.pg_try_advisory_lock(_CLAIM_LOCK, func.hashtext(func.current_schema()))
-        return bool(self._claim.scalar(select(mine)))
+        if self._claim is None:
+            self._claim = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            lock_schema(self._claim)
 
     def close(self) -> None:
         """See `Database.close`."""
         if self._claim is not None:
             self._claim.invalidate()
+            self._claim = None
         super().close()
 
     def used_bytes(self, connection: Connection) -> int:

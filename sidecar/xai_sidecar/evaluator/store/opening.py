@@ -28,15 +28,16 @@ _POSTGRES_DEFAULTS = {
 }
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, claim: bool = False) -> Database:
     """Opens a database, or creates it, and brings it to the newest version of the tables.
 
     Args:
         url: ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``sqlite://`` for memory, or
             ``postgresql://user:password@host/database``.
+        claim: Whether to take it for this process alone.
 
     Raises:
-        ConfigError: It cannot be used, and is as it was.
+        ConfigError: It cannot be used, or another process has taken it, and is as it was.
     """
     try:
         parsed = make_url(url)
@@ -53,11 +54,13 @@ def open_database(url: str) -> Database:
     else:
         raise ConfigError(f"There is no store of the kind {parsed.drivername!r}. {_EXAMPLES}", field=FIELD)
     try:
+        if claim:  # before anything that another server's transactions may delay
+            database.claim()
         database.prepare()
     except ConfigError as error:
         database.close()
         raise ConfigError(f"{shown} cannot be used. {error.message}", field=FIELD) from error
-    except DATABASE_ERRORS as error:
+    except (*DATABASE_ERRORS, OSError) as error:
         database.close()
         cause = database.explain(error)
         if "not a database" in cause:

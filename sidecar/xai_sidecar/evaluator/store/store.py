@@ -14,17 +14,26 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from operator import attrgetter
 
-from sqlalchemy import ColumnElement, Connection, Insert, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Insert, and_, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from xai_sidecar.errors import ConfigError, NotFoundError
+from xai_sidecar.errors import NotFoundError
 from xai_sidecar.evaluator.records import GroundTruth, MapRecord, SampleKey, SampleRecord, SampleState, ScoreRecord
 from xai_sidecar.evaluator.store import recent, rows, truths
 from xai_sidecar.evaluator.store.database import Database
-from xai_sidecar.evaluator.store.opening import FIELD, open_database
+from xai_sidecar.evaluator.store.opening import open_database
+from xai_sidecar.evaluator.store.queries import is_sample, load, locked, put_scores, recount
 from xai_sidecar.evaluator.store.rows import KeptPicture
-from xai_sidecar.evaluator.store.sizes import RECOUNT, remove_oldest
-from xai_sidecar.evaluator.store.tables import ground_truths, maps, pictures, predictions, samples, scores
+from xai_sidecar.evaluator.store.sizes import remove_oldest
+from xai_sidecar.evaluator.store.tables import (
+    ground_truths,
+    maps,
+    pictures,
+    predictions,
+    samples,
+    scores,
+    store_secrets,
+)
 from xai_sidecar.evaluator.store.truths import Reported, TruthClasses
 
 _INSERT_NEW: dict[str, Insert] = {
@@ -51,20 +60,22 @@ class Store:
         self._database = database
         self._max_bytes = max_bytes
         self._retention_seconds = retention_seconds
+        self._truth_bounds = truths.TruthBounds(max_bytes)
 
     @classmethod
-    def open(cls, url: str, *, max_bytes: int, retention_seconds: float) -> Store:
+    def open(cls, url: str, *, max_bytes: int, retention_seconds: float, claim: bool = False) -> Store:
         """Opens a database, or creates it, and brings it to the newest version.
 
         Args:
             url: See `open_database`.
             max_bytes: See above.
             retention_seconds: See above.
+            claim: Whether to `claim` it, before anything else.
 
         Raises:
             ConfigError: It cannot be used, and is as it was.
         """
-        return cls(open_database(url), max_bytes=max_bytes, retention_seconds=retention_seconds)
+        return cls(open_database(url, claim=claim), max_bytes=max_bytes, retention_seconds=retention_seconds)
 
     def claim(self) -> None:
         """Takes the database for this process alone: another server's pending samples would be taken for lost.
@@ -72,10 +83,13 @@ class Store:
         Raises:
             ConfigError: Another process has it.
         """
-        if not self._database.claim():
-            raise ConfigError(
-                "Another server uses this store. Give each one of its own, by evaluator.store.", field=FIELD
-            )
+        self._database.claim()
+
+    def sampling_salt(self) -> bytes:
+        """A secret, the same for as long as the store is there, and another one in each."""
+        with self._database.read() as connection:
+            found = select(store_secrets.c.value).where(store_secrets.c.name == "sampling")
+            return bytes(connection.execute(found).scalar_one())
 
     def close(self) -> None:
         """Ends it: later calls raise `StoreError`."""
@@ -93,14 +107,14 @@ class Store:
         Returns:
             Whether it is new; if not, nothing has changed.
         """
-        with self._database.write() as connection:
+        with self._database.write(growing=True) as connection:
             row = {**rows.sample_row(record), "byte_count": 0}
             new = connection.execute(
                 _INSERT_NEW[connection.dialect.name], row, execution_options={"preserve_rowcount": True}
             )
             if new.rowcount == 0:
                 return False
-            sample_id = _locked(connection, record.key)
+            sample_id = locked(connection, record.key)
             if sample_id is None:
                 return False
             if record.positives:
@@ -108,18 +122,18 @@ class Store:
                 connection.execute(insert(predictions), classes)
             if kept is not None:
                 connection.execute(insert(pictures), rows.picture_row(sample_id, kept))
-            _recount(connection, sample_id)
+            recount(connection, sample_id)
         return True
 
     def sample(self, key: SampleKey) -> SampleRecord | None:
         """A sample; None if there is none of that key."""
         with self._database.read() as connection:
-            return _load(connection, key)
+            return load(connection, key)
 
     def set_state(self, key: SampleKey, state: SampleState) -> None:
         """Says what became of a sample, unless that is AMBIGUOUS. If it is no longer pending, its picture goes."""
         with self._database.write() as connection:
-            sample_id = _locked(connection, key)
+            sample_id = locked(connection, key)
             if sample_id is None:
                 return
             open_ended = samples.c.state != rows.code_of(SampleState.AMBIGUOUS)
@@ -128,13 +142,13 @@ class Store:
             if state is not SampleState.PENDING:
                 removed = connection.execute(delete(pictures).where(pictures.c.sample_id == sample_id)).rowcount
                 if removed:
-                    _recount(connection, sample_id)
+                    recount(connection, sample_id)
 
     def set_ood(self, key: SampleKey, ood: tuple[float, float]) -> None:
         """Keeps a sample's OoD score and percentile."""
         with self._database.write() as connection:
             score, percentile = ood
-            connection.execute(update(samples).where(_is(key)).values(ood_score=score, ood_percentile=percentile))
+            connection.execute(update(samples).where(is_sample(key)).values(ood_score=score, ood_percentile=percentile))
 
     def pending(self) -> Iterator[tuple[SampleRecord, KeptPicture | None]]:
         """The samples that are pending at the first step, the oldest first, each with its picture if that was kept.
@@ -150,52 +164,52 @@ class Store:
             keys = [SampleKey(*row) for row in connection.execute(waiting)]
         for key in keys:
             with self._database.read() as connection:
-                record = _load(connection, key)
+                record = load(connection, key)
                 if record is None or record.state is not SampleState.PENDING:
                     continue
-                picture = connection.execute(select(pictures).join(samples).where(_is(key))).one_or_none()
+                picture = connection.execute(select(pictures).join(samples).where(is_sample(key))).one_or_none()
             yield record, None if picture is None else rows.kept_picture(picture)
 
     # ------------------------------------------------------------------------------------------------ maps and scores
 
     def add_map(self, key: SampleKey, record: MapRecord, measured: Sequence[ScoreRecord]) -> None:
         """Keeps a map with its scores, instead of all that was there of that explainer."""
-        with self._database.write() as connection:
-            sample_id = _locked(connection, key)
+        with self._database.write(growing=True) as connection:
+            sample_id = locked(connection, key)
             if sample_id is None:
                 return
             for table in (maps, scores):
                 of_explainer = and_(table.c.sample_id == sample_id, table.c.explainer == record.explainer)
                 connection.execute(delete(table).where(of_explainer))
             connection.execute(insert(maps), rows.map_row(sample_id, record))
-            _put_scores(connection, sample_id, measured)
-            _recount(connection, sample_id)
+            put_scores(connection, sample_id, measured)
+            recount(connection, sample_id)
 
     def maps(self, key: SampleKey) -> list[MapRecord]:
         """A sample's maps, by explainer."""
         with self._database.read() as connection:
-            found = connection.execute(select(maps).join(samples).where(_is(key))).all()
+            found = connection.execute(select(maps).join(samples).where(is_sample(key))).all()
         return sorted(map(rows.map_record, found), key=attrgetter("explainer"))
 
     def put_scores(self, key: SampleKey, measured: Sequence[ScoreRecord]) -> None:
         """Keeps scores, each instead of what was there of that explainer and metric."""
         with self._database.write() as connection:
-            if (sample_id := _locked(connection, key)) is not None:
-                _put_scores(connection, sample_id, measured)
-                _recount(connection, sample_id)
+            if (sample_id := locked(connection, key)) is not None:
+                put_scores(connection, sample_id, measured)
+                recount(connection, sample_id)
 
     def remove_scores(self, key: SampleKey, metrics: Collection[str]) -> None:
         """Removes a sample's scores by these metrics, of all explainers."""
         with self._database.write() as connection:
-            if (sample_id := _locked(connection, key)) is not None:
+            if (sample_id := locked(connection, key)) is not None:
                 of_metrics = and_(scores.c.sample_id == sample_id, scores.c.metric.in_(list(metrics)))
                 connection.execute(delete(scores).where(of_metrics))
-                _recount(connection, sample_id)
+                recount(connection, sample_id)
 
     def scores(self, key: SampleKey) -> list[ScoreRecord]:
         """A sample's scores, by explainer and metric."""
         with self._database.read() as connection:
-            found = connection.execute(select(scores).join(samples).where(_is(key))).all()
+            found = connection.execute(select(scores).join(samples).where(is_sample(key))).all()
         return sorted(map(rows.score_record, found), key=attrgetter("explainer", "metric"))
 
     # ------------------------------------------------------------------------------------------------ ground truths
@@ -208,24 +222,28 @@ class Store:
 
         Raises:
             NotFoundError: There is no such sample.
+            InvalidRequestError: It takes more than one sample's ground truth may.
+            OverloadedError: With it, all ground truth together would take more than it may.
         """
-        with self._database.write() as connection:
-            sample_id = _locked(connection, key)
+        self._truth_bounds.check(truth)
+        with self._database.write(growing=True) as connection:
+            sample_id = locked(connection, key)
             if sample_id is None:
                 raise NotFoundError(
                     f"Picture {key.image_index} of request {key.request_id!r} is no sample that is kept. "
                     "Only sampled requests take ground truth: PredictResponse.sampled tells.",
                     field="request_id",
                 )
+            self._truth_bounds.take(connection, sample_id, truth)
             reported = truths.put_truth(connection, sample_id, truth)
             if reported is not Reported.REPEATED:
-                _recount(connection, sample_id)
+                recount(connection, sample_id)
         return reported
 
     def truth(self, key: SampleKey) -> GroundTruth | None:
         """A sample's ground truth; None if none has been reported."""
         with self._database.read() as connection:
-            sample_id = connection.scalar(select(samples.c.id).where(_is(key)))
+            sample_id = connection.scalar(select(samples.c.id).where(is_sample(key)))
             return None if sample_id is None else truths.load_truth(connection, sample_id)
 
     def unapplied_truths(self, model_version: str) -> list[SampleKey]:
@@ -242,7 +260,7 @@ class Store:
     def mark_applied(self, key: SampleKey, truth_time: float) -> None:
         """Says that the scores are by the ground truth of that time, unless another one has come meanwhile."""
         with self._database.write() as connection:
-            this = ground_truths.c.sample_id == select(samples.c.id).where(_is(key)).scalar_subquery()
+            this = ground_truths.c.sample_id == select(samples.c.id).where(is_sample(key)).scalar_subquery()
             connection.execute(
                 update(ground_truths).where(this, ground_truths.c.time == truth_time).values(applied=True)
             )
@@ -306,6 +324,7 @@ class Store:
             if not gone:
                 break
             removed += gone
+        self._truth_bounds.forget()
         self._database.reclaim(self._max_bytes)
         return removed
 
@@ -314,36 +333,16 @@ class Store:
         with self._database.read() as connection:
             return self._database.used_bytes(connection)
 
+    def journal_bytes(self) -> int:
+        """What the store takes besides, in SQLite's write-ahead log."""
+        return self._database.journal_bytes()
+
+    @property
+    def blocked(self) -> bool:
+        """Whether another program keeps it from taking anything large, as a `StoreBlockedError` tells those who try."""
+        return self._database.blocked
+
     def sample_count(self) -> int:
         """How many samples there are."""
         with self._database.read() as connection:
             return int(connection.scalar(select(func.count()).select_from(samples)) or 0)
-
-
-def _is(key: SampleKey) -> ColumnElement[bool]:
-    return and_(samples.c.request_id == key.request_id, samples.c.image_index == key.image_index)
-
-
-def _locked(connection: Connection, key: SampleKey) -> int | None:
-    """A sample's id; None if it is not there. No other transaction writes to the sample before this one has ended."""
-    # SQLite lets one transaction write at a time, and knows no such lock.
-    return connection.scalar(select(samples.c.id).where(_is(key)).with_for_update())
-
-
-def _recount(connection: Connection, sample_id: int) -> None:
-    connection.execute(RECOUNT, {"counted_id": sample_id})
-
-
-def _load(connection: Connection, key: SampleKey) -> SampleRecord | None:
-    row = connection.execute(select(samples).where(_is(key))).one_or_none()
-    if row is None:
-        return None
-    return rows.sample_record(row, truths.classes_by_sample(connection, predictions, [row.id])[row.id])
-
-
-def _put_scores(connection: Connection, sample_id: int, measured: Sequence[ScoreRecord]) -> None:
-    if not measured:
-        return
-    same = (and_(scores.c.explainer == record.explainer, scores.c.metric == record.metric) for record in measured)
-    connection.execute(delete(scores).where(scores.c.sample_id == sample_id, or_(*same)))
-    connection.execute(insert(scores), [rows.score_row(sample_id, record) for record in measured])

@@ -141,3 +141,10 @@ ground_truth_objects = Table(
     Column("points", Text),  # JSON: [left, top, right, bottom], or [[x, y], …]
     Column("mask", LargeBinary),  # PNG
 )
+
+store_secrets = Table(
+    "store_secrets",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)

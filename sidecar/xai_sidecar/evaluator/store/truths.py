@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import enum
+import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from sqlalchemy import Column, Connection, Table, delete, insert, select
+from sqlalchemy import Column, Connection, Table, delete, func, insert, select
 
+from xai_sidecar.errors import InvalidRequestError, OverloadedError
 from xai_sidecar.evaluator.records import GroundTruth, SampleKey
 from xai_sidecar.evaluator.store.rows import object_row, truth_object
 from xai_sidecar.evaluator.store.tables import (
@@ -21,6 +23,7 @@ from xai_sidecar.evaluator.store.tables import (
 )
 
 _AT_A_TIME = 500
+_ROW_BYTES = 120
 
 
 class Reported(enum.Enum):
@@ -29,6 +32,75 @@ class Reported(enum.Enum):
     NEW = "new"
     REPLACED = "replaced"
     REPEATED = "repeated"  # it is there already; nothing changed
+
+
+_LEAST_BOUND = 256 << 10
+
+
+class TruthBounds:
+    """How much ground truth is kept: what callers send must not push out what was measured.
+
+    Args:
+        max_bytes: Of the store. Half of it is for ground truth, and of that a 128th for each sample's.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._most = max(max_bytes // 2, _LEAST_BOUND)
+        self._most_each = max(self._most // 128, _LEAST_BOUND)
+        self._lock = threading.Lock()
+        self._taken: int | None = None  # unknown until it is needed
+
+    def check(self, truth: GroundTruth) -> None:
+        """Refuses what is too much for one sample.
+
+        Raises:
+            InvalidRequestError: It is.
+        """
+        size = _object_bytes(truth)
+        if size > self._most_each:
+            raise InvalidRequestError(
+                f"The objects take {size:,} bytes, and those of one picture may take {self._most_each:,}. Send masks "
+                "of fewer pixels, boxes, or polygons of fewer corners, or raise evaluator.store_bytes.",
+                field="objects",
+            )
+
+    def take(self, connection: Connection, sample_id: int, truth: GroundTruth) -> None:
+        """Takes the room for a sample's truth, instead of what it had; in the transaction that keeps it.
+
+        Raises:
+            OverloadedError: There is none.
+        """
+        with self._lock:
+            taken = _kept_bytes(connection) if self._taken is None else self._taken
+            more = _object_bytes(truth) - _kept_bytes(connection, sample_id)
+            if more > 0 and taken + more > self._most:
+                raise OverloadedError(
+                    f"Ground truth takes {taken:,} of the {self._most:,} bytes that it may take. Try again when older "
+                    "samples have gone, send smaller masks, or raise evaluator.store_bytes.",
+                    field="objects",
+                    retry_seconds=60.0,
+                )
+            self._taken = taken + more
+
+    def forget(self) -> None:
+        """Samples have gone: it is counted anew when it is needed next."""
+        with self._lock:
+            self._taken = None
+
+
+def _object_bytes(truth: GroundTruth) -> int:
+    """What the objects of a truth take, counted as `_kept_bytes` counts them."""
+    rows = (object_row(0, number, thing) for number, thing in enumerate(truth.objects))
+    return sum(_ROW_BYTES + len(row["points"] or "") + len(row["mask"] or b"") for row in rows)
+
+
+def _kept_bytes(connection: Connection, sample_id: int | None = None) -> int:
+    """What the objects of a sample take, or those of all samples."""
+    lengths = [func.coalesce(func.length(ground_truth_objects.c[name]), 0) for name in ("points", "mask")]
+    total = select(func.coalesce(func.sum(lengths[0] + lengths[1] + _ROW_BYTES), 0))
+    if sample_id is not None:
+        total = total.where(ground_truth_objects.c.sample_id == sample_id)
+    return int(connection.scalar(total) or 0)
 
 
 class TruthClasses(NamedTuple):

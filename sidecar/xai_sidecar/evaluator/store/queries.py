@@ -1,0 +1,45 @@
+"""What several methods of the store do, as parts of the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select
+
+from xai_sidecar.evaluator.records import SampleKey, SampleRecord, ScoreRecord
+from xai_sidecar.evaluator.store import rows, truths
+from xai_sidecar.evaluator.store.sizes import RECOUNT
+from xai_sidecar.evaluator.store.tables import predictions, samples, scores
+
+
+def is_sample(key: SampleKey) -> ColumnElement[bool]:
+    """The condition that a row is of a sample."""
+    return and_(samples.c.request_id == key.request_id, samples.c.image_index == key.image_index)
+
+
+def locked(connection: Connection, key: SampleKey) -> int | None:
+    """A sample's id; None if it is not there. No other transaction writes to the sample before this one has ended."""
+    # SQLite lets one transaction write at a time, and knows no such lock.
+    return connection.scalar(select(samples.c.id).where(is_sample(key)).with_for_update())
+
+
+def recount(connection: Connection, sample_id: int) -> None:
+    """Counts the bytes of a sample anew."""
+    connection.execute(RECOUNT, {"counted_id": sample_id})
+
+
+def load(connection: Connection, key: SampleKey) -> SampleRecord | None:
+    """A sample; None if there is none of that key."""
+    row = connection.execute(select(samples).where(is_sample(key))).one_or_none()
+    if row is None:
+        return None
+    return rows.sample_record(row, truths.classes_by_sample(connection, predictions, [row.id])[row.id])
+
+
+def put_scores(connection: Connection, sample_id: int, measured: Sequence[ScoreRecord]) -> None:
+    """Keeps scores, each instead of what was there of that explainer and metric."""
+    if not measured:
+        return
+    same = (and_(scores.c.explainer == record.explainer, scores.c.metric == record.metric) for record in measured)
+    connection.execute(delete(scores).where(scores.c.sample_id == sample_id, or_(*same)))
+    connection.execute(insert(scores), [rows.score_row(sample_id, record) for record in measured])
