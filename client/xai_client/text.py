@@ -235,8 +235,9 @@ def _path_json(files: Written, key: tuple[str, int]) -> str | None:
 
 
 def _explainer_lines(explainer: ExplainerInfo) -> list[str]:
-    cost = f"  {explainer.cost.passes} passes, {explainer.cost.seconds:.3g} s" if explainer.cost else ""
-    lines = [f"{explainer.name}{cost}", f"  {explainer.description}"]
+    cost = explainer.cost
+    told = f"  {cost.passes} pass{'es' * (cost.passes != 1)}, {cost.seconds:.3g} s" if cost else ""
+    lines = [f"{explainer.name}{told}", f"  {explainer.description}"]
     if not explainer.available:
         lines.append(f"  not available: {explainer.unavailable_reason}")
     rows = [_parameter_row(each) for each in explainer.parameters.values()]
