@@ -181,7 +181,8 @@ def parse_parameter(explainer: str, name: str, text: str) -> int | float | str:
         if field.cpp_type in _NUMBERS:
             return float(text)
     except ValueError as error:
-        raise ParameterError(f"{explainer}'s {name} is a number, not {text!r}", field=name) from error
+        kind = "whole number" if field.cpp_type in _INTEGERS else "number"
+        raise ParameterError(f"{explainer}'s {name} is a {kind}, not {text!r}", field=name) from error
     return text
 
 

@@ -370,6 +370,9 @@ def test_parameters_are_read_from_text_as_their_type():
     for explainer, name, text in (("rise", "masks", "1.5"), ("rise", "speed", "1"), ("lime", "segments", "1")):
         with pytest.raises(ParameterError):
             parse_parameter(explainer, name, text)
+    for name, kind in (("masks", "whole number"), ("mask_count", "whole number"), ("tolerance", "number")):
+        with pytest.raises(ParameterError, match=f"is a {kind}, not 'many'"):
+            parse_parameter("rise", name, "many")
 
 
 def test_auto_takes_no_parameters_and_says_why():
