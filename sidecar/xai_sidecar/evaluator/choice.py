@@ -122,6 +122,7 @@ def choose(
     budget_seconds: float | None,
     fallback: str,
     target: int,
+    measuring: bool = True,
 ) -> Choice:
     """Chooses the explainer with the highest composite score of those that fit the budget.
 
@@ -140,6 +141,7 @@ def choose(
         fallback: The explainer to use where nothing is known, if it fits the budget. If it does not, the cheapest is
             used; where nothing fits, the fallback, whatever it takes.
         target: The class that is explained.
+        measuring: Whether anything is measured, so that more can be known later.
 
     Raises:
         ValueError: There are no candidates.
@@ -150,7 +152,10 @@ def choose(
     seconds = {each.name: each.expected_seconds for each in fitting}
     contenders, metrics = _contest(seconds, estimates, weights, min_samples)
     if not contenders:
-        return _fallen_back(candidates, fitting, min_samples, budget_seconds, fallback)
+        why = "Nothing is measured, since evaluator.sample_rate is 0"
+        if measuring:
+            why = f"Too little is measured yet ({min_samples} samples of each metric are needed)"
+        return _fallen_back(candidates, fitting, why, budget_seconds, fallback)
     of_class = {name: _known(name, metrics, estimates, min_samples, target) for name in contenders}
     reason = Reason.BEST
     if all(len(known) == len(metrics) for known in of_class.values()):
@@ -228,12 +233,11 @@ def _believed_share(name: str, known: Mapping[str, Estimate], estimates: Estimat
 def _fallen_back(
     candidates: Sequence[Candidate],
     fitting: Sequence[Candidate],
-    min_samples: int,
+    why: str,
     budget_seconds: float | None,
     fallback: str,
 ) -> Choice:
     """The choice where nothing is known."""
-    why = f"Too little is measured yet ({min_samples} samples of each metric are needed)"
     if not fitting:
         why = f"There is no explainer{_that_fit(budget_seconds, 's')}"
     names = {each.name for each in fitting or candidates}

@@ -178,7 +178,14 @@ class Quality:
         """The explainer that `auto` means for a class."""
         auto = self._settings.auto
         choice = choose(
-            candidates, self.estimate, auto.weights, auto.min_samples, budget_seconds, auto.fallback, target
+            candidates,
+            self.estimate,
+            auto.weights,
+            auto.min_samples,
+            budget_seconds,
+            auto.fallback,
+            target,
+            self._settings.enabled,
         )
         self._telemetry.chosen(choice.explainer, choice.reason.value)
         return choice

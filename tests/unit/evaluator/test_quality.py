@@ -332,6 +332,12 @@ def test_unusual_pictures(make, clock):
 # ------------------------------------------------------------------------------------------------ auto
 
 
+@pytest.mark.parametrize(("rate", "told"), [(0.5, "Too little is measured yet"), (0.0, "Nothing is measured, since")])
+def test_auto_says_whether_more_may_be_known_later(make, rate, told):
+    quality, _ = make(sample_rate=rate)
+    assert quality.choose([Candidate("gradient", 0.1)], None, 0).explanation.startswith(told)
+
+
 def test_what_auto_means(make):
     auto = {"weights": {DELETION: 1.0}, "min_samples": 2, "fallback": "gradient"}
     quality, telemetry = make(auto=auto, metrics=[DELETION])
