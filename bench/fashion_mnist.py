@@ -211,7 +211,7 @@ def _explained(
 ) -> Saliency:
     explainer = EXPLAINERS[name]
     facts = ModelFacts(lenet.SIDE, lenet.SIDE, has_ood=True)
-    parameters = explainer.resolve(explainer.parameters_type(mask_count=masks, estimator=estimator), facts)
+    parameters = explainer.resolve(explainer.parameters_type(masks=masks, estimator=estimator), facts)
     return drive(explainer.explain(image, np.array([target]), parameters, Context(seed=seed)), run)
 
 
