@@ -15,6 +15,7 @@ ALLOWED = {
     "errors": set(),
     "interrupt": set(),
     "paths": set(),
+    "process_state": set(),
     "imaging": {"errors"},
     "engine": {"errors"},
     "explainers": {"engine", "errors"},
@@ -23,7 +24,7 @@ ALLOWED = {
     "config": {"benchmarks", "errors", "explainers", "imaging", "paths"},
     "telemetry": {"engine", "explainers"},
     "evaluator": {"benchmarks", "config", "engine", "errors", "explainers", "imaging", "paths", "telemetry"},
-    "backends": {"config", "engine", "errors", "imaging", "interrupt", "ood", "paths"},
+    "backends": {"config", "engine", "errors", "imaging", "interrupt", "ood", "paths", "process_state"},
     "zoo": {"errors", "paths"},
     "service": {
         "benchmarks",

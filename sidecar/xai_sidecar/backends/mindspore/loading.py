@@ -11,6 +11,7 @@ from typing import Any
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.process_state import held
 
 _SHOWN = 3
 """How many parameters a message names before it says how many more there are."""
@@ -27,7 +28,8 @@ def load_net(factory: str, arguments: Mapping[str, Any], checkpoint: Path | None
     Raises:
         ConfigError: The factory cannot be had or raises, or the checkpoint does not fit the net.
     """
-    net = _make(factory, arguments)
+    with held():
+        net = _make(factory, arguments)
     if checkpoint is not None:
         _load_weights(net, checkpoint)
     return net
