@@ -323,3 +323,55 @@ def test_wrong_number_of_labels(count, tmp_path):
         load_labels(file, count)
     with pytest.raises(ConfigError, match=rf"^model\.labels: model\.labels has 2 labels, .* {count} outputs"):
         load_labels(["a", "b"], count)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "\ufefftench\r\ngold fish\r\nshark\r\n".encode(),
+        b"tench\rgold fish\rshark",
+        "tench\n\ufeffgold fish \n shark\n\n \n".encode(),  # two files put together
+        "tench\ngold fish\nshark\n".encode("utf-16"),
+        b"\xfe\xff" + "tench\r\ngold fish\r\nshark".encode("utf-16-be"),
+        "tench\t\n\u00a0gold fish\nshark".encode(),
+    ],
+)
+def test_label_files_as_editors_write_them(data, tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_bytes(data)
+    assert load_labels(file, 3) == ("tench", "gold fish", "shark")
+
+
+def test_labels_with_what_only_python_takes_for_an_end_of_line(tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_text("a\u2028b\nc\x0cd\n")
+    assert load_labels(file, 2) == ("a\u2028b", "c\x0cd")
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"a\n\nb\n", "line 2 of .* is blank"),
+        (b"\r\n\r\na\r\nb", "line 1 of .* is blank"),
+        ("a\nb\n".encode("utf-16-le"), "zeros between its characters"),
+        (b"caf\xe9\nb", "cannot be read"),
+    ],
+)
+def test_label_files_that_are_refused(data, match, tmp_path):
+    file = tmp_path / "labels.txt"
+    file.write_bytes(data)
+    with pytest.raises(ConfigError, match=rf"^model\.labels: .*{match}"):
+        load_labels(file, 3)
+
+
+def test_a_config_as_editors_write_it(tmp_path):
+    file = tmp_path / "sidecar.toml"
+    file.write_bytes('\ufeff[model]\r\nfactory = "a.b:c"\r\n'.encode())
+    assert load_config(file).model.factory == "a.b:c"
+
+
+def test_letterbox():
+    spec = parse("model.input.letterbox=true", "model.input.size=[20, 30]").model.input.spec()
+    assert (spec.letterbox, spec.height, spec.width) == (True, 20, 30)
+    for key, field in [("stretch=true", "letterbox"), ("resize=256", "resize")]:
+        assert refused("model.input.letterbox=true", f"model.input.{key}").field == f"model.input.{field}"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import copy
 import os
+import re
+import string
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +22,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+_AROUND = string.whitespace + "\ufeff\u00a0"
+"""What is no part of a label: byte order marks are left in the middle where files are put together."""
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, needs_ood: bool = True) -> Config:
@@ -67,22 +74,45 @@ def load_labels(labels: Path | list[str] | None, class_count: int) -> tuple[str,
         return tuple(str(class_id) for class_id in range(class_count))
     where = "model.labels has"
     if isinstance(labels, Path):
-        where = f"{labels} has"
-        try:
-            labels = labels.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"{labels} cannot be read: {error}. Give a UTF-8 text file with one label a line.", field="model.labels"
-            ) from error
-        while labels and not labels[-1].strip():
-            labels.pop()
+        where, labels = f"{labels} has", _label_lines(labels)
     if len(labels) != class_count:
         raise ConfigError(
             f"{where} {len(labels)} labels, but the net has {class_count} outputs. "
             "Give one label for each output, in their order.",
             field="model.labels",
         )
-    return tuple(label.strip() for label in labels)
+    return tuple(label.strip(_AROUND) for label in labels)
+
+
+def _label_lines(path: Path) -> list[str]:
+    """The labels of a file, a line each: in UTF-8, or in UTF-16 with a byte order mark, as Windows' editors write it.
+
+    Raises:
+        ConfigError: It cannot be read, or a line in the middle is blank.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}. Give a UTF-8 text file with one label a line.", field="model.labels"
+        ) from error
+    if "\0" in text:
+        raise ConfigError(
+            f"{path} has zeros between its characters, as UTF-16 has. Save it as UTF-8, one label a line.",
+            field="model.labels",
+        )
+    # Not str.splitlines, which divides at characters that labels may have.
+    lines = re.split(r"\r\n|\n|\r", text)
+    while lines and not lines[-1].strip(_AROUND):
+        lines.pop()
+    blank = next((number for number, line in enumerate(lines, 1) if not line.strip(_AROUND)), None)
+    if blank is not None:
+        raise ConfigError(
+            f"line {blank} of {path} is blank, with labels after it. Remove the line, or give that class a label.",
+            field="model.labels",
+        )
+    return lines
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -110,14 +111,17 @@ def _raise(error: OSError) -> None:
 
 
 def _class_ids(names: list[str], labels: Sequence[str], class_count: int, folder: Path) -> list[int]:
+    # File systems write accents apart from their letters, or not, and people leave blanks behind.
+    folders = [_plain(name) for name in names]
+    labels = [_plain(label) for label in labels]
     by_label = {label: class_id for class_id, label in enumerate(labels)}
-    ambiguous = [label for label, count in Counter(labels).items() if count > 1 and label in names]
+    ambiguous = [label for label, count in Counter(labels).items() if count > 1 and label in folders]
     if ambiguous:
         raise ConfigError(
             f"{folder} has a folder {ambiguous[0]!r}, and several classes are called so. Name it by the class id.",
             field=_FIELD,
         )
-    ids = [by_label.get(name, _as_id(name, class_count)) for name in names]
+    ids = [by_label.get(name, _as_id(name, class_count)) for name in folders]
     unknown = [name for name, class_id in zip(names, ids, strict=True) if class_id is None]
     if unknown:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -129,6 +133,10 @@ def _class_ids(names: list[str], labels: Sequence[str], class_count: int, folder
             field=_FIELD,
         )
     return [class_id for class_id in ids if class_id is not None]
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def _as_id(name: str, class_count: int) -> int | None:

@@ -105,3 +105,8 @@ def test_what_is_no_picture_is_none(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
     (tmp_path / "b.png").mkdir()
     assert [read_input(tmp_path / name, SPEC) for name in ("a.png", "b.png", "c.png")] == [None, None, None]
+
+
+def test_folders_with_blanks_and_accents_as_file_systems_write_them(tmp_path):
+    touch(tmp_path, *some("cat /", 5), *some("cafe\u0301/", 5))
+    assert find_pictures(tmp_path, ["cat", "caf\u00e9"], 2).class_ids == (1,) * 5 + (0,) * 5
