@@ -32,7 +32,7 @@ examples:
 _EXIT_CONFIG = 2
 _EXIT_INTERRUPTED = 130
 _LEAVING_SECONDS = 1.0
-_POOLS = ("store_", "codec_")
+_POOLS = ("store_", "shapes_", "codec_", "decoder_")
 """What the names of their threads begin with."""
 
 

@@ -323,6 +323,11 @@ class ServerConfig(Section):
         default="auto", description="auto: text on a terminal, JSON otherwise."
     )
 
+    @property
+    def most_request_pixels(self) -> int:
+        """`max_request_pixels`, or its default."""
+        return self.max_request_pixels or 2 * self.max_pixels
+
 
 class Config(Section):
     """The whole file."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from xai_sidecar.config import EvaluatorConfig
@@ -32,6 +32,9 @@ from xai_sidecar.telemetry import QualityTelemetry
 
 _OBJECT_BYTES = 200
 """What a report, an object or a corner of one takes in memory, about."""
+
+_QUICK_EFFORT = 10_000
+"""Corners of a report's polygons that the writer checks itself; masks it never does."""
 
 
 class Receipt(NamedTuple):
@@ -90,6 +93,7 @@ class Intake:
         self._lock = threading.Lock()
         self._taking_in = 0  # bytes of samples and reports on their way to the store
         self._writer = ThreadPoolExecutor(1, "store")
+        self._checker = ThreadPoolExecutor(1, "shapes")  # of what takes longer to check than to write
 
     def wants(self, request_id: str) -> bool:
         """Whether the pictures of a request are to be offered."""
@@ -118,7 +122,10 @@ class Intake:
         if not self._has_room(size, alone=True):
             raise OverloadedError("Too many reports wait to be stored. Try again shortly.", retry_seconds=1.0)
         try:
-            stored = self._writer.submit(self._report, key, truth)
+            if sum(_effort(shown.shape) for shown in truth.objects) > _QUICK_EFFORT:
+                stored = self._checker.submit(self._report_slowly, key, truth)
+            else:
+                stored = self._writer.submit(self._report, key, truth)
         except RuntimeError:
             raise ShuttingDownError("The server is shutting down. Report to it once it is back.") from None
         stored.add_done_callback(lambda _: self._taken_in(size))
@@ -147,7 +154,8 @@ class Intake:
     def close(self, timeout: float = 5.0) -> None:
         """Takes nothing more, and waits until all that came in is stored, for so many seconds at the most."""
         with suppress(RuntimeError):  # it is closed already
-            wait([self._writer.submit(_nothing)], timeout)
+            wait([self._checker.submit(lambda: self._writer.submit(_nothing).result())], timeout)
+        self._checker.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
 
     def _has_room(self, size: int, *, alone: bool = False) -> bool:
@@ -210,32 +218,56 @@ class Intake:
         )
 
     def _report(self, key: SampleKey, truth: GroundTruth) -> Receipt:
+        return self._put(key, truth, self._warnings(self._known(key), truth))
+
+    def _report_slowly(self, key: SampleKey, truth: GroundTruth) -> Receipt:
+        """The same, on another thread than the writer, which goes on with what others report."""
         try:
+            record = self._writer.submit(self._known, key).result()
+            warnings = self._warnings(record, truth)
+            return self._writer.submit(self._put, key, truth, warnings).result()
+        except (RuntimeError, CancelledError):
+            raise ShuttingDownError("The server is shutting down. Report to it once it is back.") from None
+
+    def _known(self, key: SampleKey) -> SampleRecord:
+        with self._telling_of_failures(key):
             record = self._ledger.store.sample(key)
-            if record is None:
-                raise NotFoundError(
-                    f"Picture {key.image_index} of request {key.request_id} is not among the samples that are kept. "
-                    "PredictResponse.sampled tells which requests are sampled.",
-                    field="request_id",
-                )
-            if record.state is SampleState.AMBIGUOUS:
-                raise NotFoundError(
-                    f"Several pictures were sent as picture {key.image_index} of request {key.request_id}, and it is "
-                    "not known which this is about. Give each request an id of its own.",
-                    field="request_id",
-                )
-            warnings = []
-            for number, shown in enumerate(truth.objects):
-                with within(f"objects[{number}]"):
-                    told = check_shape(shown.shape, record.frame, self._max_pixels)
-                warnings += [(number, each) for each in told]
+        if record is None:
+            raise NotFoundError(
+                f"Picture {key.image_index} of request {key.request_id} is not among the samples that are kept. "
+                "PredictResponse.sampled tells which requests are sampled.",
+                field="request_id",
+            )
+        if record.state is SampleState.AMBIGUOUS:
+            raise NotFoundError(
+                f"Several pictures were sent as picture {key.image_index} of request {key.request_id}, and it is "
+                "not known which this is about. Give each request an id of its own.",
+                field="request_id",
+            )
+        return record
+
+    def _warnings(self, record: SampleRecord, truth: GroundTruth) -> list[tuple[int, str]]:
+        warnings = []
+        for number, shown in enumerate(truth.objects):
+            with within(f"objects[{number}]"):
+                told = check_shape(shown.shape, record.frame, self._max_pixels)
+            warnings += [(number, each) for each in told]
+        return warnings
+
+    def _put(self, key: SampleKey, truth: GroundTruth, warnings: list[tuple[int, str]]) -> Receipt:
+        with self._telling_of_failures(key):
             reported = self._ledger.store.put_truth(key, truth)
-        except StoreError as error:
-            self._ledger.failed(error, key)
-            raise
         self._telemetry.report(reported.value)
         self._reported()
         return Receipt(reported, warnings)
+
+    @contextmanager
+    def _telling_of_failures(self, key: SampleKey) -> Iterator[None]:
+        try:
+            yield
+        except StoreError as error:
+            self._ledger.failed(error, key)
+            raise
 
 
 def _same(known: SampleRecord, other: SampleRecord) -> bool:
@@ -249,6 +281,13 @@ def _size(shape: Shape) -> int:
     if isinstance(shape, MaskShape):
         return _OBJECT_BYTES + len(shape.png)
     return _OBJECT_BYTES * (1 + (len(shape.points) if isinstance(shape, PolygonShape) else 0))
+
+
+def _effort(shape: Shape) -> int:
+    """What a shape takes to check, in corners of polygons."""
+    if isinstance(shape, MaskShape):
+        return _QUICK_EFFORT + 1
+    return len(shape.points) if isinstance(shape, PolygonShape) else 1
 
 
 def _nothing() -> None:

@@ -9,7 +9,7 @@ A saliency map is computed in the model's frame. `Region` is the way back: the m
 right on the upright picture. Everything here may be called from several threads at once.
 """
 
-from xai_sidecar.imaging.decoding import decode, from_pixels, read_header
+from xai_sidecar.imaging.decoding import decode, from_pixels, load_png, read_header
 from xai_sidecar.imaging.files import Header
 from xai_sidecar.imaging.preparing import InputSpec, Prepared, Region, check_model_input, prepare
 
@@ -21,6 +21,7 @@ __all__ = [
     "check_model_input",
     "decode",
     "from_pixels",
+    "load_png",
     "prepare",
     "read_header",
 ]

@@ -118,20 +118,34 @@ def decode(data: bytes, max_pixels: int, look: Callable[[], None] = lambda: None
         PictureTooLargeError: The picture has more than `max_pixels` pixels.
     """
     header = read_header(data, max_pixels)
-    form = _FORMATS[header.format]
-    _hold_settings()
     with _as_picture_errors(header.format):
-        stripped = form.strip(data)
-        opened = form.reader(_Pieces(stripped.data, look))
-        if opened.size != (header.width, header.height):
-            raise broken(header.format, "it says twice how large it is, and not the same")
-        opened.decodermaxblock = _piece_bytes(len(data), header)
-        opened.load()
-        look()
+        stripped = _FORMATS[header.format].strip(data)
+        opened = _loaded(stripped, header, look)
         picture = _eight_bits(opened, stripped.brightest)
         look()
         turn = _UPRIGHT.get(stripped.orientation)
         return picture if turn is None else picture.transpose(turn)
+
+
+def load_png(data: bytes) -> Image.Image:
+    """A PNG as its pixels lie: of any mode, transparency and palette as they are.
+
+    Raises:
+        PictureError: It cannot be decoded.
+    """
+    with _as_picture_errors("PNG"):
+        return _loaded(strip_png(data), png_header(data), lambda: None)
+
+
+def _loaded(stripped: Stripped, header: Header, look: Callable[[], None]) -> Image.Image:
+    _hold_settings()
+    opened = _FORMATS[header.format].reader(_Pieces(stripped.data, look))
+    if opened.size != (header.width, header.height):
+        raise broken(header.format, "it says twice how large it is, and not the same")
+    opened.decodermaxblock = _piece_bytes(len(stripped.data), header)
+    opened.load()
+    look()
+    return opened
 
 
 def _piece_bytes(size: int, header: Header) -> int:

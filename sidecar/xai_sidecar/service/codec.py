@@ -49,7 +49,6 @@ class Codec:
 
     def __init__(self, limits: ServerConfig) -> None:
         self._limits = limits
-        self._most_pixels = limits.max_request_pixels or 2 * limits.max_pixels
         self._cheap = Lane(_CHEAP_THREADS, "codec")
         self._dear = Lane(max(1, min(_MOST_DEAR_THREADS, len(os.sched_getaffinity(0)) // 2)), "decoder")
         self._pixels = 0
@@ -105,10 +104,10 @@ class Codec:
             with within(f"images[{index}]"):
                 header = header_of(image, self._limits)
                 total += header.pixels if header and header.format != "pixels" else 0
-                if total > self._most_pixels:
+                if total > self._limits.most_request_pixels:
                     raise PictureTooLargeError(
                         f"With this picture, those of the request have {total:,} pixels, of at most "
-                        f"{self._most_pixels:,}. Send fewer at a time, or scale them down.",
+                        f"{self._limits.most_request_pixels:,}. Send fewer at a time, or scale them down.",
                         field="encoded",
                     )
                 yield header

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.errors import InvalidRequestError, SidecarError, quoted, shortened, within
+from xai_sidecar.config import ServerConfig
+from xai_sidecar.errors import InvalidRequestError, PictureTooLargeError, SidecarError, quoted, shortened, within
 from xai_sidecar.evaluator.intake import Receipt
 from xai_sidecar.evaluator.records import (
     BoxShape,
@@ -26,6 +28,8 @@ from xai_sidecar.service.model import ServedModel
 
 _MOST_OBJECTS = 1000
 _MOST_WARNINGS = 10
+_MOST_CORNERS = 100_000
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_ground_truth(request: pb.ReportGroundTruthRequest, model: ServedModel) -> tuple[SampleKey, GroundTruth]:
@@ -55,10 +59,35 @@ def read_ground_truth(request: pb.ReportGroundTruthRequest, model: ServedModel) 
     for index, one in enumerate(request.objects):
         with within(f"objects[{index}]"):
             objects.append(_object(one, class_ids, model))
+    _check_amount(objects, len(request.boxes), model.config.server)
     if not class_ids and not objects:
         raise InvalidRequestError("The report is empty. Give a label, a class id, a box or an object.", field="labels")
     key = SampleKey(request.request_id, request.image_index)
     return key, GroundTruth(tuple(sorted(class_ids)), tuple(objects), time.time())
+
+
+def _check_amount(objects: Sequence[TruthObject], box_count: int, limits: ServerConfig) -> None:
+    """Bounds what all masks and polygons of a report take to look at."""
+    pixels = corners = 0
+    most_pixels = limits.most_request_pixels
+    for index, shape in enumerate(each.shape for each in objects[box_count:]):
+        if isinstance(shape, PolygonShape):
+            corners += len(shape.points)
+        elif isinstance(shape, MaskShape) and shape.png.startswith(_PNG):
+            width, height = struct.unpack_from(">II", shape.png.ljust(24, b"\0"), 16)
+            pixels += width * height
+        if pixels > most_pixels:
+            raise PictureTooLargeError(
+                f"With this mask, those of the report have {pixels:,} pixels, of at most {most_pixels:,}. Report "
+                "fewer objects by masks, and the others by polygons or boxes.",
+                field=f"objects[{index}].mask_png",
+            )
+        if corners > _MOST_CORNERS:
+            raise InvalidRequestError(
+                f"With this polygon, those of the report have {corners:,} corners, of at most {_MOST_CORNERS:,}. "
+                "Leave out corners, or report fewer objects.",
+                field=f"objects[{index}].polygon",
+            )
 
 
 @contextmanager

@@ -17,9 +17,11 @@ from xai_sidecar.errors import (
     NotFoundError,
     PictureError,
     PictureTooLargeError,
+    ShuttingDownError,
     SidecarError,
     StoreError,
 )
+from xai_sidecar.evaluator import intake as intakes
 from xai_sidecar.evaluator.intake import Intake
 from xai_sidecar.evaluator.ledger import Ledger
 from xai_sidecar.evaluator.records import (
@@ -435,6 +437,44 @@ def test_shapes_that_do(one):
     assert receipt.reported is Reported.NEW
     assert [number for number, _ in receipt.warnings] == [0]  # the box reaches beyond the picture
     assert tuple(shown.shape for shown in one.store.truth(sample.key).objects) == shapes
+
+
+@pytest.mark.parametrize("slow", [MaskShape(png(16, 12)), PolygonShape(((0, 0), (16, 0), (16, 12)) * 3333)])
+def test_others_do_not_wait_for_shapes_that_take_long_to_check(one, monkeypatch, slow):
+    samples = [models.make_sample(name) for name in "ab"]
+    one.intake.offer(samples)
+    go_on, check = threading.Event(), intakes.check_shape
+
+    def check_slowly(shape, *rest):
+        if shape is slow:
+            go_on.wait(30)
+        return check(shape, *rest)
+
+    monkeypatch.setattr(intakes, "check_shape", check_slowly)
+    waiting = one.intake.report(samples[0].key, truth(slow, slow))
+    assert one.intake.report(samples[1].key, truth(BoxShape(0, 0, 4, 4))).result(10).reported is Reported.NEW
+    assert not waiting.done()
+    go_on.set()
+    assert waiting.result(10).reported is Reported.NEW
+    assert one.store.truth(samples[0].key) is not None
+
+
+def test_slow_shapes_are_stored_before_it_closes_and_refused_then(one):
+    sample = models.make_sample("a")
+    one.intake.offer([sample])
+    report = one.intake.report(sample.key, truth(MaskShape(png(16, 12))))
+    one.intake.close()
+    assert report.result(10).reported is Reported.NEW
+    with pytest.raises(ShuttingDownError):
+        one.intake.report(sample.key, truth(MaskShape(png(16, 12))))
+
+
+def test_a_mask_with_broken_metadata(one):
+    sample = models.make_sample("a")
+    one.intake.offer([sample])
+    mask = png(16, 12)
+    text = b"\0\0\0\x04zTXtjunkjunk"
+    assert one.intake.report(sample.key, truth(MaskShape(mask[:33] + text + mask[33:]))).result(10).warnings == []
 
 
 # ------------------------------------------------------------------------------------------------ a store that fails

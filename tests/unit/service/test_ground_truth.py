@@ -1,11 +1,12 @@
 """Reports of ground truth as the evaluator takes them; every error names its field."""
 
+import struct
 import time
 
 import pytest
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.errors import InvalidRequestError
+from xai_sidecar.errors import InvalidRequestError, PictureTooLargeError
 from xai_sidecar.evaluator.intake import Receipt
 from xai_sidecar.evaluator.records import BoxShape, MaskShape, PolygonShape, SampleKey, TruthObject
 from xai_sidecar.evaluator.store import Reported
@@ -192,3 +193,26 @@ def test_what_is_far_too_much_is_refused_before_anything_is_made_of_it(model, fi
         read_ground_truth(message, model)
     assert time.thread_time() - started < 0.05
     assert len(caught.value.message) < 300
+
+
+def blank(side):
+    """The beginning of a mask, which says how large it is."""
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII", 13, b"IHDR", side, side)
+
+
+def test_all_masks_and_polygons_of_a_report_are_bounded(make_model):
+    model = make_model("server.max_pixels=10000")
+
+    def read(*objects, **fields):
+        return read_ground_truth(report(objects=objects, **fields), model)
+
+    masks, corners = thing(mask_png=blank(100)), thing(polygon=pb.Polygon(points=[pb.Point()] * 10_000))
+    read(masks, masks, *[corners] * 10)
+    with pytest.raises(PictureTooLargeError, match="30,000 pixels, of at most 20,000") as caught:
+        read(masks, masks, masks, boxes=[BOX])
+    assert caught.value.field == "objects[2].mask_png"
+    with pytest.raises(InvalidRequestError, match="110,000 corners") as caught:
+        read(*[corners] * 11)
+    assert caught.value.field == "objects[10].polygon"
+    with pytest.raises(PictureTooLargeError):
+        read(thing(mask_png=blank(2**31)))
