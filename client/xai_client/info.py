@@ -26,6 +26,7 @@ class InputInfo:
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
         mean: Subtracted from each channel of the picture scaled to [0, 1].
         std: Each channel is then divided by this.
+        letterbox: Whether the whole picture is scaled to fit, and the rest filled with the mean colour.
     """
 
     channels: int
@@ -37,6 +38,7 @@ class InputInfo:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    letterbox: bool = False
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ def _input(message: pb.InputInfo) -> InputInfo:
         resize_height=message.resize_height,
         resize_width=message.resize_width,
         stretch=message.stretch,
+        letterbox=message.letterbox,
         interpolation=message.interpolation,
         mean=tuple(message.mean),
         std=tuple(message.std),

@@ -145,9 +145,9 @@ def _write(shown: Image.Image, corner: tuple[int, int], note: str, width: int, h
 
 
 def _lay(picture: Image.Image, saliency: FloatArray, box: Box, alpha: float, colormap: str | None) -> Image.Image:
-    levels, signed = _normalize(saliency, colormap)
     columns = _window(box[0], box[2], picture.width)
     rows = _window(box[1], box[3], picture.height)
+    levels, signed = _normalize(saliency, _on_picture(saliency, box, columns, rows), colormap)
     shown = _dimmed(picture)
     if columns[0] >= columns[1] or rows[0] >= rows[1]:
         return shown
@@ -161,14 +161,24 @@ def _lay(picture: Image.Image, saliency: FloatArray, box: Box, alpha: float, col
     return shown
 
 
-def _normalize(saliency: FloatArray, colormap: str | None) -> tuple[FloatArray, bool]:
-    """The map in [0, 1], or, where it is signed and may be shown so, in [-1, 1]; and which of the two."""
-    values = saliency.astype(np.float64)
-    low, high = float(values.min()), _top(values)
+def _on_picture(saliency: FloatArray, box: Box, columns: tuple[int, int], rows: tuple[int, int]) -> FloatArray:
+    """The values that lie on the picture: beyond it, where a server shows the whole picture, there is only a border."""
+    height, width = saliency.shape
+    left, right = _source(columns, box[0], box[2], width)
+    top, bottom = _source(rows, box[1], box[3], height)
+    across, down = (slice(max(0, math.floor(start)), math.ceil(stop)) for start, stop in ((left, right), (top, bottom)))
+    shown = saliency[down, across]
+    return shown if shown.size else saliency
+
+
+def _normalize(saliency: FloatArray, shown: FloatArray, colormap: str | None) -> tuple[FloatArray, bool]:
+    """The map in [0, 1], or, where it is signed and may be shown so, in [-1, 1], and which; by what of it is shown."""
+    values, scale = saliency.astype(np.float64), shown.astype(np.float64)
+    low, high = float(scale.min()), _top(scale)
     has_negative = -low > _NOISE * max(high, 0.0)
     signed = colormap == "diverging" or (colormap is None and has_negative)
     if signed:
-        base, span = 0.0, _top(np.abs(values))
+        base, span = 0.0, _top(np.abs(scale))
     else:
         base = 0.0 if has_negative else low
         span = high - base

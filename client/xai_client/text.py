@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from xai_client.errors import MapWithheldError
-from xai_client.info import ExplainerInfo, LayerInfo, ModelInfo, OodInfo, ParameterInfo
+from xai_client.info import ExplainerInfo, InputInfo, LayerInfo, ModelInfo, OodInfo, ParameterInfo
 from xai_client.quality_text import accuracy_lines, evaluator_lines, quality_lines
 from xai_client.types import AutoChoice, Event, Explained, Explanation, Predicted, Prediction, Progress, SaliencyMap
 
@@ -117,18 +117,25 @@ def event_json(event: Event, image: Path, written: Written, arrays: Written | No
     return json.dumps(document)
 
 
+def _fit_text(entry: InputInfo) -> str:
+    """How pictures become inputs."""
+    if entry.letterbox:
+        return f"scaled to fit ({entry.interpolation}), the rest filled with the mean colour"
+    fit = "stretched to" if entry.stretch else "scaled to cover"
+    size = f"{entry.resize_height} x {entry.resize_width}"
+    return f"{fit} {size} ({entry.interpolation}), then cropped at the centre"
+
+
 def info_text(info: ModelInfo) -> str:
     """The model, its input and limits, how good explanations are, then every explainer with its parameters."""
     entry, limits = info.input, info.limits
-    fit = "stretched to" if entry.stretch else "scaled to cover"
     lines = [
         f"model     {info.name}  version {info.version}",
         f"runs on   {info.device} with {info.engine}, xai-sidecar {info.server_version}",
         *([f"          {info.engine_note}"] if info.engine_note else []),
         *([f"weights   {info.weights}"] if info.weights else []),
         f"classes   {info.class_count}, {info.activation}",
-        f"input     {entry.channels} x {entry.height} x {entry.width}, pictures {fit}"
-        f" {entry.resize_height} x {entry.resize_width} ({entry.interpolation}), then cropped at the centre",
+        f"input     {entry.channels} x {entry.height} x {entry.width}, pictures {_fit_text(entry)}",
         f"ood       {_ood(info.ood)}",
         f"limits    {limits.max_image_count} pictures, {limits.max_explanation_count} explanations,"
         f" {limits.max_target_count} targets of each; {limits.max_pixel_count} pixels a picture,"

@@ -4,6 +4,7 @@ import random
 import struct
 import warnings
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -663,3 +664,59 @@ def test_statistics_of_pixels_from_0_to_255_are_refused(mean, std, key):
 @pytest.mark.parametrize(("mean", "std"), [(0.0, 1 / 255), (0.5, 0.5), (0.0, 1.0), (-1.0, 1.0), (1.0, 2.0)])
 def test_other_ranges_that_nets_want_are_taken(mean, std):
     assert InputSpec(3, 8, 8, 8, 8, False, "bilinear", (mean,) * 3, (std,) * 3).std == (std,) * 3
+
+
+# Letterbox
+
+
+def whole(height, width, **options):
+    return replace(spec(height, width, height, width, **options), letterbox=True)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize(
+    ("size", "shown", "region"),
+    [
+        ((400, 200), (5, 0, 10, 20), Region(0, -100, 400, 300)),
+        ((200, 400), (0, 5, 20, 10), Region(-100, 0, 300, 400)),
+        ((10, 10), (0, 0, 20, 20), Region(0, 0, 10, 10)),
+        ((4000, 3), (9, 0, 1, 20), Region(0, -27, 4000, 33)),  # a pixel high at the least
+        ((300, 200), (3, 0, 13, 20), None),  # 13.3 rows
+    ],
+)
+def test_the_whole_picture_is_shown_with_a_border_of_the_mean_colour(size, shown, region, interpolation):
+    wanted = replace(
+        whole(20, 20, interpolation=interpolation),
+        mean=(0.2, 0.3, 0.4),
+        std=(0.5, 0.5, 0.5),
+        mean_colour=(0.2, 0.4, 0.9),
+    )
+    prepared = imaging.prepare(Image.new("RGB", size, "white"), wanted)
+    top, left, height, width = shown
+    expected = np.broadcast_to(np.reshape([0.0, 0.2, 1.0], (3, 1, 1)), (3, 20, 20)).copy()
+    expected[:, top : top + height, left : left + width] = np.reshape([1.6, 1.4, 1.2], (3, 1, 1))
+    np.testing.assert_allclose(prepared.array, expected, atol=1e-5)
+    if region is not None:
+        assert prepared.region == region
+    assert prepared.picture_size == size
+
+
+def test_a_letterbox_keeps_places():
+    """A bright spot lies where the region says that it does."""
+    picture = Image.new("L", (300, 100))
+    picture.paste(255, (210, 60, 240, 80))
+    prepared = imaging.prepare(picture, replace(whole(60, 60, channels=1), mean_colour=(0.0,)))
+    rows, columns = np.indices((60, 60)) + 0.5
+    weights = prepared.array[0] / prepared.array[0].sum()
+    region = prepared.region
+    assert region.left + (columns * weights).sum() * (region.right - region.left) / 60 == pytest.approx(225, abs=0.5)
+    assert region.top + (rows * weights).sum() * (region.bottom - region.top) / 60 == pytest.approx(70, abs=0.5)
+
+
+def test_a_letterbox_leaves_what_was_made_without_it_alone():
+    """OoD nets keep how pictures were prepared, as a text."""
+    assert repr(spec(2, 3, 4, 5)) == (
+        "InputSpec(channels=3, height=2, width=3, resize_height=4, resize_width=5, stretch=False, "
+        "interpolation='bilinear', mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), mean_colour=(0.5,))"
+    )
+    assert repr(whole(2, 3)) != repr(spec(2, 3, 2, 3))

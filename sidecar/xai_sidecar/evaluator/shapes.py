@@ -104,9 +104,20 @@ def _framed(x: float, y: float, frame: Frame) -> tuple[float, float]:
     return (x - left) * frame.width / (right - left), (y - top) * frame.height / (bottom - top)
 
 
+def _on_picture(frame: Frame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which of the frame's columns and rows have their centres on the picture: with a letterbox, not all."""
+    columns, rows = _centres(frame)
+    width, height = size_of(frame)
+    return (columns >= 0) & (columns < width), (rows >= 0) & (rows < height)
+
+
 def _box(box: BoxShape, frame: Frame) -> Box:
-    left, top = _framed(box.left, box.top, frame)
-    right, bottom = _framed(box.right, box.bottom, frame)
+    edges = [box.left, box.top, box.right, box.bottom]
+    if not all(map(np.all, _on_picture(frame))):
+        width, height = size_of(frame)
+        edges = np.clip(edges, 0, [width, height] * 2).tolist()  # what is beyond the picture shows nothing of it
+    left, top = _framed(edges[0], edges[1], frame)
+    right, bottom = _framed(edges[2], edges[3], frame)
     # Edges that were apart stay apart, whatever rounding does.
     return left, top, max(right, math.nextafter(left, math.inf)), max(bottom, math.nextafter(top, math.inf))
 
@@ -123,6 +134,8 @@ def _polygon(points: Points, frame: Frame) -> Mask:
     columns, rows = _centres(frame)
     edges = _edges(points)
     mask: Mask = np.array([_inside(edges, columns, y) for y in rows])
+    across, down = _on_picture(frame)
+    mask &= np.outer(down, across)
     if mask.any():
         return mask
     x, y = _centroid(points)
@@ -169,7 +182,8 @@ def _mask(picture_mask: Mask, frame: Frame) -> Mask:
         np.clip(np.floor(centres).astype(np.intp), 0, side - 1)
         for centres, side in zip(_centres(frame), reversed(picture_mask.shape), strict=True)
     ]
-    mask: Mask = picture_mask[places[1][:, None], places[0]]
+    across, down = _on_picture(frame)
+    mask: Mask = picture_mask[places[1][:, None], places[0]] & np.outer(down, across)
     if mask.any():
         return mask
     left, top, right, bottom = span_of(frame)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,9 @@ class InputSpec:
     """What a net takes, and how pictures become that.
 
     Without `stretch` a picture keeps its proportions and is scaled by the smallest factor at which it covers
-    `resize_height` x `resize_width`; with it, it is scaled to exactly that size. Then the centre is cropped.
+    `resize_height` x `resize_width`; with it, it is scaled to exactly that size. Then the centre is cropped. With
+    `letterbox` it is scaled by the largest factor at which it fits in `height` x `width`, and what is left on two sides
+    is the mean colour.
 
     Attributes:
         channels: 1 (luma) or 3 (RGB).
@@ -49,7 +51,9 @@ class InputSpec:
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos", antialiased but for "nearest".
         mean: Per channel, of a picture scaled to [0, 1].
         std: Per channel, of a picture scaled to [0, 1]; above 0.
-        mean_colour: What pictures are covered with, in [0, 1], one number for each channel, or one for all.
+        mean_colour: What pictures are covered with, and the border of a letterbox, in [0, 1], one number for each
+            channel, or one for all.
+        letterbox: Whether the whole picture is shown.
 
     Raises:
         ConfigError: The values do not fit together.
@@ -65,6 +69,12 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     mean_colour: tuple[float, ...] = (0.5,)
+    letterbox: bool = False
+
+    def __repr__(self) -> str:
+        """Without what is off: OoD nets and stores keep it, and need not be made anew for what came later."""
+        shown = [each.name for each in fields(self) if each.name != "letterbox" or self.letterbox]
+        return f"InputSpec({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def __post_init__(self) -> None:
         for key, wrong, message in self._faults():
@@ -83,6 +93,17 @@ class InputSpec:
             "resize",
             self.resize_height < self.height or self.resize_width < self.width,
             f"Pictures are resized to {resize}, less than the input of {size}. Resize to at least the input's size.",
+        )
+        yield (
+            "letterbox",
+            self.letterbox and self.stretch,
+            "Pictures cannot be both stretched and shown whole with a border. Set letterbox or stretch.",
+        )
+        yield (
+            "resize",
+            self.letterbox and (self.resize_height, self.resize_width) != (self.height, self.width),
+            f"Pictures are resized to {resize}, which means nothing where they are scaled to fit in the input of "
+            f"{size}. Leave out resize, or letterbox.",
         )
         yield (
             "interpolation",
@@ -115,7 +136,8 @@ class InputSpec:
 class Region:
     """The part of the upright picture that a model input covers, in pixels with fractions.
 
-    Pixel x covers the span from x to x + 1: a whole picture is (0, 0, width, height).
+    Pixel x covers the span from x to x + 1: a whole picture is (0, 0, width, height). With a letterbox it reaches
+    beyond the picture.
     """
 
     left: float
@@ -149,6 +171,8 @@ def prepare(picture: Image.Image, spec: InputSpec) -> Prepared:
     Returns:
         The input, float32 (channels, height, width), and the region of the picture that it covers.
     """
+    if spec.letterbox:
+        return _letterboxed(picture, spec)
     resized = _resized_size(picture.size, spec)
     left, top = (resized[0] - spec.width) // 2, (resized[1] - spec.height) // 2
     region = Region(
@@ -163,6 +187,29 @@ def prepare(picture: Image.Image, spec: InputSpec) -> Prepared:
         cropped = _resample(picture, region, spec)
     mode = "L" if spec.channels == 1 else "RGB"
     return Prepared(_normalise(cropped.convert(mode), spec), picture.size, region)
+
+
+def _letterboxed(picture: Image.Image, spec: InputSpec) -> Prepared:
+    scale = min(spec.width / picture.width, spec.height / picture.height)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    whole = replace(
+        spec, letterbox=False, stretch=True, width=width, height=height, resize_width=width, resize_height=height
+    )
+    shown = prepare(picture, whole)
+    left, top = (spec.width - width) // 2, (spec.height - height) // 2
+    array = np.empty((spec.channels, spec.height, spec.width), np.float32)
+    array[:] = _normalised_mean_colour(spec)
+    array[:, top : top + height, left : left + width] = shown.array
+    across, down = picture.width / width, picture.height / height
+    region = Region(-left * across, -top * down, (spec.width - left) * across, (spec.height - top) * down)
+    return Prepared(array, picture.size, region)
+
+
+def _normalised_mean_colour(spec: InputSpec) -> NDArray[np.float64]:
+    """The mean colour as the net gets it, (C, 1, 1)."""
+    colour, mean, std = (np.reshape(values, (-1, 1, 1)) for values in (spec.mean_colour, spec.mean, spec.std))
+    normalised: NDArray[np.float64] = (colour - mean) / std
+    return normalised
 
 
 def check_model_input(array: NDArray[Any], spec: InputSpec) -> Prepared:

@@ -47,6 +47,7 @@ def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> 
             resize_height=spec.resize_height,
             resize_width=spec.resize_width,
             stretch=spec.stretch,
+            letterbox=spec.letterbox,
             interpolation=spec.interpolation,
             mean=spec.mean,
             std=spec.std,

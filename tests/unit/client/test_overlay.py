@@ -289,3 +289,18 @@ def test_the_map_of_a_model_input_lies_on_a_picture_of_its_own_size_only():
 def test_wrong_arguments_are_refused(arguments):
     with pytest.raises(ArgumentError):
         explanation().overlay(grey_picture(40, 40), **arguments)
+
+
+def test_a_region_that_reaches_beyond_the_picture():
+    """A picture of 400 x 100 in the middle of a square: the map's upper and lower thirds lie on the border."""
+    region, size = (0.0, -150.0, 400.0, 250.0), (400, 100)
+    saliency = np.zeros((8, 8), np.float32)
+    saliency[3, 6] = 1.0  # from (300, 0) to (350, 50)
+    strength = colourfulness(draw(grey_picture(*size), saliency, region, size))
+    x, y = centre_of(np.where(strength > strength.max() / 2, 1.0, 0.0))
+    assert (300 < x < 350, 0 < y < 50) == (True, True)
+    # What the border has, however much, changes nothing of what is shown.
+    border = saliency.copy()
+    border[0], border[7] = 100.0, -100.0
+    shown, expected = (np.asarray(draw(grey_picture(*size), each, region, size)) for each in (border, saliency))
+    np.testing.assert_array_equal(shown, expected)

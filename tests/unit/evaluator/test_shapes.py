@@ -56,8 +56,9 @@ def prepared(picture, spec):
     return made.array.mean(axis=0), Frame(spec.height, spec.width, made.picture_size, made.region)
 
 
-def spec(size, resize, stretch=False, channels=3, interpolation="bilinear"):
-    return InputSpec(channels, *size, *resize, stretch, interpolation, (0.0,) * channels, (1.0,) * channels)
+def spec(size, resize, stretch=False, channels=3, interpolation="bilinear", letterbox=False):
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    return InputSpec(channels, *size, *resize, stretch, interpolation, mean, std, (0.0,), letterbox)
 
 
 # Height and width of the input, and of what it is cut from; the picture's width and height.
@@ -68,6 +69,8 @@ FRAMINGS = [
     pytest.param(spec((32, 48), (40, 50), stretch=True), (310, 170), id="stretched"),
     pytest.param(spec((64, 32), (70, 32), channels=1), (301, 200), id="grey"),
     pytest.param(spec((64, 64), (64, 64)), (30, 20), id="enlarged"),
+    pytest.param(spec((64, 64), (64, 64), letterbox=True), (351, 200), id="whole, wide"),
+    pytest.param(spec((48, 80), (48, 80), letterbox=True), (100, 130), id="whole, tall"),
 ]
 
 
@@ -447,3 +450,12 @@ def test_whatever_bytes_come_the_error_is_typed(junk, start, end):
         assert error.field == "mask_png"
     else:
         assert region(MaskShape(file), PICTURE).shape == (6, 8)
+
+
+def test_what_reaches_beyond_a_picture_that_is_shown_whole():
+    """A picture of 8 x 4 in the middle of an input of 8 x 8: its border belongs to no object."""
+    frame = Frame(8, 8, (8, 4), Region(0, -2, 8, 6))
+    left = block(range(2, 6), range(4))
+    assert pixels(BoxShape(-9, -9, 4, 9), frame) == left
+    assert pixels(PolygonShape(((-9, -9), (4, -9), (4, 9), (-9, 9))), frame) == left
+    assert pixels(MaskShape(png(np.arange(8) < np.full((4, 1), 4))), frame) == left
