@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 import weakref
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ _SLOWEST_BYTES = 256 * 1024
 """What a connection is taken to carry in a second, at the least."""
 
 _SOONER_SECONDS = 0.05
+_INSTANT_SECONDS = 2.0
 
 _keeper: contextvars.ContextVar[list[weakref.ref[asyncio.Task[Any]]]] = contextvars.ContextVar("keeper")
 
@@ -70,12 +72,40 @@ class Unread:
     byte_count: int = 0
 
 
+class Arrivals:
+    """Requests on their way. Each may become a message of the largest size, so that only so many may take their time.
+
+    Args:
+        most: How many of them there may be for longer than an instant.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._since: dict[Call, float] = {}
+
+    def begin(self, call: Call) -> None:
+        """Another one; those that take longest make room for it."""
+        now = time.monotonic()
+        while len(self._since) >= self._most:
+            longest = next(iter(self._since))
+            if now - self._since[longest] < _INSTANT_SECONDS:
+                break
+            self.end(longest)
+            longest.stall()
+        self._since[call] = now
+
+    def end(self, call: Call) -> None:
+        """It has come, or never will."""
+        self._since.pop(call, None)
+
+
 class Call:
     """A call, from its beginning; to be made by the task that handles it.
 
     Args:
         patience: How long it may take.
         total: Has what it sends added, until that is read.
+        arrivals: The requests on their way, of which it is one.
 
     Attributes:
         error: What ended it, if that was the server.
@@ -83,11 +113,12 @@ class Call:
         unread: Bytes of it that wait to be read.
     """
 
-    def __init__(self, patience: Patience, total: Unread | None = None) -> None:
+    def __init__(self, patience: Patience, total: Unread, arrivals: Arrivals) -> None:
         self.error: SidecarError | None = None
         self.stalled = False
         self.unread = 0
-        self._total = total or Unread()
+        self._total = total
+        self._arrivals = arrivals
         self._patience = patience
         self._keeper = _keeper.get([])
         self._loop = asyncio.get_running_loop()
@@ -100,10 +131,12 @@ class Call:
 
     def receiving(self) -> None:
         """Begins to wait for the request."""
-        self._after("transfer", self._patience.for_bytes(self._patience.message_bytes), self._stall)
+        self._arrivals.begin(self)
+        self._after("transfer", self._patience.for_bytes(self._patience.message_bytes), self.stall)
 
     def received(self, too_long: SidecarError) -> None:
         """The request has come; from now on it may take its time, and then ends with an error."""
+        self._arrivals.end(self)
         self._stop("transfer")
         # A little sooner than the work that it waits for, which would not say why.
         self._after("call", self._patience.call_seconds - _SOONER_SECONDS, lambda: self.end(too_long))
@@ -111,7 +144,7 @@ class Call:
     def sending(self, byte_count: int) -> None:
         """Begins to send something, which is over with `sent` or with the call."""
         self._set_unread(byte_count)
-        self._after("transfer", self._patience.for_bytes(byte_count), self._stall)
+        self._after("transfer", self._patience.for_bytes(byte_count), self.stall)
 
     def sent(self) -> None:
         """It has been read, or is on its way at least."""
@@ -123,7 +156,7 @@ class Call:
         if self.error is not None or self.stalled:
             return
         if self.unread:
-            self._stall()  # no status gets past what is not read
+            self.stall()  # no status gets past what is not read
             return
         self.error = error
         self._task.cancel()
@@ -135,7 +168,8 @@ class Call:
             if (task := keeper()) is not None:
                 task.cancel()
 
-    def _stall(self) -> None:
+    def stall(self) -> None:
+        """Ends it at once, since its caller does not read or send."""
         self.stalled = True
         _log.warning("stalled", unread_bytes=self.unread)
         self.kill()
@@ -155,6 +189,7 @@ class Call:
             timer.cancel()
 
     def _over(self, _: asyncio.Task[Any]) -> None:
+        self._arrivals.end(self)
         self._set_unread(0)
         for name in list(self._timers):
             self._stop(name)

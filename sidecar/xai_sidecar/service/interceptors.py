@@ -17,7 +17,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import CallTooLongError, InvalidRequestError, OverloadedError, SidecarError, shortened
-from xai_sidecar.service.calls import Call, Patience, Unread
+from xai_sidecar.service.calls import Arrivals, Call, Patience, Unread
 from xai_sidecar.service.decode import valid_request_id
 from xai_sidecar.service.messages import Reader
 from xai_sidecar.telemetry import METHODS, Telemetry
@@ -35,6 +35,7 @@ _READERS = {
     "ReportGroundTruth": Reader(pb.ReportGroundTruthRequest),
     "GetModelInfo": Reader(pb.GetModelInfoRequest),
 }
+_LEAST_ARRIVALS = 16
 _LONGEST_NAME = 32
 _MOST_NAMES = 16
 """Explainers of a request that its line in the log names."""
@@ -57,6 +58,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._most_unread = max(limits.queue_bytes // 4, limits.max_message_bytes)
         self._answering: set[Call] = set()
         self._unread = Unread()
+        self._arrivals = Arrivals(max(_LEAST_ARRIVALS, limits.queue_bytes // limits.max_message_bytes))
         self._others = 0
 
     async def finished(self, seconds: float) -> bool:
@@ -81,7 +83,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method.removeprefix(_SERVICE)
         if handler is None or method not in METHODS:
             return self._other(handler)
-        call = Call(self._patience, self._unread)
+        call = Call(self._patience, self._unread, self._arrivals)
         call.receiving()
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method, call))

@@ -13,7 +13,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Completed, Job
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import IntArray, OodScores, Steps, forward, ood_score
-from xai_sidecar.errors import BudgetSpentError, DeviceError, ShuttingDownError
+from xai_sidecar.errors import BudgetSpentError, DeviceError, ShuttingDownError, SidecarError, TensorError
 from xai_sidecar.evaluator.choice import Candidate, Choice
 from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.explainers.activations import ACTIVATIONS
@@ -28,6 +28,9 @@ _ANSWERING_SECONDS = 0.1
 """What a call's deadline must leave for sending the maps that are there."""
 
 _LATE_SECONDS = 0.01
+
+_LARGEST_INPUT = 1e6
+"""No picture comes to that when it is normalised, not even one of 16 bits that is not scaled."""
 
 _SPENT = "Its budget ended it after {} of at most {} passes."
 _NOTHING = "Its budget ended it before there was a map."
@@ -182,10 +185,7 @@ class Predictor:
         else:
             logits = (await self._run(forward(inputs), deadline))[0]
         if not np.isfinite(logits).all() or not np.isfinite(scored or 0).all():
-            raise DeviceError(
-                "The model answers this picture with NaN or infinite values. Check its weights and normalisation.",
-                field=f"images[{index}]",
-            )
+            raise _not_finite(index, image)
         probabilities = np.asarray(self._activation(logits), np.float32)
         self._telemetry.predicted(len(positives(logits, probabilities, self._least_positive)))
         return Predicted(image, logits, probabilities, scored)
@@ -277,6 +277,20 @@ class Predictor:
             raise ShuttingDownError("The server shuts down before there is a map. Send the request to another one.")
         explained = iter(done)
         return [[next(explained) for _ in plans] for _ in predicted]
+
+
+def _not_finite(index: int, image: Prepared) -> SidecarError:
+    """Whose fault it is that the model does not answer in numbers."""
+    largest = float(np.abs(image.array).max())
+    if image.picture_size is None and largest > _LARGEST_INPUT:
+        return TensorError(
+            f"The model answers these values, of up to {largest:.3g}, with NaN or infinite ones. Send normalised ones.",
+            field=f"images[{index}].model_input",
+        )
+    return DeviceError(
+        "The model answers this picture with NaN or infinite values. Check its weights and normalisation.",
+        field=f"images[{index}]",
+    )
 
 
 def _budget_end(seconds: float | None, deadline: float) -> float:

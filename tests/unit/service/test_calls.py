@@ -119,8 +119,7 @@ async def test_a_stream_that_nobody_reads_is_ended(serving):
             await until(lambda: calls._unread.byte_count > LARGE)
             assert servicer.ended == 0
             assert (await other.Predict(pb.PredictRequest())).model_version == "", "others do not wait for it"
-            await until(lambda: servicer.ended == 2)
-        assert calls._unread.byte_count == 0
+            await until(lambda: servicer.ended == 2 and calls._unread.byte_count == 0)
         stalled = [entry for entry in logs if entry["event"] == "stalled"]
         assert [entry["log_level"] for entry in stalled] == ["warning"]
         assert [(e["method"], e["code"]) for e in logs if e["event"] == "request"][-1] == (
@@ -217,6 +216,35 @@ async def test_a_request_that_does_not_arrive(serving):
         assert error.code() == grpc.StatusCode.CANCELLED
         assert time.monotonic() - started >= 0.2
         assert servicer.ended == 2
+
+
+async def test_many_requests_that_do_not_arrive(serving):
+    """The longest make room, where each could become a message of the largest size."""
+    async with serving(queue_bytes=2**20, max_message_bytes=2**20) as (_, calls, connect):
+        calls._arrivals._since = Aged(calls._arrivals._since)
+        methods = [(await connect()).stream_unary(PREDICT) for _ in range(4)]
+        halves = [methods[number % 4]() for number in range(18)]
+        for half in halves:
+            sent(half)
+            await asyncio.sleep(0.01)
+        await until(lambda: len(calls._arrivals._since) == 16)
+        stub = pb_grpc.ExplanationServiceStub(await connect())
+        await stub.Predict(pb.PredictRequest())
+        gc.collect()
+        await until(lambda: sum(half.done() for half in halves) == 3)
+        ended = [half for half in halves if half.done()]
+        assert [await half.code() for half in ended] == [grpc.StatusCode.CANCELLED] * 3
+        await stub.Predict(pb.PredictRequest())
+        for half in halves:
+            half.cancel()
+        await until(lambda: not calls._arrivals._since)
+
+
+class Aged(dict):
+    """Of which all have been there for long."""
+
+    def __setitem__(self, call, since):
+        super().__setitem__(call, since - 60)
 
 
 @pytest.mark.parametrize("data", [b"\xff", b"\x0a\x05abc", b"\x0a\x02\x0a\x09", b"\x2a\x02\xc3\x28"])

@@ -52,6 +52,7 @@ def png(*shape):
 INPUT = np.random.default_rng(1).uniform(0, 1, (3, 6, 8)).astype(np.float32)
 BLOBS = [b"", b"x", bytes(576), b"\xff" * 576, INPUT.tobytes(), INPUT.astype("<f2").tobytes(), png(6, 8, 3), png(6, 8)]
 BLOBS += [png(6, 8)[:40], b"\x89PNG\r\n\x1a\n", b"GIF89a" + bytes(50), bytes(200_000), b"\x7f\x7f\xff\xff" * 144]
+BLOBS.append(np.full(144, -3e38, "<f4").tobytes())
 IMAGES = [
     pb.Image(encoded=BLOBS[6]),
     pb.Image(model_input=pb.Tensor(dtype=1, shape=INPUT.shape, data=INPUT.tobytes())),

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.work import drive
-from xai_sidecar.errors import DeviceError, ExpiredError, ShuttingDownError
+from xai_sidecar.errors import DeviceError, ExpiredError, ShuttingDownError, TensorError
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.occlusion import Occlusion
@@ -102,6 +102,20 @@ async def test_a_model_that_answers_nan(start, make_net, picture, ood):
     with pytest.raises(DeviceError, match="NaN or infinite") as caught:
         await predictor.predict([picture(0), broken, picture(2)], FOREVER, ood=ood)
     assert caught.value.field == "images[1]"
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+@pytest.mark.parametrize("value", [3e38, -3e38, 1e30])
+async def test_a_model_input_that_no_picture_comes_to(start, make_net, picture, value):
+    """It overflows in the model, which is no fault of the device's."""
+    huge = picture(1)
+    huge.array[:] = value
+    with pytest.raises(TensorError, match=r"of up to \de\+3\d, with NaN") as caught:
+        await start(make_net()).predict([picture(0), huge], FOREVER)
+    assert caught.value.field == "images[1].model_input"
+    large = picture(1)
+    large.array[:] = 65535
+    assert len(await start(make_net()).predict([large], FOREVER)) == 1
 
 
 async def test_an_ood_net_that_answers_nan(start, make_net, picture):
