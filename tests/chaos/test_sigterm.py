@@ -125,7 +125,10 @@ def test_sigterm_under_load(start_server, connect, cat, refused, eventually, rea
     for kind in ("short", "short stream"):
         assert load.codes(kind) == {"OK": 4}
     for kind in ("long", "long stream"):
-        assert load.codes(kind) == {"OK": 3}, "the maps that there were when the time was up"
+        codes = load.codes(kind)
+        assert codes.total() == 3
+        # Beside so many others there may be no map yet when the time is up.
+        assert set(codes) <= {"OK", "UNAVAILABLE"}, codes
     check_log(own, "stopped_before_all_was_done")
 
 
@@ -133,6 +136,26 @@ def check_log(server, *troubles):
     """Nothing but log lines, and these of no trouble but what is expected."""
     assert server.other_output == []
     assert [entry["event"] for entry in server.log if entry["level"] != "info"] == [*troubles]
+
+
+def test_sigterm_before_explanations_are_done(start_misbehaving, connect, picture, eventually, read_metrics):
+    """They are answered with the maps that there are when the time is up."""
+    request = pb.PredictRequest(images=[picture(0)], explanations=[rise(50_000)])
+    with start_misbehaving("server.drain_seconds=1") as own, connect(own.grpc) as stub:
+        calls = [stub.Predict.future(request) for _ in range(3)]
+        streams = [stub.PredictStream(pb.PredictStreamRequest(request=request)) for _ in range(3)]
+        eventually(lambda: read_metrics(own.http)["xai_launch_rows_total", "masked_forward"] > 2000, seconds=20)
+        own.process.send_signal(signal.SIGTERM)
+        made = [call.result(20).predictions[0].explanations[0] for call in calls]
+        for stream in streams:
+            *_, last, finished = stream
+            assert finished.HasField("finished")
+            made.append(last.explained.explanation)
+        assert own.wait() == 0
+    for one in made:
+        assert (one.status, len(one.maps)) == (pb.EXPLANATION_STATUS_TRUNCATED, 1)
+        assert one.status_message == f"The server's end ended it after {one.pass_count} of at most 50000 passes."
+    check_log(own, "stopped_before_all_was_done")
 
 
 def test_sigterm_with_nothing_that_takes_long(start_misbehaving, connect, picture, eventually, read_metrics):
