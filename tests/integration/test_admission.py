@@ -175,9 +175,11 @@ def test_the_capacity_for_explanations(narrow, narrow_stub, cat, photo, refused,
 
 def test_the_capacity_for_pictures(narrow_stub, cat, refused, narrow_metric):
     three = pb.PredictRequest(images=[cat] * 3, explanations=[rise(20_000)])
-    with under_way(narrow_stub, [three], lambda: narrow_metric("xai_open_images"), 3):
-        seconds = full(refused, narrow_stub, pb.PredictRequest(images=[cat]), "pictures")
-        assert seconds == 30, "this will take minutes"
+    with under_way(narrow_stub, [three], lambda: narrow_metric("xai_open_explanations"), 3):
+        another = pb.PredictRequest(images=[cat], explanations=[rise(20_000)])
+        assert full(refused, narrow_stub, another, "explanations", timeout=None) == 30, "this will take minutes"
+        plain = narrow_stub.Predict(pb.PredictRequest(images=[cat] * 3, top_k=1), timeout=60)
+        assert len(plain.predictions) == 3, "pictures that are predicted do not count"
     four = pb.PredictRequest(images=[cat] * 4, top_k=1)
     answer = narrow_stub.Predict(four, timeout=60)
     assert len(answer.predictions) == 4, "a server with nothing to do takes any request"

@@ -54,7 +54,7 @@ def test_limits_come_from_the_config(narrow_stub, small, refused):
     limits = narrow_stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=60).model.limits
     assert (limits.max_message_bytes, limits.max_pixel_count, limits.max_image_count) == (200_000, 10_000, 3)
     assert (limits.max_explanation_count, limits.max_target_count) == (2, 2)
-    assert (limits.max_pass_count, limits.max_call_duration.ToSeconds()) == (200_000, 86_400)
+    assert (limits.max_pass_count, limits.max_call_duration.ToSeconds()) == (100, 86_400)
     refusal = refused(narrow_stub.Predict, pb.PredictRequest(images=[small] * 4))
     refusal.check("INVALID_ARGUMENT", "INVALID_REQUEST", "images")
     refusal = refused(narrow_stub.Predict, pb.PredictRequest(images=[small], **one(targets=pb.Targets(top_count=3))))

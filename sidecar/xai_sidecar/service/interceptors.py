@@ -104,9 +104,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 async with aclosing(behave(request, context)) as responses:
                     async for response in responses:
                         event = self._sendable(response)
-                        call.sending(len(event))
-                        await context.write(event)
-                        call.sent()
+                        await _write(event, context, call)
                 call.sending(0)  # its status
 
         return wrapped
@@ -276,6 +274,15 @@ def _why_cancelled(call: Call, context: Any) -> grpc.StatusCode:
     left = context.time_remaining()
     late = call.stalled or (left is not None and left <= 0)
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+
+async def _write(event: bytes, context: Any, call: Call) -> None:
+    call.sending(len(event))
+    try:
+        await context.write(event)
+    except grpc.aio.BaseError:
+        raise asyncio.CancelledError from None  # its caller has gone, and that has not been told yet
+    call.sent()
 
 
 async def _too_many(_: Any, context: Any) -> None:

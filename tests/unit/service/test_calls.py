@@ -157,6 +157,20 @@ async def test_an_answer_that_nobody_reads_is_given_up(serving):
             await asyncio.wait_for(asyncio.ensure_future(_read(idle)), 5)
 
 
+async def test_who_leaves_what_was_written_is_no_failure(serving):
+    async with serving() as (servicer, calls, connect):
+        stub = pb_grpc.ExplanationServiceStub(await connect())
+        with capture_logs() as logs:
+            for number in range(20):
+                idle = stub.PredictStream(pb.PredictStreamRequest(request=pb.PredictRequest(top_k=LARGE)))
+                sent(idle)
+                await until(lambda: calls._unread.byte_count > LARGE)
+                idle.cancel()
+                await until(lambda count=number: servicer.ended > count and calls._unread.byte_count == 0)
+            await until(lambda: len(logs) == 20)
+        assert {(entry["event"], entry["code"]) for entry in logs} == {("request", "CANCELLED")}
+
+
 async def test_who_reads_slowly_but_reads_is_waited_for(serving):
     """A large answer may take longer than a small one."""
     async with serving(stall_seconds=0.2) as (servicer, _, connect):
