@@ -42,3 +42,18 @@ def test_a_second_signal_ends_the_process():
         "    time.sleep(60)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=30, check=False).returncode == 130
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("store_0", 60), ("somebody", 2)])
+def test_a_database_that_does_not_answer_does_not_keep_the_process(name, seconds):
+    program = f"""
+import sys, threading, time
+from xai_sidecar import cli
+threading.Thread(target=lambda: time.sleep({seconds}), name={name!r}).start()
+print("left", flush=True)
+sys.exit(cli._leave(3))
+"""
+    began = time.monotonic()  # of somebody else's thread the interpreter waits for the end
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (3, "left\n")
+    assert (time.monotonic() - began < seconds) == (name == "store_0")
