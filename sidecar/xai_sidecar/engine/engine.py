@@ -245,7 +245,7 @@ class Engine:
         else:  # by then it may have turned out to be quicker, or slower
             job.alarms.append(self._timer.at(when, partial(self._finish_in_time, job)))
             if job.done():  # meanwhile
-                job.cancel_alarms()
+                job.release()
 
     def _settled(self, job: Future[Any]) -> None:
         """Cleans up after a job, whoever settled it."""
@@ -253,7 +253,7 @@ class Engine:
             raise TypeError("that is no job")
         with self._lock:
             self._open.discard(job)
-        job.cancel_alarms()
+        job.release()
         with logged("observer_failed"):
             self._observer.ended(job.lane, job.outcome)
         self._inbox.put(partial(self._drop, job))

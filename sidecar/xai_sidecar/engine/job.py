@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
@@ -88,6 +89,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.collected_rows = 0
         # The rest belongs to the thread that steps it, but for the best, which any thread may take.
         self._steps: Steps[T] = steps
+        self._begun = threading.Lock()  # taken once, by who is the first to touch it
         self._asked: Work | None = None
         self._partial: Partial[T] | None = None
         self._best: Completed[T] | None = None
@@ -103,6 +105,8 @@ class Job(Future["Completed[T]"], Generic[T]):
         Returns:
             The next piece of work; None when it has come to its end, and the job is settled.
         """
+        if rows is None and not self._begun.acquire(blocking=False):
+            return None
         try:
             sent = None if rows is None or self._asked is None else self._asked.result(rows)
             while isinstance(asked := self._steps.send(sent), Partial):
@@ -181,11 +185,16 @@ class Job(Future["Completed[T]"], Generic[T]):
         else:
             self.fail(BudgetSpentError("The budget ended before there was anything to return. Allow it more time."))
 
-    def cancel_alarms(self) -> None:
-        """A timer is no reason to keep a job that is done."""
+    def release(self) -> None:
+        """Lets go of what nobody needs any more once it is settled: a timer, or a busy thread, is no reason to keep it.
+
+        A computation that has begun belongs to the thread that steps it, which closes it.
+        """
         while self.alarms:
             with contextlib.suppress(IndexError):  # another thread does the same
                 self.alarms.pop().cancel()
+        if self._begun.acquire(blocking=False):
+            self.close()
 
     @property
     def outcome(self) -> Outcome:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -326,3 +327,23 @@ def test_a_job_that_is_done_leaves_nothing_in_the_timer(backend, start, lane):
         job.result(20)
     until(lambda: not engine._timer._due)
     assert not any(job.alarms for job in [*jobs, cancelled])
+
+
+def test_what_nobody_waits_for_any_more_is_let_go_while_the_device_is_busy(backend, start, hold):
+    """Or callers who come again and again would fill the memory while something compiles."""
+
+    class Picture(np.ndarray):
+        """An array that can be watched."""
+
+    engine = start(backend)
+    held = hold(backend, engine)
+    kept = []
+    for _ in range(5):
+        picture = column(1).view(Picture)
+        kept.append(weakref.ref(picture))
+        engine.submit(forward(picture), Lane.PREDICT).cancel()
+    del picture
+    assert [reference() for reference in kept] == [None] * 5
+    backend.gate.set()
+    assert held.result(10)
+    assert engine.submit(forward(column(2)), Lane.PREDICT).result(10).value[0, 0] == 4
