@@ -347,3 +347,13 @@ def test_what_nobody_waits_for_any_more_is_let_go_while_the_device_is_busy(backe
     backend.gate.set()
     assert held.result(10)
     assert engine.submit(forward(column(2)), Lane.PREDICT).result(10).value[0, 0] == 4
+
+
+def test_a_backend_that_does_not_let_go_is_a_device_that_hangs(backend, start, lost, woken):
+    """A server that drains must come to its end."""
+    backend.close = lambda: woken.wait(30)
+    engine = start(backend, on_lost=lost.append, hang_seconds=HANG)
+    assert engine.submit(forward(column(1)), Lane.PREDICT).result(10)
+    assert not engine.close(0.05)
+    until(lambda: lost)
+    assert not engine.alive
