@@ -100,7 +100,9 @@ def start_misbehaving(tmp_path_factory, only):
     path = tmp_path_factory.mktemp("misbehaving") / "sidecar.toml"
     path.write_text('[model]\nfactory = "none:none"\ninput.size = 32\n')
     script = (str(HERE / "misbehaving.py"),)
-    return lambda *overrides: integration.serving(path, *only("gradcam", "rise"), *overrides, program=script)
+    return lambda *overrides, **options: integration.serving(
+        path, *only("gradcam", "rise"), *overrides, program=script, **options
+    )
 
 
 @pytest.fixture(scope="session")
