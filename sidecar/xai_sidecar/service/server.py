@@ -29,6 +29,7 @@ from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.service.admission import Admission
 from xai_sidecar.service.calls import task_factory
+from xai_sidecar.service.channel import server_options
 from xai_sidecar.service.codec import Codec
 from xai_sidecar.service.evaluation import Evaluation, open_store, start_evaluation
 from xai_sidecar.service.heartbeat import Heartbeat
@@ -281,14 +282,7 @@ class Sidecar:
             interceptors=[calls],
             # Who comes beyond `max_calls` is told so; beyond this, there is not even time for that.
             maximum_concurrent_rpcs=2 * limits.max_calls,
-            options=[
-                ("grpc.max_receive_message_length", limits.max_message_bytes),
-                ("grpc.max_send_message_length", limits.max_message_bytes),
-                ("grpc.max_concurrent_streams", limits.max_calls),
-                ("grpc.max_allowed_incoming_connections", limits.max_calls),
-                # Two servers on one port would each get a part of the calls.
-                ("grpc.so_reuseport", 0),
-            ],
+            options=server_options(limits.max_message_bytes, limits.max_calls),
         )
         pb_grpc.add_ExplanationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
         health_servicer = health.aio.HealthServicer()
