@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from xai_client import fork
+from xai_client.channel import ChannelOptions, channel_options
 from xai_client.errors import ClosedError
 from xai_client.info import ModelInfo, model_info
 from xai_client.picture import ImageLike
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
-from xai_client.retry import DEFAULT_TIMEOUT, Call, ChannelOptions, Connection, Metadata, channel_options
+from xai_client.retry import DEFAULT_TIMEOUT, Call, Connection, Metadata
 from xai_client.truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
@@ -29,7 +31,7 @@ class AsyncClient:
     the task that awaits a call cancels the call.
 
     Args:
-        address: "host:port".
+        address: "host:port". To this machine's own addresses, no proxy of the environment is used.
         timeout: Default deadline of a call in seconds, all attempts included; None for none.
         credentials: For TLS, such as `grpc.ssl_channel_credentials()`. Default: no encryption.
         metadata: Pairs sent with every call, such as ``[("authorization", "Bearer ...")]``.
@@ -52,8 +54,9 @@ class AsyncClient:
     ) -> None:
         self._connection = Connection(address, timeout, tuple(metadata), wait_for_ready)
         self._credentials = credentials
-        self._options = channel_options(options)
+        self._options = channel_options(options, address)
         self._channel: grpc.aio.Channel | None = None
+        self._generation = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._methods: Any = None
         self._closed = False
@@ -71,8 +74,9 @@ class AsyncClient:
     async def close(self) -> None:
         """Closes the connection; calls under way fail with a `ClosedError`. Closing twice is fine."""
         self._closed = True
-        if self._channel is not None:
+        if self._channel is not None and self._generation == fork.generation():
             await self._channel.close()
+            fork.closed(self._channel)
 
     async def predict(
         self,
@@ -142,7 +146,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> bool:
         """Tells what an earlier picture really showed; see `Client.report_ground_truth`."""
-        call = self._connection.call(timeout)
+        call = self._connection.call(timeout, cheap=True)
         request = await asyncio.to_thread(
             ground_truth_request, request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids
         )
@@ -153,20 +157,21 @@ class AsyncClient:
     async def model_info(self, *, timeout: float | None = None) -> ModelInfo:
         """Describes the model and every explainer; see `Client.model_info`."""
         response: pb.GetModelInfoResponse = await self._unary(
-            "GetModelInfo", pb.GetModelInfoRequest(), self._connection.call(timeout)
+            "GetModelInfo", pb.GetModelInfoRequest(), self._connection.call(timeout, cheap=True)
         )
         return model_info(response.model)
 
-    async def _unary(self, method: str, request: Any, call: Call) -> Any:
+    async def _unary(self, name: str, request: Any, call: Call) -> Any:
         while True:
-            try:
-                return await getattr(self._stub(), method)(request, **call.arguments())
-            except grpc.RpcError as error:
-                self._check_open(error)
-                pause = call.pause(error)
-            except (asyncio.CancelledError, Exception) as error:
-                self._check_interrupted(error)
-                raise
+            with fork.call():
+                try:
+                    return await getattr(self._stub(), name)(request, **call.arguments())
+                except grpc.RpcError as error:
+                    self._check_open(error)
+                    pause = call.pause(error)
+                except (asyncio.CancelledError, Exception) as error:
+                    self._check_interrupted(error)
+                    raise
             await asyncio.sleep(pause)
 
     async def _events(self, build: Callable[[], pb.PredictStreamRequest], call: Call) -> AsyncGenerator[Event, None]:
@@ -174,41 +179,45 @@ class AsyncClient:
         decoder = EventDecoder(call.request_id)
         started = False
         while True:
-            answer = None
-            try:
-                answer = self._stub().PredictStream(request, **call.arguments())
-                async for message in answer:
-                    started = True
-                    event = decoder.decode(message)
-                    if event is not None:
-                        yield event
-                return
-            except grpc.RpcError as error:
-                self._check_open(error)
-                pause = call.pause(error, repeatable=not started)
-            except (asyncio.CancelledError, Exception) as error:
-                self._check_interrupted(error)
-                raise
-            finally:
-                if answer is not None:
-                    answer.cancel()
+            with fork.call() as is_here:
+                answer = None
+                try:
+                    answer = self._stub().PredictStream(request, **call.arguments())
+                    async for message in answer:
+                        started = True
+                        event = decoder.decode(message)
+                        if event is not None:
+                            yield event
+                            fork.check()
+                    return
+                except grpc.RpcError as error:
+                    self._check_open(error)
+                    pause = call.pause(error, repeatable=not started)
+                except (asyncio.CancelledError, Exception) as error:
+                    self._check_interrupted(error)
+                    raise
+                finally:
+                    if answer is not None and is_here():
+                        answer.cancel()
             await asyncio.sleep(pause)
 
     def _stub(self) -> Any:
         """The stub, made at first use: a channel belongs to the event loop that runs when it is made."""
         self._check_open()
         loop = asyncio.get_running_loop()
-        if self._channel is not None and self._loop is not loop:
+        with fork.opening() as generation:
+            if self._channel is None or self._generation != generation:
+                address = self._connection.address
+                if self._credentials is None:
+                    self._channel = grpc.aio.insecure_channel(address, self._options)
+                else:
+                    self._channel = grpc.aio.secure_channel(address, self._credentials, self._options)
+                fork.opened(self._channel, asynchronous=True)
+                make_stub: Any = pb_grpc.ExplanationServiceStub
+                self._methods = make_stub(self._channel)
+                self._generation, self._loop = generation, loop
+        if self._loop is not loop:
             raise ClosedError("this AsyncClient belongs to another event loop; make one in each loop that uses one")
-        self._loop = loop
-        if self._channel is None:
-            address = self._connection.address
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(address, self._options)
-            else:
-                self._channel = grpc.aio.secure_channel(address, self._credentials, self._options)
-            make_stub: Any = pb_grpc.ExplanationServiceStub
-            self._methods = make_stub(self._channel)
         return self._methods
 
     def _check_interrupted(self, error: BaseException) -> None:

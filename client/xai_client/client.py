@@ -9,12 +9,14 @@ from typing import Any
 
 import grpc
 
+from xai_client import fork
+from xai_client.channel import ChannelOptions, channel_options
 from xai_client.errors import ClosedError
 from xai_client.info import ModelInfo, model_info
 from xai_client.picture import ImageLike
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
-from xai_client.retry import DEFAULT_TIMEOUT, Call, ChannelOptions, Connection, Metadata, channel_options
+from xai_client.retry import DEFAULT_TIMEOUT, Call, Connection, Metadata
 from xai_client.truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
@@ -24,12 +26,13 @@ from xai_proto import explanation_pb2_grpc as pb_grpc
 class Client:
     """Calls an xai-sidecar. May be shared by threads; best used as a context manager.
 
-    Every method raises a `ServiceError` when the call fails, an `ArgumentError` when an argument is wrong, and a
-    `ClosedError` after `close`. A call is repeated, up to five times and within its timeout, when the server cannot
-    be reached, or is overloaded and says when to come back.
+    Every method raises a `ServiceError` when the call fails, an `ArgumentError` when an argument is wrong, a
+    `ClosedError` after `close`, and a `ForkedError` in a process that was forked while its parent was using gRPC. A
+    call is made up to five times within its timeout where it surely was not run: the server cannot be reached, is
+    shutting down, or is overloaded and says when to come back.
 
     Args:
-        address: "host:port".
+        address: "host:port". To this machine's own addresses, no proxy of the environment is used.
         timeout: Default deadline of a call in seconds, all attempts included; None for none.
         credentials: For TLS, such as `grpc.ssl_channel_credentials()`. Default: no encryption.
         metadata: Pairs sent with every call, such as ``[("authorization", "Bearer ...")]``.
@@ -51,13 +54,11 @@ class Client:
         options: ChannelOptions = (),
     ) -> None:
         self._connection = Connection(address, timeout, tuple(metadata), wait_for_ready)
-        arguments = channel_options(options)
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, arguments)
-        else:
-            self._channel = grpc.secure_channel(address, credentials, arguments)
-        make_stub: Any = pb_grpc.ExplanationServiceStub
-        self._stub = make_stub(self._channel)
+        self._credentials = credentials
+        self._options = channel_options(options, address)
+        self._channel: grpc.Channel | None = None
+        self._generation = 0
+        self._methods: Any = None
         self._closed = False
 
     def __enter__(self) -> Client:
@@ -73,7 +74,9 @@ class Client:
     def close(self) -> None:
         """Closes the connection; calls under way fail with a `ClosedError`. Closing twice is fine."""
         self._closed = True
-        self._channel.close()
+        if self._channel is not None and self._generation == fork.generation():
+            self._channel.close()
+            fork.closed(self._channel)
 
     def predict(
         self,
@@ -119,7 +122,7 @@ class Client:
         """
         call = self._connection.call(timeout, request_id)
         request = predict_request(check_images(images), explain, top_k=top_k, ood=ood, request_id=call.request_id)
-        response: pb.PredictResponse = self._unary(self._stub.Predict, request, call)
+        response: pb.PredictResponse = self._unary("Predict", request, call)
         return predictions(response, call.request_id, len(request.images))
 
     def stream(
@@ -200,7 +203,7 @@ class Client:
         """
         request = ground_truth_request(request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids)
         response: pb.ReportGroundTruthResponse = self._unary(
-            self._stub.ReportGroundTruth, request, self._connection.call(timeout)
+            "ReportGroundTruth", request, self._connection.call(timeout, cheap=True)
         )
         warn(response.warnings, stacklevel=2)
         return response.changed
@@ -213,48 +216,65 @@ class Client:
         """
         request = pb.GetModelInfoRequest()
         response: pb.GetModelInfoResponse = self._unary(
-            self._stub.GetModelInfo, request, self._connection.call(timeout)
+            "GetModelInfo", request, self._connection.call(timeout, cheap=True)
         )
         return model_info(response.model)
 
-    def _unary(self, method: Any, request: Any, call: Call) -> Any:
+    def _unary(self, name: str, request: Any, call: Call) -> Any:
         while True:
-            self._check_open()
-            try:
-                return method(request, **call.arguments())
-            except grpc.RpcError as error:
-                self._check_open(error)
-                pause = call.pause(error)
-            except ValueError as error:
-                # How gRPC reports a channel that another thread closed in the meantime.
-                self._check_open(error)
-                raise
+            with fork.call():
+                try:
+                    return getattr(self._stub(), name)(request, **call.arguments())
+                except grpc.RpcError as error:
+                    self._check_open(error)
+                    pause = call.pause(error)
+                except ValueError as error:
+                    # How gRPC reports a channel that another thread closed in the meantime.
+                    self._check_open(error)
+                    raise
             time.sleep(pause)
 
     def _events(self, request: pb.PredictStreamRequest, call: Call) -> Generator[Event, None, None]:
         decoder = EventDecoder(call.request_id)
         started = False
         while True:
-            self._check_open()
-            answer = None
-            try:
-                answer = self._stub.PredictStream(request, **call.arguments())
-                for message in answer:
-                    started = True
-                    event = decoder.decode(message)
-                    if event is not None:
-                        yield event
-                return
-            except grpc.RpcError as error:
-                self._check_open(error)
-                pause = call.pause(error, repeatable=not started)
-            except ValueError as error:
-                self._check_open(error)
-                raise
-            finally:
-                if answer is not None:
-                    answer.cancel()
+            with fork.call() as is_here:
+                answer = None
+                try:
+                    answer = self._stub().PredictStream(request, **call.arguments())
+                    for message in answer:
+                        started = True
+                        event = decoder.decode(message)
+                        if event is not None:
+                            yield event
+                            fork.check()
+                    return
+                except grpc.RpcError as error:
+                    self._check_open(error)
+                    pause = call.pause(error, repeatable=not started)
+                except ValueError as error:
+                    self._check_open(error)
+                    raise
+                finally:
+                    if answer is not None and is_here():
+                        answer.cancel()
             time.sleep(pause)
+
+    def _stub(self) -> Any:
+        """The stub, made at first use, and anew in a forked child."""
+        self._check_open()
+        with fork.opening() as generation:
+            if self._channel is None or self._generation != generation:
+                address = self._connection.address
+                if self._credentials is None:
+                    self._channel = grpc.insecure_channel(address, self._options)
+                else:
+                    self._channel = grpc.secure_channel(address, self._credentials, self._options)
+                fork.opened(self._channel)
+                make_stub: Any = pb_grpc.ExplanationServiceStub
+                self._methods = make_stub(self._channel)
+                self._generation = generation
+            return self._methods
 
     def _check_open(self, cause: Exception | None = None) -> None:
         if self._closed:

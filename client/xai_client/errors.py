@@ -25,6 +25,7 @@ XaiError
 │   └── PictureSizeError        an overlay on a picture of another size than the one predicted
 ├── MapWithheldError            a saliency map was asked for that the server did not send; says why
 ├── ResponseError               the answer contradicts the contract
+├── ForkedError                 this process was forked while its parent was in gRPC, and cannot make calls
 └── ClosedError                 the client is closed
 """
 
@@ -135,7 +136,7 @@ class MessageTooLargeError(OverloadedError):
 
 
 class DeadlineError(ServiceError):
-    """The timeout passed before the answer came, or the server refused at once what cannot be done within it.
+    """The timeout, or that of a proxy, passed before the answer came, or the server saw at once that it would.
 
     A refusal has the `reason` "DEADLINE_TOO_SHORT" and names what takes too long in `field`.
     """
@@ -144,7 +145,10 @@ class DeadlineError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """No server can be reached at the address, or it is shutting down."""
+    """No server can be reached, it is shutting down (`reason` "SHUTTING_DOWN"), or the connection to it was lost.
+
+    What the server may have run is not repeated by itself; the message says which it was.
+    """
 
     code = "UNAVAILABLE"
 
@@ -205,6 +209,10 @@ class MapWithheldError(XaiError):
 
 class ResponseError(XaiError):
     """The server's answer contradicts the contract and cannot be understood."""
+
+
+class ForkedError(XaiError):
+    """This process was forked while its parent was using gRPC, and can make no calls; the message says what to do."""
 
 
 class ClosedError(XaiError):

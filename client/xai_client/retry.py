@@ -1,8 +1,7 @@
-"""How calls are made and repeated: channel options, deadline, request id, attempts."""
+"""How calls are made and repeated: deadline, request id, attempts."""
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
@@ -14,14 +13,13 @@ from typing import Any, Final
 
 import grpc
 
-from xai_client.errors import ArgumentError
-from xai_client.status import to_error
+from xai_client.errors import ArgumentError, ServiceError
+from xai_client.status import details_of, metadata_of, text_of, to_error
+from xai_client.transport import SHUTTING_DOWN, was_not_sent
 
 MAX_ATTEMPTS: Final = 5
-MAX_MESSAGE_BYTES: Final = 64 * 2**20
 DEFAULT_TIMEOUT: Final = 30.0
 
-ChannelOptions = Sequence[tuple[str, Any]]
 Metadata = Sequence[tuple[str, str | bytes]]
 
 LONGEST_TIMEOUT: Final = 30 * 24 * 3600.0
@@ -31,37 +29,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
 _ALPHABET: Final = "1 to 128 characters of [A-Za-z0-9._:-]"
 
-# Every call may be repeated, even ReportGroundTruth, of which the last one counts. gRPC does this within the deadline
-# of the call and waits as long as a `grpc-retry-pushback-ms` asks for.
-_SERVICE_CONFIG: Final = {
-    "methodConfig": [
-        {
-            "name": [{"service": "xai.v1.ExplanationService"}],
-            "retryPolicy": {
-                "maxAttempts": MAX_ATTEMPTS,
-                "initialBackoff": "0.1s",
-                "maxBackoff": "2s",
-                "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
-            },
-        }
-    ]
-}
-
-
-def channel_options(options: ChannelOptions) -> list[tuple[str, Any]]:
-    """The options of a channel; those of the caller win."""
-    defaults: dict[str, Any] = {
-        "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-        "grpc.enable_retries": 1,
-        # What is larger than this is never repeated; gRPC's own default of 256 KiB is less than most photographs.
-        "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE_BYTES,
-        "grpc.service_config": json.dumps(_SERVICE_CONFIG),
-        # gRPC's own default of two minutes would keep a client away long after the server is back.
-        "grpc.max_reconnect_backoff_ms": 5000,
-    }
-    return list({**defaults, **dict(options)}.items())
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+_PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 
 @dataclass(frozen=True)
@@ -90,25 +60,27 @@ class Connection:
         _check_timeout(self.timeout)
         _check_metadata(self.metadata)
 
-    def call(self, timeout: float | None = None, request_id: str | None = None) -> Call:
+    def call(self, timeout: float | None = None, request_id: str | None = None, *, cheap: bool = False) -> Call:
         """A call about to be made.
 
         Args:
             timeout: Its deadline in seconds from now; None for the default.
             request_id: Its id; None for a new one.
+            cheap: Whether running it twice costs next to nothing and changes nothing.
 
         Raises:
             ArgumentError: The timeout or the id cannot be used.
         """
         _check_timeout(timeout)
-        return Call(self, self.timeout if timeout is None else timeout, check_request_id(request_id))
+        return Call(self, self.timeout if timeout is None else timeout, check_request_id(request_id), cheap=cheap)
 
 
 class Call:
     """One call as its caller sees it: one deadline over all attempts, and one id."""
 
-    def __init__(self, connection: Connection, timeout: float | None, request_id: str) -> None:
+    def __init__(self, connection: Connection, timeout: float | None, request_id: str, *, cheap: bool) -> None:
         self.request_id = request_id
+        self._cheap = cheap
         self._connection = connection
         self._timeout = timeout
         self._deadline = math.inf
@@ -128,8 +100,8 @@ class Call:
     def pause(self, error: grpc.RpcError, *, repeatable: bool = True) -> float:
         """How long to wait before the next attempt.
 
-        An overloaded server that says when to come back gets another attempt, while attempts and time are left.
-        Everything else that may be repeated, gRPC has repeated already.
+        Repeated is what surely was not run: the connection was not there, or the server refused the call and says that
+        it may come again, or that it is shutting down. A call that may have been run is repeated only if that is cheap.
 
         Args:
             error: What the last attempt raised.
@@ -139,21 +111,49 @@ class Call:
             Seconds.
 
         Raises:
-            ServiceError: Another attempt is no use; this is the failure to report.
+            ServiceError: Another attempt is no use, or not ours to make; this is the failure to report.
         """
-        failure = to_error(error, address=self._connection.address, timeout=self._timeout, request_id=self.request_id)
-        if failure.code != "RESOURCE_EXHAUSTED" or failure.retry_after is None:
+        failure = to_error(
+            error,
+            address=self._connection.address,
+            timeout=self._timeout,
+            request_id=self.request_id,
+            repeated=self._cheap,
+        )
+        pushback = _pushback(error) if failure.code == "UNAVAILABLE" else None
+        if not repeatable or self._attempts >= MAX_ATTEMPTS or not self._may_repeat(error, failure, pushback):
             raise failure from error
-        if not repeatable or self._attempts >= MAX_ATTEMPTS:
-            raise failure from error
-        # Never earlier than asked, and not all callers at once.
-        wait = failure.retry_after * random.uniform(1.0, 1.5)  # noqa: S311
+        asked = failure.retry_after if pushback is None else pushback
+        if asked is None:
+            wait = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (self._attempts - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
+        else:
+            # Never earlier than asked, and not all callers at once.
+            wait = asked * random.uniform(1.0, 1.5)  # noqa: S311
         if time.monotonic() + wait >= self._deadline:
             raise failure from error
         return wait
 
+    def _may_repeat(self, error: grpc.RpcError, failure: ServiceError, pushback: float | None) -> bool:
+        if pushback is not None:
+            return pushback >= 0
+        if failure.code == "RESOURCE_EXHAUSTED":
+            return failure.retry_after is not None
+        if failure.code != "UNAVAILABLE":
+            return False
+        said = details_of(error)
+        refused = said.reason == SHUTTING_DOWN or said.retry_after is not None
+        return self._cheap or refused or (not said.reason and was_not_sent(text_of(error)))
+
     def _remaining(self) -> float | None:
         return None if self._timeout is None else max(0.0, self._deadline - time.monotonic())
+
+
+def _pushback(error: grpc.RpcError) -> float | None:
+    """Seconds after which the server wants the call again; negative for not at all, None where it says nothing."""
+    value = next((value for key, value in metadata_of(error) if key == _PUSHBACK_KEY), None)
+    if value is None:
+        return None
+    return int(value) / 1e3 if str(value).isdecimal() else -1.0
 
 
 def check_request_id(request_id: str | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -11,7 +12,9 @@ from google.rpc import error_details_pb2, status_pb2
 
 from xai_client import errors
 from xai_client.errors import ServiceError
+from xai_client.proxy import proxy_in_use
 from xai_client.request import sdk_path
+from xai_client.transport import explain_http, explain_unavailable, http_status, is_broken
 
 ERROR_BY_CODE: Final[dict[grpc.StatusCode, type[ServiceError]]] = {
     grpc.StatusCode.CANCELLED: errors.CallCancelledError,
@@ -82,7 +85,24 @@ def _read(status: status_pb2.Status) -> Details:
     return Details(info.reason, field, retry_after)
 
 
-def to_error(error: grpc.RpcError, *, address: str, timeout: float | None, request_id: str) -> ServiceError:
+def metadata_of(error: grpc.RpcError) -> Iterable[Any]:
+    """The trailing metadata of a failure, pairs of a key and a value."""
+    return (error.trailing_metadata() if hasattr(error, "trailing_metadata") else None) or ()
+
+
+def details_of(error: grpc.RpcError) -> Details:
+    """What the server attached to a failure."""
+    return parse_details(metadata_of(error))
+
+
+def text_of(error: grpc.RpcError) -> str:
+    """The message of a failure, the server's or gRPC's own."""
+    return (error.details() if hasattr(error, "details") else None) or str(error)
+
+
+def to_error(
+    error: grpc.RpcError, *, address: str, timeout: float | None, request_id: str, repeated: bool = False
+) -> ServiceError:
     """Makes the typed error for a failed call.
 
     Args:
@@ -90,36 +110,60 @@ def to_error(error: grpc.RpcError, *, address: str, timeout: float | None, reque
         address: Where the call went.
         timeout: The deadline that the call had, in seconds.
         request_id: Id of the request.
+        repeated: Whether calls of this kind are repeated even if the server may have run them.
     """
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNKNOWN
-    text = (error.details() if hasattr(error, "details") else None) or str(error)
-    details = parse_details(error.trailing_metadata() if hasattr(error, "trailing_metadata") else None)
-    if not details.reason:
-        text = _explain(code, text, address, timeout)
-    field = sdk_path(details.field)
-    if details.field and text.startswith(details.field):
-        text = field + text.removeprefix(details.field)
+    details = details_of(error)
     kind = ERROR_BY_CODE.get(code, errors.UnknownError)
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text_of(error):
         kind = errors.MessageTooLargeError
-    return kind(text, reason=details.reason, field=field, retry_after=details.retry_after, request_id=request_id)
+    told = _Told(text_of(error), details.reason, kind)
+    if not details.reason:
+        told = _explain(code, told, address, timeout, repeated=repeated)
+    field = sdk_path(details.field)
+    if details.field and told.text.startswith(details.field):
+        told = told._replace(text=field + told.text.removeprefix(details.field))
+    return told.kind(told.text, reason=told.reason, field=field, retry_after=details.retry_after, request_id=request_id)
 
 
-def _explain(code: grpc.StatusCode, text: str, address: str, timeout: float | None) -> str:
-    """Says what to check for failures that gRPC itself reports, of which xai-sidecar could say nothing."""
+class _Told(NamedTuple):
+    text: str
+    reason: str
+    kind: type[ServiceError]
+
+
+def _explain(code: grpc.StatusCode, told: _Told, address: str, timeout: float | None, *, repeated: bool) -> _Told:
+    """Says what to check for failures of which xai-sidecar itself said nothing."""
+    text = told.text
+    status = http_status(text)
+    if status is not None:
+        said, kind = explain_http(status, address)
+        return _Told(said, "", kind or told.kind)
     if code is grpc.StatusCode.UNAVAILABLE:
-        return (
-            f"cannot reach a server at {address}: {text}. Check that xai-sidecar runs there, that host and port are"
-            " right, and that both sides use TLS or neither does"
-        )
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
-        return (
-            f"{text}. Send an encoded file instead of an array, a smaller picture or fewer of them, or raise"
+        said, reason = explain_unavailable(text, address, repeated=repeated)
+        return told._replace(text=said + _by_proxy(address), reason=reason)
+    if told.kind is errors.MessageTooLargeError:
+        return told._replace(
+            text=f"{text}. Send an encoded file instead of an array, a smaller picture or fewer of them, or raise"
             " server.max_message_bytes"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         limit = "the deadline" if timeout is None else f"{timeout:g} s"
-        return f"no answer from {address} within {limit}. Raise `timeout`, ask for less, or give explanations a budget"
+        said = f"no answer from {address} within {limit}. Raise `timeout`, ask for less, or give explanations a budget"
+        return told._replace(text=said + _by_proxy(address))
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return f"the server at {address} does not offer this call: {text}"
-    return text
+        return told._replace(text=f"the server at {address} does not offer this call: {text}")
+    if is_broken(text):
+        return told._replace(text=f"{address}, or a proxy before it, broke the call off: {text}. Look into its log")
+    return told
+
+
+def _by_proxy(address: str) -> str:
+    """Names the environment's proxy, if the call went through one: it may be that which fails."""
+    proxy = proxy_in_use(address)
+    if not proxy:
+        return ""
+    return (
+        f". gRPC goes through the proxy of the environment variable {proxy}; to reach the server directly, add its host"
+        " to no_proxy (in lower case)"
+    )

@@ -78,6 +78,10 @@ def info(reason):
     return error_details_pb2.ErrorInfo(domain="xai-sidecar", reason=reason)
 
 
+def pixels():
+    return np.zeros((5, 6, 3), np.uint8)
+
+
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -382,30 +386,70 @@ async def test_no_status_leaks_and_none_of_these_is_repeated(fake, connect, fail
     assert len(fake.requests("PredictStream")) == 1
 
 
-async def test_unavailable_is_tried_five_times(fake, connect, failure):
-    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, "draining")] * 20
+async def test_a_server_that_is_shutting_down_is_tried_five_times(fake, connect, failure):
+    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, "draining", (info("SHUTTING_DOWN"),))] * 20
     with pytest.raises(xai_client.UnavailableError, match="draining"):
         await connect(fake.address).call("predict", b"x")
     assert len(fake.received) == 5
     assert len({each.metadata["x-request-id"] for each in fake.received}) == 1
 
 
-async def test_every_call_gets_over_a_short_unavailability(fake, connect, failure, answer, cat):
+async def test_every_call_gets_over_a_server_that_is_replaced(fake, connect, failure, answer, cat):
     client = connect(fake.address)
     for method, arguments, wire in CALLS:
         fake.received.clear()
-        fake.script = [failure(grpc.StatusCode.UNAVAILABLE)]
+        fake.script = [failure(grpc.StatusCode.UNAVAILABLE, details=(info("SHUTTING_DOWN"),))]
         await client.call(method, *((cat,) if method == "predict" else ([cat],) if "many" in method else arguments))
         assert len(fake.requests(wire)) == 2
-    fake.script = [failure(grpc.StatusCode.UNAVAILABLE), stream_script(answer)]
+    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, details=(info("SHUTTING_DOWN"),)), stream_script(answer)]
     assert len(await client.stream(cat, explain="rise")) == 4
 
 
-async def test_pushback_stops_repeating_unavailable(fake, connect, failure):
-    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, trailing=(("grpc-retry-pushback-ms", "-1"),))] * 5
-    with pytest.raises(xai_client.UnavailableError):
-        await connect(fake.address).call("predict", b"x")
-    assert len(fake.received) == 1
+async def test_pushback_says_whether_and_when_unavailable_is_repeated(fake, connect, failure):
+    def pushed(value):
+        return failure(grpc.StatusCode.UNAVAILABLE, "full", trailing=(("grpc-retry-pushback-ms", value),))
+
+    client = connect(fake.address)
+    for refusal in ("-1", "soon"):
+        fake.received.clear()
+        fake.script = [pushed(refusal)] * 5
+        with pytest.raises(xai_client.UnavailableError):
+            await client.call("model_info")
+        assert len(fake.received) == 1
+    fake.received.clear()
+    fake.script = [pushed("200")]
+    assert (await client.call("predict", pixels())).classes
+    first, second = fake.received
+    assert 0.2 <= second.arrived - first.arrived < 1.5
+
+
+async def test_what_may_have_been_run_is_repeated_only_where_that_is_cheap(fake, connect, failure):
+    """Nobody says whether the server has begun; a picture that ends servers must not go from one to the next."""
+    client = connect(fake.address)
+    untold = failure(grpc.StatusCode.UNAVAILABLE, "upstream reset")
+    lost = failure(grpc.StatusCode.UNAVAILABLE, "The device hung.", (info("DEVICE_LOST"),))
+    for refusal in (untold, lost):
+        for method, arguments, wire in CALLS:
+            fake.received.clear()
+            fake.script = [refusal] if wire in ("ReportGroundTruth", "GetModelInfo") else [refusal] * 9
+            if len(fake.script) == 1:
+                await client.call(method, *arguments)
+                assert len(fake.requests(wire)) == 2
+            else:
+                with pytest.raises(xai_client.UnavailableError, match=refusal.message):
+                    await client.call(method, *arguments)
+                assert len(fake.requests(wire)) == 1
+        fake.script = [refusal] * 9
+        with pytest.raises(xai_client.UnavailableError, match=refusal.message):
+            await client.stream(b"x")
+        assert len(fake.requests("PredictStream")) == 1
+        fake.received.clear()
+
+
+async def test_a_store_that_fails_is_tried_again_when_it_says_so(fake, connect, failure):
+    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, "no disk", (info("STORE"), retry_info(0.1)))]
+    assert (await connect(fake.address).call("predict", pixels())).classes
+    assert len(fake.received) == 2
 
 
 async def test_overload_is_repeated_when_the_server_says_when(fake, connect, failure, cat):
@@ -527,8 +571,7 @@ async def test_a_refused_connection_names_the_address_and_what_to_check(connect)
 
 
 async def test_only_wait_for_ready_waits_until_the_deadline(connect):
-    # Without gRPC's own retries, which would take as long.
-    more = {"timeout": 0.6, "options": [("grpc.enable_retries", 0)]}
+    more = {"timeout": 0.6}
     with pytest.raises(xai_client.UnavailableError):
         await connect(f"127.0.0.1:{free_port()}", **more).call("predict", b"x")
     start = time.monotonic()
@@ -711,8 +754,7 @@ def test_the_client_imports_nothing_heavy():
 
 
 async def test_a_large_request_is_repeated_too(fake, connect, failure):
-    """By itself, gRPC repeats nothing over 256 KiB."""
-    fake.script = [failure(grpc.StatusCode.UNAVAILABLE), failure(grpc.StatusCode.UNAVAILABLE)]
+    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, details=(info("SHUTTING_DOWN"),))] * 2
     pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     assert (await connect(fake.address).call("predict", pixels)).classes
     assert len(fake.received) == 3

@@ -138,7 +138,8 @@ def test_an_error_without_a_status_is_unknown():
 
 
 def test_failures_of_the_connection_say_what_to_check():
-    unavailable = convert(grpc.StatusCode.UNAVAILABLE, "Connection refused")
+    refused = "failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:1: Connection refused"
+    unavailable = convert(grpc.StatusCode.UNAVAILABLE, refused)
     assert "host:1" in unavailable.message
     assert "Connection refused" in unavailable.message
     assert "xai-sidecar runs there" in unavailable.message

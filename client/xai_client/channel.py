@@ -1,0 +1,51 @@
+"""How a client's connection is set up: sizes, how a dead one is found, and which addresses go through no proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from xai_client.proxy import is_local
+
+MAX_MESSAGE_BYTES: Final = 64 * 2**20
+KEEPALIVE_MILLISECONDS: Final = 10_000
+"""While a call is under way, the server is pinged when nothing has come for so long."""
+PING_TIMEOUT_MILLISECONDS: Final = 5_000
+"""How long the answer may take; then the connection is dead and a new one is made. Ten and five are less than twenty
+seconds, within which a client finds its way again."""
+RECONNECT_MILLISECONDS: Final = 5_000
+
+ChannelOptions = Sequence[tuple[str, Any]]
+
+
+def channel_options(options: ChannelOptions, address: str) -> list[tuple[str, Any]]:
+    """The arguments of a channel, see gRPC's `grpc_types.h`; those of the caller win.
+
+    Args:
+        options: The caller's.
+        address: Where the channel leads.
+    """
+    defaults: dict[str, Any] = {
+        "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+        "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+        # gRPC repeats what has not left the machine; all else is for `Call.pause` to decide.
+        "grpc.enable_retries": 1,
+        "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE_BYTES,
+        # Otherwise all clients of a process share one connection, and a new client gets a dead one, too.
+        "grpc.use_local_subchannel_pool": 1,
+        # No pings without calls, which servers of other people might punish.
+        "grpc.keepalive_time_ms": KEEPALIVE_MILLISECONDS,
+        "grpc.keepalive_timeout_ms": PING_TIMEOUT_MILLISECONDS,
+        # By itself the third ping in a row waits for a minute.
+        "grpc.http2.max_pings_without_data": 0,
+        # gRPC's own default of two minutes would keep a client away long after the server is back, and its twenty
+        # seconds for one attempt would be spent on a path that is still dead.
+        "grpc.max_reconnect_backoff_ms": RECONNECT_MILLISECONDS,
+        "grpc.min_reconnect_backoff_ms": RECONNECT_MILLISECONDS,
+    }
+    if is_local(address):
+        defaults["grpc.enable_http_proxy"] = 0
+    chosen = {**defaults, **dict(options)}
+    # It is this that ends a connection on which a ping is not answered; by itself it is a minute.
+    chosen.setdefault("grpc.http2.ping_timeout_ms", chosen["grpc.keepalive_timeout_ms"])
+    return list(chosen.items())
