@@ -85,6 +85,12 @@ def check_unharmed(connect, read_metrics, eventually):
     return check_unharmed
 
 
+@pytest.fixture(scope="session")
+def load_helper():
+    """A module beside this file, by name."""
+    return lambda name: load(HERE / f"{name}.py")
+
+
 # ------------------------------------------------------------------------------------------------ misbehaving servers
 
 
