@@ -185,3 +185,17 @@ def test_crowds_at_other_doors(server, stub, connect, picture, served, eventuall
             seconds=10,
         )
     check_unharmed(server, pb.PredictRequest(images=[picture(0)]))
+
+
+def test_more_connections_than_the_server_takes(start_misbehaving, picture):
+    """They are closed at once, and taken when others have gone."""
+    plain = pb.PredictRequest(images=[picture(0)])
+    with start_misbehaving("server.max_calls=3") as own, contextlib.ExitStack() as stack:
+        channels = [stack.enter_context(grpc.insecure_channel(own.grpc, OWN_CONNECTION)) for _ in range(4)]
+        *taken, late = [pb_grpc.ExplanationServiceStub(channel) for channel in channels]
+        assert [len(stub.Predict(plain, timeout=20).predictions) for stub in taken] == [1] * 3
+        with pytest.raises(grpc.RpcError) as caught:
+            late.Predict(plain, timeout=20)
+        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        channels[0].close()
+        assert late.Predict(plain, timeout=20, wait_for_ready=True).predictions
