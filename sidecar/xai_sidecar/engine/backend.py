@@ -56,6 +56,7 @@ class Backend(Protocol):
             `version` it stays when the sidecar or MindSpore is upgraded.
         class_count: Number of logits.
         layers: The layers that `LayerGradient` accepts, by name, in the order in which they run.
+        refused_layers: Why other layers, which look as if their output lay on the picture, are not accepted, by name.
         default_layer: The one that explains best by default; None when the net has no spatial layer.
         ood: Of its OoD net; None when it has none and cannot be asked for scores.
         compiling: Whether `run` compiles at this moment, which may take long; any thread may look.
@@ -68,6 +69,7 @@ class Backend(Protocol):
     features_version: str
     class_count: int
     layers: Mapping[str, Layer]
+    refused_layers: Mapping[str, str]
     default_layer: str | None
     ood: OodInfo | None
     compiling: bool = False

@@ -89,6 +89,7 @@ class ModelFacts:
         default_layer: The layer that explains best by default; None when there is no spatial layer.
         has_ood: Whether it can be asked for OoD scores.
         units: How its input's values stand to those of a picture.
+        refused_layers: Why other layers cannot be explained, by name.
     """
 
     height: int
@@ -97,6 +98,7 @@ class ModelFacts:
     default_layer: str | None = None
     has_ood: bool = False
     units: PictureUnits = PICTURES
+    refused_layers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

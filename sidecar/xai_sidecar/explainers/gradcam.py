@@ -46,11 +46,10 @@ class GradCam(Explainer[GradCamParameters]):
         """Fills in the layer; see `Explainer.resolve`."""
         if not parameters.layer:
             if model.default_layer is None:
-                raise PreconditionError(
-                    "No layer with a spatial output, which Grad-CAM needs, was found; a jitted construct hides its "
-                    "layers. Ask for gradient instead."
-                )
+                raise PreconditionError(_without_layers(model))
             return parameters.model_copy(update={"layer": model.default_layer})
+        if parameters.layer in model.refused_layers:
+            raise PreconditionError(f"{model.refused_layers[parameters.layer]} Name another layer.", field="layer")
         if parameters.layer not in model.layers:
             close = difflib.get_close_matches(parameters.layer[:_LONGEST_COMPARED], model.layers, n=3)
             known = f"Close to it: {', '.join(close)}." if close else "GetModelInfo lists those that have."
@@ -72,3 +71,15 @@ class GradCam(Explainer[GradCamParameters]):
         weights = layer.gradients.mean(axis=(2, 3), keepdims=True)
         coarse = np.maximum((weights * layer.activations).sum(axis=1), 0)
         return Computed(resize_bilinear(coarse, *image.shape[1:]), without_gradient(layer.gradients))
+
+
+def _without_layers(model: ModelFacts) -> str:
+    """Why there is no layer to explain by default."""
+    if model.layers:
+        return "No layer with a spatial output was found through which the prediction flows. Ask for gradient instead."
+    if model.refused_layers:
+        return f"{next(iter(model.refused_layers.values()))} Ask for gradient instead."
+    return (
+        "No layer with a spatial output, which Grad-CAM needs, was found; a jitted construct hides its layers. Ask for "
+        "gradient instead."
+    )

@@ -164,9 +164,15 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
         ConfigError: They do not fit each other.
     """
     spec = config.model.input.spec()
-    units = PictureUnits(spec.mean, spec.std, spec.mean_colour)
-    has_ood = backend.ood is not None
-    facts = ModelFacts(spec.height, spec.width, backend.layers, backend.default_layer, has_ood, units)
+    facts = ModelFacts(
+        spec.height,
+        spec.width,
+        backend.layers,
+        backend.default_layer,
+        backend.ood is not None,
+        PictureUnits(spec.mean, spec.std, spec.mean_colour),
+        getattr(backend, "refused_layers", {}),  # a backend of another's need not know any
+    )
     return ServedModel(
         config=config,
         backend=backend,
@@ -186,9 +192,9 @@ def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> Of
         )
     try:
         defaults = explainer.resolve(plain, facts)
-    except PreconditionError as error:
-        return OfferedExplainer(explainer, plain, plain, unavailable=error.message)
     except SidecarError as error:
+        if isinstance(error, PreconditionError) and not error.field:
+            return OfferedExplainer(explainer, plain, plain, unavailable=error.message)
         raise ConfigError(error.message, field=f"explainers.{explainer.name}.{error.field}") from error
     kinds = [explainer.kind(defaults)]
     for layer in getattr(section, "layers", []):

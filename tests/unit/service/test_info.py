@@ -6,6 +6,7 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.errors import ConfigError, PreconditionError
 from xai_sidecar.evaluator.choice import QualityRow, QualityTable
 from xai_sidecar.evaluator.outcomes import Accuracy, Counts
 from xai_sidecar.evaluator.quality import Standing, State
@@ -185,3 +186,17 @@ def test_the_interval_is_students(error, count, expected):
 @pytest.mark.parametrize(("error", "count"), [(None, 1), (0.0, 2), (0.0, 19)])
 def test_too_few_samples_have_no_interval(error, count):
     assert math.isnan(confidence_half_width(error, count))
+
+
+def test_a_layer_whose_place_cannot_be_told_is_refused_by_name(make_model):
+    backend = make_model().backend
+    backend.refused_layers = {"mixed": "Where the tokens of the layer 'mixed' lie cannot be told."}
+    model = make_model(backend=backend)
+    gradcam = model.explainers["gradcam"]
+    wanted = gradcam.configured.model_copy(update={"layer": "mixed"})
+    with pytest.raises(PreconditionError, match="the layer 'mixed' lie cannot be told") as caught:
+        gradcam.explainer.resolve(wanted, model.facts)
+    assert caught.value.field == "layer"
+    with pytest.raises(ConfigError, match="'mixed'") as refused:
+        make_model("explainers.gradcam.layer=mixed", backend=backend)
+    assert refused.value.field == "explainers.gradcam.layer"

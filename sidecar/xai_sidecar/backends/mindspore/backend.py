@@ -13,7 +13,7 @@ from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
 from xai_sidecar.backends.mindspore.features import features_net
-from xai_sidecar.backends.mindspore.layers import default_layer, trace_layers
+from xai_sidecar.backends.mindspore.layers import check_flow, default_layer, trace_layers
 from xai_sidecar.backends.mindspore.loading import load_net, told
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_passes
 from xai_sidecar.backends.mindspore.programs import (
@@ -30,7 +30,7 @@ from xai_sidecar.backends.mindspore.programs import (
     take_times,
 )
 from xai_sidecar.backends.mindspore.rectifiers import check_rectifiers, rectified_copy
-from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError, check, one_by_one
+from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError, check, first_logits, one_by_one
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy, wrapped_copy
@@ -67,11 +67,14 @@ class MindSporeBackend:
         self.device = source.device
         self.engine = f"mindspore {ms.__version__}"
         self.engine_note = ""
-        logits = self._try()
+        logits = first_logits(self._net, self._example, source.layout)
         self.class_count = int(logits.shape[1])
-        self._spatial = trace_layers(self._net, self._example, source.height, source.width, source.layout)
+        found = trace_layers(self._net, self._example, source.height, source.width, source.layout)
+        self._spatial = found.spatial
         self.layers: Mapping[str, Layer] = self._spatial
-        self.default_layer = default_layer(self._net, self._spatial, self._example, self.class_count)
+        self.refused_layers: Mapping[str, str] = found.refused
+        self._probes = probe
+        self.default_layer = default_layer(self._net, self._spatial, probe, self.class_count)
         self._reference = Reference(self._net, probe, logits, self._spatial)
         self._fingerprint = compile_cache.fingerprint(
             self._net, source.factory, source.arguments, source.layout, self._example.shape, source.device
@@ -135,26 +138,6 @@ class MindSporeBackend:
         source = self._source
         shape = (size, source.channels, source.height, source.width)
         return self._to_layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
-
-    def _try(self) -> Array:
-        """Runs the net once; its logits."""
-        source = self._source
-        try:
-            logits = self._net(ms.Tensor(self._example))
-        except Exception as error:
-            raise ConfigError(
-                f"the net does not take an input of shape {self._example.shape} ({source.layout}): {told(error)}. "
-                "Correct model.input.size, channels or layout.",
-                field="model.input",
-            ) from error
-        if not isinstance(logits, ms.Tensor) or logits.ndim != 2 or len(logits) != 1:
-            got = f"shape {tuple(logits.shape)}" if isinstance(logits, ms.Tensor) else type(logits).__name__
-            raise ConfigError(
-                f"the net returned {got} for one picture where logits of shape (1, classes) were expected. "
-                "Name a factory whose cell returns only the logits.",
-                field="model.factory",
-            )
-        return logits.asnumpy()  # type: ignore[no-any-return]
 
     def _ood_info(self) -> OodInfo | None:
         head = self._source.ood
@@ -305,6 +288,7 @@ class MindSporeBackend:
             net = rectified_copy(self._net, kind.relu_rule) if kind.relu_rule else self._net
             return input_gradient_program(net, self.class_count)
         if kind.name == "layer_gradient":
+            check_flow(self._net, self._spatial[kind.layer], self._probes, self.class_count)
             layer = self._cell(kind.layer)
             if kind in self._outputs_of:
                 shape = self._spatial[kind.layer].shape

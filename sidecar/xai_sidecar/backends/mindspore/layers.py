@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy, wrapped_copy
+from xai_sidecar.backends.mindspore.tokens import UnplacedError, place_tokens
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.work import Array
+from xai_sidecar.errors import PreconditionError
 
-_LONGEST_PREFIX = 8
-"""Class, distillation and register tokens before the picture's own, at the most."""
+_MOST_EXTRA = 16
+"""Class, distillation and register tokens besides the picture's own, at the most."""
+
+_TRIED = 16
+"""Layers whose gradients are worked out at once when the default is looked for, from the last one on."""
+
+_EXAMPLES = 2
+"""Inputs for all of which a layer that matters is unlikely to be dead."""
 
 _MISFIT = 1.5
 """Cells that padding may add to or take from a grid."""
@@ -26,12 +34,14 @@ class SpatialLayer(Layer):
     """A layer whose output lies on the picture, and how.
 
     Attributes:
-        axes: "nchw"; "nhwc"; or "tokens", (n, prefix + height · width, channels).
-        prefix: Tokens before those of the picture.
+        axes: "nchw"; "nhwc"; or "tokens", (n, tokens, channels).
+        token_count: How many tokens there are, at least height · width.
+        order: The token of each position, row by row.
     """
 
     axes: str
-    prefix: int = 0
+    token_count: int = 0
+    order: tuple[int, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -40,18 +50,31 @@ class SpatialLayer(Layer):
             return 1, self.channels, self.height, self.width
         if self.axes == "nhwc":
             return 1, self.height, self.width, self.channels
-        return 1, self.prefix + self.height * self.width, self.channels
+        return 1, self.token_count, self.channels
 
     def to_nchw(self, output: Array) -> Array:
         """The layer's output (n, …) as (n, channels, height, width)."""
         if self.axes == "nchw":
             return output
         if self.axes == "tokens":
-            output = output[:, self.prefix :].reshape(-1, self.height, self.width, self.channels)
+            output = output[:, list(self.order)].reshape(-1, self.height, self.width, self.channels)
         return output.transpose(0, 3, 1, 2)
 
 
-def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: str) -> dict[str, SpatialLayer]:
+@dataclass(frozen=True)
+class Layers:
+    """The layers of a net, by name, in the order in which they finish.
+
+    Attributes:
+        spatial: Those whose output lies on the picture.
+        refused: Why others cannot be said to, though it looks as if.
+    """
+
+    spatial: dict[str, SpatialLayer]
+    refused: dict[str, str]
+
+
+def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: str) -> Layers:
     """Runs a net once and sees which of its layers have a spatial output.
 
     Args:
@@ -62,8 +85,7 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: 
         layout: "nchw" or "nhwc", the axes of the input.
 
     Returns:
-        By name, in the order in which they finish. Layers that run several times in a pass are left out, since
-        "their output" means nothing.
+        The layers. Those that run several times in a pass are left out, since "their output" means nothing.
     """
     copy = shared_copy(net)
     outputs: list[tuple[str, Any]] = []
@@ -79,24 +101,81 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: 
             layer = _spatial(name, shape, height, width, layout, token_counts)
             if layer:
                 layers[name] = layer
-    return layers
+    return _placed(net, layers, example, layout)
 
 
-def default_layer(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, class_count: int) -> str | None:
+def _placed(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, layout: str) -> Layers:
+    """The same, with the tokens where they lie on the picture."""
+    groups: dict[tuple[int, int, int], list[SpatialLayer]] = {}
+    for layer in layers.values():
+        if layer.axes == "tokens":
+            groups.setdefault((layer.token_count, layer.height, layer.width), []).append(layer)
+    placed, refused = dict(layers), {}
+    for (_, height, width), group in groups.items():
+        # Layers of other channels, inside an MLP or an attention, keep the order of those around them.
+        looked_at = [layer.name for layer in group if layer.channels == group[0].channels]
+        try:
+            found = place_tokens(net, looked_at, example, (height, width), layout)
+        except UnplacedError as error:
+            reasons = dict.fromkeys((layer.name for layer in group), f"{error}.")
+        else:
+            placed.update({layer.name: replace(layer, order=found.order) for layer in group})
+            reasons = dict.fromkeys(found.moved, "they do not lie as in the layers before.")
+        for name, reason in reasons.items():
+            del placed[name]
+            refused[name] = f"Where the tokens of the layer {name!r} lie on the picture cannot be told: {reason}"
+    return Layers(placed, refused)
+
+
+def default_layer(net: nn.Cell, layers: dict[str, SpatialLayer], examples: Array, class_count: int) -> str | None:
     """The last layer with a spatial output through whose positions the prediction still flows.
 
     Behind the last attention of a transformer that classifies by a class token, the picture's own tokens no longer
-    matter to the prediction: their gradient is zero, and so would be every map. Such layers are passed over, and so
-    are those inside an attention, whose channels are no longer the embedding's.
+    matter to the prediction: their gradient is zero, and so would be every map. Such layers are passed over, as are
+    branches that training alone used, and layers inside an attention, whose channels are no longer the embedding's.
+
+    Args:
+        net: The net.
+        layers: Its layers.
+        examples: Some inputs as the net takes them, (n, …) float32.
+        class_count: Number of logits.
     """
-    if not layers:
-        return None
-    last = list(layers.values())[-1]
-    if last.axes != "tokens":
-        return last.name
-    candidates = [layer for layer in layers.values() if layer.axes == "tokens" and layer.channels == last.channels]
-    alive = _with_gradient(net, candidates, example, class_count)
-    return alive[-1] if alive else None
+    embedded = [layer.channels for layer in layers.values() if layer.axes == "tokens"][-1:]
+    candidates = [layer for layer in layers.values() if layer.axes != "tokens" or layer.channels in embedded]
+    while candidates:
+        last = candidates[-_TRIED:]
+        for start in range(min(_EXAMPLES, len(examples))):
+            alive = through_which_it_flows(net, last, examples[start : start + 1], class_count)
+            if alive:
+                return alive[-1]
+        del candidates[-_TRIED:]
+    return None
+
+
+def through_which_it_flows(net: nn.Cell, layers: list[SpatialLayer], examples: Array, class_count: int) -> list[str]:
+    """The names of those layers on whose output, at the picture's own positions, the logits depend.
+
+    Args:
+        net: The net.
+        layers: The layers to look at.
+        examples: Some inputs as the net takes them, (n, …) float32: what is dead for one may be alive for another.
+        class_count: Number of logits.
+    """
+    # A mix of the logits that no symmetry of theirs is likely to cancel, as their plain sum might be.
+    mix = np.random.default_rng(0).standard_normal((1, class_count)).astype(np.float32)
+    alive: set[str] = set()
+    for start in range(min(_EXAMPLES, len(examples))):
+        left = [layer for layer in layers if layer.name not in alive]
+        if not left:
+            break
+        try:
+            gradients = layer_gradients(net, left, examples[start : start + 1], mix)
+        except Exception:  # of a net that cannot be derived so; then compiling will tell
+            return [layer.name for layer in layers]
+        alive |= {
+            layer.name for layer, gradient in zip(left, gradients, strict=True) if np.any(layer.to_nchw(gradient))
+        }
+    return [layer.name for layer in layers if layer.name in alive]
 
 
 def _recorder(name: str, outputs: list[tuple[str, Any]]) -> Any:
@@ -122,10 +201,10 @@ def _spatial(
             fitting, key=lambda one: (_misfit(one.height, one.width, height, width), one.axes != layout), default=None
         )
     if len(shape) == 3:
-        for prefix in range(min(_LONGEST_PREFIX, shape[1])):
-            grid = _grid(shape[1] - prefix, height, width)
+        for extra in range(min(_MOST_EXTRA + 1, shape[1])):
+            grid = _grid(shape[1] - extra, height, width)
             if grid:
-                return SpatialLayer(name, shape[2], *grid, "tokens", prefix)
+                return SpatialLayer(name, shape[2], *grid, "tokens", shape[1])
     return None
 
 
@@ -154,15 +233,21 @@ class _Shift(nn.Cell):
         self.shift = ms.Parameter(ms.ops.zeros(layer.shape, ms.float32), name=f"xai_shift.{layer.name}")
 
     def construct(self, *inputs: Any, **named: Any) -> ms.Tensor:
-        return self.layer(*inputs, **named) + self.shift
+        output = self.layer(*inputs, **named)
+        return output + self.shift.astype(output.dtype)
 
 
-def _with_gradient(net: nn.Cell, layers: list[SpatialLayer], example: Array, class_count: int) -> list[str]:
-    """The names of those layers, all of tokens, whose output at the picture's own tokens the logits depend on."""
-    # A mix of the logits that no symmetry of theirs is likely to cancel, as their plain sum might be.
-    mix = np.random.default_rng(0).standard_normal((1, class_count)).astype(np.float32)
-    gradients = layer_gradients(net, layers, example, mix)
-    return [layer.name for layer, gradient in zip(layers, gradients, strict=True) if np.any(layer.to_nchw(gradient))]
+def check_flow(net: nn.Cell, layer: SpatialLayer, examples: Array, class_count: int) -> None:
+    """Refuses a layer on which the logits do not depend: all its maps would be zero. Arguments as above.
+
+    Raises:
+        PreconditionError: It is such a layer.
+    """
+    if not through_which_it_flows(net, [layer], examples, class_count):
+        raise PreconditionError(
+            f"The prediction does not flow through the layer {layer.name!r}: no logit has a gradient by its output. "
+            "It belongs to a branch that the logits do not depend on, or its gradient is stopped."
+        )
 
 
 def layer_gradients(net: nn.Cell, layers: list[SpatialLayer], example: Array, mix: Array) -> list[Array]:

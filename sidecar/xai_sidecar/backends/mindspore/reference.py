@@ -8,6 +8,7 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.layers import SpatialLayer, layer_gradients, layer_output
+from xai_sidecar.backends.mindspore.loading import told
 from xai_sidecar.backends.mindspore.programs import Program, as_arrays
 from xai_sidecar.backends.mindspore.rectifiers import rectified_copy
 from xai_sidecar.backends.mindspore.runtime import ms, nn
@@ -72,6 +73,38 @@ class Reference:
         net = rectified_copy(self._net, kind.relu_rule) if kind.relu_rule else self._net
         derive = ms.grad(lambda x: (net(x) * ms.Tensor(chosen)).sum())
         return derive(ms.Tensor(example)).asnumpy(), logits
+
+
+def first_logits(net: nn.Cell, example: Array, layout: str) -> Array:
+    """Runs a net for the first time.
+
+    Args:
+        net: The net.
+        example: One input as it should take it, (1, …) float32.
+        layout: "nchw" or "nhwc", as configured.
+
+    Returns:
+        Its logits, (1, classes).
+
+    Raises:
+        ConfigError: It does not take the input, or returns something else.
+    """
+    try:
+        logits = net(ms.Tensor(example))
+    except Exception as error:
+        raise ConfigError(
+            f"the net does not take an input of shape {example.shape} ({layout}): {told(error)}. "
+            "Correct model.input.size, channels or layout.",
+            field="model.input",
+        ) from error
+    if not isinstance(logits, ms.Tensor) or logits.ndim != 2 or len(logits) != 1:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, ms.Tensor) else type(logits).__name__
+        raise ConfigError(
+            f"the net returned {got} for one picture where logits of shape (1, classes) were expected. "
+            "Name a factory whose cell returns only the logits.",
+            field="model.factory",
+        )
+    return logits.asnumpy()  # type: ignore[no-any-return]
 
 
 def one_by_one(program: Program, rows: tuple[Array, ...]) -> tuple[Array, ...]:
