@@ -140,10 +140,10 @@ class Sidecar:
         try:
             server, health_servicer = await self._start_grpc(servicer, calls)
             try:
-                for number in self._signals:
-                    loop.add_signal_handler(number, self.stop)
+                self._handle_signals(loop)
                 if not await self._load(engine, servicer, telemetry, report):
                     return 0
+                self._handle_signals(loop)  # again, should the model's module have put others in their place
                 await self._set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
                 _log.info("ready", grpc=self.grpc_address, http=self.http_address, version=__version__)
                 on_ready(self)
@@ -161,6 +161,10 @@ class Sidecar:
             self._heartbeat.stop()
             http.close()
             codec.close()
+
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in self._signals:
+            loop.add_signal_handler(number, self.stop)
 
     async def _drain(self, calls: CallInterceptor, engine: Engine) -> None:
         # After a loss all calls have failed; those that are left are of readers who do not read.
