@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from xai_sidecar.backends.onnx import usable_cpus
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.errors import ConfigError
@@ -16,6 +18,7 @@ def load_backend(config: Config) -> Backend:
     Raises:
         ConfigError: Something that the config names is not there or not right, or MindSpore is not installed.
     """
+    limit_threads(config.model.threads)
     try:
         # Only here, since importing MindSpore takes seconds.
         from xai_sidecar.backends.mindspore.backend import MindSporeBackend
@@ -43,6 +46,20 @@ def load_backend(config: Config) -> Backend:
             gradient_batch_sizes=tuple(model.gradient_batch_sizes),
             cache=model.compile_cache if isinstance(model.compile_cache, Path) else None,
             forward_engine=model.forward_engine,
+            threads=model.threads,
             ood=load_head(config.ood.checkpoint) if config.ood.checkpoint else None,
         )
     )
+
+
+def limit_threads(threads: int | None) -> None:
+    """Says how many threads MindSpore's kernels compute with; they read it when MindSpore is imported.
+
+    Args:
+        threads: How many; None for one on each CPU that may be used, unless the environment says otherwise: left
+            alone, they know the affinity and not the quota, and more threads than that get in each other's way.
+    """
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+    else:
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cpus()))

@@ -66,6 +66,11 @@ class ModelConfig(Section):
         default="cpu",
         description="cpu, gpu or ascend, optionally with :index. There is no falling back to another device.",
     )
+    threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = Field(
+        default=None,
+        description="Threads that compute passes on a CPU. Default: one for each CPU that the process may use, by its "
+        "affinity and its container's quota.",
+    )
     forward_engine: Literal["auto", "onnxruntime", "mindspore"] = Field(
         default="auto",
         description="What runs forward passes on a CPU. auto: ONNX Runtime, which is faster, where the net can be "

@@ -60,7 +60,7 @@ class MindSporeBackend:
         select_device(source.device)
         self._source = source
         own = net if net is not None else load_net(source.factory, source.arguments, source.checkpoint)
-        select_device(source.device)  # again, should the factory have chosen another one
+        select_device(source.device, source.threads)  # again, should the factory have chosen another one
         self._net = shared_copy(own)
         probe = self._probe(max(2, *source.batch_sizes, *source.gradient_batch_sizes))
         self._example = probe[:1]
@@ -157,7 +157,7 @@ class MindSporeBackend:
             report("exporting the forward pass to ONNX Runtime, and checking it")
             cells = {kind: self._cell(kind.layer) for kind in wanted if kind.name == "layer_gradient"}
             exported, places = export_passes(self._net, self._example, self.class_count, cells, forwards)
-            model = onnx.OnnxProgram(exported)
+            model = onnx.OnnxProgram(exported, self._source.threads)
             for kind in forwards:
                 self._programs[kind] = model.only(*places[kind])
                 for size in self._sizes(kind):

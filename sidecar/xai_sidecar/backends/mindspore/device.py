@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import structlog
+
 from xai_sidecar.backends.mindspore.runtime import ms
 from xai_sidecar.errors import ConfigError
+
+_log = structlog.get_logger(__name__)
 
 _TARGETS = {"cpu": "CPU", "gpu": "GPU", "ascend": "Ascend"}
 _NEEDS = {
@@ -12,11 +16,12 @@ _NEEDS = {
 }
 
 
-def select_device(name: str) -> None:
+def select_device(name: str, threads: int | None = None) -> None:
     """Makes a device the one that everything in this process runs on.
 
     Args:
         name: "cpu", "gpu" or "ascend", optionally with ":index".
+        threads: How many threads run kernels on the CPU; None leaves it to MindSpore.
 
     Raises:
         ConfigError: The device is not there.
@@ -32,3 +37,8 @@ def select_device(name: str) -> None:
         needs = f" It needs {_NEEDS[target]}." if target in _NEEDS and not count else ""
         raise ConfigError(f'there is no device {name!r}: {found}.{needs} Use device = "cpu".', field="model.device")
     ms.set_device(target, int(index or 0))
+    if threads is not None:
+        try:
+            ms.device_context.cpu.op_tuning.threads_num(threads)
+        except RuntimeError:  # it can be said once in a process
+            _log.warning("threads_set_already", by="this process or the model's module", wanted=threads)

@@ -29,6 +29,7 @@ class ModelSource:
         cache: Folder of the compile cache; None for none.
         forward_engine: "auto", "onnxruntime" or "mindspore", what runs passes without a gradient on a CPU.
         ood: The OoD net; None for none.
+        threads: That compute passes on a CPU; None for one on each that may be used.
     """
 
     factory: str
@@ -45,3 +46,4 @@ class ModelSource:
     cache: Path | None = None
     forward_engine: str = "auto"
     ood: OodHead | None = None
+    threads: int | None = None
