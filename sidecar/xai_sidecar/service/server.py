@@ -155,6 +155,7 @@ class Sidecar:
             finally:
                 # The calls that count are done; a health Watch would stay for as long as it may.
                 await server.stop(_STOP_SECONDS)
+                self._heartbeat.stop()  # it is a task, too
                 await _settled()
             return 1 if self.lost else 0
         finally:
