@@ -68,11 +68,12 @@ def undrained(script, config, *overrides):
 def test_nobody_reads_the_log(misbehaving, connect, picture, only, tmp_path):
     config = tmp_path / "sidecar.toml"
     config.write_text('[model]\nfactory = "none:none"\ninput.size = 32\n')
-    lines = 600  # of 180 bytes, where a pipe holds 64 KiB
+    lines = 350  # of 280 bytes, where a pipe holds 64 KiB
     with undrained(misbehaving.__file__, config, *only("gradcam")) as (process, address), connect(address) as stub:
         stub.Predict(asked(picture(0)), timeout=60, wait_for_ready=True)
         for number in range(lines):
-            stub.Predict(asked(picture(number % 5)), timeout=20)
+            request = pb.PredictRequest(images=[picture(0)], request_id=f"{number:0100}")
+            stub.Predict(request, timeout=20)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         os.set_blocking(process.stderr.fileno(), False)
