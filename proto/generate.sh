@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Generates proto/xai_proto from the contract. Run through `make proto`.
 #
-# The generator is pinned below the newest on purpose: generated code never runs on a protobuf runtime older than its
-# generator's, and the SDK has to install beside packages that hold protobuf at 6. MindSpore wants protobuf 7, so the
-# generator lives in an environment of its own.
+# The generator is pinned below the newest on purpose: generated code never runs on a protobuf or gRPC runtime older than
+# its generator's, and the SDK has to install beside packages that hold protobuf at 5 (TensorFlow 2.19) or 6
+# (tritonclient). MindSpore wants protobuf 7, so the generator lives in an environment of its own.
 set -euo pipefail
 cd "$(dirname "$0")"
 python=${PYTHON:-python3}
 env=../.venv-proto
 if [ ! -x "$env/bin/buf" ]; then
   "$python" -m venv "$env"
-  "$env/bin/pip" install --quiet 'grpcio-tools==1.72.2' 'setuptools<81' buf-bin
+  "$env/bin/pip" install --quiet 'grpcio-tools==1.71.2' 'setuptools<81' buf-bin
 fi
 "$env/bin/buf" lint
 out=$(mktemp -d)

@@ -5,7 +5,7 @@ import warnings
 
 from xai_proto import explanation_pb2 as xai_dot_v1_dot_explanation__pb2
 
-GRPC_GENERATED_VERSION = '1.72.2'
+GRPC_GENERATED_VERSION = '1.71.2'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
