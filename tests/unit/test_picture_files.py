@@ -251,6 +251,24 @@ def test_what_a_file_says_of_its_bits_goes_first():
         assert decode(tiff_with([(281, 3, 1, told)], array=values)).max() == expected
 
 
+@pytest.mark.parametrize(
+    ("highest", "white"), [(255, 255), (256, 4095), (4095, 4095), (4096, 65_535), (65_535, 65_535)]
+)
+@pytest.mark.parametrize("bands", [3, 4])
+def test_colours_of_fewer_bits_than_there_is_room_for(highest, white, bands):
+    values = np.linspace(0, highest, 8 * 8 * 3).astype(np.uint16).reshape(8, 8, 3)
+    opaque = np.concatenate([values, np.full((8, 8, bands - 3), 65_535, np.uint16)], axis=2)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in opaque)
+    header = struct.pack(">IIBBBBB", 8, 8, 16, {3: 2, 4: 6}[bands], 0, 0, 0)
+
+    def file(*extra):
+        body = chunk(b"IHDR", header) + b"".join(extra) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + body
+
+    np.testing.assert_allclose(decode(file()), values * (255 / white), atol=1)
+    np.testing.assert_allclose(decode(file(chunk(b"sBIT", b"\x10" * bands))), values * (255 / 65_535), atol=1)
+
+
 def test_twelve_bits_packed():
     """Two values in three bytes, as cameras write them: BitsPerSample says it."""
     packed = np.array([[0x80, 0x00, 0x40]] * 8, np.uint8).tobytes()  # 2048 and 64

@@ -26,7 +26,7 @@ from xai_sidecar.imaging.bmp import bmp_header, strip_bmp
 from xai_sidecar.imaging.files import Header, Stripped, broken
 from xai_sidecar.imaging.gif import gif_header, strip_gif
 from xai_sidecar.imaging.jpeg import jpeg_header, strip_jpeg
-from xai_sidecar.imaging.png import png_header, strip_png
+from xai_sidecar.imaging.png import has_deep_colours, png_header, strip_png
 from xai_sidecar.imaging.tiff import strip_tiff, tiff_header
 from xai_sidecar.imaging.webp import strip_webp, webp_header
 
@@ -100,9 +100,10 @@ def decode(data: bytes, max_pixels: int, look: Callable[[], None] = lambda: None
     the first page. Comments, profiles and other metadata are left out before a decoder sees them, and may be broken.
     The size is checked before any pixel is decoded.
 
-    Greys of more than 8 bits are scaled to 8. White is what the file says: a TIFF's MaxSampleValue or BitsPerSample,
-    16 bits where a PNG's sBIT is 16. Where it says nothing, cameras' and microscopes' files often hold fewer bits than
-    they have room for: values that are all below 256 are taken for 8 bits, all below 4,096 for 12, others for 16.
+    Greys of more than 8 bits, and colours of a PNG, are scaled to 8. White is what the file says: a TIFF's
+    MaxSampleValue or BitsPerSample, 16 bits where a PNG's sBIT is 16. Where it says nothing, cameras' and microscopes'
+    files often hold fewer bits than they have room for: values that are all below 256 are taken for 8 bits, all below
+    4,096 for 12, others for 16.
     Floats must lie in [0, 1].
 
     Args:
@@ -121,6 +122,8 @@ def decode(data: bytes, max_pixels: int, look: Callable[[], None] = lambda: None
     with _as_picture_errors(header.format):
         stripped = _FORMATS[header.format].strip(data)
         opened = _loaded(stripped, header, look)
+        if header.format == "PNG" and has_deep_colours(stripped.data) and _is_dark(opened):
+            opened = _deep_colours(opened, _loaded(stripped, header, look, lower=True), stripped.brightest)
         picture = _eight_bits(opened, stripped.brightest)
         look()
         turn = _UPRIGHT.get(stripped.orientation)
@@ -137,11 +140,14 @@ def load_png(data: bytes) -> Image.Image:
         return _loaded(strip_png(data), png_header(data), lambda: None)
 
 
-def _loaded(stripped: Stripped, header: Header, look: Callable[[], None]) -> Image.Image:
+def _loaded(stripped: Stripped, header: Header, look: Callable[[], None], *, lower: bool = False) -> Image.Image:
+    """A file's pixels; the lower eight bits of colours that have 16, where they are wanted."""
     _hold_settings()
     opened = _FORMATS[header.format].reader(_Pieces(stripped.data, look))
     if opened.size != (header.width, header.height):
         raise broken(header.format, "it says twice how large it is, and not the same")
+    if lower:
+        opened.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in opened.tile]
     opened.decodermaxblock = _piece_bytes(len(stripped.data), header)
     opened.load()
     look()
@@ -227,6 +233,19 @@ def _as_picture_errors(name: str) -> Iterator[None]:
             f"The {name} picture cannot be decoded: {told.rstrip('.')}. "
             "Check that it was sent whole and opens in a viewer, or save it again as PNG or JPEG."
         ) from error
+
+
+def _is_dark(opened: Image.Image) -> bool:
+    """Whether the upper eight bits of 16 have nothing that 12 bits would not have."""
+    return max(int(band.getextrema()[1]) for band in opened.split()[:3]) <= 15  # type: ignore[arg-type]
+
+
+def _deep_colours(upper: Image.Image, lower: Image.Image, brightest: int | None) -> Image.Image:
+    """Colours of 16 bits, scaled as greys are; transparency has its upper bits."""
+    values = np.asarray(upper).astype(np.uint32) * 256 + np.asarray(lower)
+    scaled = np.array(upper)
+    scaled[..., :3] = _scaled(values[..., :3], brightest)
+    return Image.fromarray(scaled)
 
 
 def _eight_bits(opened: Image.Image, brightest: int | None) -> Image.Image:

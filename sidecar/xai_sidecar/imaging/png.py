@@ -39,14 +39,19 @@ def strip_png(data: bytes) -> Stripped:
             kept.append(data[start:stop])
         elif kind == b"eXIf":
             exif = data[start + 8 : stop - 4]
-        elif kind == b"sBIT" and stop - start == 13:  # a single byte: of greys
-            significant = data[start + 8]
+        elif kind == b"sBIT" and stop - start > 12:
+            significant = min(data[start + 8 : stop - 4])
         elif kind == b"iTXt" and data.startswith(_XMP, start + 8):
             xmp = data[start + 8 : stop - 4]
         if kind == b"IEND":
             break
     brightest = 65_535 if significant == 16 else None
     return Stripped(b"".join(kept), orientation(exif, xmp), brightest)
+
+
+def has_deep_colours(data: bytes) -> bool:
+    """Whether the colours have 16 bits, of which a decoder may keep the upper eight."""
+    return data[24:26] in (b"\x10\x02", b"\x10\x06")
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
