@@ -13,11 +13,14 @@ from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batching import fitting, joined, padded, rows_of
 from xai_sidecar.engine.job import Job, Outcome
 from xai_sidecar.engine.launch import Lane, Launch, Part, Piece
-from xai_sidecar.engine.pace import Pace
+from xai_sidecar.engine.pace import Busy, Pace
 from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.threads import logged
 from xai_sidecar.engine.work import Array, Kind, Work
 from xai_sidecar.errors import DeviceError, device_error
+
+_LEAST_SHARE = 0.01
+"""What is expected for explanations where predictions leave nothing, so that times are finite."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,6 +80,7 @@ class Device:
         self._observer = observer
         self._completed = completed
         self._pace = Pace(backend.costs)
+        self._predicting = Busy()
         self._scheduler = Scheduler(self._pace.costs, policy)
 
     @property
@@ -92,6 +96,10 @@ class Device:
     def seconds(self, kind: Kind, row_count: int) -> float:
         """What rows take as things are, if nothing else runs; any thread may ask."""
         return self._pace.seconds(kind, row_count)
+
+    def left_by_predictions(self, now: float) -> float:
+        """The part of its time that is left to explanations, on the clock of `time.monotonic`; any thread may ask."""
+        return max(1 - self._predicting.share(now), self._policy.explain_share, _LEAST_SHARE)
 
     def due(self) -> float | None:
         """When there will be something to run if nothing else comes, on the clock of `time.monotonic`."""
@@ -138,6 +146,8 @@ class Device:
             return
         seconds = time.monotonic() - started
         self._pace.ran(launch.kind, launch.size, seconds)
+        if launch.lane is Lane.PREDICT:
+            self._predicting.ran(started + seconds, seconds)
         self._scheduler.ran(launch, seconds)
         self._report_launch(launch, started, seconds)
         offset = 0

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
+from xai_sidecar.engine.budgets import Budgets
 from xai_sidecar.engine.device import Device, LaunchRecord, Observer
 from xai_sidecar.engine.job import Job, Outcome, settle
 from xai_sidecar.engine.launch import Lane
@@ -81,6 +82,7 @@ class Engine:
         self._thread = threading.Thread(target=self._main, name="device", daemon=True)
         self._steppers = Steppers(self._waiting_in)
         self._timer = Timer("timer")
+        self._budgets = Budgets(self._timer, self._steppers)
         self._busy_since: float | None = None  # the device thread; None when it waits for something to do
         others = [*self._steppers.watched(hang_seconds), self._timer.watched(hang_seconds)]
         self._watchdog = Watchdog("watchdog", hang_seconds / 8, [self._watched(), *others])
@@ -118,7 +120,14 @@ class Engine:
         return self._thread.is_alive() and not self._lost
 
     def submit(
-        self, steps: Steps[T], lane: Lane, *, deadline: float = float("inf"), budget_end: float = float("inf")
+        self,
+        steps: Steps[T],
+        lane: Lane,
+        *,
+        deadline: float = float("inf"),
+        budget_end: float = float("inf"),
+        give_up: float = 0.0,
+        head_start: float = 0.0,
     ) -> Job[T]:
         """Starts a computation.
 
@@ -128,14 +137,16 @@ class Engine:
             steps: The computation. That of a prediction has to be quick between its pieces of work.
             lane: How urgent it is.
             deadline: On the clock of `time.monotonic`; when it passes the job fails with ExpiredError.
-            budget_end: On the same clock; by then the job completes with what it has, or fails with BudgetSpentError.
+            budget_end: By then the job completes with what it has.
+            give_up: Until when one that has nothing by then goes on for its first. A job with nothing in the end fails
+                with BudgetSpentError.
+            head_start: Device seconds to lend it, so that it has something to return soon.
 
         Raises:
             ShuttingDownError: `close` was called.
-            DeviceLostError: The device is gone.
-            HungError: Too many computations of the lane hang.
+            DeviceLostError, HungError: The device is gone, or too many computations of the lane hang.
         """
-        job: Job[T] = Job(steps, lane, budget_end)
+        job: Job[T] = Job(steps, lane, budget_end, give_up, head_start)
         if not self.accepts(lane):
             raise HungError(f"Too many computations of the lane {lane.name} hang. The server has to be restarted.")
         with self._lock:
@@ -144,9 +155,7 @@ class Engine:
             if self._closing or (self._winding_up and lane is Lane.EXPLAIN):
                 raise ShuttingDownError("The server is shutting down. Send the request to another one.")
             self._open.add(job)
-        for when, act in ((deadline, job.expire), (budget_end, job.cut)):
-            if when < float("inf"):
-                job.alarms.append(self._timer.at(when, act))
+        self._budgets.begin(job, deadline)
         job.add_done_callback(self._settled)
         self._step(job, None)
         return job
@@ -174,6 +183,16 @@ class Engine:
     def waiting(self, lane: Lane) -> int:
         """Rows that wait for the device in a lane. The engine has to be ready."""
         return self._device.waiting(lane)
+
+    @property
+    def explaining(self) -> int:
+        """How many explanations are under way."""
+        return len(self._waiting_in(Lane.EXPLAIN))
+
+    @property
+    def explain_share(self) -> float:
+        """The part of the device's time that predictions have left of late, or that explanations get in any case."""
+        return self._device.left_by_predictions(time.monotonic())
 
     def seconds(self, kind: Kind, row_count: int) -> float:
         """What rows take on this device, as it is now, if it does nothing else. The engine has to be ready."""
@@ -226,26 +245,7 @@ class Engine:
             self._device.queue(job, work)
             return
         self._inbox.put(lambda: self._device.queue(job, work))
-        if job.budget_end < float("inf"):
-            self._keep_best(job)
-
-    def _keep_best(self, job: Job[Any]) -> None:
-        """Has something in hand for when the budget ends, and ends the job while there is time to work out the last."""
-        taken = job.keep_best()
-        if taken is not None:
-            job.finishing_seconds = 2 * taken + 0.005
-            self._finish_in_time(job)
-
-    def _finish_in_time(self, job: Job[Any]) -> None:
-        if job.done():
-            return
-        when = job.budget_end - job.finishing_seconds
-        if when <= time.monotonic():
-            self._steppers.call(job, job.finish)
-        else:  # by then it may have turned out to be quicker, or slower
-            job.alarms.append(self._timer.at(when, partial(self._finish_in_time, job)))
-            if job.done():  # meanwhile
-                job.release()
+        self._budgets.stepped(job)
 
     def _settled(self, job: Future[Any]) -> None:
         """Cleans up after a job, whoever settled it."""

@@ -61,6 +61,7 @@ class Job(Future["Completed[T]"], Generic[T]):
     Attributes:
         lane: How urgent it is.
         budget_end: When it has to make do with what it has, on the clock of `time.monotonic`.
+        give_up: Until when it goes on for something to return if it has nothing then, on the same clock.
         submitted: When it was submitted, on the same clock.
         pass_count: Rows that have gone through the model for it; any thread may look.
         wound_up: Whether the engine has it make do with what it has, since it is about to end.
@@ -73,16 +74,19 @@ class Job(Future["Completed[T]"], Generic[T]):
         collected_rows: How many rows these are.
     """
 
-    def __init__(self, steps: Steps[T], lane: Lane, budget_end: float) -> None:
+    def __init__(
+        self, steps: Steps[T], lane: Lane, budget_end: float, give_up: float = 0.0, head_start: float = 0.0
+    ) -> None:
         super().__init__()
         self.lane = lane
         self.budget_end = budget_end
+        self.give_up = give_up
         self.submitted = time.monotonic()
         self.pass_count = 0
         self.wound_up = False
         self.finishing_seconds = 0.0
         self.alarms: list[Alarm] = []
-        self.turn = Turn()
+        self.turn = Turn(head_start=head_start)
         self.piece: Piece | None = None
         self.rows: tuple[Array, ...] = ()
         self.collected: dict[int, tuple[Array, ...]] = {}
@@ -150,7 +154,7 @@ class Job(Future["Completed[T]"], Generic[T]):
 
     def wind_up(self) -> None:
         """Makes do with what there is, if there is something, as if its budget had ended."""
-        self.wound_up = True
+        self.wound_up, self.give_up = True, 0.0
         self.finish()
         self.cut()
 
@@ -178,11 +182,11 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.fail(ExpiredError("The deadline passed before the work was done. Allow it more time."))
 
     def cut(self) -> None:
-        """Its budget is spent: what has been put by has to do."""
+        """Its budget is spent: what has been put by has to do, or the first that there will be."""
         best = self._best
         if best is not None:
             self.settle(self._completed(best.value, cut_short=True))
-        else:
+        elif time.monotonic() >= self.give_up:
             self.fail(BudgetSpentError("The budget ended before there was anything to return. Allow it more time."))
 
     def release(self) -> None:

@@ -24,10 +24,14 @@ class Turn:
     Attributes:
         had: Device seconds that it has had, counted from where the others stood when it came.
         new: Whether it has yet to come.
+        head_start: Device seconds that it may have before its turn comes; 0 once it has had them. They count as any.
+        lent: What it has had of these.
     """
 
     had: float = 0.0
     new: bool = True
+    head_start: float = 0.0
+    lent: float = 0.0
 
 
 @dataclass(eq=False)

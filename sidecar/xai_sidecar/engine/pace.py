@@ -46,6 +46,31 @@ class Pace:
         return least_seconds(row_count, self.costs(kind))
 
 
+class Busy:
+    """The part of the time that something has had the device lately, the last moments counting most.
+
+    Args:
+        memory_seconds: What lies back as long as this counts 1/e.
+    """
+
+    def __init__(self, memory_seconds: float = 1.0) -> None:
+        self._memory = memory_seconds
+        self._last: tuple[float, float] = (0.0, 0.0)  # when it ended, and what it came to then; replaced as a whole
+
+    def ran(self, now: float, seconds: float) -> None:
+        """Takes down that it had the device for so long until now."""
+        had = self._memory * (1 - math.exp(-seconds / self._memory))
+        self._last = (now, self._decayed(now) + had)
+
+    def share(self, now: float) -> float:
+        """The part of the time, 0 to 1; any thread may ask."""
+        return min(1.0, self._decayed(now) / self._memory)
+
+    def _decayed(self, now: float) -> float:
+        then, sum_then = self._last
+        return sum_then * math.exp(-max(0.0, now - then) / self._memory)
+
+
 def least_seconds(row_count: int, costs: Mapping[int, float]) -> float:
     """What rows take in launches of the batch size that does them soonest, at what a launch of each size takes."""
     return min(math.ceil(row_count / size) * seconds for size, seconds in costs.items())

@@ -4,7 +4,8 @@ Predictions go before explanations, and these before evaluation, at every launch
 of what is left is for `leisure` to say. Within predictions: first come, first served. Within the other lanes device
 time is shared out evenly, by start-time fair queueing (Goyal, Vin, Cheng 1996): each job carries the device time of the
 launches that were made for it, and the one that has had least goes next. One that comes new, or back, begins with what
-one would have had that was there from the start and got its share.
+one would have had that was there from the start and got its share. One that is in a hurry may have a head start: device
+time that it is lent, and that counts later; never more than a part of the lane's.
 """
 
 from __future__ import annotations
@@ -39,6 +40,12 @@ class Policy:
     evaluate_slice_seconds: float = 0.02
     evaluate_share: float = 1.0
 
+
+_LENT_SHARE = 0.5
+"""The part of a lane's time that is lent at the most, so that those in a hurry cannot keep the others waiting."""
+
+_MOST_LENT = 1.0
+"""Device seconds that may be lent at once."""
 
 _Entry = tuple[float, int, Piece]
 """A piece in its queue, with what it is ordered by."""
@@ -76,6 +83,7 @@ class Scheduler:
         # Of a lane: what a job from the start would have had by now, and what that had that was served last.
         self._virtual = dict.fromkeys(Lane, 0.0)
         self._served = dict.fromkeys(Lane, 0.0)
+        self._lendable = dict.fromkeys(Lane, _MOST_LENT)
         self._owed = 0.0  # device seconds to explanations
         self._granted = 0.0  # of that, for the last launch of predictions
         self._now = 0.0  # when it was last asked, or told of something new
@@ -142,7 +150,12 @@ class Scheduler:
         """Takes down what a launch took, whether it went well or not."""
         lane = launch.lane
         # Who rides along, in what would else be padding, rides for nothing, and soon has to pay for one itself.
-        launch.parts[0].piece.turn.had += seconds
+        turn = launch.parts[0].piece.turn
+        turn.had += seconds
+        turn.lent += seconds
+        if turn.lent >= turn.head_start:
+            turn.head_start = 0.0
+        self._lendable[lane] = min(_MOST_LENT, self._lendable[lane] + _LENT_SHARE * seconds)
         over = self._rest is not None and self._rest.waiting > 0
         self._virtual[lane] += seconds / (len(launch.parts) + self._pieces(lane) - over)
         self._put_back()
@@ -206,9 +219,13 @@ class Scheduler:
         if turn.new:
             # It does not wait for one to catch up that has had much less. But of those that come one after the other,
             # each begins a launch behind, or else an endless stream of them would have the others starve.
-            least = min((had for had, _, _ in self._heads(lane)), default=self._served[lane])
+            heads = (key + head.turn.head_start for key, _, head in self._heads(lane))
+            least = min(heads, default=self._served[lane])
             launch = min(self._allowed(piece.kind, lane).values())
             turn.had, turn.new = min(self._virtual[lane], least + launch), False
+            if turn.head_start:
+                turn.head_start = min(turn.head_start + launch, self._lendable[lane])
+                self._lendable[lane] -= turn.head_start
         turn.had = max(turn.had, self._served[lane])
 
     def _pieces(self, lane: Lane) -> int:
@@ -221,8 +238,8 @@ class Scheduler:
 
     @staticmethod
     def _push(queue: _Queue, piece: Piece) -> None:
-        had = 0.0 if piece.lane is Lane.PREDICT else piece.turn.had
-        heapq.heappush(queue.entries, (had, piece.arrival, piece))
+        key = 0.0 if piece.lane is Lane.PREDICT else piece.turn.had - piece.turn.head_start
+        heapq.heappush(queue.entries, (key, piece.arrival, piece))
 
     def _heads(self, lane: Lane) -> list[_Entry]:
         """The first of each kind that still waits."""

@@ -19,6 +19,10 @@ _CHUNK_BYTES = 2**21
 """Masks at full size that one computation holds at a time. Many may be under way at once."""
 
 
+FIRST_MAP = 8
+"""Masks before there is a map to hand out: a rough one, so that even a short budget buys one."""
+
+
 def masks_at_a_time(pixel_count: int) -> int:
     """How many masks of some pixels a computation asks for in one piece of work."""
     return max(1, _CHUNK_BYTES // (4 * pixel_count))

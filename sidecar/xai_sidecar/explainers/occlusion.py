@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from xai_sidecar.errors import ParameterError
 from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters, PassCounts
 from xai_sidecar.explainers.blur import gaussian_blur
 from xai_sidecar.explainers.fill_in import pull_push
-from xai_sidecar.explainers.masks import masks_at_a_time
+from xai_sidecar.explainers.masks import FIRST_MAP, masks_at_a_time
 
 Fill = Literal["zero", "mean", "blur"]
 
@@ -97,7 +98,7 @@ class Occlusion(Explainer[OcclusionParameters]):
         """One for the picture as it is, and one for each window."""
         window, stride = _sizes(parameters)
         count = math.prod(len(_starts(length, window, stride)) for length in (model.height, model.width))
-        return PassCounts(1 + min(masks_at_a_time(model.height * model.width), count), 1 + count, 1 + count)
+        return PassCounts(1 + min(FIRST_MAP, masks_at_a_time(model.height * model.width), count), 1 + count, 1 + count)
 
     def _compute(
         self, image: FloatArray, targets: IntArray, parameters: OcclusionParameters, context: Context
@@ -147,8 +148,10 @@ def _windows(
     height, width = image.shape[1:]
     corners = np.stack(np.meshgrid(tops, lefts, indexing="ij"), axis=-1).reshape(-1, 2)[_evenly(len(tops), len(lefts))]
     count = masks_at_a_time(height * width)
-    for start in range(0, len(corners), count):
-        chunk = corners[start : start + count]
+    first = min(FIRST_MAP, count)  # few, so that there is a map soon
+    starts = [0, *range(first, len(corners), count)]
+    for start, stop in pairwise([*starts, len(corners)]):
+        chunk = corners[start:stop]
         rows = np.arange(height) - chunk[:, :1]
         columns = np.arange(width) - chunk[:, 1:]
         yield (

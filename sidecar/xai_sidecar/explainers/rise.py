@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -20,14 +21,11 @@ from xai_sidecar.engine.work import (
 from xai_sidecar.errors import ParameterError, PreconditionError
 from xai_sidecar.explainers.activations import Probabilities
 from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters, PassCounts
-from xai_sidecar.explainers.masks import CoarseMasks, MaskGrid, masks_at_a_time
+from xai_sidecar.explainers.masks import FIRST_MAP, CoarseMasks, MaskGrid, masks_at_a_time
 from xai_sidecar.explainers.rise_estimate import Estimate, Estimator, PlainMean, Regression
 
 _GRID_SIZE = 7
 _SMALLEST = 2
-
-_FIRST_MAP = 32
-"""Masks before there is a map to hand out: one of fewer shows chance."""
 
 _FEW_MASKS = 32
 """With fewer masks a map is unreliable, whatever its standard error: that is estimated from no more than these."""
@@ -110,7 +108,7 @@ class Rise(Explainer[RiseParameters]):
     def pass_counts(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> PassCounts:
         """All targets come from the same passes."""
         most = parameters.masks
-        return PassCounts(min(_FIRST_MAP, most), min(_FIRST_CHECK, most) if parameters.tolerance else most, most)
+        return PassCounts(min(FIRST_MAP, most), min(_FIRST_CHECK, most) if parameters.tolerance else most, most)
 
     def _compute(
         self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
@@ -193,7 +191,7 @@ def _sampled(
         return Computed(estimate.maps, [flaw] * target_count, estimate.standard_errors)
 
     check = float(_FIRST_CHECK)
-    for masks in grid.draw(seed, parameters.masks, masks_at_a_time(height * width)):
+    for masks in _first_apart(grid.draw(seed, parameters.masks, masks_at_a_time(height * width))):
         enlarged = grid.enlarge(masks)
         scores = yield from scored(enlarged)
         collected.add(masks, enlarged, scores)
@@ -203,9 +201,21 @@ def _sampled(
             if (collected.estimate().standard_errors <= parameters.tolerance).all():
                 break
             check = _CHECK_GROWTH * collected.count
-        if collected.count >= _FIRST_MAP:
+        if collected.count >= FIRST_MAP:
             yield Partial(computed)
     return computed()
+
+
+def _first_apart(chunks: Iterator[CoarseMasks]) -> Iterator[CoarseMasks]:
+    """The same masks, the first few by themselves, so that there is a map soon."""
+    count = 0
+    for masks in chunks:
+        first = FIRST_MAP - count
+        count += len(masks)
+        if 0 < first < len(masks):
+            yield CoarseMasks(masks.cells[:first], masks.shifts[:first])
+            masks = CoarseMasks(masks.cells[first:], masks.shifts[first:])
+        yield masks
 
 
 class _Collected:

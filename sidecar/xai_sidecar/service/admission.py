@@ -12,6 +12,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
 from xai_sidecar.errors import DeadlineTooShortError, OverloadedError
 from xai_sidecar.explainers.base import Saliency
+from xai_sidecar.service.budgets import FirstMap, check_budgets
 from xai_sidecar.service.plan import ExplanationPlan, in_units
 
 _CERTAIN = 0.8
@@ -77,12 +78,14 @@ class Admitted:
 
     Attributes:
         loads: Its explanations that are sure to take the time that they take: those without budget or condition.
+        first_maps: Its explanations with a budget.
         images: Its pictures, as long as they wait to be predicted.
         explanations: Its explanations that are not done.
         bytes: What it holds in memory.
     """
 
     loads: list[Load]
+    first_maps: list[FirstMap] = field(default_factory=list)
     images: Part = field(default_factory=lambda: Part())
     explanations: Part = field(default_factory=lambda: Part())
     bytes: Part = field(default_factory=lambda: Part())
@@ -98,7 +101,8 @@ class Admitted:
 
     def begun(self, plan: ExplanationPlan, job: Job[Saliency] | None) -> None:
         """Takes down that one of its explanations is run by a job, or has turned out to need none."""
-        for load in self.loads:
+        every: list[Load | FirstMap] = [*self.loads, *self.first_maps]
+        for load in every:
             if load.plan is plan:
                 load.unbegun -= 1
                 load.jobs += [job] if job is not None else []
@@ -137,8 +141,13 @@ class Admission:
             DeadlineTooShortError: It takes longer than its caller waits, even if nothing else were under way.
         """
         sure = [plan for plan in demand.plans if plan.budget_seconds is None and plan.condition.always]
-        admitted = Admitted([Load(plan, demand.image_count) for plan in sure])
+        hurried = [plan for plan in demand.plans if plan.budget_seconds is not None]
+        admitted = Admitted(
+            [Load(plan, demand.image_count) for plan in sure], [FirstMap(plan, demand.image_count) for plan in hurried]
+        )
         self._check_time(demand, admitted)
+        others = [each for other in self._under_way for each in other.first_maps]
+        check_budgets(self._engine, demand.plans, admitted.first_maps, others)
         explaining = bool(demand.plans)
         with ExitStack() as parts:
 

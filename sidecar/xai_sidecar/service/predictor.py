@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from xai_sidecar.explainers.base import Context, Saliency
 from xai_sidecar.explainers.units import PICTURES, PictureUnits
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admitted
-from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage, positives, without_positive
+from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage, in_units, positives, without_positive
 from xai_sidecar.telemetry import Telemetry
 
 _ANSWERING_SECONDS = 0.1
@@ -33,7 +34,8 @@ _LARGEST_INPUT = 1e6
 """No picture comes to that when it is normalised, not even one of 16 bits that is not scaled."""
 
 _SPENT = "Its budget ended it after {} of at most {} passes."
-_NOTHING = "Its budget ended it before there was a map."
+_LATE = " As others want the device, too, the first map took {}."
+_NOTHING = "The call's deadline came before there was a map."
 _SHUT_DOWN = "The server's end ended it after {} of at most {} passes."
 _NOTHING_YET = "The server's end ended it before there was a map."
 
@@ -112,6 +114,8 @@ class Explaining:
         if done.cut_short:
             told = _SHUT_DOWN if self.wound_up else _SPENT
             stage, message = Stage.TRUNCATED, told.format(done.pass_count, self.planned_passes)
+            if done.seconds > (self.plan.budget_seconds or math.inf) + _LATE_SECONDS:
+                message += _LATE.format(in_units(done.seconds))
         return self._explained(self._targets, done.value, done.pass_count, done.seconds, stage, message)
 
     def _without_maps(self, pass_count: int, seconds: float, stage: Stage, message: str) -> Explained:
@@ -216,8 +220,7 @@ class Predictor:
         if len(targets) and not skipped:
             context = Context(self._activation, plan.seed, self._units)
             steps = plan.explainer.explain(image, targets, plan.parameters, context)
-            budget_end = _budget_end(plan.budget_seconds, deadline)
-            job = self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline, budget_end=budget_end)
+            job = self._submit(steps, plan, deadline)
         if admitted is not None:
             admitted.begun(wanted, job)
         return Explaining(plan, targets, image.shape[1:], job, skipped, choice, admitted)
@@ -230,6 +233,19 @@ class Predictor:
         if len(positives(predicted.logits, predicted.probabilities, least)):
             return ""
         return without_positive(predicted.probabilities, least)
+
+    def _submit(self, steps: Steps[Saliency], plan: ExplanationPlan, deadline: float) -> Job[Saliency]:
+        """One with a budget gets a head start, and goes on for its first map should that come too late."""
+        if plan.budget_seconds is None:
+            return self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline)
+        return self.engine.submit(
+            steps,
+            Lane.EXPLAIN,
+            deadline=deadline,
+            budget_end=_budget_end(plan.budget_seconds, deadline),
+            give_up=deadline - _ANSWERING_SECONDS,
+            head_start=self.engine.seconds(plan.kind, plan.counts.first),
+        )
 
     def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:
         """Which of the candidates is the best that the time allows."""
@@ -293,10 +309,8 @@ def _not_finite(index: int, image: Prepared) -> SidecarError:
     )
 
 
-def _budget_end(seconds: float | None, deadline: float) -> float:
+def _budget_end(seconds: float, deadline: float) -> float:
     """When a budget ends, less what timers are late; the call's deadline must not come first and lose the map."""
-    if seconds is None:
-        return float("inf")
     return min(time.monotonic() + seconds - min(_LATE_SECONDS, seconds / 10), deadline - _ANSWERING_SECONDS)
 
 

@@ -1,11 +1,13 @@
 """What launches cost now: what was measured at start, times how much slower the machine has been of late."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from xai_sidecar.engine.launch import Lane, Piece
-from xai_sidecar.engine.pace import Pace
+from xai_sidecar.engine.pace import Busy, Pace
 from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.work import Kind
 
@@ -100,3 +102,16 @@ def test_a_machine_that_becomes_slow_gets_smaller_launches_until_it_recovers(pac
     assert set(sizes[-50:]) == {16}
     held_up = [size for size, slower in zip(sizes[50:150], [3.0] * 100, strict=True) if 3.0 * MEASURED[size] > 0.02]
     assert len(held_up) < 20
+
+
+def test_how_busy_something_has_been():
+    """A launch of 10 ms every 20 ms is half of the time; a second later, 1/e of that counts."""
+    busy = Busy()
+    assert busy.share(100.0) == 0
+    for step in range(500):
+        busy.ran(100 + 0.02 * step, 0.01)
+    assert busy.share(110.0) == pytest.approx(0.5, rel=0.03)
+    assert busy.share(111.0) == pytest.approx(0.5 / math.e, rel=0.03)
+    assert busy.share(140.0) < 1e-6
+    busy.ran(200.0, 50.0)
+    assert 0.99 < busy.share(200.0) <= 1

@@ -174,6 +174,30 @@ def test_a_budget_that_ends_before_there_is_anything(backend, start, recorder, s
     woken.set()
 
 
+def test_what_has_nothing_at_the_end_of_its_budget_may_go_on_for_its_first(backend, start, recorder):
+    engine = start(backend, observer=recorder)
+    backend.gate.clear()
+    now = time.monotonic()
+    job = engine.submit(improving(), Lane.EXPLAIN, budget_end=now + 0.05, give_up=now + 30)
+    time.sleep(0.15)
+    assert not job.done()
+    backend.gate.set()
+    done = job.result(10)
+    assert (done.value, done.cut_short) == (1, True)
+    assert recorder.outcomes(1) == {(Lane.EXPLAIN, Outcome.TRUNCATED): 1}
+
+
+def test_what_has_nothing_when_it_is_to_give_up_fails(backend, start):
+    engine = start(backend)
+    backend.gate.clear()
+    now = time.monotonic()
+    job = engine.submit(improving(), Lane.EXPLAIN, budget_end=now + 0.05, give_up=now + 0.2)
+    assert 0 <= timed(job).result(3) - (now + 0.2) < LATE
+    with pytest.raises(BudgetSpentError):
+        job.result(0)
+    backend.gate.set()
+
+
 def test_what_ends_before_its_budget_is_not_cut_short(backend, start, recorder):
     engine = start(backend, observer=recorder)
     job = engine.submit(improving(5), Lane.EXPLAIN, budget_end=time.monotonic() + 0.3)

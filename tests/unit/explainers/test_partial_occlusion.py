@@ -103,7 +103,7 @@ def test_partial_occlusion_of_a_model_whose_map_is_known(watch):
     told = Occlusion().pass_counts(1, parameters, ModelFacts(64, 80))
     assert (told.least, told.most) == (1281, 1281)
     assert min(partials) == told.first == 1 + len(works[1].masks)
-    alike = []
+    alike, reliable = [], []
     for rows, partial in partials.items():
         seen = windows[: rows - 1].any(axis=0)
         assert not seen.all()
@@ -112,11 +112,14 @@ def test_partial_occlusion_of_a_model_whose_map_is_known(watch):
         assert partial.statuses == (MapStatus.OK if seen.mean() >= 0.25 else MapStatus.UNRELIABLE,)
         assert partial.standard_errors is None
         alike.append(likeness(partial.maps, final.maps))
+        if partial.statuses[0] is MapStatus.OK:
+            reliable.append(alike[-1])
     assert len(alike) > 10
     # Growing from one eighth of the windows to the next; a few at a time, it may step back a little.
     assert (np.diff(alike[:: len(alike) // 8]) > 0).all()
     assert (np.diff(alike) > -0.01).all()
-    assert alike[0] > 0.8
+    assert alike[0] > 0.3
+    assert min(reliable) > 0.9
     assert alike[len(alike) // 2] > 0.97
 
 
@@ -203,6 +206,6 @@ def test_few_masks_of_a_large_picture_are_held_at_a_time(watch):
     image = np.ones((1, 224, 224), np.float32)
     final, partials, works = watch(Occlusion(), linear(blob(224, 224)), image, ids(0), parameters, sigmoid)
     assert all(isinstance(work, MaskedForward) and work.masks.nbytes <= 2**21 for work in works)
-    assert Occlusion().pass_counts(1, parameters, ModelFacts(224, 224)) == PassCounts(11, 17, 17)
-    assert list(partials) == [11]
-    assert likeness(partials[11].maps, final.maps) > 0.5
+    assert Occlusion().pass_counts(1, parameters, ModelFacts(224, 224)) == PassCounts(9, 17, 17)
+    assert list(partials) == [9]
+    assert likeness(partials[9].maps, final.maps) > 0.5

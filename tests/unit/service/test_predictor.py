@@ -279,14 +279,34 @@ async def test_a_budget_buys_the_best_map_so_far(start, make_net, predicted, mak
 
 
 async def test_a_budget_that_ends_before_there_is_a_map(start, make_net, predicted, make_plan, idle):
+    """The first map comes all the same, late."""
+    net = make_net()
+    predictor = start(net)
+    net.gate.clear()
+    plan = make_plan(mask_count=100_000, budget=0.05)
+    explaining = asyncio.ensure_future(predictor.explain([predicted()], [plan], FOREVER))
+    await asyncio.sleep(0.2)
+    assert not explaining.done()
+    net.gate.set()
+    ((one,),) = await explaining
+    assert one.stage is Stage.TRUNCATED
+    assert one.pass_count >= 8
+    assert one.saliency.maps.shape == (1, 6, 8)
+    assert f"Its budget ended it after {one.pass_count} of at most 100000 passes. As others want" in one.message
+    assert one.seconds > 0.2
+    await idle(predictor.engine)
+    assert value_of(predictor, "xai_jobs_total", lane="explain", outcome="truncated") == 1
+
+
+async def test_a_deadline_before_there_is_a_map(start, make_net, predicted, make_plan, idle):
     net = make_net()
     predictor = start(net)
     net.gate.clear()
     plan = make_plan(mask_count=64, budget=0.05)
-    ((one,),) = await predictor.explain([predicted()], [plan], FOREVER)
-    assert (one.stage, one.message) == (Stage.TRUNCATED, "Its budget ended it before there was a map.")
+    ((one,),) = await predictor.explain([predicted()], [plan], time.monotonic() + 0.4)
+    assert (one.stage, one.message) == (Stage.TRUNCATED, "The call's deadline came before there was a map.")
     assert (one.pass_count, one.saliency.maps.shape, one.targets.tolist()) == (0, (0, 6, 8), [])
-    assert 0.03 < one.seconds < 1
+    assert 0.2 < one.seconds < 1
     net.gate.set()
     await idle(predictor.engine)
     assert value_of(predictor, "xai_explanations_total", explainer="rise", status="truncated") == 1

@@ -93,7 +93,7 @@ class Reader:
 
 @pytest.fixture
 def script(make_plan):
-    """A scripted explanation of 1,000 passes, the first map after 32, and who reads its stream."""
+    """A scripted explanation of 1,000 passes, the first map after 8, and who reads its stream."""
 
     def script(count=1):
         plan = make_plan()
@@ -137,11 +137,11 @@ async def test_the_time_left_goes_by_the_time_taken(script):
 
 async def test_versions_are_made_at_each_half_as_many_passes_more(script):
     one, reader = script()
-    one.pass_count = 31
-    assert (await reader.next()).pass_count == 31
+    one.pass_count = 7
+    assert (await reader.next()).pass_count == 7
     assert await reader.nothing()
     assert one.peeks == [], "before there can be a map"
-    one.pass_count = 32
+    one.pass_count = 8
     assert isinstance(await reader.next(), Progress)
     assert len(one.peeks) == 1
     one.pass_count = 40
@@ -307,9 +307,9 @@ async def test_a_stream_ends_with_what_predict_answers(start, make_net, picture,
     assert len(progress_of(events, Place(0, 0))) > 3
     counts = [one.pass_count for one in versions_of(events, Place(1, 0))]
     assert len(counts) > 2
-    assert counts[0] >= 32
+    assert counts[0] >= 8
     assert all(later >= 1.5 * former for former, later in pairwise(counts[:-1]))
-    assert len(versions_of(events, Place(0, 1))) == 1, "25 passes, in one go"
+    assert len(versions_of(events, Place(0, 1))) <= 2, "25 passes, the first 9 by themselves"
     assert (complaints(), logs) == ([], [])
 
 
@@ -392,7 +392,7 @@ async def test_budgets_in_a_stream(start, make_net, predicted, make_plan):
     late = make_plan(name="late", mask_count=100_000, estimator="plain", budget=60.0)
     events = await read(explanations(predictor, [predicted()], [some, none, late], deadline, INTERVAL))
     assert time.monotonic() < deadline
-    for index, maps in enumerate((1, 0, 1)):
+    for index, maps in enumerate((1, 1, 1)):  # the second one comes late
         *partial, final = versions_of(events, Place(0, index))
         assert (final.stage, len(final.saliency.maps)) == (Stage.TRUNCATED, maps)
         assert all(one.pass_count <= final.pass_count for one in partial)

@@ -1,0 +1,55 @@
+"""Ending jobs at their times: with what they have, with the first that there will be, or with an error."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from xai_sidecar.engine.job import Job
+from xai_sidecar.engine.steppers import Steppers
+from xai_sidecar.engine.timer import Timer
+
+
+class Budgets:
+    """Sees to it that jobs keep to their deadlines and budgets.
+
+    Args:
+        timer: Calls at their times.
+        steppers: The threads that step the jobs.
+    """
+
+    def __init__(self, timer: Timer, steppers: Steppers) -> None:
+        self._timer = timer
+        self._steppers = steppers
+
+    def begin(self, job: Job[Any], deadline: float) -> None:
+        """Has a job end at its deadline and its budget's end, on the clock of `time.monotonic`."""
+        for when, act in (
+            (deadline, job.expire),
+            *((end, job.cut) for end in {job.budget_end, max(job.budget_end, job.give_up)}),
+        ):
+            if when < float("inf"):
+                job.alarms.append(self._timer.at(when, act))
+
+    def stepped(self, job: Job[Any]) -> None:
+        """Has something in hand for when the budget ends, and ends the job while there is time to work out the last."""
+        if job.budget_end == float("inf"):
+            return
+        taken = job.keep_best()
+        if time.monotonic() >= job.budget_end:
+            job.cut()
+        elif taken is not None:
+            job.finishing_seconds = 2 * taken + 0.005
+            self._finish_in_time(job)
+
+    def _finish_in_time(self, job: Job[Any]) -> None:
+        if job.done():
+            return
+        when = job.budget_end - job.finishing_seconds
+        if when <= time.monotonic():
+            self._steppers.call(job, job.finish)
+        else:  # by then it may have turned out to be quicker, or slower
+            job.alarms.append(self._timer.at(when, partial(self._finish_in_time, job)))
+            if job.done():  # meanwhile
+                job.release()
