@@ -125,7 +125,10 @@ def _unreachable(text: str, address: str) -> str:
     if "WRONG_VERSION_NUMBER" in text:
         return f"{said}What answers there does not speak TLS: leave `credentials` out, or check the port"
     if _NOT_GRPC.search(text):
-        return f"{said}What answers there is no gRPC server, or wants TLS: check the port, and `credentials`"
+        return (
+            f"{said}What answers there is no gRPC server, wants TLS, or takes no more connections: check the port, and"
+            " `credentials`"
+        )
     return (
         f"{said}Check that xai-sidecar runs there, that host and port are right, and that both sides use TLS or neither"
         " does"
