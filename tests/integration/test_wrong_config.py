@@ -65,7 +65,8 @@ WEIGHTS = {"conv.weight": (4, 3, 3, 3), "dense.weight": (7, 1024), "dense.bias":
 
 
 def weights(**shapes):
-    return {name: np.zeros(shape, np.float32) for name, shape in {**WEIGHTS, **shapes}.items()}
+    generator = np.random.default_rng(0)
+    return {name: generator.normal(0, 0.1, shape).astype(np.float32) for name, shape in {**WEIGHTS, **shapes}.items()}
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +252,8 @@ def test_check_says_what_it_found(cli):
     assert done.returncode == 0, done.stderr
     found = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert found["model"].startswith("small, version ")
+    assert found["weights"] == "All 3 parameters from good.safetensors."
+    assert "warnings" not in found
     assert "3 x 16 x 16" in found["input"]
     assert "7 (label 0, …, label 6), softmax" in found["classes"]
     assert re.fullmatch(r"[\d.]+ ms for 1, [\d.]+ ms for 2", found["prediction"])

@@ -54,6 +54,8 @@ class Backend(Protocol):
         version: Fingerprint of net, weights and input; equal versions give equal answers.
         features_version: Fingerprint of all that features depend on: net, weights and preparation of the input. Unlike
             `version` it stays when the sidecar or MindSpore is upgraded.
+        weights: Where the weights came from, in a sentence.
+        weights_warning: What is doubtful about that, with a cure; empty if nothing is.
         class_count: Number of logits.
         layers: The layers that `LayerGradient` accepts, by name, in the order in which they run.
         refused_layers: Why other layers, which look as if their output lay on the picture, are not accepted, by name.
@@ -67,6 +69,8 @@ class Backend(Protocol):
     engine_note: str
     version: str
     features_version: str
+    weights: str
+    weights_warning: str
     class_count: int
     layers: Mapping[str, Layer]
     refused_layers: Mapping[str, str]

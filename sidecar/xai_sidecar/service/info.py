@@ -66,6 +66,7 @@ def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> 
         ),
         server_version=__version__,
         layers=_layers(model),
+        weights=model.weights,
     )
     if backend.ood is not None:
         info.ood.training_sample_count = backend.ood.sample_count

@@ -74,6 +74,11 @@ class ServedModel:
         text = repr((self.backend.version, self.input, model.activation))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+    @property
+    def weights(self) -> str:
+        """Where the weights came from, in a sentence; empty where the backend does not say."""
+        return str(getattr(self.backend, "weights", ""))
+
     @cached_property
     def class_ids(self) -> dict[str, tuple[int, ...]]:
         """The classes of each label."""
@@ -144,6 +149,7 @@ def start_model(engine: Engine, config: Config, report: Report) -> Future[Served
 
     def check(backend: Backend) -> None:
         report("looking at what the net says of a few pictures")
+        warnings.extend(filter(None, [getattr(backend, "weights_warning", "")]))
         warnings.extend(doubts(backend, models[0].input, config.model.activation))
 
     def finish(started: Future[Mapping[Kind, str]]) -> None:

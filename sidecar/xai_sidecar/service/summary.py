@@ -24,6 +24,8 @@ def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
     yield "runs on", f"{backend.device}, forward passes by {backend.engine}"
     if backend.engine_note:
         yield "", backend.engine_note
+    if model.weights:
+        yield "weights", model.weights
     yield "input", f"{spec.channels} x {spec.height} x {spec.width}, {spec.interpolation} interpolation"
     yield "classes", f"{len(model.labels)} ({model.labels[0]}, …, {model.labels[-1]}), {model.config.model.activation}"
     costs = sorted(backend.costs(Forward.kind).items())

@@ -14,7 +14,7 @@ from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.layers import check_flow, default_layer, trace_layers
-from xai_sidecar.backends.mindspore.loading import load_net, told
+from xai_sidecar.backends.mindspore.loading import Loaded, load_net, told
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_passes
 from xai_sidecar.backends.mindspore.programs import (
     Program,
@@ -59,9 +59,10 @@ class MindSporeBackend:
     def __init__(self, source: ModelSource, net: nn.Cell | None = None) -> None:
         select_device(source.device)
         self._source = source
-        own = net if net is not None else load_net(source.factory, source.arguments, source.checkpoint)
+        loaded = load_net(source.factory, source.arguments, source.checkpoint) if net is None else Loaded(net, "")
+        self.weights, self.weights_warning = loaded.weights, loaded.warning
         select_device(source.device, source.threads)  # again, should the factory have chosen another one
-        self._net = shared_copy(own)
+        self._net = shared_copy(loaded.net)
         probe = self._probe(max(2, *source.batch_sizes, *source.gradient_batch_sizes))
         self._example = probe[:1]
         self.device = source.device

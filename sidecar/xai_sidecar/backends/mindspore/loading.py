@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import random
 import re
+import traceback
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.errors import ConfigError
@@ -17,7 +22,28 @@ _SHOWN = 3
 """How many parameters a message names before it says how many more there are."""
 
 
-def load_net(factory: str, arguments: Mapping[str, Any], checkpoint: Path | None) -> nn.Cell:
+_SHOWN_FRAMES = 6
+
+_SEED = 0
+"""Of what a factory draws at random, so that the same config gives the same weights at each start."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A net with its weights.
+
+    Attributes:
+        net: The net.
+        weights: Where they came from, in a sentence.
+        warning: What is doubtful about that, with a cure; empty if nothing is.
+    """
+
+    net: nn.Cell
+    weights: str
+    warning: str = ""
+
+
+def load_net(factory: str, arguments: Mapping[str, Any], checkpoint: Path | None) -> Loaded:
     """Makes a net and loads its weights.
 
     Args:
@@ -29,10 +55,45 @@ def load_net(factory: str, arguments: Mapping[str, Any], checkpoint: Path | None
         ConfigError: The factory cannot be had or raises, or the checkpoint does not fit the net.
     """
     with held():
+        _seed(_SEED)
         net = _make(factory, arguments)
     if checkpoint is not None:
-        _load_weights(net, checkpoint)
-    return net
+        return Loaded(net, _load_weights(net, checkpoint))
+    with held():
+        drawn = _random_parameters(net, factory, arguments)
+    count = len(list(net.get_parameters()))
+    if not drawn:
+        return Loaded(net, f"All {count} parameters as the factory gives them, the same each time; no checkpoint.")
+    told_of = f"{len(drawn)} of {count} parameters are drawn at random by the factory; no checkpoint."
+    return Loaded(
+        net,
+        told_of,
+        f"No weights were loaded for {_some(drawn)}: {told_of.rstrip('.')} was loaded, and what the net says means "
+        "nothing. Set model.checkpoint, or have the factory load its weights.",
+    )
+
+
+def _seed(seed: int) -> None:
+    ms.set_seed(seed)  # NumPy's as well
+    random.seed(seed)
+
+
+def _random_parameters(net: nn.Cell, factory: str, arguments: Mapping[str, Any]) -> list[str]:
+    """The names of the parameters that are others when the factory is called again with another seed."""
+    _seed(_SEED + 1)
+    try:
+        other = _make(factory, arguments)
+    except ConfigError:  # it can be called once only
+        return []
+    finally:
+        _seed(_SEED)
+    again = {parameter.name: parameter for parameter in other.get_parameters()}
+    return [
+        parameter.name
+        for parameter in net.get_parameters()
+        if parameter.name in again
+        and not np.array_equal(parameter.asnumpy(), again[parameter.name].asnumpy(), equal_nan=True)
+    ]
 
 
 def _make(factory: str, arguments: Mapping[str, Any]) -> nn.Cell:
@@ -52,11 +113,11 @@ def _make(factory: str, arguments: Mapping[str, Any]) -> nn.Cell:
     try:
         net = make(**arguments)
     except Exception as error:
-        raise ConfigError(
-            f"{factory}{_signature(make)} raised {told(error)} when called with {dict(arguments)}. "
-            "Correct model.arguments.",
-            field="model.factory",
-        ) from error
+        called = f"{factory}{_signature(make)} raised {told(error)} when called with {dict(arguments)}"
+        frames = traceback.extract_tb(error.__traceback__)[1:]  # without this one
+        where = " > ".join(f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames[-_SHOWN_FRAMES:])
+        cure = f"It came from {where}. Correct that, or model.arguments." if frames else "Correct model.arguments."
+        raise ConfigError(f"{called}. {cure}", field="model.factory") from error
     # Scripts like to set these for a whole process, where they hide a net's layers or move it to another device.
     ms.set_context(mode=ms.PYNATIVE_MODE)
     if not isinstance(net, nn.Cell):
@@ -67,7 +128,8 @@ def _make(factory: str, arguments: Mapping[str, Any]) -> nn.Cell:
     return net
 
 
-def _load_weights(net: nn.Cell, path: Path) -> None:
+def _load_weights(net: nn.Cell, path: Path) -> str:
+    """Puts the weights of a file into a net; where they came from, in a sentence."""
     field = "model.checkpoint"
     try:
         weights = ms.load_checkpoint(str(path), format="safetensors" if path.suffix == ".safetensors" else "ckpt")
@@ -99,6 +161,9 @@ def _load_weights(net: nn.Cell, path: Path) -> None:
             f"the weights of {path} cannot be put into the net: {told(error)}. Convert them to the net's types.",
             field=field,
         ) from error
+    more = len(weights) - len(parameters)
+    others = f"; {more} more in the file are not the net's" if more else ""
+    return f"All {len(parameters)} parameters from {path.name}{others}."
 
 
 def _some(names: list[str]) -> str:
