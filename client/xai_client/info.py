@@ -70,11 +70,13 @@ class ExplanationCost:
 
     Attributes:
         passes: Rows through the model.
-        seconds: Time on an idle device, as measured at start.
+        seconds: Time as things are, beside the explanations that run now.
+        idle_seconds: Time on an idle device; None where the server does not say.
     """
 
     passes: int
     seconds: float
+    idle_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -276,7 +278,8 @@ def _layer(message: pb.LayerInfo) -> LayerInfo:
 
 
 def _explainer(message: pb.ExplainerInfo) -> ExplainerInfo:
-    cost = ExplanationCost(message.cost.pass_count, message.cost.duration.ToTimedelta().total_seconds())
+    idle = message.cost.idle_duration.ToTimedelta().total_seconds() if message.cost.HasField("idle_duration") else None
+    cost = ExplanationCost(message.cost.pass_count, message.cost.duration.ToTimedelta().total_seconds(), idle)
     return ExplainerInfo(
         name=message.name,
         description=message.description,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from xai_client.errors import MapWithheldError
-from xai_client.info import ExplainerInfo, InputInfo, LayerInfo, ModelInfo, OodInfo, ParameterInfo
+from xai_client.info import ExplainerInfo, ExplanationCost, InputInfo, LayerInfo, ModelInfo, OodInfo, ParameterInfo
 from xai_client.quality_text import accuracy_lines, evaluator_lines, quality_lines
 from xai_client.types import AutoChoice, Event, Explained, Explanation, Predicted, Prediction, Progress, SaliencyMap
 
@@ -241,9 +241,15 @@ def _path_json(files: Written, key: tuple[str, int]) -> str | None:
     return str(files[key]) if key in files else None
 
 
+def _seconds(cost: ExplanationCost) -> str:
+    if cost.idle_seconds is None:
+        return f"{cost.seconds:.3g} s"
+    return f"{cost.seconds:.3g} s now, {cost.idle_seconds:.3g} s on an idle device"
+
+
 def _explainer_lines(explainer: ExplainerInfo) -> list[str]:
     cost = explainer.cost
-    told = f"  {cost.passes} pass{'es' * (cost.passes != 1)}, {cost.seconds:.3g} s" if cost else ""
+    told = f"  {cost.passes} pass{'es' * (cost.passes != 1)}, {_seconds(cost)}" if cost else ""
     lines = [f"{explainer.name}{told}", f"  {explainer.description}"]
     if not explainer.available:
         lines.append(f"  not available: {explainer.unavailable_reason}")

@@ -56,7 +56,7 @@ def seconds_for(stub):
     """What some passes of RISE take on an idle device, as measured at start."""
     info = stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=60).model
     (cost,) = (one.cost for one in info.explainers if one.name == "rise")
-    return lambda passes: passes * cost.duration.ToNanoseconds() / 1e9 / cost.pass_count
+    return lambda passes: passes * cost.idle_duration.ToNanoseconds() / 1e9 / cost.pass_count
 
 
 # ------------------------------------------------------------------------------------------------ cut short

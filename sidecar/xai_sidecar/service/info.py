@@ -16,6 +16,7 @@ from xai_sidecar.evaluator.choice import QualityRow
 from xai_sidecar.evaluator.outcomes import Accuracy
 from xai_sidecar.evaluator.quality import Standing
 from xai_sidecar.explainers.base import Explainer
+from xai_sidecar.service.costs import CostModel
 from xai_sidecar.service.encode import value_message
 from xai_sidecar.service.model import OfferedExplainer, ServedModel
 
@@ -25,13 +26,16 @@ _STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2
 _FEW = 20
 
 
-def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> pb.ModelInfo:
+def model_info(
+    model: ServedModel, ready_seconds: float, standing: Standing, costs: CostModel | None = None
+) -> pb.ModelInfo:
     """The description of the model.
 
     Args:
         model: The model.
         ready_seconds: When the server became ready, as Unix time.
         standing: How good its explanations are.
+        costs: Knows what explanations take now; without, the times measured at start are told.
     """
     config, backend, spec = model.config, model.backend, model.input
     info = pb.ModelInfo(
@@ -55,7 +59,7 @@ def model_info(model: ServedModel, ready_seconds: float, standing: Standing) -> 
         device=backend.device,
         engine=backend.engine,
         engine_note=backend.engine_note,
-        explainers=[_explainer_info(offered, model, standing) for offered in model.explainers.values()],
+        explainers=[_explainer_info(offered, model, standing, costs) for offered in model.explainers.values()],
         limits=pb.Limits(
             max_image_count=config.server.max_images,
             max_pixel_count=config.server.max_pixels,
@@ -178,7 +182,9 @@ def _schema(explainer: Explainer[Any]) -> dict[str, Any]:
     return schema
 
 
-def _explainer_info(offered: OfferedExplainer, model: ServedModel, standing: Standing) -> pb.ExplainerInfo:
+def _explainer_info(
+    offered: OfferedExplainer, model: ServedModel, standing: Standing, costs: CostModel | None
+) -> pb.ExplainerInfo:
     explainer = offered.explainer
     info = pb.ExplainerInfo(
         name=explainer.name,
@@ -190,8 +196,14 @@ def _explainer_info(offered: OfferedExplainer, model: ServedModel, standing: Sta
     for name, default in offered.defaults.model_dump().items():
         info.parameters.append(_parameter_info(name, schema[name], default, model, offered))
     if not offered.unavailable:
-        info.cost.pass_count = explainer.pass_counts(1, offered.defaults, model.facts).most
-        info.cost.duration.FromNanoseconds(round(model.expected_seconds(offered) * 1e9))
+        passes = explainer.pass_counts(1, offered.defaults, model.facts).most
+        now = idle = model.expected_seconds(offered)
+        if costs is not None:
+            idle *= costs.ratio(explainer.name)
+            now = costs.seconds(explainer.name, explainer.kind(offered.defaults), passes)
+        info.cost.pass_count = passes
+        info.cost.duration.FromNanoseconds(round(now * 1e9))
+        info.cost.idle_duration.FromNanoseconds(round(idle * 1e9))
     info.quality.extend(_quality(row) for row in standing.table.rows if row.explainer == explainer.name)
     composite = standing.composites.get(explainer.name)
     if composite is not None:

@@ -6,6 +6,8 @@ import asyncio
 import math
 import time
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +24,7 @@ from xai_sidecar.explainers.base import Context, Saliency
 from xai_sidecar.explainers.units import PICTURES, PictureUnits
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.service.admission import Admitted
+from xai_sidecar.service.costs import CostModel
 from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage, in_units, positives, without_positive
 from xai_sidecar.telemetry import Telemetry
 
@@ -160,6 +163,7 @@ class Predictor:
         units: PictureUnits = PICTURES,
     ) -> None:
         self.engine = engine
+        self.costs = CostModel(engine)
         self._units = units
         self._least_positive = least_positive
         self._quality = quality
@@ -220,10 +224,20 @@ class Predictor:
         if len(targets) and not skipped:
             context = Context(self._activation, plan.seed, self._units)
             steps = plan.explainer.explain(image, targets, plan.parameters, context)
+            alone = not self.engine.explaining
             job = self._submit(steps, plan, deadline)
+            if alone:
+                job.add_done_callback(partial(self._measure, plan))
         if admitted is not None:
             admitted.begun(wanted, job)
         return Explaining(plan, targets, image.shape[1:], job, skipped, choice, admitted)
+
+    def _measure(self, plan: ExplanationPlan, job: Future[Completed[Saliency]]) -> None:
+        """Takes down what an explanation took that came when there was no other, and ends when there is none."""
+        if not self.engine.explaining and not job.cancelled() and job.exception() is None:
+            done = job.result()
+            if not done.cut_short and done.pass_count:
+                self.costs.ran(plan.explainer.name, plan.kind, done.pass_count, done.seconds)
 
     def _unasked(self, predicted: Predicted, plan: ExplanationPlan) -> str:
         """Why a class is not explained that is not there, unless somebody asks for it; empty if one is."""

@@ -132,7 +132,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         """Describes the model."""
         serving = self._ready()
         standing = serving.evaluation.quality.standing()
-        return pb.GetModelInfoResponse(model=model_info(serving.model, serving.ready_seconds, standing))
+        costs = serving.predictor.costs
+        return pb.GetModelInfoResponse(model=model_info(serving.model, serving.ready_seconds, standing, costs))
 
     def _ready(self) -> Serving:
         if self.serving is None:

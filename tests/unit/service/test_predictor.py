@@ -328,7 +328,7 @@ async def test_explanations_make_do_with_what_they_have_when_the_server_ends(
         assert one.message == f"The server's end ended it after {one.pass_count} of at most 100000 passes."
     await idle(predictor.engine)
     net.seconds = 0
-    assert plain.pass_count - masks_of(net, plain, predicted().prepared) < 32, "all that there was of it"
+    assert plain.pass_count - masks_of(net, plain, predicted().prepared) <= 32, "all that there was of it"
     with pytest.raises(ShuttingDownError):
         await predictor.explain([predicted()], plans, FOREVER)
     assert len(await predictor.predict([predicted().prepared], FOREVER)) == 1, "which explanations do not keep up"
@@ -355,6 +355,18 @@ async def passed(predictor, count):
     while not any(job.pass_count >= count for job in list(predictor.engine._open)):
         assert time.monotonic() < end
         await asyncio.sleep(0.002)
+
+
+async def test_only_what_had_the_device_to_itself_tells_what_explanations_take(start, make_net, predicted, make_plan):
+    predictor = start(make_net(0.002))
+    told = []
+    predictor.costs.ran = lambda *measured: told.append(measured)
+    plan = make_plan(mask_count=64)
+    ((one,),) = await predictor.explain([predicted()], [plan], FOREVER)
+    assert told == [("rise", plan.kind, 64, pytest.approx(one.seconds))]
+    await predictor.explain([predicted()], [plan, make_plan(mask_count=200)], FOREVER)
+    await predictor.explain([predicted()], [make_plan(mask_count=100_000, budget=0.1)], FOREVER)
+    assert len(told) == 1
 
 
 async def test_a_budget_that_is_not_spent(start, make_net, predicted, make_plan):
