@@ -720,3 +720,13 @@ def test_a_letterbox_leaves_what_was_made_without_it_alone():
         "interpolation='bilinear', mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), mean_colour=(0.5,))"
     )
     assert repr(whole(2, 3)) != repr(spec(2, 3, 2, 3))
+
+
+def test_so_does_a_mean_colour_that_is_the_mean():
+    """Before there was such a key, pictures were covered with the mean."""
+    old = (
+        "InputSpec(channels=3, height=2, width=3, resize_height=4, resize_width=5, stretch=False, "
+        "interpolation='bilinear', mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))"
+    )
+    assert repr(replace(spec(2, 3, 4, 5), mean_colour=(0.0, 0.0, 0.0))) == old
+    assert repr(replace(spec(2, 3, 4, 5), mean_colour=(0.0, 0.0, 0.1))) != old

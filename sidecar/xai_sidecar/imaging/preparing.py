@@ -72,8 +72,9 @@ class InputSpec:
     letterbox: bool = False
 
     def __repr__(self) -> str:
-        """Without what is off: OoD nets and stores keep it, and need not be made anew for what came later."""
-        shown = [each.name for each in fields(self) if each.name != "letterbox" or self.letterbox]
+        """Without what changes nothing: OoD nets and stores keep it, and need not be made anew for what came later."""
+        idle = {"letterbox": not self.letterbox, "mean_colour": self.mean_colour == self.mean}
+        shown = [each.name for each in fields(self) if not idle.get(each.name)]
         return f"InputSpec({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def __post_init__(self) -> None:
