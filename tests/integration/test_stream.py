@@ -166,10 +166,11 @@ def test_versions_get_better(streamed, map_of):
             assert one.maps[0].status in (pb.MAP_STATUS_OK, pb.MAP_STATUS_UNRELIABLE)
             assert (one.truncated, one.status_message) == (False, "")
             assert one.elapsed.ToNanoseconds() > 0
-        *partial, final = (map_of(one.maps[0]).ravel() for one in versions)
+        # What the first few passes say is chance, and said to be unreliable.
+        *partial, final = (map_of(one.maps[0]).ravel() for one in versions if one.pass_count >= 32)
         near = [np.corrcoef(each, final)[0, 1] for each in partial]
         assert 0.4 < near[0] < near[-1], f"the versions come no nearer to the last one: {near}"
-    errors = [one.maps[0].standard_error for one in rise]
+    errors = [one.maps[0].standard_error for one in rise if one.pass_count >= 32]
     assert all(after < 1.15 * before for before, after in itertools.pairwise(errors)), errors
     assert errors[-1] < errors[0] / 1.5, errors
     assert {one.seed for one in rise} == {5}
