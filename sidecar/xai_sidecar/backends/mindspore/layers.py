@@ -140,8 +140,14 @@ def default_layer(net: nn.Cell, layers: dict[str, SpatialLayer], examples: Array
         examples: Some inputs as the net takes them, (n, …) float32.
         class_count: Number of logits.
     """
-    embedded = [layer.channels for layer in layers.values() if layer.axes == "tokens"][-1:]
-    candidates = [layer for layer in layers.values() if layer.axes != "tokens" or layer.channels in embedded]
+    tokens = [layer for layer in layers.values() if layer.axes == "tokens"]
+    embedded, counts = {layer.channels for layer in tokens[-1:]}, {layer.token_count for layer in tokens}
+    candidates = [
+        layer
+        for layer in layers.values()
+        # With as many rows or columns as there are tokens, it is an attention's, split by heads.
+        if (layer.channels in embedded if layer.axes == "tokens" else not {layer.height, layer.width} & counts)
+    ]
     while candidates:
         last = candidates[-_TRIED:]
         for start in range(min(_EXAMPLES, len(examples))):
