@@ -151,7 +151,7 @@ def test_the_command_line_describes_everything(run):
     sections = {name: printed.split(f"\n\n{name}  ")[1].split("\n\n")[0] for name in NAMES}
     assert "not available" not in printed
     for name, passes in zip(NAMES, (1, 1, 1, 1, 1025, 1000, 1002), strict=True):
-        assert re.match(rf"{passes} pass(es)?, [\d.e+-]+ s\n", sections[name])
+        assert re.match(rf"{passes} pass(es)?, [\d.e+-]+ s now, [\d.e+-]+ s on an idle device\n", sections[name])
         assert re.search(r"(?m)^  normalization +string +none, max +none +\w", sections[name])
     for name in ("rise", "rise_plus"):
         for row in (
