@@ -30,9 +30,18 @@ else:
     for _name, _value in _ENVIRONMENT.items():
         os.environ.setdefault(_name, _value)
 
+_PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
+_protobuf = os.environ.get(_PROTOBUF)
+
 import mindspore  # noqa: E402
 from mindspore import nn  # noqa: E402
 from mindspore.graph import api  # noqa: E402
+
+# It asks for the slow implementation for every process that this one starts, too.
+if _protobuf is None:
+    os.environ.pop(_PROTOBUF, None)
+else:
+    os.environ[_PROTOBUF] = _protobuf
 
 ms = mindspore
 
