@@ -20,9 +20,11 @@ demo: .venv/demo
 	@.venv/bin/xai-sidecar demo $(if $(ONCE),--once)
 
 # What starts no server goes by two processes; what ill-treats one, or watches the clock, has the machine for itself.
+# MindSpore changes how a process takes Ctrl-C, which unit tests try.
 test: lint
 	@status=0; \
-	.venv/bin/pytest --numprocesses=2 --dist=loadfile tests/unit tests/conformance || status=1; \
+	.venv/bin/pytest --numprocesses=2 --dist=loadfile tests/unit || status=1; \
+	.venv/bin/pytest --numprocesses=2 --dist=loadfile tests/conformance || status=1; \
 	.venv/bin/pytest tests/integration tests/e2e tests/deploy tests/chaos || status=1; \
 	exit $$status
 
