@@ -427,6 +427,7 @@ def test_the_fingerprint_is_the_same_for_the_same_net_and_only_then():
         net = WithTraining(**changes)
         return fingerprint(net, (1, 2))
 
+    ms.set_seed(3)  # by which a dropout made later draws otherwise
     assert made() == made()
     assert made(channels=1) != made()
     assert fingerprint(WithTraining(), (1, 2, 4)) != made()

@@ -125,7 +125,8 @@ def _described(value: Any) -> str:
         value = value.asnumpy()
     if isinstance(value, np.ndarray):
         return f"{value.shape} {value.dtype} {hashlib.sha256(value.tobytes()).hexdigest()}"
-    return _without_addresses(repr(value))
+    # What a primitive draws by is used in training alone, and differs with all that was made before it.
+    return re.sub(r"\b(Seed\d)=\d+", r"\1=0", _without_addresses(repr(value)))
 
 
 @contextlib.contextmanager
