@@ -19,13 +19,17 @@ help:
 demo: .venv/demo
 	@.venv/bin/xai-sidecar demo $(if $(ONCE),--once)
 
-# What starts no server goes by two processes; what ill-treats one, or watches the clock, has the machine for itself.
-# MindSpore changes how a process takes Ctrl-C, which unit tests try.
+# Two processes share the tests; those marked `alone` have the machine for themselves. MindSpore changes how a process
+# takes Ctrl-C, which unit tests try: conformance has processes of its own.
+PYTEST := .venv/bin/pytest
+SHARED := --numprocesses=2 --dist=loadfile -m "not alone"
+
 test: lint
 	@status=0; \
-	.venv/bin/pytest --numprocesses=2 --dist=loadfile tests/unit || status=1; \
-	.venv/bin/pytest --numprocesses=2 --dist=loadfile tests/conformance || status=1; \
-	.venv/bin/pytest tests/integration tests/e2e tests/deploy tests/chaos || status=1; \
+	$(PYTEST) $(SHARED) tests/unit || status=1; \
+	$(PYTEST) $(SHARED) tests/conformance || status=1; \
+	$(PYTEST) $(SHARED) tests/integration tests/e2e tests/deploy || status=1; \
+	$(PYTEST) -m alone tests/integration tests/chaos || status=1; \
 	exit $$status
 
 lint: .venv/dev

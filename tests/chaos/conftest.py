@@ -19,6 +19,13 @@ def load(path):
     return module
 
 
+def pytest_collection_modifyitems(items):
+    """What ill-treats a server has the machine for itself."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.alone)
+
+
 integration = load(HERE.parent / "integration" / "conftest.py")
 
 connect = integration.connect

@@ -9,6 +9,8 @@ import pytest
 from xai_client import Client, DeadlineError, Explain, OverloadedError
 from xai_proto import explanation_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 AT_ONCE = 1.0
 """Seconds that a refusal may take, on a machine that does other things as well."""
 

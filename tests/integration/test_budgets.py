@@ -11,6 +11,8 @@ from xai_client import Client, Explain, MapWithheldError, PreconditionError
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.zoo.sample import sample_picture
 
+pytestmark = pytest.mark.alone
+
 ASKED = "explanations[0]"
 OVERHEAD = 2.0
 """Seconds that a call may take besides its budget, on a machine that does other things as well."""

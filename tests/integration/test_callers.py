@@ -11,6 +11,8 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def cat(photo):

@@ -12,6 +12,8 @@ from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.config import parse_config
 from xai_sidecar.service.server import Sidecar
 
+pytestmark = pytest.mark.alone
+
 
 class Breakable:
     """A backend that gives logits once when it serves, then breaks in a place where nothing can go wrong."""

@@ -9,6 +9,8 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
+pytestmark = pytest.mark.alone
+
 LATE = ("DEADLINE_EXCEEDED", "CANCELLED")
 MANY = 20_000
 """Masks that take a minute or more."""

@@ -12,6 +12,8 @@ from xai_client import AsyncClient, Client, Explain, Explained, Finished, Predic
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.zoo.sample import sample_picture
 
+pytestmark = pytest.mark.alone
+
 MASKS = 300
 WINDOWS = 7 * 7
 WANTED = (
@@ -166,10 +168,11 @@ def test_versions_get_better(streamed, map_of):
             assert one.maps[0].status in (pb.MAP_STATUS_OK, pb.MAP_STATUS_UNRELIABLE)
             assert (one.truncated, one.status_message) == (False, "")
             assert one.elapsed.ToNanoseconds() > 0
-        # What the first few passes say is chance, and said to be unreliable.
-        *partial, final = (map_of(one.maps[0]).ravel() for one in versions if one.pass_count >= 32)
+        *partial, final = (map_of(one.maps[0]).ravel() for one in versions)
         near = [np.corrcoef(each, final)[0, 1] for each in partial]
-        assert 0.4 < near[0] < near[-1], f"the versions come no nearer to the last one: {near}"
+        # What the first few passes say is chance, and said to be unreliable.
+        assert near[0] < near[-1], f"the versions come no nearer to the last one: {near}"
+        assert near[-1] > 0.4
     errors = [one.maps[0].standard_error for one in rise if one.pass_count >= 32]
     assert all(after < 1.15 * before for before, after in itertools.pairwise(errors)), errors
     assert errors[-1] < errors[0] / 1.5, errors
