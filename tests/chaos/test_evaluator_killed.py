@@ -1,6 +1,6 @@
 """SIGKILL while a server samples and takes ground truth, again and again on one store: nothing acknowledged is lost.
 
-Twenty times by default; XAI_KILLS=50 for that many.
+Ten times by default; XAI_KILLS=50 for that many.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
-ROUNDS = int(os.environ.get("XAI_KILLS", "20"))
+ROUNDS = int(os.environ.get("XAI_KILLS", "10"))
 CALLERS = 3
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
-TRIES = 30
+TRIES = 12
 CALLERS = 6
 
 

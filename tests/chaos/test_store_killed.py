@@ -27,7 +27,7 @@ from xai_sidecar.evaluator.records import (
 from xai_sidecar.evaluator.store import Reported, Store
 from xai_sidecar.explainers.base import MapStatus
 
-ROUNDS = 20
+ROUNDS = 10
 KEPT = 30
 """Older samples are removed, so that killing meets that, too."""
 
