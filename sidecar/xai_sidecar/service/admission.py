@@ -12,13 +12,12 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
 from xai_sidecar.errors import DeadlineTooShortError, OverloadedError
 from xai_sidecar.explainers.base import Saliency
-from xai_sidecar.service.budgets import FirstMap, check_budgets
+from xai_sidecar.service.budgets import check_budgets
+from xai_sidecar.service.load import FirstMap, Load, retry_after
 from xai_sidecar.service.plan import ExplanationPlan, in_units
 
 _CERTAIN = 0.8
 """A request is refused where even this part of what it should take is more than its caller waits."""
-
-_RETRY_SECONDS = (0.1, 30.0)
 
 _WORKING_BYTES = 3 * 2**20
 """What an explanation under way holds besides its maps, most of it masks: those of one piece of work, and some more."""
@@ -52,27 +51,6 @@ class Demand:
 
 
 @dataclass(eq=False)
-class Load:
-    """What one explanation of a request puts on the device, picture by picture.
-
-    Attributes:
-        plan: The explanation wanted.
-        unbegun: Pictures of which it is not begun.
-        jobs: Those that are.
-    """
-
-    plan: ExplanationPlan
-    unbegun: int
-    jobs: list[Job[Saliency]] = field(default_factory=list)
-
-    def rows(self) -> list[int]:
-        """The fewest passes that are left to do, of each picture."""
-        least = self.plan.counts.least
-        begun = [0 if job.done() else max(0, least - job.pass_count) for job in self.jobs]
-        return begun + [least] * self.unbegun
-
-
-@dataclass(eq=False)
 class Admitted:
     """A request under way.
 
@@ -101,8 +79,7 @@ class Admitted:
 
     def begun(self, plan: ExplanationPlan, job: Job[Saliency] | None) -> None:
         """Takes down that one of its explanations is run by a job, or has turned out to need none."""
-        every: list[Load | FirstMap] = [*self.loads, *self.first_maps]
-        for load in every:
+        for load in [*self.loads, *self.first_maps]:
             if load.plan is plan:
                 load.unbegun -= 1
                 load.jobs += [job] if job is not None else []
@@ -183,12 +160,12 @@ class Admission:
 
     def _seconds(self, admitted: Admitted) -> list[float]:
         """What is left to do of each of a request's explanations, at the least."""
-        return [self._engine.seconds(load.plan.kind, rows) for load in admitted.loads for rows in load.rows() if rows]
+        return [seconds for load in admitted.loads for seconds in load.seconds(self._engine)]
 
     def _room_seconds(self) -> float:
         """When there may be room again: once the shortest of what is under way, shared out evenly, is done."""
         left = [seconds for admitted in self._under_way for seconds in self._seconds(admitted)]
-        return _bounded(min(left, default=0.0) * len(left))
+        return retry_after(min(left, default=0.0) * len(left))
 
     def _check_time(self, demand: Demand, admitted: Admitted) -> None:
         """Refuses what would be run in vain.
@@ -215,13 +192,8 @@ class Admission:
             raise OverloadedError(
                 f"With what else is under way, the explanations take at least {in_units(together)}, but "
                 f"{_end(demand, left)}. Try again later, allow it more time, or give explanations a budget.",
-                retry_seconds=_bounded(together - left),
+                retry_seconds=retry_after(together - left),
             )
-
-
-def _bounded(seconds: float) -> float:
-    low, high = _RETRY_SECONDS
-    return min(max(seconds, low), high)
 
 
 def _end(demand: Demand, left: float) -> str:

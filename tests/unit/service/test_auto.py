@@ -17,9 +17,10 @@ from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.evaluator.choice import Reason
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.explainers.occlusion import Occlusion
-from xai_sidecar.service.admission import Admitted, Load
+from xai_sidecar.service.admission import Admitted
 from xai_sidecar.service.decode import read_request
 from xai_sidecar.service.interceptors import REQUEST_ID
+from xai_sidecar.service.load import Load
 from xai_sidecar.service.plan import Condition, Stage, Targets
 
 FOREVER = float("inf")

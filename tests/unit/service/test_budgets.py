@@ -7,7 +7,8 @@ import pytest
 from xai_sidecar.engine.work import Kind
 from xai_sidecar.errors import OverloadedError
 from xai_sidecar.explainers.base import PassCounts
-from xai_sidecar.service.budgets import FirstMap, check_budgets
+from xai_sidecar.service.budgets import check_budgets
+from xai_sidecar.service.load import FirstMap
 from xai_sidecar.service.plan import Condition, ExplanationPlan, Targets
 
 

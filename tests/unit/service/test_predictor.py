@@ -15,7 +15,8 @@ from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.explainers.rise import Rise, RisePlus
-from xai_sidecar.service.admission import Admitted, Load
+from xai_sidecar.service.admission import Admitted
+from xai_sidecar.service.load import Load
 from xai_sidecar.service.plan import Condition, Stage, Targets
 from xai_sidecar.service.predictor import deadline_of, together
 
