@@ -27,6 +27,8 @@ class InputInfo:
         mean: Subtracted from each channel of the picture scaled to [0, 1].
         std: Each channel is then divided by this.
         letterbox: Whether the whole picture is scaled to fit, and the rest filled with the mean colour.
+        mean_colour: What explainers and metrics cover pictures with, each channel in [0, 1]; empty from a server that
+            does not say.
     """
 
     channels: int
@@ -39,6 +41,7 @@ class InputInfo:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     letterbox: bool = False
+    mean_colour: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,7 @@ def _input(message: pb.InputInfo) -> InputInfo:
         interpolation=message.interpolation,
         mean=tuple(message.mean),
         std=tuple(message.std),
+        mean_colour=tuple(message.mean_colour),
     )
 
 

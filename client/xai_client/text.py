@@ -126,6 +126,10 @@ def _fit_text(entry: InputInfo) -> str:
     return f"{fit} {size} ({entry.interpolation}), then cropped at the centre"
 
 
+def _colour(channels: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in channels)
+
+
 def info_text(info: ModelInfo) -> str:
     """The model, its input and limits, how good explanations are, then every explainer with its parameters."""
     entry, limits = info.input, info.limits
@@ -136,6 +140,7 @@ def info_text(info: ModelInfo) -> str:
         *([f"weights   {info.weights}"] if info.weights else []),
         f"classes   {info.class_count}, {info.activation}",
         f"input     {entry.channels} x {entry.height} x {entry.width}, pictures {_fit_text(entry)}",
+        *([f"          covered with the mean colour {_colour(entry.mean_colour)}"] if entry.mean_colour else []),
         f"ood       {_ood(info.ood)}",
         f"limits    {limits.max_image_count} pictures, {limits.max_explanation_count} explanations,"
         f" {limits.max_target_count} targets of each; {limits.max_pixel_count} pixels a picture,"

@@ -659,7 +659,7 @@ class MetricInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., higher_is_better: bool = ..., minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...
 
 class InputInfo(_message.Message):
-    __slots__ = ("channels", "height", "width", "resize_height", "resize_width", "stretch", "interpolation", "mean", "std", "letterbox")
+    __slots__ = ("channels", "height", "width", "resize_height", "resize_width", "stretch", "interpolation", "mean", "std", "letterbox", "mean_colour")
     CHANNELS_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -670,6 +670,7 @@ class InputInfo(_message.Message):
     MEAN_FIELD_NUMBER: _ClassVar[int]
     STD_FIELD_NUMBER: _ClassVar[int]
     LETTERBOX_FIELD_NUMBER: _ClassVar[int]
+    MEAN_COLOUR_FIELD_NUMBER: _ClassVar[int]
     channels: int
     height: int
     width: int
@@ -680,7 +681,8 @@ class InputInfo(_message.Message):
     mean: _containers.RepeatedScalarFieldContainer[float]
     std: _containers.RepeatedScalarFieldContainer[float]
     letterbox: bool
-    def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., stretch: bool = ..., interpolation: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., letterbox: bool = ...) -> None: ...
+    mean_colour: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., stretch: bool = ..., interpolation: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., letterbox: bool = ..., mean_colour: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainerInfo(_message.Message):
     __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score")

@@ -55,6 +55,7 @@ def model_info(
             interpolation=spec.interpolation,
             mean=spec.mean,
             std=spec.std,
+            mean_colour=spec.mean_colour,
         ),
         device=backend.device,
         engine=backend.engine,

@@ -147,6 +147,7 @@ def describe() -> pb.ModelInfo:
             interpolation="bicubic",
             mean=[0.5, 0.25, 0.125],
             std=[1.0, 0.5, 0.25],
+            mean_colour=[0.25, 0.5, 0.75],
         ),
         limits=pb.Limits(
             max_image_count=8,

@@ -391,6 +391,7 @@ def test_info(run):
     assert "not available: there is no OoD net" in lines
     assert "quality 1 % of the requests are sampled; up to date with 50 pictures in the last 24 h" in lines
     assert "rise 0.625 0.250 ±0.125 (50)" in lines
+    assert "covered with the mean colour 0.25, 0.5, 0.75" in lines
     assert "weights Of lite0.ckpt, all 240 parameters." in lines
     assert "stem 16 x 112 x 112 compiled when asked for" in lines
     assert "head 320 x 7 x 7 the default" in lines
@@ -401,6 +402,7 @@ def test_info_json(run):
     assert status == 0
     info = json.loads(out)
     assert info["explainers"]["rise"]["parameters"]["masks"]["maximum"] == 32000
+    assert info["input"]["mean_colour"] == [0.25, 0.5, 0.75]
     assert info["ready_time"] == "2024-05-01T12:00:00+00:00"
     assert info["explainers"]["rise"]["composite_score"] == 0.625
     assert info["explainers"]["rise"]["quality"] == [

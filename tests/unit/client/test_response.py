@@ -344,6 +344,7 @@ def test_model_info(described_model):
     assert (info.input.channels, info.input.height, info.input.width, info.input.stretch) == (3, 224, 224, False)
     assert (info.input.resize_height, info.input.resize_width, info.input.interpolation) == (256, 256, "bicubic")
     assert (info.input.mean, info.input.std) == ((0.5, 0.25, 0.125), (1.0, 0.5, 0.25))
+    assert info.input.mean_colour == (0.25, 0.5, 0.75)
     limits = info.limits
     assert (limits.max_image_count, limits.max_pixel_count, limits.max_message_bytes) == (8, 1000, 2000)
     assert (limits.max_explanation_count, limits.max_target_count) == (4, 5)

@@ -59,6 +59,18 @@ def test_model_info(make_model, nothing):
     assert not any(one.quality or one.HasField("composite_score") for one in info.explainers)
 
 
+@pytest.mark.parametrize(
+    ("override", "colour"),
+    [
+        ("model.input.mean=0", (0.485, 0.456, 0.406)),  # whatever the mean is
+        ("model.input.mean_colour=0.25", (0.25, 0.25, 0.25)),
+        ("model.input.mean_colour=[0, 0.5, 1]", (0, 0.5, 1)),
+    ],
+)
+def test_the_colour_that_covers_pictures_is_told_for_each_channel(make_model, nothing, override, colour):
+    assert model_info(make_model(override), 0, nothing).input.mean_colour == pytest.approx(colour)
+
+
 def test_model_info_with_an_ood_net(make_model, nothing):
     model = make_model(ood=OodInfo(100, 1_700_000_000.5, {"noise": 0.9}))
     info = model_info(model, 0, nothing)
