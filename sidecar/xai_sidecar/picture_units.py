@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xai_sidecar.engine.work import FloatArray
+FloatArray: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from xai_sidecar.engine.work import drive
 from xai_sidecar.explainers.activations import sigmoid
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.rise import Rise, RiseParameters
-from xai_sidecar.explainers.units import PictureUnits
+from xai_sidecar.picture_units import PictureUnits
 
 SATURATED, NOTHING = [30, 60, 5, 2, -3], [-1, -0.5, -3, -2, -4]
 UNITS = PictureUnits((0.4,) * 3, (0.2,) * 3, (0.1, 0.5, 0.9))

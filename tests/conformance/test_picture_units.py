@@ -17,10 +17,10 @@ from xai_sidecar.engine.work import Featured, drive
 from xai_sidecar.explainers.activations import sigmoid
 from xai_sidecar.explainers.base import Context, MapStatus
 from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.explainers.units import PictureUnits
 from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.ood.featuring import Featuring
 from xai_sidecar.ood.pictures import Pictures
+from xai_sidecar.picture_units import PictureUnits
 from xai_sidecar.service.model import served_model
 
 SIDE, CLASSES, HIDDEN, TARGET = 16, 4, 6, 2

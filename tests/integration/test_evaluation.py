@@ -26,8 +26,8 @@ from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.explainers.units import PictureUnits
 from xai_sidecar.imaging import decode, prepare
+from xai_sidecar.picture_units import PictureUnits
 from xai_sidecar.service.model import served_model
 
 TESTS = Path(__file__).parents[1]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, Steps, mapped
 from xai_sidecar.explainers.activations import Activation, softmax
-from xai_sidecar.explainers.units import PICTURES, PictureUnits
+from xai_sidecar.picture_units import PICTURES, PictureUnits
 
 Normalization = Literal["none", "max"]
 

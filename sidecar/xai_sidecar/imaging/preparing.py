@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xai_sidecar.errors import ConfigError, TensorError
+from xai_sidecar.picture_units import PictureUnits
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -70,6 +71,11 @@ class InputSpec:
     std: tuple[float, ...]
     mean_colour: tuple[float, ...] = (0.5,)
     letterbox: bool = False
+
+    @property
+    def units(self) -> PictureUnits:
+        """How an input's values stand to those of a picture."""
+        return PictureUnits(self.mean, self.std, self.mean_colour)
 
     def __repr__(self) -> str:
         """Without what changes nothing: OoD nets and stores keep it, and need not be made anew for what came later."""
@@ -199,18 +205,11 @@ def _letterboxed(picture: Image.Image, spec: InputSpec) -> Prepared:
     shown = prepare(picture, whole)
     left, top = (spec.width - width) // 2, (spec.height - height) // 2
     array = np.empty((spec.channels, spec.height, spec.width), np.float32)
-    array[:] = _normalised_mean_colour(spec)
+    array[:] = spec.units.fill
     array[:, top : top + height, left : left + width] = shown.array
     across, down = picture.width / width, picture.height / height
     region = Region(-left * across, -top * down, (spec.width - left) * across, (spec.height - top) * down)
     return Prepared(array, picture.size, region)
-
-
-def _normalised_mean_colour(spec: InputSpec) -> NDArray[np.float64]:
-    """The mean colour as the net gets it, (C, 1, 1)."""
-    colour, mean, std = (np.reshape(values, (-1, 1, 1)) for values in (spec.mean_colour, spec.mean, spec.std))
-    normalised: NDArray[np.float64] = (colour - mean) / std
-    return normalised
 
 
 def check_model_input(array: NDArray[Any], spec: InputSpec) -> Prepared:

@@ -14,7 +14,6 @@ import numpy as np
 
 from xai_sidecar.engine.work import Featured, FloatArray, IntArray
 from xai_sidecar.errors import ConfigError
-from xai_sidecar.explainers.units import PictureUnits
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.ood.cache import Shard, ShardCache, digest_of
 from xai_sidecar.ood.outliers import OUTLIERS
@@ -179,8 +178,7 @@ class Featuring:
                 f"{paths[0]} could be read before and now cannot. Leave the pictures alone during the training.",
                 field="data",
             )
-        spec = self._classifier.spec
-        fill = PictureUnits(spec.mean, spec.std, spec.mean_colour).fill
+        fill = self._classifier.spec.units.fill
         inputs = np.stack(good) - fill  # what is covered by 0 is then covered by the mean colour
         made = ((name, np.asarray(make(inputs, seed) + fill, np.float32)) for name, make in OUTLIERS.items())
         return {name: self._classifier.featured(outliers).features for name, outliers in made}

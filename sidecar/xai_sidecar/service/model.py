@@ -17,7 +17,6 @@ from xai_sidecar.engine.work import Forward, Kind, OodScore
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
 from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.explainers.units import PictureUnits
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.service.probing import doubts
 
@@ -176,7 +175,7 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
         backend.layers,
         backend.default_layer,
         backend.ood is not None,
-        PictureUnits(spec.mean, spec.std, spec.mean_colour),
+        spec.units,
         getattr(backend, "refused_layers", {}),  # a backend of another's need not know any
     )
     return ServedModel(

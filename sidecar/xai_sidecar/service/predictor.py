@@ -21,8 +21,8 @@ from xai_sidecar.evaluator.choice import Candidate, Choice
 from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context, Saliency
-from xai_sidecar.explainers.units import PICTURES, PictureUnits
 from xai_sidecar.imaging import Prepared
+from xai_sidecar.picture_units import PICTURES, PictureUnits
 from xai_sidecar.service.admission import Admitted
 from xai_sidecar.service.costs import CostModel
 from xai_sidecar.service.plan import Explained, ExplanationPlan, Predicted, Stage, in_units, positives, without_positive
