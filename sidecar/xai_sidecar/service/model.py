@@ -18,7 +18,7 @@ from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import InputSpec
-from xai_sidecar.service.probing import doubts
+from xai_sidecar.service.probing import doubts, label_doubts
 
 _CONFIG_ONLY = {"enabled", "layers", "compile_on_demand"}
 
@@ -149,6 +149,7 @@ def start_model(engine: Engine, config: Config, report: Report) -> Future[Served
     def check(backend: Backend) -> None:
         report("looking at what the net says of a few pictures")
         warnings.extend(filter(None, [getattr(backend, "weights_warning", "")]))
+        warnings.extend(label_doubts(models[0].labels))
         warnings.extend(doubts(backend, models[0].input, config.model.activation))
 
     def finish(started: Future[Mapping[Kind, str]]) -> None:

@@ -7,7 +7,7 @@ not be meant is a warning.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from PIL import Image
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.work import FloatArray, Forward, drive, forward
-from xai_sidecar.errors import ConfigError
+from xai_sidecar.errors import ConfigError, quoted
 from xai_sidecar.imaging import InputSpec, prepare
 
 _PHOTOGRAPH_SIDE = 96
@@ -33,6 +33,10 @@ _SATURATED = 1e-2
 
 _INDIFFERENT = 3e-3
 """Differences between outputs, as a share of the outputs, below which pictures hardly matter."""
+
+
+_SHOWN = 3
+"""Labels, and classes of one, that a warning names."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,31 @@ def doubts(backend: Backend, spec: InputSpec, activation: str) -> list[str]:
     except Exception as error:  # of the device; whether that will do is not for the probes to say
         return [f"What the net says of pictures could not be looked at: {type(error).__name__}: {error}."]
     return judge(answers, activation)
+
+
+def label_doubts(labels: Sequence[str]) -> list[str]:
+    """What may not be meant about the labels of the classes: two classes of one label cannot be told apart by it.
+
+    Args:
+        labels: Of each class, in their order.
+    """
+    classes: dict[str, list[int]] = {}
+    for class_id, label in enumerate(labels):
+        classes.setdefault(label, []).append(class_id)
+    shared = [(label, ids) for label, ids in classes.items() if len(ids) > 1]
+    if not shared:
+        return []
+    some = "; ".join(f"{quoted(label)} is that of {_some(ids)}" for label, ids in shared[:_SHOWN])
+    more = f"; and {len(shared) - _SHOWN:,} more" if len(shared) > _SHOWN else ""
+    return [
+        f"Several classes have the same label: {some}{more}. ReportGroundTruth.labels takes no label that several "
+        "classes have: tell which is meant by class_ids. If they are not meant to have the same one, mend model.labels."
+    ]
+
+
+def _some(class_ids: Sequence[int]) -> str:
+    shown = ", ".join(map(str, class_ids[:_SHOWN]))
+    return f"classes {shown}" + (f" and {len(class_ids) - _SHOWN:,} more" if len(class_ids) > _SHOWN else "")
 
 
 def ask(backend: Backend, spec: InputSpec) -> Answers:

@@ -11,7 +11,7 @@ from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.service.model import start_model
-from xai_sidecar.service.probing import doubts
+from xai_sidecar.service.probing import doubts, label_doubts
 from xai_sidecar.service.summary import summary
 
 SIDE = 8
@@ -172,12 +172,12 @@ def test_a_device_that_fails_is_told_and_no_reason_to_end():
 def load(make_net, make_model, request):
     """Starts a model whose logits are a function of the picture."""
 
-    def load(logits):
+    def load(logits, *overrides):
         net = make_net()
         net.logits = logits
         engine = Engine(lambda: net)
         request.addfinalizer(lambda: engine.close(10))
-        return start_model(engine, make_model(backend=net).config, lambda line: None)
+        return start_model(engine, make_model(*overrides, backend=net).config, lambda line: None)
 
     return load
 
@@ -190,6 +190,31 @@ def test_a_start_keeps_what_may_not_be_meant_and_check_lists_it(load):
     model = load(lambda image: image[0].mean(axis=1)[:4]).result(10)
     assert model.warnings == ()
     assert "warnings" not in summary(model)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([], None),
+        (["a", "A", "a b", "ab"], None),
+        (["a", "b", "a"], "'a' is that of classes 0, 2."),
+        (["a"] * 4 + ["b"], "'a' is that of classes 0, 1, 2 and 1 more."),
+        (
+            [*"abcd", *"dcba"],
+            "'a' is that of classes 0, 7; 'b' is that of classes 1, 6; 'c' is that of classes 2, 5; and 1 more.",
+        ),
+    ],
+)
+def test_labels_of_several_classes_are_named(labels, said):
+    warnings = label_doubts(labels)
+    assert len(warnings) == (said is not None)
+    assert all(f"the same label: {said} ReportGroundTruth.labels takes no label" in warning for warning in warnings)
+
+
+def test_a_start_warns_of_labels_of_several_classes(load):
+    model = load(lambda image: image[0].mean(axis=1)[:4], "model.labels=['x', ' y', 'y', 'z']").result(10)
+    assert model.warnings == tuple(label_doubts(model.labels))
+    assert "'y' is that of classes 1, 2." in summary(model)
 
 
 def test_a_start_ends_where_something_cannot_be_right(load):
