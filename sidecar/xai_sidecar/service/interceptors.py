@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -131,8 +132,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         told: dict[str, Any] = {"method": method, "bytes": len(data)}
         request_id = _named(context, _own_request_id(context))
         self._answering.add(call)
-        started = time.perf_counter()
-        code = grpc.StatusCode.OK
+        # All that is told of a call is told before its caller knows its end, and may look for it.
+        ended = partial(self._ended, told, time.perf_counter())
         try:
             call.received(self._too_long())
             self._check_room()
@@ -142,27 +143,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 request_id = _named(context, own)
             told |= _described(asked)
             yield request
+            ended(grpc.StatusCode.OK)
         except asyncio.CancelledError:
             if call.error is None:
-                code = _why_cancelled(call, context)
+                ended(_why_cancelled(call, context))
                 raise
-            code = grpc.StatusCode[call.error.code]
-            await self._abort(context, request_id, call.error, call)
+            await self._abort(context, request_id, call, call.error, ended)
         except SidecarError as error:
-            code = grpc.StatusCode[error.code]
-            if code == grpc.StatusCode.INTERNAL:
+            if error.code == grpc.StatusCode.INTERNAL.name:
                 _log.error("request_failed", method=method, exc_info=error)
-            await self._abort(context, request_id, error, call)
+            await self._abort(context, request_id, call, error, ended)
         except Exception as error:
-            code = grpc.StatusCode.INTERNAL
             _log.exception("request_failed", method=method)
             failed = SidecarError(
                 f"The server failed with {type(error).__name__}; its log has more under {request_id}."
             )
-            await self._abort(context, request_id, failed, call)
+            await self._abort(context, request_id, call, failed, ended)
         finally:
-            # After the answer is on its way; the context, with the request id, goes along.
-            asyncio.get_running_loop().call_soon(self._ended, call, told, code, time.perf_counter() - started)
+            # It counts until its answer is on its way.
+            asyncio.get_running_loop().call_soon(self._answering.discard, call)
 
     def _sendable(self, message: Any) -> bytes:
         """A message's bytes.
@@ -202,18 +201,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             "(server.max_call_seconds). Ask for less at a time, or give explanations a budget."
         )
 
-    def _ended(self, call: Call, told: dict[str, Any], code: grpc.StatusCode, seconds: float) -> None:
-        self._answering.discard(call)
+    def _ended(self, told: dict[str, Any], started: float, code: grpc.StatusCode) -> None:
+        seconds = time.perf_counter() - started
         self._telemetry.requests.labels(told["method"], code.name).inc()
         self._telemetry.request_seconds.labels(told["method"]).observe(seconds)
         _log.info("request", **told, code=code.name, milliseconds=round(seconds * 1e3, 1))
 
-    async def _abort(self, context: Any, request_id: str, error: SidecarError, call: Call) -> None:
+    async def _abort(
+        self, context: Any, request_id: str, call: Call, error: SidecarError, ended: Callable[[grpc.StatusCode], None]
+    ) -> None:
         _log.info("refused", reason=error.reason, field=error.field, message=error.message)
         status = status_of(error, request_id)
         metadata = [(REQUEST_ID, request_id), ("grpc-status-details-bin", status.SerializeToString())]
         call.sending(0)
-        await context.abort(grpc.StatusCode[error.code], status.message, trailing_metadata=tuple(metadata))
+        code = grpc.StatusCode[error.code]
+        ended(code)
+        await context.abort(code, status.message, trailing_metadata=tuple(metadata))
 
 
 def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:

@@ -1,12 +1,14 @@
 """Around every call: whose id it goes by."""
 
 import base64
+import contextlib
 from types import SimpleNamespace
 from urllib.parse import quote
 
 import grpc
 import pytest
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.errors import InvalidRequestError
@@ -89,3 +91,68 @@ def test_a_status_fits_into_metadata(character):
     details = len(base64.b64encode(status.SerializeToString()))
     assert message + details < 6000
     assert status.message.endswith(" …")
+
+
+async def ask(end, context, interceptor):
+    """Calls a method that ends as given: an exception to raise, or nothing; gives the method's name."""
+    method = "PredictStream" if end == "stream" else "Predict"
+
+    async def predict(request, context):
+        if isinstance(end, BaseException):
+            raise end
+        return pb.PredictResponse()
+
+    async def stream(request, context):
+        yield pb.PredictStreamResponse()
+
+    async def continuation(details):
+        if method == "PredictStream":
+            return grpc.unary_stream_rpc_method_handler(stream)
+        return grpc.unary_unary_rpc_method_handler(predict)
+
+    details = SimpleNamespace(method=f"/xai.v1.ExplanationService/{method}")
+    handler = await interceptor.intercept_service(continuation, details)
+    await (handler.unary_stream if method == "PredictStream" else handler.unary_unary)(b"", context)
+
+
+class Watched(Call):
+    """A call's context that looks, when the call's end leaves by it, at what is told of the call by then."""
+
+    def __init__(self, look):
+        super().__init__()
+        self._look = look
+
+    async def abort(self, code, message, trailing_metadata):
+        self._look(code)
+        raise grpc.aio.AbortError
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("unary", "OK"),
+        ("stream", "OK"),
+        (InvalidRequestError("no"), "INVALID_ARGUMENT"),
+        (ZeroDivisionError(), "INTERNAL"),
+    ],
+    ids=["unary", "stream", "refused", "failed"],
+)
+async def test_a_call_is_told_of_before_its_end_leaves_and_counts_until_then(end, code):
+    """Nothing is awaited between a handler's return and the answer's leaving; its error leaves by `abort`."""
+    registry = CollectorRegistry()
+    interceptor = CallInterceptor(Telemetry(registry, []))
+    seen = []
+
+    def look(_=None):
+        method = "PredictStream" if end == "stream" else "Predict"
+        told = [(entry["method"], entry["code"]) for entry in logs if entry["event"] == "request"]
+        counted = registry.get_sample_value("xai_requests_total", {"method": method, "code": code})
+        seen.append((told == [(method, code)], counted, len(interceptor._answering)))
+
+    with capture_logs() as logs:
+        with contextlib.suppress(grpc.aio.AbortError):
+            await ask(end, Watched(look), interceptor)
+            look()
+        assert seen == [(True, 1.0, 1)]
+        assert await interceptor.finished(1)
+    assert [entry["event"] for entry in logs].count("request") == 1
