@@ -14,13 +14,19 @@ _MOST_BYTES = 4 * 2**20
 """What may wait to be written."""
 
 _TOGETHER_SECONDS = 0.01
-"""How long a line waits for others: a write for each would cost its caller more than the line."""
+"""How long the lines of a crowd wait for each other: a write for each would cost their callers more than the lines."""
+
+_AT_ONCE = 3
+"""Writes that wait for nothing after a quiet moment: the lines of a call, which its caller may look for at once."""
 
 _ENDING_SECONDS = 1.0
 
 
 class LineWriter:
-    """Writes lines to a stream on a thread of its own: a pipe that nobody drains must not stop those who log.
+    """Writes lines to a stream without ever waiting for it: a pipe that nobody drains must not stop those who log.
+
+    After a quiet moment a line is written by who logs it, if the system can without waiting, so that it is there before
+    anything that comes after it. All others, of a crowd or a full pipe, are left to a thread.
 
     What there is no room for is dropped and counted, and a line says so once there is room again.
 
@@ -36,22 +42,26 @@ class LineWriter:
         self._stream = stream
         self._most_bytes = most_bytes
         self._changed = threading.Condition()
-        self._lines: list[str] = []
+        self._lines: list[bytes] = []
         self._size = 0
         self._writing = False
         self._told = 0  # of the lines dropped
+        self._spacing = Spacing(_TOGETHER_SECONDS, _AT_ONCE)
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, line: str) -> None:
         """Has a line written, without its end; any thread may ask."""
+        data = _encoded(line)
         with self._changed:
-            if self._lines and self._size + len(line) > self._most_bytes:
+            if self._lines and self._size + len(data) > self._most_bytes:
                 self.dropped += 1
                 return
-            self._lines.append(line)
-            self._size += len(line)
+            if not (data := self._unwritten(data)):
+                return
+            self._lines.append(data)
+            self._size += len(data)
             if len(self._lines) == 1:
                 self._changed.notify()
 
@@ -61,37 +71,89 @@ class LineWriter:
         with self._changed:
             return self._changed.wait_for(lambda: not (self._lines or self._writing), max(0.0, end - time.monotonic()))
 
+    def _unwritten(self, data: bytes) -> bytes:
+        """What is left of a line when what can be written of it at once has been: nothing, if it is its turn."""
+        now = time.monotonic()
+        if self._lines or self._writing or self.dropped > self._told or self._spacing.pause(now) > 0:
+            return data
+        count = _written_at_once(self._stream, data)
+        if count:
+            self._spacing.ran(now)
+        return data[count:]
+
     def _run(self) -> None:
         while True:
-            lines = self._taken()
+            data = self._taken()
             with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-                self._put("".join(f"{line}\n" for line in lines))
+                self._put(data)
             with self._changed:
                 self._writing = False
+                self._spacing.ran(now := time.monotonic())
+                pause = self._spacing.pause(now)
                 self._changed.notify_all()
-            time.sleep(_TOGETHER_SECONDS)
+            if pause > 0:
+                time.sleep(pause)
 
-    def _taken(self) -> list[str]:
+    def _taken(self) -> bytes:
         with self._changed:
             self._changed.wait_for(lambda: self._lines)
             lines, self._lines, self._size = self._lines, [], 0
             self._writing = True
             if self.dropped > self._told:
                 count, self._told = self.dropped - self._told, self.dropped
-                lines.append(json.dumps({"event": "log_lines_dropped", "count": count, "level": "warning"}))
-            return lines
+                lines.append(_encoded(json.dumps({"event": "log_lines_dropped", "count": count, "level": "warning"})))
+            return b"".join(lines)
 
-    def _put(self, text: str) -> None:
+    def _put(self, data: bytes) -> None:
         """To the file itself, if there is one: a lock of Python's held here could keep the interpreter from ending."""
         try:
             number = self._stream.fileno()
         except OSError:  # of the tests' streams, which have none
-            self._stream.write(text)
+            self._stream.write(data.decode())
             self._stream.flush()
             return
-        data = memoryview(text.encode(errors="backslashreplace"))
-        while data:
-            data = data[os.write(number, data) :]
+        left = memoryview(data)
+        while left:
+            left = left[os.write(number, left) :]
+
+
+class Spacing:
+    """Keeps events an interval apart, but for a few after a quiet moment: the generic cell rate algorithm, ITU-T I.371.
+
+    Args:
+        interval: Seconds between two events, on the average.
+        burst: Events that may come at once after a quiet moment.
+    """
+
+    def __init__(self, interval: float, burst: int) -> None:
+        self._interval = interval
+        self._ahead = (burst - 1) * interval
+        self._due = -float("inf")
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next event may come; 0 or less where it may come at once."""
+        return self._due - self._ahead - now
+
+    def ran(self, now: float) -> None:
+        """Takes down an event."""
+        self._due = max(self._due, now) + self._interval
+
+
+def _encoded(line: str) -> bytes:
+    return f"{line}\n".encode(errors="backslashreplace")
+
+
+def _written_at_once(stream: TextIO, data: bytes) -> int:
+    """Writes what can be written without waiting, of data for a pipe, socket or file; how many bytes that is.
+
+    Nothing where the system cannot tell, as Linux before 6.4 of a pipe, or where the stream is closed.
+    """
+    if not hasattr(os, "RWF_NOWAIT"):
+        return 0
+    try:
+        return os.pwritev(stream.fileno(), [data], -1, os.RWF_NOWAIT)  # -1: where the last one ended
+    except (OSError, ValueError):
+        return 0
 
 
 class LineLogger:

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +12,8 @@ import time
 
 import pytest
 
-from xai_sidecar.service.lines import LineHandler, LineLogger, LineWriter
+from xai_sidecar.service import lines
+from xai_sidecar.service.lines import LineHandler, LineLogger, LineWriter, Spacing
 
 
 class Pipe:
@@ -35,15 +37,15 @@ def pipe():
 
 def test_lines_come_in_order_and_whole(pipe):
     writer = LineWriter(pipe.stream)
-    lines = [f"line {number} " + "é" * (number % 300) for number in range(2000)]
+    wanted = [f"line {number} " + "é" * (number % 300) for number in range(2000)]
     read = []
-    reader = threading.Thread(target=lambda: read.extend(next(pipe.reader) for _ in lines))
+    reader = threading.Thread(target=lambda: read.extend(next(pipe.reader) for _ in wanted))
     reader.start()
-    for line in lines:
+    for line in wanted:
         writer.write(line)
     assert writer.flush(20)
     reader.join(20)
-    assert [line.rstrip("\n") for line in read] == lines
+    assert [line.rstrip("\n") for line in read] == wanted
     assert writer.dropped == 0
 
 
@@ -144,3 +146,78 @@ def test_a_process_whose_stderr_nobody_drains_can_end():
     finally:
         process.kill()
         process.stderr.close()
+
+
+class Paused:
+    """In the place of `time.sleep`: keeps the writing thread in its pause until it is let go."""
+
+    def __init__(self, monkeypatch):
+        self.begun, self.over = threading.Event(), threading.Event()
+        monkeypatch.setattr(lines.time, "sleep", self)
+
+    def __call__(self, seconds):
+        self.begun.set()
+        assert self.over.wait(20)
+
+
+def without_nowait(stream, data):
+    return 0
+
+
+@pytest.mark.parametrize("at_once", [lines._written_at_once, without_nowait], ids=["by its writer", "by the thread"])
+def test_a_few_lines_after_a_quiet_moment_wait_for_nothing_and_a_crowd_is_written_together(pipe, monkeypatch, at_once):
+    paused = Paused(monkeypatch)
+    monkeypatch.setattr(lines, "_TOGETHER_SECONDS", 1000.0)
+    monkeypatch.setattr(lines, "_written_at_once", at_once)
+    writer = LineWriter(pipe.stream)
+    for number in range(lines._AT_ONCE):
+        writer.write(f"{number}")
+        assert pipe.reader.readline() == f"{number}\n"  # which waits for ever if it is not written
+    writes = []
+    monkeypatch.setattr(writer, "_put", writes.append)
+    crowd = [f"crowd {number}" for number in range(100)]
+    if at_once is without_nowait:
+        assert paused.begun.wait(20)
+    for line in crowd:
+        writer.write(line)
+    paused.over.set()
+    assert writer.flush(20)
+    assert b"".join(writes) == "".join(f"{line}\n" for line in crowd).encode()
+    assert len(writes) <= 2  # the thread may have begun with the first of them
+
+
+def test_a_line_is_written_before_its_writer_goes_on():
+    """Where the system can tell that it takes no waiting: of Linux's pipes since 6.4, of its sockets for longer."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, ours.makefile("w") as stream:
+        can = lines._written_at_once(stream, b"can it\n")
+        writer = LineWriter(stream)
+        for line in ("one", "two"):
+            writer.write(line)
+            told = theirs.recv(100, socket.MSG_DONTWAIT if can else 0)
+            assert told.removeprefix(b"can it\n") == f"{line}\n".encode()
+
+
+def test_what_is_written_of_a_line_at_once_is_not_written_again(pipe, monkeypatch):
+    monkeypatch.setattr(lines, "_written_at_once", lambda stream, data: os.write(stream.fileno(), data[:3]))
+    writer = LineWriter(pipe.stream)
+    writer.write("half now, half later")
+    assert pipe.reader.readline() == "half now, half later\n"
+
+
+def test_spacing_by_hand():
+    """10 s between events, two at once after a quiet moment: a third at 10, a fourth at 20, and at 100 two again."""
+    spacing = Spacing(10.0, 2)
+    assert spacing.pause(0.0) < 0
+    spacing.ran(0.0)
+    assert spacing.pause(0.0) == 0
+    spacing.ran(0.0)
+    assert spacing.pause(0.0) == 10
+    spacing.ran(10.0)
+    assert spacing.pause(13.0) == 7
+    spacing.ran(20.0)
+    assert spacing.pause(100.0) < 0
+    spacing.ran(100.0)
+    assert spacing.pause(100.0) == 0
+    spacing.ran(100.0)
+    assert spacing.pause(100.0) == 10
