@@ -1,5 +1,5 @@
 """Benchmarks: what explanations cost, as ratios measured in one run. `python -m bench`, or `make bench`."""
 
-from xai_sidecar.environment import prepare_environment
+from xai_sidecar.command.environment import prepare_environment
 
 prepare_environment()  # as the server does

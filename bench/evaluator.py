@@ -17,13 +17,13 @@ import numpy as np
 from bench import evaluator_latency
 from bench.evaluator_speed import Scored, scoring
 from bench.figure import Figure
+from xai_sidecar.command.memory import keep_freed_memory
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.work import MaskedForward
 from xai_sidecar.evaluator.records import Sample, SampleKey, SampleState
 from xai_sidecar.evaluator.store import KeptPicture, Store
 from xai_sidecar.evaluator.store.arrays import pack
-from xai_sidecar.service.logs import set_up_logs
-from xai_sidecar.service.memory import keep_freed_memory
+from xai_sidecar.telemetry.logs import set_up_logs
 
 _COPIES = 30
 """Of each sample in the store whose size is measured, so that what it takes without any hardly counts."""

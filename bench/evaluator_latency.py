@@ -26,10 +26,10 @@ from bench.load_client import LoadClient, load_client
 from bench.metrics import read_metrics
 from bench.server import served
 from xai_client.request import predict_request
-from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.evaluator.sampling import chosen
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.metrics.registry import METRICS
 from xai_sidecar.paths import cache_folder
 
 RATE = 40.0
@@ -130,7 +130,7 @@ def measure() -> Beside:
     found = Beside()
     with tempfile.TemporaryDirectory() as folder:
         _write_requests(Path(folder))
-        cheap = [name for name in BENCHMARKS if not name.startswith("localization")]
+        cheap = [name for name in METRICS if not name.startswith("localization")]
         with _served(Path(folder), "gradcam", cheap, found) as bench:
             for number in range(_ROUNDS):
                 for on in (False, True) if number % 2 == 0 else (True, False):

@@ -19,21 +19,21 @@ from bench import models
 from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.backend import Backend
-from xai_sidecar.engine.device import LaunchRecord
+from xai_sidecar.engine.dispatcher import LaunchRecord
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job, Outcome
 from xai_sidecar.engine.launch import Lane
-from xai_sidecar.engine.leisure import QUIET_SECONDS
 from xai_sidecar.engine.scheduler import Policy
+from xai_sidecar.engine.throttle import QUIET_SECONDS
 from xai_sidecar.engine.work import Array, FloatArray, Kind, MaskedForward, forward
 from xai_sidecar.evaluator.records import MapRecord, Sample, SampleKey, SampleRecord, ScoreRecord
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.paths import cache_folder
-from xai_sidecar.service.evaluation import sample_of, start_evaluation
-from xai_sidecar.service.model import ServedModel, start_model
-from xai_sidecar.service.plan import Predicted
+from xai_sidecar.serving.evaluation import sample_of, start_evaluation
+from xai_sidecar.serving.model import ServedModel, start_model
+from xai_sidecar.serving.plan import Predicted
 from xai_sidecar.zoo.sample import sample_picture
 
 _EXPLAINERS = ("gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise")

@@ -26,14 +26,14 @@ from bench.metrics import read_metrics
 from bench.service import served_here
 from xai_client import Explain
 from xai_client.request import predict_request
+from xai_sidecar.command.memory import keep_freed_memory
+from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import Config
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Array, Forward, Kind, MaskedForward
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import decode, prepare
-from xai_sidecar.service.logs import set_up_logs
-from xai_sidecar.service.memory import keep_freed_memory
-from xai_sidecar.service.server import Sidecar
+from xai_sidecar.telemetry.logs import set_up_logs
 
 _ROUNDS = 3
 _OPEN_SECONDS = 15.0

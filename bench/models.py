@@ -13,8 +13,8 @@ import numpy as np
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.loading import load_net
 from xai_sidecar.backends.mindspore.source import ModelSource
+from xai_sidecar.command.demo import demo_config, with_ood
 from xai_sidecar.config import Config
-from xai_sidecar.demo import demo_config, with_ood
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import RELU_RULES, FloatArray, Forward, Kind, MaskedForward, MaskedOodScore

@@ -19,7 +19,7 @@ def served(config: Path) -> Iterator[tuple[str, float, int]]:
     """
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "xai_sidecar.cli", "serve", "--config", str(config), "--set", "server.log_format=json"],
+        [sys.executable, "-m", "xai_sidecar", "serve", "--config", str(config), "--set", "server.log_format=json"],
         stderr=subprocess.PIPE,
         text=True,
     )

@@ -17,14 +17,14 @@ from PIL import Image
 from bench import models
 from bench.figure import Figure
 from xai_sidecar.backends.loading import load_backend
+from xai_sidecar.command.memory import keep_freed_memory
+from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import Config
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import decode, prepare
-from xai_sidecar.service.logs import set_up_logs
-from xai_sidecar.service.memory import keep_freed_memory
-from xai_sidecar.service.server import Sidecar
+from xai_sidecar.telemetry.logs import set_up_logs
 
 _ROUNDS = 200
 

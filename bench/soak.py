@@ -157,7 +157,7 @@ def _own_server(tally: Tally) -> Iterator[tuple[str, str]]:
     Errors in its log, and an exit status other than 0, are problems.
     """
     with models.sample_config(cache_folder() / "compiled", ood=True) as (_, path):
-        command = [sys.executable, "-m", "xai_sidecar.cli", "serve", "--config", str(path)]
+        command = [sys.executable, "-m", "xai_sidecar", "serve", "--config", str(path)]
         process = subprocess.Popen(
             [*command, "--set", "server.log_format=json"], stderr=subprocess.PIPE, text=True, start_new_session=True
         )

@@ -41,7 +41,7 @@ from xai_client.errors import (
     UnsupportedError,
     XaiError,
 )
-from xai_client.info import (
+from xai_client.model_info import (
     BatchCost,
     ExplainerInfo,
     ExplanationCost,

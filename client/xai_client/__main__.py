@@ -2,6 +2,6 @@
 
 import sys
 
-from xai_client.cli import main
+from xai_client.command.main import main
 
 sys.exit(main())

@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 
 from xai_client import fork
+from xai_client.calls import DEFAULT_TIMEOUT, Call, Connection, Metadata
 from xai_client.channel import ChannelOptions, channel_options
 from xai_client.errors import ClosedError
-from xai_client.info import ModelInfo, model_info
+from xai_client.model_info import ModelInfo, model_info
 from xai_client.picture import ImageLike
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
-from xai_client.retry import DEFAULT_TIMEOUT, Call, Connection, Metadata
 from xai_client.truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from xai_client.calls import check_request_id
 from xai_client.errors import ArgumentError, ImageError
 from xai_client.request import integer
-from xai_client.retry import check_request_id
 from xai_proto import explanation_pb2 as pb
 
 MaskLike: TypeAlias = NDArray[Any] | Image.Image | str | os.PathLike[str] | bytes

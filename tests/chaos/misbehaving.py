@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 
-from xai_sidecar import cli
 from xai_sidecar.backends import loading
+from xai_sidecar.command import main as cli
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.batching import masked
 

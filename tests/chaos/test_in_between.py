@@ -11,7 +11,7 @@ import pytest
 
 from xai_client import AsyncClient, Client, DeadlineError, Explain, Predicted, UnavailableError
 from xai_client.channel import channel_options
-from xai_sidecar.service.channel import server_options
+from xai_sidecar.rpc.channel import server_options
 
 PIXELS = np.zeros((3, 32, 32), np.float32)
 LONG = Explain("rise", masks=100_000, budget=50)

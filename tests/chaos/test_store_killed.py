@@ -12,7 +12,6 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.evaluator.records import (
     BoxShape,
     Frame,
@@ -26,6 +25,7 @@ from xai_sidecar.evaluator.records import (
 )
 from xai_sidecar.evaluator.store import Reported, Store
 from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.metrics.base import ScoreStatus
 
 ROUNDS = 10
 KEPT = 30

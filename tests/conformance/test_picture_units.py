@@ -7,9 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xai_sidecar.benchmarks.registry import BENCHMARKS
-from xai_sidecar.benchmarks.robustness import noise
-from xai_sidecar.benchmarks.subject import Method, Subject
 from xai_sidecar.config import parse_config
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.batching import masked
@@ -18,10 +15,13 @@ from xai_sidecar.explainers.activations import sigmoid
 from xai_sidecar.explainers.base import Context, MapStatus
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import decode, prepare
-from xai_sidecar.ood.featuring import Featuring
+from xai_sidecar.metrics.instance import ExplainerCall, Instance
+from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.metrics.robustness import noise
+from xai_sidecar.ood.extraction import Featuring
 from xai_sidecar.ood.pictures import Pictures
 from xai_sidecar.picture_units import PictureUnits
-from xai_sidecar.service.model import served_model
+from xai_sidecar.serving.model import served_model
 
 SIDE, CLASSES, HIDDEN, TARGET = 16, 4, 6, 2
 STATISTICS = {3: ((0.4, 0.55, 0.3), (0.2, 0.15, 0.35)), 1: ((0.3,), (0.2,))}
@@ -109,8 +109,8 @@ def scores_of(net, image, model, name, explaining, **given):
         explainer.parameters_type(**({"mask_count": 64} if explaining == "rise" else {})), model.facts
     )
     (saliency, _) = maps_of(net, image, model, "occlusion")
-    subject = Subject(image, TARGET, saliency, Method(explainer, parameters, 11), objects=[(4, 4, 12, 12)])
-    benchmark = BENCHMARKS[name]
+    subject = Instance(image, TARGET, saliency, ExplainerCall(explainer, parameters, 11), objects=[(4, 4, 12, 12)])
+    benchmark = METRICS[name]
     measured = benchmark.measure(subject, benchmark.parameters_type(**given), Context(sigmoid, 13, model.facts.units))
     return drive(measured, net.run).value
 
@@ -122,7 +122,7 @@ def scores_of(net, image, model, name, explaining, **given):
     [
         *(
             (name, {"protocol": protocol})
-            for name in BENCHMARKS
+            for name in METRICS
             if "faith" in name
             for protocol in ("mindspore_xai", "rise")
         ),
@@ -141,8 +141,8 @@ def test_scores_are_the_same(channels, explaining, name, given):
 def test_what_is_covered_has_the_mean_colour(channels, colour):
     """By hand: a picture all of whose pixels are deleted is of that colour, however the net wants it."""
     for net, image, model in sides(channels):
-        subject = Subject(image, TARGET, np.arange(SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE))
-        benchmark = BENCHMARKS["faithfulness/deletion_auc"]
+        subject = Instance(image, TARGET, np.arange(SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE))
+        benchmark = METRICS["faithfulness/deletion_auc"]
         values = benchmark.parameters_type(protocol="rise")
         drive(benchmark.measure(subject, values, Context(sigmoid, 1, model.facts.units)), net.run)
         spec = model.input

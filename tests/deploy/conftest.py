@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
-from xai_sidecar.benchmarks.registry import BENCHMARKS
-from xai_sidecar.engine.device import LaunchRecord
+from xai_sidecar.engine.dispatcher import LaunchRecord
 from xai_sidecar.engine.job import Outcome
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.metrics.registry import METRICS
 from xai_sidecar.telemetry import EXPLAIN, QualityTelemetry, Telemetry
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ class Exposed:
         self.registry = CollectorRegistry()
         self.serving = Telemetry(self.registry, EXPLAINERS)
         reasons = ["map_constant", "error"]
-        self.quality = QualityTelemetry(self.registry, list(EXPLAINERS), list(BENCHMARKS), ["cat", "dog"], reasons)
+        self.quality = QualityTelemetry(self.registry, list(EXPLAINERS), list(METRICS), ["cat", "dog"], reasons)
         self._set_gauges()
         self._http, self._thread = start_http_server(0, "127.0.0.1", self.registry)
         self.address = f"127.0.0.1:{self._http.server_port}"
@@ -69,7 +69,7 @@ class Exposed:
         quality = self.quality
         for place, explainer in enumerate(EXPLAINERS):
             quality.composite(explainer, 0.5 + place / 32)
-            for metric in BENCHMARKS:
+            for metric in METRICS:
                 quality.quality(explainer, metric, 0.25, 0.0625, 0.625, 0.03125, 100, 1.7e9)
                 quality.class_quality(explainer, metric, "cat", 0.375, 40)
         quality.state("working")
@@ -100,7 +100,7 @@ class Exposed:
                 serving.explained(explainer, "complete", (MapStatus.OK,), 20.0 if step % 2 else 0.2)
                 quality.chosen(explainer, "best")
                 quality.evaluated(explainer, EXPLAIN, 0.5, 100)
-                for metric in BENCHMARKS:
+                for metric in METRICS:
                     quality.evaluated(explainer, metric, 0.25, 10, "map_constant" if step % 4 == 0 else None)
 
 

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-from xai_sidecar.benchmarks.base import ScoreStatus
+from xai_sidecar.metrics.base import ScoreStatus
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.metrics.registry import METRICS
 
 GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
 
@@ -74,7 +74,7 @@ def test_all_variables_are_used_and_have_the_right_values(queries, scraped):
 
     assert values("job") == {"xai-sidecar"}
     assert values("explainer") == set(EXPLAINERS)
-    assert values("metric") == set(BENCHMARKS)
+    assert values("metric") == set(METRICS)
     assert values("class") == {"cat", "dog", "other"}
 
 

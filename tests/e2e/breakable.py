@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xai_sidecar import cli
+from xai_sidecar.command import main as cli
 from xai_sidecar.engine.work import mapped
 from xai_sidecar.explainers.base import Explainer
 

@@ -70,7 +70,7 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving(config, *overrides, wait=True, cwd=None, program=("-m", "xai_sidecar.cli")):
+def serving(config, *overrides, wait=True, cwd=None, program=("-m", "xai_sidecar")):
     """Serves a config file on free ports; kills the process at the end if it still runs."""
     command = [sys.executable, *program, "serve", "--config", str(config)]
     for override in ("server.grpc=127.0.0.1:0", "server.http=127.0.0.1:0", *overrides):
@@ -142,7 +142,7 @@ def crops_folder(tmp_path_factory):
 def ood_checkpoint(sample_config, crops_folder, tmp_path_factory):
     """An OoD net for the sample classifier, as the command makes it."""
     folder = tmp_path_factory.mktemp("ood")
-    command = [sys.executable, "-m", "xai_sidecar.cli", "train-ood", "--config", str(sample_config)]
+    command = [sys.executable, "-m", "xai_sidecar", "train-ood", "--config", str(sample_config)]
     command += ["--data", str(crops_folder), "--out", str(folder / "ood.safetensors"), "--epochs", "30"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)

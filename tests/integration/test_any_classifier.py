@@ -289,7 +289,7 @@ def odd(request, tmp_path_factory):
 
 
 def run_check(config, *options):
-    command = [sys.executable, "-m", "xai_sidecar.cli", "check", "--config", str(config), *options]
+    command = [sys.executable, "-m", "xai_sidecar", "check", "--config", str(config), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 

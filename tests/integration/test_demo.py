@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xai_client import cli
+from xai_client.command import main as cli
 from xai_sidecar.zoo.sample import sample_picture
 
 README = Path(__file__).parents[2] / "README.md"
-COMMAND = [sys.executable, "-m", "xai_sidecar.cli", "demo", "--set", "model.batch_sizes=[1]"]
+COMMAND = [sys.executable, "-m", "xai_sidecar", "demo", "--set", "model.batch_sizes=[1]"]
 COMMAND += ["--set", "explainers.rise.masks=64"]
 for name in ("gradient", "guided_backprop", "deconvolution"):
     COMMAND += ["--set", f"explainers.{name}.enabled=false"]

@@ -9,8 +9,8 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import parse_config
-from xai_sidecar.service.server import Sidecar
 
 pytestmark = pytest.mark.alone
 

@@ -15,9 +15,6 @@ from scipy.stats import t
 from xai_client import Client, GroundTruthObject
 from xai_client.errors import InvalidRequestError, NotFoundError
 from xai_sidecar.backends.loading import load_backend
-from xai_sidecar.benchmarks.registry import BENCHMARKS
-from xai_sidecar.benchmarks.running import drive_all, measure_all
-from xai_sidecar.benchmarks.subject import Method, Subject
 from xai_sidecar.config import load_config
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.records import SampleKey
@@ -27,14 +24,17 @@ from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import decode, prepare
+from xai_sidecar.metrics.instance import ExplainerCall, Instance
+from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.metrics.running import drive_all, measure_all
 from xai_sidecar.picture_units import PictureUnits
-from xai_sidecar.service.model import served_model
+from xai_sidecar.serving.model import served_model
 
 TESTS = Path(__file__).parents[1]
 PREDICTIONS = 300
 RATE = 0.02
 COMPARED = ("gradcam", "gradient")
-METRICS = (
+MEASURED = (
     "faithfulness/deletion_auc",
     "localization/pointing_game",
     "localization/iosr",
@@ -74,7 +74,7 @@ def finished(client, count):
     """Whether so many samples are done, and all metrics say so."""
     info = client.model_info()
     measured = [measure.sample_count for name in COMPARED for measure in info.explainers[name].quality]
-    whole = len(measured) == len(COMPARED) * len(METRICS)
+    whole = len(measured) == len(COMPARED) * len(MEASURED)
     return info.evaluator.state == "up_to_date" and whole and max(measured) == count
 
 
@@ -90,7 +90,7 @@ def traffic(sample_config, crops_folder, start_server, only, tmp_path_factory):
     """Three hundred predictions as fast as they go, ground truth for some, and all of it measured."""
     store = tmp_path_factory.mktemp("store") / "store.sqlite"
     without_salt(store)
-    quoted = ", ".join(f'"{metric}"' for metric in METRICS)
+    quoted = ", ".join(f'"{metric}"' for metric in MEASURED)
     overrides = [
         f"evaluator.sample_rate={RATE}",
         "evaluator.interval_seconds=0.2",
@@ -175,18 +175,18 @@ def scores_of(name, traffic, model, backend):
         for image, target, seed in zip(images, targets, seeds, strict=True)
     )
     maps = drive_all(jobs, backend.run, size)
-    found = {metric: {} for metric in METRICS}
+    found = {metric: {} for metric in MEASURED}
     for request_id, image, target, seed, saliency in zip(traffic.paths, images, targets, seeds, maps, strict=True):
         objects = [in_frame(BOX, traffic.predictions[request_id].region)] if request_id in traffic.located else []
-        subject = Subject(image, int(target[0]), saliency.maps[0], Method(explainer, parameters, seed), objects)
+        subject = Instance(image, int(target[0]), saliency.maps[0], ExplainerCall(explainer, parameters, seed), objects)
         table = measure_all(
-            [BENCHMARKS[metric] for metric in METRICS],
+            [METRICS[metric] for metric in MEASURED],
             [subject],
             backend.run,
             size,
             context=Context(softmax, seed, UNITS),
         )
-        for metric in METRICS:
+        for metric in MEASURED:
             if (value := table.scores[metric][0].value) is not None:
                 found[metric][request_id] = value
     return found
@@ -212,11 +212,11 @@ def test_every_score_in_the_store_is_what_it_should_be(traffic, expected):
         ).fetchall()
         states = connection.execute("SELECT state, count(*) FROM samples GROUP BY state").fetchall()
     assert states == [("scored", len(traffic.paths))]
-    stored = {name: {metric: {} for metric in METRICS} for name in COMPARED}
+    stored = {name: {metric: {} for metric in MEASURED} for name in COMPARED}
     for explainer, metric, request_id, value in rows:
         stored[explainer][metric][request_id] = value
     for name in COMPARED:
-        for metric in METRICS:
+        for metric in MEASURED:
             wanted = expected[name][metric]
             assert stored[name][metric] == pytest.approx(wanted, rel=1e-5, abs=1e-6), (name, metric)
     assert len(traffic.located) == len(expected["gradcam"]["localization/iosr"]) >= 3
@@ -230,7 +230,7 @@ def mean_and_error(values):
 
 
 @pytest.mark.parametrize("name", COMPARED)
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", MEASURED)
 def test_gauges_and_table_agree_with_the_scores(traffic, expected, read_metrics, name, metric):
     values = expected[name][metric].values()
     mean, error = mean_and_error(values)
@@ -238,12 +238,12 @@ def test_gauges_and_table_agree_with_the_scores(traffic, expected, read_metrics,
     assert metrics["xai_quality_samples", name, metric] == len(values)
     assert metrics["xai_quality_score", name, metric] == pytest.approx(mean, rel=1e-5, abs=1e-6)
     assert metrics["xai_quality_score_standard_error", name, metric] == pytest.approx(error, rel=1e-4, abs=1e-6)
-    low, high = BENCHMARKS[metric].value_range
+    low, high = METRICS[metric].value_range
     good = (mean - low) / (high - low)
-    good = good if BENCHMARKS[metric].higher_is_better else 1 - good
+    good = good if METRICS[metric].higher_is_better else 1 - good
     assert metrics["xai_quality_goodness", name, metric] == pytest.approx(good, rel=1e-5, abs=1e-6)
     (row,) = (each for each in traffic.info.explainers[name].quality if each.metric == metric)
-    assert (row.sample_count, row.higher_is_better) == (len(values), BENCHMARKS[metric].higher_is_better)
+    assert (row.sample_count, row.higher_is_better) == (len(values), METRICS[metric].higher_is_better)
     assert row.mean == pytest.approx(mean, rel=1e-5, abs=1e-6)
     half_width = t.ppf(0.975, len(values) - 1) * error if error else math.nan  # of so few equal ones nothing is known
     assert row.confidence_half_width == pytest.approx(half_width, rel=1e-3, abs=1e-6, nan_ok=True)

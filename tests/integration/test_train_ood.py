@@ -47,7 +47,7 @@ compile_cache = false
 size = 32
 """
 
-COMMAND = [sys.executable, "-m", "xai_sidecar.cli"]
+COMMAND = [sys.executable, "-m", "xai_sidecar"]
 EPOCHS = 150
 SHARD = 64
 

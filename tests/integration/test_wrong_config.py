@@ -94,7 +94,7 @@ def cli(folder):
     """Runs a command line in the folder."""
 
     def cli(*arguments):
-        command = [sys.executable, "-m", "xai_sidecar.cli", *arguments]
+        command = [sys.executable, "-m", "xai_sidecar", *arguments]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
 
     return cli

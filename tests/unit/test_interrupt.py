@@ -48,7 +48,7 @@ def test_a_second_signal_ends_the_process():
 def test_a_database_that_does_not_answer_does_not_keep_the_process(name, seconds):
     program = f"""
 import sys, threading, time
-from xai_sidecar import cli
+from xai_sidecar.command import main as cli
 threading.Thread(target=lambda: time.sleep({seconds}), name={name!r}).start()
 print("left", flush=True)
 sys.exit(cli._leave(3))

@@ -1,6 +1,7 @@
 """The import rules of the layout: a room imports only rooms further in."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,6 @@ CLIENT = ROOT / "client" / "xai_client"
 
 ALLOWED = {
     # room: the rooms of xai_sidecar that it may import besides itself
-    "environment": set(),
     "errors": set(),
     "interrupt": set(),
     "paths": set(),
@@ -20,27 +20,54 @@ ALLOWED = {
     "imaging": {"errors", "picture_units"},
     "engine": {"errors"},
     "explainers": {"engine", "errors", "picture_units"},
-    "benchmarks": {"engine", "errors", "explainers"},
-    "ood": {"engine", "errors", "explainers", "imaging", "paths"},
-    "config": {"benchmarks", "errors", "explainers", "imaging", "paths"},
-    "telemetry": {"engine", "explainers"},
-    "evaluator": {"benchmarks", "config", "engine", "errors", "explainers", "imaging", "paths", "telemetry"},
+    "metrics": {"engine", "errors", "explainers", "picture_units"},
+    "ood": {"engine", "errors", "explainers", "imaging", "paths", "picture_units"},
+    "config": {"errors", "explainers", "imaging", "metrics", "paths"},
+    "telemetry": {"engine", "errors", "explainers"},
+    "evaluator": {
+        "config",
+        "engine",
+        "errors",
+        "explainers",
+        "imaging",
+        "metrics",
+        "paths",
+        "picture_units",
+        "telemetry",
+    },
     "backends": {"config", "engine", "errors", "imaging", "interrupt", "ood", "paths", "process_state"},
     "zoo": {"errors", "paths"},
-    "service": {
-        "benchmarks",
+    "serving": {
         "config",
         "engine",
         "errors",
         "evaluator",
         "explainers",
         "imaging",
+        "metrics",
         "paths",
         "picture_units",
         "telemetry",
     },
-    "demo": {"backends", "config", "errors", "ood", "paths", "zoo"},
-    "cli": {"backends", "config", "demo", "engine", "environment", "errors", "interrupt", "ood", "service"},
+    "http": {"errors", "telemetry"},
+    "rpc": {"config", "engine", "errors", "evaluator", "explainers", "imaging", "metrics", "serving", "telemetry"},
+    "command": {
+        "backends",
+        "config",
+        "engine",
+        "errors",
+        "evaluator",
+        "explainers",
+        "http",
+        "interrupt",
+        "ood",
+        "paths",
+        "rpc",
+        "serving",
+        "telemetry",
+        "zoo",
+    },
+    "__main__": {"command"},
 }
 
 
@@ -91,21 +118,29 @@ def test_mindspore_stays_in_its_backend():
         assert not any(module.startswith("xai_sidecar.zoo.efficientnet_lite") for module, _ in imports(path)), path
 
 
-def test_the_engine_knows_no_grpc():
+def test_the_house_has_no_circle():
+    graph = {room: set() for room in ALLOWED}
     for room, path in rooms():
-        if room in ("engine", "explainers", "imaging", "errors"):
-            assert not {"grpc", "xai_proto", "google"} & outermost(path), path
+        parts = (module.split(".") for module, _ in imports(path))
+        graph[room] |= {part[1] for part in parts if part[0] == "xai_sidecar"} & set(ALLOWED) - {room}
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_protocols_stay_in_their_adapters():
+    outside = {
+        "grpc": {"rpc", "command", "telemetry"},
+        "xai_proto": {"rpc", "command"},
+        "google": {"rpc", "backends"},
+        "prometheus_client": {"http", "command", "telemetry", "serving"},
+    }
+    for room, path in rooms():
+        for package, allowed in outside.items():
+            assert package not in outermost(path) or room in allowed, f"{path} imports {package}"
 
 
 def test_the_client_stands_alone():
     for path in CLIENT.rglob("*.py"):
         assert not {"xai_sidecar", "mindspore"} & outermost(path), path
-
-
-def test_generated_code_is_imported_by_the_service_and_the_client_only():
-    for room, path in rooms():
-        if "xai_proto" in outermost(path):
-            assert room == "service", path
 
 
 def test_no_file_is_too_long_to_read():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from xai_sidecar.engine.device import LaunchRecord
+from xai_sidecar.engine.dispatcher import LaunchRecord
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Outcome
 from xai_sidecar.engine.launch import Lane

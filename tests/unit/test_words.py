@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xai_client import cli as client
-from xai_sidecar import cli as sidecar
+from xai_client.command import main as client
+from xai_sidecar.command import main as sidecar
 from xai_sidecar.config import Config
 
 ROOT = Path(__file__).parents[2]

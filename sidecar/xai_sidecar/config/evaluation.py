@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.config.section import Section
 from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.metrics.registry import METRICS
 
 
 def _known(names: list[str], known: list[str], what: str) -> list[str]:
@@ -45,7 +45,7 @@ class AutoConfig(Section):
     @field_validator("weights")
     @classmethod
     def _known_metrics(cls, weights: dict[str, float]) -> dict[str, float]:
-        _known(list(weights), list(BENCHMARKS), "metric")
+        _known(list(weights), list(METRICS), "metric")
         if not any(weights.values()):
             raise ValueError("at least one weight has to be above 0")
         return weights
@@ -74,7 +74,7 @@ class EvaluatorConfig(Section):
         "Predict and with the server's parameters, are measured in any case.",
     )
     metrics: list[str] = Field(
-        default=list(BENCHMARKS), min_length=1, description="The metrics that are measured of each."
+        default=list(METRICS), min_length=1, description="The metrics that are measured of each."
     )
     protocol: Literal["mindspore_xai", "rise"] = Field(
         default="mindspore_xai",
@@ -167,7 +167,7 @@ class EvaluatorConfig(Section):
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, names: list[str]) -> list[str]:
-        return _known(names, list(BENCHMARKS), "metric")
+        return _known(names, list(METRICS), "metric")
 
     @property
     def enabled(self) -> bool:

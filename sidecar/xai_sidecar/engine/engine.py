@@ -14,7 +14,7 @@ import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.budgets import Budgets
-from xai_sidecar.engine.device import Device, LaunchRecord, Observer
+from xai_sidecar.engine.dispatcher import Dispatcher, LaunchRecord, Observer
 from xai_sidecar.engine.job import Job, Outcome, settle
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.scheduler import Policy
@@ -278,7 +278,7 @@ class Engine:
             self._lose(error)
             self._ready.set_exception(error)
             return
-        self._device = Device(backend, self._policy, self._observer, self._completed)
+        self._device = Dispatcher(backend, self._policy, self._observer, self._completed)
         self._ready.set_result(failed)
         self._watchdog.start()
         try:

@@ -1,7 +1,7 @@
 """The policy: which rows go into the next launch, and how large it is. No clock, thread or device in here.
 
 Predictions go before explanations, and these before evaluation, at every launch boundary; how much evaluation may have
-of what is left is for `leisure` to say. Within predictions: first come, first served. Within the other lanes device
+of what is left is for `throttle` to say. Within predictions: first come, first served. Within the other lanes device
 time is shared out evenly, by start-time fair queueing (Goyal, Vin, Cheng 1996): each job carries the device time of the
 launches that were made for it, and the one that has had least goes next. One that comes new, or back, begins with what
 one would have had that was there from the start and got its share. One that is in a hurry may have a head start: device
@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from xai_sidecar.engine.launch import Lane, Launch, Part, Piece
-from xai_sidecar.engine.leisure import Leisure
+from xai_sidecar.engine.throttle import IdleThrottle
 from xai_sidecar.engine.work import Kind
 
 
@@ -88,7 +88,7 @@ class Scheduler:
         self._granted = 0.0  # of that, for the last launch of predictions
         self._now = 0.0  # when it was last asked, or told of something new
         self._launched = 0.0  # when the last launch began
-        self._leisure = Leisure(
+        self._throttle = IdleThrottle(
             self._policy.evaluate_share, self._policy.evaluate_slice_seconds, self._policy.slice_seconds
         )
 
@@ -101,7 +101,7 @@ class Scheduler:
         piece.added, piece.arrival = now, next(self._arrivals)
         self._now = now
         if piece.lane is not Lane.EVALUATE:
-            self._leisure.others(now)
+            self._throttle.others(now)
         self._begin(piece)
         queue = self._queues[piece.lane].setdefault(piece.kind, _Queue())
         queue.rows += piece.waiting
@@ -161,9 +161,9 @@ class Scheduler:
         self._put_back()
         share = self._policy.explain_share
         if lane is Lane.EVALUATE:
-            self._leisure.ran(self._launched, seconds)
+            self._throttle.ran(self._launched, seconds)
         else:
-            self._leisure.others(self._launched + seconds)
+            self._throttle.others(self._launched + seconds)
         if lane is Lane.EXPLAIN:
             # What they have had in quiet hours does not count for more than the last moment.
             self._owed = max(self._owed - (1 - share) * seconds, -max(self._policy.slice_seconds, seconds))
@@ -198,9 +198,9 @@ class Scheduler:
     def _evaluations(self) -> list[tuple[float, Kind | None]]:
         """When evaluation of each kind may begin, in order of their turns; None for what is tried again."""
         if self._again[Lane.EVALUATE]:
-            return [(self._leisure.begin(0.0), None)]
+            return [(self._throttle.begin(0.0), None)]
         kinds = [piece.kind for _, _, piece in sorted(self._heads(Lane.EVALUATE))]
-        return [(self._leisure.begin(min(self._costs(kind).values())), kind) for kind in kinds]
+        return [(self._throttle.begin(min(self._costs(kind).values())), kind) for kind in kinds]
 
     def _explanations_are_owed(self) -> bool:
         """Whether they have had less than their share for as long as their next launch is worth."""
@@ -251,7 +251,7 @@ class Scheduler:
     def _allowed(self, kind: Kind, lane: Lane) -> Mapping[int, float]:
         """The batch sizes that keep to the slice, or the one that comes nearest."""
         costs, policy = self._costs(kind), self._policy
-        longest = self._leisure.longest(self._now) if lane is Lane.EVALUATE else policy.slice_seconds
+        longest = self._throttle.longest(self._now) if lane is Lane.EVALUATE else policy.slice_seconds
         allowed = {size: seconds for size, seconds in costs.items() if seconds <= longest}
         smallest = min(costs)
         return allowed or {smallest: costs[smallest]}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from xai_sidecar.benchmarks.base import Benchmark
-from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.evaluator.windows import Estimate
+from xai_sidecar.metrics.base import Metric
+from xai_sidecar.metrics.registry import METRICS
 from xai_sidecar.telemetry import EXPLAIN
 
 Estimates: TypeAlias = Callable[[str, str, int | None], Estimate | None]
@@ -18,14 +18,14 @@ Estimates: TypeAlias = Callable[[str, str, int | None], Estimate | None]
 that must not be believed."""
 
 
-def goodness(benchmark: Benchmark[Any], mean: float) -> float:
+def goodness(benchmark: Metric[Any], mean: float) -> float:
     """A mean score on the scale from 0, the worst that the benchmark could give, to 1, the best."""
     low, high = benchmark.value_range
     part = min(max((mean - low) / (high - low), 0.0), 1.0)
     return part if benchmark.higher_is_better else 1 - part
 
 
-def goodness_error(benchmark: Benchmark[Any], standard_error: float | None) -> float | None:
+def goodness_error(benchmark: Metric[Any], standard_error: float | None) -> float | None:
     """The standard error of a mean score on the scale of `goodness`; None for None."""
     low, high = benchmark.value_range
     return None if standard_error is None else standard_error / (high - low)
@@ -70,7 +70,7 @@ def quality_table(names: Iterable[str], metrics: Sequence[str], estimates: Estim
         for metric in metrics:
             estimate = estimates(name, metric, None)
             if estimate is not None:
-                benchmark = BENCHMARKS[metric]
+                benchmark = METRICS[metric]
                 good, error = goodness(benchmark, estimate.mean), goodness_error(benchmark, estimate.standard_error)
                 rows.append(QualityRow(name, metric, estimate, benchmark.higher_is_better, good, error))
     return QualityTable(tuple(rows))
@@ -219,7 +219,7 @@ def _contest(
 
 
 def _composite(known: Mapping[str, Estimate], metrics: Sequence[str], weights: Mapping[str, float]) -> float:
-    weighted = math.fsum(weights[metric] * goodness(BENCHMARKS[metric], known[metric].mean) for metric in metrics)
+    weighted = math.fsum(weights[metric] * goodness(METRICS[metric], known[metric].mean) for metric in metrics)
     return weighted / math.fsum(weights[metric] for metric in metrics)
 
 
@@ -250,9 +250,7 @@ def _fallen_back(
 
 
 def _details(composite: float, known: Mapping[str, Estimate], metrics: Sequence[str], believed: float) -> str:
-    parts = (
-        f"{metric.rpartition('/')[2]} {goodness(BENCHMARKS[metric], known[metric].mean):.2f}" for metric in metrics
-    )
+    parts = (f"{metric.rpartition('/')[2]} {goodness(METRICS[metric], known[metric].mean):.2f}" for metric in metrics)
     count = min(known[metric].count for metric in metrics)
     but = f"; {100 * believed:.0f} % of its maps can be believed" if believed < 1 else ""
     return f"{composite:.2f} of 1 ({', '.join(parts)}; {count} samples or more{but})"

@@ -17,13 +17,13 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import ood_score
 from xai_sidecar.errors import DeviceLostError, HungError, ShuttingDownError, StoreError
-from xai_sidecar.evaluator.appraisal import Appraisal, Appraiser, EvaluatedModel, outcome_of
-from xai_sidecar.evaluator.intake import Intake
-from xai_sidecar.evaluator.ledger import Ledger
+from xai_sidecar.evaluator.annotations import regions
+from xai_sidecar.evaluator.ingest import Intake
+from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurement, Measurer, outcome_of
 from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.evaluator.records import GroundTruth, MapRecord, Sample, SampleRecord, SampleState
-from xai_sidecar.evaluator.shapes import regions
 from xai_sidecar.evaluator.store import Store
+from xai_sidecar.evaluator.store_errors import StoreErrors
 from xai_sidecar.telemetry import EXPLAIN, QualityTelemetry
 
 _TOGETHER = 2
@@ -92,14 +92,16 @@ class Evaluator:
         self._quality = quality
         self._telemetry = telemetry
         self._clock = clock
-        self._appraiser = Appraiser(model, settings)
-        self._ledger = Ledger(store, telemetry)
+        self._measurer = Measurer(model, settings)
+        self._store_errors = StoreErrors(store, telemetry)
         self._woken = threading.Event()
-        self.intake = Intake(self._ledger, model, settings, quality, telemetry, max_pixels, self._woken.set, clock)
+        self.intake = Intake(
+            self._store_errors, model, settings, quality, telemetry, max_pixels, self._woken.set, clock
+        )
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._main, name="evaluator", daemon=True)
         # The rest belongs to that thread.
-        self._jobs: dict[Future[Any], tuple[_Measured, Appraisal | None]] = {}
+        self._jobs: dict[Future[Any], tuple[_Measured, Measurement | None]] = {}
         self._published = 0.0
         self._busy = False
 
@@ -112,7 +114,7 @@ class Evaluator:
         """
         self._store.claim()
         self._restore()
-        costly = self._appraiser.too_costly()
+        costly = self._measurer.too_costly()
         if costly:
             self._quality.note(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
             _log.info("too_costly_to_measure", max_passes=self._settings.max_passes, what=costly)
@@ -186,9 +188,9 @@ class Evaluator:
 
     def _begin(self, sample: Sample) -> None:
         measured = _Measured(sample)
-        for name in self._appraiser.explainers(sample):
-            appraisal, steps = self._appraiser.begin(sample, name)
-            self._submit(measured, appraisal, steps)
+        for name in self._measurer.explainers(sample):
+            measurement, steps = self._measurer.begin(sample, name)
+            self._submit(measured, measurement, steps)
         if sample.ood is not None:
             self._quality.ood(sample.key, sample.time, sample.ood)
         elif self._model.facts.has_ood:
@@ -196,17 +198,17 @@ class Evaluator:
         if not measured.open:
             self._conclude(measured)
 
-    def _submit(self, measured: _Measured, appraisal: Appraisal | None, steps: Any) -> None:
+    def _submit(self, measured: _Measured, measurement: Measurement | None, steps: Any) -> None:
         job: Future[Any]
         try:
             job = self._engine.submit(steps, Lane.EVALUATE)
         except HungError as error:  # others do, just now
             job = Future()
             job.set_exception(error)
-        self._jobs[job] = (measured, appraisal)
+        self._jobs[job] = (measured, measurement)
         measured.open += 1
 
-    def _finish(self, job: Future[Any], measured: _Measured, appraisal: Appraisal | None) -> None:
+    def _finish(self, job: Future[Any], measured: _Measured, measurement: Measurement | None) -> None:
         sample = measured.sample
         failed = None
         try:
@@ -217,51 +219,51 @@ class Evaluator:
         except Exception as error:
             _log.warning("measuring_failed", request_id=sample.key.request_id, error=str(error))
             failed = error
-        if appraisal is not None:
+        if measurement is not None:
             if failed is not None:
-                appraisal.fail()
-            measured.scored |= self._keep(appraisal)
+                measurement.fail()
+            measured.scored |= self._keep(measurement)
         elif failed is None:
             self._keep_ood(sample, completed.value)
         measured.open -= 1
         if not measured.open:
             self._conclude(measured)
 
-    def _keep(self, appraisal: Appraisal) -> bool:
+    def _keep(self, measurement: Measurement) -> bool:
         """Takes down what was found out; whether there is a score among it."""
-        sample = appraisal.sample
-        for outcome in appraisal.outcomes:
-            self._quality.outcome(appraisal.explainer, outcome)
-        for score in appraisal.scores:
+        sample = measurement.sample
+        for outcome in measurement.outcomes:
+            self._quality.outcome(measurement.explainer, outcome)
+        for score in measurement.scores:
             self._quality.score(sample.key, sample.time, score)
-        if appraisal.disbelieved is not None:
-            self._quality.score(sample.key, sample.time, appraisal.disbelieved)
-            with self._ledger.writing(sample.key):
-                self._store.put_scores(sample.key, [appraisal.disbelieved])
-        if appraisal.map is not None:
-            with self._ledger.writing(sample.key):
-                self._store.add_map(sample.key, appraisal.map, appraisal.scores)
+        if measurement.disbelieved is not None:
+            self._quality.score(sample.key, sample.time, measurement.disbelieved)
+            with self._store_errors.writing(sample.key):
+                self._store.put_scores(sample.key, [measurement.disbelieved])
+        if measurement.map is not None:
+            with self._store_errors.writing(sample.key):
+                self._store.add_map(sample.key, measurement.map, measurement.scores)
                 truth = self._store.truth(sample.key)
                 if truth is not None:
-                    self._locate(sample, truth, [appraisal.map])
-        nothing_to_measure = appraisal.map is not None and len(appraisal.planned) == 1  # but where objects are
-        return nothing_to_measure or any(score.value is not None for score in appraisal.scores)
+                    self._locate(sample, truth, [measurement.map])
+        nothing_to_measure = measurement.map is not None and len(measurement.planned) == 1  # but where objects are
+        return nothing_to_measure or any(score.value is not None for score in measurement.scores)
 
     def _keep_ood(self, sample: Sample, scored: Any) -> None:
         ood = (float(scored.scores[0]), float(scored.percentiles[0]))
         if np.isfinite(ood).all():
             self._quality.ood(sample.key, sample.time, ood)
-            with self._ledger.writing(sample.key):
+            with self._store_errors.writing(sample.key):
                 self._store.set_ood(sample.key, ood)
 
     def _conclude(self, measured: _Measured) -> None:
         without = SampleState.FAILED if measured.sample.positives else SampleState.NO_POSITIVE
-        self._ledger.end(measured.sample.key, SampleState.SCORED if measured.scored else without)
+        self._store_errors.end(measured.sample.key, SampleState.SCORED if measured.scored else without)
 
     # ------------------------------------------------------------------------------------------------ ground truth
 
     def _apply_truths(self) -> None:
-        with self._ledger.writing():
+        with self._store_errors.writing():
             failures = 0
             for key in self._store.unapplied_truths(self._model.version):
                 try:
@@ -273,15 +275,15 @@ class Evaluator:
                     _log.warning("truth_not_applied", request_id=key.request_id, error=str(error))
                     failures += 1
                     if isinstance(error, StoreError):
-                        self._ledger.failed(error, key)
+                        self._store_errors.failed(error, key)
                     if failures >= _FAILURES:
                         raise
 
     def _apply(self, record: SampleRecord, truth: GroundTruth) -> None:
         """Has what a sample really showed count, instead of what was said before."""
         self._quality.truth(record.key, record.positives, truth.class_ids)
-        self._quality.forget(record.key, self._appraiser.localization)
-        self._store.remove_scores(record.key, self._appraiser.localization)
+        self._quality.forget(record.key, self._measurer.localization)
+        self._store.remove_scores(record.key, self._measurer.localization)
         maps = [each for each in self._store.maps(record.key) if each.explainer in self._model.methods]
         self._locate(record, truth, maps)
 
@@ -293,12 +295,12 @@ class Evaluator:
             if shown.class_id == record.target
             or (shown.class_id is None and (not truth.class_ids or record.target in truth.class_ids))
         ]
-        if not shapes or not self._appraiser.localization:
+        if not shapes or not self._measurer.localization:
             return
         frame = (record.frame.height, record.frame.width)
         objects = regions(shapes, record.frame)
         for saliency in maps:
-            scores = self._appraiser.locate(saliency, frame, objects)
+            scores = self._measurer.locate(saliency, frame, objects)
             self._store.put_scores(record.key, scores)
             for score in scores:
                 self._quality.score(record.key, record.time, score)
@@ -324,7 +326,7 @@ class Evaluator:
     def _tidy_up(self) -> None:
         now = self._clock()
         self.intake.expire()
-        with self._ledger.writing():
+        with self._store_errors.writing():
             for key in self._store.prune(now):
                 self._quality.gone(key)
             self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import ConfigError
-from xai_sidecar.evaluator.appraisal import EvaluatedModel, Outcome
 from xai_sidecar.evaluator.choice import Candidate, Choice, QualityTable, choose, composites, quality_table
-from xai_sidecar.evaluator.outcomes import Accuracy, Outcomes
+from xai_sidecar.evaluator.confusion import Accuracy, Outcomes
+from xai_sidecar.evaluator.measurement import EvaluatedModel, Outcome
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.evaluator.windows import Estimate, Window, Windows
 from xai_sidecar.explainers.activations import softmax
@@ -32,7 +32,7 @@ class State(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Standing:
+class QualitySummary:
     """How good the explanations are, and how fresh that is.
 
     Attributes:
@@ -161,10 +161,10 @@ class Quality:
                 return State.NO_TRAFFIC
             return State.UP_TO_DATE
 
-    def standing(self) -> Standing:
+    def standing(self) -> QualitySummary:
         """How good the explanations are."""
         names, auto = list(self._model.methods), self._settings.auto
-        return Standing(
+        return QualitySummary(
             state=self.state,
             note=self._note(),
             last_sample=self._last_sample,

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
+from xai_sidecar.metrics.base import ScoreStatus
 
 
 class SampleKey(NamedTuple):

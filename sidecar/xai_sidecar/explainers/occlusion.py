@@ -15,8 +15,8 @@ from xai_sidecar.engine.work import FloatArray, IntArray, Kind, MaskedForward, P
 from xai_sidecar.errors import ParameterError
 from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters, PassCounts
 from xai_sidecar.explainers.blur import gaussian_blur
-from xai_sidecar.explainers.fill_in import pull_push
 from xai_sidecar.explainers.masks import FIRST_MAP, masks_at_a_time
+from xai_sidecar.explainers.pull_push import pull_push
 
 Fill = Literal["zero", "mean", "blur"]
 

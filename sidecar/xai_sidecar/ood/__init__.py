@@ -6,7 +6,7 @@
 its prediction out of one pass. How the weights are trained is the backend's part.
 """
 
-from xai_sidecar.ood.featuring import Classifier
+from xai_sidecar.ood.extraction import Classifier
 from xai_sidecar.ood.head import OodHead, TrainingRecord, check_head, load_head, save_head
 from xai_sidecar.ood.training import TrainingOptions, train_ood
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from xai_sidecar.engine.work import FloatArray, IntArray
 from xai_sidecar.errors import ConfigError
-from xai_sidecar.ood.featuring import Classifier, Featuring, Samples
+from xai_sidecar.ood.extraction import Classifier, Featuring, Samples
 from xai_sidecar.ood.head import OodHead, TrainingRecord, save_head
 from xai_sidecar.ood.outliers import auroc
 from xai_sidecar.ood.pictures import Pictures, find_pictures

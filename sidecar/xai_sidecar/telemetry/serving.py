@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from xai_sidecar.engine.device import LaunchRecord
+from xai_sidecar.engine.dispatcher import LaunchRecord
 from xai_sidecar.engine.job import Outcome
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import KIND_NAMES

@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from PIL import Image
 
-from xai_client import cli
+from xai_client.command import main as cli
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 

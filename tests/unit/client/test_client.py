@@ -745,7 +745,7 @@ def test_both_clients_have_the_same_methods_and_parameters():
 
 def test_the_client_imports_nothing_heavy():
     code = (
-        "import sys, xai_client, xai_client.cli;"
+        "import sys, xai_client, xai_client.command.main;"
         "print(sorted({name.split('.')[0] for name in sys.modules}"
         " & {'mindspore', 'xai_sidecar', 'matplotlib', 'scipy', 'pydantic', 'xai_client'}))"
     )

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from xai_client.info import model_info
-from xai_client.quality_text import accuracy_lines, evaluator_lines, quality_lines
+from xai_client.command.quality_text import accuracy_lines, evaluator_lines, quality_lines
+from xai_client.model_info import model_info
 from xai_proto import explanation_pb2 as pb
 
 EXPLAINERS = ["gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus"]

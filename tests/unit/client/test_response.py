@@ -23,7 +23,7 @@ from xai_client import (
     Region,
     ResponseError,
 )
-from xai_client.info import LayerInfo, model_info
+from xai_client.model_info import LayerInfo, model_info
 from xai_client.response import EventDecoder, predictions
 from xai_proto import explanation_pb2 as pb
 

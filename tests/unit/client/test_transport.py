@@ -4,8 +4,8 @@ import grpc
 import pytest
 
 from xai_client import errors
-from xai_client.retry import Connection
-from xai_client.status import to_error
+from xai_client.calls import Connection
+from xai_client.error_mapping import to_error
 from xai_client.transport import was_not_sent
 
 CONNECT = "failed to connect to all addresses; last error: "

@@ -18,8 +18,8 @@ import pytest
 from google.rpc import error_details_pb2
 from PIL import Image
 
-from xai_client.files import OverlayFiles
-from xai_client.progress import State, display, undisturbed
+from xai_client.command.files import OverlayFiles
+from xai_client.command.progress import State, display, undisturbed
 from xai_client.response import predictions
 from xai_proto import explanation_pb2 as pb
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from xai_sidecar.engine.launch import Lane, Launch, Piece, Turn
-from xai_sidecar.engine.leisure import Leisure
 from xai_sidecar.engine.scheduler import Policy, Scheduler, best_size
+from xai_sidecar.engine.throttle import IdleThrottle
 from xai_sidecar.engine.work import Kind
 
 FORWARD = Kind("forward")
@@ -231,7 +231,7 @@ class Whatever(RuleBasedStateMachine):
         self.last = None
         self.again = {lane: deque() for lane in Lane}
         self.began = 0.0
-        self.leisure = Leisure(policy.evaluate_share, policy.evaluate_slice_seconds, policy.slice_seconds)
+        self.throttle = IdleThrottle(policy.evaluate_share, policy.evaluate_slice_seconds, policy.slice_seconds)
 
     def rows_left(self, piece):
         return 0 if piece in self.discarded else piece.row_count - self.launched[piece]
@@ -241,7 +241,7 @@ class Whatever(RuleBasedStateMachine):
 
     def allowed(self, kind, lane):
         costs = self.costs[kind]
-        longest = self.leisure.longest(self.began) if lane is Lane.EVALUATE else self.policy.slice_seconds
+        longest = self.throttle.longest(self.began) if lane is Lane.EVALUATE else self.policy.slice_seconds
         allowed = {size: seconds for size, seconds in costs.items() if seconds <= longest}
         return allowed or {min(costs): costs[min(costs)]}
 
@@ -261,14 +261,14 @@ class Whatever(RuleBasedStateMachine):
         self.launched[piece] = 0
         self.scheduler.add(piece, self.now)
         if lane is not Lane.EVALUATE:
-            self.leisure.others(self.now)
+            self.throttle.others(self.now)
 
     def evaluation_begins(self):
         """When the first piece of evaluation may go on; None if there is none."""
         if self.again[Lane.EVALUATE]:
-            return self.leisure.begin(0.0)
+            return self.throttle.begin(0.0)
         kinds = [kind for kind in KINDS if self.rows_waiting(Lane.EVALUATE, kind)]
-        return min((self.leisure.begin(min(self.costs[kind].values())) for kind in kinds), default=None)
+        return min((self.throttle.begin(min(self.costs[kind].values())) for kind in kinds), default=None)
 
     @precondition(lambda self: self.pieces)
     @rule(index=st.integers(0))
@@ -315,7 +315,7 @@ class Whatever(RuleBasedStateMachine):
             assert not waiting[Lane.PREDICT]
             assert not waiting[Lane.EXPLAIN]
             again = self.again[Lane.EVALUATE]
-            assert self.now >= self.leisure.begin(0.0 if again else min(self.costs[launch.kind].values()))
+            assert self.now >= self.throttle.begin(0.0 if again else min(self.costs[launch.kind].values()))
         if launch.lane is Lane.EXPLAIN and not self.policy.explain_share:
             added = [piece.added for piece in self.pieces if piece.lane is Lane.PREDICT and self.rows_left(piece)]
             assert not added or self.now < min(added) + self.policy.batch_delay_seconds
@@ -348,9 +348,9 @@ class Whatever(RuleBasedStateMachine):
         ended = self.began + seconds
         self.now = max(self.now, ended)  # some of it may have passed already
         if self.in_flight.lane is Lane.EVALUATE:
-            self.leisure.ran(self.began, seconds)
+            self.throttle.ran(self.began, seconds)
         else:
-            self.leisure.others(ended)
+            self.throttle.others(ended)
         self.last, self.in_flight = self.in_flight, None
 
     @precondition(lambda self: self.in_flight is None and self.last is not None)

@@ -19,7 +19,7 @@ PREDICTION = Kind("forward")
 ENDLESS = 10**9
 
 
-class Device:
+class Dispatcher:
     """A device on which a launch of each kind takes its time, times a factor."""
 
     def __init__(self, costs, **policy):
@@ -95,7 +95,7 @@ milliseconds = st.floats(0.5, 50).map(lambda value: value / 1e3)
 def test_explanations_get_their_share_of_an_endless_flood_and_no_more(share, predict, explain, rows):
     """Also where launches are longer than the slice, or predictions much longer or shorter than explanations."""
     costs = {PREDICTION: {1: predict}} | {kind_of(i): {1: cost, 4: 2 * cost} for i, cost in enumerate(explain)}
-    device = Device(costs, explain_share=share)
+    device = Dispatcher(costs, explain_share=share)
     device.add("flood", Lane.PREDICT, PREDICTION)
     for i in range(len(explain)):
         device.keep_adding(i, Lane.EXPLAIN, kind_of(i), rows)
@@ -112,7 +112,7 @@ def test_explanations_get_their_share_of_an_endless_flood_and_no_more(share, pre
 
 @pytest.mark.parametrize("explain", [0.001, 0.02, 0.5])
 def test_a_prediction_waits_for_one_explanation_launch_at_most(explain):
-    device = Device({PREDICTION: {1: 0.002}, kind_of(0): {1: explain}}, explain_share=0.1)
+    device = Dispatcher({PREDICTION: {1: 0.002}, kind_of(0): {1: explain}}, explain_share=0.1)
     device.add("flood", Lane.PREDICT, PREDICTION)
     device.add("explain", Lane.EXPLAIN, kind_of(0))
     device.run(20.0)
@@ -121,7 +121,7 @@ def test_a_prediction_waits_for_one_explanation_launch_at_most(explain):
 
 
 def test_without_a_share_explanations_wait_for_a_pause():
-    device = Device({PREDICTION: {1: 0.002}, kind_of(0): {1: 0.002}}, explain_share=0.0)
+    device = Dispatcher({PREDICTION: {1: 0.002}, kind_of(0): {1: 0.002}}, explain_share=0.0)
     flood = device.add("flood", Lane.PREDICT, PREDICTION)
     device.add("explain", Lane.EXPLAIN, kind_of(0))
     device.run(10.0)
@@ -132,7 +132,7 @@ def test_without_a_share_explanations_wait_for_a_pause():
 
 
 def test_evaluation_gets_nothing_while_anything_else_waits():
-    device = Device({PREDICTION: {1: 0.002}, kind_of(0): {1: 0.002}}, explain_share=0.5)
+    device = Dispatcher({PREDICTION: {1: 0.002}, kind_of(0): {1: 0.002}}, explain_share=0.5)
     device.add("measure", Lane.EVALUATE, kind_of(0))
     flood = device.add("flood", Lane.PREDICT, PREDICTION)
     device.run(10.0)
@@ -155,7 +155,7 @@ def test_evaluation_gets_nothing_while_anything_else_waits():
 )
 def test_neither_side_makes_up_for_what_it_did_not_want(share, predict, explain, phases):
     """In every time in which both want the device, the share holds but for a few launches, whatever was before."""
-    device = Device({PREDICTION: {1: predict}, kind_of(0): {1: explain}}, explain_share=share)
+    device = Dispatcher({PREDICTION: {1: predict}, kind_of(0): {1: explain}}, explain_share=share)
     few = max(0.02, explain) + explain + predict
     for predicting, explaining, seconds in phases:
         pieces = [device.add("predict", Lane.PREDICT, PREDICTION)] if predicting else []
@@ -171,7 +171,7 @@ def test_neither_side_makes_up_for_what_it_did_not_want(share, predict, explain,
 
 def test_what_was_owed_for_dear_launches_is_not_spent_on_a_burst_of_cheap_ones():
     """An explanation whose launches take a second waits for long and is given up; a minute later there is another."""
-    device = Device({PREDICTION: {1: 0.002}, kind_of(0): {1: 1.0}, kind_of(1): {1: 0.001}}, explain_share=0.1)
+    device = Dispatcher({PREDICTION: {1: 0.002}, kind_of(0): {1: 1.0}, kind_of(1): {1: 0.001}}, explain_share=0.1)
     device.add("flood", Lane.PREDICT, PREDICTION)
     dear = device.add("dear", Lane.EXPLAIN, kind_of(0))
     device.run(8.9)
@@ -194,7 +194,7 @@ def test_what_was_owed_for_dear_launches_is_not_spent_on_a_burst_of_cheap_ones()
     lane=st.sampled_from([Lane.EXPLAIN, Lane.EVALUATE]),
 )
 def test_jobs_get_the_same_time_whatever_their_launches_cost(costs, rows, lane):
-    device = Device({kind_of(i): {1: cost} for i, cost in enumerate(costs)})
+    device = Dispatcher({kind_of(i): {1: cost} for i, cost in enumerate(costs)})
     for i in range(len(costs)):
         device.keep_adding(i, lane, kind_of(i), rows[i])
     for _ in range(300):
@@ -206,7 +206,7 @@ def test_jobs_get_the_same_time_whatever_their_launches_cost(costs, rows, lane):
 @settings(max_examples=60, deadline=None)
 @given(costs=st.lists(milliseconds, min_size=2, max_size=4), seed=st.integers(0, 2**32))
 def test_jobs_get_the_same_time_though_launches_take_longer_than_expected(costs, seed):
-    device = Device({kind_of(i): {1: cost} for i, cost in enumerate(costs)}, slice_seconds=1.0)
+    device = Dispatcher({kind_of(i): {1: cost} for i, cost in enumerate(costs)}, slice_seconds=1.0)
     randomness = Random(seed)
     device.factor = lambda launch: randomness.choice([0.25, 1.0, 1.0, 1.0, 1.5, 8.0])
     largest = Counter()
@@ -221,7 +221,7 @@ def test_jobs_get_the_same_time_though_launches_take_longer_than_expected(costs,
 
 
 def test_a_job_whose_launches_take_longer_than_expected_is_not_served_twice_for_it():
-    device = Device({kind_of(i): {1: 0.01} for i in range(2)})
+    device = Dispatcher({kind_of(i): {1: 0.01} for i in range(2)})
     device.factor = lambda launch: 100.0 if launch.parts[0].piece.owner == 0 else 1.0
     for i in range(2):
         device.add(i, Lane.EXPLAIN, kind_of(i))
@@ -238,7 +238,7 @@ def test_a_job_whose_launches_take_longer_than_expected_is_not_served_twice_for_
 )
 def test_a_newcomer_waits_for_a_launch_of_each_other_at_most(costs, new, after, rows):
     kinds = {kind_of(i): {1: cost} for i, cost in enumerate(costs)}
-    device = Device({**kinds, kind_of(9): {1: new}})
+    device = Dispatcher({**kinds, kind_of(9): {1: new}})
     for i in range(len(costs)):
         device.keep_adding(i, Lane.EXPLAIN, kind_of(i), rows)
     for _ in range(after):
@@ -261,7 +261,7 @@ def test_a_newcomer_waits_for_a_launch_of_each_other_at_most(costs, new, after, 
 )
 def test_a_newcomer_does_not_wait_long_where_others_ride_along_in_each_others_launches(jobs, cost, after):
     costs = {1: cost, 4: 1.5 * cost, 8: 2 * cost}
-    device = Device({kind_of(number): costs for number in (0, 1, 2, 9)}, slice_seconds=0.2)
+    device = Dispatcher({kind_of(number): costs for number in (0, 1, 2, 9)}, slice_seconds=0.2)
     for owner, (number, rows) in enumerate(jobs):
         device.keep_adding(owner, Lane.EXPLAIN, kind_of(number), rows)
     for _ in range(after):
@@ -275,7 +275,7 @@ def test_a_newcomer_does_not_wait_long_where_others_ride_along_in_each_others_la
 
 def test_a_newcomer_does_not_pay_for_the_pauses_of_others():
     """Two jobs that took turns with a device that was half idle for long, and are then both there all the time."""
-    device = Device({kind_of(i): {1: 0.01} for i in range(3)})
+    device = Dispatcher({kind_of(i): {1: 0.01} for i in range(3)})
     turns = Turn(), Turn()
     for _ in range(1000):
         for i, turn in enumerate(turns):
@@ -292,7 +292,7 @@ def test_a_newcomer_does_not_pay_for_the_pauses_of_others():
 def test_nobody_waits_long_whoever_comes_goes_and_pauses(costs, seed):
     """Jobs of many pieces that pause between them, and are each followed by a new one in the end."""
     randomness = Random(seed)
-    device = Device({kind_of(i): {1: cost} for i, cost in enumerate(costs)}, slice_seconds=1.0)
+    device = Dispatcher({kind_of(i): {1: cost} for i, cost in enumerate(costs)}, slice_seconds=1.0)
     device.factor = lambda launch: randomness.choice([0.5, 1.0, 1.0, 2.0])
     numbers = range(len(costs))
     pause = [randomness.choice([0, 0, 1, 5]) * max(costs) for _ in numbers]
@@ -319,7 +319,7 @@ def test_nobody_waits_long_whoever_comes_goes_and_pauses(costs, seed):
 
 
 def test_a_newcomer_does_not_wait_for_others_to_catch_up_with_a_launch_that_took_long():
-    device = Device({kind_of(i): {1: 0.01} for i in range(3)})
+    device = Dispatcher({kind_of(i): {1: 0.01} for i in range(3)})
     device.factor = lambda launch: 100.0 if launch.parts[0].piece.owner == 0 else 1.0
     for i in range(2):
         device.add(i, Lane.EXPLAIN, kind_of(i))
@@ -332,7 +332,7 @@ def test_a_newcomer_does_not_wait_for_others_to_catch_up_with_a_launch_that_took
 @settings(max_examples=40, deadline=None)
 @given(costs=st.lists(milliseconds, min_size=2, max_size=4), idle=st.floats(0.1, 20), row_count=st.integers(1, 30))
 def test_a_job_that_comes_back_does_not_make_up_for_its_pause(costs, idle, row_count):
-    device = Device({kind_of(i): {1: cost} for i, cost in enumerate(costs)})
+    device = Dispatcher({kind_of(i): {1: cost} for i, cost in enumerate(costs)})
     turn = Turn()
     device.add(0, Lane.EXPLAIN, kind_of(0), row_count, turn)
     for i in range(1, len(costs)):
@@ -349,7 +349,7 @@ def test_a_job_that_comes_back_does_not_make_up_for_its_pause(costs, idle, row_c
 @pytest.mark.parametrize("cost", [0.002, 0.02])
 def test_a_stream_of_newcomers_starves_nobody(clients, cost):
     """Clients that send one short explanation after the other, each a job of its own, beside a long one."""
-    device = Device({kind_of(0): {1: 0.01}, kind_of(1): {1: cost}})
+    device = Dispatcher({kind_of(0): {1: 0.01}, kind_of(1): {1: cost}})
     device.add("long", Lane.EXPLAIN, kind_of(0))
     for _ in range(3):
         device.launch()
@@ -368,7 +368,7 @@ def test_a_stream_of_newcomers_starves_nobody(clients, cost):
 def test_one_that_rode_along_for_long_does_not_starve_when_it_cannot_any_more():
     """The launches of a job of one row at a time are filled up with another's rows; a third is of another kind."""
     costs = {1: 0.001, 8: 0.0011}
-    device = Device({kind_of(0): costs, kind_of(1): costs})
+    device = Dispatcher({kind_of(0): costs, kind_of(1): costs})
     device.keep_adding("small", Lane.EXPLAIN, kind_of(0), 1)
     device.add("filler", Lane.EXPLAIN, kind_of(0))
     device.add("other", Lane.EXPLAIN, kind_of(1))
@@ -387,7 +387,7 @@ def test_one_that_rode_along_for_long_does_not_starve_when_it_cannot_any_more():
 def test_nobody_starves_where_jobs_ride_along_in_each_others_launches(jobs, cost, per_row):
     costs = {size: cost * (1 + per_row * size) for size in (1, 4, 8)}
     assume(max(costs.values()) < 0.2)
-    device = Device({kind_of(0): costs, kind_of(1): costs}, slice_seconds=0.2)
+    device = Dispatcher({kind_of(0): costs, kind_of(1): costs}, slice_seconds=0.2)
     for owner, (number, rows) in enumerate(jobs):
         device.keep_adding(owner, Lane.EXPLAIN, kind_of(number), rows)
     since = Counter()
@@ -402,7 +402,7 @@ def test_nobody_starves_where_jobs_ride_along_in_each_others_launches(jobs, cost
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 1.0])
 def test_evaluation_alone_gets_its_share_and_no_more(share):
-    device = Device({kind_of(0): {1: 0.002, 4: 0.006}}, evaluate_share=share)
+    device = Dispatcher({kind_of(0): {1: 0.002, 4: 0.006}}, evaluate_share=share)
     device.add("measure", Lane.EVALUATE, kind_of(0))
     device.run(10.0)
     assert device.lanes[Lane.EVALUATE] == pytest.approx(10.0 * share, rel=0.02)

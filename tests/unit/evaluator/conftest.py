@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.evaluator.records import Frame, MapRecord, SampleKey, SampleRecord, ScoreRecord
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.metrics.base import ScoreStatus
 
 TESTS = Path(__file__).parents[2]
 

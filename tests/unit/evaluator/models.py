@@ -7,7 +7,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.evaluator.appraisal import FAILURES, EvaluatedModel
+from xai_sidecar.evaluator.measurement import FAILURES, EvaluatedModel
 from xai_sidecar.evaluator.quality import Quality, shown_classes
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey
 from xai_sidecar.explainers.activations import sigmoid, softmax

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xai_sidecar.benchmarks.registry import BENCHMARKS
 from xai_sidecar.evaluator.choice import (
     Candidate,
     QualityRow,
@@ -19,6 +18,7 @@ from xai_sidecar.evaluator.choice import (
     quality_table,
 )
 from xai_sidecar.evaluator.windows import Estimate
+from xai_sidecar.metrics.registry import METRICS
 
 NAIVE, DELETION, INSERTION = "faithfulness/naive", "faithfulness/deletion_auc", "faithfulness/insertion_auc"
 IOSR, ROBUSTNESS = "localization/iosr", "robustness"
@@ -61,9 +61,9 @@ def auto(
     ],
 )
 def test_goodness(metric, mean, expected, error):
-    assert goodness(BENCHMARKS[metric], mean) == expected
-    assert goodness_error(BENCHMARKS[metric], 0.1) == pytest.approx(error)
-    assert goodness_error(BENCHMARKS[metric], None) is None
+    assert goodness(METRICS[metric], mean) == expected
+    assert goodness_error(METRICS[metric], 0.1) == pytest.approx(error)
+    assert goodness_error(METRICS[metric], None) is None
 
 
 def test_the_table():
@@ -280,14 +280,14 @@ def test_there_is_something_to_choose_from():
         choose([], known({}), {INSERTION: 1}, 20, None, "rise", 0)
 
 
-METRICS = [NAIVE, DELETION, INSERTION, ROBUSTNESS]
+MEASURED = [NAIVE, DELETION, INSERTION, ROBUSTNESS]
 CELL = st.none() | st.tuples(st.floats(0, 1), st.sampled_from([19, 20]))
-ROW = st.fixed_dictionaries(dict.fromkeys(METRICS, CELL))
+ROW = st.fixed_dictionaries(dict.fromkeys(MEASURED, CELL))
 
 
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.tuples(ROW, st.sampled_from([0.1, 0.2, 0.3])), min_size=1),
-    st.fixed_dictionaries(dict.fromkeys(METRICS, st.sampled_from([0, 0.5, 2]))),
+    st.fixed_dictionaries(dict.fromkeys(MEASURED, st.sampled_from([0, 0.5, 2]))),
     st.sampled_from([None, 0.05, 0.2]),
 )
 def test_nobody_who_is_comparable_is_better(rows, weights, budget):
@@ -299,7 +299,7 @@ def test_nobody_who_is_comparable_is_better(rows, weights, budget):
     assert scores.keys() == set(fitting)
     measured = {name: score for name, score in scores.items() if score is not None}
     if not measured:
-        cells = [table[name, metric] for name in fitting for metric in METRICS if weights[metric]]
+        cells = [table[name, metric] for name in fitting for metric in MEASURED if weights[metric]]
         assert not any(cell and cell[1] >= 20 for cell in cells)
         assert (choice.reason, choice.composite) == (Reason.FALLBACK, None)
         assert choice.explainer in (fitting or seconds)
@@ -307,7 +307,7 @@ def test_nobody_who_is_comparable_is_better(rows, weights, budget):
     assert choice.reason is Reason.BEST
     assert choice.composite == measured[choice.explainer] == max(measured.values())
     # By hand: the metrics that all who have a composite have.
-    common = [metric for metric in METRICS if weights[metric]]
+    common = [metric for metric in MEASURED if weights[metric]]
     common = [metric for metric in common if all((table[name, metric] or (0, 0))[1] >= 20 for name in measured)]
     total = 0.0
     for metric in common:

@@ -11,20 +11,20 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from xai_sidecar.benchmarks.robustness import Robustness
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.threads import MOST_STUCK
 from xai_sidecar.engine.work import Kind, drive, forward
 from xai_sidecar.errors import StoreError
-from xai_sidecar.evaluator.appraisal import Appraiser
 from xai_sidecar.evaluator.evaluator import Evaluator
+from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.evaluator.quality import State
 from xai_sidecar.evaluator.records import BoxShape, GroundTruth, PolygonShape, SampleState, Served, TruthObject
 from xai_sidecar.evaluator.store import Reported, Store
 from xai_sidecar.explainers.activations import sigmoid
 from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.metrics.robustness import Robustness
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
 
@@ -149,10 +149,10 @@ def now_sample(name, **fields):
 
 
 def by_hand(running, sample, explainer):
-    """The appraisal of a sample without engine and thread."""
-    appraisal, steps = Appraiser(running.model, running.settings).begin(sample, explainer)
+    """The measurement of a sample without engine and thread."""
+    measurement, steps = Measurer(running.model, running.settings).begin(sample, explainer)
     drive(steps, in_batches(models.Net().run, 16))
-    return appraisal
+    return measurement
 
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -239,8 +239,8 @@ def test_the_oldest_goes_first(start):
     ages = {"young": 10, "oldest": 40, "old": 30, "newest": 0, "older": 20}
     running.offer(*(now_sample(name, time=time.time() - age) for name, age in ages.items()))
     models.until(lambda: running.evaluator.intake.waiting.count == 5)
-    order, begin = [], running.evaluator._appraiser.begin
-    running.evaluator._appraiser.begin = lambda sample, name: order.append(sample.key.request_id) or begin(sample, name)
+    order, begin = [], running.evaluator._measurer.begin
+    running.evaluator._measurer.begin = lambda sample, name: order.append(sample.key.request_id) or begin(sample, name)
     running.net.gate.set()
     running.measured(7)
     assert order == sorted(ages, key=ages.get, reverse=True)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from xai_sidecar.errors import InvalidRequestError
+from xai_sidecar.evaluator.annotations import check_shape
 from xai_sidecar.evaluator.records import BoxShape, Frame, MaskShape, PolygonShape
-from xai_sidecar.evaluator.shapes import check_shape
 from xai_sidecar.imaging import Region
 
 CROPPED = Frame(8, 8, (20, 10), Region(6.0, 1.0, 14.0, 9.0))

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.errors import ConfigError
-from xai_sidecar.evaluator.appraisal import Outcome
 from xai_sidecar.evaluator.choice import Candidate, Reason
+from xai_sidecar.evaluator.measurement import Outcome
 from xai_sidecar.evaluator.quality import State, shown_classes
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
+from xai_sidecar.metrics.base import ScoreStatus
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
 

@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.errors import NotFoundError
 from xai_sidecar.evaluator.records import (
     BoxShape,
@@ -24,6 +23,7 @@ from xai_sidecar.evaluator.records import (
 from xai_sidecar.evaluator.store import KeptPicture, Reported
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
+from xai_sidecar.metrics.base import ScoreStatus
 
 THIRD = 1 / 3  # no short decimal
 ODD = struct.pack("<8I", 0x7FC00001, 0xFFC12345, 0x7F800000, 0xFF800000, 0x80000000, 1, 0x3F800001, 0x00800000)

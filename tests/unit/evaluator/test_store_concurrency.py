@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.errors import StoreError
 from xai_sidecar.evaluator.records import BoxShape, GroundTruth, SampleKey, ScoreRecord, TruthObject
 from xai_sidecar.evaluator.store import Reported, truths
+from xai_sidecar.metrics.base import ScoreStatus
 
 WRITERS = 4
 SAMPLES = 20

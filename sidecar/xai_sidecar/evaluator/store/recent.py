@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, and_, func, select
 
-from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.evaluator.store.rows import code_of, score_record
 from xai_sidecar.evaluator.store.tables import samples, scores
+from xai_sidecar.metrics.base import ScoreStatus
 
 
 def load_scores(

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Row
 
-from xai_sidecar.benchmarks.base import ScoreStatus
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import StoreError
 from xai_sidecar.evaluator.records import (
@@ -29,6 +28,7 @@ from xai_sidecar.evaluator.records import (
 from xai_sidecar.evaluator.store.arrays import pack, unpack
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
+from xai_sidecar.metrics.base import ScoreStatus
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,168 @@
+"""How good explanations have been measured to be, as text for people."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from xai_client.model_info import ExplainerInfo, ModelInfo
+from xai_client.quality import EvaluatorInfo, QualityMeasure
+
+_WIDTH: Final = 100
+_UNKNOWN: Final = "–"
+_MOST_CLASSES: Final = 10
+_ARROWS: Final = {True: "↑", False: "↓"}
+
+
+def evaluator_lines(info: ModelInfo) -> list[str]:
+    """What measures the quality, and whether it has anything to measure."""
+    evaluator = info.evaluator
+    if evaluator is None:
+        return ["quality   not measured: this server samples no requests"]
+    last = evaluator.last_sample_time
+    lines = [
+        f"{evaluator.sample_rate * 100:.4g} % of the requests are sampled; {_state(evaluator)}",
+        f"last sample {_time(last)}" if last else "no request has been sampled yet",
+        *textwrap.wrap(evaluator.note, _WIDTH - 10),
+        *([] if any(each.quality for each in info.explainers.values()) else ["nothing has been measured yet"]),
+    ]
+    return [f"{'' if number else 'quality':<10}{line}" for number, line in enumerate(lines)]
+
+
+def accuracy_lines(info: ModelInfo) -> list[str]:
+    """How right predictions have been, and of the most frequent classes how often they were taken for others.
+
+    Empty where no ground truth has been reported.
+    """
+    accuracy = info.evaluator.accuracy if info.evaluator else None
+    if accuracy is None:
+        return []
+    count, shown = accuracy.picture_count, accuracy.classes[:_MOST_CLASSES]
+    lines = [f"accuracy  {accuracy.share:.1%} of {count} picture{'s' * (count != 1)} with ground truth"]
+    columns = [
+        ["class", *(str(each.class_id) for each in shown)],
+        ["right", *(str(each.true_positives) for each in shown)],
+        ["wrongly predicted", *(str(each.false_positives) for each in shown)],
+        ["missed", *(str(each.false_negatives) for each in shown)],
+        ["precision", *(_number(each.precision) for each in shown)],
+        ["recall", *(_number(each.recall) for each in shown)],
+    ]
+    labels = ["label", *(each.label for each in shown)]
+    lines += ["", *_table(labels, columns)]
+    left = len(accuracy.classes) - len(shown)
+    return [*lines, *([f"and {left} more; --json has them"] if left else [])]
+
+
+def _state(evaluator: EvaluatorInfo) -> str:
+    count, window = evaluator.window_sample_count, _span(evaluator.window)
+    pictures = f"{count} picture{'s' * (count != 1)} in the last {window}"
+    return {
+        "no_traffic": f"no traffic of late; {pictures}",
+        "up_to_date": f"up to date with {pictures}",
+        "working": f"at work on new ones; {pictures}",
+    }.get(evaluator.state, pictures)
+
+
+def _span(seconds: float) -> str:
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= unit and seconds % unit == 0:
+            return f"{seconds / unit:g} {name}"
+    return f"{seconds:g} s"
+
+
+def _time(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def quality_lines(info: ModelInfo) -> list[str]:
+    """A row for each explainer, the best first, and a column for each metric, in as many tables as the width takes.
+
+    Empty where nothing has been measured.
+    """
+    higher = _metrics(info)
+    explainers = [each for each in info.explainers.values() if each.available or each.quality]
+    if not any(each.quality for each in explainers):
+        return []
+    explainers.sort(key=lambda each: math.inf if each.composite_score is None else -each.composite_score)
+    short = _short_names(higher)
+    columns = [["composite ↑", *(_number(each.composite_score) for each in explainers)]]
+    for metric, better in higher.items():
+        measures = (_measure(each, metric) for each in explainers)
+        columns.append([f"{short[metric]} {_ARROWS[better]}", *map(_cell, measures)])
+    names = ["explainer", *(each.name for each in explainers)]
+    lines = ["mean ± half its 95 % interval (samples); ↑ higher or ↓ lower is better; 'auto' goes by composite"]
+    for block in _blocks(columns, _WIDTH - _width(names)):
+        lines += ["", *_table(names, block)]
+    return [*lines, *_legend(info, short)]
+
+
+def _metrics(info: ModelInfo) -> dict[str, bool]:
+    """Whether higher is better, by metric, in the order to list them in."""
+    listed = info.evaluator.metrics.values() if info.evaluator else ()
+    higher = {each.name: each.higher_is_better for each in listed}
+    for explainer in info.explainers.values():
+        for measure in explainer.quality:
+            higher.setdefault(measure.metric, measure.higher_is_better)
+    return higher
+
+
+def _short_names(metrics: Iterable[str]) -> dict[str, str]:
+    """What a metric is called in the table: what follows the last slash, where that tells it from the others."""
+    short = {metric: metric.rpartition("/")[2] for metric in metrics}
+    taken = list(short.values())
+    return {metric: metric if taken.count(name) > 1 else name for metric, name in short.items()}
+
+
+def _measure(explainer: ExplainerInfo, metric: str) -> QualityMeasure | None:
+    return next((each for each in explainer.quality if each.metric == metric), None)
+
+
+def _cell(measure: QualityMeasure | None) -> str:
+    if measure is None or not measure.sample_count:
+        return _UNKNOWN
+    half = measure.confidence_half_width
+    spread = f" ±{half:.3f}" if math.isfinite(half) else ""
+    return f"{measure.mean:.3f}{spread} ({measure.sample_count})"
+
+
+def _number(value: float | None) -> str:
+    return _UNKNOWN if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def _width(cells: Iterable[str]) -> int:
+    return max(map(len, cells))
+
+
+def _blocks(columns: Sequence[list[str]], room: int) -> list[list[list[str]]]:
+    """The columns, in groups that fit beside each other; each takes two spaces before it."""
+    blocks: list[list[list[str]]] = []
+    left = 0
+    for column in columns:
+        need = _width(column) + 2
+        if not blocks or need > left:
+            blocks.append([])
+            left = room
+        blocks[-1].append(column)
+        left -= need
+    return blocks
+
+
+def _table(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
+    rows = zip(*([cell.rjust(_width(column)) for cell in column] for column in columns), strict=True)
+    width = _width(names)
+    return ["  ".join([name.ljust(width), *cells]) for name, cells in zip(names, rows, strict=True)]
+
+
+def _legend(info: ModelInfo, short: Mapping[str, str]) -> list[str]:
+    """What each metric is, with its range."""
+    metrics = info.evaluator.metrics.values() if info.evaluator else ()
+    width = _width([*short.values(), ""])
+    lines = [""] if metrics else []
+    for each in metrics:
+        head = f"{short[each.name]:<{width}} {_ARROWS[each.higher_is_better]}  "
+        told = f"{each.name}, {each.minimum:g} to {each.maximum:g}: {each.description}"
+        lines += textwrap.wrap(told, _WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+    return lines

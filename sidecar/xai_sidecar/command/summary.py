@@ -1,0 +1,94 @@
+"""What `xai-sidecar check` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.engine.throttle import LONG_SHARE, is_long
+from xai_sidecar.engine.work import Forward
+from xai_sidecar.evaluator.measurement import Measurer
+from xai_sidecar.serving.evaluation import evaluated_model
+from xai_sidecar.serving.model import ExplainerSetup, ServedModel
+from xai_sidecar.serving.plan import in_units
+
+
+def summary(model: ServedModel) -> str:
+    """A loaded model in a few lines: what was found, and what calls will cost."""
+    return "\n".join(f"{key:<17}{value}" for key, value in _lines(model))
+
+
+def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
+    backend, spec = model.backend, model.input
+    yield "model", f"{model.config.model.name}, version {model.version}"
+    yield "runs on", f"{backend.device}, forward passes by {backend.engine}"
+    if backend.engine_note:
+        yield "", backend.engine_note
+    if model.weights:
+        yield "weights", model.weights
+    yield "input", f"{spec.channels} x {spec.height} x {spec.width}, {spec.interpolation} interpolation"
+    yield "classes", f"{len(model.labels)} ({model.labels[0]}, …, {model.labels[-1]}), {model.config.model.activation}"
+    costs = sorted(backend.costs(Forward.kind).items())
+    yield "prediction", ", ".join(f"{1e3 * seconds:.1f} ms for {size}" for size, seconds in costs)
+    yield "slice", _slice(model)
+    for name, offered in model.explainers.items():
+        yield name, _explainer(offered, model)
+    yield "OoD net", _ood(backend.ood)
+    yield "evaluator", _evaluator(model)
+    yield from _warnings(model.warnings)
+    layers = list(model.facts.layers)
+    yield "layers", f"{len(layers)} that explainers.gradcam.layer and layers may name: {_shown(layers)}"
+
+
+def _warnings(warnings: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for index, warning in enumerate(warnings):
+        yield "" if index else "warnings", warning
+
+
+def _slice(model: ServedModel) -> str:
+    """How long predictions wait for explanations."""
+    milliseconds = model.config.server.slice_milliseconds
+    longer = []
+    for name, offered in model.explainers.items():
+        row = max((1e3 * model.seconds(kind, 1) for kind in offered.kinds), default=0.0)
+        if row > milliseconds:
+            longer.append(f"{name} {row:.0f} ms")
+    return f"{milliseconds:g} ms" + (f"; a single row takes longer of {', '.join(longer)}" if longer else "")
+
+
+def _explainer(offered: ExplainerSetup, model: ServedModel) -> str:
+    if offered.unavailable:
+        return f"not available: {offered.unavailable}"
+    layer = offered.explainer.kind(offered.defaults).layer
+    where = f" at layer {layer}" if layer else ""
+    return f"{1e3 * model.expected_seconds(offered):.1f} ms for one target{where}"
+
+
+def _ood(ood: OodInfo | None) -> str:
+    if ood is None:
+        return "none; train one with xai-sidecar train-ood"
+    auroc = ", ".join(f"{value:.3f} against {kind}" for kind, value in ood.auroc.items())
+    return f"trained on {ood.sample_count:,} pictures; AUROC {auroc}"
+
+
+def _evaluator(model: ServedModel) -> str:
+    """What is sampled, and what measuring a sample takes."""
+    settings = model.config.evaluator
+    if not settings.enabled:
+        return "off; set evaluator.sample_rate to measure how good explanations are"
+    measurer = Measurer(evaluated_model(model), settings)
+    costs = [(model.seconds(kind, rows), model.seconds(kind, 1)) for kind, rows in measurer.costs()]
+    total = sum(seconds for seconds, _ in costs)
+    rare = sum(seconds for seconds, row in costs if is_long(row, settings.slice_milliseconds / 1e3))
+    quiet = settings.device_share / total if total else 0.0
+    busy = min(quiet, LONG_SHARE / rare) if rare else quiet
+    told = (
+        f"samples {100 * settings.sample_rate:g} % of the requests; one takes {in_units(total)} of the device, so that "
+        f"{3600 * quiet:,.0f} an hour can be measured in quiet, {3600 * busy:,.0f} while calls come"
+    )
+    costly = measurer.too_costly()
+    return told + (f". Not measured, for evaluator.max_passes: {', '.join(costly)}" if costly else "")
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names if len(names) <= 8 else [*names[:3], "…", *names[-4:]])

@@ -1,0 +1,143 @@
+"""Faithfulness: whether the pixels that a map calls important are those that the model goes by."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from xai_sidecar.engine.work import MaskedForward, Steps
+from xai_sidecar.explainers.activations import Probabilities
+from xai_sidecar.explainers.base import Context, ModelFacts
+from xai_sidecar.metrics.base import Metric, Need, Score, ScoreStatus, saliency_of
+from xai_sidecar.metrics.correlation import correlation, is_constant
+from xai_sidecar.metrics.instance import ExplainerCall, Instance
+from xai_sidecar.metrics.perturbation import (
+    Counts,
+    PerturbationParameters,
+    Protocol,
+    perturbed,
+    ranked,
+    rise_blur,
+    step_ends,
+)
+
+
+class Faithfulness(Metric[PerturbationParameters]):
+    """A benchmark that covers or uncovers a picture step by step."""
+
+    needs = frozenset({Need.SALIENCY})
+    kinds = frozenset({MaskedForward.kind})
+    parameters_type = PerturbationParameters
+
+
+class NaiveFaithfulness(Faithfulness):
+    """The correlation of the mean saliency of each step's pixels with the drop when only they are covered.
+
+    After Alvarez-Melis, Jaakkola: Towards Robust Interpretability with Self-Explaining Neural Networks,
+    arXiv:1806.07538, with pixels taken together as MindSpore XAI does; its score is (1 + ours) / 2. The probability of
+    the uncovered picture drops out of the correlation and is not asked for.
+    """
+
+    name: ClassVar[str] = "faithfulness/naive"
+    description: ClassVar[str] = (
+        "Correlation of the saliency of groups of pixels with the drop of the probability when they are covered "
+        "(Alvarez-Melis, Jaakkola 2018)."
+    )
+    higher_is_better = True
+    value_range = (-1, 1)
+
+    def pass_count(
+        self, parameters: PerturbationParameters, model: ModelFacts, method: ExplainerCall | None = None
+    ) -> int:
+        """One for each step."""
+        return len(step_ends(model.height * model.width, parameters.protocol)) - 1
+
+    def _measure(self, subject: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
+        saliency = saliency_of(subject)
+        ends = step_ends(saliency.size, parameters.protocol)
+        by_rank = saliency.ravel()[ranked(saliency)]
+        importance = np.array([by_rank[start:end].mean() for start, end in itertools.pairwise(ends)])
+        if is_constant(importance):
+            return Score(None, ScoreStatus.MAP_CONSTANT)
+        probabilities = yield from perturbed(subject, context, ends[:-1], ends[1:], kept=False)
+        if not np.isfinite(probabilities).all():
+            return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
+        if is_constant(probabilities, 0):
+            return Score(None, ScoreStatus.OUTPUT_CONSTANT)
+        return Score(-correlation(importance, probabilities))
+
+
+class CurveBenchmark(Faithfulness):
+    """The area under the curve of the target's probability while pixels are changed, the most salient first.
+
+    The mean height of the curve, in [0, 1], with both ends: (Σ p - p_first / 2 - p_last / 2) / steps, as RISE's authors
+    have it (github.com/eclique/RISE, evaluation.py). Pixels that are equally salient go in the order of
+    `perturbation.ranked`.
+    """
+
+    value_range = (0, 1)
+
+    def pass_count(
+        self, parameters: PerturbationParameters, model: ModelFacts, method: ExplainerCall | None = None
+    ) -> int:
+        """One for each step, and one before the first."""
+        return len(step_ends(model.height * model.width, parameters.protocol))
+
+    def curve(
+        self, subject: Instance, parameters: PerturbationParameters, context: Context | None = None
+    ) -> Steps[Any]:
+        """The probability before the first step and after each, (steps + 1,) float64. The subject has a finite map."""
+        ends = step_ends(subject.image[0].size, parameters.protocol)
+        return self._curve(subject, ends, parameters.protocol, context or Context())
+
+    @abstractmethod
+    def _curve(self, subject: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
+        """The probabilities when so many pixels have been changed; see `curve`."""
+
+    def _measure(self, subject: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
+        curve = yield from self.curve(subject, parameters, context)
+        if not np.isfinite(curve).all():
+            return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
+        return Score(area(curve))
+
+
+class DeletionAuc(CurveBenchmark):
+    """Deletion of Petsiuk, Das, Saenko: RISE, arXiv:1806.07421: pixels get the mean colour. The lower, the better.
+
+    MindSpore XAI's score is the higher, the worse the map is.
+    """
+
+    name: ClassVar[str] = "faithfulness/deletion_auc"
+    description: ClassVar[str] = (
+        "Mean probability while the most salient pixels are covered step by step (Petsiuk et al. 2018)."
+    )
+    higher_is_better = False
+
+    def _curve(self, subject: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
+        return perturbed(subject, context, np.zeros_like(ends), ends, kept=False)
+
+
+class InsertionAuc(CurveBenchmark):
+    """Insertion of Petsiuk, Das, Saenko: RISE, arXiv:1806.07421: pixels appear. The higher, the better.
+
+    MindSpore XAI's is (1 + a) / 2, with a = Σ (p - p_blank) over all steps but the first and the last, over the number
+    of steps.
+    """
+
+    name: ClassVar[str] = "faithfulness/insertion_auc"
+    description: ClassVar[str] = (
+        "Mean probability while the most salient pixels are uncovered step by step (Petsiuk et al. 2018)."
+    )
+    higher_is_better = True
+
+    def _curve(self, subject: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
+        fill = rise_blur(subject.image, context.units.fill) if protocol == "rise" else None
+        return perturbed(subject, context, np.zeros_like(ends), ends, kept=True, fill=fill)
+
+
+def area(curve: Probabilities) -> float:
+    """The area under a curve (n,) of even steps, over its length, by the trapezoidal rule; n is at least 2."""
+    return float((curve.sum() - curve[0] / 2 - curve[-1] / 2) / (len(curve) - 1))

@@ -1,0 +1,96 @@
+"""What is measured: a picture with its map, and what else is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xai_sidecar.engine.work import FloatArray
+from xai_sidecar.errors import TargetError, TensorError
+from xai_sidecar.explainers.base import Explainer
+from xai_sidecar.metrics.regions import Region, checked
+
+
+@dataclass(frozen=True)
+class ExplainerCall:
+    """How pictures are explained.
+
+    Attributes:
+        explainer: The explainer.
+        parameters: Its own, resolved for the model.
+        seed: Of everything random in it.
+    """
+
+    explainer: Explainer[Any]
+    parameters: Any
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Instance:
+    """One picture, explained for one class. Each benchmark says what it needs of this.
+
+    Attributes:
+        image: (C, H, W) float32, a model input.
+        target: The class id that is explained, at least 0.
+        saliency: (H, W), real numbers; higher is more important for the target. Anybody may have made it. None if there
+            is no map.
+        method: For benchmarks that explain again. None if the explainer is not at hand.
+        objects: The target's objects, in the frame of the model input: boxes (left, top, right, bottom) in pixels, or
+            masks (H, W) bool. Empty if none are known.
+        logits: (classes,), what the model makes of the image, if that is known: it saves a pass.
+
+    Raises:
+        TensorError: A shape or dtype that does not fit.
+        TargetError: A target that no model has.
+    """
+
+    image: FloatArray
+    target: int
+    saliency: NDArray[Any] | None = None
+    method: ExplainerCall | None = None
+    objects: Sequence[Region] = ()
+    logits: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.dtype != np.float32 or not self.image.size:
+            raise TensorError(
+                f"The image is {self.image.dtype} of shape {self.image.shape}. Make it float32 of shape (C, H, W).",
+                field="image",
+            )
+        if self.target < 0:
+            raise TargetError(f"There is no class {self.target}. Ids begin with 0.", field="target")
+        if self.saliency is not None:
+            self._check_saliency(self.saliency)
+        if self.logits is not None:
+            self._check_logits(self.logits)
+        for number, region in enumerate(self.objects):
+            checked(region, self.frame, f"objects[{number}]")
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Height and width of the model input."""
+        return self.image.shape[1], self.image.shape[2]
+
+    def _check_saliency(self, saliency: NDArray[Any]) -> None:
+        if saliency.shape != self.frame or saliency.dtype.kind not in "fiub":
+            raise TensorError(
+                f"The map is {saliency.dtype} of shape {saliency.shape}. Make it real numbers of the image's height "
+                f"and width, {self.frame}.",
+                field="saliency",
+            )
+
+    def _check_logits(self, logits: FloatArray) -> None:
+        if logits.ndim != 1:
+            raise TensorError(f"The logits have shape {logits.shape}. Give one for each class.", field="logits")
+        if self.target >= len(logits):
+            raise no_such_class(self.target, len(logits))
+
+
+def no_such_class(target: int, class_count: int) -> TargetError:
+    """The error of a target that a model with some classes does not have."""
+    return TargetError(f"There is no class {target}; the model has 0 to {class_count - 1}.", field="target")

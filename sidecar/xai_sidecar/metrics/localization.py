@@ -1,0 +1,102 @@
+"""Localization: whether a map points at the objects of its class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, TypeVar
+
+from pydantic import Field
+
+from xai_sidecar.engine.work import Steps
+from xai_sidecar.explainers.base import Context, ModelFacts
+from xai_sidecar.metrics.base import FloatMap, Metric, Need, Parameters, Score, ScoreStatus, saliency_of
+from xai_sidecar.metrics.instance import ExplainerCall, Instance
+from xai_sidecar.metrics.regions import Mask, dilated, union
+
+
+class PointingGameParameters(Parameters):
+    """Parameters of the pointing game."""
+
+    tolerance: int = Field(
+        default=15,
+        ge=0,
+        le=4096,
+        description="How close to an object a pixel has to be to hit it: less than this many pixels, or on it.",
+    )
+
+
+class IosrParameters(Parameters):
+    """Parameters of IoSR."""
+
+    threshold: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="The salient region is where the map is above this part of its largest value.",
+    )
+
+
+P = TypeVar("P", bound=Parameters)
+
+
+class Localization(Metric[P]):
+    """A benchmark that compares a map with the target's objects, all taken together. It costs no passes.
+
+    Objects, or parts of them, that lie outside the frame are left out; with none in it there is no score.
+    """
+
+    higher_is_better = True
+    value_range = (0, 1)
+    needs = frozenset({Need.SALIENCY, Need.OBJECTS})
+
+    def pass_count(self, parameters: P, model: ModelFacts, method: ExplainerCall | None = None) -> int:
+        """None."""
+        return 0
+
+    def _measure(self, subject: Instance, parameters: P, context: Context) -> Steps[Score]:
+        yield from ()
+        objects = union(subject.objects, subject.frame)
+        if not objects.any():
+            return Score(None, ScoreStatus.OBJECTS_OUTSIDE)
+        return self._located(saliency_of(subject), objects, parameters)
+
+    @abstractmethod
+    def _located(self, saliency: FloatMap, objects: Mask, parameters: P) -> Score:
+        """The score of a finite map (H, W) with some pixels of objects, (H, W)."""
+
+
+class PointingGame(Localization[PointingGameParameters]):
+    """Zhang et al.: Top-down Neural Attention by Excitation Backprop, arXiv:1608.00507: 1 for a hit, 0 for a miss.
+
+    The map's largest value hits if an object's pixel is closer than the tolerance, as TorchRay (pointing_game.py) and
+    MindSpore XAI mean it, or if it lies on one. Where several pixels share the largest value, the score is the part of
+    them that hits, so that a constant map scores by chance.
+    """
+
+    name: ClassVar[str] = "localization/pointing_game"
+    description: ClassVar[str] = (
+        "Whether the most salient pixel lies on an object of the class, or almost (Zhang et al. 2016)."
+    )
+    parameters_type = PointingGameParameters
+
+    def _located(self, saliency: FloatMap, objects: Mask, parameters: PointingGameParameters) -> Score:
+        hits = dilated(objects, parameters.tolerance)[saliency == saliency.max()]
+        return Score(float(hits.mean()))
+
+
+class Iosr(Localization[IosrParameters]):
+    """Intersection over salient region, as MindSpore XAI has it; Li et al., arXiv:2012.15616.
+
+    The part of the salient region, which is where the map is above half its largest value, that lies on objects. A map
+    that is nowhere above 0 has no such region; MindSpore XAI scores it 0.
+    """
+
+    name: ClassVar[str] = "localization/iosr"
+    description: ClassVar[str] = "Part of the salient region that lies on objects of the class (Li et al. 2020)."
+    parameters_type = IosrParameters
+
+    def _located(self, saliency: FloatMap, objects: Mask, parameters: IosrParameters) -> Score:
+        largest = float(saliency.max())
+        if largest <= 0:
+            return Score(None, ScoreStatus.NOTHING_SALIENT)
+        return Score(float(objects[saliency > parameters.threshold * largest].mean()))

@@ -1,0 +1,1 @@
+"""The gRPC adapter: requests and answers of the contract, status codes, interceptors."""

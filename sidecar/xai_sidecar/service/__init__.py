@@ -1,1 +1,0 @@
-"""The gRPC service: decode, submit, encode, and the life of the server around it."""

@@ -1,0 +1,203 @@
+"""What the service and the evaluator have to do with each other: what is sampled of a call, and how it is set up."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from xai_sidecar import __version__
+from xai_sidecar.config import Config
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.errors import ConfigError, StoreError
+from xai_sidecar.evaluator.evaluator import Evaluator
+from xai_sidecar.evaluator.measurement import FAILURES, EvaluatedModel
+from xai_sidecar.evaluator.quality import Quality, shown_classes
+from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
+from xai_sidecar.evaluator.store import Store
+from xai_sidecar.explainers.activations import ACTIVATIONS
+from xai_sidecar.paths import data_folder
+from xai_sidecar.serving.model import ServedModel
+from xai_sidecar.serving.plan import Explained, Predicted, Stage, positives
+from xai_sidecar.telemetry import QualityTelemetry
+
+_DAY = 86_400
+
+_DEFINITIONS = 2
+"""To be raised when what a score means changes: of what was kept before nothing is comparable. 2: in picture units."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Measuring the quality of explanations.
+
+    Attributes:
+        quality: What is known of it.
+        version: As of `EvaluatedModel`.
+        evaluator: What measures it; None where nothing is sampled.
+    """
+
+    quality: Quality
+    version: str
+    evaluator: Evaluator | None = None
+
+    def samples(self, request_id: str) -> bool:
+        """Whether a request is sampled."""
+        return self.evaluator is not None and self.evaluator.intake.wants(request_id)
+
+    def offer(
+        self,
+        request_id: str,
+        model: ServedModel,
+        predicted: Sequence[Predicted],
+        explained: Sequence[Sequence[Explained]] = (),
+    ) -> None:
+        """Has the pictures of a sampled request measured.
+
+        Args:
+            request_id: Its id.
+            model: The model that predicted.
+            predicted: Its predictions.
+            explained: For each of them the explanations that the caller got, if there are any.
+        """
+        if self.evaluator is None:
+            return
+        now = time.time()
+        got = explained or [()] * len(predicted)
+        samples = [
+            sample_of(SampleKey(request_id, index), now, self.version, model, *each)
+            for index, each in enumerate(zip(predicted, got, strict=True))
+        ]
+        self.evaluator.intake.offer(samples)
+
+    def close(self) -> None:
+        """Ends it; what came in is stored."""
+        if self.evaluator is not None:
+            self.evaluator.close()
+
+
+def start_evaluation(
+    model: ServedModel, engine: Engine, registry: CollectorRegistry, store: Store | None = None
+) -> Evaluation:
+    """Sets up what the config says.
+
+    Args:
+        model: The model.
+        engine: Runs it.
+        registry: Where the series go.
+        store: The configured store, if it is open already; closed at the end.
+
+    Raises:
+        ConfigError: The store cannot be used, or something named is not there.
+    """
+    settings = model.config.evaluator
+    evaluated = evaluated_model(model)
+    for name in settings.explainers:
+        if name not in evaluated.methods:
+            why = model.explainers[name].unavailable
+            raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
+    telemetry = QualityTelemetry(
+        registry,
+        list(evaluated.methods),
+        settings.metrics,
+        list(shown_classes(model.labels, settings.classes).values()),
+        FAILURES,
+    )
+    quality = Quality(evaluated, settings, telemetry)
+    if not settings.enabled:
+        quality.publish()
+        return Evaluation(quality, evaluated.version)
+    store = store or open_store(model.config, claim=True)
+    try:
+        evaluator = Evaluator(engine, store, evaluated, settings, quality, telemetry, model.config.server.max_pixels)
+        evaluator.start()
+    except (ConfigError, StoreError) as error:
+        store.close()
+        raise ConfigError(error.message, field="evaluator.store") from error
+    return Evaluation(quality, evaluated.version, evaluator)
+
+
+def open_store(config: Config, *, claim: bool = False) -> Store:
+    """Opens the configured store, or creates it.
+
+    Args:
+        config: The config.
+        claim: Whether to take it for this process alone.
+
+    Raises:
+        ConfigError: It cannot be used, or another process has taken it.
+    """
+    settings = config.evaluator
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.model.name).strip(".-") or "model"
+    url = settings.store or f"sqlite:///{data_folder() / name}.sqlite"
+    retention = settings.retention_days * _DAY
+    return Store.open(url, max_bytes=settings.store_bytes, retention_seconds=retention, claim=claim)
+
+
+def evaluated_model(model: ServedModel) -> EvaluatedModel:
+    """The model as the evaluator sees it."""
+    return EvaluatedModel(
+        version=_version(model),
+        labels=model.labels,
+        facts=model.facts,
+        activation=ACTIVATIONS[model.config.model.activation],
+        methods={
+            name: (offered.explainer, offered.defaults)
+            for name, offered in model.explainers.items()
+            if not offered.unavailable
+        },
+    )
+
+
+def _version(model: ServedModel) -> str:
+    """The model's version with all that scores depend on besides: those of different settings do not mix."""
+    ood = model.backend.ood
+    methods = {name: offered.defaults for name, offered in model.explainers.items()}
+    protocol = (_DEFINITIONS, model.config.evaluator.protocol)
+    settings = (__version__, methods, protocol, ood and (ood.time, ood.sample_count))
+    return f"{model.version}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
+
+
+def sample_of(
+    key: SampleKey, now: float, version: str, model: ServedModel, predicted: Predicted, explained: Sequence[Explained]
+) -> Sample:
+    """A prediction as a sample, with the caller's maps that were made as the server makes them by default.
+
+    Args:
+        key: Which picture.
+        now: Unix time in seconds.
+        version: As of `EvaluatedModel`.
+        model: The model.
+        predicted: The prediction.
+        explained: What the caller got.
+    """
+    prepared, top = predicted.prepared, predicted.logits.argmax()
+    _, height, width = prepared.array.shape
+    predicted_ids = positives(predicted.logits, predicted.probabilities, model.least_positive)
+    served: dict[str, Served] = {}
+    for one in explained:
+        name = one.plan.explainer.name
+        places = np.flatnonzero(one.targets == top)
+        by_default = one.plan.parameters == model.explainers[name].defaults
+        if one.stage is Stage.COMPLETE and by_default and len(places) and name not in served:
+            place = int(places[0])
+            # A copy: the maps of other classes need not be kept.
+            saliency = one.saliency.maps[place].copy()
+            served[name] = Served(saliency, one.saliency.statuses[place], one.plan.seed, one.pass_count)
+    return Sample(
+        key=key,
+        time=now,
+        model_version=version,
+        frame=Frame(height, width, prepared.picture_size, prepared.region),
+        image=prepared.array,
+        logits=predicted.logits,
+        probabilities=predicted.probabilities,
+        positives=tuple(predicted_ids.tolist()),
+        ood=predicted.ood,
+        served=served,
+    )

@@ -1,0 +1,211 @@
+"""The model as the service sees it: labels, input, and every explainer with the server's defaults."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from xai_sidecar.config import Config, load_labels
+from xai_sidecar.engine.backend import Backend, Report
+from xai_sidecar.engine.costs import least_seconds
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.work import Forward, Kind, OodScore
+from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
+from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
+from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.imaging import InputSpec
+from xai_sidecar.serving.probing import doubts, label_doubts
+
+_CONFIG_ONLY = {"enabled", "layers", "compile_on_demand"}
+
+
+@dataclass(frozen=True)
+class ExplainerSetup:
+    """An explainer and what becomes of it with this model and config.
+
+    Attributes:
+        explainer: The explainer.
+        configured: Its parameters as configured.
+        defaults: The same, resolved for the model; not resolved where it is not available.
+        kinds: Kinds of work to be compiled for it at start.
+        on_demand: Whether requests may ask for kinds of work besides these.
+        unavailable: Why it cannot be used; empty if it can.
+    """
+
+    explainer: Explainer[Any]
+    configured: Parameters
+    defaults: Parameters
+    kinds: tuple[Kind, ...] = ()
+    on_demand: bool = False
+    unavailable: str = ""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A loaded model with its explainers.
+
+    Attributes:
+        config: The config.
+        backend: Where it runs.
+        labels: Of each class.
+        input: What it takes.
+        facts: What explainers know of it.
+        explainers: All of them by name, whether they can be used or not.
+        warnings: What may not be meant about it, a sentence and a cure each.
+    """
+
+    config: Config
+    backend: Backend
+    labels: tuple[str, ...]
+    input: InputSpec
+    facts: ModelFacts
+    explainers: dict[str, ExplainerSetup]
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def version(self) -> str:
+        """Fingerprint of all that answers depend on: net, weights, input and activation."""
+        model = self.config.model
+        text = repr((self.backend.version, self.input, model.activation))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def weights(self) -> str:
+        """Where the weights came from, in a sentence; empty where the backend does not say."""
+        return str(getattr(self.backend, "weights", ""))
+
+    @cached_property
+    def class_ids(self) -> dict[str, tuple[int, ...]]:
+        """The classes of each label."""
+        found: dict[str, tuple[int, ...]] = {}
+        for class_id, label in enumerate(self.labels):
+            found[label] = (*found.get(label, ()), class_id)
+        return found
+
+    @property
+    def least_positive(self) -> float | None:
+        """The probability from which on a class counts as predicted; None where the most probable one alone does."""
+        config = self.config
+        return config.evaluator.positive_probability if config.model.activation == "sigmoid" else None
+
+    def without(self, failed: Mapping[Kind, str]) -> ServedModel:
+        """The same, less the explainers whose kinds of work cannot be had of this net.
+
+        Raises:
+            ConfigError: The config names the layer at fault.
+        """
+        if OodScore.kind in failed:
+            raise ConfigError(failed[OodScore.kind], field="ood.checkpoint")
+        explainers = {}
+        for name, offered in self.explainers.items():
+            reasons = [failed[kind] for kind in offered.kinds if kind in failed]
+            section: Any = getattr(self.config.explainers, name)
+            named = getattr(section, "layer", "") or getattr(section, "layers", [])
+            if reasons and named:
+                raise ConfigError(f"{reasons[0]} Name another layer.", field=f"explainers.{name}.layer")
+            explainers[name] = replace(offered, kinds=(), unavailable=reasons[0]) if reasons else offered
+        return replace(self, explainers=explainers)
+
+    def seconds(self, kind: Kind, row_count: int) -> float:
+        """Time that rows take on an idle device, as measured at start."""
+        return least_seconds(row_count, self.backend.costs(kind))
+
+    def expected_seconds(self, offered: ExplainerSetup) -> float:
+        """Time that an explanation of one target takes with the defaults on an idle device."""
+        explainer, defaults = offered.explainer, offered.defaults
+        return self.seconds(explainer.kind(defaults), explainer.pass_counts(1, defaults, self.facts).most)
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """All that has to be compiled before the first request."""
+        explaining = (kind for offered in self.explainers.values() for kind in offered.kinds)
+        scoring = (OodScore.kind,) if self.facts.has_ood else ()
+        return list(dict.fromkeys((Forward.kind, *scoring, *explaining)))
+
+
+def start_model(engine: Engine, config: Config, report: Report) -> Future[ServedModel]:
+    """Has an engine load and compile the configured model.
+
+    Args:
+        engine: An engine whose backend is the configured one, not started yet.
+        config: The config.
+        report: Told of the progress, on the device thread.
+
+    Returns:
+        The model, once it is ready to serve; or a ConfigError.
+    """
+    models: list[ServedModel] = []
+    warnings: list[str] = []
+    ready: Future[ServedModel] = Future()
+
+    def kinds(backend: Backend) -> list[Kind]:
+        models.append(served_model(config, backend))
+        return models[0].kinds
+
+    def check(backend: Backend) -> None:
+        report("looking at what the net says of a few pictures")
+        warnings.extend(filter(None, [getattr(backend, "weights_warning", "")]))
+        warnings.extend(label_doubts(models[0].labels))
+        warnings.extend(doubts(backend, models[0].input, config.model.activation))
+
+    def finish(started: Future[Mapping[Kind, str]]) -> None:
+        try:
+            failed = started.result()
+            ready.set_result(replace(models[0].without(failed), warnings=tuple(warnings)))
+        except BaseException as error:
+            ready.set_exception(error)
+
+    engine.start(kinds, report, check).add_done_callback(finish)
+    return ready
+
+
+def served_model(config: Config, backend: Backend) -> ServedModel:
+    """Puts a loaded net and the config together.
+
+    Raises:
+        ConfigError: They do not fit each other.
+    """
+    spec = config.model.input.spec()
+    facts = ModelFacts(
+        spec.height,
+        spec.width,
+        backend.layers,
+        backend.default_layer,
+        backend.ood is not None,
+        spec.units,
+        getattr(backend, "refused_layers", {}),  # a backend of another's need not know any
+    )
+    return ServedModel(
+        config=config,
+        backend=backend,
+        labels=load_labels(config.model.labels, backend.class_count),
+        input=spec,
+        facts=facts,
+        explainers={name: _offered(explainer, config, facts) for name, explainer in EXPLAINERS.items()},
+    )
+
+
+def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> ExplainerSetup:
+    section = getattr(config.explainers, explainer.name)
+    plain = explainer.parameters_type(**section.model_dump(exclude=_CONFIG_ONLY))
+    if not section.enabled:
+        return ExplainerSetup(
+            explainer, plain, plain, unavailable=f"It is switched off. Set explainers.{explainer.name}.enabled = true."
+        )
+    try:
+        defaults = explainer.resolve(plain, facts)
+    except SidecarError as error:
+        if isinstance(error, PreconditionError) and not error.field:
+            return ExplainerSetup(explainer, plain, plain, unavailable=error.message)
+        raise ConfigError(error.message, field=f"explainers.{explainer.name}.{error.field}") from error
+    kinds = [explainer.kind(defaults)]
+    for layer in getattr(section, "layers", []):
+        try:
+            kinds.append(explainer.kind(explainer.resolve(plain.model_copy(update={"layer": layer}), facts)))
+        except SidecarError as error:
+            raise ConfigError(error.message, field=f"explainers.{explainer.name}.layers") from error
+    return ExplainerSetup(explainer, plain, defaults, tuple(kinds), getattr(section, "compile_on_demand", False))

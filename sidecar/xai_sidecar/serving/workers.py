@@ -1,0 +1,114 @@
+"""Threads for work that a caller waits for, and that ends when the caller does not wait any more."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar
+
+from xai_sidecar.errors import ExpiredError, PictureTooLargeError
+
+T = TypeVar("T")
+
+Look = Callable[[], None]
+"""Called between pieces of work; raises where the rest is not wanted."""
+
+
+class AbandonedError(Exception):
+    """Nobody waits for it."""
+
+
+class Task(Generic[T]):
+    """A piece of work.
+
+    Args:
+        function: Does it, and calls what it is given between pieces of it.
+        deadline: When its caller stops waiting, on the clock of `time.monotonic`.
+        seconds: The most CPU time that it may take.
+
+    Attributes:
+        future: Its result.
+    """
+
+    def __init__(
+        self, function: Callable[[Look], T], deadline: float = float("inf"), seconds: float = float("inf")
+    ) -> None:
+        self._function = function
+        self._deadline = deadline
+        self._seconds = seconds
+        self._ends = float("inf")
+        self._abandoned = False
+        self.future: Future[T] = Future()
+
+    def abandon(self) -> None:
+        """Has it not begin, or end at its next look."""
+        self._abandoned = True
+        self.future.cancel()
+
+    def run(self) -> None:
+        """Does it, on the calling thread."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        self._ends = time.thread_time() + self._seconds
+        try:
+            self._look()
+            result = self._function(self._look)
+        except BaseException as error:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(result)
+
+    def _look(self) -> None:
+        if self._abandoned:
+            raise AbandonedError
+        if time.monotonic() > self._deadline:
+            raise ExpiredError("The caller's deadline passed while the picture was decoded.")
+        if time.thread_time() > self._ends:
+            raise PictureTooLargeError(
+                f"The picture was not decoded within {self._seconds:g} s of CPU time. Scale it down, or save it as a "
+                "baseline JPEG or as PNG."
+            )
+
+
+class WorkerPool:
+    """Threads that take tasks, those that are more urgent first.
+
+    Args:
+        threads: How many.
+        name: Of the threads.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._tasks: queue.PriorityQueue[tuple[float, int, Task[Any] | None]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}_{index}", daemon=True) for index in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, task: Task[Any], urgency: float) -> None:
+        """Has a task done.
+
+        Args:
+            task: The task.
+            urgency: Of tasks that wait, that with the least is done first; of equals, that which came first.
+        """
+        self._tasks.put((urgency, next(self._numbers), task))
+
+    def close(self) -> None:
+        """Ends the threads once they have done what they do; what waits is not done."""
+        for _ in self._threads:
+            self._tasks.put((-float("inf"), -1, None))
+
+    def _work(self) -> None:
+        while True:
+            task = self._tasks.get()[2]
+            if task is None:
+                return
+            task.run()
+            del task  # or its picture would stay until the next one

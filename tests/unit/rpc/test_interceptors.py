@@ -1,0 +1,158 @@
+"""Around every call: whose id it goes by."""
+
+import base64
+import contextlib
+from types import SimpleNamespace
+from urllib.parse import quote
+
+import grpc
+import pytest
+from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
+
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar.errors import InvalidRequestError
+from xai_sidecar.rpc.interceptors import REQUEST_ID, CallInterceptor, request_id_of, status_of
+from xai_sidecar.telemetry import Telemetry
+
+
+class Call:
+    """A call's context."""
+
+    def __init__(self, **metadata):
+        self._given = tuple(metadata.items())
+        self._trailing = ()
+        self.written = []
+
+    def invocation_metadata(self):
+        return tuple((name.replace("_", "-"), value) for name, value in self._given)
+
+    def set_trailing_metadata(self, metadata):
+        self._trailing = metadata
+
+    def trailing_metadata(self):
+        return self._trailing
+
+    def time_remaining(self):
+        return None
+
+    async def write(self, message):
+        self.written.append(message)
+
+
+async def answered(method, request, context):
+    """Calls a method that answers with the id that the call goes by."""
+
+    async def predict(request, context):
+        return pb.PredictResponse(request_id=request_id_of(context))
+
+    async def stream(request, context):
+        yield pb.PredictStreamResponse(request_id=request_id_of(context))
+
+    async def continuation(details):
+        if method == "PredictStream":
+            return grpc.unary_stream_rpc_method_handler(stream)
+        return grpc.unary_unary_rpc_method_handler(predict)
+
+    interceptor = CallInterceptor(Telemetry(CollectorRegistry(), []))
+    details = SimpleNamespace(method=f"/xai.v1.ExplanationService/{method}")
+    handler = await interceptor.intercept_service(continuation, details)
+    if handler.response_streaming:
+        await handler.unary_stream(request.SerializeToString(), context)
+        answer = pb.PredictStreamResponse.FromString(context.written.pop()).request_id
+    else:
+        answer = pb.PredictResponse.FromString(
+            await handler.unary_unary(request.SerializeToString(), context)
+        ).request_id
+    assert context.trailing_metadata() == ((REQUEST_ID, answer),)
+    assert await interceptor.finished(1)
+    return answer
+
+
+@pytest.mark.parametrize("method", ["Predict", "PredictStream"])
+async def test_a_call_goes_by_the_requests_own_id(method):
+    def asked(request_id):
+        request = pb.PredictRequest(request_id=request_id)
+        return request if method == "Predict" else pb.PredictStreamRequest(request=request)
+
+    assert await answered(method, asked("mine"), Call(x_request_id="theirs")) == "mine"
+    assert await answered(method, asked(""), Call(x_request_id="theirs")) == "theirs"
+    assert await answered(method, asked("not good"), Call(x_request_id="theirs")) == "theirs"
+    made_up = await answered(method, asked(""), Call())
+    assert len(made_up) == 32
+    assert await answered(method, asked("not good"), Call(x_request_id="not good")) != made_up
+
+
+@pytest.mark.parametrize("character", ["x", "\n", "\xe9", "\N{SNOWMAN}", "\N{SNAKE}", "\ud800"])
+def test_a_status_fits_into_metadata(character):
+    """Of 8 KiB, with the message percent-encoded and the details, which have it twice, in base64."""
+    status = status_of(InvalidRequestError(character * 10_000, field="images[0].model_input.shape"), "x" * 128)
+    message = len(quote(status.message, safe=""))
+    details = len(base64.b64encode(status.SerializeToString()))
+    assert message + details < 6000
+    assert status.message.endswith(" …")
+
+
+async def ask(end, context, interceptor):
+    """Calls a method that ends as given: an exception to raise, or nothing; gives the method's name."""
+    method = "PredictStream" if end == "stream" else "Predict"
+
+    async def predict(request, context):
+        if isinstance(end, BaseException):
+            raise end
+        return pb.PredictResponse()
+
+    async def stream(request, context):
+        yield pb.PredictStreamResponse()
+
+    async def continuation(details):
+        if method == "PredictStream":
+            return grpc.unary_stream_rpc_method_handler(stream)
+        return grpc.unary_unary_rpc_method_handler(predict)
+
+    details = SimpleNamespace(method=f"/xai.v1.ExplanationService/{method}")
+    handler = await interceptor.intercept_service(continuation, details)
+    await (handler.unary_stream if method == "PredictStream" else handler.unary_unary)(b"", context)
+
+
+class Watched(Call):
+    """A call's context that looks, when the call's end leaves by it, at what is told of the call by then."""
+
+    def __init__(self, look):
+        super().__init__()
+        self._look = look
+
+    async def abort(self, code, message, trailing_metadata):
+        self._look(code)
+        raise grpc.aio.AbortError
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("unary", "OK"),
+        ("stream", "OK"),
+        (InvalidRequestError("no"), "INVALID_ARGUMENT"),
+        (ZeroDivisionError(), "INTERNAL"),
+    ],
+    ids=["unary", "stream", "refused", "failed"],
+)
+async def test_a_call_is_told_of_before_its_end_leaves_and_counts_until_then(end, code):
+    """Nothing is awaited between a handler's return and the answer's leaving; its error leaves by `abort`."""
+    registry = CollectorRegistry()
+    interceptor = CallInterceptor(Telemetry(registry, []))
+    seen = []
+
+    def look(_=None):
+        method = "PredictStream" if end == "stream" else "Predict"
+        told = [(entry["method"], entry["code"]) for entry in logs if entry["event"] == "request"]
+        counted = registry.get_sample_value("xai_requests_total", {"method": method, "code": code})
+        seen.append((told == [(method, code)], counted, len(interceptor._answering)))
+
+    with capture_logs() as logs:
+        with contextlib.suppress(grpc.aio.AbortError):
+            await ask(end, Watched(look), interceptor)
+            look()
+        assert seen == [(True, 1.0, 1)]
+        assert await interceptor.finished(1)
+    assert [entry["event"] for entry in logs].count("request") == 1

@@ -1,0 +1,53 @@
+"""The contract's images and tensors as model inputs."""
+
+import time
+
+import numpy as np
+import pytest
+
+from xai_proto import explanation_pb2 as pb
+from xai_sidecar import errors
+from xai_sidecar.rpc.pictures import read_image, read_tensor
+
+
+def tensor(array, dtype, **changes):
+    return pb.Tensor(**{"dtype": dtype, "shape": array.shape, "data": array.tobytes(), **changes})
+
+
+def test_tensors_are_read_in_their_order():
+    for dtype, kind in (("<f4", pb.DATA_TYPE_FLOAT32), ("<f2", pb.DATA_TYPE_FLOAT16), ("u1", pb.DATA_TYPE_UINT8)):
+        array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+        np.testing.assert_array_equal(read_tensor(tensor(array, kind)), array)
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.Tensor(shape=[1], data=b"x"), "dtype"),
+        (pb.Tensor(dtype=9, shape=[1], data=b"x"), "dtype"),
+        (pb.Tensor(dtype=3, shape=[-1, -1], data=b"x"), "shape"),
+        (pb.Tensor(dtype=3, shape=[2], data=b"x"), "data"),
+        (pb.Tensor(dtype=3, shape=[2**62, 2**62], data=b"x"), "data"),
+        (pb.Tensor(dtype=1, data=b"x"), "data"),
+        (pb.Tensor(dtype=3, shape=[1] * 40, data=b"x"), "shape"),
+        (pb.Tensor(dtype=3, shape=[2**62, 2**62, 0]), "shape"),
+        (pb.Tensor(dtype=1, shape=[2**62] * 1_000_000, data=b"x"), "shape"),
+        (pb.Tensor(dtype=1, shape=[-1] * 1_000_000, data=b"x"), "shape"),
+    ],
+)
+def test_tensors_that_do_not_fit_together(message, field):
+    started = time.thread_time()
+    with pytest.raises(errors.TensorError) as caught:
+        read_tensor(message)
+    assert time.thread_time() - started < 0.05
+    assert caught.value.field == field
+    assert len(caught.value.message) < 300
+
+
+def test_too_many_pixels(make_model):
+    model = make_model("server.max_pixels=100")
+    fits, large = (np.zeros((side, 10, 3), np.uint8) for side in (10, 11))
+    read_image(pb.Image(pixels=tensor(fits, pb.DATA_TYPE_UINT8)), model.input, model.config.server)
+    with pytest.raises(errors.PictureTooLargeError) as caught:
+        read_image(pb.Image(pixels=tensor(large, pb.DATA_TYPE_UINT8)), model.input, model.config.server)
+    assert caught.value.field == "pixels"
