@@ -183,7 +183,7 @@ def serve(start, make_net, make_model, make_quality, request):
             evaluation = start_evaluation(model, predictor.engine, CollectorRegistry())
             request.addfinalizer(lambda: (net.gate.set(), evaluation.close()))
             predictor._quality = evaluation.quality
-        admission = Admission(predictor.engine, model.config.server, 3 * 4 * 48, 4 * 48)
+        admission = Admission(predictor.costs, model.config.server, 3 * 4 * 48, 4 * 48)
         codec = Codec(model.config.server)
         request.addfinalizer(codec.close)
         servicer = ExplanationServicer(codec)

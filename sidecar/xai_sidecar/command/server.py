@@ -39,6 +39,7 @@ from xai_sidecar.serving.admission import Admission
 from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluation
 from xai_sidecar.serving.model import start_model
 from xai_sidecar.serving.predictor import Predictor
+from xai_sidecar.serving.trial import Unseen, try_explainers
 from xai_sidecar.telemetry import Telemetry
 from xai_sidecar.telemetry.lines import LineWriter
 
@@ -116,6 +117,7 @@ class Sidecar:
             loop.call_soon_threadsafe(self._on_lost, error)
 
         limits = self._config.server
+        observer = Unseen(telemetry)
         engine = self.engine = Engine(
             lambda: self._make_backend(self._config),
             policy=Policy(
@@ -125,7 +127,7 @@ class Sidecar:
                 evaluate_slice_seconds=self._config.evaluator.slice_milliseconds / 1e3,
                 evaluate_share=self._config.evaluator.device_share,
             ),
-            observer=telemetry,
+            observer=observer,
             on_lost=lost,
             hang_seconds=limits.hang_seconds,
         )
@@ -143,6 +145,7 @@ class Sidecar:
                 self._handle_signals(loop)
                 if not await self._load(engine, servicer, telemetry, report):
                     return 0
+                observer.ready = True
                 self._handle_signals(loop)  # again, should the model's module have put others in their place
                 await self._set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
                 _log.info("ready", grpc=self.grpc_address, http=self.http_address, version=__version__)
@@ -233,7 +236,6 @@ class Sidecar:
         give_back_freed_memory()
         limits, spec = self._config.server, model.input
         map_bytes = 4 * spec.height * spec.width
-        admission = Admission(engine, limits, spec.channels * map_bytes, map_bytes)
         start = partial(start_evaluation, model, engine, telemetry.registry, store)
         self._evaluation = evaluation = await asyncio.get_running_loop().run_in_executor(None, start)
         activation = self._config.model.activation
@@ -246,6 +248,8 @@ class Sidecar:
             model.least_positive,
             model.facts.units,
         )
+        await try_explainers(model, engine, predictor.costs)
+        admission = Admission(predictor.costs, limits, spec.channels * map_bytes, map_bytes)
         self.serving = servicer.serving = ServingState(model, admission, predictor, evaluation, time.time())
         telemetry.open_images.set_function(lambda: admission.images.taken)
         telemetry.open_explanations.set_function(lambda: admission.explanations.taken)

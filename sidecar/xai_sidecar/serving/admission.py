@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from xai_sidecar.config import ServerConfig
-from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
 from xai_sidecar.errors import DeadlineTooShortError, OverloadedError
 from xai_sidecar.explainers.base import Saliency
 from xai_sidecar.serving.budgets import check_budgets
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.load import FirstMap, Load, retry_after
 from xai_sidecar.serving.plan import ExplanationPlan, in_units
 
@@ -93,14 +93,14 @@ class Admission:
     explanations cannot crowd them out. Whatever the capacities, a server with nothing to do takes any request.
 
     Args:
-        engine: Knows what passes take.
+        costs: Knows what explanations take.
         limits: How much is taken on.
         input_bytes: Size of one model input.
         map_bytes: Size of one map.
     """
 
-    def __init__(self, engine: Engine, limits: ServerConfig, input_bytes: int, map_bytes: int) -> None:
-        self._engine = engine
+    def __init__(self, costs: ExplanationCosts, limits: ServerConfig, input_bytes: int, map_bytes: int) -> None:
+        self._costs = costs
         self._limits = limits
         self._input_bytes = input_bytes
         self._map_bytes = map_bytes
@@ -124,7 +124,7 @@ class Admission:
         )
         self._check_time(demand, admitted)
         others = [each for other in self._under_way for each in other.first_maps]
-        check_budgets(self._engine, demand.plans, admitted.first_maps, others)
+        check_budgets(self._costs, demand.plans, admitted.first_maps, others)
         explaining = bool(demand.plans)
         with ExitStack() as parts:
 
@@ -160,12 +160,12 @@ class Admission:
 
     def _seconds(self, admitted: Admitted) -> list[float]:
         """What is left to do of each of a request's explanations, at the least."""
-        return [seconds for load in admitted.loads for seconds in load.seconds(self._engine)]
+        return [seconds for load in admitted.loads for seconds in load.seconds(self._costs)]
 
     def _room_seconds(self) -> float:
         """When there may be room again: once the shortest of what is under way, shared out evenly, is done."""
         left = [seconds for admitted in self._under_way for seconds in self._seconds(admitted)]
-        return retry_after(min(left, default=0.0) * len(left))
+        return retry_after(self._costs.beside_predictions(min(left, default=0.0) * len(left)))
 
     def _check_time(self, demand: Demand, admitted: Admitted) -> None:
         """Refuses what would be run in vain.
@@ -179,7 +179,7 @@ class Admission:
             return
         alone = _CERTAIN * sum(costs)
         if alone > left:
-            worst = max(admitted.loads, key=lambda load: self._engine.seconds(load.plan.kind, sum(load.rows()))).plan
+            worst = max(admitted.loads, key=lambda load: sum(load.seconds(self._costs))).plan
             raise DeadlineTooShortError(
                 f"The explanations take at least {in_units(alone)}, most of it {worst.name}, but "
                 f"{_end(demand, left)}. Allow it more time, ask for fewer passes, or give explanations a budget.",
@@ -187,7 +187,8 @@ class Admission:
             )
         longest = max(costs)
         others = (seconds for other in self._under_way for seconds in self._seconds(other))
-        together = alone + _CERTAIN * sum(min(longest, seconds) for seconds in others)
+        beside = _CERTAIN * sum(min(longest, seconds) for seconds in others)
+        together = self._costs.beside_predictions(alone + beside)
         if together > left:
             raise OverloadedError(
                 f"With what else is under way, the explanations take at least {in_units(together)}, but "

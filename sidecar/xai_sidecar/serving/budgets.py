@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from xai_sidecar.engine.engine import Engine
 from xai_sidecar.errors import OverloadedError
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.load import FirstMap, retry_after
 from xai_sidecar.serving.plan import ExplanationPlan, in_units
 
 
 def check_budgets(
-    engine: Engine, plans: Sequence[ExplanationPlan], wanted: Sequence[FirstMap], others: Iterable[FirstMap]
+    costs: ExplanationCosts, plans: Sequence[ExplanationPlan], wanted: Sequence[FirstMap], others: Iterable[FirstMap]
 ) -> None:
     """Refuses a budget that would end before there is a map, as far as can be told.
 
@@ -19,7 +19,7 @@ def check_budgets(
     else, every budget is taken that would do at the pace measured at start: the pace of late may be long past.
 
     Args:
-        engine: Knows what passes take, and how much of the device predictions leave.
+        costs: Knows what explanations take, and what runs.
         plans: The explanations of the request.
         wanted: Those with a budget.
         others: The same of other requests.
@@ -27,14 +27,14 @@ def check_budgets(
     Raises:
         OverloadedError: It would end too soon, with what the first map takes now.
     """
-    if not wanted or not engine.explaining:
+    if not wanted or not costs.explaining:
         return
-    ahead = sum(seconds for each in others for seconds in each.seconds(engine))
+    ahead = sum(seconds for each in others for seconds in each.seconds(costs))
     for each in sorted(wanted, key=lambda each: each.plan.budget_seconds or 0.0):
         plan, budget = each.plan, each.plan.budget_seconds
-        ahead += sum(each.seconds(engine))
+        ahead += sum(each.seconds(costs))
         # The launch in flight comes first.
-        expected = (engine.seconds(plan.kind, 1) + ahead) / engine.explain_share
+        expected = costs.beside_predictions(costs.alone(plan.explainer.name, plan.kind, 1) + ahead)
         if budget is not None and plan.condition.always and expected > budget:
             raise OverloadedError(
                 f"As things are, the first map of {plan.name} takes about {in_units(expected)}, longer than its budget "

@@ -13,33 +13,56 @@ _BOUNDS = (0.5, 8.0)
 
 
 class ExplanationCosts:
-    """Estimates times of whole explanations.
+    """Estimates times of whole explanations: one estimate for what callers are told and for what is decided by it.
 
     Passes are predicted by what launches have taken recently. What comes on top of them, such as making masks and
     working out the maps, is learned from explanations that had the device to themselves, as a ratio for each explainer.
+    Until there is one, the beginning of one that was run at start has to do.
 
     Args:
-        engine: Knows what passes take.
+        engine: Knows what passes take, and what runs.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ratios: dict[str, float] = {}
+        self._at_start: dict[str, float] = {}
+
+    @property
+    def explaining(self) -> int:
+        """How many explanations are in progress."""
+        return self._engine.explaining
 
     def ran(self, explainer: str, kind: Kind, pass_count: int, seconds: float) -> None:
         """Takes down what an explanation took that had the device to itself."""
-        passes = self._engine.seconds(kind, pass_count)
-        if passes > 0:
-            low, high = _BOUNDS
-            ratio = min(max(seconds / passes, low), high)
+        ratio = self._measured(kind, pass_count, seconds)
+        if ratio is not None:
             before = self._ratios.get(explainer, ratio)
             self._ratios[explainer] = (1 - _WEIGHT) * before + _WEIGHT * ratio
 
+    def tried(self, explainer: str, kind: Kind, pass_count: int, seconds: float) -> None:
+        """Takes down what some passes of an explanation took at start; of use until a whole one has been run."""
+        ratio = self._measured(kind, pass_count, seconds)
+        if ratio is not None:
+            self._at_start[explainer] = ratio
+
     def ratio(self, explainer: str) -> float:
-        """What an explanation takes as a whole, over what its passes take; 1 until one has been measured."""
-        return self._ratios.get(explainer, 1.0)
+        """What an explanation takes as a whole, over what its passes take; 1 where nothing has been measured."""
+        return self._ratios.get(explainer, self._at_start.get(explainer, 1.0))
+
+    def alone(self, explainer: str, kind: Kind, pass_count: int) -> float:
+        """Seconds that an explanation, or a part of one, would take now on a device that does nothing else."""
+        return self.ratio(explainer) * self._engine.seconds(kind, pass_count)
+
+    def beside_predictions(self, seconds: float) -> float:
+        """Seconds that explanations take that take so long alone, with the predictions that come now."""
+        return seconds / self._engine.explain_share
 
     def seconds(self, explainer: str, kind: Kind, pass_count: int) -> float:
         """Seconds that an explanation would take now, beside those that run and the predictions that come."""
-        alone = self.ratio(explainer) * self._engine.seconds(kind, pass_count)
-        return alone * (1 + self._engine.explaining) / self._engine.explain_share
+        return self.beside_predictions(self.alone(explainer, kind, pass_count) * (1 + self.explaining))
+
+    def _measured(self, kind: Kind, pass_count: int, seconds: float) -> float | None:
+        passes = self._engine.seconds(kind, pass_count)
+        low, high = _BOUNDS
+        return min(max(seconds / passes, low), high) if passes > 0 else None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
 from xai_sidecar.explainers.base import Saliency
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.plan import ExplanationPlan
 
 _RETRY_SECONDS = (0.1, 30.0)
@@ -36,9 +36,9 @@ class Load:
         begun = [0 if job.done() else max(0, self.pass_count - job.pass_count) for job in self.jobs]
         return begun + [self.pass_count] * self.unbegun
 
-    def seconds(self, engine: Engine) -> list[float]:
-        """Dispatcher time of these passes, of each picture that has any left."""
-        return [engine.seconds(self.plan.kind, count) for count in self.rows() if count]
+    def seconds(self, costs: ExplanationCosts) -> list[float]:
+        """What these passes take with all that belongs to them, of each picture that has any left."""
+        return [costs.alone(self.plan.explainer.name, self.plan.kind, count) for count in self.rows() if count]
 
 
 class FirstMap(Load):

@@ -264,7 +264,8 @@ class Predictor:
     def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:
         """Which of the candidates is the best that the time allows."""
         candidates = [
-            Candidate(name, self.engine.seconds(each.kind, each.counts.most)) for name, each in plan.candidates.items()
+            Candidate(name, self.costs.seconds(each.explainer.name, each.kind, each.counts.most))
+            for name, each in plan.candidates.items()
         ]
         budget, left = plan.budget_seconds, deadline - time.monotonic() - _ANSWERING_SECONDS
         if any(left < candidate.expected_seconds for candidate in candidates):

@@ -11,6 +11,7 @@ from xai_sidecar.engine.work import Kind
 from xai_sidecar.errors import DeadlineTooShortError, OverloadedError
 from xai_sidecar.explainers.base import PassCounts
 from xai_sidecar.serving.admission import Admission, Demand
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.plan import Condition, ExplanationPlan, Targets
 from xai_sidecar.serving.predictor import Predictor
 from xai_sidecar.telemetry import Telemetry
@@ -62,7 +63,9 @@ def within(seconds, *plans, image_count=1):
 
 @pytest.fixture
 def admission():
-    return Admission(Jobs(), ServerConfig(queue_capacity=10, queue_bytes=100 * MIB, max_targets=5), 600, 200)
+    return Admission(
+        ExplanationCosts(Jobs()), ServerConfig(queue_capacity=10, queue_bytes=100 * MIB, max_targets=5), 600, 200
+    )
 
 
 @pytest.fixture
@@ -398,3 +401,43 @@ def test_kinds_have_their_own_costs(admission):
         refused(admission, 1.4, plan(100))
         assert accepted(admission, 1.9, plan(100))
         assert accepted(admission, 1.0, plan(10)), "0.08 s for each"
+
+
+# ------------------------------------------------------------------------------------------------ whole costs
+
+
+class Shared(Jobs):
+    """Predictions take half of the device."""
+
+    explain_share = 0.5
+
+
+@pytest.fixture
+def costly():
+    """What `planned` takes on top of its passes is as much again, and predictions take half of the device."""
+    costs = ExplanationCosts(Shared())
+    costs.tried("planned", Kind("masked_forward"), 10, 0.2)
+    return Admission(costs, ServerConfig(queue_capacity=10, queue_bytes=100 * MIB, max_targets=5), 600, 200)
+
+
+def test_what_comes_on_top_of_passes_counts(costly):
+    """A hundred masks are 1 s of passes and 2 s as a whole: 1.6 s of it certain, and 3.2 s with the predictions."""
+    with pytest.raises(DeadlineTooShortError, match=r"at least 1\.6 s"):
+        costly.admit(within(1.5, plan())).__enter__()
+    with pytest.raises(OverloadedError, match=r"at least 3\.2 s") as caught:
+        costly.admit(within(2.7, plan())).__enter__()
+    assert caught.value.retry_seconds == pytest.approx(0.5, abs=0.1)
+    with costly.admit(within(3.4, plan())):
+        # Beside another one of 2 s: 2 * 1.6 s, and with the predictions 6.4 s.
+        with pytest.raises(OverloadedError, match=r"at least 6\.4 s"):
+            costly.admit(within(6.2, plan())).__enter__()
+        with costly.admit(within(6.6, plan())):
+            pass
+
+
+def test_room_comes_as_late_as_explanations_end(costly):
+    """Six of 2 s, and the shortest, of 1 s: seven share the device for 7 s until it ends, with predictions for 14 s."""
+    with costly.admit(Demand(6, [plan()])), costly.admit(Demand(1, [plan(50)])):
+        with pytest.raises(OverloadedError, match="pictures for explanations are under way") as caught:
+            costly.admit(Demand(1, [plan()])).__enter__()
+        assert caught.value.retry_seconds == pytest.approx(14)

@@ -8,6 +8,7 @@ from xai_sidecar.engine.work import Kind
 from xai_sidecar.errors import OverloadedError
 from xai_sidecar.explainers.base import PassCounts
 from xai_sidecar.serving.budgets import check_budgets
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.load import FirstMap
 from xai_sidecar.serving.plan import Condition, ExplanationPlan, Targets
 
@@ -35,7 +36,7 @@ def job(pass_count, done=False):
 
 
 def check(device, *plans, pictures=1, others=()):
-    check_budgets(device, plans, [FirstMap(each, pictures) for each in plans], others)
+    check_budgets(ExplanationCosts(device), plans, [FirstMap(each, pictures) for each in plans], others)
 
 
 def test_a_first_map_and_the_launch_before_it():

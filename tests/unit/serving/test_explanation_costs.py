@@ -48,3 +48,22 @@ def test_others_and_predictions_take_their_part():
     assert costs.seconds("rise", KIND, 100) == pytest.approx(2.0)
     device.explain_share = 0.5
     assert costs.seconds("rise", KIND, 100) == pytest.approx(4.0)
+
+
+def test_what_was_tried_at_start_counts_until_a_whole_one_has_been_run():
+    costs = ExplanationCosts(Dispatcher())
+    costs.tried("rise", KIND, 20, 0.3)
+    assert costs.ratio("rise") == pytest.approx(1.5)
+    assert costs.seconds("rise", KIND, 1000) == pytest.approx(15.0)
+    costs.ran("rise", KIND, 100, 1.2)
+    assert costs.ratio("rise") == pytest.approx(1.2), "and nothing of the trial any more"
+
+
+def test_alone_is_without_what_runs():
+    device = Dispatcher()
+    device.explaining, device.explain_share = 3, 0.5
+    costs = ExplanationCosts(device)
+    costs.tried("rise", KIND, 20, 0.3)
+    assert costs.alone("rise", KIND, 100) == pytest.approx(1.5)
+    assert costs.beside_predictions(1.5) == pytest.approx(3.0)
+    assert costs.seconds("rise", KIND, 100) == pytest.approx(1.5 * 4 / 0.5)

@@ -1,0 +1,127 @@
+"""The beginnings of explanations, run at start: so that the first one's time is not promised by its passes alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import structlog
+
+from xai_sidecar.engine.dispatcher import LaunchRecord, Observer
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.job import Outcome
+from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.work import Partial, Steps
+from xai_sidecar.explainers.activations import ACTIVATIONS
+from xai_sidecar.explainers.base import Context
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
+from xai_sidecar.serving.model import ExplainerSetup, ServedModel
+
+_PASS_SECONDS = 0.8
+"""What the passes of all trials may take together."""
+
+_MOST_PASSES = 64
+_LEAST_PASSES = 12
+"""Those with fewer are not tried: they are over before their passes show what comes on top of them."""
+
+_LONGEST_SECONDS = 5.0
+"""How long a trial may take on a busy machine; without its figure, there is that of the passes."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Unseen:
+    """An observer that is told of no explanations until the server is ready: trials are none of the traffic.
+
+    Args:
+        observer: Told of all that comes later.
+
+    Attributes:
+        ready: Whether it is.
+    """
+
+    def __init__(self, observer: Observer) -> None:
+        self.ready = False
+        self._observer = observer
+
+    def launched(self, record: LaunchRecord) -> None:
+        """See `Observer`."""
+        if self.ready or record.lane is not Lane.EXPLAIN:
+            self._observer.launched(record)
+
+    def ended(self, lane: Lane, outcome: Outcome) -> None:
+        """See `Observer`."""
+        if self.ready or lane is not Lane.EXPLAIN:
+            self._observer.ended(lane, outcome)
+
+
+async def try_explainers(model: ServedModel, engine: Engine, costs: ExplanationCosts) -> None:
+    """Runs the beginning of an explanation by every explainer of many passes, and takes down what it takes.
+
+    Args:
+        model: The model.
+        engine: Ready, and with nothing else to do.
+        costs: Told of it.
+    """
+    tried = list(_of_many_passes(model))
+    for offered in tried:
+        try:
+            await _try(offered, model, engine, costs, _PASS_SECONDS / len(tried))
+        except Exception as error:  # the device's; whether it will do for explanations shows when somebody asks for one
+            _log.warning("trial_failed", explainer=offered.explainer.name, error=f"{type(error).__name__}: {error}")
+
+
+def _of_many_passes(model: ServedModel) -> Iterable[ExplainerSetup]:
+    for offered in model.explainers.values():
+        explainer, defaults = offered.explainer, offered.defaults
+        if offered.unavailable or explainer.kind(defaults) not in offered.kinds:
+            continue
+        if explainer.pass_counts(1, defaults, model.facts).most >= _LEAST_PASSES:
+            yield offered
+
+
+async def _try(
+    offered: ExplainerSetup, model: ServedModel, engine: Engine, costs: ExplanationCosts, seconds: float
+) -> None:
+    explainer, kind, spec = offered.explainer, offered.explainer.kind(offered.defaults), model.input
+    most = min(_MOST_PASSES, int(seconds / max(engine.seconds(kind, 1), 1e-9)))
+    if most < _LEAST_PASSES:
+        return  # next to passes that take so long, the rest is nothing
+    noise = np.random.default_rng(0).standard_normal((spec.channels, spec.height, spec.width)).astype(np.float32)
+    context = Context(ACTIVATIONS[model.config.model.activation], units=model.facts.units)
+    steps = explainer.explain(noise, np.zeros(1, np.int32), offered.defaults, context)
+    job = engine.submit(beginning(steps, most), Lane.EXPLAIN, deadline=time.monotonic() + _LONGEST_SECONDS)
+    pass_count, taken = (await asyncio.wrap_future(job)).value
+    if pass_count:
+        costs.tried(explainer.name, kind, pass_count, taken)
+
+
+def beginning(steps: Steps[Any], most: int) -> Steps[tuple[int, float]]:
+    """The first pieces of work of a computation, up to so many passes, and the rest of it never.
+
+    Returns:
+        The passes after those of the first piece, which warms things up, and the seconds from when the second piece is
+        asked for to when the one after the last is; (0, 0) where there are not so many pieces.
+    """
+    sent, count = None, 0
+    asked_for: list[tuple[int, float]] = []  # of each piece, the passes before it, and when
+    try:
+        while True:
+            asked = steps.send(sent)
+            sent = None
+            if isinstance(asked, Partial):
+                continue
+            asked_for.append((count, time.monotonic()))
+            count += len(asked.rows[0])
+            if count > most:
+                break
+            sent = yield asked
+    except StopIteration:
+        pass
+    finally:
+        steps.close()
+    (before, began), (after, ended) = asked_for[1:2] + asked_for[-1:] if len(asked_for) > 2 else [(0, 0.0)] * 2
+    return after - before, ended - began
