@@ -152,6 +152,7 @@ class Dispatcher:
         self._report_launch(launch, started, seconds)
         offset = 0
         for part in launch.parts:
+            part.piece.owner.device_seconds += seconds * part.row_count / launch.row_count
             self._collect(part, tuple(output[offset : offset + part.row_count] for output in outputs))
             offset += part.row_count
 

@@ -33,12 +33,14 @@ class Completed(Generic[T]):
         pass_count: Rows that went through the model for it, padding not counted.
         seconds: From being submitted to being done.
         cut_short: Whether its budget ended it.
+        device_seconds: What of these the device ran rows of it.
     """
 
     value: T
     pass_count: int
     seconds: float
     cut_short: bool = False
+    device_seconds: float = 0.0
 
 
 class Outcome(enum.Enum):
@@ -64,6 +66,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         give_up: Until when it goes on for something to return if it has nothing then, on the same clock.
         submitted: When it was submitted, on the same clock.
         pass_count: Rows that have gone through the model for it; any thread may look.
+        device_seconds: Its share of the time that these took, by rows; any thread may look.
         wound_up: Whether the engine has it make do with what it has, since it is about to end.
         finishing_seconds: What it may take to work out what there is.
         alarms: What is to be called at its times; cancelled when it is settled.
@@ -83,6 +86,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.give_up = give_up
         self.submitted = time.monotonic()
         self.pass_count = 0
+        self.device_seconds = 0.0
         self.wound_up = False
         self.finishing_seconds = 0.0
         self.alarms: list[Alarm] = []
@@ -215,7 +219,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         return Outcome.EXPIRED if isinstance(error, ExpiredError) else Outcome.FAILED
 
     def _completed(self, value: T, *, cut_short: bool = False) -> Completed[T]:
-        return Completed(value, self.pass_count, time.monotonic() - self.submitted, cut_short)
+        return Completed(value, self.pass_count, time.monotonic() - self.submitted, cut_short, self.device_seconds)
 
 
 def settle(setter: Callable[[Any], None], value: Any) -> None:

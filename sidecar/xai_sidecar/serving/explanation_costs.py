@@ -8,7 +8,7 @@ from xai_sidecar.engine.work import Kind
 _WEIGHT = 0.3
 """Of the last explanation in the average."""
 
-_BOUNDS = (0.5, 8.0)
+_BOUNDS = (1.0, 8.0)
 """An explanation that took longer than its passes by more than this was held up by something else."""
 
 
@@ -33,18 +33,20 @@ class ExplanationCosts:
         """How many explanations are in progress."""
         return self._engine.explaining
 
-    def ran(self, explainer: str, kind: Kind, pass_count: int, seconds: float) -> None:
-        """Takes down what an explanation took that had the device to itself."""
-        ratio = self._measured(kind, pass_count, seconds)
-        if ratio is not None:
+    def ran(self, explainer: str, device_seconds: float, seconds: float) -> None:
+        """Takes down what an explanation took that had the device to itself, and what of it the device ran its passes.
+
+        That is of its own passes: what others take by the time that it ends may be far from it.
+        """
+        if device_seconds > 0:
+            ratio = _bounded(seconds / device_seconds)
             before = self._ratios.get(explainer, ratio)
             self._ratios[explainer] = (1 - _WEIGHT) * before + _WEIGHT * ratio
 
-    def tried(self, explainer: str, kind: Kind, pass_count: int, seconds: float) -> None:
-        """Takes down what some passes of an explanation took at start; of use until a whole one has been run."""
-        ratio = self._measured(kind, pass_count, seconds)
-        if ratio is not None:
-            self._at_start[explainer] = ratio
+    def tried(self, explainer: str, device_seconds: float, seconds: float) -> None:
+        """Takes down what the beginning of one took at start; of use until a whole one has been run."""
+        if device_seconds > 0:
+            self._at_start[explainer] = _bounded(seconds / device_seconds)
 
     def ratio(self, explainer: str) -> float:
         """What an explanation takes as a whole, over what its passes take; 1 where nothing has been measured."""
@@ -62,7 +64,7 @@ class ExplanationCosts:
         """Seconds that an explanation would take now, beside those that run and the predictions that come."""
         return self.beside_predictions(self.alone(explainer, kind, pass_count) * (1 + self.explaining))
 
-    def _measured(self, kind: Kind, pass_count: int, seconds: float) -> float | None:
-        passes = self._engine.seconds(kind, pass_count)
-        low, high = _BOUNDS
-        return min(max(seconds / passes, low), high) if passes > 0 else None
+
+def _bounded(ratio: float) -> float:
+    low, high = _BOUNDS
+    return min(max(ratio, low), high)

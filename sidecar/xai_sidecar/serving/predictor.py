@@ -236,8 +236,8 @@ class Predictor:
         """Takes down what an explanation took that came when there was no other, and ends when there is none."""
         if not self.engine.explaining and not job.cancelled() and job.exception() is None:
             done = job.result()
-            if not done.cut_short and done.pass_count:
-                self.costs.ran(plan.explainer.name, plan.kind, done.pass_count, done.seconds)
+            if not done.cut_short:
+                self.costs.ran(plan.explainer.name, done.device_seconds, done.seconds)
 
     def _unasked(self, predicted: Predicted, plan: ExplanationPlan) -> str:
         """Why a class is not explained that is not there, unless somebody asks for it; empty if one is."""

@@ -94,27 +94,25 @@ async def _try(
     context = Context(ACTIVATIONS[model.config.model.activation], units=model.facts.units)
     steps = explainer.explain(noise, np.zeros(1, np.int32), offered.defaults, context)
     job = engine.submit(beginning(steps, most), Lane.EXPLAIN, deadline=time.monotonic() + _LONGEST_SECONDS)
-    pass_count, taken = (await asyncio.wrap_future(job)).value
-    if pass_count:
-        costs.tried(explainer.name, kind, pass_count, taken)
+    done = await asyncio.wrap_future(job)
+    costs.tried(explainer.name, done.device_seconds, done.value)
 
 
-def beginning(steps: Steps[Any], most: int) -> Steps[tuple[int, float]]:
+def beginning(steps: Steps[Any], most: int) -> Steps[float]:
     """The first pieces of work of a computation, up to so many passes, and the rest of it never.
 
     Returns:
-        The passes after those of the first piece, which warms things up, and the seconds from when the second piece is
-        asked for to when the one after the last is; (0, 0) where there are not so many pieces.
+        The seconds from when the first piece is asked for to when the one after the last is.
     """
     sent, count = None, 0
-    asked_for: list[tuple[int, float]] = []  # of each piece, the passes before it, and when
+    began: float | None = None
     try:
         while True:
             asked = steps.send(sent)
             sent = None
             if isinstance(asked, Partial):
                 continue
-            asked_for.append((count, time.monotonic()))
+            began = time.monotonic() if began is None else began
             count += len(asked.rows[0])
             if count > most:
                 break
@@ -123,5 +121,4 @@ def beginning(steps: Steps[Any], most: int) -> Steps[tuple[int, float]]:
         pass
     finally:
         steps.close()
-    (before, began), (after, ended) = asked_for[1:2] + asked_for[-1:] if len(asked_for) > 2 else [(0, 0.0)] * 2
-    return after - before, ended - began
+    return 0.0 if began is None else time.monotonic() - began

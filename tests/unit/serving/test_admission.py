@@ -416,7 +416,7 @@ class Shared(Jobs):
 def costly():
     """What `planned` takes on top of its passes is as much again, and predictions take half of the device."""
     costs = ExplanationCosts(Shared())
-    costs.tried("planned", Kind("masked_forward"), 10, 0.2)
+    costs.tried("planned", 0.1, 0.2)
     return Admission(costs, ServerConfig(queue_capacity=10, queue_bytes=100 * MIB, max_targets=5), 600, 200)
 
 

@@ -248,7 +248,7 @@ async def test_the_choice_counts_what_comes_on_top_of_passes_and_what_runs(
     net = make_net(0.01)
     predictor = start(net, quality=known(RISE_FOR_2))
     net.gate.clear()
-    predictor.costs.tried("rise", make_plan().kind, 8, 0.01 * ratio)
+    predictor.costs.tried("rise", 1.0, ratio)
     others = [predictor.begin(predicted(), make_plan(mask_count=320), FOREVER) for _ in range(beside)]
     explaining = predictor.begin(predicted(), make_auto(budget=budget), FOREVER)
     assert explaining.plan.explainer.name == chosen

@@ -26,18 +26,18 @@ def test_before_anything_is_measured_it_is_the_passes():
 
 def test_what_comes_on_top_is_learned_for_each_explainer():
     costs = ExplanationCosts(Dispatcher())
-    costs.ran("rise", KIND, 200, 3.0)
+    costs.ran("rise", 2, 3.0)
     assert costs.ratio("rise") == pytest.approx(1.5)
     assert costs.seconds("rise", KIND, 1000) == pytest.approx(15.0)
-    costs.ran("rise", KIND, 100, 2.5)
+    costs.ran("rise", 1, 2.5)
     assert costs.ratio("rise") == pytest.approx(0.7 * 1.5 + 0.3 * 2.5)
     assert costs.ratio("occlusion") == 1
 
 
 def test_one_that_was_held_up_changes_little():
     costs = ExplanationCosts(Dispatcher())
-    costs.ran("rise", KIND, 100, 1.2)
-    costs.ran("rise", KIND, 100, 1000.0)
+    costs.ran("rise", 1, 1.2)
+    costs.ran("rise", 1, 1000.0)
     assert costs.ratio("rise") == pytest.approx(0.7 * 1.2 + 0.3 * 8)
 
 
@@ -52,10 +52,10 @@ def test_others_and_predictions_take_their_part():
 
 def test_what_was_tried_at_start_counts_until_a_whole_one_has_been_run():
     costs = ExplanationCosts(Dispatcher())
-    costs.tried("rise", KIND, 20, 0.3)
+    costs.tried("rise", 0.2, 0.3)
     assert costs.ratio("rise") == pytest.approx(1.5)
     assert costs.seconds("rise", KIND, 1000) == pytest.approx(15.0)
-    costs.ran("rise", KIND, 100, 1.2)
+    costs.ran("rise", 1, 1.2)
     assert costs.ratio("rise") == pytest.approx(1.2), "and nothing of the trial any more"
 
 
@@ -63,7 +63,7 @@ def test_alone_is_without_what_runs():
     device = Dispatcher()
     device.explaining, device.explain_share = 3, 0.5
     costs = ExplanationCosts(device)
-    costs.tried("rise", KIND, 20, 0.3)
+    costs.tried("rise", 0.2, 0.3)
     assert costs.alone("rise", KIND, 100) == pytest.approx(1.5)
     assert costs.beside_predictions(1.5) == pytest.approx(3.0)
     assert costs.seconds("rise", KIND, 100) == pytest.approx(1.5 * 4 / 0.5)

@@ -63,21 +63,16 @@ def run(clock):
     return run
 
 
-def test_the_beginning_of_a_computation_after_its_first_piece(pieces, run):
-    """2 and 3 rows after the first piece, and 1 s before the last and before the one that is not run: 2.5 s."""
-    assert drive(beginning(pieces(8, 2, 3, 6, 6), 15), run) == (5, pytest.approx(0.5 + 2))
+def test_the_beginning_of_a_computation(pieces, run):
+    """8, 2 and 3 rows and the first launch's 7 s, and 1 s before the two later ones and before the one not run."""
+    assert drive(beginning(pieces(8, 2, 3, 6, 6), 15), run) == pytest.approx(1.3 + 7 + 3)
     assert run.launches == [8, 2, 3]
 
 
-def test_a_beginning_of_which_nothing_can_be_told(pieces, run):
-    assert drive(beginning(pieces(8, 8), 15), run) == (0, 0)
-    assert drive(beginning(pieces(8), 15), run) == (0, 0)
-    assert drive(beginning(pieces(), 15), run) == (0, 0)
-
-
-def test_a_short_computation_counts_up_to_its_last_piece(pieces, run):
-    """4 rows between the second piece and the third, and 1 s before the third."""
-    assert drive(beginning(pieces(1, 4, 2), 60), run) == (4, pytest.approx(0.4 + 1))
+def test_a_computation_shorter_than_its_beginning(pieces, run):
+    """5 rows and the first launch's 7 s, 1 s between the two, and 50 s after them."""
+    assert drive(beginning(pieces(1, 4), 60), run) == pytest.approx(0.5 + 7 + 1 + 50)
+    assert drive(beginning(pieces(), 15), run) == 0
 
 
 @pytest.fixture
