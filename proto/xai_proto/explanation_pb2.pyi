@@ -142,18 +142,20 @@ PARAMETER_TYPE_NUMBER: ParameterType
 PARAMETER_TYPE_STRING: ParameterType
 
 class PredictRequest(_message.Message):
-    __slots__ = ("images", "top_k", "explanations", "ood", "request_id")
+    __slots__ = ("images", "top_k", "explanations", "ood", "request_id", "model")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
     OOD_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[Image]
     top_k: int
     explanations: _containers.RepeatedCompositeFieldContainer[ExplanationRequest]
     ood: bool
     request_id: str
-    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., top_k: _Optional[int] = ..., explanations: _Optional[_Iterable[_Union[ExplanationRequest, _Mapping]]] = ..., ood: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+    model: str
+    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., top_k: _Optional[int] = ..., explanations: _Optional[_Iterable[_Union[ExplanationRequest, _Mapping]]] = ..., ood: bool = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class PredictStreamRequest(_message.Message):
     __slots__ = ("request", "progress_interval")
@@ -184,7 +186,7 @@ class Tensor(_message.Message):
     def __init__(self, dtype: _Optional[_Union[DataType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ExplanationRequest(_message.Message):
-    __slots__ = ("explainer", "name", "gradient", "deconvolution", "guided_backprop", "gradcam", "occlusion", "rise", "rise_plus", "targets", "budget", "seed", "condition", "encoding")
+    __slots__ = ("explainer", "name", "gradient", "deconvolution", "guided_backprop", "gradcam", "occlusion", "rise", "rise_plus", "named_parameters", "targets", "budget", "seed", "condition", "encoding")
     EXPLAINER_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     GRADIENT_FIELD_NUMBER: _ClassVar[int]
@@ -194,6 +196,7 @@ class ExplanationRequest(_message.Message):
     OCCLUSION_FIELD_NUMBER: _ClassVar[int]
     RISE_FIELD_NUMBER: _ClassVar[int]
     RISE_PLUS_FIELD_NUMBER: _ClassVar[int]
+    NAMED_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -208,12 +211,13 @@ class ExplanationRequest(_message.Message):
     occlusion: OcclusionParameters
     rise: RiseParameters
     rise_plus: RisePlusParameters
+    named_parameters: _struct_pb2.Struct
     targets: Targets
     budget: _duration_pb2.Duration
     seed: int
     condition: Condition
     encoding: MapEncoding
-    def __init__(self, explainer: _Optional[str] = ..., name: _Optional[str] = ..., gradient: _Optional[_Union[GradientParameters, _Mapping]] = ..., deconvolution: _Optional[_Union[DeconvolutionParameters, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackpropParameters, _Mapping]] = ..., gradcam: _Optional[_Union[GradCamParameters, _Mapping]] = ..., occlusion: _Optional[_Union[OcclusionParameters, _Mapping]] = ..., rise: _Optional[_Union[RiseParameters, _Mapping]] = ..., rise_plus: _Optional[_Union[RisePlusParameters, _Mapping]] = ..., targets: _Optional[_Union[Targets, _Mapping]] = ..., budget: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., seed: _Optional[int] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ..., encoding: _Optional[_Union[MapEncoding, str]] = ...) -> None: ...
+    def __init__(self, explainer: _Optional[str] = ..., name: _Optional[str] = ..., gradient: _Optional[_Union[GradientParameters, _Mapping]] = ..., deconvolution: _Optional[_Union[DeconvolutionParameters, _Mapping]] = ..., guided_backprop: _Optional[_Union[GuidedBackpropParameters, _Mapping]] = ..., gradcam: _Optional[_Union[GradCamParameters, _Mapping]] = ..., occlusion: _Optional[_Union[OcclusionParameters, _Mapping]] = ..., rise: _Optional[_Union[RiseParameters, _Mapping]] = ..., rise_plus: _Optional[_Union[RisePlusParameters, _Mapping]] = ..., named_parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., targets: _Optional[_Union[Targets, _Mapping]] = ..., budget: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., seed: _Optional[int] = ..., condition: _Optional[_Union[Condition, _Mapping]] = ..., encoding: _Optional[_Union[MapEncoding, str]] = ...) -> None: ...
 
 class Targets(_message.Message):
     __slots__ = ("class_ids", "min_probability", "top_count")
@@ -479,20 +483,22 @@ class StreamFinished(_message.Message):
     def __init__(self) -> None: ...
 
 class ReportGroundTruthRequest(_message.Message):
-    __slots__ = ("request_id", "image_index", "labels", "boxes", "class_ids", "objects")
+    __slots__ = ("request_id", "image_index", "labels", "boxes", "class_ids", "objects", "model")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     IMAGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     BOXES_FIELD_NUMBER: _ClassVar[int]
     CLASS_IDS_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     image_index: int
     labels: _containers.RepeatedScalarFieldContainer[str]
     boxes: _containers.RepeatedCompositeFieldContainer[Region]
     class_ids: _containers.RepeatedScalarFieldContainer[int]
     objects: _containers.RepeatedCompositeFieldContainer[GroundTruthObject]
-    def __init__(self, request_id: _Optional[str] = ..., image_index: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., boxes: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_ids: _Optional[_Iterable[int]] = ..., objects: _Optional[_Iterable[_Union[GroundTruthObject, _Mapping]]] = ...) -> None: ...
+    model: str
+    def __init__(self, request_id: _Optional[str] = ..., image_index: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., boxes: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_ids: _Optional[_Iterable[int]] = ..., objects: _Optional[_Iterable[_Union[GroundTruthObject, _Mapping]]] = ..., model: _Optional[str] = ...) -> None: ...
 
 class GroundTruthObject(_message.Message):
     __slots__ = ("box", "polygon", "mask_png", "label", "class_id")
@@ -531,8 +537,10 @@ class ReportGroundTruthResponse(_message.Message):
     def __init__(self, changed: bool = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetModelInfoRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model",)
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    def __init__(self, model: _Optional[str] = ...) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
     __slots__ = ("model",)

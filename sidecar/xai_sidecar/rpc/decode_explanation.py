@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
 from pydantic import ValidationError
 
 from xai_proto import explanation_pb2 as pb
@@ -23,7 +25,7 @@ from xai_sidecar.errors import (
     quoted,
     within,
 )
-from xai_sidecar.explainers.base import Parameters
+from xai_sidecar.explainers.base import Explainer, Parameters
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 from xai_sidecar.serving.plan import Condition, ExplanationPlan, Targets, in_units
 
@@ -40,7 +42,11 @@ _IN_THE_CONTRACT = {field.name for field in pb.ExplanationRequest.DESCRIPTOR.one
 _ENCODINGS = set(pb.MapEncoding.values())
 _PARAMETER_NAMES = {"mask_count": "masks"}
 _FIELD_NAMES = {parameter: field for field, parameter in _PARAMETER_NAMES.items()}
-"""Parameters that have another name in the contract's requests than everywhere else."""
+"""Parameters that have another name in the contract's messages than everywhere else."""
+
+_SAME_NAMES: Mapping[str, str] = {}
+_MOST_NAMED_BYTES = 8 * 1024
+"""Of `named_parameters`: what is made of them on the event loop takes less than a millisecond."""
 
 
 def read_duration(duration: Duration, field: str) -> float:
@@ -96,10 +102,11 @@ def _offered(name: str, model: ServedModel) -> ExplainerSetup:
 
 def _auto_plan(wanted: pb.ExplanationRequest, model: ServedModel) -> ExplanationPlan:
     """The quickest explainer, with all those that may be chosen once the prediction is there."""
-    given = wanted.WhichOneof("parameters")
+    given = _given(wanted)
     if given is not None:
+        instead = "an explainer by its name" if given == "named_parameters" else given
         raise ParameterError(
-            f"auto takes no parameters, since it may choose any explainer. Ask for {given}, or leave them out.",
+            f"auto takes no parameters, since it may choose any explainer. Ask for {instead}, or leave them out.",
             field=given,
         )
     seed = wanted.seed if wanted.HasField("seed") else secrets.randbits(_SEED_BITS)
@@ -204,28 +211,50 @@ def _targets(targets: pb.Targets, class_count: int, limit: int) -> Targets:
     return Targets(class_ids=ids)
 
 
+def _given(wanted: pb.ExplanationRequest) -> str | None:
+    """Which field of a request has parameters.
+
+    Raises:
+        ParameterError: Both have.
+    """
+    typed = wanted.WhichOneof("parameters")
+    if typed is not None and wanted.HasField("named_parameters"):
+        raise ParameterError(f"Both {typed} and named_parameters are set. Set one of them.", field="named_parameters")
+    return "named_parameters" if wanted.HasField("named_parameters") else typed
+
+
 def _parameters(wanted: pb.ExplanationRequest, offered: ExplainerSetup, model: ServedModel) -> Parameters:
     explainer = offered.explainer
-    given = wanted.WhichOneof("parameters")
+    given = _given(wanted)
     if given is None:
         return offered.defaults
-    if given != explainer.name:
+    if given not in (explainer.name, "named_parameters"):
         raise ParameterError(
             f"These are parameters of {given}, but {explainer.name} is asked for. Set {explainer.name} instead.",
             field=given,
         )
     with within(given):
+        if given == "named_parameters":
+            return _filled(_named_values(wanted.named_parameters, explainer), offered, model)
         message = getattr(wanted, given)
         if given == "rise_plus":
             with within("rise"):
-                return _filled(message.rise, offered, model)
-        return _filled(message, offered, model)
+                return _filled(_set_fields(message.rise), offered, model, _FIELD_NAMES)
+        return _filled(_set_fields(message), offered, model, _FIELD_NAMES)
 
 
-def _filled(message: Message, offered: ExplainerSetup, model: ServedModel) -> Parameters:
-    """An explainer's parameters as far as a message sets them, the rest as configured."""
+def _filled(
+    given: dict[str, Any], offered: ExplainerSetup, model: ServedModel, field_names: Mapping[str, str] = _SAME_NAMES
+) -> Parameters:
+    """An explainer's parameters as far as a request sets them, the rest as configured.
+
+    Args:
+        given: The values of a request, by the parameters' names.
+        offered: The explainer.
+        model: The model.
+        field_names: Names of the request's fields, where they differ from those of the parameters.
+    """
     explainer = offered.explainer
-    given = _set_fields(message)
     follows = explainer.parameters_type.follows
     configured = {
         name: value for name, value in offered.configured.model_dump().items() if follows.get(name) not in given
@@ -235,9 +264,9 @@ def _filled(message: Message, offered: ExplainerSetup, model: ServedModel) -> Pa
         parameters = explainer.parameters_type(**values)
     except ValidationError as error:
         problem = error.errors()[0]
-        name = str(problem["loc"][0])
+        path = ".".join(str(part) for part in problem["loc"])
         raise ParameterError(
-            f"{problem['msg']}; got {quoted(problem['input'])}.", field=_FIELD_NAMES.get(name, name)
+            f"{problem['msg']}; got {quoted(problem['input'])}.", field=field_names.get(path, path)
         ) from None
     resolved: Parameters = explainer.resolve(parameters, model.facts)
     if not offered.on_demand and explainer.kind(resolved) not in offered.kinds:
@@ -248,6 +277,41 @@ def _filled(message: Message, offered: ExplainerSetup, model: ServedModel) -> Pa
             field="layer",
         )
     return resolved
+
+
+def _named_values(struct: Struct, explainer: Explainer[Any]) -> dict[str, Any]:
+    """The values of a Struct, by the parameters' names.
+
+    Raises:
+        ParameterError: There is no such parameter, a value is none, or all are too large.
+    """
+    if struct.ByteSize() > _MOST_NAMED_BYTES:
+        raise ParameterError(f"They take {struct.ByteSize():,} bytes of at most {_MOST_NAMED_BYTES:,}. Shorten them.")
+    for name in struct.fields:
+        if name not in explainer.parameters_type.model_fields:
+            known = ", ".join(explainer.parameters_type.model_fields)
+            raise ParameterError(f"{explainer.name} has no parameter {quoted(name)}. It has {known}.")
+    values = {}
+    for name, value in struct.fields.items():
+        with within(name):
+            values[name] = _plain(value)
+    return values
+
+
+def _plain(value: Value) -> Any:
+    """A value as Python's own; a number that is whole as an int, which stands for a float, too."""
+    kind = value.WhichOneof("kind")
+    if kind is None:
+        raise ParameterError("It has no value. Give it one, or null for none.")
+    if kind == "null_value":
+        return None
+    if kind == "number_value":
+        return int(value.number_value) if value.number_value.is_integer() else value.number_value
+    if kind == "list_value":
+        return [_plain(one) for one in value.list_value.values]
+    if kind == "struct_value":
+        return {name: _plain(one) for name, one in value.struct_value.fields.items()}
+    return getattr(value, kind)
 
 
 def _set_fields(message: Message) -> dict[str, Any]:

@@ -32,14 +32,21 @@ Blobs = Mapping[int, Any]
 """By number the fields of a message that are bytes, with None, or messages that have such, with theirs."""
 
 
-def blobs_of(descriptor: Any) -> Blobs:
-    """Where the contract has bytes in a message. It must not contain itself."""
+def blobs_of(descriptor: Any, within: tuple[Any, ...] = ()) -> Blobs:
+    """Where the contract has bytes in a message; messages inside messages of their own kind, as a Struct has, left out.
+
+    Args:
+        descriptor: The message's descriptor.
+        within: Descriptors of the messages that it is a part of.
+    """
     found: dict[int, Any] = {}
+    within = (*within, descriptor)
     for field in descriptor.fields:
+        inner = field.message_type
         if field.type == FieldDescriptor.TYPE_BYTES:
             found[field.number] = None
-        elif field.message_type is not None and (inner := blobs_of(field.message_type)):
-            found[field.number] = inner
+        elif inner is not None and inner not in within and (blobs := blobs_of(inner, within)):
+            found[field.number] = blobs
     return found
 
 

@@ -1,8 +1,11 @@
 """Requests as plans: defaults filled in, everything else refused with the path of the field."""
 
+import math
+
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
@@ -201,6 +204,79 @@ def test_parameters_out_of_range(asked, field, model):
     with pytest.raises(errors.ParameterError) as caught:
         read_request(request(asked), model)
     assert caught.value.field == f"explanations[0].{field}"
+
+
+def named(explainer, **values):
+    """A request by named parameters; `...` stands for a value that is none."""
+    struct = Struct()
+    for name, value in values.items():
+        if value is ...:
+            struct.fields[name].Clear()
+        else:
+            struct.update({name: value})
+    return request({"explainer": explainer, "named_parameters": struct})
+
+
+@pytest.mark.parametrize(
+    ("explainer", "values"),
+    [
+        ("gradient", {"aggregation": "sum_abs", "normalization": "max"}),
+        ("gradcam", {"layer": "late", "normalization": "none"}),
+        ("occlusion", {"window_size": 2, "stride": 1, "fill": "blur"}),
+        ("rise", {"masks": 32, "grid_size": 3, "keep_probability": 0.25, "tolerance": 0.125, "estimator": "plain"}),
+    ],
+)
+def test_named_parameters_are_those_of_the_typed_message(model, explainer, values):
+    field = pb.ExplanationRequest.DESCRIPTOR.fields_by_name[explainer]
+    typed = field.message_type._concrete_class()
+    for name, value in values.items():
+        name = {"masks": "mask_count"}.get(name, name)
+        enum = typed.DESCRIPTOR.fields_by_name[name].enum_type
+        if enum is not None:
+            value = next(each.number for each in enum.values if each.name.endswith(f"_{value.upper()}"))
+        setattr(typed, name, value)
+    expected = read_request(request({"explainer": explainer, explainer: typed}), model).plans[0].parameters
+    parameters = read_request(named(explainer, **values), model).plans[0].parameters
+    assert parameters == expected
+    assert {name: getattr(parameters, name) for name in values} == values
+    assert {name: type(value) for name, value in parameters} == {name: type(value) for name, value in expected}
+
+
+def test_named_parameters_that_are_null_are_not_set(model):
+    parameters = read_request(named("occlusion", window_size=None, stride=1), model).plans[0].parameters
+    assert (parameters.window_size, parameters.stride) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("explainer", "values", "field", "message"),
+    [
+        ("rise", {"mask_count": 32}, "", "rise has no parameter 'mask_count'. It has normalization, masks,"),
+        ("rise", {"masks": 32.5}, ".masks", "32.5"),
+        ("rise", {"masks": math.inf}, ".masks", "inf"),
+        ("rise", {"masks": "32"}, ".masks", "'32'"),
+        ("rise", {"masks": True}, ".masks", "True"),
+        ("rise", {"masks": None}, ".masks", "None"),
+        ("rise", {"masks": [32, {"a": None}]}, ".masks", r"\[32, {'a': None}\]"),
+        ("rise", {"masks": ...}, ".masks", "no value"),
+        ("rise", {"tolerance": math.nan}, ".tolerance", "nan"),
+        ("rise", {"estimator": "plainer"}, ".estimator", "'plainer'"),
+        ("gradcam", {"layer": "none"}, ".layer", "'none'"),
+        ("gradcam", {"layer": "x" * 8192}, "", "8,192"),
+        ("auto", {"masks": 32}, "", "takes no parameters"),
+    ],
+)
+def test_named_parameters_that_are_refused(model, explainer, values, field, message):
+    with pytest.raises(errors.SidecarError, match=message) as caught:
+        read_request(named(explainer, **values), model)
+    assert (caught.value.field, caught.value.code) == (f"explanations[0].named_parameters{field}", "INVALID_ARGUMENT")
+
+
+def test_named_and_typed_parameters_exclude_each_other(model):
+    for both in ({"named_parameters": {}}, {"named_parameters": {"masks": 32}}):
+        wanted = {"explainer": "rise", "rise": pb.RiseParameters(), **both}
+        with pytest.raises(errors.ParameterError, match="Both rise and named_parameters") as caught:
+            read_request(request(wanted), model)
+        assert caught.value.field == "explanations[0].named_parameters"
 
 
 def test_layers_compiled_at_start(make_model):

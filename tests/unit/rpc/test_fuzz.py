@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from google.protobuf.descriptor import FieldDescriptor as Field
+from google.protobuf.struct_pb2 import Struct, Value
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -59,6 +60,7 @@ IMAGES = [
     pb.Image(pixels=pb.Tensor(dtype=3, shape=(6, 8, 3), data=bytes(range(144)))),
 ]
 RISE = pb.ExplanationRequest(explainer="rise", rise=pb.RiseParameters(mask_count=16, tolerance=0.1), seed=2**64 - 1)
+NAMED = Struct(fields={"masks": Value(number_value=16), "estimator": Value(string_value="plain")})
 PREDICTS = [
     pb.PredictRequest(images=IMAGES, top_k=2, ood=False, request_id="known"),
     pb.PredictRequest(images=IMAGES[1:2], explanations=[RISE], request_id="known"),
@@ -67,6 +69,7 @@ PREDICTS = [
         explanations=[
             pb.ExplanationRequest(explainer="auto", budget={"seconds": 5}, targets={"top_count": 2}),
             pb.ExplanationRequest(explainer="occlusion", encoding=3, condition={"top_probability_below": 0.99}),
+            pb.ExplanationRequest(explainer="rise", name="named", named_parameters=NAMED),
         ],
     ),
 ]
@@ -109,6 +112,17 @@ def is_repeated(field):
     return field.is_repeated
 
 
+def is_map(field):
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def inside(message):
+    """The messages in a message."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            yield from value.values() if is_map(field) else value if is_repeated(field) else [value]
+
+
 def value_of(chance, field, blobs, depth):
     """A value of a field that is no repeated one."""
     kind = field.type
@@ -140,6 +154,11 @@ def put(chance, message, field, blobs, depth):
             setattr(message, field.name, value)
         return
     values = [value_of(chance, field, blobs, depth) for _ in range(chance.randrange(4))]
+    if is_map(field):
+        message.ClearField(field.name)
+        for value in values:
+            getattr(message, field.name)[value.key].CopyFrom(value.value)
+        return
     # Very many are all the same: it is their number that counts.
     count = chance.choice(COUNTS) if len(values) == 1 else 1
     if len(values) == 1 and field.message_type is not None and values[0].ByteSize() > 100:
@@ -160,10 +179,7 @@ def fill(chance, message, blobs, depth=0):
 def perturb(chance, message, blobs):
     """Sets one field somewhere in a message to something else."""
     while True:
-        inner = [value for field, value in message.ListFields() if field.message_type and not is_repeated(field)]
-        inner += [
-            one for field, value in message.ListFields() if field.message_type and is_repeated(field) for one in value
-        ]
+        inner = list(inside(message))
         if not inner or chance.random() < 0.3:
             break
         message = chance.choice(inner)

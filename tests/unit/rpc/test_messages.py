@@ -37,6 +37,7 @@ def test_what_is_a_picture_or_a_mask():
     tensor = pb.Tensor(dtype=1, shape=[3, 2**62, 5], data=b"t" * 1000)
     images = [pb.Image(encoded=b"e" * 200), pb.Image(pixels=tensor), pb.Image(model_input=tensor), pb.Image()]
     explanation = pb.ExplanationRequest(explainer="rise", seed=2**64 - 1, rise={"tolerance": 0.5})
+    explanation.named_parameters.update({"text": "n" * 100, "inside": {"list": [1, {"deeper": "n" * 100}]}})
     request = pb.PredictRequest(images=images, explanations=[explanation], top_k=-1, request_id="e" * 300)
     assert blobs_in(request.SerializeToString(), pb.PredictRequest) == 2200
     stream = pb.PredictStreamRequest(request=request, progress_interval={"seconds": -5})
