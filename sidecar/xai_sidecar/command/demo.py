@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import socket
@@ -73,6 +74,7 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
             "evaluator": {"sample_rate": 1.0, "interval_seconds": 2.0, "store": "sqlite://", "device_share": 1.0},
         },
         overrides,
+        environment=os.environ,
     )
 
 

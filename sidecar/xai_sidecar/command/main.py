@@ -186,7 +186,8 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key of the config, as in --set server.grpc=0.0.0.0:50051; may be repeated",
+        help="override a key of the config, as in --set server.grpc=0.0.0.0:50051; may be repeated. Environment "
+        "variables do so, too: XAI_SERVER__GRPC=0.0.0.0:50051",
     )
 
 

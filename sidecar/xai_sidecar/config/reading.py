@@ -1,4 +1,7 @@
-"""Reading the config file. Relative paths in it are relative to it."""
+"""Reading the config: a file, then the environment, then what the command line sets; the later one counts.
+
+Relative paths in all of them are relative to the file.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ import os
 import re
 import string
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from xai_sidecar.config.environment import overrides_in
 from xai_sidecar.config.problems import config_error
 from xai_sidecar.config.sections import Config
 from xai_sidecar.errors import ConfigError
@@ -28,12 +32,19 @@ _AROUND = string.whitespace + "\ufeff\u00a0"
 """What is no part of a label: byte order marks are left in the middle where files are put together."""
 
 
-def load_config(path: Path, overrides: Sequence[str] = (), *, needs_ood: bool = True) -> Config:
+def load_config(
+    path: Path,
+    overrides: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str] = os.environ,
+    needs_ood: bool = True,
+) -> Config:
     """Reads a config file.
 
     Args:
         path: The TOML file.
         overrides: ``key.path=value`` each; the value is TOML, or else a text as it stands.
+        environment: Variables; see `overrides_in`. Their values are read like those of overrides.
         needs_ood: Whether the file of the OoD net has to be there.
 
     Raises:
@@ -47,21 +58,42 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, needs_ood: bool = 
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}. Correct that line.") from error
-    return parse_config(data, overrides, folder=path.resolve().parent, needs_ood=needs_ood)
+    return parse_config(data, overrides, path.resolve().parent, environment=environment, needs_ood=needs_ood)
 
 
 def parse_config(
-    data: dict[str, Any], overrides: Sequence[str] = (), folder: Path | None = None, *, needs_ood: bool = True
+    data: dict[str, Any],
+    overrides: Sequence[str] = (),
+    folder: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    needs_ood: bool = True,
 ) -> Config:
     """Checks a config that is already a dict; see `load_config`. Paths are relative to `folder`."""
     data = copy.deepcopy(data)
+    variables = overrides_in(environment or {})
+    for key, name in variables.items():
+        _apply(data, key, (environment or {})[name], name)
     for override in overrides:
-        _apply(data, override)
+        key, equals, value = override.partition("=")
+        if not equals or not key.strip().rpartition(".")[2]:
+            raise ConfigError(f"--set {override!r} is not of the form key.path=value, as in --set model.device=cpu.")
+        _apply(data, key.strip(), value, f"--set {override!r}")
+        variables.pop(key.strip(), None)
     try:
-        config = Config.model_validate(data)
+        return _with_files(_validated(data), folder or Path.cwd(), needs_ood)
+    except ConfigError as error:
+        if error.field in variables:  # nobody would look for it there
+            told = f"{error.message} The environment variable {variables[error.field]} sets it."
+            raise ConfigError(told, field=error.field) from error
+        raise
+
+
+def _validated(data: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(data)
     except ValidationError as error:
         raise config_error(error) from None
-    return _with_files(config, folder or Path.cwd(), needs_ood)
 
 
 def load_labels(labels: Path | list[str] | None, class_count: int) -> tuple[str, ...]:
@@ -115,15 +147,13 @@ def _label_lines(path: Path) -> list[str]:
     return lines
 
 
-def _apply(data: dict[str, Any], override: str) -> None:
-    path, equals, value = override.partition("=")
-    *parents, key = path.strip().split(".")
-    if not equals or not key:
-        raise ConfigError(f"--set {override!r} is not of the form key.path=value, as in --set model.device=cpu.")
+def _apply(data: dict[str, Any], path: str, value: str, origin: str) -> None:
+    """Sets a key; the value is TOML, or else a text as it stands."""
+    *parents, key = path.split(".")
     for parent in parents:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):
-            raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a section.", field=path)
+            raise ConfigError(f"{origin}: {parent!r} is a value, not a section.", field=path)
     try:
         data[key] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
