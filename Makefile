@@ -1,7 +1,7 @@
-# make demo · make test · make bench · make proto · make lint
+# make demo · make test · make bench · make proto · make docs · make lint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench proto lint clean
+.PHONY: help demo test bench proto docs lint clean
 
 # The newest Python that MindSpore supports. A version manager's shim may be there for a version that is not, so each
 # candidate has to run. PYTHON=… overrides it.
@@ -14,6 +14,7 @@ help:
 	@echo "make test        lint, types and all tests"
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
 	@echo "make lint        lint and types only"
+	@echo "make docs        write docs/reference/ anew from the code"
 	@echo "make proto       generate the stubs from proto/xai/v1/explanation.proto"
 
 demo: .venv/demo
@@ -37,9 +38,13 @@ lint: .venv/dev
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/buf lint proto
+	.venv/bin/python docs/generate.py --check
 
 bench: .venv/dev
 	.venv/bin/python -m bench
+
+docs: .venv/dev
+	.venv/bin/python docs/generate.py
 
 proto:
 	PYTHON=$(PYTHON) proto/generate.sh

@@ -17,7 +17,9 @@ from PIL import Image
 from xai_client.command import main as cli
 from xai_sidecar.zoo.sample import sample_picture
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *(ROOT / "docs").glob("*.md")]
 COMMAND = [sys.executable, "-m", "xai_sidecar", "demo", "--set", "model.batch_sizes=[1]"]
 COMMAND += ["--set", "explainers.rise.masks=64"]
 for name in ("gradient", "guided_backprop", "deconvolution"):
@@ -60,10 +62,10 @@ def test_once(cache, tmp_path):
 
 
 def told_of_client(run):
-    """Every command in the help texts and in the README that calls a server."""
+    """Every command in the help texts, the README and the documents that calls a server."""
     texts = [run(*command, "--help") for command in ([], ["predict"], ["feedback"], ["info"])]
     found = [line for text in texts for line in re.findall(r"(?m)^ +xai-client (.*)$", text)]
-    found += re.findall(r"`xai-client ([^`]*)`", README.read_text())
+    found += [line for page in PAGES for line in re.findall(r"`xai-client ([^`]*)`", page.read_text())]
     assert {line.split()[0] for line in found} == {"predict", "feedback", "info"}
     assert len(set(found)) > 10
     return sorted(set(found))

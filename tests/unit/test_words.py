@@ -14,7 +14,12 @@ from xai_sidecar.config import Config
 
 ROOT = Path(__file__).parents[2]
 PARSERS = {"xai-client": client._parser(), "xai-sidecar": sidecar._parser()}
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "deploy").rglob("*.md")]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / "docs").rglob("*.md"),
+    *(ROOT / "deploy").rglob("*.md"),
+]
 SOURCES = [*(ROOT / "client").rglob("*.py"), *(ROOT / "sidecar").rglob("*.py")]
 
 KEY = re.compile(r"(?<![\w./'\[-])(?:model|explainers|ood|server|evaluator)(?:\.[a-z_]+)+\b(?![(\w/*-])")

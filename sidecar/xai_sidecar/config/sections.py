@@ -1,4 +1,4 @@
-"""The keys of the config file, as pydantic models. Their descriptions are the reference in the README."""
+"""The keys of the config file, as pydantic models. docs/reference/config.md is made of their descriptions."""
 
 from __future__ import annotations
 

@@ -1,0 +1,163 @@
+"""Writes docs/reference/ from the code: config keys, explainers, metrics. With --check, fails where it is stale.
+
+python docs/generate.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from xai_sidecar.config import Config
+from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.metrics.registry import METRICS
+
+FOLDER = Path(__file__).parent / "reference"
+NOTE = "<!-- Made by docs/generate.py from the code; `make docs` makes it anew. -->\n"
+
+
+def config_page() -> str:
+    """Every key of the config file, a table for each section."""
+    head = (
+        "# Config keys\n\n"
+        "A key stands in the TOML file, in an environment variable, where `evaluator.sample_rate` is\n"
+        "`XAI_EVALUATOR__SAMPLE_RATE`, or on the command line as `--set evaluator.sample_rate=0.1`; the later one of\n"
+        "these counts. Values of variables and of `--set` are TOML, or else texts as they stand. Relative paths are\n"
+        "relative to the file. `–` stands for not set.\n"
+    )
+    return "\n".join([head, *_sections(Config, "")])
+
+
+def _sections(section: type[BaseModel], path: str) -> Iterator[str]:
+    rows, below = [], []
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            below.append((inner, f"{path}.{name}" if path else name))
+        else:
+            rows.append(f"| `{name}` | {_default(field)} | {_text(field.description or '')} |")
+    if rows:
+        yield f"## `[{path}]`\n\n| key | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+    for inner, name in below:
+        yield from _sections(inner, name)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default if field.default_factory is None else None  # what a factory gives depends on the machine
+    if value is None or value == "":
+        return "–"
+    return f"`{_toml(value.model_dump() if isinstance(value, BaseModel) else value)}`"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return (
+            "{ " + ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items()) + " }" if value else "{}"
+        )
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def explainers_page() -> str:
+    """Every explainer with its parameters."""
+    parts = ["# Explainers\n\nWhat a server offers of these, with which defaults, tells `xai-client info`.\n"]
+    for name, explainer in EXPLAINERS.items():
+        parts.append(f"## `{name}`\n\n{explainer.description}\n\n{_parameters(explainer.parameters_type)}")
+    return "\n".join(parts)
+
+
+def metrics_page() -> str:
+    """Every metric of explanations with its parameters."""
+    rows = [
+        f"| `{name}` | {'higher' if metric.higher_is_better else 'lower'} | "
+        f"{metric.value_range[0]:g} to {metric.value_range[1]:g} | {_text(metric.description)} |"
+        for name, metric in METRICS.items()
+    ]
+    parts = [
+        "# Metrics\n\n| metric | better | range | what it measures |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    ]
+    for name, metric in METRICS.items():
+        if metric.parameters_type.model_fields:
+            parts.append(f"## `{name}`\n\n{_parameters(metric.parameters_type)}")
+    return "\n".join(parts)
+
+
+def _parameters(parameters: type[BaseModel]) -> str:
+    schema = parameters.model_json_schema()["properties"]
+    rows = [
+        f"| `{name}` | {_schema_default(each)} | {_range(each)} | {_text(each['description'])} |"
+        for name, each in schema.items()
+    ]
+    return "| parameter | default | values | meaning |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+
+
+def _schema_default(schema: Mapping[str, Any]) -> str:
+    value = schema.get("default")
+    return "–" if value in (None, "") else f"`{_toml(value)}`"
+
+
+def _range(schema: Mapping[str, Any]) -> str:
+    schema = next((each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"), schema)
+    if "enum" in schema:
+        return ", ".join(f"`{each}`" for each in schema["enum"])
+    low, high = (
+        schema.get("minimum", schema.get("exclusiveMinimum")),
+        schema.get("maximum", schema.get("exclusiveMaximum")),
+    )
+    kind = {"integer": "whole number", "number": "number", "string": "text"}.get(schema.get("type", ""), "")
+    if low is None and high is None:
+        return kind
+    if high is None:
+        return f"{kind} from {low:g}"
+    return f"{low:g} to {high:,g}" if high < 1e6 else f"{low:g} to {high:,}"
+
+
+def _text(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def pages() -> dict[str, str]:
+    """The pages by file name."""
+    made = {"config.md": config_page, "explainers.md": explainers_page, "metrics.md": metrics_page}
+    return {name: f"{NOTE}\n{make()}" for name, make in made.items()}
+
+
+def main() -> int:
+    """Writes the pages, or says how they differ; exit status 1 where they do."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit status 1 where a page is stale")
+    check = parser.parse_args().check
+    stale = False
+    for name, text in pages().items():
+        path = FOLDER / name
+        before = path.read_text() if path.exists() else ""
+        if text == before:
+            continue
+        stale = True
+        if check:
+            lines = difflib.unified_diff(
+                before.splitlines(), text.splitlines(), f"docs/reference/{name}", "the code", lineterm=""
+            )
+            print("\n".join(lines))
+        else:
+            FOLDER.mkdir(exist_ok=True)
+            path.write_text(text)
+            print(f"written: docs/reference/{name}")
+    if check and stale:
+        print("docs/reference is stale; run make docs.", file=sys.stderr)
+    return int(check and stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
