@@ -68,6 +68,7 @@ ALLOWED = {
         "zoo",
     },
     "__main__": {"command"},
+    "cli": {"command"},
 }
 
 

@@ -4,6 +4,8 @@ import argparse
 import ast
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,3 +107,9 @@ def test_every_key_named_is_one():
     assert len(named) > 50
     wrong = [(key, where) for key, where in sorted(named) if not is_key(key) and not key.endswith(FILES)]
     assert wrong == []
+
+
+@pytest.mark.parametrize("module", ["xai_sidecar", "xai_sidecar.cli", "xai_client"])
+def test_commands_run_as_modules(module):
+    done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
+    assert module.partition(".")[0].replace("_", "-") in done.stdout.splitlines()[0]
