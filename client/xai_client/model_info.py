@@ -51,7 +51,7 @@ class ParameterInfo:
     Attributes:
         name: Name, as `Explain` takes it.
         description: What it does, with its unit.
-        type: "integer", "number" or "string".
+        type: "integer", "number", "string" or "boolean".
         default: Value when not given.
         minimum: Smallest value allowed; None if not limited.
         maximum: Largest value allowed; None if not limited.

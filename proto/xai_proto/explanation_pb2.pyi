@@ -92,6 +92,7 @@ class ParameterType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PARAMETER_TYPE_INTEGER: _ClassVar[ParameterType]
     PARAMETER_TYPE_NUMBER: _ClassVar[ParameterType]
     PARAMETER_TYPE_STRING: _ClassVar[ParameterType]
+    PARAMETER_TYPE_BOOLEAN: _ClassVar[ParameterType]
 DATA_TYPE_UNSPECIFIED: DataType
 DATA_TYPE_FLOAT32: DataType
 DATA_TYPE_FLOAT16: DataType
@@ -140,6 +141,7 @@ PARAMETER_TYPE_UNSPECIFIED: ParameterType
 PARAMETER_TYPE_INTEGER: ParameterType
 PARAMETER_TYPE_NUMBER: ParameterType
 PARAMETER_TYPE_STRING: ParameterType
+PARAMETER_TYPE_BOOLEAN: ParameterType
 
 class PredictRequest(_message.Message):
     __slots__ = ("images", "top_k", "explanations", "ood", "request_id", "model")
