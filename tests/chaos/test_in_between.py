@@ -4,10 +4,12 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
+from grpc._cython import cygrpc
 
 from xai_client import AsyncClient, Client, DeadlineError, Explain, Predicted, UnavailableError
 from xai_client.channel import channel_options
@@ -56,7 +58,15 @@ def test_the_defaults_find_a_dead_connection_within_twenty_seconds():
         assert chosen["grpc.http2.max_pings_without_data"] == 0
     # A server of somebody else's may punish pings without calls.
     assert "grpc.keepalive_permit_without_calls" not in dict(channel_options((), "server:1"))
-    assert chosen["grpc.http2.min_recv_ping_interval_without_data_ms"] <= 1000
+    assert chosen["grpc.http2.min_ping_interval_without_data_ms"] <= 1000
+
+
+def test_grpc_knows_the_options():
+    """It takes any, and passes over those that it does not know."""
+    library = Path(cygrpc.__file__).read_bytes()
+    named = {name for name, _ in [*channel_options((), "server:1"), *server_options(1, 1)]}
+    assert len(named) > 10
+    assert [name for name in sorted(named) if name.encode() + b"\0" not in library] == []
 
 
 def in_a_call(client, relay):
@@ -169,12 +179,12 @@ async def test_the_server_does_not_go_on_for_a_caller_who_is_gone_without_a_word
 
 
 async def test_a_client_that_pings_often_keeps_its_long_call():
-    """The third ping within five minutes is one too many for a server with gRPC's own defaults."""
+    """The fourth ping within five minutes is one too many for a server with gRPC's own defaults: pings of a second."""
     server, address, _ = await waiting_server()
-    options = [("grpc.keepalive_time_ms", 600), ("grpc.http2.max_pings_without_data", 0)]
+    options = [("grpc.keepalive_time_ms", 1000), ("grpc.http2.max_pings_without_data", 0)]
     async with grpc.aio.insecure_channel(address, options) as channel:
         with pytest.raises(grpc.RpcError) as caught:
-            await channel.unary_unary("/any/thing")(b"", timeout=3.5)
+            await channel.unary_unary("/any/thing")(b"", timeout=6.5)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     await server.stop(None)
 

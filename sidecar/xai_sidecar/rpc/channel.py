@@ -43,5 +43,5 @@ def server_options(
         ("grpc.http2.max_pings_without_data", 0),
         # Of the server's pings and of the clients' alike.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", round(SHORTEST_PING_SECONDS * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(SHORTEST_PING_SECONDS * 1000)),
     ]
