@@ -12,8 +12,6 @@ from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.duration_pb2 import Duration
-from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.config import ServerConfig
@@ -21,14 +19,11 @@ from xai_sidecar.errors import CallTooLongError, InvalidRequestError, Overloaded
 from xai_sidecar.rpc.calls import Arrivals, Call, Patience, Unread
 from xai_sidecar.rpc.decode import valid_request_id
 from xai_sidecar.rpc.messages import Reader
+from xai_sidecar.rpc.status import status_metadata, status_of
 from xai_sidecar.telemetry import METHODS, Telemetry
 
 REQUEST_ID = "x-request-id"
-_DOMAIN = "xai-sidecar"
 _POLL_SECONDS = 0.02
-_LONGEST_MESSAGE = 500
-_MOST_MESSAGE_BYTES = 700
-"""Metadata carry the message three times, percent-encoded or in base64, and gRPC drops calls with more than 8 KiB."""
 _SERVICE = "/xai.v1.ExplanationService/"
 _READERS = {
     "Predict": Reader(pb.PredictRequest),
@@ -212,38 +207,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         _log.info("refused", reason=error.reason, field=error.field, message=error.message)
         status = status_of(error, request_id)
-        metadata = [(REQUEST_ID, request_id), ("grpc-status-details-bin", status.SerializeToString())]
+        metadata = ((REQUEST_ID, request_id), *status_metadata(status, error, context.time_remaining()))
         call.sending(0)
         code = grpc.StatusCode[error.code]
         ended(code)
-        await context.abort(code, status.message, trailing_metadata=tuple(metadata))
-
-
-def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:
-    """An error as the wire carries it."""
-    message = _short(error.message)
-    told = f"{error.field}: {message}" if error.field else message
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=told)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=_DOMAIN, metadata={"request_id": request_id})
-    status.details.add().Pack(info)
-    if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(
-            field=error.field, description=message, reason=error.reason
-        )
-        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
-    if error.retry_seconds is not None:
-        delay = Duration()
-        delay.FromNanoseconds(round(error.retry_seconds * 1e9))
-        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status
-
-
-def _short(message: str) -> str:
-    text = shortened(message, _LONGEST_MESSAGE)
-    data = text.encode(errors="replace")
-    if len(data) <= _MOST_MESSAGE_BYTES:
-        return data.decode()
-    return data[:_MOST_MESSAGE_BYTES].decode(errors="ignore") + " …"
+        await context.abort(code, status.message, trailing_metadata=metadata)
 
 
 def request_id_of(context: Any) -> str:
