@@ -1,4 +1,9 @@
-"""How calls are made and repeated: deadline, request id, attempts."""
+"""How calls are made and repeated: deadline, request id, attempts.
+
+gRPC's own retry policies are not used, for they go by status codes alone. Measured on sockets with 1.85: they run a
+call five times that was reset while it ran (RST_STREAM 11), that a gateway gave up (504), or that is larger than the
+server takes; and a deadline that passes in their backoff hides the reason. A pushback is obeyed as gRPC obeys it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from typing import Any, Final
 import grpc
 
 from xai_client.error_mapping import details_of, metadata_of, text_of, to_error
-from xai_client.errors import ArgumentError, ServiceError
+from xai_client.errors import ArgumentError
 from xai_client.transport import SHUTTING_DOWN, was_not_sent
 
 MAX_ATTEMPTS: Final = 5
@@ -29,8 +34,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _METADATA_KEY = re.compile(r"[0-9a-z_.-]+")
 _ALPHABET: Final = "1 to 128 characters of [A-Za-z0-9._:-]"
 
-_FIRST_PAUSE: Final = 0.1
-_LONGEST_PAUSE: Final = 2.0
+_FIRST_BACKOFF: Final = 0.1
+_LONGEST_BACKOFF: Final = 2.0
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 
@@ -100,7 +105,7 @@ class Call:
     def pause(self, error: grpc.RpcError, *, repeatable: bool = True) -> float:
         """How long to wait before the next attempt.
 
-        Repeated is what surely was not run: the connection was not there, or the server refused the call and says that
+        Repeated is what surely was not run: the connection was not there, or the server refused the call and says when
         it may come again, or that it is shutting down. A call that may have been run is repeated only if that is cheap.
 
         Args:
@@ -120,29 +125,24 @@ class Call:
             request_id=self.request_id,
             repeated=self._cheap,
         )
-        pushback = _pushback(error) if failure.code == "UNAVAILABLE" else None
-        if not repeatable or self._attempts >= MAX_ATTEMPTS or not self._may_repeat(error, failure, pushback):
-            raise failure from error
-        asked = failure.retry_after if pushback is None else pushback
-        if asked is None:
-            wait = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** (self._attempts - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
-        else:
-            # Never earlier than asked, and not all callers at once.
-            wait = asked * random.uniform(1.0, 1.5)  # noqa: S311
-        if time.monotonic() + wait >= self._deadline:
+        wait = self._wait(error, failure.code) if repeatable and self._attempts < MAX_ATTEMPTS else None
+        if wait is None or time.monotonic() + wait >= self._deadline:
             raise failure from error
         return wait
 
-    def _may_repeat(self, error: grpc.RpcError, failure: ServiceError, pushback: float | None) -> bool:
+    def _wait(self, error: grpc.RpcError, code: str) -> float | None:
+        """Seconds until the next attempt; None where there must be none."""
+        pushback = _pushback(error) if code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") else None
         if pushback is not None:
-            return pushback >= 0
-        if failure.code == "RESOURCE_EXHAUSTED":
-            return failure.retry_after is not None
-        if failure.code != "UNAVAILABLE":
-            return False
-        said = details_of(error)
-        refused = said.reason == SHUTTING_DOWN or said.retry_after is not None
-        return self._cheap or refused or (not said.reason and was_not_sent(text_of(error)))
+            return pushback if pushback >= 0 else None
+        if code != "UNAVAILABLE":
+            return None
+        reason = details_of(error).reason
+        refused = reason == SHUTTING_DOWN or (not reason and was_not_sent(text_of(error)))
+        if not (refused or self._cheap):
+            return None
+        backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (self._attempts - 1))
+        return backoff * random.uniform(0.8, 1.2)  # noqa: S311
 
     def _remaining(self) -> float | None:
         return None if self._timeout is None else max(0.0, self._deadline - time.monotonic())

@@ -28,7 +28,7 @@ def channel_options(options: ChannelOptions, address: str) -> list[tuple[str, An
     defaults: dict[str, Any] = {
         "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
         "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-        # gRPC repeats what has not left the machine; all else is for `Call.pause` to decide.
+        # Without a policy gRPC repeats only what nobody has seen; all else is for `Call.pause` to decide.
         "grpc.enable_retries": 1,
         "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE_BYTES,
         # Otherwise all clients of a process share one connection, and a new client gets a dead one, too.

@@ -60,7 +60,8 @@ _TOO_LARGE = "larger than max"
 def parse_details(metadata: Any) -> Details:
     """Reads the details from trailing metadata, of which each entry is a (key, value) pair.
 
-    Missing or damaged details give an empty result: they must never hide the failure that they belong to.
+    Missing or damaged details give an empty result: they must never hide the failure that they belong to. That is
+    what grpcio-status does: it raises where they are damaged, or where a proxy has worded the message anew.
     """
     for key, value in metadata or ():
         if key == _DETAILS_KEY:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import subprocess
@@ -21,6 +22,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 from PIL import Image
 
+from xai_client import AsyncClient, Client
 from xai_client.command import main as cli
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -215,6 +217,43 @@ def fake() -> Iterator[Fake]:
     server.start()
     yield servicer
     server.stop(None).wait(5)
+
+
+class Blocking:
+    """The sync client, called as the async one is."""
+
+    def __init__(self, *args, **kwargs):
+        self._client = Client(*args, **kwargs)
+
+    async def call(self, method, *args, **kwargs):
+        return await asyncio.to_thread(getattr(self._client, method), *args, **kwargs)
+
+    async def stream(self, *args, **kwargs):
+        return await asyncio.to_thread(lambda: list(self._client.stream(*args, **kwargs)))
+
+
+class Awaiting:
+    def __init__(self, *args, **kwargs):
+        self._client = AsyncClient(*args, **kwargs)
+
+    async def call(self, method, *args, **kwargs):
+        return await getattr(self._client, method)(*args, **kwargs)
+
+    async def stream(self, *args, **kwargs):
+        return [event async for event in self._client.stream(*args, **kwargs)]
+
+
+@pytest.fixture(params=[Blocking, Awaiting], ids=["sync", "async"])
+async def connect(request):
+    clients = []
+
+    def make(*args, **kwargs):
+        clients.append(request.param(*args, **kwargs))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.call("close")
 
 
 @pytest.fixture

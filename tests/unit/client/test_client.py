@@ -12,7 +12,6 @@ import time
 import grpc
 import numpy as np
 import pytest
-from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
 import xai_client
@@ -31,47 +30,6 @@ from xai_client import (
     Progress,
 )
 from xai_proto import explanation_pb2 as pb
-
-
-class Blocking:
-    """The sync client, called as the async one is."""
-
-    def __init__(self, *args, **kwargs):
-        self._client = Client(*args, **kwargs)
-
-    async def call(self, method, *args, **kwargs):
-        return await asyncio.to_thread(getattr(self._client, method), *args, **kwargs)
-
-    async def stream(self, *args, **kwargs):
-        return await asyncio.to_thread(lambda: list(self._client.stream(*args, **kwargs)))
-
-
-class Awaiting:
-    def __init__(self, *args, **kwargs):
-        self._client = AsyncClient(*args, **kwargs)
-
-    async def call(self, method, *args, **kwargs):
-        return await getattr(self._client, method)(*args, **kwargs)
-
-    async def stream(self, *args, **kwargs):
-        return [event async for event in self._client.stream(*args, **kwargs)]
-
-
-@pytest.fixture(params=[Blocking, Awaiting], ids=["sync", "async"])
-async def connect(request):
-    clients = []
-
-    def make(*args, **kwargs):
-        clients.append(request.param(*args, **kwargs))
-        return clients[-1]
-
-    yield make
-    for client in clients:
-        await client.call("close")
-
-
-def retry_info(seconds):
-    return error_details_pb2.RetryInfo(retry_delay=Duration(nanos=round(seconds * 1e9)))
 
 
 def info(reason):
@@ -246,22 +204,6 @@ async def test_a_server_that_does_not_stream(fake, connect, failure, jpeg):
         await connect(fake.address).stream(jpeg, explain="rise")
 
 
-async def test_a_stream_that_breaks_after_its_first_event_is_not_begun_again(fake, connect, failure, answer, jpeg):
-    client = connect(fake.address)
-    for broken in (
-        failure(grpc.StatusCode.UNAVAILABLE, "gone"),
-        failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_info(0.01),)),
-    ):
-        fake.received.clear()
-        fake.script = [
-            lambda request, broken=broken: iter([pb.PredictStreamResponse(predicted=answer(request.request)), broken])
-        ]
-        with pytest.raises(xai_client.ServiceError) as caught:
-            await client.stream(jpeg)
-        assert caught.value.code == broken.code.name
-        assert len(fake.received) == 1
-
-
 @pytest.fixture
 def endless(fake, answer):
     """Has the server predict and then send nothing more; returns how to wait until it sees the end of the call."""
@@ -386,108 +328,6 @@ async def test_no_status_leaks_and_none_of_these_is_repeated(fake, connect, fail
     assert len(fake.requests("PredictStream")) == 1
 
 
-async def test_a_server_that_is_shutting_down_is_tried_five_times(fake, connect, failure):
-    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, "draining", (info("SHUTTING_DOWN"),))] * 20
-    with pytest.raises(xai_client.UnavailableError, match="draining"):
-        await connect(fake.address).call("predict", b"x")
-    assert len(fake.received) == 5
-    assert len({each.metadata["x-request-id"] for each in fake.received}) == 1
-
-
-async def test_every_call_gets_over_a_server_that_is_replaced(fake, connect, failure, answer, cat):
-    client = connect(fake.address)
-    for method, arguments, wire in CALLS:
-        fake.received.clear()
-        fake.script = [failure(grpc.StatusCode.UNAVAILABLE, details=(info("SHUTTING_DOWN"),))]
-        await client.call(method, *((cat,) if method == "predict" else ([cat],) if "many" in method else arguments))
-        assert len(fake.requests(wire)) == 2
-    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, details=(info("SHUTTING_DOWN"),)), stream_script(answer)]
-    assert len(await client.stream(cat, explain="rise")) == 4
-
-
-async def test_pushback_says_whether_and_when_unavailable_is_repeated(fake, connect, failure):
-    def pushed(value):
-        return failure(grpc.StatusCode.UNAVAILABLE, "full", trailing=(("grpc-retry-pushback-ms", value),))
-
-    client = connect(fake.address)
-    for refusal in ("-1", "soon"):
-        fake.received.clear()
-        fake.script = [pushed(refusal)] * 5
-        with pytest.raises(xai_client.UnavailableError):
-            await client.call("model_info")
-        assert len(fake.received) == 1
-    fake.received.clear()
-    fake.script = [pushed("200")]
-    assert (await client.call("predict", pixels())).classes
-    first, second = fake.received
-    assert 0.2 <= second.arrived - first.arrived < 1.5
-
-
-async def test_what_may_have_been_run_is_repeated_only_where_that_is_cheap(fake, connect, failure):
-    """Nobody says whether the server has begun; a picture that ends servers must not go from one to the next."""
-    client = connect(fake.address)
-    untold = failure(grpc.StatusCode.UNAVAILABLE, "upstream reset")
-    lost = failure(grpc.StatusCode.UNAVAILABLE, "The device hung.", (info("DEVICE_LOST"),))
-    for refusal in (untold, lost):
-        for method, arguments, wire in CALLS:
-            fake.received.clear()
-            fake.script = [refusal] if wire in ("ReportGroundTruth", "GetModelInfo") else [refusal] * 9
-            if len(fake.script) == 1:
-                await client.call(method, *arguments)
-                assert len(fake.requests(wire)) == 2
-            else:
-                with pytest.raises(xai_client.UnavailableError, match=refusal.message):
-                    await client.call(method, *arguments)
-                assert len(fake.requests(wire)) == 1
-        fake.script = [refusal] * 9
-        with pytest.raises(xai_client.UnavailableError, match=refusal.message):
-            await client.stream(b"x")
-        assert len(fake.requests("PredictStream")) == 1
-        fake.received.clear()
-
-
-async def test_a_store_that_fails_is_tried_again_when_it_says_so(fake, connect, failure):
-    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, "no disk", (info("STORE"), retry_info(0.1)))]
-    assert (await connect(fake.address).call("predict", pixels())).classes
-    assert len(fake.received) == 2
-
-
-async def test_overload_is_repeated_when_the_server_says_when(fake, connect, failure, cat):
-    overloaded = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (info("OVERLOADED"), retry_info(0.05)))
-    fake.script = [overloaded] * 3
-    start = time.monotonic()
-    prediction = await connect(fake.address).call("predict", cat)
-    assert prediction.classes
-    assert len(fake.received) == 4
-    assert time.monotonic() - start >= 3 * 0.05
-
-
-async def test_overload_is_repeated_in_a_stream_too(fake, connect, failure, answer, cat):
-    overloaded = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (info("OVERLOADED"), retry_info(0.2)))
-    fake.script = [overloaded, stream_script(answer)]
-    assert len(await connect(fake.address).stream(cat, explain="rise")) == 4
-    first, second = fake.received
-    assert 0.2 <= second.arrived - first.arrived < 1
-    assert first.metadata["x-request-id"] == second.metadata["x-request-id"]
-
-
-async def test_a_stream_is_begun_five_times_at_most(fake, connect, failure):
-    fake.script = [failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_info(0.01),))] * 20
-    with pytest.raises(xai_client.OverloadedError):
-        await connect(fake.address).stream(b"x")
-    assert len(fake.received) == 5
-
-
-async def test_a_stream_is_not_begun_again_after_its_deadline(fake, connect, failure):
-    fake.script = [failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_info(0.4),))] * 20
-    start = time.monotonic()
-    with pytest.raises(xai_client.OverloadedError) as caught:
-        await connect(fake.address).stream(b"x", timeout=1)
-    assert 2 <= len(fake.received) <= 3
-    assert time.monotonic() - start < 1
-    assert caught.value.retry_after == pytest.approx(0.4)
-
-
 async def test_a_deadline_that_is_too_short_is_told_by_the_server(fake, connect, failure):
     violation = error_details_pb2.BadRequest.FieldViolation(field="explanations[0]")
     details = (info("DEADLINE_TOO_SHORT"), error_details_pb2.BadRequest(field_violations=[violation]))
@@ -500,24 +340,6 @@ async def test_a_deadline_that_is_too_short_is_told_by_the_server(fake, connect,
         assert (caught.value.reason, caught.value.field) == ("DEADLINE_TOO_SHORT", "explanations[0]")
         assert caught.value.message == "explanations[0] takes about 9 s"
     assert len(fake.received) == 2
-
-
-async def test_overload_is_tried_five_times_at_most(fake, connect, failure):
-    overloaded = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (info("OVERLOADED"), retry_info(0.01)))
-    fake.script = [overloaded] * 20
-    with pytest.raises(xai_client.OverloadedError) as caught:
-        await connect(fake.address).call("predict", b"x")
-    assert len(fake.received) == 5
-    assert caught.value.retry_after == pytest.approx(0.01)
-
-
-async def test_overload_is_reported_at_once_when_waiting_would_pass_the_deadline(fake, connect, failure):
-    fake.script = [failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_info(0.9),))] * 5
-    start = time.monotonic()
-    with pytest.raises(xai_client.OverloadedError):
-        await connect(fake.address, timeout=0.8).call("predict", b"x")
-    assert len(fake.received) == 1
-    assert time.monotonic() - start < 0.7
 
 
 # ----------------------------------------------------------------------------------------------- deadlines
@@ -539,25 +361,6 @@ async def test_no_deadline(fake, connect, jpeg):
     await connect(fake.address, timeout=None).call("predict", jpeg)
     remaining = fake.received[0].time_remaining
     assert remaining is None or remaining > 1e6
-
-
-async def test_the_deadline_bounds_all_attempts_together(fake, connect, failure):
-    overloaded = failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", (retry_info(0.1),))
-
-    def slow(request):
-        time.sleep(1.5)
-        return pb.PredictResponse()
-
-    fake.script = [overloaded, overloaded, slow]
-    start = time.monotonic()
-    with pytest.raises(xai_client.DeadlineError, match=r"0\.7 s") as caught:
-        await connect(fake.address, timeout=0.7).call("predict", b"x", request_id="slow")
-    assert 0.6 < time.monotonic() - start < 1.2
-    assert caught.value.request_id == "slow"
-    remaining = [each.time_remaining for each in fake.received]
-    assert len(remaining) == 3
-    assert remaining[0] > remaining[1] > remaining[2]
-    assert remaining[2] < 0.55
 
 
 # --------------------------------------------------------------------------------------------- connections
@@ -751,10 +554,3 @@ def test_the_client_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.strip() == "['xai_client']", result.stderr
-
-
-async def test_a_large_request_is_repeated_too(fake, connect, failure):
-    fake.script = [failure(grpc.StatusCode.UNAVAILABLE, details=(info("SHUTTING_DOWN"),))] * 2
-    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
-    assert (await connect(fake.address).call("predict", pixels)).classes
-    assert len(fake.received) == 3
