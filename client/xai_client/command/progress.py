@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TextIO
+from typing import Final, Protocol, TextIO
 
-from tqdm import tqdm
+from rich.console import Console, OverflowMethod
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from xai_client.types import Explanation, Progress
 
 _LINE_SECONDS: Final = 1.0
 _BAR_WIDTHS: Final = (8, 28)
-_FANCY: Final = "✓–→█"
 
 
 @dataclasses.dataclass(frozen=True)
-class State:
+class ProgressState:
     """How far an explanation is.
 
     Attributes:
@@ -50,13 +49,13 @@ class State:
     doubtful: bool = False
 
 
-WAITING: Final = State(note="waiting")
+WAITING: Final = ProgressState(note="waiting")
 
 
-def running(progress: Progress, paths: Sequence[Path]) -> State:
+def running(progress: Progress, paths: Sequence[Path]) -> ProgressState:
     """The state of an explanation on its way, of which there are these overlays."""
     done, planned = progress.passes, progress.planned_passes
-    return State(
+    return ProgressState(
         share=_share(done, planned, 0.0),
         done=done,
         planned=planned,
@@ -66,17 +65,17 @@ def running(progress: Progress, paths: Sequence[Path]) -> State:
     )
 
 
-def improved(explanation: Explanation, before: State, paths: Sequence[Path]) -> State:
+def improved(explanation: Explanation, before: ProgressState, paths: Sequence[Path]) -> ProgressState:
     """The state after a version to be followed by a better one."""
     done = max(before.done, explanation.passes)
     return dataclasses.replace(before, share=_share(done, before.planned, 0.0), done=done, place=_place(paths), note="")
 
 
-def ended(explanation: Explanation, before: State, paths: Sequence[Path]) -> State:
+def ended(explanation: Explanation, before: ProgressState, paths: Sequence[Path]) -> ProgressState:
     """The state of an explanation that is done."""
     planned = before.planned if explanation.status == "truncated" else 0
     errors = [each.standard_error for each in explanation.maps if each.standard_error is not None]
-    return State(
+    return ProgressState(
         status=explanation.status,
         share=_share(explanation.passes, planned, 1.0) if explanation.maps else None,
         done=explanation.passes,
@@ -96,33 +95,38 @@ def _note(explanation: Explanation) -> str:
     return explanation.status_message or ("" if explanation.maps else "no map")
 
 
-class Display(Protocol):
+class ProgressDisplay(Protocol):
     """Shows the states of one picture's explanations."""
 
     def begin(self, headline: str) -> None:
         """Says what they are explanations of."""
 
-    def update(self, name: str, state: State) -> None:
+    def update(self, name: str, state: ProgressState) -> None:
         """Shows the state of one of them."""
-
-    def aside(self, stream: TextIO | None) -> AbstractContextManager[None]:
-        """A context in which another stream, maybe of the same terminal, may be written to."""
 
     def close(self) -> None:
         """Leaves it as it is. Closing twice is fine."""
 
 
-def display(names: Sequence[str], stream: TextIO | None) -> Display:
+def display(names: Sequence[str], stream: TextIO | None, *, shared: bool = False) -> ProgressDisplay:
     """Bars where the stream is a terminal that can show them, else lines.
 
     Args:
         names: Names of the explanations, in the order of the request.
         stream: Where to; None for nowhere.
+        shared: Whether other lines go to the same terminal meanwhile.
     """
-    return Bars(names, stream) if stream is not None and _columns(stream) else Lines(stream)
+    if stream is None or shared or not is_terminal(stream) or os.environ.get("TERM", "dumb") == "dumb":
+        return LineDisplay(stream)
+    return BarDisplay(names, stream)
 
 
-class Lines:
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether the stream is there, open, and a terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+class LineDisplay:
     """About one line a second for each explanation, and one at its end."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -133,7 +137,7 @@ class Lines:
         """Says what they are explanations of."""
         self._say(headline)
 
-    def update(self, name: str, state: State) -> None:
+    def update(self, name: str, state: ProgressState) -> None:
         """Shows the state of one of them, unless it has just been shown."""
         now = time.monotonic()
         if not state.status and now < self._next.get(name, 0.0):
@@ -144,10 +148,6 @@ class Lines:
         told = [state.status, *told, state.note]
         self._say(f"{name}: {', '.join(each for each in told if each)}")
 
-    def aside(self, stream: TextIO | None) -> AbstractContextManager[None]:
-        """Nothing to take care of."""
-        return contextlib.nullcontext()
-
     def close(self) -> None:
         """Nothing to do."""
 
@@ -157,106 +157,75 @@ class Lines:
             self._stream.flush()
 
 
-class Bars:
-    """A bar for each explanation, in the order of the request; finished ones stay."""
+class BarDisplay:
+    """A row for each explanation, in the order of the request; those that are done stay."""
 
     def __init__(self, names: Sequence[str], stream: TextIO) -> None:
-        self._stream = stream
-        self._fancy = _encodes(stream, _FANCY)
-        self._name_width = max(map(len, names), default=0)
-        self._widths = [0, 0, 0]
+        self._console = Console(file=stream, force_terminal=True, highlight=False)
+        self._fancy = not self._console.options.ascii_only
+        self._overflow: OverflowMethod = "ellipsis" if self._fancy else "crop"
         self._states = dict.fromkeys(names, WAITING)
-        self._bars: dict[str, Any] = {}
+        self._live = Live(
+            console=self._console,
+            get_renderable=self._rows,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="visible",
+        )
 
     def begin(self, headline: str) -> None:
         """Says what they are explanations of, and shows all as waiting."""
-        # Its thread, for bars that are seldom updated, could hang the program's end after a Ctrl-C.
-        tqdm.monitor_interval = 0
-        with undisturbed():
-            self._stream.write(f"{headline}\n")
-            for position, (name, row) in enumerate(self._rows().items()):
-                self._bars[name] = tqdm(
-                    total=1.0,
-                    bar_format=row,
-                    position=position,
-                    file=self._stream,
-                    ascii=None if self._fancy else True,
-                    dynamic_ncols=True,
-                    leave=True,
-                    # Said outright, for the environment may say otherwise.
-                    disable=False,
-                    delay=0,
-                )
-            self._rest()
+        self._console.print(Text(headline))
+        self._live.start(refresh=True)
+        self._console.show_cursor()  # a program that is killed cannot bring it back
 
-    def update(self, name: str, state: State) -> None:
+    def update(self, name: str, state: ProgressState) -> None:
         """Shows the state of one of them."""
-        if name not in self._bars:
-            return
-        self._states[name] = state
-        cells = zip(self._widths, _cells(state), strict=True)
-        self._widths = [max(width, len(cell)) for width, cell in cells]
-        with undisturbed():
-            for each, row in self._rows().items():
-                self._draw(self._bars[each], row, self._states[each].share or 0.0)
-            self._rest()
-
-    def aside(self, stream: TextIO | None) -> AbstractContextManager[None]:
-        """Has the bars make room for what is written to their own terminal."""
-        if stream is None or not stream.isatty():
-            return contextlib.nullcontext()
-        mode: AbstractContextManager[None] = tqdm.external_write_mode(file=stream)
-        return mode
+        if name in self._states:
+            self._states[name] = state
+            self._live.refresh()
 
     def close(self) -> None:
-        """Leaves the bars as they are, and the cursor in the line below."""
-        with undisturbed():
-            for bar in self._bars.values():
-                bar.close()
-            self._bars.clear()
+        """Leaves the rows as they are, and the cursor in the line below."""
+        self._live.stop()
 
-    @staticmethod
-    def _draw(bar: Any, row: str, share: float) -> None:
-        if (bar.bar_format, bar.n) != (row, share):
-            bar.bar_format, bar.n = row, share
-            bar.refresh()
-
-    def _rest(self) -> None:
-        """Puts the cursor where the `^C` of a terminal will be overwritten."""
-        self._stream.write("\r")
-        self._stream.flush()
-
-    def _rows(self) -> dict[str, str]:
-        """The rows as tqdm's `bar_format`, by name. All bars are as wide as the longest row leaves them room for."""
-        sides = {name: self._sides(name, state) for name, state in self._states.items()}
-        drawn = [name for name, state in self._states.items() if state.share is not None]
-        rest = max((sum(map(len, sides[name])) for name in drawn), default=0)
+    def _rows(self) -> Table:
+        rows = Table.grid(padding=(0, 1))
+        for justify in ("left", "left", "right", "left"):
+            rows.add_column(justify=justify, no_wrap=True)
         narrow, wide = _BAR_WIDTHS
-        bar = f"|{{bar:{max(narrow, min(wide, _columns(self._stream) - rest - 4))}}}| "
-        return {name: (bar if name in drawn else "").join(map(_literal, sides[name])) for name in sides}
+        width = max(narrow, min(wide, self._console.width // 5))
+        cells = {name: _cells(state) for name, state in self._states.items() if state.share is not None}
+        widths = [max(map(len, column)) for column in zip(*cells.values(), strict=True)]
+        for name, state in self._states.items():
+            aligned = [cell.ljust(width) for cell, width in zip(cells.get(name, ()), widths, strict=False) if width]
+            # Where a row is too long, it loses its end; the text at the end of all has everything.
+            rest = Text("  ".join([*aligned, self._note(state)]), no_wrap=True, overflow=self._overflow)
+            share = () if state.share is None else _share_and_bar(state.share, width)
+            rows.add_row(self._mark(state), Text(name), *(share or ("", "")), rest)
+        return rows
 
-    def _sides(self, name: str, state: State) -> tuple[str, str]:
-        """What is left and right of the bar."""
-        left = f"{self._mark(state)} {name:<{self._name_width}}  "
-        if state.share is None:
-            return left, f"{state.status}{state.status and ': '}{state.note}"
-        cells = [cell.ljust(width) for cell, width in zip(_cells(state), self._widths, strict=True) if width]
-        return f"{left}{math.floor(state.share * 100):3}% ", "  ".join([*cells, self._note(state)]).rstrip()
-
-    def _mark(self, state: State) -> str:
+    def _mark(self, state: ProgressState) -> str:
         if not state.status:
             return " "
         good, bad = "✓–" if self._fancy else "*-"
         return good if state.place else bad
 
-    def _note(self, state: State) -> str:
+    def _note(self, state: ProgressState) -> str:
+        if state.share is None:
+            return ": ".join(each for each in (state.status, state.note) if each)
         place = f"{'→' if self._fancy else '->'} {state.place}" if state.place else ""
         # Why it was truncated is too long for a row; the text at the end has it.
         told = (place, state.note if state.status != "truncated" else "")
         return ", ".join(each for each in told if each)
 
 
-def _cells(state: State) -> Sequence[str]:
+def _share_and_bar(share: float, width: int) -> tuple[str, ProgressBar]:
+    return f"{math.floor(share * 100)}%", ProgressBar(1.0, share, width=width)
+
+
+def _cells(state: ProgressState) -> Sequence[str]:
     return _passes(state), _error(state), f"{'cut at ' * (state.status == 'truncated')}{state.time}"
 
 
@@ -264,11 +233,11 @@ def _share(done: int, planned: int, otherwise: float) -> float:
     return min(1.0, done / planned) if planned else otherwise
 
 
-def _passes(state: State) -> str:
+def _passes(state: ProgressState) -> str:
     return f"{state.done:,} of {state.planned:,}" if state.planned else f"{state.done:,} pass{'es' * (state.done != 1)}"
 
 
-def _error(state: State) -> str:
+def _error(state: ProgressState) -> str:
     told = ["" if state.error is None else f"error {state.error:.2f}", "unreliable" * state.doubtful]
     return ", ".join(each for each in told if each)
 
@@ -290,40 +259,3 @@ def _taken(seconds: float) -> str:
 def _minutes(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _columns(stream: TextIO) -> int:
-    """How wide the terminal is; 0 if the stream is none, or none that can move its cursor."""
-    try:
-        shows = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        return os.get_terminal_size(stream.fileno()).columns if shows else 0
-    except (OSError, ValueError):
-        return 0
-
-
-def _encodes(stream: TextIO, text: str) -> bool:
-    try:
-        text.encode(stream.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
-
-
-def _literal(text: str) -> str:
-    return text.replace("{", "{{").replace("}", "}}")
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Has Ctrl-C wait until the cursor is back where the next row is counted from."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    pressed: list[Any] = []
-    handler = signal.signal(signal.SIGINT, lambda *caught: pressed.append(caught))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if pressed and callable(handler):
-            handler(*pressed[0])

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from xai_client.command import text
 from xai_client.command.files import OverlayFiles
-from xai_client.command.progress import WAITING, State, display, ended, improved, running
+from xai_client.command.progress import WAITING, ProgressState, display, ended, improved, is_terminal, running
 from xai_client.errors import ResponseError, ServiceError
 from xai_client.types import Event, Explained, Explanation, Predicted, Prediction, Progress
 
@@ -35,10 +35,10 @@ class Watch:
         self._files = files
         self._as_json = as_json
         self._values = values
-        self._display = display(names, sys.stderr)
+        self._display = display(names, sys.stderr, shared=as_json and is_terminal(sys.stdout))
         self._prediction: Prediction | None = None
         self._explanations: dict[str, Explanation] = {}
-        self._states: dict[str, State] = {}
+        self._states: dict[str, ProgressState] = {}
 
     def follow(self, events: Generator[Event, None, None]) -> Prediction:
         """Takes all events; returns what a call without a stream would have returned.
@@ -79,9 +79,8 @@ class Watch:
         elif isinstance(event, Explained):
             self._explained(event)
         if self._as_json:
-            with self._display.aside(sys.stdout):
-                files = self._files
-                _say(text.event_json(event, self._image, files.written, files.arrays, self._values), sys.stdout)
+            files = self._files
+            _say(text.event_json(event, self._image, files.written, files.arrays, self._values), sys.stdout)
 
     def _explained(self, event: Explained) -> None:
         explanation, name = event.explanation, event.explanation.name
@@ -90,7 +89,7 @@ class Watch:
         paths, before = self._files.paths(name), self._states.get(name, WAITING)
         self._update(name, (ended if event.final else improved)(explanation, before, paths))
 
-    def _update(self, name: str, state: State) -> None:
+    def _update(self, name: str, state: ProgressState) -> None:
         self._states[name] = state
         self._display.update(name, state)
 

@@ -250,7 +250,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _train_ood(arguments: argparse.Namespace) -> int:
     from xai_sidecar.backends.ood_training import train_configured
-    from xai_sidecar.ood.progress import Bars, Lines
+    from xai_sidecar.ood.progress import ProgressBars, ProgressLines
     from xai_sidecar.ood.training import TrainingOptions
     from xai_sidecar.telemetry.logs import set_up_logs
 
@@ -259,9 +259,9 @@ def _train_ood(arguments: argparse.Namespace) -> int:
     options = TrainingOptions(arguments.epochs, arguments.batch_size, arguments.seed, arguments.holdout)
     out = arguments.out or config.ood.checkpoint or Path("ood.safetensors")
     report = _progress()
-    bars = Bars()
+    bars = ProgressBars()
     try:
-        shown = bars if sys.stderr.isatty() else Lines(report)
+        shown = bars if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else ProgressLines(report)
         head = train_configured(config, arguments.data, out, options, report, shown)
     finally:
         bars.close()

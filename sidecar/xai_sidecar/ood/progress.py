@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _SECONDS_BETWEEN_LINES = 5.0
+_SPEED_SECONDS = 600.0
+"""Over which the time left is estimated: an epoch may take minutes."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ Progress = Callable[[Step], None]
 """Told of every step."""
 
 
-class Lines:
+class ProgressLines:
     """Progress as lines of text, one every few seconds and one at the end of each stage.
 
     Args:
@@ -67,33 +69,54 @@ class Lines:
         return f", {told((now - self._started) / done * (step.total - step.done))} left"
 
 
-class Bars:
-    """Progress as a bar on a terminal's standard error, with the time left; see tqdm."""
+class ProgressBars:
+    """Progress as bars, one for each stage, with the time left.
 
-    def __init__(self) -> None:
-        self._bar: Any = None
+    Args:
+        console: Rich's, of a terminal; None for that of standard error.
+    """
+
+    def __init__(self, console: Any = None) -> None:
+        self._console = console
+        self._progress: Any = None
+        self._task: Any = None
         self._stage = ""
 
     def __call__(self, step: Step) -> None:
         """Takes a step."""
-        # Only here: a server that trains nothing does not need it.
-        from tqdm import tqdm
-
-        if self._bar is None or step.stage != self._stage:
-            self.close()
+        if self._progress is None:
+            self._progress = _bars(self._console)
+            self._progress.start()
+        if step.stage != self._stage:
             self._stage = step.stage
-            self._bar = tqdm(total=step.total, initial=step.done, desc=step.stage, unit=f" {step.unit}", smoothing=0.1)
-        self._bar.update(step.done - self._bar.n)
-        if step.note:
-            self._bar.set_postfix_str(step.note)
-        if step.done == step.total:
-            self.close()
+            self._task = self._progress.add_task(
+                step.stage, total=step.total, completed=step.done, unit=step.unit, note=step.note
+            )
+        self._progress.update(self._task, completed=step.done, note=step.note)
 
     def close(self) -> None:
-        """Leaves the bar as it is; to be called when interrupted, before anything else is written."""
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
+        """Leaves the bars as they are; to be called when interrupted, before anything else is written."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = None
+
+
+def _bars(console: Any) -> Any:
+    # Only here: a server that trains nothing does not need it.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console or Console(stderr=True),
+        speed_estimate_period=_SPEED_SECONDS,
+        redirect_stdout=False,
+    )
 
 
 def told(seconds: float) -> str:

@@ -298,6 +298,7 @@ def spawn(fake, tmp_path):
     def start(*argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more):
         return subprocess.Popen(
             [sys.executable, "-m", "xai_client", *map(str, argv)],
+            stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
             cwd=tmp_path,

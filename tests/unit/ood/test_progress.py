@@ -1,8 +1,12 @@
 """Progress in words and in bars."""
 
-import pytest
+import io
+import re
 
-from xai_sidecar.ood.progress import Bars, Lines, Step, told
+import pytest
+from rich.console import Console
+
+from xai_sidecar.ood.progress import ProgressBars, ProgressLines, Step, told
 
 
 @pytest.mark.parametrize(
@@ -15,7 +19,7 @@ def test_times_are_told_for_people(seconds, text):
 
 def test_lines_come_every_few_seconds_and_know_the_time_left():
     now, lines = [100.0], []
-    tell = Lines(lines.append, lambda: now[0])
+    tell = ProgressLines(lines.append, lambda: now[0])
     tell(Step("features", 640, 2000, "pictures"))  # done in an earlier run, which took no time in this one
     for done in range(704, 2000, 64):
         now[0] += 1
@@ -32,7 +36,7 @@ def test_lines_come_every_few_seconds_and_know_the_time_left():
 
 def test_every_stage_is_timed_on_its_own():
     now, lines = [0.0], []
-    tell = Lines(lines.append, lambda: now[0])
+    tell = ProgressLines(lines.append, lambda: now[0])
     tell(Step("features", 5, 5, "pictures"))
     now[0] = 1000
     tell(Step("training", 1, 90, "epochs"))
@@ -41,15 +45,16 @@ def test_every_stage_is_timed_on_its_own():
     assert lines == ["features: 5 of 5 pictures", "training: 11 of 90 epochs, loss 1, 79 s left"]
 
 
-def test_bars_write_to_standard_error(capsys):
-    bars = Bars()
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_bar_for_each_stage_stays(encoding):
+    written = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    bars = ProgressBars(Console(file=written, force_terminal=True, width=80, no_color=True, legacy_windows=False))
     bars(Step("features", 0, 2, "pictures"))
     bars(Step("features", 2, 2, "pictures"))
     bars(Step("training", 1, 3, "epochs", "loss 0.5"))
     bars.close()
     bars.close()
-    written = capsys.readouterr()
-    assert written.out == ""
-    assert "features: 100%" in written.err
-    assert "training:  33%" in written.err
-    assert "loss 0.5" in written.err
+    written.seek(0)
+    features, training = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", written.read()).splitlines()[-2:]
+    assert re.fullmatch(r"features [━-]{40} 2/2 pictures 0:00:00 *", features)
+    assert re.fullmatch(r"training [━-]{13} {27} 1/3 epochs +-:--:-- loss 0.5 *", training)

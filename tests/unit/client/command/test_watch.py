@@ -19,7 +19,7 @@ from google.rpc import error_details_pb2
 from PIL import Image
 
 from xai_client.command.files import OverlayFiles
-from xai_client.command.progress import State, display, undisturbed
+from xai_client.command.progress import ProgressState, display
 from xai_client.response import predictions
 from xai_proto import explanation_pb2 as pb
 
@@ -299,7 +299,7 @@ def test_elsewhere_than_on_a_terminal_there_are_few_plain_lines(run, cat, fake, 
 def test_a_stderr_that_is_closed_is_no_matter():
     shown = display(["rise"], None)
     shown.begin("cat.jpg")
-    shown.update("rise", State())
+    shown.update("rise", ProgressState())
     shown.close()
 
 
@@ -310,31 +310,21 @@ def test_several_targets_are_counted(run, cat, fake, play, explained, make_map):
     assert "cat.rise.1.png" in out
 
 
-def test_ctrl_c_waits_until_a_row_is_drawn():
-    drawn = False
-    with pytest.raises(KeyboardInterrupt), undisturbed():
-        signal.raise_signal(signal.SIGINT)
-        drawn = True
-    assert drawn
-    with pytest.raises(KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
-
-
 class Terminal:
-    """The screen of a terminal, as far as lines, carriage returns and moves upwards go."""
+    """The screen of a terminal: what is written, moved and erased; colours are dropped."""
 
     def __init__(self, columns, rows=24):
         self._ours, self.theirs = pty.openpty()
         fcntl.ioctl(self.theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.columns = columns
-        self._text = ""
+        self.text = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self):
         while True:
             try:
-                self._text += os.read(self._ours, 65536).decode()
+                self.text += os.read(self._ours, 65536).decode()
             except OSError:
                 return
 
@@ -346,19 +336,22 @@ class Terminal:
     @property
     def lines(self):
         screen, row, column = [""], 0, 0
-        for token in re.findall(r"\x1b\[A|[^\x1b]", self._text):
+        for token in re.findall(r"\x1b\[[?0-9;]*[A-Za-z]|[^\x1b]", self.text):
             if token == "\r":
                 column = 0
             elif token == "\n":
                 row += 1
                 screen += [""] * (row == len(screen))
-            elif token == "\x1b[A":
+            elif token == "\x1b[1A":
                 row -= 1
+            elif token == "\x1b[2K":
+                screen[row] = ""
+            elif token.startswith("\x1b"):
+                assert re.fullmatch(r"\x1b\[([0-9;]*m|\?25[hl])", token)
             else:
                 screen[row] = screen[row].ljust(column)[:column] + token + screen[row][column + 1 :]
                 column += 1
-                assert column < self.columns
-        assert (row, column) == (len(screen) - 1, 0) or self._reader.is_alive()
+                assert column <= self.columns
         return [line.rstrip() for line in screen]
 
     def until(self, text):
@@ -392,12 +385,12 @@ def test_bars_on_a_terminal(fake, cat, spawn, play, explained, terminal):
             progress("rise", 500, 2000, 0.5, 12.3),
             progress("occlusion", 500, 1000, left=3),
             explained("rise", PARTIAL, 500),
-            lambda: screens.append(terminal.until("{0}/cat.rise.png")()),
+            lambda: screens.append(terminal.until("[bold]/cat.rise.png")()),
             explained("occlusion", TRUNCATED, 750, status_message="1 s is over"),
             explained("rise", passes=1200, error=0.1),
         )
     ]
-    arguments = ("predict", "cat.jpg", "--explain", names, "--watch", "--out", "{0}")
+    arguments = ("predict", "cat.jpg", "--explain", names, "--watch", "--out", "[bold]")
     process = spawn(*arguments, stderr=terminal.theirs, TERM="xterm")
     out, _ = process.communicate(timeout=20)
     terminal.close()
@@ -406,18 +399,19 @@ def test_bars_on_a_terminal(fake, cat, spawn, play, explained, terminal):
     (halfway,) = screens
     assert halfway == [
         "cat.jpg  75.00% tabby cat",
-        "✓ gradcam    100% |████████████████████| 1 pass                    1.5 s      → {0}/cat.gradcam.png",
-        "  rise        25% |█████               | 500 of 2,000  error 0.50  13 s left  → {0}/cat.rise.png",
-        "  occlusion   50% |██████████          | 500 of 1,000              3 s left",
-        f"– gradient   skipped: {skipped}",
+        "✓ gradcam   100% ━━━━━━━━━━━━━━━━━━━━ 1 pass                    1.5 s      → [bold]/cat.gradcam.png",
+        "  rise       25% ━━━━━╺━━━━━━━━━━━━━━ 500 of 2,000  error 0.50  13 s left  → [bold]/cat.rise.png",
+        "  occlusion  50% ━━━━━━━━━━╺━━━━━━━━━ 500 of 1,000              3 s left",
+        f"– gradient                            skipped: {skipped}",
     ]
     assert terminal.lines[1:] == [
-        "✓ gradcam    100% |███████████████| 1 pass                    1.5 s         → {0}/cat.gradcam.png",
-        "✓ rise       100% |███████████████| 1,200 passes  error 0.10  1.5 s         → {0}/cat.rise.png",
-        "✓ occlusion   75% |███████████▎   | 750 of 1,000              cut at 1.5 s  → {0}/cat.occlusion.png",
-        f"– gradient   skipped: {skipped}",
+        "✓ gradcam   100% ━━━━━━━━━━━━━━━━━━━━ 1 pass                    1.5 s         → [bold]/cat.gradcam.…",
+        "✓ rise      100% ━━━━━━━━━━━━━━━━━━━━ 1,200 passes  error 0.10  1.5 s         → [bold]/cat.rise.png",
+        "✓ occlusion  75% ━━━━━━━━━━━━━━━╺━━━━ 750 of 1,000              cut at 1.5 s  → [bold]/cat.occlusio…",
+        f"– gradient                            skipped: {skipped}",
         "",
     ]
+    assert terminal.text.rfind("\x1b[?25h") > terminal.text.rfind("\x1b[?25l")  # the cursor is seen
 
 
 def test_ctrl_c_leaves_the_bars_as_they_are(fake, cat, spawn, play, terminal):
@@ -430,45 +424,84 @@ def test_ctrl_c_leaves_the_bars_as_they_are(fake, cat, spawn, play, terminal):
         leave.wait(10)
 
     fake.script = [play(progress("rise", 500), interrupt)]
-    process = spawn("predict", "cat.jpg", "--explain", "gradcam,rise", "--watch", stderr=terminal.theirs, TERM="xterm")
+    arguments = ("predict", "cat.jpg", "--explain", "gradcam,rise", "--watch")
+    process = spawn(*arguments, stderr=terminal.theirs, TERM="xterm", NO_COLOR="1")
     assert process.wait(20) == 130
     leave.set()
     terminal.close()
     assert terminal.lines[1:] == [
-        "  gradcam  waiting",
-        "  rise      50% |██████████████              | 500 of 1,000",
+        "  gradcam                          waiting",
+        "  rise    50% ━━━━━━━━━━           500 of 1,000",
         "xai-client: interrupted; no overlay was written",
         "",
     ]
+    assert not re.search(r"\x1b\[[0-9;]*m", terminal.text)  # no colours
 
 
-@pytest.mark.parametrize(
-    ("terminal", "environment"), [(0, {"TERM": "xterm"}), (100, {"TERM": "dumb"})], indirect=["terminal"], ids=str
-)
-def test_a_terminal_that_cannot_show_bars_gets_lines(fake, cat, spawn, play, explained, terminal, environment):
-    terminal.columns = 200
+def test_ctrl_c_at_any_moment_leaves_whole_rows(monkeypatch):
+    """That of a terminal comes while a row is drawn as likely as not."""
+    monkeypatch.setenv("TERM", "xterm")
+    pause = np.random.default_rng(0).uniform(0.0005, 0.01, 30)
+
+    def press(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, press)
+    try:
+        for seconds in pause:
+            terminal = Terminal(100)
+            with os.fdopen(os.dup(terminal.theirs), "w") as stream:
+                shown = display(["gradcam", "rise"], stream)
+                shown.begin("cat.jpg")
+                with pytest.raises(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, seconds)
+                    for done in range(1_000_000):
+                        shown.update("rise", ProgressState(share=0.5, done=done, planned=1_000_000))
+                shown.close()
+                stream.write("interrupted\n")
+            terminal.close()
+            headline, waiting, running, *rest = terminal.lines
+            assert (headline, waiting.split()) == ("cat.jpg", ["gradcam", "waiting"])
+            assert re.fullmatch(r"  rise +(50% ━+╺━+ [0-9,]+ of 1,000,000|waiting)", running)
+            assert rest == ["interrupted", ""]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_terminal_that_cannot_show_bars_gets_lines(fake, cat, spawn, play, explained, terminal):
     fake.script = [play(explained("rise"))]
-    process = spawn("predict", "cat.jpg", "--explain", "rise", "--watch", stderr=terminal.theirs, **environment)
+    process = spawn("predict", "cat.jpg", "--explain", "rise", "--watch", stderr=terminal.theirs, TERM="dumb")
     assert process.wait(20) == 0
     terminal.close()
     assert terminal.lines[1:] == ["rise: complete, 9 passes, 1.5 s, cat.rise.png", ""]
 
 
+def test_events_on_the_same_terminal_are_not_drawn_over(fake, cat, spawn, play, explained, terminal):
+    terminal.columns = 2000
+    fake.script = [play(progress("rise", 500), explained("rise"))]
+    arguments = ("predict", "cat.jpg", "--explain", "rise", "--watch", "--json")
+    process = spawn(*arguments, stdout=terminal.theirs, stderr=terminal.theirs, TERM="xterm")
+    assert process.wait(20) == 0
+    terminal.close()
+    events = [json.loads(line)["event"] for line in terminal.lines if line.startswith("{")]
+    assert events == ["predicted", "progress", "explained", "finished"]
+    assert "rise: complete, 9 passes, 1.5 s, cat.rise.png" in terminal.lines
+
+
+@pytest.mark.parametrize("force", ["FORCE_COLOR", "TTY_COMPATIBLE", "CLICOLOR_FORCE"])
+def test_a_pipe_gets_no_control_characters(fake, cat, spawn, play, explained, force):
+    fake.script = [play(progress("rise", 500), explained("rise"))]
+    process = spawn("predict", "cat.jpg", "--explain", "rise", "--watch", TERM="xterm-256color", **{force: "1"})
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert not re.search(rb"[\x00-\x09\x0b-\x1f]", out + err)
+
+
 @pytest.mark.parametrize("terminal", [40], indirect=True, ids=str)
 def test_bars_of_a_narrow_terminal_in_ascii(fake, cat, spawn, play, explained, terminal):
     fake.script = [play(progress("rise", 500), explained("rise"))]
-    process = spawn(
-        "predict",
-        "cat.jpg",
-        "--explain",
-        "rise",
-        "--watch",
-        stderr=terminal.theirs,
-        TERM="xterm",
-        PYTHONIOENCODING="ascii",
-    )
+    arguments = ("predict", "cat.jpg", "--explain", "rise", "--watch", "--out", "a_folder_of_a_long_name")
+    process = spawn(*arguments, stderr=terminal.theirs, TERM="xterm", PYTHONIOENCODING="ascii")
     assert process.wait(20) == 0
-    terminal.columns = 200
     terminal.close()
-    assert len(terminal.lines) == 3
-    assert re.fullmatch(r"\* rise  100% \|########\| 9 passes {6}1\.?", terminal.lines[1])
+    assert terminal.lines[1:] == ["* rise 100% -------- 9 passes  1.5 s  ->", ""]
