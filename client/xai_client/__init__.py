@@ -41,6 +41,7 @@ from xai_client.errors import (
     UnsupportedError,
     XaiError,
 )
+from xai_client.evaluator_info import Accuracy, ClassConfusion, EvaluatorInfo, MetricInfo, QualityMeasure
 from xai_client.model_info import (
     BatchCost,
     ExplainerInfo,
@@ -54,7 +55,6 @@ from xai_client.model_info import (
 )
 from xai_client.overlay import COLORMAPS
 from xai_client.picture import ImageLike
-from xai_client.quality import Accuracy, ClassConfusion, EvaluatorInfo, MetricInfo, QualityMeasure
 from xai_client.request import Explain
 from xai_client.truth import GroundTruthObject, GroundTruthWarning, MaskLike
 from xai_client.types import (

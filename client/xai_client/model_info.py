@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from xai_client.quality import EvaluatorInfo, QualityMeasure, evaluator_info, quality_measure
+from xai_client.evaluator_info import EvaluatorInfo, QualityMeasure, evaluator_info, quality_measure
 from xai_client.response import enum_name, time_of, value_of
 from xai_client.types import ParameterValue
 from xai_proto import explanation_pb2 as pb

@@ -20,6 +20,7 @@ from xai_client.command import text
 from xai_client.command.common import add_common, fail
 from xai_client.command.feedback import Feedback, read_objects
 from xai_client.command.predict import EXAMPLES, add_predict
+from xai_client.command.tables import terminal_width
 from xai_client.errors import ArgumentError, ImageError, PictureSizeError, XaiError
 from xai_client.truth import GroundTruthWarning
 
@@ -157,5 +158,5 @@ def _feedback(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     with Client(arguments.server, timeout=arguments.timeout) as client:
         info = client.model_info()
-    print(text.info_json(info) if arguments.json else text.info_text(info))
+    print(text.info_json(info) if arguments.json else text.info_text(info, terminal_width(sys.stdout)))
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from xai_client.client import Client
 from xai_client.command import text
 from xai_client.command.common import add_common, default_server, fail
 from xai_client.command.files import OverlayFiles, check_folder
+from xai_client.command.tables import terminal_width
 from xai_client.command.watch import Watch
 from xai_client.errors import ArgumentError, ImageError, InvalidRequestError, MessageTooLargeError
 from xai_client.overlay import COLORMAPS, DEFAULT_ALPHA
@@ -178,7 +180,8 @@ def _one(
 def _show(arguments: argparse.Namespace, prediction: Prediction, image: Path, files: OverlayFiles) -> None:
     if not arguments.json:
         there = "" if arguments.server == default_server() else f" --server {arguments.server}"
-        print(text.prediction_text(prediction, image, files.written, files.arrays, there))
+        width = terminal_width(sys.stdout)
+        print(text.prediction_text(prediction, image, files.written, files.arrays, there, width))
     elif not arguments.watch:  # else every event has been printed
         print(text.prediction_json(prediction, image, files.written, files.arrays, arguments.values))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final, Protocol, TextIO
+from typing import Any, Final, Protocol, TextIO
 
 from rich.console import Console, OverflowMethod
 from rich.live import Live
@@ -176,19 +179,22 @@ class BarDisplay:
 
     def begin(self, headline: str) -> None:
         """Says what they are explanations of, and shows all as waiting."""
-        self._console.print(Text(headline))
-        self._live.start(refresh=True)
-        self._console.show_cursor()  # a program that is killed cannot bring it back
+        with undisturbed():
+            self._console.print(Text(headline))
+            self._live.start(refresh=True)
+            self._console.show_cursor()  # a program that is killed cannot bring it back
 
     def update(self, name: str, state: ProgressState) -> None:
         """Shows the state of one of them."""
         if name in self._states:
             self._states[name] = state
-            self._live.refresh()
+            with undisturbed():
+                self._live.refresh()
 
     def close(self) -> None:
         """Leaves the rows as they are, and the cursor in the line below."""
-        self._live.stop()
+        with undisturbed():
+            self._live.stop()
 
     def _rows(self) -> Table:
         rows = Table.grid(padding=(0, 1))
@@ -259,3 +265,19 @@ def _taken(seconds: float) -> str:
 def _minutes(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Has Ctrl-C wait until all is drawn: within, it would leave rich's buffer open, and nothing more would be seen."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[Any] = []
+    handler = signal.signal(signal.SIGINT, lambda *caught: pressed.append(caught))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed and callable(handler):
+            handler(*pressed[0])

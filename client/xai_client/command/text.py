@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from xai_client.command.quality_text import accuracy_lines, evaluator_lines, quality_lines
+from xai_client.command.quality_table import accuracy_lines, evaluator_rows, quality_lines
+from xai_client.command.tables import pairs, table
 from xai_client.errors import MapWithheldError
 from xai_client.model_info import (
     ExplainerInfo,
@@ -31,16 +32,22 @@ _WIDTH = 118
 
 
 def prediction_text(
-    prediction: Prediction, image: Path, written: Written, arrays: Written | None = None, options: str = ""
+    prediction: Prediction,
+    image: Path,
+    written: Written,
+    arrays: Written | None = None,
+    options: str = "",
+    width: int | None = None,
 ) -> str:
     """The classes as a table, then the explanations with where each overlay went, and the array of its map.
 
     Args:
-        prediction: What to tell of.
+        prediction: What to describe.
         image: The picture.
         written: Where the overlays went.
         arrays: Where the maps went as arrays.
         options: What further commands need to reach the same server, with a space before it.
+        width: Columns of the terminal; None for none.
     """
     size = prediction.picture_size
     lines = [
@@ -55,10 +62,11 @@ def prediction_text(
     classes = [
         (str(each.class_id), f"{each.probability:.2%}", f"{each.logit:.3f}", each.label) for each in prediction.classes
     ]
-    lines += _table(("class", "probability", "logit", "label"), classes, right=3)
+    lines += table(("class", "probability", "logit", "label"), classes, right=range(3), width=width)
     if prediction.explanations:
         rows = [row for each in prediction.explanations.values() for row in _explanation_rows(each, written)]
-        lines += ["", *_table(("explanation", "status", "target", "passes", "std. error", "overlay"), rows)]
+        header = ("explanation", "status", "target", "passes", "std. error", "overlay")
+        lines += ["", *table(header, rows, width=width)]
         for each in prediction.explanations.values():
             lines += _explanation_notes(each, arrays or {})
         lines += [_choice(each, each.choice) for each in prediction.explanations.values() if each.choice]
@@ -138,32 +146,46 @@ def _colour(channels: Sequence[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in channels)
 
 
-def info_text(info: ModelInfo) -> str:
-    """The model, its input and limits, how good explanations are, then every explainer with its parameters."""
-    entry, limits = info.input, info.limits
-    lines = [
-        f"model     {info.name}  version {info.version}",
-        f"runs on   {info.device} with {info.engine}, xai-sidecar {info.server_version}",
-        *([f"          {info.engine_note}"] if info.engine_note else []),
-        *([f"weights   {info.weights}"] if info.weights else []),
-        f"classes   {info.class_count}, {info.activation}",
-        f"input     {entry.channels} x {entry.height} x {entry.width}, pictures {_fit_text(entry)}",
-        *([f"          covered with the mean colour {_colour(entry.mean_colour)}"] if entry.mean_colour else []),
-        f"ood       {_ood(info.ood)}",
-        f"limits    {limits.max_image_count} pictures, {limits.max_explanation_count} explanations,"
-        f" {limits.max_target_count} targets of each; {limits.max_pixel_count} pixels a picture,"
-        f" {limits.max_message_bytes} bytes a message",
-        *([f"          {limits.max_pass_count} passes a request"] if limits.max_pass_count else []),
-        *([f"          {limits.max_call_seconds:g} s a call"] if limits.max_call_seconds else []),
-    ]
-    lines += [f"batch     {each.batch_size} in {each.seconds * 1000:.1f} ms" for each in info.batches]
-    lines += evaluator_lines(info)
-    for part in (accuracy_lines(info), quality_lines(info)):
+def info_text(info: ModelInfo, width: int | None = None) -> str:
+    """The model, its input and limits, how good explanations are, then every explainer with its parameters.
+
+    Args:
+        info: What to describe.
+        width: Columns of the terminal; None for none.
+    """
+    lines = pairs([*_model_rows(info), *evaluator_rows(info)], width)
+    for part in (accuracy_lines(info, width), quality_lines(info, width)):
         lines += ["", *part] if part else []
     for explainer in info.explainers.values():
-        lines += ["", *_explainer_lines(explainer)]
-    lines += ["", *_layer_lines(info.layers)] if info.layers else []
+        lines += ["", *_explainer_lines(explainer, width)]
+    lines += ["", *_layer_lines(info.layers, width)] if info.layers else []
     return "\n".join(lines)
+
+
+def _model_rows(info: ModelInfo) -> Iterable[tuple[str, str]]:
+    entry, limits = info.input, info.limits
+    yield "model", f"{info.name}  version {info.version}"
+    yield "runs on", f"{info.device} with {info.engine}, xai-sidecar {info.server_version}"
+    if info.engine_note:
+        yield "", info.engine_note
+    if info.weights:
+        yield "weights", info.weights
+    yield "classes", f"{info.class_count}, {info.activation}"
+    yield "input", f"{entry.channels} x {entry.height} x {entry.width}, pictures {_fit_text(entry)}"
+    if entry.mean_colour:
+        yield "", f"covered with the mean colour {_colour(entry.mean_colour)}"
+    yield "ood", _ood(info.ood)
+    yield (
+        "limits",
+        f"{limits.max_image_count} pictures, {limits.max_explanation_count} explanations, {limits.max_target_count}"
+        f" targets of each; {limits.max_pixel_count} pixels a picture, {limits.max_message_bytes} bytes a message",
+    )
+    if limits.max_pass_count:
+        yield "", f"{limits.max_pass_count} passes a request"
+    if limits.max_call_seconds:
+        yield "", f"{limits.max_call_seconds:g} s a call"
+    for each in info.batches:
+        yield "batch", f"{each.batch_size} in {each.seconds * 1000:.1f} ms"
 
 
 def _ood(ood: OodInfo | None) -> str:
@@ -260,25 +282,26 @@ def _seconds(cost: ExplanationCost) -> str:
     return f"{cost.seconds:.3g} s now, {cost.idle_seconds:.3g} s on an idle device"
 
 
-def _explainer_lines(explainer: ExplainerInfo) -> list[str]:
+def _explainer_lines(explainer: ExplainerInfo, width: int | None) -> list[str]:
     cost = explainer.cost
-    told = f"  {cost.passes} pass{'es' * (cost.passes != 1)}, {_seconds(cost)}" if cost else ""
-    lines = [f"{explainer.name}{told}", f"  {explainer.description}"]
+    price = f"  {cost.passes} pass{'es' * (cost.passes != 1)}, {_seconds(cost)}" if cost else ""
+    lines = [f"{explainer.name}{price}", f"  {explainer.description}"]
     if not explainer.available:
         lines.append(f"  not available: {explainer.unavailable_reason}")
     rows = [_parameter_row(each) for each in explainer.parameters.values()]
-    lines += _table(("  parameter", "type", "range", "default", "meaning"), rows) if rows else []
+    lines += table(("parameter", "type", "range", "default", "meaning"), rows, indent=2, width=width) if rows else []
     for parameter in explainer.parameters.values():
         if len(parameter.choices) > _SHOWN_CHOICES:
-            told = f"{parameter.name}: {', '.join(parameter.choices)}"
-            lines += textwrap.wrap(told, _WIDTH, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
+            choices = f"{parameter.name}: {', '.join(parameter.choices)}"
+            room = min(_WIDTH, width or _WIDTH)
+            lines += textwrap.wrap(choices, room, initial_indent="  ", subsequent_indent="    ", break_long_words=False)
     return lines
 
 
-def _layer_lines(layers: Iterable[LayerInfo]) -> list[str]:
+def _layer_lines(layers: Iterable[LayerInfo], width: int | None) -> list[str]:
     """The layers that can be explained, and which of them requests may name."""
-    rows = [(f"  {each.name}", f"{each.channels} x {each.height} x {each.width}", _use(each)) for each in layers]
-    return ["layers", *_table(("  layer", "output", "in requests"), rows)]
+    rows = [(each.name, f"{each.channels} x {each.height} x {each.width}", _use(each)) for each in layers]
+    return ["layers", *table(("layer", "output", "in requests"), rows, indent=2, width=width)]
 
 
 def _use(layer: LayerInfo) -> str:
@@ -291,7 +314,7 @@ def _use(layer: LayerInfo) -> str:
 
 def _parameter_row(parameter: ParameterInfo) -> Sequence[str]:
     default = "-" if parameter.default in (None, "") else str(parameter.default)
-    return f"  {parameter.name}", parameter.type, _range(parameter), default, parameter.description
+    return parameter.name, parameter.type, _range(parameter), default, parameter.description
 
 
 def _range(parameter: ParameterInfo) -> str:
@@ -304,15 +327,3 @@ def _range(parameter: ParameterInfo) -> str:
     low = "" if parameter.minimum is None else f"{parameter.minimum:g}"
     high = "" if parameter.maximum is None else f"{parameter.maximum:g}"
     return f"{low} .. {high}".strip()
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], right: int = 0) -> list[str]:
-    """Aligned columns, the first `right` of them flush right."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return ["  ".join(_cells(line, widths, right)).rstrip() for line in lines]
-
-
-def _cells(line: Sequence[str], widths: Sequence[int], right: int) -> Iterable[str]:
-    for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-        yield cell.rjust(width) if column < right else cell.ljust(width)

@@ -230,6 +230,7 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from xai_client.command.tables import terminal_width
     from xai_sidecar.backends.loading import load_backend
     from xai_sidecar.command.summary import summary
     from xai_sidecar.engine.engine import Engine
@@ -243,7 +244,7 @@ def _check(arguments: argparse.Namespace) -> int:
     model = start_model(engine, config, _progress()).result()
     if config.evaluator.enabled:
         open_store(config).close()
-    print(summary(model))
+    print(summary(model, terminal_width(sys.stdout)))
     engine.close()
     return 0
 

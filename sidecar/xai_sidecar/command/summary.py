@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from xai_client.command.tables import pairs
 from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.engine.throttle import LONG_SHARE, is_long
 from xai_sidecar.engine.work import Forward
@@ -13,12 +14,17 @@ from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 from xai_sidecar.serving.plan import in_units
 
 
-def summary(model: ServedModel) -> str:
-    """A loaded model in a few lines: what was found, and what calls will cost."""
-    return "\n".join(f"{key:<17}{value}" for key, value in _lines(model))
+def summary(model: ServedModel, width: int | None = None) -> str:
+    """A loaded model in a few lines: what was found, and what calls will cost.
+
+    Args:
+        model: The model.
+        width: Columns of the terminal; None for none.
+    """
+    return "\n".join(pairs(_rows(model), width))
 
 
-def _lines(model: ServedModel) -> Iterator[tuple[str, str]]:
+def _rows(model: ServedModel) -> Iterator[tuple[str, str]]:
     backend, spec = model.backend, model.input
     yield "model", f"{model.config.model.name}, version {model.version}"
     yield "runs on", f"{backend.device}, forward passes by {backend.engine}"

@@ -1,4 +1,4 @@
-"""How good explanations have been measured to be, as text for people."""
+"""How good explanations have been measured to be, as tables."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
+from xai_client.command.tables import table
+from xai_client.evaluator_info import ClassConfusion, EvaluatorInfo, QualityMeasure
 from xai_client.model_info import ExplainerInfo, ModelInfo
-from xai_client.quality import EvaluatorInfo, QualityMeasure
 
 _WIDTH: Final = 100
 _UNKNOWN: Final = "–"
 _MOST_CLASSES: Final = 10
+_READING: Final = "mean ± half its 95 % interval (samples); ↑ higher or ↓ lower is better; 'auto' goes by composite"
 _ARROWS: Final = {True: "↑", False: "↓"}
 
 
-def evaluator_lines(info: ModelInfo) -> list[str]:
-    """What measures the quality, and whether it has anything to measure."""
+def evaluator_rows(info: ModelInfo) -> list[tuple[str, str]]:
+    """What measures the quality, and whether it has anything to measure: rows for `pairs`."""
     evaluator = info.evaluator
     if evaluator is None:
-        return ["quality   not measured: this server samples no requests"]
+        return [("quality", "not measured: this server samples no requests")]
     last = evaluator.last_sample_time
     lines = [
         f"{evaluator.sample_rate * 100:.4g} % of the requests are sampled; {_state(evaluator)}",
@@ -29,10 +31,10 @@ def evaluator_lines(info: ModelInfo) -> list[str]:
         *textwrap.wrap(evaluator.note, _WIDTH - 10),
         *([] if any(each.quality for each in info.explainers.values()) else ["nothing has been measured yet"]),
     ]
-    return [f"{'' if number else 'quality':<10}{line}" for number, line in enumerate(lines)]
+    return [("" if number else "quality", line) for number, line in enumerate(lines)]
 
 
-def accuracy_lines(info: ModelInfo) -> list[str]:
+def accuracy_lines(info: ModelInfo, width: int | None = None) -> list[str]:
     """How right predictions have been, and of the most frequent classes how often they were taken for others.
 
     Empty where no ground truth has been reported.
@@ -41,19 +43,20 @@ def accuracy_lines(info: ModelInfo) -> list[str]:
     if accuracy is None:
         return []
     count, shown = accuracy.picture_count, accuracy.classes[:_MOST_CLASSES]
-    lines = [f"accuracy  {accuracy.share:.1%} of {count} picture{'s' * (count != 1)} with ground truth"]
-    columns = [
-        ["class", *(str(each.class_id) for each in shown)],
-        ["right", *(str(each.true_positives) for each in shown)],
-        ["wrongly predicted", *(str(each.false_positives) for each in shown)],
-        ["missed", *(str(each.false_negatives) for each in shown)],
-        ["precision", *(_number(each.precision) for each in shown)],
-        ["recall", *(_number(each.recall) for each in shown)],
-    ]
-    labels = ["label", *(each.label for each in shown)]
-    lines += ["", *_table(labels, columns)]
+    header = ("label", "class", "right", "wrongly predicted", "missed", "precision", "recall")
+    rows = [_class_row(each) for each in shown]
     left = len(accuracy.classes) - len(shown)
-    return [*lines, *([f"and {left} more; --json has them"] if left else [])]
+    return [
+        f"accuracy  {accuracy.share:.1%} of {count} picture{'s' * (count != 1)} with ground truth",
+        "",
+        *table(header, rows, right=range(1, len(header)), width=width),
+        *([f"and {left} more; --json has them"] if left else []),
+    ]
+
+
+def _class_row(entry: ClassConfusion) -> Sequence[str]:
+    counts = (entry.class_id, entry.true_positives, entry.false_positives, entry.false_negatives)
+    return entry.label, *map(str, counts), _number(entry.precision), _number(entry.recall)
 
 
 def _state(evaluator: EvaluatorInfo) -> str:
@@ -77,7 +80,7 @@ def _time(time: datetime) -> str:
     return f"{time:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def quality_lines(info: ModelInfo) -> list[str]:
+def quality_lines(info: ModelInfo, width: int | None = None) -> list[str]:
     """A row for each explainer, the best first, and a column for each metric, in as many tables as the width takes.
 
     Empty where nothing has been measured.
@@ -93,10 +96,12 @@ def quality_lines(info: ModelInfo) -> list[str]:
         measures = (_measure(each, metric) for each in explainers)
         columns.append([f"{short[metric]} {_ARROWS[better]}", *map(_cell, measures)])
     names = ["explainer", *(each.name for each in explainers)]
-    lines = ["mean ± half its 95 % interval (samples); ↑ higher or ↓ lower is better; 'auto' goes by composite"]
-    for block in _blocks(columns, _WIDTH - _width(names)):
-        lines += ["", *_table(names, block)]
-    return [*lines, *_legend(info, short)]
+    room = min(_WIDTH, width or _WIDTH)
+    lines = textwrap.wrap(_READING, room)
+    for block in _blocks(columns, room - _width(names)):
+        header, *rows = zip(names, *block, strict=True)
+        lines += ["", *table(header, rows, right=range(1, len(header)), width=width)]
+    return [*lines, *_legend(info, short, room)]
 
 
 def _metrics(info: ModelInfo) -> dict[str, bool]:
@@ -150,19 +155,13 @@ def _blocks(columns: Sequence[list[str]], room: int) -> list[list[list[str]]]:
     return blocks
 
 
-def _table(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[str]:
-    rows = zip(*([cell.rjust(_width(column)) for cell in column] for column in columns), strict=True)
-    width = _width(names)
-    return ["  ".join([name.ljust(width), *cells]) for name, cells in zip(names, rows, strict=True)]
-
-
-def _legend(info: ModelInfo, short: Mapping[str, str]) -> list[str]:
+def _legend(info: ModelInfo, short: Mapping[str, str], room: int) -> list[str]:
     """What each metric is, with its range."""
     metrics = info.evaluator.metrics.values() if info.evaluator else ()
     width = _width([*short.values(), ""])
     lines = [""] if metrics else []
     for each in metrics:
         head = f"{short[each.name]:<{width}} {_ARROWS[each.higher_is_better]}  "
-        told = f"{each.name}, {each.minimum:g} to {each.maximum:g}: {each.description}"
-        lines += textwrap.wrap(told, _WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
+        meaning = f"{each.name}, {each.minimum:g} to {each.maximum:g}: {each.description}"
+        lines += textwrap.wrap(meaning, room, initial_indent=head, subsequent_indent=" " * len(head))
     return lines

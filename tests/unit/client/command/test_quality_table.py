@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from xai_client.command.quality_text import accuracy_lines, evaluator_lines, quality_lines
+from xai_client.command.quality_table import accuracy_lines, evaluator_rows, quality_lines
+from xai_client.command.tables import pairs
 from xai_client.model_info import model_info
 from xai_proto import explanation_pb2 as pb
 
@@ -47,7 +48,7 @@ def told(model):
 
 
 def about(**fields):
-    return evaluator_lines(model_info(pb.ModelInfo(**fields)))
+    return pairs(evaluator_rows(model_info(pb.ModelInfo(**fields))))
 
 
 def test_the_table():
@@ -124,7 +125,7 @@ def test_nothing_sampled():
 )
 def test_what_the_evaluator_does(state, count, window, line):
     model = pb.ModelInfo(evaluator=evaluator(state, count, 0.05, window), explainers=[explainer("rise")])
-    assert evaluator_lines(model_info(model)) == [
+    assert pairs(evaluator_rows(model_info(model))) == [
         f"quality   5 % of the requests are sampled; {line}",
         "          no request has been sampled yet",
         "          nothing has been measured yet",
