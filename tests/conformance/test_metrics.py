@@ -89,7 +89,7 @@ def facts(height=HEIGHT, width=WIDTH, channels=3):
 
 def method(name, seed=5):
     explainer = EXPLAINERS[name]
-    few = {"masks": 40} if "masks" in explainer.parameters_type.model_fields else {}
+    few = {"masks": 100} if "masks" in explainer.parameters_type.model_fields else {}
     return ExplainerCall(explainer, explainer.resolve(explainer.parameters_type(**few), facts()), seed)
 
 

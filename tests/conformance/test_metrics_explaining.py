@@ -8,9 +8,9 @@ import pytest
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Forward, Partial, drive
 from xai_sidecar.explainers.activations import sigmoid, softmax
-from xai_sidecar.explainers.base import Computed, Context, Explainer, ModelFacts, Parameters
+from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters
 from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.metrics.base import ScoreStatus
+from xai_sidecar.metrics.base import Score, ScoreStatus
 from xai_sidecar.metrics.class_sensitivity import ClassSensitivity, ClassSensitivityParameters
 from xai_sidecar.metrics.correlation import correlation, is_constant
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
@@ -25,8 +25,10 @@ class Told(Explainer[Parameters]):
     description = "-"
     parameters_type = Parameters
 
-    def __init__(self, maps):
+    def __init__(self, maps, errors=None, flaws=None):
         self.maps = maps  # (image, target) → map
+        self.errors = errors or (lambda target: 0)  # target → relative standard error
+        self.flaws = flaws or (lambda target: None)
         self.asked = []
         self.under_way = []
 
@@ -38,7 +40,8 @@ class Told(Explainer[Parameters]):
         yield Forward(np.stack([image] * len(targets)))
         yield Partial(lambda: 1 / 0)
         maps = np.stack([self.maps(image, target) for target in targets.tolist()])
-        return Computed(maps.astype(np.float32), [None] * len(targets))
+        errors = np.array([self.errors(target) for target in targets.tolist()])
+        return Computed(maps.astype(np.float32), [self.flaws(target) for target in targets.tolist()], errors)
 
     def explain(self, *arguments):
         steps = super().explain(*arguments)
@@ -130,7 +133,7 @@ def test_class_sensitivity_of_rise_by_a_plain_loop():
         return (inputs[:, None] * weights).sum(axis=(2, 3, 4), dtype=np.float64)
 
     rise = EXPLAINERS["rise"]
-    parameters = rise.resolve(rise.parameters_type(mask_count=60, estimator="plain"), ModelFacts(8, 12))
+    parameters = rise.resolve(rise.parameters_type(mask_count=400, estimator="plain"), ModelFacts(8, 12))
     image = np.random.default_rng(3).normal(0, 1, (1, 8, 12)).astype(np.float32)
     asked = Instance(image, 0, method=ExplainerCall(rise, parameters, 11))
     score = drive(ClassSensitivity().measure(asked, ClassSensitivityParameters()), from_function(model))
@@ -170,6 +173,37 @@ def test_class_sensitivity_of_a_constant_map(flat, which):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_class_sensitivity_of_a_map_that_is_not_finite(value):
     assert sensitivity(Told(lambda image, target: (1 + UP) * value)).status is ScoreStatus.MAP_NOT_FINITE
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_class_sensitivity_of_maps_that_are_mostly_noise(which):
+    """0.7 is what a map's relative standard error may be; of both maps, however sure the other one is."""
+
+    def score(error):
+        errors = {1: 0.1, 2: 0.1, which: error}
+        return sensitivity(Told(lambda image, target: UP * (-1) ** target, errors.get))
+
+    assert score(0.69).value == pytest.approx(1)
+    for error in (0.71, 5, np.nan):
+        assert score(error) == Score(None, ScoreStatus.MAP_UNRELIABLE)
+
+
+DISBELIEVED = [
+    (MapStatus.UNRELIABLE, ScoreStatus.MAP_UNRELIABLE),
+    (MapStatus.NO_OOD_RANGE, ScoreStatus.MAP_NO_OOD_RANGE),
+    (MapStatus.ZERO_GRADIENT, ScoreStatus.MAP_ZERO),
+]
+
+
+def test_what_must_not_be_believed_is_all_there_is():
+    assert {flaw for flaw, _ in DISBELIEVED} | {MapStatus.NOT_FINITE} == {one for one in MapStatus if not one.believed}
+
+
+@pytest.mark.parametrize(("flaw", "status"), DISBELIEVED)
+@pytest.mark.parametrize("which", [1, 2])
+def test_class_sensitivity_of_maps_that_must_not_be_believed(flaw, status, which):
+    told = Told(lambda image, target: UP * (-1) ** target, flaws={which: flaw}.get)
+    assert sensitivity(told) == Score(None, status)
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-20, 1, 1e20, 1e300])
@@ -260,7 +294,7 @@ def test_all_draws_have_the_methods_seed():
 @pytest.mark.parametrize("name", ["rise", "rise_plus"])
 @pytest.mark.parametrize("estimator", ["plain", "regression"])
 def test_masks_are_common_to_all_draws(name, estimator):
-    """With hardly any noise the maps hardly differ, however few masks there are; with other masks they would."""
+    """With hardly any noise the maps hardly differ, though there are few masks; with other masks they would."""
     weights = np.random.default_rng(2).normal(0, 0.4, (3, 1, 8, 12)).astype(np.float32)
 
     def logits(inputs):
@@ -273,7 +307,7 @@ def test_masks_are_common_to_all_draws(name, estimator):
 
     explainer = EXPLAINERS[name]
     model = ModelFacts(8, 12, has_ood=True)
-    parameters = explainer.resolve(explainer.parameters_type(mask_count=40, estimator=estimator), model)
+    parameters = explainer.resolve(explainer.parameters_type(mask_count=100, estimator=estimator), model)
     image = np.random.default_rng(3).normal(0, 1, (1, 8, 12)).astype(np.float32)
 
     def score(radius):
@@ -305,6 +339,29 @@ def test_robustness_where_the_noisy_map_is_zero():
     moves = iter([1, 0, 1])
     told = Told(lambda image, target: UP * next(moves))
     assert robustness(told, RobustnessParameters(draw_count=2)).value == pytest.approx(math.exp(-1))
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_robustness_of_maps_that_are_mostly_noise(at):
+    """Each map is (3, 4) and 5 long, the last one 5 beside it: exp(-5 / 5), if all of them can be believed."""
+
+    def score(error):
+        moves, errors = iter([0, 0, 0, 5]), iter(error if place == at else 0.1 for place in range(4))
+        told = Told(lambda image, target: np.array([[3, 4 + next(moves)]]), lambda target: next(errors))
+        return robustness(told, RobustnessParameters(draw_count=3)), len(told.asked)
+
+    value, asked = score(0.69)
+    assert (value.value, asked) == (pytest.approx(math.exp(-1)), 4)
+    # Nothing more is explained once it is known that there will be no score.
+    assert score(0.71) == (Score(None, ScoreStatus.MAP_UNRELIABLE), at + 1)
+
+
+@pytest.mark.parametrize(("flaw", "status"), DISBELIEVED)
+@pytest.mark.parametrize("at", [0, 1, 3])
+def test_robustness_of_maps_that_must_not_be_believed(flaw, status, at):
+    flaws = iter(flaw if place == at else None for place in range(4))
+    told = Told(lambda image, target: UP, flaws=lambda target: next(flaws))
+    assert robustness(told, RobustnessParameters(draw_count=3)) == Score(None, status)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, Partial, Steps, Work
 from xai_sidecar.explainers.activations import Activation, Probabilities
-from xai_sidecar.explainers.base import Context, ModelFacts, Saliency
+from xai_sidecar.explainers.base import Context, MapStatus, ModelFacts, Saliency
 from xai_sidecar.metrics.instance import ExplainerCall, Instance, no_such_class
 
 FloatMap: TypeAlias = NDArray[np.float64]
@@ -54,9 +54,20 @@ class ScoreStatus(enum.Enum):
     MAP_NOT_FINITE = "map not finite"
     MAP_CONSTANT = "map constant"
     MAP_ZERO = "map zero"
+    MAP_UNRELIABLE = "map unreliable"
+    MAP_NO_OOD_RANGE = "map without OoD range"
     NOTHING_SALIENT = "nothing salient"
     OUTPUT_NOT_FINITE = "output not finite"
     OUTPUT_CONSTANT = "output constant"
+
+
+_DISBELIEVED = {
+    MapStatus.UNRELIABLE: ScoreStatus.MAP_UNRELIABLE,
+    MapStatus.ZERO_GRADIENT: ScoreStatus.MAP_ZERO,
+    MapStatus.NOT_FINITE: ScoreStatus.MAP_NOT_FINITE,
+    MapStatus.NO_OOD_RANGE: ScoreStatus.MAP_NO_OOD_RANGE,
+}
+"""Why there is no score of a map that must not be believed."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +191,11 @@ def explained(
     """The maps of an image by a method, by the method's seed, without the partial ones."""
     steps = method.explainer.explain(image, targets, method.parameters, replace(context, seed=method.seed))
     return (yield from whole(steps))
+
+
+def disbelief(saliency: Saliency) -> ScoreStatus | None:
+    """Why a metric that explains again has no score: one of the maps must not be believed. None if all can be."""
+    return next((_DISBELIEVED[status] for status in saliency.statuses if not status.believed), None)
 
 
 def whole(steps: Steps[T], asks: Callable[[Work], None] = lambda work: None) -> Generator[Work, Any, T]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from xai_sidecar.engine.work import FloatArray, Forward, Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import Metric, Need, Parameters, Score, ScoreStatus, explained, method_of
+from xai_sidecar.metrics.base import Metric, Need, Parameters, Score, ScoreStatus, disbelief, explained, method_of
 from xai_sidecar.metrics.correlation import correlation, is_constant
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 
@@ -21,8 +21,9 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
     """(1 - r) / 2, with r the correlation of the maps of the most and the least probable class.
 
     Li et al.: Quantitative Evaluations on Saliency Methods, arXiv:2012.15616, brought into [0, 1]. Both maps come from
-    one explanation, and so from the same masks where there are any. MindSpore XAI agrees, but for maps that are zero,
-    which it scores 0.5, and for RISE, where it fails. The subject's target and map do not matter.
+    one explanation, and so from the same masks where there are any; two that are mostly noise would be unlike, too, and
+    are not compared. MindSpore XAI agrees, but for maps that are zero, which it scores 0.5, and for RISE, where it
+    fails. The subject's target and map do not matter.
     """
 
     name: ClassVar[str] = "class_sensitivity"
@@ -53,8 +54,9 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
             return Score(None, ScoreStatus.OUTPUT_CONSTANT)
         targets = np.array([logits.argmax(), logits.argmin()], np.int32)
         saliency = yield from explained(method_of(subject.method), subject.image, targets, context)
-        if not np.isfinite(saliency.maps).all():
-            return Score(None, ScoreStatus.MAP_NOT_FINITE)
+        lack = disbelief(saliency)
+        if lack is not None:
+            return Score(None, lack)
         if any(is_constant(values) for values in saliency.maps):
             return Score(None, ScoreStatus.MAP_CONSTANT)
         return Score((1 - correlation(*saliency.maps)) / 2)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import Metric, Need, Parameters, Score, ScoreStatus, explained, method_of
+from xai_sidecar.metrics.base import Metric, Need, Parameters, Score, ScoreStatus, disbelief, explained, method_of
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 
 
@@ -56,9 +56,10 @@ class Robustness(Metric[RobustnessParameters]):
     def _measure(self, subject: Instance, parameters: RobustnessParameters, context: Context) -> Steps[Score]:
         method, target = method_of(subject.method), np.array([subject.target], np.int32)
         saliency = yield from explained(method, subject.image, target, context)
+        lack = disbelief(saliency)
+        if lack is not None:
+            return Score(None, lack)
         original = saliency.maps[0].astype(np.float64)
-        if not np.isfinite(original).all():
-            return Score(None, ScoreStatus.MAP_NOT_FINITE)
         norm = float(np.linalg.norm(original))
         if norm == 0:
             return Score(None, ScoreStatus.MAP_ZERO)
@@ -67,10 +68,10 @@ class Robustness(Metric[RobustnessParameters]):
             added = noise(subject.image.shape, parameters.radius, context.seed, draw)
             image = subject.image + context.units.difference(added)
             saliency = yield from explained(method, image, target, context)
-            distance = float(np.linalg.norm(saliency.maps[0] - original))
-            if not math.isfinite(distance):
-                return Score(None, ScoreStatus.MAP_NOT_FINITE)
-            largest = max(largest, distance)
+            lack = disbelief(saliency)
+            if lack is not None:
+                return Score(None, lack)
+            largest = max(largest, float(np.linalg.norm(saliency.maps[0] - original)))
         return Score(math.exp(-largest / norm))
 
 

@@ -28,8 +28,9 @@ from xai_sidecar.telemetry import QualityTelemetry
 
 _DAY = 86_400
 
-_DEFINITIONS = 2
-"""To be raised when what a score means changes: of what was kept before nothing is comparable. 2: in picture units."""
+_DEFINITIONS = 3
+"""To be raised when what a score means changes: of what was kept before nothing is comparable. 2: in picture units. 3:
+none by noise."""
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,9 @@ def by_hand(running, sample, explainer):
 
 
 def test_what_is_offered_is_measured_and_kept(start):
-    running = start("gradient", "occlusion", "rise", metrics=[DELETION, NAIVE, "class_sensitivity", "robustness"])
+    metrics = [DELETION, NAIVE, "class_sensitivity", "robustness"]
+    # Of fewer masks some map would be unreliable, and without a score.
+    running = start(model=models.make_model("gradient", "occlusion", "rise", masks=256), metrics=metrics)
     samples = [now_sample(f"r{number}", seed=number) for number in range(3)]
     running.offer(*samples)
     running.measured(3)
@@ -187,8 +189,8 @@ def test_what_is_offered_is_measured_and_kept(start):
         error = np.std(found, ddof=1) / math.sqrt(3)
         assert running.shown("quality_score_standard_error", **of) == pytest.approx(error, rel=1e-9)
         assert running.shown("quality_samples", **of) == running.shown("evaluations_total", **of) == 3
-    assert running.shown("evaluation_passes_total", explainer="rise", metric="explain") == 3 * 64
-    assert running.shown("evaluation_passes_total", explainer="rise", metric="robustness") == 3 * 11 * 64
+    assert running.shown("evaluation_passes_total", explainer="rise", metric="explain") == 3 * 256
+    assert running.shown("evaluation_passes_total", explainer="rise", metric="robustness") == 3 * 11 * 256
     assert running.shown("evaluator_pending_samples") == running.shown("evaluator_pending_bytes") == 0
     assert running.shown("evaluator_interval_seconds") == 0.03
     assert abs(running.shown("evaluator_last_round_timestamp_seconds") - time.time()) < 5

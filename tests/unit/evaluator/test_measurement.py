@@ -86,7 +86,7 @@ def by_hand(model, sample, explainer, metrics, seed=None, saliency=None, protoco
 @pytest.mark.parametrize("explainer", ["gradient", "occlusion", "rise"])
 @pytest.mark.parametrize("one_class", [True, False])
 def test_it_is_as_by_hand(explainer, one_class):
-    model = models.make_model(one_class=one_class)
+    model = models.make_model(one_class=one_class, masks=256)
     sample = models.make_sample("some request", 3, seed=5, activation=softmax if one_class else sigmoid)
     measurement = appraised(Measurer(model, models.config()), sample, explainer)
     saliency, scores, passes = by_hand(model, sample, explainer, MEASURED)
@@ -99,10 +99,23 @@ def test_it_is_as_by_hand(explainer, one_class):
     assert (record.explainer, record.target, record.status) == (explainer, sample.target, MapStatus.OK)
     assert (record.seed, record.pass_count) == (
         sample.key.seed,
-        {"gradient": 1, "occlusion": 25, "rise": 64}[explainer],
+        {"gradient": 1, "occlusion": 25, "rise": 256}[explainer],
     )
     assert record.parameters == model.methods[explainer][1].model_dump()
     assert {(one.explainer, one.target) for one in measurement.scores} == {(explainer, sample.target)}
+
+
+def test_noise_in_maps_that_a_metric_makes_is_no_score():
+    """The map of the most probable class is good enough, that of the least probable one is not."""
+    model, sample = models.make_model("rise"), models.make_sample("some request", 3, seed=5)
+    explainer, parameters = model.methods["rise"]
+    targets = np.array([sample.logits.argmax(), sample.logits.argmin()], np.int32)
+    steps = explainer.explain(sample.image, targets, parameters, Context(softmax, sample.key.seed))
+    assert drive(steps, runner(models.Net())).statuses == (MapStatus.OK, MapStatus.UNRELIABLE)
+    measurement = appraised(Measurer(model, models.config(metrics=["class_sensitivity"])), sample, "rise")
+    assert measurement.map is not None
+    assert [(one.value, one.status) for one in measurement.scores] == [(None, ScoreStatus.MAP_UNRELIABLE)]
+    assert [one.failure for one in measurement.outcomes] == [None, "map_unreliable"]
 
 
 def test_samples_differ_in_their_seeds():
