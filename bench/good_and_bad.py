@@ -1,0 +1,149 @@
+"""The picture of the README: a good and a bad explanation of the sample classifier, with their scores.
+
+python -m bench.good_and_bad docs/good-and-bad.png
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from xai_client.overlay import draw
+from xai_sidecar.backends.loading import load_backend
+from xai_sidecar.command.demo import demo_config
+from xai_sidecar.command.environment import prepare_environment
+from xai_sidecar.engine.batching import in_batches
+from xai_sidecar.engine.work import FloatArray, drive, forward
+from xai_sidecar.evaluator.annotations import regions
+from xai_sidecar.evaluator.measurement import Measurer
+from xai_sidecar.evaluator.records import BoxShape, Frame, Sample, SampleKey
+from xai_sidecar.explainers.activations import softmax
+from xai_sidecar.imaging import Region, decode, prepare
+from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.serving.evaluation import evaluated_model
+from xai_sidecar.serving.model import served_model
+from xai_sidecar.zoo.sample import sample_picture
+
+EXPLAINERS = {"gradcam": "Grad-CAM", "deconvolution": "Deconvolution"}
+OBJECT = (171.0, 15.0, 411.0, 311.0)
+"""The cup, as a person marks it: left, top, right and bottom in pixels of the picture."""
+
+COLUMNS = (
+    ("faithfulness/insertion_auc", "localization/iosr", "faithfulness/deletion_auc", "faithfulness/naive"),
+    ("localization/pointing_game", "class_sensitivity", "robustness"),
+)
+NAMES = {"insertion_auc": "insertion", "deletion_auc": "deletion", "iosr": "IoSR"}
+SCALE = 0.75
+GAP, LINE, TITLE = 18, 28, 34
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What is shown of one explanation.
+
+    Attributes:
+        title: The explainer.
+        saliency: The map, (H, W).
+        scores: By metric.
+    """
+
+    title: str
+    saliency: FloatArray
+    scores: Mapping[str, float]
+
+
+def explained() -> tuple[Image.Image, Region, list[Explained]]:
+    """The picture, the part that the model sees, and the explanations, measured as the evaluator does."""
+    config = demo_config([], print)
+    backend = load_backend(config)
+    model = served_model(config, backend)
+    backend.warm_up(model.kinds, print)
+    evaluated = evaluated_model(model)
+    measurer, run = Measurer(evaluated, config.evaluator), in_batches(backend.run, 1)
+    picture = decode(sample_picture("coffee").read_bytes(), config.server.max_pixels)
+    prepared = prepare(picture, model.input)
+    if prepared.region is None:
+        raise ValueError("what the model sees of a picture is always known")
+    logits = drive(forward(prepared.array[np.newaxis]), run)[0]
+    target = int(logits.argmax())
+    print(f"explaining {model.labels[target]!r}")
+    frame = Frame(model.input.height, model.input.width, prepared.picture_size, prepared.region)
+    sample = Sample(
+        key=SampleKey("good and bad", 0),
+        time=time.time(),
+        model_version=evaluated.version,
+        frame=frame,
+        image=prepared.array,
+        logits=logits,
+        probabilities=np.asarray(softmax(logits), np.float32),
+        positives=(target,),
+    )
+    objects = regions([BoxShape(*OBJECT)], frame)
+    found = []
+    for name, title in EXPLAINERS.items():
+        measurement, steps = measurer.begin(sample, name)
+        drive(steps, run)
+        if measurement.map is None:
+            raise ValueError(f"the map of {name} cannot be believed")
+        scores = [*measurement.scores, *measurer.locate(measurement.map, (frame.height, frame.width), objects)]
+        known = {one.metric: one.value for one in scores if one.value is not None}
+        found.append(Explained(title, measurement.map.saliency, known))
+    return picture, prepared.region, found
+
+
+def drawn(picture: Image.Image, region: Region, explanations: Sequence[Explained]) -> Image.Image:
+    """The explanations side by side, the better score of each metric in bold."""
+    width, height = round(SCALE * picture.width), round(SCALE * picture.height)
+    figure = Image.new("RGB", (2 * width + 3 * GAP, TITLE + height + max(map(len, COLUMNS)) * LINE + 16), "white")
+    pen = ImageDraw.Draw(figure)
+    for place, one in enumerate(explanations):
+        left = GAP + place * (width + GAP)
+        pen.text((left, 8), one.title, "black", _font(17, bold=True))
+        shown = _overlaid(picture, region, one.saliency).resize((width, height), Image.Resampling.LANCZOS)
+        box = [SCALE * edge for edge in OBJECT]
+        ImageDraw.Draw(shown).rectangle(box, outline="white", width=2)
+        figure.paste(shown, (left, TITLE))
+        for column, metrics in enumerate(COLUMNS):
+            start = left + column * (width // 2 + 5)
+            for row, metric in enumerate(metrics):
+                corner = (start, TITLE + height + 12 + row * LINE)
+                _score(pen, corner, width // 2 - GAP, metric, one, explanations[1 - place])
+    return figure
+
+
+def _overlaid(picture: Image.Image, region: Region, saliency: FloatArray) -> Image.Image:
+    """The map on the part that the model sees; the rest is grey and pale."""
+    box = (region.left, region.top, region.right, region.bottom)
+    shown = draw(picture, saliency, box, picture.size)
+    corners = [round(edge) for edge in box]
+    dark = picture.convert("L").point(lambda value: 0.35 * value + 40).convert("RGB")
+    dark.paste(shown.crop(corners), corners[:2])
+    return dark
+
+
+def _score(
+    pen: ImageDraw.ImageDraw, corner: tuple[float, float], width: int, metric: str, one: Explained, other: Explained
+) -> None:
+    better = METRICS[metric].higher_is_better
+    mine, others = (round(each.scores[metric], 2) for each in (one, other))
+    wins = mine > others if better else mine < others
+    font, colour = _font(15, bold=wins), "black" if wins else "#555555"
+    name = metric.rpartition("/")[2]
+    pen.text(corner, f"{NAMES.get(name, name.replace('_', ' '))} {'↑' if better else '↓'}", colour, font)
+    pen.text((corner[0] + width, corner[1]), f"{mine:.2f}", colour, font, anchor="ra")
+
+
+def _font(size: int, *, bold: bool) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, of which Pillow knows where systems keep it."""
+    return ImageFont.truetype("DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf", size)
+
+
+if __name__ == "__main__":
+    prepare_environment()
+    drawn(*explained()).save(Path(sys.argv[1]), optimize=True)
