@@ -159,6 +159,26 @@ class Spread(nn.Cell):
         )
 
 
+class Scanned(nn.Cell):
+    """An MLP, wider inside, over the tokens in another order; behind it they lie as before."""
+
+    def __init__(self):
+        super().__init__()
+        self.widen = dense(CHANNELS, 4 * CHANNELS, seed=4)
+        self.narrow = dense(4 * CHANNELS, CHANNELS, seed=5)
+
+    def construct(self, tokens):
+        return tokens + ms.ops.flip(self.narrow(self.widen(ms.ops.flip(tokens, (1,)))), (1,))
+
+
+def test_layers_of_other_channels_are_looked_at_as_well():
+    net = Transformer(PLAIN)
+    net.reordered = Scanned()
+    found, _ = traced(net)
+    assert set(found.refused) == {"reordered.widen", "reordered.narrow"}
+    assert found.spatial["reordered"].order == tuple(PLAIN)
+
+
 def test_tokens_that_lie_nowhere_are_refused():
     found, default = traced(Everywhere())
     assert (found.spatial, default) == ({}, None)

@@ -112,10 +112,8 @@ def _placed(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, layou
             groups.setdefault((layer.token_count, layer.height, layer.width), []).append(layer)
     placed, refused = dict(layers), {}
     for (_, height, width), group in groups.items():
-        # Layers of other channels, inside an MLP or an attention, keep the order of those around them.
-        looked_at = [layer.name for layer in group if layer.channels == group[0].channels]
         try:
-            found = place_tokens(net, looked_at, example, (height, width), layout)
+            found = place_tokens(net, [layer.name for layer in group], example, (height, width), layout)
         except UnplacedError as error:
             reasons = dict.fromkeys((layer.name for layer in group), f"{error}.")
         else:
