@@ -28,8 +28,8 @@ from bench.server import served
 from xai_client.request import predict_request
 from xai_sidecar.evaluator.sampling import chosen
 from xai_sidecar.evaluator.store import Store
-from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.paths import cache_folder
 
 RATE = 40.0
@@ -130,7 +130,7 @@ def measure() -> Beside:
     found = Beside()
     with tempfile.TemporaryDirectory() as folder:
         _write_requests(Path(folder))
-        cheap = [name for name in METRICS if not name.startswith("localization")]
+        cheap = [name for name in installed_metrics() if not name.startswith("localization")]
         with _served(Path(folder), "gradcam", cheap, found) as bench:
             for number in range(_ROUNDS):
                 for on in (False, True) if number % 2 == 0 else (True, False):
@@ -145,7 +145,7 @@ def _served(folder: Path, explainer: str, metrics: list[str], found: Beside) -> 
     """A server that measures one explainer, with RISE's steps: fewer of them, so that a sample is soon done."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         http = f"127.0.0.1:{free.getsockname()[1]}"
-    off = "".join(f"[explainers.{name}]\nenabled = false\n" for name in EXPLAINERS if name != explainer)
+    off = "".join(f"[explainers.{name}]\nenabled = false\n" for name in installed_explainers() if name != explainer)
     settings = f"""
 [evaluator]
 sample_rate = {_SAMPLED}

@@ -18,7 +18,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import ModelFacts
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 
 _ROUNDS = 15
 _BATCH = 8
@@ -89,7 +89,7 @@ def _explained(
     name: str, values: dict[str, Any], engine: Engine, backend: MindSporeBackend
 ) -> tuple[Kind, int, Callable[[], object]]:
     """An explanation through the engine: its kind of work, its passes, and what makes it."""
-    explainer = EXPLAINERS[name]
+    explainer = installed_explainers()[name]
     facts = ModelFacts(224, 224, backend.layers, backend.default_layer, backend.ood is not None)
     parameters = explainer.resolve(explainer.parameters_type(**values), facts)
     image, target = models.image(), np.array([7], np.int32)

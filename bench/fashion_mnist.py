@@ -38,7 +38,7 @@ from xai_sidecar.engine.work import Array, Features, FloatArray, Forward, IntArr
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import Context, MapStatus, ModelFacts, Saliency
 from xai_sidecar.explainers.blur import gaussian_blur
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.explainers.resize import resize_bilinear
 from xai_sidecar.ood.head import OodHead, TrainingRecord
 from xai_sidecar.ood.outliers import OUTLIERS, auroc
@@ -209,7 +209,7 @@ def _insertion(backend: MindSporeBackend, inputs: FloatArray, masks: int, progre
 def _explained(
     run: Run, name: str, image: FloatArray, target: np.int32, estimator: str, masks: int, seed: int
 ) -> Saliency:
-    explainer = EXPLAINERS[name]
+    explainer = installed_explainers()[name]
     facts = ModelFacts(lenet.SIDE, lenet.SIDE, has_ood=True)
     parameters = explainer.resolve(explainer.parameters_type(masks=masks, estimator=estimator), facts)
     return drive(explainer.explain(image, np.array([target]), parameters, Context(seed=seed)), run)

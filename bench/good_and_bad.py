@@ -25,7 +25,7 @@ from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.evaluator.records import BoxShape, Frame, Sample, SampleKey
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.imaging import Region, decode, prepare
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.serving.evaluation import evaluated_model
 from xai_sidecar.serving.model import served_model
 from xai_sidecar.zoo.sample import sample_picture
@@ -130,7 +130,7 @@ def _overlaid(picture: Image.Image, region: Region, saliency: FloatArray) -> Ima
 def _score(
     pen: ImageDraw.ImageDraw, corner: tuple[float, float], width: int, metric: str, one: Explained, other: Explained
 ) -> None:
-    better = METRICS[metric].higher_is_better
+    better = installed_metrics()[metric].higher_is_better
     mine, others = (round(each.scores[metric], 2) for each in (one, other))
     wins = mine > others if better else mine < others
     font, colour = _font(15, bold=wins), "black" if wins else "#555555"

@@ -31,7 +31,7 @@ from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import Config
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Array, Forward, Kind, MaskedForward
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.telemetry.logs import set_up_logs
 
@@ -254,7 +254,7 @@ def _over(values: list[float], others: list[float]) -> str:
 def _with_rise_alone(config: Config) -> Config:
     """On free ports, with no other explainer to compile."""
     server = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "log_level": "warning"}
-    off = {name: {"enabled": False} for name in EXPLAINERS if name != "rise"}
+    off = {name: {"enabled": False} for name in installed_explainers() if name != "rise"}
     data = config.model_dump(exclude={"server", "explainers"})
     return Config.model_validate({**data, "server": server, "explainers": off})
 

@@ -8,7 +8,7 @@ from bench import models
 from bench.figure import Figure
 from bench.server import served
 from xai_client import Client, Explain
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.paths import cache_folder
 
 _COUNT = 200
@@ -35,7 +35,7 @@ def figures() -> list[Figure]:
         peak = _memory(pid, "VmHWM")
         note = f"idle {idle:.0f}, peak {peak:.0f} MB; EfficientNet-Lite0"
         found.append(Figure("peak memory of a 4,000-mask RISE over idle", peak - idle, "MB", 300, note))
-        for name in EXPLAINERS:
+        for name in installed_explainers():
             asked = Explain(name, **_SMALL.get(name, {}))
             memory = []
             for _ in range(_COUNT + _SETTLED):

@@ -24,7 +24,7 @@ from bench.figure import Figure, interleaved, ratio
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.explainers.base import ModelFacts
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 
 _MASKS = 128
 _ROUNDS = 5
@@ -54,7 +54,7 @@ def figures() -> list[Figure]:
 
 
 def _explained(name: str, engine: Engine, facts: ModelFacts) -> Callable[[], object]:
-    explainer = EXPLAINERS[name]
+    explainer = installed_explainers()[name]
     values = {"masks": _MASKS} if name == "rise" else {}
     parameters = explainer.resolve(explainer.parameters_type(**values), facts)
     image, target = models.image(), np.array([7], np.int32)

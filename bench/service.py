@@ -22,7 +22,7 @@ from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import Config
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.telemetry.logs import set_up_logs
 
@@ -91,7 +91,7 @@ def figures() -> list[Figure]:
 def _quiet(config: Config) -> Config:
     """On free ports, with the one batch size that is needed and no explainers to compile."""
     server = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "log_level": "warning"}
-    off = {name: {"enabled": False} for name in EXPLAINERS}
+    off = {name: {"enabled": False} for name in installed_explainers()}
     data = config.model_dump(exclude={"server", "explainers"})
     data["model"]["batch_sizes"] = [1]
     return Config.model_validate({**data, "server": server, "explainers": off})

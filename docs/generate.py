@@ -17,8 +17,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from xai_sidecar.config import Config
-from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.config.section import section_of
+from xai_sidecar.explainers.discovery import built_in_explainers
+from xai_sidecar.metrics.discovery import built_in_metrics
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py from the code; `make docs` makes it anew. -->\n"
@@ -39,8 +40,8 @@ def config_page() -> str:
 def _sections(section: type[BaseModel], path: str) -> Iterator[str]:
     rows, below = [], []
     for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        inner = section_of(field)
+        if inner is not None:
             below.append((inner, f"{path}.{name}" if path else name))
         else:
             rows.append(f"| `{name}` | {_default(field)} | {_text(field.description or '')} |")
@@ -72,7 +73,7 @@ def _toml(value: Any) -> str:
 def explainers_page() -> str:
     """Every explainer with its parameters."""
     parts = ["# Explainers\n\nWhat a server offers of these, with which defaults, tells `xai-client info`.\n"]
-    for name, explainer in EXPLAINERS.items():
+    for name, explainer in built_in_explainers().items():
         parts.append(f"## `{name}`\n\n{explainer.description}\n\n{_parameters(explainer.parameters_type)}")
     return "\n".join(parts)
 
@@ -82,12 +83,12 @@ def metrics_page() -> str:
     rows = [
         f"| `{name}` | {'higher' if metric.higher_is_better else 'lower'} | "
         f"{metric.value_range[0]:g} to {metric.value_range[1]:g} | {_text(metric.description)} |"
-        for name, metric in METRICS.items()
+        for name, metric in built_in_metrics().items()
     ]
     parts = [
         "# Metrics\n\n| metric | better | range | what it measures |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     ]
-    for name, metric in METRICS.items():
+    for name, metric in built_in_metrics().items():
         if metric.parameters_type.model_fields:
             parts.append(f"## `{name}`\n\n{_parameters(metric.parameters_type)}")
     return "\n".join(parts)

@@ -6,12 +6,12 @@ import pytest
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import LayerGradients, Partial
 from xai_sidecar.explainers.base import MapStatus, ModelFacts
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.explainers.gradcam import GradCam, GradCamParameters
 from xai_sidecar.explainers.gradient import Gradient, GradientParameters
-from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.explainers.resize import resize_bilinear
 
-EVERY = pytest.mark.parametrize("explainer", EXPLAINERS.values(), ids=EXPLAINERS)
+EVERY = pytest.mark.parametrize("explainer", installed_explainers().values(), ids=installed_explainers())
 SIZES = pytest.mark.parametrize("size", [1, 2, 3, 4])
 
 

@@ -13,10 +13,10 @@ from xai_sidecar.engine.work import INPUT_GRADIENT, Forward, Kind, MaskedForward
 from xai_sidecar.errors import TargetError
 from xai_sidecar.explainers import masks as masks_module
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.base import Need, ScoreStatus
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.registry import METRICS
 from xai_sidecar.metrics.running import drive_all, measure_all
 
 HEIGHT, WIDTH, CLASSES = 8, 12, 4
@@ -88,7 +88,7 @@ def facts(height=HEIGHT, width=WIDTH, channels=3):
 
 
 def method(name, seed=5):
-    explainer = EXPLAINERS[name]
+    explainer = installed_explainers()[name]
     few = {"masks": 100} if "masks" in explainer.parameters_type.model_fields else {}
     return ExplainerCall(explainer, explainer.resolve(explainer.parameters_type(**few), facts()), seed)
 
@@ -111,22 +111,22 @@ def few(benchmark):
 
 def cases():
     """Benchmarks with all their protocols, and, where they explain, all explainers."""
-    for name, benchmark in METRICS.items():
+    for name, benchmark in installed_metrics().items():
         protocols = ["mindspore_xai", "rise"] if "protocol" in benchmark.parameters_type.model_fields else [None]
-        explainers = EXPLAINERS if Need.METHOD in benchmark.needs else ["gradient"]
+        explainers = installed_explainers() if Need.METHOD in benchmark.needs else ["gradient"]
         for protocol, explainer in itertools.product(protocols, explainers):
             parameters = benchmark.parameters_type(protocol=protocol) if protocol else few(benchmark)
             yield pytest.param(benchmark, parameters, explainer, id="-".join(filter(None, (name, protocol, explainer))))
 
 
-EVERY = pytest.mark.parametrize("benchmark", METRICS.values(), ids=METRICS)
+EVERY = pytest.mark.parametrize("benchmark", installed_metrics().values(), ids=installed_metrics())
 CASES = pytest.mark.parametrize(("benchmark", "parameters", "explainer"), list(cases()))
 CHANNELS = pytest.mark.parametrize("channels", [1, 3])
 
 
 @EVERY
 def test_it_says_what_it_is(benchmark):
-    assert METRICS[benchmark.name] is benchmark
+    assert installed_metrics()[benchmark.name] is benchmark
     low, high = benchmark.value_range
     assert low < high
     assert isinstance(benchmark.higher_is_better, bool)
@@ -136,7 +136,7 @@ def test_it_says_what_it_is(benchmark):
 
 
 def test_all_there_are():
-    better = {name: benchmark.higher_is_better for name, benchmark in METRICS.items()}
+    better = {name: benchmark.higher_is_better for name, benchmark in installed_metrics().items()}
     assert better == {
         "faithfulness/naive": True,
         "faithfulness/deletion_auc": False,
@@ -269,11 +269,11 @@ def test_a_target_that_the_model_does_not_have(benchmark):
 
 def test_what_is_random_hangs_on_its_seed():
     def scores(how, noise_seed):
-        for benchmark in METRICS.values():
+        for benchmark in installed_metrics().values():
             asked = subject(1, method=how)
             yield drive(benchmark.measure(asked, few(benchmark), Context(seed=noise_seed)), Toy(3).run).value
 
-    names = list(METRICS)
+    names = list(installed_metrics())
     base = dict(zip(names, scores(method("rise", 5), 0), strict=True))
     assert dict(zip(names, scores(method("rise", 5), 0), strict=True)) == base
     other_noise = dict(zip(names, scores(method("rise", 5), 1), strict=True))
@@ -290,17 +290,17 @@ def many():
     lacking = [{}, {"objects": []}, {"saliency": None}, {"method": None}]
     return [
         subject(seed, how=how, **lack)
-        for seed, (how, lack) in enumerate(zip(EXPLAINERS, itertools.cycle(lacking), strict=False))
+        for seed, (how, lack) in enumerate(zip(installed_explainers(), itertools.cycle(lacking), strict=False))
     ]
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 7, 64])
 def test_all_at_once_are_those_of_one_by_one(size):
-    chosen = list(METRICS.values())
+    chosen = list(installed_metrics().values())
     parameters = {benchmark.name: few(benchmark) for benchmark in chosen}
     toy = Toy(3)
     table = measure_all(chosen, many(), toy.run, size, parameters=parameters)
-    assert list(table.scores) == list(METRICS)
+    assert list(table.scores) == list(installed_metrics())
     for benchmark in chosen:
         alone = [drive(benchmark.measure(asked, few(benchmark)), Toy(3).run) for asked in many()]
         assert list(table.scores[benchmark.name]) == alone
@@ -308,7 +308,7 @@ def test_all_at_once_are_those_of_one_by_one(size):
 
 
 def test_launches_are_full():
-    chosen = list(METRICS.values())
+    chosen = list(installed_metrics().values())
     parameters = {benchmark.name: few(benchmark) for benchmark in chosen}
     subjects = [subject(seed, how="rise") for seed in range(10)]
     passes = sum(b.pass_count(parameters[b.name], facts(), subjects[0].method) for b in chosen) * len(subjects)
@@ -322,7 +322,7 @@ def test_in_the_engine_at_the_lowest_priority(seed):
     engine = Engine(lambda: Toy(3))
     engine.start(lambda backend: KINDS).result(20)
     try:
-        asked = [(b, subject(seed, how=how)) for b in METRICS.values() for how in ("rise", "gradcam")]
+        asked = [(b, subject(seed, how=how)) for b in installed_metrics().values() for how in ("rise", "gradcam")]
         jobs = [engine.submit(b.measure(who, few(b)), Lane.EVALUATE) for b, who in asked]
         for job, (benchmark, who) in zip(jobs, asked, strict=True):
             completed = job.result(60)

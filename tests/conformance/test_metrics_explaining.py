@@ -9,7 +9,7 @@ from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Forward, Partial, drive
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.base import Score, ScoreStatus
 from xai_sidecar.metrics.class_sensitivity import ClassSensitivity, ClassSensitivityParameters
 from xai_sidecar.metrics.correlation import correlation, is_constant
@@ -132,7 +132,7 @@ def test_class_sensitivity_of_rise_by_a_plain_loop():
     def model(inputs):
         return (inputs[:, None] * weights).sum(axis=(2, 3, 4), dtype=np.float64)
 
-    rise = EXPLAINERS["rise"]
+    rise = installed_explainers()["rise"]
     parameters = rise.resolve(rise.parameters_type(mask_count=400, estimator="plain"), ModelFacts(8, 12))
     image = np.random.default_rng(3).normal(0, 1, (1, 8, 12)).astype(np.float32)
     asked = Instance(image, 0, method=ExplainerCall(rise, parameters, 11))
@@ -305,7 +305,7 @@ def test_masks_are_common_to_all_draws(name, estimator):
         scores = abs(inputs).mean(axis=(1, 2, 3))
         return (logits(inputs),) if "ood" not in kind.name else (scores, scores, logits(inputs))
 
-    explainer = EXPLAINERS[name]
+    explainer = installed_explainers()[name]
     model = ModelFacts(8, 12, has_ood=True)
     parameters = explainer.resolve(explainer.parameters_type(mask_count=100, estimator=estimator), model)
     image = np.random.default_rng(3).normal(0, 1, (1, 8, 12)).astype(np.float32)

@@ -13,10 +13,10 @@ from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Featured, drive
 from xai_sidecar.explainers.activations import sigmoid
 from xai_sidecar.explainers.base import Context, MapStatus
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import decode, prepare
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.registry import METRICS
 from xai_sidecar.metrics.robustness import noise
 from xai_sidecar.ood.extraction import Featuring
 from xai_sidecar.ood.pictures import Pictures
@@ -79,7 +79,7 @@ def sides(channels):
 
 
 def maps_of(net, image, model, name, **given):
-    explainer = EXPLAINERS[name]
+    explainer = installed_explainers()[name]
     parameters = explainer.resolve(explainer.parameters_type(**given), model.facts)
     context = Context(sigmoid, 7, model.facts.units)
     made = drive(explainer.explain(image, np.array([TARGET, 0], np.int32), parameters, context), net.run)
@@ -104,13 +104,13 @@ def test_maps_are_the_same(channels, name, given):
 
 
 def scores_of(net, image, model, name, explaining, **given):
-    explainer = EXPLAINERS[explaining]
+    explainer = installed_explainers()[explaining]
     parameters = explainer.resolve(
         explainer.parameters_type(**({"mask_count": 64} if explaining == "rise" else {})), model.facts
     )
     (saliency, _) = maps_of(net, image, model, "occlusion")
     subject = Instance(image, TARGET, saliency, ExplainerCall(explainer, parameters, 11), objects=[(4, 4, 12, 12)])
-    benchmark = METRICS[name]
+    benchmark = installed_metrics()[name]
     measured = benchmark.measure(subject, benchmark.parameters_type(**given), Context(sigmoid, 13, model.facts.units))
     return drive(measured, net.run).value
 
@@ -122,7 +122,7 @@ def scores_of(net, image, model, name, explaining, **given):
     [
         *(
             (name, {"protocol": protocol})
-            for name in METRICS
+            for name in installed_metrics()
             if "faith" in name
             for protocol in ("mindspore_xai", "rise")
         ),
@@ -142,7 +142,7 @@ def test_what_is_covered_has_the_mean_colour(channels, colour):
     """By hand: a picture all of whose pixels are deleted is of that colour, however the net wants it."""
     for net, image, model in sides(channels):
         subject = Instance(image, TARGET, np.arange(SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE))
-        benchmark = METRICS["faithfulness/deletion_auc"]
+        benchmark = installed_metrics()["faithfulness/deletion_auc"]
         values = benchmark.parameters_type(protocol="rise")
         drive(benchmark.measure(subject, values, Context(sigmoid, 1, model.facts.units)), net.run)
         spec = model.input

@@ -12,8 +12,8 @@ from xai_sidecar.engine.job import Outcome
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import MapStatus
-from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.telemetry import EXPLAIN, QualityTelemetry, Telemetry
 
 HERE = Path(__file__).parent
@@ -42,9 +42,11 @@ class Exposed:
 
     def __init__(self):
         self.registry = CollectorRegistry()
-        self.serving = Telemetry(self.registry, EXPLAINERS)
+        self.serving = Telemetry(self.registry, installed_explainers())
         reasons = ["map_constant", "error"]
-        self.quality = QualityTelemetry(self.registry, list(EXPLAINERS), list(METRICS), ["cat", "dog"], reasons)
+        self.quality = QualityTelemetry(
+            self.registry, list(installed_explainers()), list(installed_metrics()), ["cat", "dog"], reasons
+        )
         self._set_gauges()
         self._http, self._thread = start_http_server(0, "127.0.0.1", self.registry)
         self.address = f"127.0.0.1:{self._http.server_port}"
@@ -67,9 +69,9 @@ class Exposed:
         self.serving.became_ready()
         self.serving.model.info({"name": "cats", "version": "1", "device": "cpu", "engine": "e", "server_version": "0"})
         quality = self.quality
-        for place, explainer in enumerate(EXPLAINERS):
+        for place, explainer in enumerate(installed_explainers()):
             quality.composite(explainer, 0.5 + place / 32)
-            for metric in METRICS:
+            for metric in installed_metrics():
                 quality.quality(explainer, metric, 0.25, 0.0625, 0.625, 0.03125, 100, 1.7e9)
                 quality.class_quality(explainer, metric, "cat", 0.375, 40)
         quality.state("working")
@@ -96,11 +98,11 @@ class Exposed:
             for event in ("sampled", "scored"):
                 quality.event(event)
             quality.report("new")
-            for explainer in EXPLAINERS:
+            for explainer in installed_explainers():
                 serving.explained(explainer, "complete", (MapStatus.OK,), 20.0 if step % 2 else 0.2)
                 quality.chosen(explainer, "best")
                 quality.evaluated(explainer, EXPLAIN, 0.5, 100)
-                for metric in METRICS:
+                for metric in installed_metrics():
                     quality.evaluated(explainer, metric, 0.25, 10, "map_constant" if step % 4 == 0 else None)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.metrics.discovery import installed_metrics
 
 GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
 
@@ -40,7 +40,7 @@ def test_the_file_is_what_the_script_writes(script, queries):
 def test_the_script_knows_all_explainers():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(GRAFANA)
-        assert tuple(EXPLAINERS) == importlib.import_module("panels").EXPLAINERS
+        assert tuple(installed_explainers()) == importlib.import_module("panels").EXPLAINERS
 
 
 def test_a_query_has_an_answer(dashboard_query, scraped):
@@ -73,8 +73,8 @@ def test_all_variables_are_used_and_have_the_right_values(queries, scraped):
         return {series[query.letter] for series, _ in scraped.query(query.expression)}
 
     assert values("job") == {"xai-sidecar"}
-    assert values("explainer") == set(EXPLAINERS)
-    assert values("metric") == set(METRICS)
+    assert values("explainer") == set(installed_explainers())
+    assert values("metric") == set(installed_metrics())
     assert values("class") == {"cat", "dog", "other"}
 
 
@@ -97,7 +97,7 @@ def test_the_band_is_1_96_standard_errors(answer, queries, panel, mean, error):
     title = next(one["title"] for one in queries.panels() if one["title"].startswith(f"{panel}: "))
     for letter, value in (("A", mean), ("B", mean - 1.96 * error), ("C", mean + 1.96 * error)):
         found = answer(title, letter, "explainer", metric="robustness")
-        assert found == {(explainer,): pytest.approx(value) for explainer in EXPLAINERS}
+        assert found == {(explainer,): pytest.approx(value) for explainer in installed_explainers()}
 
 
 def test_a_choice_of_variables_narrows_the_answer(answer):

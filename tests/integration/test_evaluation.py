@@ -22,10 +22,10 @@ from xai_sidecar.evaluator.sampling import chosen
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import Context
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import decode, prepare
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.registry import METRICS
 from xai_sidecar.metrics.running import drive_all, measure_all
 from xai_sidecar.picture_units import PictureUnits
 from xai_sidecar.serving.model import served_model
@@ -161,7 +161,7 @@ def expected(traffic, sample_config, only):
 
 
 def scores_of(name, traffic, model, backend):
-    explainer, parameters = EXPLAINERS[name], model.explainers[name].defaults
+    explainer, parameters = installed_explainers()[name], model.explainers[name].defaults
 
     def size(kind):
         return max(backend.costs(kind))
@@ -180,7 +180,7 @@ def scores_of(name, traffic, model, backend):
         objects = [in_frame(BOX, traffic.predictions[request_id].region)] if request_id in traffic.located else []
         subject = Instance(image, int(target[0]), saliency.maps[0], ExplainerCall(explainer, parameters, seed), objects)
         table = measure_all(
-            [METRICS[metric] for metric in MEASURED],
+            [installed_metrics()[metric] for metric in MEASURED],
             [subject],
             backend.run,
             size,
@@ -238,12 +238,12 @@ def test_gauges_and_table_agree_with_the_scores(traffic, expected, read_metrics,
     assert metrics["xai_quality_samples", name, metric] == len(values)
     assert metrics["xai_quality_score", name, metric] == pytest.approx(mean, rel=1e-5, abs=1e-6)
     assert metrics["xai_quality_score_standard_error", name, metric] == pytest.approx(error, rel=1e-4, abs=1e-6)
-    low, high = METRICS[metric].value_range
+    low, high = installed_metrics()[metric].value_range
     good = (mean - low) / (high - low)
-    good = good if METRICS[metric].higher_is_better else 1 - good
+    good = good if installed_metrics()[metric].higher_is_better else 1 - good
     assert metrics["xai_quality_goodness", name, metric] == pytest.approx(good, rel=1e-5, abs=1e-6)
     (row,) = (each for each in traffic.info.explainers[name].quality if each.metric == metric)
-    assert (row.sample_count, row.higher_is_better) == (len(values), METRICS[metric].higher_is_better)
+    assert (row.sample_count, row.higher_is_better) == (len(values), installed_metrics()[metric].higher_is_better)
     assert row.mean == pytest.approx(mean, rel=1e-5, abs=1e-6)
     half_width = t.ppf(0.975, len(values) - 1) * error if error else math.nan  # of so few equal ones nothing is known
     assert row.confidence_half_width == pytest.approx(half_width, rel=1e-3, abs=1e-6, nan_ok=True)

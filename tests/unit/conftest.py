@@ -19,7 +19,7 @@ from xai_sidecar.evaluator.measurement import FAILURES, EvaluatedModel
 from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import ModelFacts
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.explainers.rise import Rise
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.rpc.codec import Codec
@@ -148,7 +148,7 @@ def make_quality():
     def make_quality(registry=None, **settings):
         settings = EvaluatorConfig(**settings)
         facts = ModelFacts(HEIGHT, WIDTH, has_ood=True)
-        methods = {name: (explainer, explainer.parameters_type()) for name, explainer in EXPLAINERS.items()}
+        methods = {name: (explainer, explainer.parameters_type()) for name, explainer in installed_explainers().items()}
         model = EvaluatedModel("m", tuple("abcd"), facts, softmax, methods)
         telemetry = QualityTelemetry(registry or CollectorRegistry(), list(methods), settings.metrics, "abcd", FAILURES)
         return Quality(model, settings, telemetry)
@@ -161,7 +161,7 @@ def start(request, make_quality):
     """Starts a `Predictor` on an engine on a backend."""
 
     def start(backend, activation="softmax", quality=None, least_positive=None, **options):
-        telemetry = Telemetry(CollectorRegistry(), EXPLAINERS)
+        telemetry = Telemetry(CollectorRegistry(), installed_explainers())
         engine = Engine(lambda: backend, observer=telemetry, **options)
         engine.start(lambda _: []).result(10)
         request.addfinalizer(lambda: (backend.gate.set(), engine.close(10)))

@@ -28,7 +28,7 @@ from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.errors import ConfigError, ShuttingDownError
 from xai_sidecar.evaluator.store import Store
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.http.server import HttpServer
 from xai_sidecar.rpc.calls import task_factory
 from xai_sidecar.rpc.channel import server_options
@@ -111,7 +111,7 @@ class Sidecar:
         registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
-        telemetry = Telemetry(registry, EXPLAINERS)
+        telemetry = Telemetry(registry, installed_explainers())
 
         def lost(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._on_lost, error)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from xai_sidecar.config.section import Section
-from xai_sidecar.explainers.registry import EXPLAINERS
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.metrics.discovery import installed_metrics
 
 
 def _known(names: list[str], known: list[str], what: str) -> list[str]:
@@ -45,7 +45,7 @@ class AutoConfig(Section):
     @field_validator("weights")
     @classmethod
     def _known_metrics(cls, weights: dict[str, float]) -> dict[str, float]:
-        _known(list(weights), list(METRICS), "metric")
+        _known(list(weights), list(installed_metrics()), "metric")
         if not any(weights.values()):
             raise ValueError("at least one weight has to be above 0")
         return weights
@@ -53,7 +53,7 @@ class AutoConfig(Section):
     @field_validator("fallback")
     @classmethod
     def _known_explainer(cls, name: str) -> str:
-        return _known([name], list(EXPLAINERS), "explainer")[0]
+        return _known([name], list(installed_explainers()), "explainer")[0]
 
 
 class EvaluatorConfig(Section):
@@ -74,7 +74,9 @@ class EvaluatorConfig(Section):
         "Predict and with the server's parameters, are measured in any case.",
     )
     metrics: list[str] = Field(
-        default=list(METRICS), min_length=1, description="The metrics that are measured of each."
+        default_factory=lambda: list(installed_metrics()),
+        min_length=1,
+        description="The metrics that are measured of each. Default: all.",
     )
     protocol: Literal["mindspore_xai", "rise"] = Field(
         default="mindspore_xai",
@@ -162,12 +164,12 @@ class EvaluatorConfig(Section):
     @field_validator("explainers")
     @classmethod
     def _known_explainers(cls, names: list[str]) -> list[str]:
-        return _known(names, list(EXPLAINERS), "explainer")
+        return _known(names, list(installed_explainers()), "explainer")
 
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, names: list[str]) -> list[str]:
-        return _known(names, list(METRICS), "metric")
+        return _known(names, list(installed_metrics()), "metric")
 
     @property
     def enabled(self) -> bool:

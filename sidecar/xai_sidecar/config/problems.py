@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from xai_sidecar.config.section import section_of
 from xai_sidecar.config.sections import Config
 from xai_sidecar.errors import ConfigError
 
@@ -44,21 +45,18 @@ def _path(location: Sequence[int | str]) -> tuple[str, ...]:
     for part in location:
         path.append(str(part))
         field = section.model_fields.get(str(part)) if section else None
-        section = _section(path)
+        section = section_of(field) if field else None
         if field is not None and section is None:
             break
     return tuple(path)
 
 
 def _section(path: Sequence[str]) -> type[BaseModel] | None:
-    section: Any = Config
+    section: type[BaseModel] | None = Config
     for part in path:
-        field = section.model_fields.get(part)
-        section = field.annotation if field else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return None
-    found: type[BaseModel] = section
-    return found
+        field = section.model_fields.get(part) if section else None
+        section = section_of(field) if field else None
+    return section
 
 
 def _suggestion(path: Sequence[str]) -> str:

@@ -6,15 +6,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from xai_sidecar.config.evaluation import EvaluatorConfig
+from xai_sidecar.config.explainers import ExplainersConfig, explainers_section
 from xai_sidecar.config.input import InputConfig
-from xai_sidecar.config.section import Section
-from xai_sidecar.explainers.gradcam import GradCamParameters
-from xai_sidecar.explainers.gradient import GradientParameters
-from xai_sidecar.explainers.occlusion import OcclusionParameters
-from xai_sidecar.explainers.rise import RiseParameters
+from xai_sidecar.config.section import MadeSection, Section
 from xai_sidecar.paths import cache_folder
 
 
@@ -102,47 +99,6 @@ class ModelConfig(Section):
         if 1 not in sizes:
             raise ValueError("1 must be among the batch sizes, so that a row can run alone")
         return sorted(set(sizes))
-
-
-class _Offered(BaseModel):
-    enabled: bool = Field(default=True, description="Whether to offer it; one that is not costs no start-up time.")
-
-
-class GradientConfig(GradientParameters, _Offered):
-    """Defaults of `gradient`, `guided_backprop` or `deconvolution`."""
-
-
-class GradCamConfig(GradCamParameters, _Offered):
-    """Defaults of `gradcam`."""
-
-    layers: list[str] = Field(
-        default=[], description="Further layers to compile at start, so that requests may name them at no delay."
-    )
-    compile_on_demand: bool = Field(
-        default=False,
-        description="Whether a request may name a layer that was not compiled at start. Its first use takes seconds, "
-        "during which predictions wait.",
-    )
-
-
-class OcclusionConfig(OcclusionParameters, _Offered):
-    """Defaults of `occlusion`."""
-
-
-class RiseConfig(RiseParameters, _Offered):
-    """Defaults of `rise` or `rise_plus`."""
-
-
-class ExplainersConfig(Section):
-    """The explainers."""
-
-    gradient: GradientConfig = Field(default_factory=GradientConfig, description="Defaults of gradient.")
-    guided_backprop: GradientConfig = Field(default_factory=GradientConfig, description="Defaults of guided_backprop.")
-    deconvolution: GradientConfig = Field(default_factory=GradientConfig, description="Defaults of deconvolution.")
-    gradcam: GradCamConfig = Field(default_factory=GradCamConfig, description="Defaults of gradcam.")
-    occlusion: OcclusionConfig = Field(default_factory=OcclusionConfig, description="Defaults of occlusion.")
-    rise: RiseConfig = Field(default_factory=RiseConfig, description="Defaults of rise.")
-    rise_plus: RiseConfig = Field(default_factory=RiseConfig, description="Defaults of rise_plus.")
 
 
 class OodConfig(Section):
@@ -268,7 +224,9 @@ class Config(Section):
     """The whole file."""
 
     model: ModelConfig
-    explainers: ExplainersConfig = Field(default_factory=ExplainersConfig)
+    explainers: Annotated[ExplainersConfig, MadeSection(explainers_section)] = Field(
+        default_factory=lambda: explainers_section()()
+    )
     ood: OodConfig = Field(default_factory=OodConfig)
     server: ServerConfig = Field(default_factory=ServerConfig)
     evaluator: EvaluatorConfig = Field(default_factory=EvaluatorConfig)

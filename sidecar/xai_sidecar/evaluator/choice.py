@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from xai_sidecar.evaluator.windows import Estimate
 from xai_sidecar.metrics.base import Metric
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.telemetry import EXPLAIN
 
 Estimates: TypeAlias = Callable[[str, str, int | None], Estimate | None]
@@ -70,7 +70,7 @@ def quality_table(names: Iterable[str], metrics: Sequence[str], estimates: Estim
         for metric in metrics:
             estimate = estimates(name, metric, None)
             if estimate is not None:
-                benchmark = METRICS[metric]
+                benchmark = installed_metrics()[metric]
                 good, error = goodness(benchmark, estimate.mean), goodness_error(benchmark, estimate.standard_error)
                 rows.append(QualityRow(name, metric, estimate, benchmark.higher_is_better, good, error))
     return QualityTable(tuple(rows))
@@ -219,7 +219,9 @@ def _contest(
 
 
 def _composite(known: Mapping[str, Estimate], metrics: Sequence[str], weights: Mapping[str, float]) -> float:
-    weighted = math.fsum(weights[metric] * goodness(METRICS[metric], known[metric].mean) for metric in metrics)
+    weighted = math.fsum(
+        weights[metric] * goodness(installed_metrics()[metric], known[metric].mean) for metric in metrics
+    )
     return weighted / math.fsum(weights[metric] for metric in metrics)
 
 
@@ -250,7 +252,10 @@ def _fallen_back(
 
 
 def _details(composite: float, known: Mapping[str, Estimate], metrics: Sequence[str], believed: float) -> str:
-    parts = (f"{metric.rpartition('/')[2]} {goodness(METRICS[metric], known[metric].mean):.2f}" for metric in metrics)
+    parts = (
+        f"{metric.rpartition('/')[2]} {goodness(installed_metrics()[metric], known[metric].mean):.2f}"
+        for metric in metrics
+    )
     count = min(known[metric].count for metric in metrics)
     but = f"; {100 * believed:.0f} % of its maps can be believed" if believed < 1 else ""
     return f"{composite:.2f} of 1 ({', '.join(parts)}; {count} samples or more{but})"

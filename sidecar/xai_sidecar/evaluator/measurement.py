@@ -17,11 +17,11 @@ from xai_sidecar.explainers.activations import Activation
 from xai_sidecar.explainers.base import Context, Explainer, MapStatus, ModelFacts, Parameters
 from xai_sidecar.metrics.base import Metric, Need, Score, ScoreStatus, whole
 from xai_sidecar.metrics.base import Parameters as MetricParameters
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.localization import PointingGameParameters
 from xai_sidecar.metrics.perturbation import PerturbationParameters
 from xai_sidecar.metrics.regions import Region
-from xai_sidecar.metrics.registry import METRICS
 from xai_sidecar.telemetry import EXPLAIN
 
 ERROR = "error"
@@ -112,7 +112,8 @@ class Measurer:
         self._max_passes = settings.max_passes
         self._listed = [name for name in settings.explainers or model.methods if name in model.methods]
         self._compared = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
-        chosen = [(METRICS[name], _parameters(METRICS[name], settings, model.facts)) for name in settings.metrics]
+        metrics = [installed_metrics()[name] for name in settings.metrics]
+        chosen = [(metric, _parameters(metric, settings, model.facts)) for metric in metrics]
         self._located = [each for each in chosen if Need.OBJECTS in each[0].needs]
         self._measured = [each for each in chosen if Need.OBJECTS not in each[0].needs]
 

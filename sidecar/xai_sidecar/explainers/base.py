@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Literal, TypeVar
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, Steps, mapped
 from xai_sidecar.explainers.activations import Activation, softmax
+from xai_sidecar.extensions import Extension
 from xai_sidecar.picture_units import PICTURES, PictureUnits
 
 Normalization = Literal["none", "max"]
@@ -30,6 +31,16 @@ class Parameters(BaseModel):
     normalization: Normalization = Field(
         default="none",
         description="How the values are scaled: none, or max for dividing by the largest absolute value.",
+    )
+
+
+class LayerParameters(Parameters):
+    """Parameters of an explainer of a layer. The config says which layers are compiled at start for it."""
+
+    layer: str = Field(
+        default="",
+        description="Name of the layer whose output is explained, as the net names it.",
+        max_length=512,
     )
 
 
@@ -147,20 +158,26 @@ class PassCounts:
     most: int
 
 
-class Explainer(ABC, Generic[P]):
+class Explainer(Extension, Generic[P]):
     """An explainer. It holds no state: the same arguments give the same maps.
 
+    A class in a module of this package is offered, and so is one that another package names in an entry point of the
+    group `xai_sidecar.explainers`. Its config section, the check of requests, `GetModelInfo` and the documentation are
+    made from it.
+
     Attributes:
-        name: To ask for it by.
-        description: What it does, in a sentence, with its source.
-        parameters_type: Its parameters.
+        name: As of `Extension`: letters, digits and underscores. It is a section of the config.
+        parameters_type: Its parameters: whole numbers, numbers, texts, or true or false.
         is_random: Whether the seed matters.
     """
 
-    name: ClassVar[str]
-    description: ClassVar[str]
     parameters_type: type[P]
     is_random: ClassVar[bool] = False
+
+    @property
+    def takes_layer(self) -> bool:
+        """Whether it explains a layer, which a parameter names."""
+        return issubclass(self.parameters_type, LayerParameters)
 
     def explain(
         self, image: FloatArray, targets: IntArray, parameters: P, context: Context | None = None

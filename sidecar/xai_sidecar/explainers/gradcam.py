@@ -6,7 +6,6 @@ import difflib
 from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, LayerGradient, LayerGradients, Steps
 from xai_sidecar.errors import PreconditionError, UnknownLayerError, quoted
@@ -14,8 +13,8 @@ from xai_sidecar.explainers.base import (
     Computed,
     Context,
     Explainer,
+    LayerParameters,
     ModelFacts,
-    Parameters,
     repeated,
     without_gradient,
 )
@@ -25,20 +24,15 @@ _LONGEST_COMPARED = 80
 """Characters of a layer's name that are compared with those that there are: the time grows with their square."""
 
 
-class GradCamParameters(Parameters):
+class GradCamParameters(LayerParameters):
     """Parameters of Grad-CAM."""
-
-    layer: str = Field(
-        default="",
-        description="Name of the layer whose output is explained, as the net names it.",
-        max_length=512,
-    )
 
 
 class GradCam(Explainer[GradCamParameters]):
     """Selvaraju et al.: Grad-CAM, arXiv:1610.02391, equations 1 and 2."""
 
     name: ClassVar[str] = "gradcam"
+    order: ClassVar[int] = 40
     description: ClassVar[str] = "Gradient-weighted class activation map of a layer (Selvaraju et al. 2017)."
     parameters_type = GradCamParameters
 

@@ -30,6 +30,7 @@ class Gradient(Explainer[GradientParameters]):
     """
 
     name: ClassVar[str] = "gradient"
+    order: ClassVar[int] = 10
     description: ClassVar[str] = "Gradient of the target's logit by the input (Simonyan et al. 2013)."
     parameters_type = GradientParameters
     relu_rule: ClassVar[str] = ""
@@ -49,6 +50,7 @@ class GuidedBackprop(Gradient):
     """Springenberg et al.: Striving for Simplicity: The All Convolutional Net, arXiv:1412.6806, section 3.4."""
 
     name: ClassVar[str] = "guided_backprop"
+    order: ClassVar[int] = 20
     description: ClassVar[str] = (
         "Gradient rectified at each ReLU on top of the ReLU's own mask (Springenberg et al. 2014)."
     )
@@ -59,6 +61,7 @@ class Deconvolution(Gradient):
     """Zeiler, Fergus: Visualizing and Understanding Convolutional Networks, arXiv:1311.2901, section 2.1."""
 
     name: ClassVar[str] = "deconvolution"
+    order: ClassVar[int] = 30
     description: ClassVar[str] = "Gradient rectified at each ReLU instead of the ReLU's own mask (Zeiler, Fergus 2014)."
     relu_rule: ClassVar[str] = "deconvolution"
 

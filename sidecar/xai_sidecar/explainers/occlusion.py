@@ -62,6 +62,7 @@ class Occlusion(Explainer[OcclusionParameters]):
     """
 
     name: ClassVar[str] = "occlusion"
+    order: ClassVar[int] = 50
     description: ClassVar[str] = (
         "Drop of the probability when a window of the picture is covered (Zeiler, Fergus 2014), signed."
     )

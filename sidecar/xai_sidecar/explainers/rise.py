@@ -80,6 +80,7 @@ class Rise(Explainer[RiseParameters]):
     """
 
     name: ClassVar[str] = "rise"
+    order: ClassVar[int] = 60
     description: ClassVar[str] = "Randomised input sampling (Petsiuk et al. 2018)."
     parameters_type: type[RiseParameters] = RiseParameters
     is_random: ClassVar[bool] = True
@@ -128,6 +129,7 @@ class RisePlus(Rise):
     """
 
     name: ClassVar[str] = "rise_plus"
+    order: ClassVar[int] = 70
     description: ClassVar[str] = "RISE with every mask weighted by how much of an inlier the masked picture is."
 
     def resolve(self, parameters: RiseParameters, model: ModelFacts) -> RiseParameters:

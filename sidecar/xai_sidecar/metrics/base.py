@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, Partial, Steps, Work
 from xai_sidecar.explainers.activations import Activation, Probabilities
 from xai_sidecar.explainers.base import Context, MapStatus, ModelFacts, Saliency
+from xai_sidecar.extensions import Extension
 from xai_sidecar.metrics.instance import ExplainerCall, Instance, no_such_class
 
 FloatMap: TypeAlias = NDArray[np.float64]
@@ -89,12 +90,14 @@ class Score:
             raise ValueError(f"a score of {self.value} needs a status")
 
 
-class Metric(ABC, Generic[P]):
-    """A benchmark. It holds no state: the same arguments give the same score.
+class Metric(Extension, Generic[P]):
+    """A metric of explanations. It holds no state: the same arguments give the same score.
+
+    A class in a module of this package can be measured, and so can one that another package names in an entry point of
+    the group `xai_sidecar.metrics`. Its config section, `GetModelInfo` and the documentation are made from it.
 
     Attributes:
-        name: Its name, as the contract's `QualityMeasure.metric`.
-        description: What it measures, in a sentence, with its source.
+        name: As of `Extension`: letters, digits and underscores, with a slash after what it is one of several of.
         higher_is_better: Whether a higher score is a better one.
         value_range: The lowest and the highest score that there can be.
         needs: What a subject must come with.
@@ -102,8 +105,6 @@ class Metric(ABC, Generic[P]):
         parameters_type: Its parameters.
     """
 
-    name: ClassVar[str]
-    description: ClassVar[str]
     higher_is_better: ClassVar[bool]
     value_range: ClassVar[tuple[float, float]]
     needs: ClassVar[frozenset[Need]]

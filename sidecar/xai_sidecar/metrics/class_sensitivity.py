@@ -27,6 +27,7 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
     """
 
     name: ClassVar[str] = "class_sensitivity"
+    order: ClassVar[int] = 60
     description: ClassVar[str] = "How unlike the maps of the most and the least probable class are (Li et al. 2020)."
     higher_is_better = True
     value_range = (0, 1)

@@ -42,6 +42,7 @@ class NaiveFaithfulness(Faithfulness):
     """
 
     name: ClassVar[str] = "faithfulness/naive"
+    order: ClassVar[int] = 10
     description: ClassVar[str] = (
         "Correlation of the saliency of groups of pixels with the drop of the probability when they are covered "
         "(Alvarez-Melis, Jaakkola 2018)."
@@ -111,6 +112,7 @@ class DeletionAuc(CurveBenchmark):
     """
 
     name: ClassVar[str] = "faithfulness/deletion_auc"
+    order: ClassVar[int] = 20
     description: ClassVar[str] = (
         "Mean probability while the most salient pixels are covered step by step (Petsiuk et al. 2018)."
     )
@@ -128,6 +130,7 @@ class InsertionAuc(CurveBenchmark):
     """
 
     name: ClassVar[str] = "faithfulness/insertion_auc"
+    order: ClassVar[int] = 30
     description: ClassVar[str] = (
         "Mean probability while the most salient pixels are uncovered step by step (Petsiuk et al. 2018)."
     )

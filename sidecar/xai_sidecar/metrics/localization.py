@@ -74,6 +74,7 @@ class PointingGame(Localization[PointingGameParameters]):
     """
 
     name: ClassVar[str] = "localization/pointing_game"
+    order: ClassVar[int] = 40
     description: ClassVar[str] = (
         "Whether the most salient pixel lies on an object of the class, or almost (Zhang et al. 2016)."
     )
@@ -92,6 +93,7 @@ class Iosr(Localization[IosrParameters]):
     """
 
     name: ClassVar[str] = "localization/iosr"
+    order: ClassVar[int] = 50
     description: ClassVar[str] = "Part of the salient region that lies on objects of the class (Li et al. 2020)."
     parameters_type = IosrParameters
 

@@ -38,6 +38,7 @@ class Robustness(Metric[RobustnessParameters]):
     """
 
     name: ClassVar[str] = "robustness"
+    order: ClassVar[int] = 70
     description: ClassVar[str] = (
         "How little the map changes at most when noise is added to the picture (Yeh et al. 2019)."
     )

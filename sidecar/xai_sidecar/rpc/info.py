@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xai_proto import explanation_pb2 as pb
@@ -15,7 +15,9 @@ from xai_sidecar.evaluator.choice import QualityRow
 from xai_sidecar.evaluator.confusion import Accuracy
 from xai_sidecar.evaluator.quality import QualitySummary
 from xai_sidecar.explainers.base import Explainer
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.explainers.discovery import value_schema
+from xai_sidecar.metrics.base import Metric
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.rpc.encode import value_message
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
@@ -89,7 +91,7 @@ def model_info(
 
 
 def _layers(model: ServedModel) -> list[pb.LayerInfo]:
-    offered = model.explainers["gradcam"]
+    offered = next(each for each in model.explainers.values() if each.explainer.takes_layer)
     compiled = {kind.layer for kind in offered.kinds}
     on_demand = offered.on_demand and not offered.unavailable
     default = "" if offered.unavailable else offered.explainer.kind(offered.defaults).layer
@@ -113,21 +115,23 @@ def _evaluator_info(settings: EvaluatorConfig, standing: QualitySummary) -> pb.E
         state=f"EVALUATOR_STATE_{standing.state.name}",
         window_sample_count=standing.sample_count,
         note=standing.note,
-        metrics=[
-            pb.MetricInfo(
-                name=name,
-                description=METRICS[name].description,
-                higher_is_better=METRICS[name].higher_is_better,
-                minimum=METRICS[name].value_range[0],
-                maximum=METRICS[name].value_range[1],
-            )
-            for name in settings.metrics
-        ],
+        metrics=[_metric_info(installed_metrics()[name]) for name in settings.metrics],
     )
     info.window.FromNanoseconds(round(settings.window_seconds * 1e9))
     if standing.last_sample is not None:
         info.last_sample_time.FromNanoseconds(round(standing.last_sample * 1e9))
     return info
+
+
+def _metric_info(metric: Metric[Any]) -> pb.MetricInfo:
+    low, high = metric.value_range
+    return pb.MetricInfo(
+        name=metric.name,
+        description=metric.description,
+        higher_is_better=metric.higher_is_better,
+        minimum=low,
+        maximum=high,
+    )
 
 
 def _accuracy(accuracy: Accuracy, labels: Sequence[str]) -> pb.Accuracy:
@@ -177,10 +181,10 @@ def _quality(row: QualityRow) -> pb.QualityMeasure:
 
 
 @functools.cache
-def _schema(explainer: Explainer[Any]) -> dict[str, Any]:
+def _schemas(explainer: Explainer[Any]) -> Mapping[str, Any]:
     """The JSON schemas of parameters by name. They take milliseconds to make, and are always the same."""
-    schema: dict[str, Any] = explainer.parameters_type.model_json_schema()["properties"]
-    return schema
+    schemas: Mapping[str, Any] = explainer.parameters_type.model_json_schema()["properties"]
+    return schemas
 
 
 def _explainer_info(
@@ -193,9 +197,9 @@ def _explainer_info(
         available=not offered.unavailable,
         unavailable_reason=offered.unavailable,
     )
-    schema = _schema(explainer)
+    schemas = _schemas(explainer)
     for name, default in offered.defaults.model_dump().items():
-        info.parameters.append(_parameter_info(name, schema[name], default, model, offered))
+        info.parameters.append(_parameter_info(name, schemas[name], default, model, offered))
     if not offered.unavailable:
         passes = explainer.pass_counts(1, offered.defaults, model.facts).most
         now = idle = model.expected_seconds(offered)
@@ -216,14 +220,15 @@ _TYPES = {
     "integer": pb.PARAMETER_TYPE_INTEGER,
     "number": pb.PARAMETER_TYPE_NUMBER,
     "string": pb.PARAMETER_TYPE_STRING,
+    "boolean": pb.PARAMETER_TYPE_BOOLEAN,
 }
 
 
 def _parameter_info(
-    name: str, schema: dict[str, Any], default: Any, model: ServedModel, offered: ExplainerSetup
+    name: str, schema: Mapping[str, Any], default: Any, model: ServedModel, offered: ExplainerSetup
 ) -> pb.ParameterInfo:
     description = schema["description"]
-    schema = next((one for one in schema.get("anyOf", [schema]) if one["type"] != "null"), schema)
+    schema = value_schema(schema)
     largest = offered.explainer.largest(model.facts).get(name)
     info = pb.ParameterInfo(
         name=name,
@@ -234,7 +239,7 @@ def _parameter_info(
         maximum=min((limit for limit in (schema.get("maximum"), largest) if limit is not None), default=None),
         choices=schema.get("enum", []),
     )
-    if name == "layer":
+    if name == "layer" and offered.explainer.takes_layer:
         ready = [kind.layer for kind in offered.kinds]
         info.choices.extend(model.facts.layers if offered.on_demand else ready)
     return info

@@ -16,11 +16,9 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward, Kind, OodScore
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.serving.probing import doubts, label_doubts
-
-_CONFIG_ONLY = {"enabled", "layers", "compile_on_demand"}
 
 
 @dataclass(frozen=True)
@@ -185,13 +183,13 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
         labels=load_labels(config.model.labels, backend.class_count),
         input=spec,
         facts=facts,
-        explainers={name: _offered(explainer, config, facts) for name, explainer in EXPLAINERS.items()},
+        explainers={name: _offered(explainer, config, facts) for name, explainer in installed_explainers().items()},
     )
 
 
 def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> ExplainerSetup:
     section = getattr(config.explainers, explainer.name)
-    plain = explainer.parameters_type(**section.model_dump(exclude=_CONFIG_ONLY))
+    plain = explainer.parameters_type(**section.model_dump(include=set(explainer.parameters_type.model_fields)))
     if not section.enabled:
         return ExplainerSetup(
             explainer, plain, plain, unavailable=f"It is switched off. Set explainers.{explainer.name}.enabled = true."

@@ -18,7 +18,7 @@ from xai_sidecar.evaluator.choice import (
     quality_table,
 )
 from xai_sidecar.evaluator.windows import Estimate
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.metrics.discovery import installed_metrics
 
 NAIVE, DELETION, INSERTION = "faithfulness/naive", "faithfulness/deletion_auc", "faithfulness/insertion_auc"
 IOSR, ROBUSTNESS = "localization/iosr", "robustness"
@@ -61,9 +61,9 @@ def auto(
     ],
 )
 def test_goodness(metric, mean, expected, error):
-    assert goodness(METRICS[metric], mean) == expected
-    assert goodness_error(METRICS[metric], 0.1) == pytest.approx(error)
-    assert goodness_error(METRICS[metric], None) is None
+    assert goodness(installed_metrics()[metric], mean) == expected
+    assert goodness_error(installed_metrics()[metric], 0.1) == pytest.approx(error)
+    assert goodness_error(installed_metrics()[metric], None) is None
 
 
 def test_the_table():

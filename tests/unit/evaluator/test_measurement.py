@@ -17,10 +17,10 @@ from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import Context, MapStatus, ModelFacts, Saliency
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.metrics.base import Score, ScoreStatus
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.faithfulness import DeletionAuc, InsertionAuc
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.perturbation import PerturbationParameters
-from xai_sidecar.metrics.registry import METRICS
 from xai_sidecar.metrics.running import measure_all
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
@@ -76,7 +76,7 @@ def by_hand(model, sample, explainer, metrics, seed=None, saliency=None, protoco
     )
     context, scores = Context(model.activation, sample.key.seed), {}
     for name in metrics:
-        benchmark, run = METRICS[name], Counting()
+        benchmark, run = installed_metrics()[name], Counting()
         values = {name: benchmark.parameters_type(protocol=protocol)} if name.startswith("faith") else None
         table = measure_all([benchmark], [subject], run, lambda kind: 1, parameters=values, context=context)
         scores[name], passes[name] = table.scores[name][0], run.rows

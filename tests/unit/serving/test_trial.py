@@ -10,7 +10,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Outcome
 from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Partial, drive
-from xai_sidecar.explainers.registry import EXPLAINERS
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.serving import trial
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.trial import Unseen, beginning, try_explainers
@@ -81,7 +81,7 @@ def started(make_net, make_model, request):
 
     def started(seconds, *overrides):
         net = make_net(seconds)
-        telemetry = Telemetry(CollectorRegistry(), EXPLAINERS)
+        telemetry = Telemetry(CollectorRegistry(), installed_explainers())
         observer = Unseen(telemetry)
         engine = Engine(lambda: net, observer=observer)
         engine.start(lambda _: []).result(10)

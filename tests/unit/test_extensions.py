@@ -1,0 +1,191 @@
+"""Explainers and metrics are found where they are: in modules of their own, and in installed packages."""
+
+import itertools
+import textwrap
+
+import pytest
+
+from xai_sidecar.errors import ConfigError
+from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
+from xai_sidecar.metrics.discovery import built_in_metrics, installed_metrics
+
+NUMBERS = itertools.count()
+
+EXPLAINER = """
+    from pydantic import Field
+    from xai_sidecar.engine.work import Forward
+    from xai_sidecar.explainers.base import Computed, Explainer, LayerParameters, Parameters
+
+    class ToyParameters(Parameters):
+        strength: float = Field(default=1, ge=0, le=9, description="How strong.")
+
+    class Toy(Explainer[ToyParameters]):
+        name = "toy"
+        description = "A toy."
+        parameters_type = ToyParameters
+
+        def kind(self, parameters):
+            return Forward.kind
+
+        def _compute(self, image, targets, parameters, context):
+            yield Forward(image[None])
+            return Computed(image.mean(axis=0)[None], [None])
+"""
+METRIC = """
+    from xai_sidecar.metrics.base import Metric, Need, Parameters, Score
+
+    class ToyParameters(Parameters):
+        pass
+
+    class Toy(Metric[ToyParameters]):
+        name = "toys/toy"
+        description = "A toy."
+        higher_is_better = True
+        value_range = (0, 1)
+        needs = frozenset({Need.SALIENCY})
+        parameters_type = ToyParameters
+
+        def pass_count(self, parameters, model, method=None):
+            return 0
+
+        def _measure(self, subject, parameters, context):
+            yield from ()
+            return Score(0.5)
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Installs a package of one module; returns its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def install(source, group="explainers", attribute="Toy"):
+        name = f"toys_{next(NUMBERS)}"
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
+        info = tmp_path / f"{name}-1.5.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        (info / "entry_points.txt").write_text(f"[xai_sidecar.{group}]\nplaything = {name}:{attribute}\n")
+        return name
+
+    return install
+
+
+def explainers():
+    return installed_explainers.__wrapped__()  # not those of this process, which are looked for once
+
+
+def metrics():
+    return installed_metrics.__wrapped__()
+
+
+def test_the_built_in_ones_are_in_their_order():
+    names = ["gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus"]
+    assert list(built_in_explainers()) == names
+    assert list(built_in_metrics()) == [
+        "faithfulness/naive",
+        "faithfulness/deletion_auc",
+        "faithfulness/insertion_auc",
+        "localization/pointing_game",
+        "localization/iosr",
+        "class_sensitivity",
+        "robustness",
+    ]
+    for name, extension in (*built_in_explainers().items(), *built_in_metrics().items()):
+        assert extension.name == name
+        assert extension.version >= 1
+
+
+def test_the_mappings_cannot_be_changed():
+    for found in (installed_explainers(), built_in_explainers(), installed_metrics(), built_in_metrics()):
+        with pytest.raises(TypeError):
+            found["another"] = next(iter(found.values()))
+
+
+def test_those_of_packages_come_after_the_built_in_ones(install):
+    install(EXPLAINER.replace('"toy"', '"late"'))
+    install(EXPLAINER.replace('"toy"', '"early"').replace("description =", "order = 1; description ="))
+    install(METRIC, "metrics")
+    assert list(explainers()) == [*built_in_explainers(), "early", "late"]
+    assert list(metrics()) == [*built_in_metrics(), "toys/toy"]
+    assert explainers()["late"].parameters_type().strength == 1
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("from pydantic", "import nothing_of_that_name\n    from pydantic", "ModuleNotFoundError: No module named"),
+        ("from pydantic", "raise SystemExit(3)\n    from pydantic", "SystemExit: 3"),
+        ("class Toy(", "class Tay(", "AttributeError: module"),
+        (
+            "class Toy(Explainer[ToyParameters])",
+            "class Toy",
+            "no subclass of xai_sidecar.explainers.base.Explainer",
+        ),
+        ("def _compute", "def compute", "TypeError: "),
+        ("name = ", "title = ", "Its name is None; give it one"),
+        ('"toy"', '"Toy!"', "Its name is 'Toy!'; give it one"),
+        ('"toy"', '"toys/toy"', "Its name is 'toys/toy'; give it one"),
+        ('"toy"', '"auto"', "The name 'auto' is taken"),
+        ('"toy"', '"model_dump"', "The name 'model_dump' is taken"),
+        ("description = ", "explanation = ", "toy has no description"),
+        ('name = "toy"', 'name, version = "toy", "1.0"', "version of toy is '1.0'; give a whole number"),
+        ("parameters_type = ToyParameters", "parameters_type = dict", "no subclass of xai_sidecar.explainers.base.Par"),
+        ("default=1, ", "", "parameter 'strength' of toy has no default"),
+        (', description="How strong."', "", "parameter 'strength' of toy has no description"),
+        ("default=1", "default=-1", "default of the parameter 'strength' of toy is none: Input should be greater"),
+        ("default=1", "default=None", "default of the parameter 'strength' of toy is none: Input should be a valid"),
+        (
+            "strength: float = Field(default=1, ge=0, le=9",
+            "strength: list[int] = Field(default=[]",
+            "parameter 'strength' is none of integer, number, string, boolean",
+        ),
+        ("strength: float", "enabled: float", "parameter 'enabled' has the name of a key"),
+        (
+            "strength: float = Field(default=1, ge=0, le=9",
+            'layer: str = Field(default=""',
+            "subclass of LayerParameters",
+        ),
+        ("def kind(", "def __init__(self, more): ...\n\n        def kind(", "TypeError: "),
+    ],
+)
+def test_a_broken_explainer_is_refused_by_its_package(install, old, new, said):
+    assert EXPLAINER.count(old) >= 1
+    name = install(EXPLAINER.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        explainers()
+    source = f"the package {name} 1.5, by its entry point xai_sidecar.explainers: plaything = {name}:Toy,"
+    assert source in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("(0, 1)", "(1, 1)", "value_range is (1, 1)"),
+        ("(0, 1)", "(0, float('inf'))", "value_range is (0, inf)"),
+        ("value_range = (0, 1)", "", "AttributeError: "),
+        ("higher_is_better = True", "higher_is_better = None", "higher_is_better is neither"),
+        ('"toys/toy"', '"explain"', "The name 'explain' is taken"),
+        ('"toys/toy"', '"a/b/c"', "Its name is 'a/b/c'"),
+    ],
+)
+def test_a_broken_metric_is_refused_by_its_package(install, old, new, said):
+    name = install(METRIC.replace(old, new, 1), "metrics")
+    with pytest.raises(ConfigError) as caught:
+        metrics()
+    source = f"the package {name} 1.5, by its entry point xai_sidecar.metrics: plaything = {name}:Toy,"
+    assert source in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_two_of_a_name_are_refused(install):
+    name = install(EXPLAINER.replace('"toy"', '"rise"'))
+    with pytest.raises(ConfigError, match=f"{name} 1.5, .* the explainer 'rise', which xai-sidecar itself brings, too"):
+        explainers()
+
+
+def test_two_packages_with_the_same_name_are_refused(install):
+    one, other = install(METRIC, "metrics"), install(METRIC, "metrics")
+    with pytest.raises(ConfigError, match=f"{other} 1.5, .* 'toys/toy', which the package {one} 1.5, .* brings, too"):
+        metrics()
