@@ -294,6 +294,8 @@ def run(fake, capsys, monkeypatch, tmp_path):
 @pytest.fixture
 def spawn(fake, tmp_path):
     """Runs the command line as a process in `tmp_path`; keywords are environment variables."""
+    # A width in the environment, as pytest's workers have it, wins over that of the terminal.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
 
     def start(*argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more):
         return subprocess.Popen(
@@ -302,7 +304,7 @@ def spawn(fake, tmp_path):
             stdout=stdout,
             stderr=stderr,
             cwd=tmp_path,
-            env={**os.environ, "XAI_SERVER": fake.address, **more},
+            env={**inherited, "XAI_SERVER": fake.address, **more},
         )
 
     return start
