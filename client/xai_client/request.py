@@ -13,6 +13,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 
 from xai_client.errors import ArgumentError, ParameterError
+from xai_client.named_parameters import named_parameters, parse_named
 from xai_client.picture import ImageLike, to_message
 from xai_proto import explanation_pb2 as pb
 
@@ -41,7 +42,8 @@ class Explain:
         ood_percentile_below: Explain only if the OoD percentile is below this, in (0, 100]. Where both conditions are
             given, either one is enough.
         **parameters: Parameters of the explainer, such as ``masks=1000`` for "rise", ``layer="layer4"`` for "gradcam",
-            or ``normalization="max"``; `Client.model_info` lists them with their ranges. None means the default.
+            or ``normalization="max"``; `Client.model_info` lists them with their ranges. None means the default. Those
+            of explainers that this version of the SDK does not know are checked by the server alone.
 
     Raises:
         ParameterError: The explainer has no such parameter, or the value is of the wrong type.
@@ -66,8 +68,11 @@ class Explain:
         if not isinstance(explainer, str) or not explainer:
             raise ArgumentError(f"an explainer is named by a text, not {explainer!r}", field="explainer")
         message = pb.ExplanationRequest(explainer=explainer, name=name or "")
-        for key, value in _sdk_named(parameters).items():
-            _set_parameter(message, key, value)
+        if parameters and explainer != "auto" and not _parameters(explainer):
+            message.named_parameters.CopyFrom(named_parameters(parameters))
+        else:
+            for key, value in _sdk_named(parameters).items():
+                _set_parameter(message, key, value)
         if targets is not None:
             message.targets.class_ids.extend(_class_ids(targets))
         _set_number(message.targets, "min_probability", min_probability)
@@ -168,12 +173,16 @@ def stream_request(request: pb.PredictRequest, progress_interval: float | None) 
     return message
 
 
-def parse_parameter(explainer: str, name: str, text: str) -> int | float | str:
+def parse_parameter(explainer: str, name: str, text: str) -> Any:
     """Reads a parameter's value from a text, as the type that the explainer wants.
+
+    Of an explainer that this version of the SDK does not know, it is JSON, or else a text as it stands.
 
     Raises:
         ParameterError: The explainer has no such parameter, or the text is not of its type.
     """
+    if explainer != "auto" and not _parameters(explainer):
+        return parse_named(text)
     _, field = _find_parameter(explainer, name)
     try:
         if field.cpp_type in _INTEGERS:
@@ -262,8 +271,6 @@ def _find_parameter(explainer: str, name: str) -> tuple[tuple[str, ...], FieldDe
     name = _SDK_NAMES.get(name, name)
     if explainer == "auto":
         raise ParameterError("auto takes no parameters: every explainer runs with the server's", field=name)
-    if not parameters:
-        raise ParameterError(f"this version of the SDK knows no parameters of {explainer!r}", field=name)
     if name not in parameters:
         raise ParameterError(
             f"{explainer} has no parameter {name!r}; it has {', '.join(sorted(parameters))}", field=name

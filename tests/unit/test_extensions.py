@@ -140,7 +140,8 @@ def test_those_of_packages_come_after_the_built_in_ones(install):
             "strength: list[int] = Field(default=[]",
             "parameter 'strength' is none of integer, number, string, boolean",
         ),
-        ("strength: float", "enabled: float", "parameter 'enabled' has the name of a key"),
+        ("strength: float", "enabled: float", "parameter 'enabled' has the name of something else"),
+        ("strength: float", "seed: float", "parameter 'seed' has the name of something else"),
         (
             "strength: float = Field(default=1, ge=0, le=9",
             'layer: str = Field(default=""',

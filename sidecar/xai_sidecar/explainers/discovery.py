@@ -17,6 +17,20 @@ SCHEMA_TYPES = ("integer", "number", "string", "boolean")
 CONFIG_KEYS = ("enabled", "layers", "compile_on_demand")
 """Keys that the config has of explainers besides their parameters."""
 
+_REQUEST_KEYS = (
+    "explainer",
+    "name",
+    "targets",
+    "min_probability",
+    "top_count",
+    "budget",
+    "seed",
+    "encoding",
+    "top_probability_below",
+    "ood_percentile_below",
+)
+"""What callers say of an explanation besides the explainer's parameters, by the names that the SDK has for it."""
+
 
 @functools.cache
 def built_in_explainers() -> Mapping[str, Explainer[Any]]:
@@ -42,8 +56,8 @@ def value_schema(schema: Mapping[str, Any]) -> Mapping[str, Any]:
 def _fault(explainer: Explainer[Any]) -> str:
     properties = explainer.parameters_type.model_json_schema()["properties"]
     for name, schema in properties.items():
-        if name in CONFIG_KEYS:
-            return f"The parameter {name!r} has the name of a key of its config section. Rename it."
+        if name in (*CONFIG_KEYS, *_REQUEST_KEYS):
+            return f"The parameter {name!r} has the name of something else that requests or the config say. Rename it."
         if value_schema(schema).get("type") not in SCHEMA_TYPES:
             return f"The parameter {name!r} is none of {', '.join(SCHEMA_TYPES)}, which are what the contract has."
     if "layer" in properties and not issubclass(explainer.parameters_type, LayerParameters):

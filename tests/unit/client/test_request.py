@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from google.protobuf.json_format import MessageToDict
 from PIL import Image
 
 from xai_client import ArgumentError, Explain, ImageError, ParameterError, XaiError
@@ -247,11 +248,9 @@ def test_numpy_numbers_are_numbers_and_none_is_the_default():
     assert not message.rise.HasField("grid_size")
 
 
-def test_an_explainer_of_a_newer_server_is_sent_without_parameters_only():
+def test_an_explainer_of_somebody_elses_is_sent_by_its_name():
     (message,) = build("lime")
     assert message == pb.ExplanationRequest(explainer="lime", name="lime")
-    with pytest.raises(ParameterError, match="lime"):
-        Explain("lime", segments=3)
 
 
 def test_every_other_field_of_an_explanation():
@@ -367,12 +366,50 @@ def test_parameters_are_read_from_text_as_their_type():
     assert parse_parameter("rise_plus", "tolerance", "1e-2") == 0.01
     assert parse_parameter("gradcam", "layer", "4") == "4"
     assert parse_parameter("occlusion", "fill", "mean") == "mean"
-    for explainer, name, text in (("rise", "masks", "1.5"), ("rise", "speed", "1"), ("lime", "segments", "1")):
+    for explainer, name, text in (("rise", "masks", "1.5"), ("rise", "speed", "1"), ("auto", "masks", "16")):
         with pytest.raises(ParameterError):
             parse_parameter(explainer, name, text)
     for name, kind in (("masks", "whole number"), ("mask_count", "whole number"), ("tolerance", "number")):
         with pytest.raises(ParameterError, match=f"is a {kind}, not 'many'"):
             parse_parameter("rise", name, "many")
+
+
+def test_parameters_of_explainers_of_others_go_by_name():
+    values = {"count": 3, "share": 0.25, "how": "fast", "on": True, "sizes": [1, [2.5, "x"]], "more": {"a": False}}
+    (message,) = build(Explain("lime", **values, left_out=None, seed=4))
+    assert message.WhichOneof("parameters") is None
+    assert MessageToDict(message.named_parameters) == values
+    assert message.seed == 4
+    (message,) = build(Explain("lime", count=np.int64(3), share=np.float32(0.25), sizes=np.arange(2), pair=(None, 1)))
+    named = {"count": 3, "share": 0.25, "sizes": [0, 1], "pair": [None, 1]}
+    assert MessageToDict(message.named_parameters) == named
+    (message,) = build(Explain("lime"))
+    assert not message.HasField("named_parameters")
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**60), b"bytes", object(), [1, {2}], 1j])
+def test_values_that_no_struct_takes_are_refused_by_name(value):
+    with pytest.raises(ParameterError) as caught:
+        Explain("lime", segments=value)
+    assert caught.value.field == "segments"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-0.5", -0.5),
+        ("true", True),
+        ("null", None),
+        ('"3"', "3"),
+        ("three", "three"),
+        ("", ""),
+        ("[1]", [1]),
+    ],
+)
+def test_parameters_of_explainers_of_others_are_read_from_text_as_json(text, value):
+    parsed = parse_parameter("lime", "segments", text)
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 def test_auto_takes_no_parameters_and_says_why():
