@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from xai_sidecar.config import Config
-from xai_sidecar.config.section import section_of
+from xai_sidecar.config.section import key_path, section_of
 from xai_sidecar.explainers.discovery import built_in_explainers
 from xai_sidecar.metrics.discovery import built_in_metrics
 
@@ -34,19 +34,19 @@ def config_page() -> str:
         "these counts. Values of variables and of `--set` are TOML, or else texts as they stand. Relative paths are\n"
         "relative to the file. `–` stands for not set.\n"
     )
-    return "\n".join([head, *_sections(Config, "")])
+    return "\n".join([head, *_sections(Config)])
 
 
-def _sections(section: type[BaseModel], path: str) -> Iterator[str]:
+def _sections(section: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[str]:
     rows, below = [], []
     for name, field in section.model_fields.items():
         inner = section_of(field)
         if inner is not None:
-            below.append((inner, f"{path}.{name}" if path else name))
+            below.append((inner, (*path, name)))
         else:
             rows.append(f"| `{name}` | {_default(field)} | {_text(field.description or '')} |")
     if rows:
-        yield f"## `[{path}]`\n\n| key | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
+        yield f"## `[{key_path(path)}]`\n\n| key | default | meaning |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     for inner, name in below:
         yield from _sections(inner, name)
 

@@ -84,6 +84,16 @@ def test_a_tolerance_beyond_the_frame_always_hits():
     assert pointing(peak(4, 6, 3, 5), [mask_of(4, 6, (0, 0))], 4096).value == 1
 
 
+@pytest.mark.parametrize(("side", "within"), [(224, 15), (112, 8), (448, 30), (28, 2), (8, 1)])
+def test_without_a_tolerance_it_is_in_proportion_to_the_input(side, within):
+    # One row of pixels above the peak's, and so far to the right of the object that it is as far away as said.
+    saliency = peak(side, 3 * side, 3, 2 * side)
+    for distance in (within - 1, within):
+        objects = [(0, 3, 2 * side - distance + 1, 4)]
+        score = located(PointingGame(), saliency, objects, PointingGameParameters())
+        assert score.value == (distance < within or distance == 0)
+
+
 @pytest.mark.parametrize("tolerance", [0, 1, 2, 3, 5, 15])
 @pytest.mark.parametrize("seed", range(4))
 def test_pointing_by_a_plain_loop(tolerance, seed):

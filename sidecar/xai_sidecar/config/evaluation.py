@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from xai_sidecar.config.section import Section
+from xai_sidecar.config.metrics import MetricParametersConfig, metric_parameters_section
+from xai_sidecar.config.section import MadeSection, Section
 from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.metrics.base import Metric, Parameters
 from xai_sidecar.metrics.discovery import installed_metrics
 
 
@@ -81,7 +83,10 @@ class EvaluatorConfig(Section):
     protocol: Literal["mindspore_xai", "rise"] = Field(
         default="mindspore_xai",
         description="How faithfulness is measured: as MindSpore XAI does, on the most salient half of the pixels, or "
-        "as RISE's authors do, on all of them and from a blurred picture.",
+        "as RISE's authors do, on all of them and from a blurred picture. A metric's own `protocol` goes before.",
+    )
+    metric_parameters: Annotated[MetricParametersConfig, MadeSection(metric_parameters_section)] = Field(
+        default_factory=lambda: metric_parameters_section()(), description="Parameters of the metrics."
     )
     max_passes: int = Field(
         default=5000,
@@ -170,6 +175,13 @@ class EvaluatorConfig(Section):
     @classmethod
     def _known_metrics(cls, names: list[str]) -> list[str]:
         return _known(names, list(installed_metrics()), "metric")
+
+    def parameters_of(self, metric: Metric[Any]) -> Parameters:
+        """A metric's parameters: those of its section, and where that says no `protocol`, this section's."""
+        parameters: Parameters = getattr(self.metric_parameters, metric.name)
+        if "protocol" in type(parameters).model_fields and "protocol" not in parameters.model_fields_set:
+            return type(parameters)(**{**parameters.model_dump(), "protocol": self.protocol})
+        return parameters
 
     @property
     def enabled(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from xai_sidecar.config.section import section_of
+from xai_sidecar.config.section import key_path, section_of
 from xai_sidecar.config.sections import Config
 from xai_sidecar.errors import ConfigError
 
@@ -20,7 +20,7 @@ def config_error(error: ValidationError) -> ConfigError:
     for problem in found:
         by_key.setdefault(_path(problem["loc"]), []).append(problem)
     (path, problems), *others = by_key.items()
-    field = ".".join(path)
+    field = key_path(path)
     more = f" ({len(others)} more after this one.)" if others else ""
     problem = problems[0]
     if problem["type"] == "extra_forbidden":

@@ -149,7 +149,7 @@ def _label_lines(path: Path) -> list[str]:
 
 def _apply(data: dict[str, Any], path: str, value: str, origin: str) -> None:
     """Sets a key; the value is TOML, or else a text as it stands."""
-    *parents, key = path.split(".")
+    *parents, key = (part.strip("\"' ") for part in path.split("."))  # no key has a dot in it
     for parent in parents:
         data = data.setdefault(parent, {})
         if not isinstance(data, dict):

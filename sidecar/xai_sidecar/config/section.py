@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,11 @@ class MadeSection:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Has pydantic ask the class that is made."""
         return core_schema.no_info_plain_validator_function(lambda value: self.make().model_validate(value))
+
+
+def key_path(keys: Iterable[str]) -> str:
+    """Where a key is, as TOML has it: those that are no plain words are in quotes."""
+    return ".".join(key if re.fullmatch(r"[\w-]+", key) else f'"{key}"' for key in keys)
 
 
 def section_of(field: FieldInfo) -> type[BaseModel] | None:

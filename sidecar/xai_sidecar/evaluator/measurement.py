@@ -19,8 +19,6 @@ from xai_sidecar.metrics.base import Metric, Need, Score, ScoreStatus, whole
 from xai_sidecar.metrics.base import Parameters as MetricParameters
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.localization import PointingGameParameters
-from xai_sidecar.metrics.perturbation import PerturbationParameters
 from xai_sidecar.metrics.regions import Region
 from xai_sidecar.telemetry import EXPLAIN
 
@@ -113,7 +111,7 @@ class Measurer:
         self._listed = [name for name in settings.explainers or model.methods if name in model.methods]
         self._compared = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
         metrics = [installed_metrics()[name] for name in settings.metrics]
-        chosen = [(metric, _parameters(metric, settings, model.facts)) for metric in metrics]
+        chosen = [(metric, settings.parameters_of(metric)) for metric in metrics]
         self._located = [each for each in chosen if Need.OBJECTS in each[0].needs]
         self._measured = [each for each in chosen if Need.OBJECTS not in each[0].needs]
 
@@ -156,8 +154,9 @@ class Measurer:
             kind = method.explainer.kind(method.parameters)
             rows[kind] += self._map_passes(name)
             for benchmark, _, passes in self._passes(name):
-                if passes <= self._max_passes:
-                    rows[kind if Need.METHOD in benchmark.needs else next(iter(benchmark.kinds))] += passes
+                if 0 < passes <= self._max_passes:
+                    explains = Need.METHOD in benchmark.needs or not benchmark.kinds
+                    rows[kind if explains else next(iter(benchmark.kinds))] += passes
         return list(rows.items())
 
     def begin(self, sample: Sample, explainer: str) -> tuple[Measurement, Steps[None]]:
@@ -243,17 +242,6 @@ class _Tally:
 
     def add(self, work: Work) -> None:
         self.passes += len(work.rows[0])
-
-
-def _parameters(benchmark: Metric[Any], settings: EvaluatorConfig, model: ModelFacts) -> MetricParameters:
-    if issubclass(benchmark.parameters_type, PerturbationParameters):
-        return benchmark.parameters_type(protocol=settings.protocol)
-    if issubclass(benchmark.parameters_type, PointingGameParameters):
-        # What 15 pixels are to a picture of 224; as many would cover a small one.
-        usual = benchmark.parameters_type().tolerance
-        return benchmark.parameters_type(tolerance=round(usual * min(model.height, model.width) / 224))
-    parameters: MetricParameters = benchmark.parameters_type()
-    return parameters
 
 
 def _record(

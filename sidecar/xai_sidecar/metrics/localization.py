@@ -13,15 +13,19 @@ from xai_sidecar.metrics.base import FloatMap, Metric, Need, Parameters, Score, 
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.regions import Mask, dilated, union
 
+_TOLERANCE = 15
+"""Pixels, of TorchRay and MindSpore XAI, for inputs of 224 by 224."""
+
 
 class PointingGameParameters(Parameters):
     """Parameters of the pointing game."""
 
-    tolerance: int = Field(
-        default=15,
+    tolerance: int | None = Field(
+        default=None,
         ge=0,
         le=4096,
-        description="How close to an object a pixel has to be to hit it: less than this many pixels, or on it.",
+        description="How close to an object a pixel has to be to hit it: less than this many pixels, or on it. Not "
+        "set: 15 for an input whose shorter side has 224 pixels, and in proportion for others.",
     )
 
 
@@ -81,7 +85,10 @@ class PointingGame(Localization[PointingGameParameters]):
     parameters_type = PointingGameParameters
 
     def _located(self, saliency: FloatMap, objects: Mask, parameters: PointingGameParameters) -> Score:
-        hits = dilated(objects, parameters.tolerance)[saliency == saliency.max()]
+        tolerance = parameters.tolerance
+        if tolerance is None:  # as many pixels as of an input of 224 would cover a small one
+            tolerance = round(_TOLERANCE * min(saliency.shape) / 224)
+        hits = dilated(objects, tolerance)[saliency == saliency.max()]
         return Score(float(hits.mean()))
 
 

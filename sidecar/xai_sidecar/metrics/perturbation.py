@@ -36,7 +36,8 @@ class PerturbationParameters(Parameters):
         default="mindspore_xai",
         description="mindspore_xai: the most salient half of the pixels in as many steps as a square of that many "
         "pixels has rows; what is covered has the mean colour. rise: all pixels in 28 steps (8 of 224 rows each); what "
-        "is covered has the mean colour in deletion and is the blurred picture in insertion.",
+        "is covered has the mean colour in deletion and is the blurred picture in insertion. In a config, "
+        "evaluator.protocol is the default.",
     )
 
 

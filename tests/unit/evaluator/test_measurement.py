@@ -152,6 +152,21 @@ def test_the_protocol_of_rise():
         assert issubclass(benchmark.parameters_type, PerturbationParameters)
 
 
+def test_a_metrics_own_parameters_are_those_of_the_config():
+    model, sample = models.make_model("occlusion"), models.make_sample()
+    settings = models.config(
+        protocol="rise",
+        metrics=["faithfulness/deletion_auc", "faithfulness/insertion_auc", "robustness"],
+        metric_parameters={"robustness": {"draw_count": 2}, "faithfulness/deletion_auc": {"protocol": "mindspore_xai"}},
+    )
+    measurement = appraised(Measurer(model, settings), sample, "occlusion")
+    _, own, _ = by_hand(model, sample, "occlusion", ["faithfulness/deletion_auc"], protocol="mindspore_xai")
+    _, common, _ = by_hand(model, sample, "occlusion", ["faithfulness/insertion_auc"], protocol="rise")
+    assert [one.value for one in measurement.scores[:2]] == [one.value for one in (own | common).values()]
+    passes = {outcome.metric: outcome.pass_count for outcome in measurement.outcomes}
+    assert passes["robustness"] == (1 + 2) * passes["explain"]
+
+
 # ------------------------------------------------------------------------------------------------ served maps
 
 
