@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from measuring import drive_all, measure_all
 
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.batching import in_batches, masked
@@ -17,7 +18,6 @@ from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.base import Need, ScoreStatus
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.running import drive_all, measure_all
 
 HEIGHT, WIDTH, CLASSES = 8, 12, 4
 

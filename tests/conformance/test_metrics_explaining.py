@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from measuring import from_function
 
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Forward, Partial, drive
@@ -15,7 +16,6 @@ from xai_sidecar.metrics.class_sensitivity import ClassSensitivity, ClassSensiti
 from xai_sidecar.metrics.correlation import correlation, is_constant
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.robustness import Robustness, RobustnessParameters, noise
-from xai_sidecar.metrics.running import from_function
 
 
 class Told(Explainer[Parameters]):

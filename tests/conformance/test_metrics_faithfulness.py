@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from measuring import from_function
 from scipy.ndimage import gaussian_filter
 
 from xai_sidecar.engine.work import drive
@@ -14,7 +15,6 @@ from xai_sidecar.metrics.base import ScoreStatus
 from xai_sidecar.metrics.faithfulness import DeletionAuc, InsertionAuc, NaiveFaithfulness, area
 from xai_sidecar.metrics.instance import Instance
 from xai_sidecar.metrics.perturbation import PerturbationParameters, ranked, rise_blur, step_ends
-from xai_sidecar.metrics.running import from_function
 
 HALF, RISE = (PerturbationParameters(protocol=protocol) for protocol in ("mindspore_xai", "rise"))
 PROTOCOLS = pytest.mark.parametrize("parameters", [HALF, RISE], ids=["mindspore_xai", "rise"])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from measuring import drive_all, measure_all
 from scipy.stats import t
 
 from xai_client import Client, GroundTruthObject
@@ -26,7 +27,6 @@ from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.running import drive_all, measure_all
 from xai_sidecar.picture_units import PictureUnits
 from xai_sidecar.serving.model import served_model
 

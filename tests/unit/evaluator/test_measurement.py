@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from measuring import measure_all
 
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.work import drive
@@ -21,7 +22,6 @@ from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.faithfulness import DeletionAuc, InsertionAuc
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.perturbation import PerturbationParameters
-from xai_sidecar.metrics.running import measure_all
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
 

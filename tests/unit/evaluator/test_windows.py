@@ -10,11 +10,11 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from measuring import summary
 
 from xai_sidecar.evaluator.records import SampleKey
 from xai_sidecar.evaluator.windows import Estimate, Window, Windows
 from xai_sidecar.metrics.base import Score
-from xai_sidecar.metrics.summary import summary
 
 
 def key(number):

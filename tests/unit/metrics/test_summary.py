@@ -3,9 +3,9 @@
 import math
 
 import pytest
+from measuring import Summary, summary
 
 from xai_sidecar.metrics.base import Score, ScoreStatus
-from xai_sidecar.metrics.summary import Summary, summary
 
 
 def test_mean_and_standard_error_on_paper():

@@ -4,6 +4,7 @@ import weakref
 
 import numpy as np
 import pytest
+from measuring import drive_all, from_function, measure_all
 
 from xai_sidecar.engine.work import INPUT_GRADIENT, Forward, InputGradient, Kind, MaskedForward, Partial, drive
 from xai_sidecar.errors import PreconditionError
@@ -13,7 +14,6 @@ from xai_sidecar.metrics.faithfulness import DeletionAuc, NaiveFaithfulness
 from xai_sidecar.metrics.instance import Instance
 from xai_sidecar.metrics.localization import Iosr
 from xai_sidecar.metrics.perturbation import PerturbationParameters
-from xai_sidecar.metrics.running import drive_all, from_function, measure_all
 
 
 def inputs(*values):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,9 +16,8 @@ from xai_sidecar.engine.batching import Run, joined, masked, padded
 from xai_sidecar.engine.work import Array, FloatArray, Forward, Kind, MaskedForward, Partial, Steps, Work
 from xai_sidecar.errors import PreconditionError
 from xai_sidecar.explainers.base import Context
-from xai_sidecar.metrics.base import Metric, Parameters, Score
+from xai_sidecar.metrics.base import Metric, Parameters, Score, ScoreStatus
 from xai_sidecar.metrics.instance import Instance
-from xai_sidecar.metrics.summary import Summary, summary
 
 T = TypeVar("T")
 
@@ -26,6 +26,36 @@ _ALIVE = 32
 
 Size: TypeAlias = int | Callable[[Kind], int]
 """Rows of a launch, or a function that has them for a kind of work."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Scores of one benchmark.
+
+    Attributes:
+        mean: Of those that could be measured; None if there are none.
+        standard_error: Of the mean: the sample's standard deviation over √count. None for fewer than two.
+        count: How many could be measured.
+        skipped: How many could not, by reason.
+    """
+
+    mean: float | None
+    standard_error: float | None
+    count: int
+    skipped: Mapping[ScoreStatus, int]
+
+
+def summary(scores: Iterable[Score]) -> Summary:
+    """Sums up scores of one benchmark."""
+    scores = list(scores)
+    values = np.array([score.value for score in scores if score.value is not None])
+    skipped = Counter(score.status for score in scores if score.value is None)
+    return Summary(
+        mean=float(values.mean()) if len(values) else None,
+        standard_error=float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None,
+        count=len(values),
+        skipped=dict(skipped),
+    )
 
 
 @dataclass(frozen=True)
