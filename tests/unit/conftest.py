@@ -22,9 +22,9 @@ from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.explainers.rise import Rise
 from xai_sidecar.imaging import Prepared
-from xai_sidecar.rpc.codec import Codec
-from xai_sidecar.rpc.servicer import ExplanationServicer, ServingState
+from xai_sidecar.rpc.servicer import ExplanationServicer
 from xai_sidecar.serving.admission import Admission
+from xai_sidecar.serving.core import Core, ServingState
 from xai_sidecar.serving.evaluation import Evaluation, start_evaluation
 from xai_sidecar.serving.model import served_model
 from xai_sidecar.serving.plan import Condition, ExplanationPlan, Predicted, Targets
@@ -184,11 +184,10 @@ def serve(start, make_net, make_model, make_quality, request):
             request.addfinalizer(lambda: (net.gate.set(), evaluation.close()))
             predictor._quality = evaluation.quality
         admission = Admission(predictor.costs, model.config.server, 3 * 4 * 48, 4 * 48)
-        codec = Codec(model.config.server)
-        request.addfinalizer(codec.close)
-        servicer = ExplanationServicer(codec)
-        servicer.serving = ServingState(model, admission, predictor, evaluation, time.time())
-        return servicer, admission
+        core = Core(model.config.server)
+        request.addfinalizer(core.close)
+        core.state = ServingState(model, admission, predictor, evaluation, time.time())
+        return ExplanationServicer(core), admission
 
     return serve
 

@@ -32,10 +32,10 @@ from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.http.server import HttpServer
 from xai_sidecar.rpc.calls import task_factory
 from xai_sidecar.rpc.channel import server_options
-from xai_sidecar.rpc.codec import Codec
 from xai_sidecar.rpc.interceptors import CallInterceptor
-from xai_sidecar.rpc.servicer import ExplanationServicer, ServingState
+from xai_sidecar.rpc.servicer import ExplanationServicer
 from xai_sidecar.serving.admission import Admission
+from xai_sidecar.serving.core import Core, ServingState
 from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluation
 from xai_sidecar.serving.model import start_model
 from xai_sidecar.serving.predictor import Predictor
@@ -131,19 +131,18 @@ class Sidecar:
             on_lost=lost,
             hang_seconds=limits.hang_seconds,
         )
-        codec = Codec(limits)
-        servicer = ExplanationServicer(codec)
+        core = Core(limits)
         calls = CallInterceptor(telemetry, limits)
         loop.set_task_factory(task_factory)
-        http = self._start_http(registry, engine, servicer)
+        http = self._start_http(registry, engine, core)
         self._heartbeat.start()
         if self._log is not None:
             telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
-            server, health_servicer = await self._start_grpc(servicer, calls)
+            server, health_servicer = await self._start_grpc(core, calls)
             try:
                 self._handle_signals(loop)
-                if not await self._load(engine, servicer, telemetry, report):
+                if not await self._load(engine, core, telemetry, report):
                     return 0
                 observer.ready = True
                 self._handle_signals(loop)  # again, should the model's module have put others in their place
@@ -152,7 +151,7 @@ class Sidecar:
                 on_ready(self)
                 await self._stop.wait()
                 telemetry.ready.set(0)
-                servicer.serving = None
+                core.state = None
                 await health_servicer.enter_graceful_shutdown()
                 await self._drain(calls, engine)
             finally:
@@ -164,7 +163,7 @@ class Sidecar:
         finally:
             self._heartbeat.stop()
             http.close()
-            codec.close()
+            core.close()
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in self._signals:
@@ -199,13 +198,11 @@ class Sidecar:
         """Has `run` drain and return; to be called on its event loop. A second call changes nothing."""
         self._stop.set()
 
-    async def _load(
-        self, engine: Engine, servicer: ExplanationServicer, telemetry: Telemetry, report: Callable[[str], None]
-    ) -> bool:
+    async def _load(self, engine: Engine, core: Core, telemetry: Telemetry, report: Callable[[str], None]) -> bool:
         """Opens the store and loads the model; False when it was told to stop before that was done."""
         store = await self._open_store()  # first: that another server has it is to be told at once
         try:
-            return await self._load_model(engine, servicer, telemetry, report, store)
+            return await self._load_model(engine, core, telemetry, report, store)
         finally:
             if self._evaluation is None and store is not None:
                 store.close()
@@ -219,7 +216,7 @@ class Sidecar:
     async def _load_model(
         self,
         engine: Engine,
-        servicer: ExplanationServicer,
+        core: Core,
         telemetry: Telemetry,
         report: Callable[[str], None],
         store: Store | None,
@@ -250,7 +247,7 @@ class Sidecar:
         )
         await try_explainers(model, engine, predictor.costs)
         admission = Admission(predictor.costs, limits, spec.channels * map_bytes, map_bytes)
-        self.serving = servicer.serving = ServingState(model, admission, predictor, evaluation, time.time())
+        self.serving = core.state = ServingState(model, admission, predictor, evaluation, time.time())
         telemetry.open_images.set_function(lambda: admission.images.taken)
         telemetry.open_explanations.set_function(lambda: admission.explanations.taken)
         telemetry.open_bytes.set_function(lambda: admission.bytes.taken)
@@ -268,7 +265,7 @@ class Sidecar:
         )
         return True
 
-    def _start_http(self, registry: CollectorRegistry, engine: Engine, servicer: ExplanationServicer) -> HttpServer:
+    def _start_http(self, registry: CollectorRegistry, engine: Engine, core: Core) -> HttpServer:
         host, port = _split(self._config.server.http)
         try:
             http = HttpServer(
@@ -276,7 +273,7 @@ class Sidecar:
                 port,
                 registry,
                 is_alive=lambda: self.lost is None and self._heartbeat.alive,
-                is_ready=lambda: servicer.serving is not None and engine.alive and self._heartbeat.alive,
+                is_ready=lambda: core.state is not None and engine.alive and self._heartbeat.alive,
             )
         except OSError as error:
             raise _cannot_listen("server.http", self._config.server.http, error) from error
@@ -284,7 +281,7 @@ class Sidecar:
         return http
 
     async def _start_grpc(
-        self, servicer: ExplanationServicer, calls: CallInterceptor
+        self, core: Core, calls: CallInterceptor
     ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
         limits = self._config.server
         server = grpc.aio.server(
@@ -293,7 +290,7 @@ class Sidecar:
             maximum_concurrent_rpcs=2 * limits.max_calls,
             options=server_options(limits.max_message_bytes, limits.max_calls),
         )
-        pb_grpc.add_ExplanationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+        pb_grpc.add_ExplanationServiceServicer_to_server(ExplanationServicer(core), server)  # type: ignore[no-untyped-call]
         health_servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

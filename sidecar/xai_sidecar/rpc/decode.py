@@ -1,134 +1,113 @@
-"""From the contract's requests to the types that the rest of the program works with; every check is here."""
+"""From the contract's requests to those that the core takes.
+
+Refused here is only what the wire can say wrongly: durations, enums, tensors that are none. The core checks the rest.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, Protocol
 
-import numpy as np
+from google.protobuf.duration_pb2 import Duration
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.errors import InvalidRequestError, PreconditionError, quoted, within
-from xai_sidecar.rpc.decode_explanation import NO_OOD, read_duration, read_plan
-from xai_sidecar.serving.model import ServedModel
-from xai_sidecar.serving.plan import ExplanationPlan
+from xai_sidecar.errors import InvalidRequestError
+from xai_sidecar.rpc.parameters import read_parameters
+from xai_sidecar.rpc.pictures import picture_of
+from xai_sidecar.serving.checking import check_interval
+from xai_sidecar.serving.plan import Condition, Targets
+from xai_sidecar.serving.requests import Converted, ExplanationRequest, MapEncoding, PredictRequest
 
-_BYTES = {pb.MAP_ENCODING_FLOAT32: 4, pb.MAP_ENCODING_FLOAT16: 2, pb.MAP_ENCODING_PNG: 1}
-_DEFAULT_TOP_K = 5
 _DEFAULT_INTERVAL = 0.25
-_SHORTEST_INTERVAL = 0.02
-_LONGEST_INTERVAL = 3600.0
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_MOST_SECONDS = 315_576_000_000  # as google.protobuf.Duration says
+_MOST_NANOS = 999_999_999
+_ENCODINGS = {
+    pb.MAP_ENCODING_UNSPECIFIED: MapEncoding.FLOAT32,
+    pb.MAP_ENCODING_FLOAT32: MapEncoding.FLOAT32,
+    pb.MAP_ENCODING_FLOAT16: MapEncoding.FLOAT16,
+    pb.MAP_ENCODING_PNG: MapEncoding.PNG,
+}
 
 
-@dataclass(frozen=True)
-class CheckedRequest:
-    """A request, checked, but for its pictures.
+class _Fields(Protocol):
+    """A message of which fields may be set."""
 
-    Attributes:
-        top_k: Classes to return.
-        ood: Whether OoD scores are wanted.
-        plans: The explanations wanted.
-        encodings: How to encode the maps of each.
+    def HasField(self, field_name: Any) -> bool: ...  # noqa: N802
+
+
+def read_request(request: pb.PredictRequest, request_id: str = "") -> PredictRequest:
+    """The core's request; its pictures and explanations are converted when the core looks at them.
+
+    Args:
+        request: The contract's.
+        request_id: Its id where it has none of its own.
     """
-
-    top_k: int
-    ood: bool
-    plans: tuple[ExplanationPlan, ...]
-    encodings: tuple[pb.MapEncoding, ...]
-
-    @property
-    def needs_ood(self) -> bool:
-        """Whether OoD scores are needed, for the answer or for a condition."""
-        return self.ood or any(plan.condition.ood_percentile_below is not None for plan in self.plans)
+    return PredictRequest(
+        images=Converted(request.images, picture_of),
+        explanations=Converted(request.explanations, read_explanation),
+        top_k=_given(request, "top_k"),
+        ood=request.ood,
+        request_id=request.request_id or request_id,
+        byte_count=request.ByteSize(),
+    )
 
 
-def valid_request_id(request_id: str) -> bool:
-    """Whether a name for a request is one that logs and metadata can carry."""
-    return _REQUEST_ID.fullmatch(request_id) is not None
-
-
-def read_request(request: pb.PredictRequest, model: ServedModel) -> CheckedRequest:
-    """Checks all of a request that can be checked without decoding pictures.
+def read_explanation(request: pb.ExplanationRequest) -> ExplanationRequest:
+    """The core's request for an explanation.
 
     Raises:
-        SidecarError: With the path of the field at fault.
+        InvalidRequestError: A duration or an encoding that is none; with the field.
+        ParameterError: Parameters of another explainer than the one asked for, or an enum that is none.
     """
-    limits = model.config.server
-    if request.request_id and not valid_request_id(request.request_id):
-        raise InvalidRequestError(
-            "A request id has 1 to 128 characters of [A-Za-z0-9._:-]. Shorten it or leave it out.", field="request_id"
-        )
-    if not 1 <= len(request.images) <= limits.max_images:
-        raise InvalidRequestError(
-            f"There are {len(request.images)} images in the request; send 1 to {limits.max_images}.", field="images"
-        )
-    if request.ood and not model.facts.has_ood:
-        raise PreconditionError(NO_OOD.format("ood"), field="ood")
-    class_count = len(model.labels)
-    top_k = request.top_k if request.HasField("top_k") else min(_DEFAULT_TOP_K, class_count)
-    if not 1 <= top_k <= class_count:
-        raise InvalidRequestError(f"top_k is {top_k}; give 1 to {class_count}, the number of classes.", field="top_k")
-    if len(request.explanations) > limits.max_explanations:
-        raise InvalidRequestError(
-            f"{len(request.explanations)} explanations are asked for; the server takes {limits.max_explanations}.",
-            field="explanations",
-        )
-    plans: list[ExplanationPlan] = []
-    for index, wanted in enumerate(request.explanations):
-        with within(f"explanations[{index}]"):
-            plan = read_plan(wanted, model)
-            if any(plan.name == other.name for other in plans):
-                raise InvalidRequestError(
-                    f"There are two explanations named {quoted(plan.name)}. Give them different names.", field="name"
-                )
-            plans.append(plan)
-    encodings = tuple(wanted.encoding or pb.MAP_ENCODING_FLOAT32 for wanted in request.explanations)
-    _check_passes(len(request.images), plans, model)
-    asked = CheckedRequest(top_k, request.ood, tuple(plans), encodings)
-    size = len(request.images) * _map_bytes(asked, model)
-    if size > limits.max_message_bytes:
-        raise InvalidRequestError(
-            f"The maps could take {size:,} bytes, but the server sends {limits.max_message_bytes:,} in a message. "
-            "Ask for fewer pictures, explanations or targets, or for MAP_ENCODING_FLOAT16 or MAP_ENCODING_PNG.",
-            field="explanations",
-        )
-    return asked
+    encoding = _ENCODINGS.get(request.encoding)
+    if encoding is None:
+        raise InvalidRequestError(f"{request.encoding} is no MapEncoding of this version.", field="encoding")
+    return ExplanationRequest(
+        explainer=request.explainer,
+        name=request.name,
+        parameters=read_parameters(request),
+        targets=Targets(
+            request.targets.class_ids,
+            _given(request.targets, "min_probability"),
+            _given(request.targets, "top_count"),
+        ),
+        budget_seconds=read_duration(request.budget, "budget") if request.HasField("budget") else None,
+        seed=_given(request, "seed"),
+        condition=_condition(request.condition) if request.HasField("condition") else None,
+        encoding=encoding,
+    )
 
 
 def read_interval(request: pb.PredictStreamRequest) -> float:
-    """Seconds between two progress events."""
+    """Seconds between two progress events.
+
+    Raises:
+        InvalidRequestError: They are out of range.
+    """
     if not request.HasField("progress_interval"):
         return _DEFAULT_INTERVAL
-    seconds = read_duration(request.progress_interval, "progress_interval")
-    if not 0 < seconds <= _LONGEST_INTERVAL:
+    return check_interval(read_duration(request.progress_interval, "progress_interval"))
+
+
+def read_duration(duration: Duration, field: str) -> float:
+    """A duration in seconds.
+
+    Raises:
+        InvalidRequestError: It is none: google.protobuf.Duration has bounds, and one sign for both of its fields.
+    """
+    seconds, nanos = duration.seconds, duration.nanos
+    if abs(seconds) > _MOST_SECONDS or abs(nanos) > _MOST_NANOS or seconds * nanos < 0:
         raise InvalidRequestError(
-            f"The interval is {seconds:g} s; give more than 0 and at most {_LONGEST_INTERVAL:g}.",
-            field="progress_interval",
+            f"{seconds} s and {nanos} ns are no Duration. Give seconds within ±{_MOST_SECONDS:,}, and nanos within "
+            f"±{_MOST_NANOS:,} and of the same sign.",
+            field=field,
         )
-    return max(seconds, _SHORTEST_INTERVAL)
+    return float(seconds + nanos / 1e9)
 
 
-def _check_passes(image_count: int, plans: Sequence[ExplanationPlan], model: ServedModel) -> None:
-    limits = model.config.server
-    counts = [plan.most_passes(limits.max_targets, model.facts) for plan in plans]
-    total = image_count * sum(counts)
-    if total > limits.max_passes:
-        most = int(np.argmax(counts))
-        raise InvalidRequestError(
-            f"The explanations may take {total:,} passes through the model, {plans[most].name} {counts[most]:,} a "
-            f"picture; the server takes {limits.max_passes:,} a request. Ask for fewer masks, larger windows or "
-            "strides, or fewer pictures at a time.",
-            field=f"explanations[{most}]",
-        )
+def _given(message: _Fields, field: str) -> Any:
+    """A field's value; None if it is not set."""
+    return getattr(message, field) if message.HasField(field) else None
 
 
-def _map_bytes(asked: CheckedRequest, model: ServedModel) -> int:
-    """The most bytes that the maps of one picture can take, PNGs counted as if they did not shrink."""
-    limit = model.config.server.max_targets
-    pixels = model.input.height * model.input.width
-    return sum(
-        plan.targets.most(limit) * pixels * _BYTES[encoding]
-        for plan, encoding in zip(asked.plans, asked.encodings, strict=True)
-    )
+def _condition(condition: pb.Condition) -> Condition:
+    return Condition(_given(condition, "top_probability_below"), _given(condition, "ood_percentile_below"))

@@ -1,9 +1,9 @@
-"""From what was computed to the contract's responses."""
+"""From the core's answers to the contract's messages."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import PreconditionError, within
 from xai_sidecar.evaluator.choice import Reason
-from xai_sidecar.explainers.base import MOST_STANDARD_ERROR, MapStatus
+from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
-from xai_sidecar.rpc.decode import CheckedRequest
-from xai_sidecar.serving.model import ServedModel
-from xai_sidecar.serving.plan import Explained, Predicted, Stage, ranked
-from xai_sidecar.serving.streaming import Progress, Update
+from xai_sidecar.serving.answers import Answer, Event, Explanation, Prediction, SaliencyMap
+from xai_sidecar.serving.plan import Stage
+from xai_sidecar.serving.requests import MapEncoding
+from xai_sidecar.serving.streaming import Progress
 
 _STATUSES = {
     MapStatus.OK: pb.MAP_STATUS_OK,
@@ -38,58 +38,36 @@ _HALF_RANGE = (2.0**-14, 65504.0)
 """Largest magnitudes of maps that half precision carries to its full relative precision."""
 
 
-def predict_response(
-    predicted: Sequence[Predicted],
-    explained: Sequence[Sequence[Explained]],
-    asked: CheckedRequest,
-    model: ServedModel,
-    request_id: str,
-    sampled: bool = False,
-) -> pb.PredictResponse:
-    """The answer to a request, sampled or not.
+def predict_response(answer: Answer) -> pb.PredictResponse:
+    """The answer to a request.
 
     Raises:
         PreconditionError: A map cannot be had in the encoding asked for.
     """
-    response = pb.PredictResponse(request_id=request_id, model_version=model.version, sampled=sampled)
-    for one, maps in zip(predicted, explained, strict=True):
-        prediction = _prediction(one, asked, model)
-        for index, each in enumerate(maps):
-            prediction.explanations.append(_explanation_of(each, index, asked, model))
-        response.predictions.append(prediction)
-    return response
+    return pb.PredictResponse(
+        request_id=answer.request_id,
+        model_version=answer.model_version,
+        sampled=answer.sampled,
+        predictions=[_prediction(one) for one in answer.predictions],
+    )
 
 
-def predicted_event(
-    predicted: Sequence[Predicted], asked: CheckedRequest, model: ServedModel, request_id: str, sampled: bool = False
-) -> pb.PredictStreamResponse:
-    """The predictions, as the first event of a stream."""
-    response = predict_response(predicted, [()] * len(predicted), asked, model, request_id, sampled)
-    return pb.PredictStreamResponse(request_id=request_id, predicted=response)
+def stream_event(request_id: str) -> Callable[[Event], pb.PredictStreamResponse]:
+    """What makes events of a stream's messages; it raises a PreconditionError as `predict_response` does."""
 
+    def encode(event: Event) -> pb.PredictStreamResponse:
+        response = pb.PredictStreamResponse(request_id=request_id)
+        if isinstance(event, Answer):
+            response.predicted.CopyFrom(predict_response(event))
+        elif isinstance(event, Progress):
+            response.progress.CopyFrom(_progress(event))
+        else:
+            response.explained.image_index = event.image_index
+            explanation = _explanation(event.explanation, event.explanation_index)
+            response.explained.explanation.CopyFrom(explanation)
+        return response
 
-def explaining_event(
-    event: Progress | Update, asked: CheckedRequest, model: ServedModel, request_id: str
-) -> pb.PredictStreamResponse:
-    """An explanation's progress, or a version of it, as an event of a stream.
-
-    Raises:
-        PreconditionError: A map cannot be had in the encoding asked for.
-    """
-    response = pb.PredictStreamResponse(request_id=request_id)
-    place = event.place
-    if isinstance(event, Progress):
-        progress = response.progress
-        progress.image_index, progress.name = place.image_index, asked.plans[place.plan_index].name
-        progress.pass_count, progress.planned_pass_count = event.pass_count, event.planned_passes
-        if event.standard_error is not None:
-            progress.standard_error = event.standard_error
-        progress.remaining.FromNanoseconds(round(event.seconds_left * 1e9))
-    else:
-        response.explained.image_index = place.image_index
-        explanation = _explanation_of(event.explained, place.plan_index, asked, model)
-        response.explained.explanation.CopyFrom(explanation)
-    return response
+    return encode
 
 
 def finished_event(request_id: str) -> pb.PredictStreamResponse:
@@ -97,74 +75,78 @@ def finished_event(request_id: str) -> pb.PredictStreamResponse:
     return pb.PredictStreamResponse(request_id=request_id, finished=pb.StreamFinished())
 
 
-def _prediction(predicted: Predicted, asked: CheckedRequest, model: ServedModel) -> pb.Prediction:
-    best = ranked(predicted.logits)[: asked.top_k]
-    scores = zip(best.tolist(), predicted.probabilities[best].tolist(), predicted.logits[best].tolist(), strict=True)
+def _progress(event: Progress) -> pb.ExplanationProgress:
+    progress = pb.ExplanationProgress(
+        image_index=event.place.image_index,
+        name=event.name,
+        pass_count=event.pass_count,
+        planned_pass_count=event.planned_passes,
+        standard_error=event.standard_error,
+    )
+    progress.remaining.FromNanoseconds(round(event.seconds_left * 1e9))
+    return progress
+
+
+def _prediction(one: Prediction) -> pb.Prediction:
     prediction = pb.Prediction(
         classes=[
-            pb.ClassScore(class_id=class_id, label=model.labels[class_id], probability=probability, logit=logit)
-            for class_id, probability, logit in scores
+            pb.ClassScore(class_id=class_id, label=label, probability=probability, logit=logit)
+            for class_id, label, probability, logit in one.classes
         ],
+        explanations=[_explanation(each, index) for index, each in enumerate(one.explanations)],
     )
-    if asked.ood and predicted.ood is not None:
-        prediction.ood.score, prediction.ood.percentile = predicted.ood
-    prepared = predicted.prepared
-    if prepared.picture_size is not None:
-        prediction.picture.width, prediction.picture.height = prepared.picture_size
-    if prepared.region is not None:
-        prediction.region.CopyFrom(_region(prepared.region))
+    if one.ood is not None:
+        prediction.ood.score, prediction.ood.percentile = one.ood
+    if one.picture_size is not None:
+        prediction.picture.width, prediction.picture.height = one.picture_size
+    if one.region is not None:
+        prediction.region.CopyFrom(_region(one.region))
     return prediction
-
-
-def _explanation_of(explained: Explained, plan_index: int, asked: CheckedRequest, model: ServedModel) -> pb.Explanation:
-    with within(f"explanations[{plan_index}]"):
-        return _explanation(explained, asked.encodings[plan_index], model)
 
 
 def _region(region: Region) -> pb.Region:
     return pb.Region(left=region.left, top=region.top, right=region.right, bottom=region.bottom)
 
 
-def _explanation(explained: Explained, encoding: pb.MapEncoding, model: ServedModel) -> pb.Explanation:
-    plan = explained.plan
-    chosen = not plan.candidates  # else it never came to that
+def _explanation(one: Explanation, index: int) -> pb.Explanation:
     explanation = pb.Explanation(
-        name=plan.name,
-        explainer=plan.explainer.name if chosen else "auto",
-        status=f"EXPLANATION_STATUS_{explained.stage.name}",
-        status_message=explained.message,
-        truncated=explained.stage is Stage.TRUNCATED,
-        parameters=_values(plan.parameters.model_dump()) if chosen else {},
-        pass_count=explained.pass_count,
+        name=one.name,
+        explainer=one.explainer,
+        status=f"EXPLANATION_STATUS_{one.stage.name}",
+        status_message=one.message,
+        truncated=one.stage is Stage.TRUNCATED,
+        parameters=_values(one.parameters),
+        pass_count=one.pass_count,
+        seed=one.seed,
     )
-    explanation.elapsed.FromNanoseconds(round(explained.seconds * 1e9))
-    if chosen and plan.explainer.is_random:
-        explanation.seed = plan.seed
-    if explained.choice is not None:
-        choice = explained.choice
-        explanation.auto_choice.reason = choice.explanation
-        explanation.auto_choice.kind = _KINDS[choice.reason]
-        if choice.composite is not None:
-            explanation.auto_choice.composite_score = choice.composite
-    saliency = explained.saliency
-    for index, class_id in enumerate(explained.targets.tolist()):
-        status = saliency.statuses[index]
-        one = explanation.maps.add(class_id=class_id, label=model.labels[class_id], status=_STATUSES[status])
-        if saliency.standard_errors is not None:
-            one.standard_error_bound = MOST_STANDARD_ERROR
-            if np.isfinite(saliency.standard_errors[index]):
-                one.standard_error = saliency.standard_errors[index]
-        if not status.shown:
-            continue
-        if encoding == pb.MAP_ENCODING_PNG:
-            one.png.CopyFrom(_png(saliency.maps[index]))
-        else:
-            one.tensor.CopyFrom(_tensor(saliency.maps[index], encoding))
+    explanation.elapsed.FromNanoseconds(round(one.seconds * 1e9))
+    if one.choice is not None:
+        explanation.auto_choice.reason = one.choice.explanation
+        explanation.auto_choice.kind = _KINDS[one.choice.reason]
+        if one.choice.composite is not None:
+            explanation.auto_choice.composite_score = one.choice.composite
+    with within(f"explanations[{index}]"):
+        explanation.maps.extend(_map(each, one.encoding) for each in one.maps)
     return explanation
 
 
-def _tensor(saliency: FloatArray, encoding: pb.MapEncoding) -> pb.Tensor:
-    if encoding == pb.MAP_ENCODING_FLOAT32:
+def _map(one: SaliencyMap, encoding: MapEncoding) -> pb.SaliencyMap:
+    message = pb.SaliencyMap(
+        class_id=one.class_id,
+        label=one.label,
+        status=_STATUSES[one.status],
+        standard_error=one.standard_error,
+        standard_error_bound=one.standard_error_bound,
+    )
+    if one.values is not None and encoding is MapEncoding.PNG:
+        message.png.CopyFrom(_png(one.values))
+    elif one.values is not None:
+        message.tensor.CopyFrom(_tensor(one.values, encoding))
+    return message
+
+
+def _tensor(saliency: FloatArray, encoding: MapEncoding) -> pb.Tensor:
+    if encoding is MapEncoding.FLOAT32:
         return pb.Tensor(
             dtype=pb.DATA_TYPE_FLOAT32, shape=saliency.shape, data=np.ascontiguousarray(saliency, "<f4").tobytes()
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -17,9 +16,9 @@ from xai_proto import explanation_pb2 as pb
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import CallTooLongError, InvalidRequestError, OverloadedError, SidecarError, shortened
 from xai_sidecar.rpc.calls import Arrivals, Call, Patience, Unread
-from xai_sidecar.rpc.decode import valid_request_id
 from xai_sidecar.rpc.messages import Reader
 from xai_sidecar.rpc.status import status_metadata, status_of
+from xai_sidecar.serving.request_ids import new_request_id, valid_request_id
 from xai_sidecar.telemetry import METHODS, Telemetry
 
 REQUEST_ID = "x-request-id"
@@ -222,7 +221,7 @@ def request_id_of(context: Any) -> str:
 def _own_request_id(context: Any) -> str:
     """The metadata's, else a new one; what is not fit to be logged is passed over."""
     given = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
-    return given if isinstance(given, str) and valid_request_id(given) else uuid.uuid4().hex
+    return given if isinstance(given, str) and valid_request_id(given) else new_request_id()
 
 
 def _named(context: Any, request_id: str) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from prometheus_client import CollectorRegistry
 
 from xai_sidecar import __version__
 from xai_sidecar.config import Config
@@ -24,7 +23,7 @@ from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.paths import data_folder
 from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.plan import Explained, Predicted, Stage, positives
-from xai_sidecar.telemetry import QualityTelemetry
+from xai_sidecar.telemetry import QualityTelemetry, Registry
 
 _DAY = 86_400
 
@@ -47,27 +46,26 @@ class Evaluation:
     version: str
     evaluator: Evaluator | None = None
 
-    def samples(self, request_id: str) -> bool:
-        """Whether a request is sampled."""
-        return self.evaluator is not None and self.evaluator.intake.wants(request_id)
-
-    def offer(
+    def sample(
         self,
         request_id: str,
         model: ServedModel,
         predicted: Sequence[Predicted],
         explained: Sequence[Sequence[Explained]] = (),
-    ) -> None:
-        """Has the pictures of a sampled request measured.
+    ) -> bool:
+        """Has the pictures of a request measured, if its id is sampled.
 
         Args:
             request_id: Its id.
             model: The model that predicted.
             predicted: Its predictions.
-            explained: For each of them the explanations that the caller got, if there are any.
+            explained: For each of them the explanations that the caller gets, if there are any.
+
+        Returns:
+            Whether it is sampled.
         """
-        if self.evaluator is None:
-            return
+        if self.evaluator is None or not self.evaluator.intake.wants(request_id):
+            return False
         now = time.time()
         got = explained or [()] * len(predicted)
         samples = [
@@ -75,6 +73,7 @@ class Evaluation:
             for index, each in enumerate(zip(predicted, got, strict=True))
         ]
         self.evaluator.intake.offer(samples)
+        return True
 
     def close(self) -> None:
         """Ends it; what came in is stored."""
@@ -82,9 +81,7 @@ class Evaluation:
             self.evaluator.close()
 
 
-def start_evaluation(
-    model: ServedModel, engine: Engine, registry: CollectorRegistry, store: Store | None = None
-) -> Evaluation:
+def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, store: Store | None = None) -> Evaluation:
     """Sets up what the config says.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ class Targets:
     Where nothing is set it is the most probable one, if it counts as predicted.
     """
 
-    class_ids: tuple[int, ...] = ()
+    class_ids: Collection[int] = ()
     min_probability: float | None = None
     top_count: int | None = None
 
@@ -47,7 +47,7 @@ class Targets:
     def of(self, logits: FloatArray, probabilities: FloatArray, limit: int) -> IntArray:
         """The classes to explain of one prediction, (t,) int32, at most `limit` of them; maybe none."""
         if self.class_ids:
-            return np.asarray(self.class_ids, np.int32)
+            return np.array(tuple(self.class_ids), np.int32)
         ranking = ranked(logits)
         if self.min_probability is not None:
             return ranking[probabilities[ranking] >= self.min_probability][:limit]

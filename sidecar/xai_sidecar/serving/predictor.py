@@ -339,8 +339,3 @@ async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def deadline_of(seconds: float | None) -> float:
-    """The time left as a time on the clock of `time.monotonic`."""
-    return float("inf") if seconds is None else time.monotonic() + seconds

@@ -33,6 +33,7 @@ class Progress:
 
     Attributes:
         place: Which one.
+        name: What the caller calls it.
         pass_count: Passes done.
         planned_passes: The most that it will take.
         standard_error: The largest of the maps' relative standard errors as of the last version; None if unknown.
@@ -40,6 +41,7 @@ class Progress:
     """
 
     place: Place
+    name: str
     pass_count: int
     planned_passes: int
     standard_error: float | None
@@ -86,7 +88,7 @@ class _Running:
             return None
         self.told_passes = done
         left = (time.monotonic() - self.began) * (planned - done) / done
-        return Progress(self.place, done, planned, self.standard_error, left)
+        return Progress(self.place, self.explaining.plan.name, done, planned, self.standard_error, left)
 
     def wants_version(self) -> bool:
         """Whether it is time for another version."""

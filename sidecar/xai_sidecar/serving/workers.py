@@ -1,8 +1,14 @@
-"""Threads for work that a caller waits for, and that ends when the caller does not wait any more."""
+"""Threads for work off the event loop, which ends when its caller does not wait any more.
+
+Cheap work, which is most, has threads of its own and never waits for costly work. Costly tasks are ordered by when they
+came, plus some time for what each takes: a small one overtakes a large one, but not for ever.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import os
 import queue
 import threading
 import time
@@ -13,6 +19,18 @@ from typing import Any, Generic, TypeVar
 from xai_sidecar.errors import ExpiredError, PictureTooLargeError
 
 T = TypeVar("T")
+
+_CHEAP_THREADS = 2
+"""As many as keep a small machine's device fed."""
+
+_MOST_COSTLY_THREADS = 4
+"""Each may have a picture of `server.max_pixels` in memory."""
+
+_CHEAP_WORK = 4e6
+"""Pixels of a baseline JPEG that are decoded in about 20 ms."""
+
+_SECONDS_PER_WORK = 10 / 200e6
+"""By how much later a task counts as come for each pixel of its work: ten times what decoding one takes."""
 
 Look = Callable[[], None]
 """Called between pieces of work; raises where the rest is not wanted."""
@@ -112,3 +130,35 @@ class WorkerPool:
                 return
             task.run()
             del task  # or its picture would stay until the next one
+
+
+class Workers:
+    """The worker threads of a server, for cheap and for costly work. To be used on one event loop."""
+
+    def __init__(self) -> None:
+        self._cheap = WorkerPool(_CHEAP_THREADS, "worker")
+        self._costly = WorkerPool(max(1, min(_MOST_COSTLY_THREADS, len(os.sched_getaffinity(0)) // 2)), "decoder")
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """Runs something cheap, such as encoding an answer, on a thread, and returns its result."""
+        task = Task(lambda look: function())
+        self.submit(task)
+        try:
+            return await asyncio.wrap_future(task.future)
+        finally:
+            task.abandon()
+
+    def submit(self, task: Task[Any], work: float = 0.0) -> None:
+        """Has a task run on a thread.
+
+        Args:
+            task: The task.
+            work: What it takes, in pixels of a baseline JPEG that would take as long to decode.
+        """
+        pool = self._cheap if work <= _CHEAP_WORK else self._costly
+        pool.submit(task, time.monotonic() + _SECONDS_PER_WORK * work)
+
+    def close(self) -> None:
+        """Ends the threads once they have finished their tasks; waiting tasks are not run."""
+        self._cheap.close()
+        self._costly.close()

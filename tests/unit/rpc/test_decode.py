@@ -10,10 +10,21 @@ from google.protobuf.struct_pb2 import Struct
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
 from xai_sidecar.engine.backend import OodInfo
-from xai_sidecar.rpc.decode import read_interval, read_request, valid_request_id
+from xai_sidecar.rpc import decode
+from xai_sidecar.rpc.decode import read_interval
+from xai_sidecar.rpc.parameters import contract_paths
+from xai_sidecar.serving.checking import check_request
 from xai_sidecar.serving.plan import Targets
+from xai_sidecar.serving.request_ids import valid_request_id
+from xai_sidecar.serving.requests import MapEncoding
 
 IMAGE = pb.Image(encoded=b"anything")
+
+
+def read_request(message, model):
+    """A message of the contract, checked by the core; errors name the contract's fields."""
+    with contract_paths(message):
+        return check_request(decode.read_request(message), model)
 
 
 def request(*explanations, **fields):
@@ -25,7 +36,7 @@ def test_defaults(model):
     asked = read_request(request({}), model)
     (plan,) = asked.plans
     assert asked.top_k == 4  # as many classes as there are
-    assert asked.encodings == (pb.MAP_ENCODING_FLOAT32,)
+    assert asked.encodings == (MapEncoding.FLOAT32,)
     assert (plan.name, plan.explainer.name, plan.parameters.layer) == ("gradcam", "gradcam", "late")
     assert plan.targets == Targets()
     assert plan.targets.by_default
@@ -45,7 +56,7 @@ def test_what_is_given_is_taken(make_model):
     )
     one, other, last = asked.plans
     assert asked.top_k == 1
-    assert asked.encodings[:2] == (pb.MAP_ENCODING_PNG, pb.MAP_ENCODING_FLOAT32)
+    assert asked.encodings[:2] == (MapEncoding.PNG, MapEncoding.FLOAT32)
     assert (one.parameters.layer, one.parameters.normalization, one.targets.class_ids) == ("early", "max", (3, 0))
     assert (other.name, other.targets.min_probability) == ("other", 0.25)
     assert (last.name, last.targets.top_count) == ("gradient", 2)

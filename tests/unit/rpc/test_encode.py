@@ -12,10 +12,29 @@ from xai_sidecar.engine.backend import OodInfo
 from xai_sidecar.errors import PreconditionError
 from xai_sidecar.explainers.base import MapStatus, Saliency
 from xai_sidecar.imaging import Prepared, Region
-from xai_sidecar.rpc.decode import read_request
-from xai_sidecar.rpc.encode import explaining_event, finished_event, predict_response, predicted_event
+from xai_sidecar.rpc import decode, encode
+from xai_sidecar.rpc.encode import finished_event
+from xai_sidecar.serving.answers import Answering
+from xai_sidecar.serving.checking import check_request
 from xai_sidecar.serving.plan import Explained, Predicted, Stage
 from xai_sidecar.serving.streaming import Place, Progress, Update
+
+
+def read_request(message, model):
+    return check_request(decode.read_request(message), model)
+
+
+def predict_response(predicted, explained, asked, model, request_id):
+    return encode.predict_response(Answering(request_id, asked, model).answer(predicted, explained, sampled=False))
+
+
+def predicted_event(predicted, asked, model, request_id):
+    return encode.stream_event(request_id)(Answering(request_id, asked, model).answer(predicted, None, sampled=False))
+
+
+def explaining_event(event, asked, model, request_id):
+    return encode.stream_event(request_id)(Answering(request_id, asked, model).event(event))
+
 
 RAMP = np.linspace(0, 2, 48, dtype=np.float32).reshape(6, 8)
 
@@ -242,13 +261,13 @@ def test_the_first_and_the_last_event(asked):
 
 def test_progress_events(asked):
     wanted, model = asked()
-    event = explaining_event(Progress(Place(1, 0), 40, 1000, 0.25, 1.5), wanted, model, "id")
+    event = explaining_event(Progress(Place(1, 0), "masks", 40, 1000, 0.25, 1.5), wanted, model, "id")
     progress = event.progress
     assert (event.request_id, event.WhichOneof("event")) == ("id", "progress")
     assert (progress.image_index, progress.name) == (1, "masks")
     assert (progress.pass_count, progress.planned_pass_count) == (40, 1000)
     assert (progress.standard_error, progress.remaining.ToMilliseconds()) == (0.25, 1500)
-    without = explaining_event(Progress(Place(0, 1), 1, 2, None, 0.0), wanted, model, "id").progress
+    without = explaining_event(Progress(Place(0, 1), "slopes", 1, 2, None, 0.0), wanted, model, "id").progress
     assert (without.name, without.HasField("standard_error")) == ("slopes", False)
     assert (without.image_index, without.remaining.ToNanoseconds()) == (0, 0)
 

@@ -270,7 +270,7 @@ def ask(serve, tmp_path):
     store = ("evaluator.sample_rate=1", f"evaluator.store=sqlite:///{tmp_path}/a.db", "evaluator.metrics=[]")
     off = [f"explainers.{name}.enabled=false" for name in ("gradient", "guided_backprop", "deconvolution", "gradcam")]
     servicer, admission = serve(0.0, *limits, *store[:2], *off, evaluated=True)
-    calls = CallInterceptor(Telemetry(CollectorRegistry(), []), servicer.serving.model.config.server)
+    calls = CallInterceptor(Telemetry(CollectorRegistry(), []), servicer.core.state.model.config.server)
 
     async def ask(method, data):
         async def continuation(details):

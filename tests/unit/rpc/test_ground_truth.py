@@ -10,7 +10,18 @@ from xai_sidecar.errors import InvalidRequestError, PictureTooLargeError
 from xai_sidecar.evaluator.ingest import Receipt
 from xai_sidecar.evaluator.records import BoxShape, MaskShape, PolygonShape, SampleKey, TruthObject
 from xai_sidecar.evaluator.store import Reported
-from xai_sidecar.rpc.ground_truth import ground_truth_response, read_ground_truth
+from xai_sidecar.rpc import ground_truth
+from xai_sidecar.rpc.ground_truth import read_report
+from xai_sidecar.serving.ground_truth import check_report, receipt_of
+
+
+def read_ground_truth(message, model):
+    return check_report(read_report(message), model)
+
+
+def ground_truth_response(message, receipt):
+    return ground_truth.ground_truth_response(receipt_of(receipt, read_report(message)))
+
 
 BOX = pb.Region(left=1, top=2, right=3.5, bottom=4)
 TRIANGLE = pb.Polygon(points=[pb.Point(x=0, y=1), pb.Point(x=2, y=3.5), pb.Point(x=4)])

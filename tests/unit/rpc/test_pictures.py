@@ -7,7 +7,8 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
-from xai_sidecar.rpc.pictures import read_image, read_tensor
+from xai_sidecar.rpc.pictures import picture_of, read_tensor
+from xai_sidecar.serving.requests import ModelInput, Pixels
 
 
 def tensor(array, dtype, **changes):
@@ -44,10 +45,16 @@ def test_tensors_that_do_not_fit_together(message, field):
     assert len(caught.value.message) < 300
 
 
-def test_too_many_pixels(make_model):
-    model = make_model("server.max_pixels=100")
-    fits, large = (np.zeros((side, 10, 3), np.uint8) for side in (10, 11))
-    read_image(pb.Image(pixels=tensor(fits, pb.DATA_TYPE_UINT8)), model.input, model.config.server)
-    with pytest.raises(errors.PictureTooLargeError) as caught:
-        read_image(pb.Image(pixels=tensor(large, pb.DATA_TYPE_UINT8)), model.input, model.config.server)
-    assert caught.value.field == "pixels"
+def test_an_image_is_a_picture_of_its_kind():
+    array = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    assert picture_of(pb.Image(encoded=b"file")).data == b"file"
+    for field, kind in (("pixels", Pixels), ("model_input", ModelInput)):
+        picture = picture_of(pb.Image(**{field: tensor(array, pb.DATA_TYPE_UINT8)}))
+        assert type(picture) is kind
+        np.testing.assert_array_equal(picture.array, array)
+        with pytest.raises(errors.TensorError) as caught:
+            picture_of(pb.Image(**{field: tensor(array, pb.DATA_TYPE_FLOAT32)}))
+        assert caught.value.field == f"{field}.data"
+    with pytest.raises(errors.PictureError) as caught:
+        picture_of(pb.Image())
+    assert caught.value.field == ""

@@ -114,7 +114,7 @@ async def test_who_leaves_leaves_nothing_behind(serve, request_of, idle, complai
     assert taken(admission)[:2] == (0, 2)
     await events.aclose()
     assert taken(admission) == (0, 0, 0)
-    assert not servicer.serving.predictor.engine._open, "at once, not when somebody collects the garbage"
+    assert not servicer.core.state.predictor.engine._open, "at once, not when somebody collects the garbage"
     answering = asyncio.ensure_future(servicer.Predict(request_of(rise(mask_count=100_000)), call()))
     await asyncio.sleep(0.1)
     assert taken(admission)[:2] == (0, 2)
@@ -122,7 +122,7 @@ async def test_who_leaves_leaves_nothing_behind(serve, request_of, idle, complai
     with pytest.raises(asyncio.CancelledError):
         await answering
     assert taken(admission) == (0, 0, 0)
-    await idle(servicer.serving.predictor.engine)
+    await idle(servicer.core.state.predictor.engine)
     assert complaints() == []
 
 
@@ -163,7 +163,7 @@ async def test_errors_that_are_no_fields(serve, request_of):
     with pytest.raises(errors.InvalidRequestError) as caught:
         await read(servicer.PredictStream(pb.PredictStreamRequest(progress_interval=Duration()), call()))
     assert caught.value.field == "progress_interval"
-    servicer.serving = None
+    servicer.core.state = None
     with pytest.raises(errors.ShuttingDownError):
         await read(servicer.PredictStream(streamed(request_of()), call()))
 

@@ -17,9 +17,11 @@ from xai_sidecar.evaluator.choice import Reason
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.metrics.base import ScoreStatus
-from xai_sidecar.rpc.decode import read_request
+from xai_sidecar.rpc import decode
 from xai_sidecar.rpc.interceptors import REQUEST_ID
+from xai_sidecar.rpc.parameters import contract_paths
 from xai_sidecar.serving.admission import Admitted
+from xai_sidecar.serving.checking import check_request
 from xai_sidecar.serving.load import Load
 from xai_sidecar.serving.plan import Condition, Stage, Targets
 
@@ -29,6 +31,11 @@ GRADIENTS = ("gradient", "guided_backprop", "deconvolution")
 PERTURBING = tuple(f"explainers.{name}.enabled=false" for name in (*GRADIENTS, "gradcam"))
 MASKS = "explainers.rise.masks=320"
 AUTO = {"weights": {INSERTION: 1.0}, "min_samples": 2, "fallback": "occlusion"}
+
+
+def read_request(message, model):
+    with contract_paths(message):
+        return check_request(decode.read_request(message), model)
 
 
 def request(*explanations, image_count=1, **fields):
@@ -364,4 +371,4 @@ async def test_who_leaves_leaves_nothing_behind(serve, request_of, known, idle):
     with pytest.raises(asyncio.CancelledError):
         await answering
     assert taken(admission) == (0, 0, 0)
-    await idle(servicer.serving.predictor.engine)
+    await idle(servicer.core.state.predictor.engine)

@@ -192,12 +192,11 @@ def test_nothing_is_set_up_where_nothing_is_sampled(make_model, start, make_net,
     evaluation = start_evaluation(make_model(), engine, registry)
     assert evaluation.evaluator is None
     assert evaluation.quality.state is State.OFF
-    assert not evaluation.samples("anything")
+    assert not evaluation.sample("anything", make_model(), [])
     assert registry.get_sample_value("xai_evaluator_state", {"state": "off"}) == 1
     assert registry.get_sample_value("xai_quality_class_samples", {
         "explainer": "rise", "metric": "robustness", "class": "a",
     }) == 0  # fmt: skip
-    evaluation.offer("a", make_model(), [])
     evaluation.close()
     assert list(tmp_path.iterdir()) == []
 
@@ -207,7 +206,7 @@ def test_what_is_set_up(make_model, start, make_net, tmp_path):
     model = make_model("evaluator.sample_rate=1", f"evaluator.store=sqlite:///{tmp_path}/folder/a.db", *PERTURBING)
     evaluation = start_evaluation(model, engine, registry)
     try:
-        assert evaluation.samples("anything")
+        assert evaluation.sample("anything", model, [])
         assert evaluation.quality.state is State.NO_TRAFFIC
         assert (tmp_path / "folder" / "a.db").exists()
         assert registry.get_sample_value("xai_store_bytes") > 0
@@ -262,7 +261,7 @@ def sampling(serve, tmp_path):
             seconds, f"evaluator.sample_rate={rate}", f"evaluator.store=sqlite:///{tmp_path}/a.db", *PERTURBING, MASKS,
             QUICK, "evaluator.interval_seconds=0.03", *overrides, evaluated=True,
         )  # fmt: skip
-        return servicer, servicer.serving.evaluation.evaluator._store
+        return servicer, servicer.core.state.evaluation.evaluator._store
 
     return sampling
 
@@ -295,7 +294,7 @@ async def test_a_sampled_prediction(sampling, request_of):
         shown = np.frombuffer(one.explanations[0].maps[0].tensor.data, "<f4").reshape(6, 8)
         np.testing.assert_array_equal(maps["rise"].saliency, shown)
         assert maps["occlusion"].seed == key.seed
-    await until(lambda: servicer.serving.evaluation.quality.state is State.UP_TO_DATE)
+    await until(lambda: servicer.core.state.evaluation.quality.state is State.UP_TO_DATE)
     info = (await servicer.GetModelInfo(pb.GetModelInfoRequest(), call())).model
     assert (info.evaluator.window_sample_count, info.evaluator.sample_rate) == (2, 1)
     quality = {one.name: [(row.metric, row.sample_count) for row in one.quality] for one in info.explainers}
@@ -338,7 +337,9 @@ async def test_ground_truth_of_a_sampled_prediction(sampling, request_of):
     ):
         assert (await servicer.ReportGroundTruth(report(**fields), call("other"))).changed is changed
     key = SampleKey("mine", 0)
-    await until(lambda: not store.unapplied_truths(servicer.serving.evaluation.version) and len(store.scores(key)) == 4)
+    await until(
+        lambda: not store.unapplied_truths(servicer.core.state.evaluation.version) and len(store.scores(key)) == 4
+    )
     located = {one.explainer: one.value for one in store.scores(key) if one.metric == "localization/iosr"}
     for found in store.maps(key):
         salient = found.saliency > 0.5 * found.saliency.max()
@@ -374,7 +375,7 @@ async def test_errors_name_the_field_of_the_report(sampling, request_of, fields,
         await servicer.ReportGroundTruth(report(**fields), call("other"))
     assert type(caught.value) is kind
     assert caught.value.field == field
-    assert store.unapplied_truths(servicer.serving.evaluation.version) == []
+    assert store.unapplied_truths(servicer.core.state.evaluation.version) == []
 
 
 async def test_ground_truth_at_once(sampling, request_of):

@@ -16,9 +16,10 @@ from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.explainers.rise import Rise, RisePlus
 from xai_sidecar.serving.admission import Admitted
+from xai_sidecar.serving.core import deadline_of
 from xai_sidecar.serving.load import Load
 from xai_sidecar.serving.plan import Condition, Stage, Targets
-from xai_sidecar.serving.predictor import deadline_of, together
+from xai_sidecar.serving.predictor import together
 
 FOREVER = float("inf")
 

@@ -1,0 +1,219 @@
+"""A call from beginning to end, whatever protocol it came by: check, admit, prepare, predict, explain, sample, answer.
+
+    adapter ─ PredictRequest ─► Core.predict ─► encode(Answer), on a worker thread where that takes its time
+                                Core.predict_stream ─► encode(Answer), encode(Progress), encode(ExplanationUpdate), …
+
+An adapter makes neutral requests of its protocol's, gives a function that makes messages of answers, and maps errors to
+statuses. An error's field is its path in the neutral request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from xai_sidecar.config import ServerConfig
+from xai_sidecar.errors import PreconditionError, ShuttingDownError
+from xai_sidecar.serving.admission import Admission, Admitted, Demand
+from xai_sidecar.serving.answers import Answer, Answering, Event
+from xai_sidecar.serving.checking import check_request
+from xai_sidecar.serving.evaluation import Evaluation
+from xai_sidecar.serving.ground_truth import GroundTruthReceipt, check_report, receipt_of, report_paths
+from xai_sidecar.serving.model import ServedModel
+from xai_sidecar.serving.plan import Predicted
+from xai_sidecar.serving.predictor import Predictor
+from xai_sidecar.serving.preprocessing import Preprocessor
+from xai_sidecar.serving.request_ids import new_request_id
+from xai_sidecar.serving.requests import GroundTruthReport, PredictRequest
+from xai_sidecar.serving.streaming import Update, explanations, is_partial
+from xai_sidecar.serving.workers import Workers
+
+T = TypeVar("T")
+
+_FOREVER = float("inf")
+
+_FEW_SCORES = 1000
+"""So many are encoded sooner than a thread wakes up."""
+
+
+def deadline_of(seconds: float | None) -> float:
+    """The time that a caller still waits as a time on the clock of `time.monotonic`; None is for ever."""
+    return _FOREVER if seconds is None else time.monotonic() + seconds
+
+
+@dataclass(frozen=True)
+class ServingState:
+    """What serves calls once the model is loaded.
+
+    Attributes:
+        model: The model.
+        admission: Decides which requests are taken on.
+        predictor: Runs the model.
+        evaluation: Measures its explanations.
+        ready_seconds: When it became ready, as Unix time.
+    """
+
+    model: ServedModel
+    admission: Admission
+    predictor: Predictor
+    evaluation: Evaluation
+    ready_seconds: float
+
+
+class Core:
+    """Answers calls. To be used on one event loop.
+
+    Args:
+        limits: How much is decoded, and how long a call may take.
+
+    Attributes:
+        state: What serves calls; None until the model is loaded, and again when the server drains.
+    """
+
+    def __init__(self, limits: ServerConfig) -> None:
+        self.state: ServingState | None = None
+        self._longest_seconds = limits.max_call_seconds
+        self._workers = Workers()
+        self._preprocessor = Preprocessor(self._workers, limits)
+
+    def ready(self) -> ServingState:
+        """What serves calls.
+
+        Raises:
+            ShuttingDownError: Nothing, since the model is not loaded yet, or the server drains.
+        """
+        if self.state is None:
+            raise ShuttingDownError("The server is starting or shutting down. Try again, or another one.")
+        return self.state
+
+    async def predict(self, request: PredictRequest, encode: Callable[[Answer], T], deadline: float = _FOREVER) -> T:
+        """Classifies and explains.
+
+        Args:
+            request: What is asked for.
+            encode: Makes the adapter's message of the answer. Run on a worker thread where there are maps to encode;
+                what the request holds of the server's capacities is given back only afterwards.
+            deadline: When the caller stops waiting, on the clock of `time.monotonic`.
+
+        Returns:
+            What `encode` returns.
+
+        Raises:
+            SidecarError: With the path of the field at fault in the request, if one is.
+        """
+        call = self._begin(request, deadline)
+        state, plans = call.state, call.answering.checked.plans
+        with state.admission.admit(call.demand) as admitted:
+            predicted = await self._predicted(call, admitted)
+            explained = await state.predictor.explain(predicted, plans, call.demand.deadline, admitted)
+            sampled = state.evaluation.sample(call.answering.request_id, state.model, predicted, explained)
+            answer = partial(call.answering.answer, predicted, explained, sampled)
+            return await self._encoded(lambda: encode(answer()), small=not plans and call.has_few_scores)
+
+    async def predict_stream(
+        self,
+        request: PredictRequest,
+        encode: Callable[[Event], T],
+        interval: float,
+        deadline: float = _FOREVER,
+    ) -> AsyncGenerator[T, None]:
+        """Classifies, and explains while the caller watches. Closing it cancels what is not done.
+
+        Args:
+            request: What is asked for.
+            encode: Makes the adapter's message of an event; see `predict`. A partial version for which it raises a
+                PreconditionError is left out: what an encoding cannot carry of it is no reason to end the stream.
+            interval: Seconds between two progress events of one explanation.
+            deadline: When the caller stops waiting, on the clock of `time.monotonic`.
+
+        Yields:
+            What `encode` returns of each event: first the answer without explanations.
+
+        Raises:
+            SidecarError: With the path of the field at fault in the request, if one is.
+        """
+        call = self._begin(request, deadline)
+        state, answering = call.state, call.answering
+        with state.admission.admit(call.demand) as admitted:
+            predicted = await self._predicted(call, admitted)
+            sampled = state.evaluation.sample(answering.request_id, state.model, predicted)
+            first = partial(answering.answer, predicted, None, sampled)
+            yield await self._encoded(lambda: encode(first()), small=call.has_few_scores)
+            plans, deadline = answering.checked.plans, call.demand.deadline
+            events = explanations(state.predictor, predicted, plans, deadline, interval, admitted)
+            async with aclosing(events):
+                async for event in events:
+                    message = partial(lambda event: encode(answering.event(event)), event)
+                    has_maps = isinstance(event, Update) and len(event.explained.targets) > 0
+                    try:
+                        encoded = await self._encoded(message, small=not has_maps)
+                    except PreconditionError:
+                        if not is_partial(event):
+                            raise
+                    else:
+                        yield encoded
+
+    async def report_ground_truth(self, report: GroundTruthReport) -> GroundTruthReceipt:
+        """Takes what a picture of a sampled request really showed.
+
+        Raises:
+            PreconditionError: Nothing is sampled here.
+            SidecarError: With the path of the field at fault in the report, if one is.
+        """
+        state = self.ready()
+        evaluator = state.evaluation.evaluator
+        if evaluator is None:
+            raise PreconditionError(
+                "This server samples no requests, and so takes no ground truth. Set evaluator.sample_rate in its "
+                "config."
+            )
+        with state.admission.holding(report.byte_count):
+            key, truth = await self._workers.run(partial(check_report, report, state.model))
+            with report_paths(report):
+                receipt = await asyncio.wrap_future(evaluator.intake.report(key, truth))
+        return receipt_of(receipt, report)
+
+    def close(self) -> None:
+        """Ends the worker threads."""
+        self._workers.close()
+
+    def _begin(self, request: PredictRequest, deadline: float) -> _Call:
+        """Checks a request, and bounds the time that it may take."""
+        state = self.ready()
+        checked = check_request(request, state.model)
+        latest = time.monotonic() + self._longest_seconds
+        demand = Demand(
+            len(request.images), checked.plans, request.byte_count, min(deadline, latest), capped=deadline > latest
+        )
+        return _Call(state, request, Answering(request.request_id or new_request_id(), checked, state.model), demand)
+
+    async def _predicted(self, call: _Call, admitted: Admitted) -> list[Predicted]:
+        """What the model says of the pictures of a request."""
+        state, deadline = call.state, call.demand.deadline
+        images = await self._preprocessor.prepare(call.request.images, state.model.input, deadline)
+        predicted = await state.predictor.predict(images, deadline, ood=call.answering.checked.needs_ood)
+        admitted.predicted()
+        return predicted
+
+    async def _encoded(self, encode: Callable[[], T], *, small: bool) -> T:
+        """A message; a small one is not worth a thread."""
+        return encode() if small else await self._workers.run(encode)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A request in progress."""
+
+    state: ServingState
+    request: PredictRequest
+    answering: Answering
+    demand: Demand
+
+    @property
+    def has_few_scores(self) -> bool:
+        return self.demand.image_count * self.answering.checked.top_k <= _FEW_SCORES

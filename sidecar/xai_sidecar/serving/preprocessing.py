@@ -1,0 +1,170 @@
+"""From a request's pictures to model inputs, off the event loop.
+
+A picture's header tells about what decoding it takes. Each picture is a task of the worker threads; it is given up when
+its call ends, or when it has taken too long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from xai_sidecar.config import ServerConfig
+from xai_sidecar.errors import OverloadedError, PictureTooLargeError, within
+from xai_sidecar.imaging import (
+    Header,
+    InputSpec,
+    Prepared,
+    check_model_input,
+    decode,
+    from_pixels,
+    prepare,
+    read_header,
+)
+from xai_sidecar.serving.requests import EncodedPicture, ModelInput, Picture, Pixels
+from xai_sidecar.serving.workers import Look, Task, Workers
+
+_QUICK_BYTES = 2 * 2**20
+_RETRY_SECONDS = 1.0
+_PIXELS_EFFORT = 0.3  # they are only resized
+
+
+class Preprocessor:
+    """Makes model inputs of pictures. To be used on one event loop.
+
+    Args:
+        workers: The threads that do it.
+        limits: How much is decoded.
+    """
+
+    def __init__(self, workers: Workers, limits: ServerConfig) -> None:
+        self._workers = workers
+        self._limits = limits
+        self._pixels = 0
+
+    async def prepare(
+        self, images: Collection[Picture], spec: InputSpec, deadline: float = float("inf")
+    ) -> list[Prepared]:
+        """Makes model inputs of the pictures of a request.
+
+        Args:
+            images: The pictures.
+            spec: What the net takes.
+            deadline: When the caller stops waiting, on the clock of `time.monotonic`.
+
+        Raises:
+            SidecarError: With the path of the field at fault within the request.
+            OverloadedError: Too many pixels wait to be decoded.
+        """
+        pictures = list(_pictures(images))
+        headers = list(self._headers(pictures))
+        inputs = [each for each in pictures if isinstance(each, ModelInput)]
+        if len(inputs) == len(pictures) and sum(each.array.nbytes for each in inputs) <= _QUICK_BYTES:
+            # They are read sooner than a thread wakes up.
+            return [self._read(index, each, spec, _no_look) for index, each in enumerate(inputs)]
+        with self._room(sum(_pixels_to_decode(header) for header in headers)):
+            tasks = [
+                self._start(partial(self._read, index, picture, spec), header, deadline)
+                for index, (picture, header) in enumerate(zip(pictures, headers, strict=True))
+            ]
+            try:
+                return [await asyncio.wrap_future(task.future) for task in tasks]
+            finally:
+                for task in tasks:
+                    task.abandon()
+
+    def _headers(self, pictures: Sequence[Picture]) -> Iterator[Header | None]:
+        """Of each picture, as long as there are not too many pixels."""
+        total = 0
+        for index, picture in enumerate(pictures):
+            with within(f"images[{index}]"):
+                header = read_picture_header(picture, self._limits)
+                total += _pixels_to_decode(header)
+                if total > self._limits.most_request_pixels:
+                    raise PictureTooLargeError(
+                        f"With this picture, those of the request have {total:,} pixels, of at most "
+                        f"{self._limits.most_request_pixels:,}. Send fewer at a time, or scale them down.",
+                        field="encoded",
+                    )
+                yield header
+
+    def _read(self, index: int, picture: Picture, spec: InputSpec, look: Look) -> Prepared:
+        with within(f"images[{index}]"):
+            return read_picture(picture, spec, self._limits, look)
+
+    def _start(self, read: Callable[[Look], Prepared], header: Header | None, deadline: float) -> Task[Prepared]:
+        task = Task(read, deadline, self._limits.decode_seconds)
+        self._workers.submit(task, header.work if header else 0.0)
+        return task
+
+    @contextmanager
+    def _room(self, pixels: int) -> Iterator[None]:
+        """Takes room for pixels; where none wait to be decoded, there is room for any request."""
+        most = self._limits.queue_pixels
+        if self._pixels and self._pixels + pixels > most:
+            raise OverloadedError(
+                f"{self._pixels:,} pixels wait to be decoded, and {pixels:,} more would be over the {most:,} that the "
+                "server takes on. Try again shortly.",
+                retry_seconds=_RETRY_SECONDS,
+            )
+        self._pixels += pixels
+        try:
+            yield
+        finally:
+            self._pixels -= pixels
+
+
+def _pictures(images: Collection[Picture]) -> Iterator[Picture]:
+    """The pictures, each converted by the adapter only now, with the path of what is wrong with one."""
+    source = iter(images)
+    for index in range(len(images)):
+        with within(f"images[{index}]"):
+            yield next(source)
+
+
+def read_picture_header(picture: Picture, limits: ServerConfig) -> Header | None:
+    """What is known of a picture before it is decoded, or of pixels; None of a model input.
+
+    Raises:
+        SidecarError: With the path of the field at fault within the picture.
+    """
+    if isinstance(picture, ModelInput):
+        return None
+    if isinstance(picture, Pixels):
+        return Header("pixels", picture.array.nbytes, 1, _PIXELS_EFFORT)
+    with within("encoded"):
+        return read_header(picture.data, limits.max_pixels)
+
+
+def read_picture(
+    picture: Picture, spec: InputSpec, limits: ServerConfig, look: Callable[[], None] = lambda: None
+) -> Prepared:
+    """One picture as a model input.
+
+    Args:
+        picture: The picture.
+        spec: What the net takes.
+        limits: How large it may be.
+        look: Called between pieces of the work; what it raises ends it.
+
+    Raises:
+        SidecarError: With the path of the field at fault within the picture.
+    """
+    if isinstance(picture, EncodedPicture):
+        with within("encoded"):
+            return prepare(decode(picture.data, limits.max_pixels, look), spec)
+    if isinstance(picture, Pixels):
+        with within("pixels"):
+            return prepare(from_pixels(picture.array, limits.max_pixels), spec)
+    with within("model_input"):
+        return check_model_input(picture.array, spec)
+
+
+def _pixels_to_decode(header: Header | None) -> int:
+    return header.pixels if header is not None and header.format != "pixels" else 0
+
+
+def _no_look() -> None:
+    """Goes on."""
