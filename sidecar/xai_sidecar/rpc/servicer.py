@@ -57,7 +57,4 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model."""
-        state = self.core.ready()
-        standing = state.evaluation.quality.standing()
-        info = model_info(state.model, state.ready_seconds, standing, state.predictor.costs)
-        return pb.GetModelInfoResponse(model=info)
+        return pb.GetModelInfoResponse(model=model_info(self.core.describe()))

@@ -22,6 +22,7 @@ from xai_sidecar.errors import PreconditionError, ShuttingDownError
 from xai_sidecar.serving.admission import Admission, Admitted, Demand
 from xai_sidecar.serving.answers import Answer, Answering, Event
 from xai_sidecar.serving.checking import check_request
+from xai_sidecar.serving.description import ModelDescription, describe
 from xai_sidecar.serving.evaluation import Evaluation
 from xai_sidecar.serving.ground_truth import GroundTruthReceipt, check_report, receipt_of, report_paths
 from xai_sidecar.serving.model import ServedModel
@@ -177,6 +178,12 @@ class Core:
             with report_paths(report):
                 receipt = await asyncio.wrap_future(evaluator.intake.report(key, truth))
         return receipt_of(receipt, report)
+
+    def describe(self) -> ModelDescription:
+        """What is served, and how."""
+        state = self.ready()
+        quality = state.evaluation.quality.standing()
+        return describe(state.model, state.ready_seconds, quality, state.predictor.costs)
 
     def close(self) -> None:
         """Ends the worker threads."""

@@ -11,7 +11,12 @@ from xai_sidecar.evaluator.choice import QualityRow, QualityTable
 from xai_sidecar.evaluator.confusion import Accuracy, Counts
 from xai_sidecar.evaluator.quality import QualitySummary, State
 from xai_sidecar.evaluator.windows import Estimate
-from xai_sidecar.rpc.info import confidence_half_width, model_info
+from xai_sidecar.rpc import info as rpc_info
+from xai_sidecar.serving.description import confidence_half_width, describe
+
+
+def model_info(*described):
+    return rpc_info.model_info(describe(*described))
 
 
 def test_the_version_tells_apart_what_gives_other_answers(make_model):

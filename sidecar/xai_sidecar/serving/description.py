@@ -1,0 +1,249 @@
+"""What is served, and how: what callers are told of the model, its explainers, their parameters, costs and quality."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from xai_sidecar.engine.backend import Layer
+from xai_sidecar.engine.work import Forward
+from xai_sidecar.evaluator.choice import QualityRow
+from xai_sidecar.evaluator.quality import QualitySummary
+from xai_sidecar.explainers.base import Explainer
+from xai_sidecar.explainers.discovery import value_schema
+from xai_sidecar.metrics.base import Metric
+from xai_sidecar.metrics.discovery import installed_metrics
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
+from xai_sidecar.serving.model import ExplainerSetup, ServedModel
+
+_STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""Standard errors to either side of a mean that hold 95 % of Student's distribution, of 1 degree of freedom on."""
+
+_FEW = 20
+
+
+@dataclass(frozen=True)
+class ParameterDescription:
+    """A parameter of an explainer.
+
+    Attributes:
+        name: To set it by.
+        description: What it does, with its unit.
+        type: "integer", "number", "string" or "boolean".
+        default: Its value where a request does not set it; None where it then follows from others.
+        minimum: The smallest value allowed; None where there is none.
+        maximum: The largest value allowed with this model; None where there is none.
+        choices: The values allowed, of a string from a fixed set.
+    """
+
+    name: str
+    description: str
+    type: str
+    default: Any
+    minimum: float | None
+    maximum: float | None
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CostDescription:
+    """What an explanation of one target takes with the defaults.
+
+    Attributes:
+        pass_count: Rows that go through the model.
+        seconds: Beside the explanations that run now.
+        idle_seconds: On an idle device.
+    """
+
+    pass_count: int
+    seconds: float
+    idle_seconds: float
+
+
+@dataclass(frozen=True)
+class QualityDescription:
+    """How good an explainer's maps are by one metric.
+
+    Attributes:
+        row: The mean score and what it rests on.
+        half_width: Half the width of the mean's 95 % confidence interval; NaN where the samples are too few to tell.
+    """
+
+    row: QualityRow
+    half_width: float
+
+
+@dataclass(frozen=True)
+class ExplainerDescription:
+    """An explainer with this model and config.
+
+    Attributes:
+        name: To ask for it by.
+        description: What it does, in a sentence, with its source.
+        unavailable: Why it cannot be used; empty if it can.
+        parameters: Its parameters.
+        cost: What it takes; None where it cannot be used.
+        quality: By each metric that has measured it.
+        composite: How good its maps are by all metrics, 0 to 1; None until known.
+    """
+
+    name: str
+    description: str
+    unavailable: str
+    parameters: tuple[ParameterDescription, ...]
+    cost: CostDescription | None
+    quality: tuple[QualityDescription, ...]
+    composite: float | None
+
+
+@dataclass(frozen=True)
+class LayerDescription:
+    """A layer that Grad-CAM can explain.
+
+    Attributes:
+        layer: Its name and shape.
+        available: Whether a request may name it.
+        compiled: Whether it was compiled at start.
+        is_default: Whether it is explained where a request names none.
+    """
+
+    layer: Layer
+    available: bool
+    compiled: bool
+    is_default: bool
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """What is served, and how.
+
+    Attributes:
+        model: The model, with its config, input and labels.
+        ready_seconds: When the server became ready, as Unix time.
+        explainers: All explainers, in the order to list them in.
+        layers: The layers that Grad-CAM can explain, in the order in which they run.
+        batches: Seconds that a launch of each compiled batch size takes, rising.
+        quality: How good explanations and predictions have been.
+        metrics: What explanations are measured by, in the order to list it in.
+    """
+
+    model: ServedModel
+    ready_seconds: float
+    explainers: tuple[ExplainerDescription, ...]
+    layers: tuple[LayerDescription, ...]
+    batches: Mapping[int, float]
+    quality: QualitySummary
+    metrics: tuple[Metric[Any], ...]
+
+
+def describe(
+    model: ServedModel, ready_seconds: float, quality: QualitySummary, costs: ExplanationCosts | None = None
+) -> ModelDescription:
+    """Describes a model.
+
+    Args:
+        model: The model.
+        ready_seconds: When the server became ready, as Unix time.
+        quality: How good its explanations are.
+        costs: Estimates what explanations take now; without, the times are those of passes as measured at start.
+    """
+    return ModelDescription(
+        model=model,
+        ready_seconds=ready_seconds,
+        explainers=tuple(_explainer(setup, model, quality, costs) for setup in model.explainers.values()),
+        layers=_layers(model),
+        batches=dict(sorted(model.backend.costs(Forward.kind).items())),
+        quality=quality,
+        metrics=tuple(installed_metrics()[name] for name in model.config.evaluator.metrics),
+    )
+
+
+def confidence_half_width(standard_error: float | None, count: int) -> float:
+    """Half the width of the 95 % confidence interval of a mean; NaN where so few samples tell nothing of it.
+
+    Student's t; beyond the table by its expansion, Abramowitz and Stegun 26.7.5, to 0.1 %.
+    """
+    if standard_error is None or (standard_error == 0 and count < _FEW):
+        return math.nan
+    degrees = count - 1
+    if degrees <= len(_STUDENT_95):
+        return _STUDENT_95[degrees - 1] * standard_error
+    z = 1.959964
+    return (z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)) * standard_error
+
+
+def _layers(model: ServedModel) -> tuple[LayerDescription, ...]:
+    gradcam = model.explainers["gradcam"]
+    compiled = {kind.layer for kind in gradcam.kinds}
+    on_demand = gradcam.on_demand and not gradcam.unavailable
+    default = "" if gradcam.unavailable else gradcam.explainer.kind(gradcam.defaults).layer
+    return tuple(
+        LayerDescription(layer, layer.name in compiled or on_demand, layer.name in compiled, layer.name == default)
+        for layer in model.facts.layers.values()
+    )
+
+
+def _explainer(
+    setup: ExplainerSetup, model: ServedModel, quality: QualitySummary, costs: ExplanationCosts | None
+) -> ExplainerDescription:
+    explainer = setup.explainer
+    schemas = _schemas(explainer)
+    rows = (row for row in quality.table.rows if row.explainer == explainer.name)
+    return ExplainerDescription(
+        name=explainer.name,
+        description=explainer.description,
+        unavailable=setup.unavailable,
+        parameters=tuple(
+            _parameter(name, schemas[name], default, model, setup)
+            for name, default in setup.defaults.model_dump().items()
+        ),
+        cost=None if setup.unavailable else _cost(setup, model, costs),
+        quality=tuple(
+            QualityDescription(row, confidence_half_width(row.estimate.standard_error, row.estimate.count))
+            for row in rows
+        ),
+        composite=quality.composites.get(explainer.name),
+    )
+
+
+def _cost(setup: ExplainerSetup, model: ServedModel, costs: ExplanationCosts | None) -> CostDescription:
+    explainer = setup.explainer
+    passes = explainer.pass_counts(1, setup.defaults, model.facts).most
+    idle = model.expected_seconds(setup)
+    if costs is None:
+        return CostDescription(passes, idle, idle)
+    now = costs.seconds(explainer.name, explainer.kind(setup.defaults), passes)
+    return CostDescription(passes, now, idle * costs.ratio(explainer.name))
+
+
+@functools.cache
+def _schemas(explainer: Explainer[Any]) -> Mapping[str, Any]:
+    """The JSON schemas of parameters by name. They take milliseconds to make, and are always the same."""
+    schemas: Mapping[str, Any] = explainer.parameters_type.model_json_schema()["properties"]
+    return schemas
+
+
+def _parameter(
+    name: str, schema: Mapping[str, Any], default: Any, model: ServedModel, setup: ExplainerSetup
+) -> ParameterDescription:
+    value = value_schema(schema)
+    largest = setup.explainer.largest(model.facts).get(name)
+    limits = [limit for limit in (value.get("maximum"), largest) if limit is not None]
+    return ParameterDescription(
+        name=name,
+        description=schema["description"],
+        type=value["type"],
+        default=default,
+        minimum=value.get("minimum"),
+        maximum=min(limits, default=None),
+        choices=_choices(name, value, model, setup),
+    )
+
+
+def _choices(name: str, schema: Mapping[str, Any], model: ServedModel, setup: ExplainerSetup) -> tuple[str, ...]:
+    if name != "layer" or not setup.explainer.takes_layer:
+        return tuple(schema.get("enum", ()))
+    return tuple(model.facts.layers) if setup.on_demand else tuple(kind.layer for kind in setup.kinds)
