@@ -1,10 +1,14 @@
 """Explainers and metrics are found where they are: in modules of their own, and in installed packages."""
 
 import itertools
+import re
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from xai_sidecar.engine.work import drive
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
 from xai_sidecar.metrics.discovery import built_in_metrics, installed_metrics
@@ -190,3 +194,13 @@ def test_two_packages_with_the_same_name_are_refused(install):
     one, other = install(METRIC, "metrics"), install(METRIC, "metrics")
     with pytest.raises(ConfigError, match=f"{other} 1.5, .* 'toys/toy', which the package {one} 1.5, .* brings, too"):
         metrics()
+
+
+def test_the_example_of_the_documentation_works(install):
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
+    install(re.search(r"```python\n(# channels.py.*?)```", text, re.DOTALL).group(1), attribute="Channel")
+    explainer = explainers()["channel"]
+    image, targets = np.random.default_rng(0).random((3, 4, 5), np.float32), np.array([1, 0], np.int32)
+    steps = explainer.explain(image, targets, explainer.parameters_type(channel=2))
+    saliency = drive(steps, lambda kind, rows: (np.zeros((len(rows[0]), 2), np.float32),))
+    np.testing.assert_array_equal(saliency.maps, np.stack([image[2], image[2]]))
