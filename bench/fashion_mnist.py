@@ -153,7 +153,7 @@ def _trained_head(backend: MindSporeBackend, training: _Pictures, state: Path, p
 
     how = {"epochs": epochs, "batch_size": options.batch_size, "seed": seed, "state": state, "report": report}
     fitted = fit(seen[~held], labels[~held], **how)
-    version, count = backend.features_version, seen.shape[1]
+    version, count = backend.version, seen.shape[1]
     record = TrainingRecord(len(labels), time.time(), {}, version, count, 10, "folders", "", epochs, seed)
     head = OodHead(fitted.weights, np.arange(10, dtype=np.int32), np.zeros(1, np.float32), record)
     return replace(head, reference_scores=np.sort(head.scores(seen[held])))

@@ -42,7 +42,7 @@ def engine(factory: str, forward_engine: str, *sizes: int) -> Iterator[tuple[Eng
 
     def make() -> MindSporeBackend:
         net = load_net(factory, source.arguments, None).net
-        head = _head(MindSporeBackend(source, net).features_version, _FEATURES[factory])
+        head = _head(MindSporeBackend(source, net).version, _FEATURES[factory])
         made.append(MindSporeBackend(replace(source, ood=head), net))
         return made[0]
 

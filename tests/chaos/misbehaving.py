@@ -44,7 +44,6 @@ class Arithmetic:
     engine = "arithmetic 1.0"
     engine_note = ""
     version = "1"
-    features_version = "1"
     default_layer = "pixels"
     ood = None
 

@@ -127,9 +127,15 @@ def make_head(version, classes=4, features=6):
     return OodHead(weights, np.arange(classes, dtype=np.int32), np.linspace(0, 1, 50, dtype=np.float32), record)
 
 
+@pytest.fixture
+def head_of():
+    """Makes an OoD net's head that was trained for a version of a classifier."""
+    return make_head
+
+
 def make_backend(net, *sizes, **more):
     source = ModelSource("", height=HEIGHT, width=WIDTH, batch_sizes=sizes, gradient_batch_sizes=sizes, **more)
-    head = make_head(MindSporeBackend(source, net=net).features_version)
+    head = make_head(MindSporeBackend(source, net=net).version)
     return MindSporeBackend(replace(source, ood=head), net=net)
 
 

@@ -56,7 +56,7 @@ class Net(nn.Cell):
 def loaded(net, engine="auto", sizes=(1, 2, 4), **more):
     source = ModelSource("", height=8, width=12, batch_sizes=sizes, gradient_batch_sizes=(1,), forward_engine=engine)
     source = replace(source, **more)
-    version = MindSporeBackend(source, net=net).features_version
+    version = MindSporeBackend(source, net=net).version
     weights = np.random.default_rng(1).standard_normal((5, 6)).astype(np.float32)
     record = TrainingRecord(100, 1.7e9, {}, version, 6, 5, "folders", "pictures", 90, 0)
     head = OodHead(weights, np.arange(5, dtype=np.int32), np.linspace(-1, 1, 21, dtype=np.float32), record)
@@ -236,14 +236,14 @@ class Bent(Net):
 
 def test_the_version_of_features_tells_what_they_depend_on():
     source = ModelSource("", height=8, width=12, batch_sizes=(1,), gradient_batch_sizes=(1,), preparation="mean 0")
-    same = MindSporeBackend(source, net=Net()).features_version
-    assert MindSporeBackend(source, net=Net()).features_version == same
+    same = MindSporeBackend(source, net=Net()).version
+    assert MindSporeBackend(source, net=Net()).version == same
     others = [
         MindSporeBackend(replace(source, preparation="mean 1"), net=Net()),
         MindSporeBackend(replace(source, height=16), net=Net()),
         MindSporeBackend(source, net=Bent()),
     ]
-    assert len({same, *(other.features_version for other in others)}) == 4
+    assert len({same, *(other.version for other in others)}) == 4
 
 
 def test_onnx_runtime_keeps_no_notes_of_what_it_runs(tmp_path):

@@ -38,7 +38,7 @@ class Toy:
     device = "cpu"
     engine = "numpy"
     engine_note = ""
-    version = features_version = "1"
+    version = "1"
     class_count = CLASSES
     default_layer = "cells"
     ood = None

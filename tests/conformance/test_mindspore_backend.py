@@ -11,7 +11,7 @@ import pytest
 
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
-from xai_sidecar.backends.mindspore.compile_cache import fingerprint, structure
+from xai_sidecar.backends.mindspore.compile_cache import cache_key, structure
 from xai_sidecar.backends.mindspore.programs import compiled_graphs
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
@@ -422,18 +422,18 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch):
     assert "are not cached" in told[0]
 
 
-def test_the_fingerprint_is_the_same_for_the_same_net_and_only_then():
+def test_the_cache_key_is_the_same_for_the_same_net_and_only_then():
     def made(**changes):
         net = WithTraining(**changes)
-        return fingerprint(net, (1, 2))
+        return cache_key(net, (1, 2))
 
     ms.set_seed(3)  # by which a dropout made later draws otherwise
     assert made() == made()
     assert made(channels=1) != made()
-    assert fingerprint(WithTraining(), (1, 2, 4)) != made()
+    assert cache_key(WithTraining(), (1, 2, 4)) != made()
     altered = WithTraining()
     altered.dropout.p = 0.25
-    assert fingerprint(altered, (1, 2)) != made()
+    assert cache_key(altered, (1, 2)) != made()
 
 
 def test_convolutions_run_on_a_fast_kernel():

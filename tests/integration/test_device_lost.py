@@ -22,7 +22,6 @@ class Breakable:
     engine = "arithmetic"
     engine_note = ""
     version = "1"
-    features_version = "1"
     class_count = 3
     default_layer = None
     ood = None

@@ -83,7 +83,7 @@ class SlowNet:
     device = "cpu"
     engine = "arithmetic"
     engine_note = ""
-    version = features_version = "1"
+    version = "1"
     class_count = 4
     default_layer = None
     ood = None

@@ -12,6 +12,7 @@ CLIENT = ROOT / "client" / "xai_client"
 
 ALLOWED = {
     # room: the rooms of xai_sidecar that it may import besides itself
+    "digest": set(),
     "errors": set(),
     "interrupt": set(),
     "paths": set(),
@@ -36,10 +37,11 @@ ALLOWED = {
         "picture_units",
         "telemetry",
     },
-    "backends": {"config", "engine", "errors", "imaging", "interrupt", "ood", "paths", "process_state"},
+    "backends": {"config", "digest", "engine", "errors", "imaging", "interrupt", "ood", "paths", "process_state"},
     "zoo": {"errors", "paths"},
     "serving": {
         "config",
+        "digest",
         "engine",
         "errors",
         "evaluator",

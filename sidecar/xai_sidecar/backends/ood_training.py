@@ -30,7 +30,7 @@ class _Classifier:
 
     @property
     def version(self) -> str:
-        return self.backend.features_version
+        return self.backend.version
 
     @property
     def class_count(self) -> int:

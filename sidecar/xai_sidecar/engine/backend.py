@@ -51,9 +51,9 @@ class Backend(Protocol):
         device: As in the config: "cpu", "gpu:0".
         engine: What runs forward passes, with its version.
         engine_note: Why a faster engine does not; empty where none was passed over. Both are settled by `warm_up`.
-        version: Fingerprint of net, weights and input; equal versions give equal answers.
-        features_version: Fingerprint of all that features depend on: net, weights and preparation of the input. Unlike
-            `version` it stays when the sidecar or MindSpore is upgraded.
+        version: Digest of net, weights and preparation of the input; equal versions give equal answers but for
+            rounding. It is the same on every machine and device, and stays when the sidecar, Python or a library is
+            upgraded: OoD nets and measured quality are kept by it.
         weights: Where the weights came from, in a sentence.
         weights_warning: What is doubtful about that, with a cure; empty if nothing is.
         class_count: Number of logits.
@@ -68,7 +68,6 @@ class Backend(Protocol):
     engine: str
     engine_note: str
     version: str
-    features_version: str
     weights: str
     weights_warning: str
     class_count: int

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,7 @@ class TrainingRecord:
         sample_count: Pictures used, held-out ones included.
         time: When it was trained, Unix seconds.
         auroc: Area under the ROC curve of held-out pictures against each kind of outlier, in [0, 1].
-        classifier_version: Fingerprint of the classifier whose features it judges.
+        classifier_version: Version of the classifier whose features it judges.
         feature_count: Features of the classifier.
         class_count: Classes of the classifier.
         labels: Whether classes came from the names of folders or are the classifier's own predictions.
@@ -171,16 +172,22 @@ def load_head(path: Path) -> OodHead:
     return head
 
 
-def check_head(head: OodHead, classifier_version: str) -> None:
+def check_head(head: OodHead, classifier_version: str, earlier_version: Callable[[], str] = str) -> None:
     """Makes sure that a head was trained on the features of this very classifier.
+
+    Args:
+        head: The head.
+        classifier_version: The classifier's version.
+        earlier_version: Computes what earlier releases would have recorded as its version.
 
     Raises:
         ConfigError: It was not; its scores would mean nothing.
     """
-    if head.training.classifier_version != classifier_version:
+    trained_for = head.training.classifier_version
+    if trained_for != classifier_version and trained_for != earlier_version():
         raise ConfigError(
-            f"the OoD net was trained for the classifier of version {head.training.classifier_version}, and this one "
-            f"is {classifier_version}: its net, weights or input are others. {_TRAIN_AGAIN}",
+            f"the OoD net was trained for the classifier of version {trained_for}, and this one is "
+            f"{classifier_version}: its net, weights or input are others. {_TRAIN_AGAIN}",
             field=_FIELD,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Sequence
@@ -10,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xai_sidecar import __version__
 from xai_sidecar.config import Config
+from xai_sidecar.digest import digest
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.errors import ConfigError, StoreError
 from xai_sidecar.evaluator.evaluator import Evaluator
@@ -20,6 +19,7 @@ from xai_sidecar.evaluator.quality import Quality, shown_classes
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import ACTIVATIONS
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.paths import data_folder
 from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.plan import Explained, Predicted, Stage, positives
@@ -27,9 +27,9 @@ from xai_sidecar.telemetry import QualityTelemetry, Registry
 
 _DAY = 86_400
 
-_DEFINITIONS = 3
-"""To be raised when what a score means changes: of what was kept before nothing is comparable. 2: in picture units. 3:
-none by noise."""
+_PROTOCOL_VERSION = 3
+"""To be raised when what all scores mean changes: of what was kept before nothing is comparable. What one explainer or
+metric computes has a version of its own. 2: in picture units. 3: none by noise."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,23 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
 
 
 def _version(model: ServedModel) -> str:
-    """The model's version with all that scores depend on besides: those of different settings do not mix."""
+    """The model's version with all that scores depend on besides: those of different settings do not mix.
+
+    It tells nothing of releases. Explainers and metrics of version 1 with default parameters count for nothing, so that
+    one that a release adds leaves the scores of the others as they are.
+    """
+    evaluator = model.config.evaluator
+    metrics = evaluator.metric_parameters.model_dump(exclude_defaults=True)
+    definitions: dict[str, object] = {
+        f"metric {name}": (metric.version, metrics.get(name, {})) for name, metric in installed_metrics().items()
+    }
+    for name, offered in model.explainers.items():
+        if not offered.unavailable:
+            definitions[name] = (offered.explainer.version, offered.defaults.model_dump(exclude_defaults=True))
+    changed = {name: definition for name, definition in definitions.items() if definition != (1, {})}
+    protocol = (_PROTOCOL_VERSION, evaluator.protocol)
     ood = model.backend.ood
-    methods = {name: offered.defaults for name, offered in model.explainers.items()}
-    protocol = (_DEFINITIONS, model.config.evaluator.protocol)
-    settings = (__version__, methods, protocol, ood and (ood.time, ood.sample_count))
-    return f"{model.version}-{hashlib.sha256(repr(settings).encode()).hexdigest()[:8]}"
+    return f"{model.version}-{digest(changed, protocol, ood and (ood.time, ood.sample_count))[:8]}"
 
 
 def sample_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from xai_sidecar.config import Config, load_labels
+from xai_sidecar.digest import digest
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.costs import least_seconds
 from xai_sidecar.engine.engine import Engine
@@ -66,10 +66,9 @@ class ServedModel:
 
     @cached_property
     def version(self) -> str:
-        """Fingerprint of all that answers depend on: net, weights, input and activation."""
-        model = self.config.model
-        text = repr((self.backend.version, self.input, model.activation))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """Digest of all that answers depend on: net, weights, input, activation and labels; see `Backend.version`."""
+        # An input's text is kept as it is from release to release.
+        return digest(self.backend.version, repr(self.input), self.config.model.activation, self.labels)
 
     @property
     def weights(self) -> str:

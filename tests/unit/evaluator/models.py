@@ -36,7 +36,7 @@ class Net:
     device = "cpu"
     engine = "arithmetic"
     engine_note = ""
-    version = features_version = "1"
+    version = "1"
     class_count = CLASSES
     default_layer = None
     ood = None

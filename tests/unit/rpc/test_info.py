@@ -21,7 +21,12 @@ def model_info(*described):
 
 def test_the_version_tells_apart_what_gives_other_answers(make_model):
     assert make_model().version == make_model().version
-    for change in ("model.activation=sigmoid", "model.input.mean=0.5", "model.input.interpolation=nearest"):
+    for change in (
+        "model.activation=sigmoid",
+        "model.input.mean=0.5",
+        "model.input.interpolation=nearest",
+        'model.labels=["a","b","d","c"]',
+    ):
         assert make_model(change).version != make_model().version
     assert make_model("server.max_images=3").version == make_model().version
 

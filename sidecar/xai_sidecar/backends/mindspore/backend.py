@@ -15,6 +15,7 @@ from xai_sidecar.backends.mindspore.device import select_device
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.layers import check_flow, default_layer, trace_layers
 from xai_sidecar.backends.mindspore.loading import Loaded, load_net, told
+from xai_sidecar.backends.mindspore.net_version import net_version
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_passes
 from xai_sidecar.backends.mindspore.programs import (
     Program,
@@ -77,13 +78,11 @@ class MindSporeBackend:
         self._probes = probe
         self.default_layer = default_layer(self._net, self._spatial, probe, self.class_count)
         self._reference = Reference(self._net, probe, logits, self._spatial)
-        self._fingerprint = compile_cache.fingerprint(
+        self._cache_key = compile_cache.cache_key(
             self._net, source.factory, source.arguments, source.layout, self._example.shape, source.device
         )
-        self.features_version = compile_cache.features_fingerprint(
-            self._net, source.preparation, source.layout, self._example.shape
-        )
-        self.version = hashlib.sha256((self._fingerprint + self.features_version).encode()).hexdigest()[:12]
+        # Of the net that nothing has run on: what its cells remember of a pass may differ from machine to machine.
+        self.version = net_version(loaded.net, found.calls, source.preparation, source.layout, self._example.shape)
         self.ood = self._ood_info()
         self._programs: OrderedDict[Kind, Program] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}
@@ -144,8 +143,13 @@ class MindSporeBackend:
         head = self._source.ood
         if head is None:
             return None
-        check_head(head, self.features_version)
+        check_head(head, self.version, self._earlier_version)
         return OodInfo(head.training.sample_count, head.training.time, head.training.auroc)
+
+    def _earlier_version(self) -> str:
+        """What `version` was in OoD nets' files of earlier releases."""
+        source = self._source
+        return compile_cache.earlier_version(self._net, source.preparation, source.layout, self._example.shape)
 
     def _run_by_onnx(self, wanted: list[Kind], report: Report) -> list[Kind]:
         """Has ONNX Runtime run the passes without a gradient, if it may and does them right; returns which."""
@@ -185,7 +189,7 @@ class MindSporeBackend:
         source = self._source
         split = [(str(kind), kind in self._outputs_of) for kind in kinds]
         sizes = (source.batch_sizes, source.gradient_batch_sizes, split)
-        key = hashlib.sha256(repr((self._fingerprint, sizes)).encode()).hexdigest()[:20]
+        key = hashlib.sha256(repr((self._cache_key, sizes)).encode()).hexdigest()[:20]
         with compile_cache.compile_cache(source.cache, key, report) as warm:
             failed = self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
         wrong = [error.message for error in failed.values() if isinstance(error, WrongOutputError)]

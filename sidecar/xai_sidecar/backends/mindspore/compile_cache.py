@@ -1,9 +1,10 @@
 """MindSpore's compile cache on disk, made safe to rely on.
 
 MindSpore files compiled graphs by the order in which they were compiled and checks little more than the sources beside
-the entry script. So every combination of net, input and programs has a folder of its own here, named by a fingerprint
-of all that goes into a graph; it is filled under a temporary name and appears only when complete. A process that is
-killed half-way, or two that start at once, leave no half-filled folder behind that anyone would read.
+the entry script. So every combination of net, input and programs has a folder of its own here, named by a key of all
+that goes into a graph, sources and MindSpore's version, too; it is filled under a temporary name and appears only when
+complete. A process that is killed half-way, or two that start at once, leave no half-filled folder behind that anyone
+would read.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _OURS = "mindspore-graphs"
 """The subfolder of the cache that is emptied of what is old; nothing outside of it is ever removed."""
 
 _KEPT = 8
-"""Fingerprints kept; the least recently used ones go."""
+"""Keys kept; the least recently used ones go."""
 
 _ABANDONED_SECONDS = 3600
 """Age at which a temporary folder belongs to a process that was killed."""
@@ -40,8 +41,10 @@ _CELL_ATTRIBUTES = frozenset(vars(nn.Cell()))
 _used = False
 
 
-def fingerprint(net: nn.Cell, *parts: object) -> str:
+def cache_key(net: nn.Cell, *parts: object) -> str:
     """A digest of all that a compiled graph of a net depends on but the values of its parameters.
+
+    It has nothing to do with the net's version (`net_version`): another key only means that a start compiles anew.
 
     Args:
         net: The net.
@@ -57,8 +60,8 @@ def fingerprint(net: nn.Cell, *parts: object) -> str:
     return digest.hexdigest()[:20]
 
 
-def features_fingerprint(net: nn.Cell, *parts: object) -> str:
-    """A digest of all that a net's features depend on: structure, constants and weights, and nothing of the versions.
+def earlier_version(net: nn.Cell, *parts: object) -> str:
+    """The version of a net as OoD nets trained by earlier releases have it in their files, so that they stay valid.
 
     Args:
         net: The net.
@@ -131,14 +134,14 @@ def _described(value: Any) -> str:
 
 @contextlib.contextmanager
 def compile_cache(root: Path | None, key: str, report: Report = lambda line: None) -> Iterator[bool]:
-    """Compiles inside are read from and kept in the folder of a fingerprint; yields whether they are read.
+    """Compiles inside are read from and kept in the folder of a key; yields whether they are read.
 
     Only the first use in a process is cached: MindSpore numbers graphs by process, so later ones would not be found
     under the same number again. A cache that cannot be written is reported and done without.
 
     Args:
         root: Where the folders lie; None switches the cache off.
-        key: The fingerprint.
+        key: As of `cache_key`, with the programs.
         report: Told when there is no caching though it was asked for.
     """
     global _used
@@ -184,7 +187,7 @@ def uncached() -> Iterator[None]:
 
 
 def discard(root: Path, key: str) -> None:
-    """Removes the folder of a fingerprint, which turned out to be wrong."""
+    """Removes the folder of a key, which turned out to be wrong."""
     shutil.rmtree(root / _OURS / key, ignore_errors=True)
 
 

@@ -68,10 +68,13 @@ class Layers:
     Attributes:
         spatial: Those whose output lies on the picture.
         refused: Why others cannot be said to, though it looks as if.
+        calls: All layers that ran, as often as they did, with the shapes of their outputs; None where that is no
+            tensor.
     """
 
     spatial: dict[str, SpatialLayer]
     refused: dict[str, str]
+    calls: tuple[tuple[str, tuple[int, ...] | None], ...] = ()
 
 
 def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: str) -> Layers:
@@ -101,7 +104,7 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: 
             layer = _spatial(name, shape, height, width, layout, token_counts)
             if layer:
                 layers[name] = layer
-    return _placed(net, layers, example, layout)
+    return replace(_placed(net, layers, example, layout), calls=tuple(outputs))
 
 
 def _placed(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, layout: str) -> Layers:

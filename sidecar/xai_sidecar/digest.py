@@ -1,0 +1,81 @@
+"""Digests that are the same in every process, on every machine and with every Python: versions are made of them.
+
+Values are written in a canonical form of one's own: no pickle and no `repr`, which tell addresses, the order of a set,
+or what a release has added to a class.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+def digest(*values: object) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of some values in canonical form.
+
+    Raises:
+        TypeError: A value has no canonical form.
+    """
+    return hashlib.sha256(canonical(values).encode()).hexdigest()[:12]
+
+
+def _refused(value: Any) -> str:
+    raise TypeError(f"a {type(value).__qualname__} has no canonical form")
+
+
+def canonical(value: Any, other: Callable[[Any], str] = _refused) -> str:
+    """A value as text; equal texts mean equal values.
+
+    Lists and tuples are one, and so are NumPy's numbers and Python's. Of a dataclass only the fields count that are not
+    at their defaults, so that a field that a release adds changes no digest as long as nobody sets it.
+
+    Args:
+        value: Numbers, texts, bytes, None, arrays, enumerations, and sequences, sets, mappings and dataclasses of
+            these.
+        other: Writes what is none of these.
+
+    Raises:
+        TypeError: By default, where something is none of these.
+    """
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__qualname__}.{value.name}"
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return json.dumps(value)
+    if isinstance(value, (complex, bytes)):
+        return f"{type(value).__name__}({value!r})"
+    if isinstance(value, np.ndarray):
+        return array_text(value)
+    if isinstance(value, Mapping):
+        items = sorted((canonical(key, other), canonical(each, other)) for key, each in value.items())
+        return "{" + ",".join(f"{key}:{each}" for key, each in items) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(canonical(each, other) for each in value) + "]"
+    if isinstance(value, (set, frozenset)):
+        return "<" + ",".join(sorted(canonical(each, other) for each in value)) + ">"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return canonical(_set_fields(value), other)
+    return other(value)
+
+
+def array_text(array: np.ndarray[Any, Any]) -> str:
+    """An array as text: shape, dtype and a digest of its bytes."""
+    return f"array({list(array.shape)},{array.dtype},{hashlib.sha256(array.tobytes()).hexdigest()})"
+
+
+def _set_fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not at their defaults."""
+    found = {}
+    for field in dataclasses.fields(value):
+        default = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+        content = getattr(value, field.name)
+        if default is dataclasses.MISSING or canonical(content, repr) != canonical(default, repr):
+            found[field.name] = content
+    return found

@@ -1,0 +1,190 @@
+"""The version of a net: another for another net, and no other for another release, machine or process."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend
+from xai_sidecar.backends.mindspore.runtime import ms
+from xai_sidecar.backends.mindspore.source import ModelSource
+from xai_sidecar.errors import ConfigError
+
+SOURCE = ModelSource("", height=8, width=12, preparation="mean 0")
+
+HELPER = """
+class Settings:
+    def __init__(self, scale):
+        self.scale = scale
+        self.names = {"b", "a", "xyz"}
+
+def double(x):
+    return 2 * x
+"""
+
+MODEL = """
+import functools
+import logging
+import time
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from versioned_helper import Settings, double
+
+in_order = iter
+
+class Block(nn.Cell):
+    def __init__(self, factor, axis):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3)
+        self.scale = lambda x: x * factor
+        self.softmax = nn.Softmax(axis)
+    def construct(self, x):
+        return self.softmax(self.scale(self.conv(x)))
+
+class Net(nn.Cell):
+    def __init__(self, factor=2.0, axis=1, alpha=0.2, scale=3.0, constant=1.0, key="k", rate=0.5, first="stem"):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4, eps=1e-4)
+        self.blocks = nn.CellList([Block(factor, axis), Block(1.0, 1)])
+        self.act = functools.partial(ops.leaky_relu, alpha=alpha)
+        self.settings = Settings(scale)
+        self.constants = {key: Tensor([constant]), "table": np.arange(3)}
+        self.plain = [nn.Dropout(p=rate)]
+        self.double = double
+        self.mean = ops.ReduceMean(keep_dims=False)
+        self.log = logging.getLogger('net')
+        self.first = first
+        self.head = nn.Dense(4, 5)
+        self.seen = None
+    def construct(self, x):
+        steps = (self.stem, self.norm) if self.first == "stem" else (self.stem, self.norm, self.norm)
+        for step in steps:
+            x = step(x)
+        for block in in_order(self.blocks):
+            x = self.act(block(x))
+        self.seen = time.perf_counter()  # what a run leaves behind is of no account
+        return self.head(self.mean(self.double(x), (2, 3)))
+"""
+
+CHILD = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import xai_sidecar
+xai_sidecar.__version__ = "99.0"
+import versioned_model
+from xai_sidecar.backends.mindspore import compile_cache
+from xai_sidecar.backends.mindspore.backend import MindSporeBackend
+from xai_sidecar.backends.mindspore.runtime import ms
+from xai_sidecar.backends.mindspore.source import ModelSource
+ms.set_seed(7)
+ms.nn.Conv2d(3, 8, 3)  # what was made before is of no account
+def made():
+    ms.set_seed(0)
+    backend = MindSporeBackend(ModelSource("", height=8, width=12, preparation="mean 0"), net=versioned_model.Net())
+    return backend.version, backend._cache_key
+helper = made()
+ms.__version__ = "99.0"
+print(json.dumps([helper, made()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("versioned")
+    (folder / "versioned_helper.py").write_text(HELPER)
+    (folder / "versioned_model.py").write_text(MODEL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(folder):
+    """Makes a backend on the net, always of the same weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        module = importlib.import_module("versioned_model")
+
+        def made(change=lambda net: None, source=SOURCE, **arguments):
+            ms.set_seed(0)
+            net = module.Net(**arguments)
+            change(net)
+            return MindSporeBackend(source, net=net)
+
+        yield made
+
+
+def test_another_process_release_and_helper_module_change_the_cache_key_alone(made, folder):
+    before = made()
+    (folder / "versioned_helper.py").write_text(HELPER + "# edited\n")
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder)],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    edited, upgraded = json.loads(done.stdout.splitlines()[-1])
+    assert edited[0] == upgraded[0] == before.version
+    assert len({before._cache_key, edited[1], upgraded[1]}) == 3
+
+
+def weight(net):
+    bias = net.head.bias
+    bias.set_data(bias + ms.Tensor(np.eye(1, 5, dtype=np.float32)[0]))
+
+
+def renamed(net):
+    net.head.bias.name = "head.offset"
+
+
+def operation(net):
+    net.mean = ms.ops.ReduceMean(keep_dims=True)
+
+
+def replaced(net):
+    net.blocks[1].softmax = ms.nn.LogSoftmax(1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"factor": 2.5},  # in the closure of a lambda
+        {"axis": 2},  # of an operation in a layer of MindSpore's
+        {"alpha": 0.3},  # in a partial
+        {"scale": 4.0},  # in an object of the user's
+        {"constant": 2.0},  # in a tensor in a dict
+        {"key": "other"},
+        {"rate": 0.25},  # of a layer in a plain list, where MindSpore does not see it
+        {"first": "norm"},  # so that a layer runs twice
+        {"change": weight},
+        {"change": renamed},
+        {"change": operation},
+        {"change": replaced},
+    ],
+    ids=str,
+)
+def test_another_net_has_another_version(made, arguments):
+    assert made(**arguments).version != made().version == made().version
+
+
+def test_layers_that_run_in_another_order_make_another_version(made, monkeypatch):
+    before = made().version
+    monkeypatch.setattr("versioned_model.in_order", reversed)
+    assert made().version != before
+
+
+def test_ood_nets_of_earlier_releases_stay_valid(made, head_of):
+    """Those have the version that earlier releases computed; any other is refused."""
+    plain = made()
+    earlier = plain._earlier_version()
+    assert earlier != plain.version
+    for version in (earlier, plain.version):
+        assert made(source=replace(SOURCE, ood=head_of(version))).ood is not None
+    with pytest.raises(ConfigError, match="its net, weights or input are others"):
+        made(source=replace(SOURCE, ood=head_of("another")))
