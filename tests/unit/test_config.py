@@ -285,8 +285,24 @@ def test_overrides_of_another_form(override):
 def test_without_a_model():
     with pytest.raises(ConfigError, match=r"^model: this key is required"):
         parse_config({})
-    with pytest.raises(ConfigError, match=r"^model\.factory: this key is required"):
-        parse_config({"model": {}})
+
+
+@pytest.mark.parametrize(
+    ("model", "field", "named"),
+    [
+        ({}, "model.factory", ("model.factory", "model.onnx", "model.oip")),
+        ({"factory": "nets:small", "onnx": "model.onnx"}, "model.onnx", ("model.factory", "model.onnx")),
+        ({"oip": "grpc://a:1/net", "factory": "nets:small"}, "model.oip", ("model.factory", "model.oip")),
+        ({"onnx": "model.onnx", "oip": "grpc://a:1/net"}, "model.oip", ("model.onnx", "model.oip")),
+        ({"onnx": "model.onnx"}, "model.onnx", ("yet", "model.factory")),
+        ({"oip": "grpc://a:1/net"}, "model.oip", ("yet", "model.factory")),
+    ],
+)
+def test_a_model_comes_from_one_source(model, field, named):
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": model})
+    assert caught.value.field == field
+    assert all(name in caught.value.message for name in named)
 
 
 def test_files_that_cannot_be_read(tmp_path):

@@ -33,7 +33,7 @@ def load_backend(config: Config) -> Backend:
     spec = model.input.spec()
     return MindSporeBackend(
         ModelSource(
-            factory=model.factory,
+            factory=model.factory or "",  # the config has checked that it is the source
             arguments=model.arguments,
             checkpoint=model.checkpoint,
             device=model.device,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from xai_sidecar.config.evaluation import EvaluatorConfig
 from xai_sidecar.config.explainers import ExplainersConfig, explainers_section
 from xai_sidecar.config.input import InputConfig
 from xai_sidecar.config.section import MadeSection, Section
+from xai_sidecar.errors import ConfigError
 from xai_sidecar.paths import cache_folder
 
 
@@ -42,12 +44,24 @@ BatchSizes = Annotated[list[Annotated[int, Field(ge=1, le=1024, strict=True)]], 
 Address = Annotated[str, AfterValidator(_address)]
 
 
+SOURCES = ("factory", "onnx", "oip")
+"""The keys that say where a model comes from, of which exactly one is set."""
+
+
 class ModelConfig(Section):
     """The classifier."""
 
     name: str = Field(default="model", min_length=1, max_length=128, description="Name shown to clients.")
-    factory: Annotated[str, AfterValidator(_factory)] = Field(
-        description="module:callable that returns a MindSpore cell."
+    factory: Annotated[str, AfterValidator(_factory)] | None = Field(
+        default=None,
+        description="module:callable that returns a MindSpore cell. Exactly one of model.factory, model.onnx and "
+        "model.oip says where the model comes from.",
+    )
+    onnx: Path | None = Field(default=None, description="An ONNX file. Not yet: this release serves factories alone.")
+    oip: str | None = Field(
+        default=None,
+        description="A model on another server, by the Open Inference Protocol: grpc://host:port/model. Not yet: this "
+        "release serves factories alone.",
     )
     arguments: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
     checkpoint: Path | None = Field(
@@ -99,6 +113,43 @@ class ModelConfig(Section):
         if 1 not in sizes:
             raise ValueError("1 must be among the batch sizes, so that a row can run alone")
         return sorted(set(sizes))
+
+    @property
+    def source(self) -> str:
+        """Which key says where the model comes from: one of `SOURCES`.
+
+        Raises:
+            ConfigError: None does, or several do.
+        """
+        given = [key for key in SOURCES if getattr(self, key) is not None]
+        if len(given) == 1:
+            return given[0]
+        if not given:
+            raise ConfigError(
+                f"nothing says where the model comes from. Set one of {_keys(SOURCES)}: as yet model.factory, a "
+                "module:callable that returns a MindSpore cell.",
+                field="model.factory",
+            )
+        raise ConfigError(
+            f"{_keys(given)} are set, and a model comes from one place. Leave all of them out but one.",
+            field=f"model.{given[-1]}",
+        )
+
+    @model_validator(mode="after")
+    def _from_one_source(self) -> ModelConfig:
+        if self.source != "factory":
+            raise ConfigError(
+                "this release cannot serve such a model yet. Set model.factory instead, a module:callable that returns "
+                "a MindSpore cell.",
+                field=f"model.{self.source}",
+            )
+        return self
+
+
+def _keys(names: Sequence[str]) -> str:
+    """The names of some keys of the section, with "and" before the last."""
+    *first, last = (f"model.{name}" for name in names)
+    return f"{', '.join(first)} and {last}"
 
 
 class OodConfig(Section):
