@@ -61,6 +61,12 @@ class Backend(Protocol):
         refused_layers: Why other layers, which look as if their output lay on the picture, are not accepted, by name.
         default_layer: The one that explains best by default; None when the net has no spatial layer.
         ood: Of its OoD net; None when it has none and cannot be asked for scores.
+        max_in_flight: Batches that may be in `run` at once, at least 1. As yet the engine has one in flight, whatever
+            this says.
+        hang_is_fatal: Whether a batch that does not come back means that the process has to end, as with a device
+            driver. Where it does not, as with a model on another server, the batch fails with a HungError and the
+            engine goes on: then `run` is called on another thread while an earlier call has not come back. Until it is
+            given up everything else waits. Where several hang at once, the process ends all the same.
         compiling: Whether `run` compiles at this moment, which may take long; any thread may look.
     """
 
@@ -75,6 +81,8 @@ class Backend(Protocol):
     refused_layers: Mapping[str, str]
     default_layer: str | None
     ood: OodInfo | None
+    max_in_flight: int = 1
+    hang_is_fatal: bool = True
     compiling: bool = False
 
     def warm_up(self, kinds: list[Kind], report: Report) -> Mapping[Kind, str]:
@@ -91,7 +99,46 @@ class Backend(Protocol):
         """The batch sizes compiled for a kind, with the seconds that a launch of each takes. Any thread may ask."""
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """One launch. The arrays have exactly one of the batch sizes as their first axis, and so have the results."""
+        """Runs one batch.
+
+        This table is the contract between explainers and backends. n, the first axis of every array, is one of the
+        batch sizes of `costs`; row i of each array out belongs to row i of each array in, whatever the other rows are.
+        (C, H, W) is the model input, whatever axes the net itself takes; (c, h, w) is a layer's output as it lies on
+        the picture. All arrays are float32 but the targets, class ids in int32.
+
+        ================  ================================  ==========================================================
+        kind              rows in                           arrays out
+        ================  ================================  ==========================================================
+        forward           inputs (n, C, H, W)               logits (n, classes)
+        masked_forward    masks (n, H, W) in [0, 1],        logits (n, classes) of image * mask + fill * (1 - mask)
+                          images (n, C, H, W),
+                          fills (n, C, H, W)
+        ood_score         inputs (n, C, H, W)               inlier scores (n,), higher for what is more of an inlier,
+                                                            percentiles (n,) of these in [0, 100],
+                                                            logits (n, classes)
+        masked_ood_score  as masked_forward                 as ood_score
+        features          inputs (n, C, H, W)               inputs of the last dense layer (n, features),
+                                                            logits (n, classes)
+        input_gradient    inputs (n, C, H, W), targets (n,) gradients of the targets' logits by the inputs
+                                                            (n, C, H, W); ReLUs by `kind.relu_rule`
+        layer_gradient    inputs (n, C, H, W), targets (n,) outputs (n, c, h, w) of the layer `kind.layer`,
+                                                            gradients (n, c, h, w) of the targets' logits by these
+        ================  ================================  ==========================================================
+
+        More arrays after these are ignored. Images and fills of masks are often one row over and over, as views of
+        stride 0: `batching.masked` computes with them once.
+
+        Args:
+            kind: What is wanted; one that `warm_up` was given and did not refuse, or a layer of `layers`.
+            rows: The inputs, as the table says.
+
+        Returns:
+            The results, as the table says.
+
+        Raises:
+            Exception: The batch failed. Its jobs are tried apart, and the one at fault gets the error: a SidecarError
+                as it is, any other as a DeviceError.
+        """
 
     def close(self) -> None:
         """Lets go of the device."""

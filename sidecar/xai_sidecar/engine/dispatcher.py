@@ -10,14 +10,14 @@ from typing import Any, Protocol
 import structlog
 
 from xai_sidecar.engine.backend import Backend
-from xai_sidecar.engine.batching import fitting, joined, padded, rows_of
+from xai_sidecar.engine.batching import Run, fitting, joined, padded, rows_of
 from xai_sidecar.engine.costs import Busy, CostModel
 from xai_sidecar.engine.job import Job, Outcome
 from xai_sidecar.engine.launch import Lane, Launch, Part, Piece
 from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.threads import logged
 from xai_sidecar.engine.work import Array, Kind, Work
-from xai_sidecar.errors import DeviceError, device_error
+from xai_sidecar.errors import DeviceError, HungError, device_error
 
 _LEAST_SHARE = 0.01
 """What is expected for explanations where predictions leave nothing, so that times are finite."""
@@ -58,11 +58,22 @@ class Observer(Protocol):
         """Told of each job that is settled, on the thread that settles it."""
 
 
+class NoObserver:
+    """An observer of no interest in it."""
+
+    def launched(self, record: LaunchRecord) -> None:
+        """Nothing."""
+
+    def ended(self, lane: Lane, outcome: Outcome) -> None:
+        """Nothing."""
+
+
 class Dispatcher:
     """What waits for a backend, and how it comes to run. Belongs to the device thread, but for what says otherwise.
 
     Args:
-        backend: Runs the launches.
+        backend: Says what launches cost.
+        run: Runs a launch on it.
         policy: How it is shared.
         observer: Told of the launches.
         completed: Told of each piece of work that is done, with its result.
@@ -71,23 +82,19 @@ class Dispatcher:
     def __init__(
         self,
         backend: Backend,
+        run: Run,
         policy: Policy,
         observer: Observer,
         completed: Callable[[Job[Any], tuple[Array, ...]], None],
     ) -> None:
         self._backend = backend
+        self._run_batch = run
         self._policy = policy
         self._observer = observer
         self._completed = completed
         self._pace = CostModel(backend.costs)
         self._predicting = Busy()
         self._scheduler = Scheduler(self._pace.costs, policy)
-
-    @property
-    def compiling(self) -> bool:
-        """Whether the launch under way compiles first; any thread may ask."""
-        # Backends that compile nothing on demand need not say so.
-        return getattr(self._backend, "compiling", False)
 
     def waiting(self, lane: Lane) -> int:
         """Rows that wait in a lane; any thread may ask."""
@@ -158,7 +165,7 @@ class Dispatcher:
 
     def _run(self, launch: Launch) -> tuple[Array, ...]:
         columns = zip(*(rows_of(part) for part in launch.parts), strict=True)
-        outputs = self._backend.run(launch.kind, tuple(padded(column, launch.size) for column in columns))
+        outputs = self._run_batch(launch.kind, tuple(padded(column, launch.size) for column in columns))
         if any(len(output) != launch.size for output in outputs):
             raise DeviceError(f"The device returned another number of rows than the {launch.size} that it was given.")
         return outputs
@@ -166,6 +173,10 @@ class Dispatcher:
     def _blame(self, launch: Launch, error: Exception) -> None:
         """Fails the job of a launch that failed; of several jobs, halves are tried to find the one at fault."""
         parts = launch.parts
+        if isinstance(error, HungError):  # nobody's fault, and each half might hang as long
+            for part in parts:
+                part.piece.owner.fail(HungError(error.message))
+            return
         if len(parts) == 1:
             _log.warning("launch_failed", kind=str(launch.kind), exc_info=error)
             parts[0].piece.owner.fail(device_error(error))

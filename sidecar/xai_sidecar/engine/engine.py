@@ -14,29 +14,21 @@ import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.budgets import Budgets
-from xai_sidecar.engine.dispatcher import Dispatcher, LaunchRecord, Observer
+from xai_sidecar.engine.dispatcher import Dispatcher, NoObserver, Observer
 from xai_sidecar.engine.job import Job, Outcome, settle
 from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.runner import Runner
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.steppers import Steppers
 from xai_sidecar.engine.threads import Call, logged, nothing
 from xai_sidecar.engine.timer import Timer
-from xai_sidecar.engine.watchdog import Watchdog, Watched
+from xai_sidecar.engine.watchdog import Watchdog
 from xai_sidecar.engine.work import Array, Kind, Steps
-from xai_sidecar.errors import DeviceError, DeviceLostError, HungError, ShuttingDownError
+from xai_sidecar.errors import DeviceLostError, HungError, ShuttingDownError
 
 T = TypeVar("T")
 
-_COMPILING_SECONDS = 900.0
-"""How long a backend may compile on demand; large nets take minutes."""
-
 _log = structlog.get_logger(__name__)
-
-
-class _Nobody:
-    def launched(self, record: LaunchRecord) -> None: ...
-
-    def ended(self, lane: Lane, outcome: Outcome) -> None: ...
 
 
 class Engine:
@@ -55,8 +47,8 @@ class Engine:
         policy: How the device is shared.
         observer: Told of what it does.
         on_lost: Called when the device thread dies of an error nobody foresaw, or hangs; on any thread.
-        hang_seconds: A launch, or a step of a computation, that takes longer than this hangs. A launch loses the device
-            by that; for a step of an explanation or evaluation see `Steppers`.
+        hang_seconds: A launch, or a step of a computation, that takes longer than this hangs. For a launch see
+            `Backend.hang_is_fatal`; for a step of an explanation or evaluation, `Steppers`.
     """
 
     def __init__(
@@ -70,9 +62,8 @@ class Engine:
     ) -> None:
         self._make_backend = make_backend
         self._policy = policy or Policy()
-        self._observer = observer or _Nobody()
+        self._observer = observer or NoObserver()
         self._on_lost = on_lost
-        self._hang_seconds = hang_seconds
         self._lock = threading.Lock()  # guards the next four
         self._open: set[Job[Any]] = set()
         self._closing = self._winding_up = False
@@ -84,8 +75,10 @@ class Engine:
         self._timer = Timer("timer")
         self._budgets = Budgets(self._timer, self._steppers)
         self._busy_since: float | None = None  # the device thread; None when it waits for something to do
+        self._runner = Runner(hang_seconds, self._lose)
+        device = self._runner.watched(lambda: self._busy_since)
         others = [*self._steppers.watched(hang_seconds), self._timer.watched(hang_seconds)]
-        self._watchdog = Watchdog("watchdog", hang_seconds / 8, [self._watched(), *others])
+        self._watchdog = Watchdog("watchdog", hang_seconds / 8, [*device, *others])
 
     # ---------------------------------------------------------------------------------------- any thread
 
@@ -265,8 +258,8 @@ class Engine:
             self._live()
         finally:
             self._busy_since = None
-            self._steppers.stop()
-            self._timer.stop()
+            for threads in (self._steppers, self._timer, self._runner):
+                threads.stop()
             self._watchdog.stop()
 
     def _live(self) -> None:
@@ -274,11 +267,12 @@ class Engine:
             backend = self._make_backend()
             failed = backend.warm_up(self._kinds(backend), self._report)
             self._check(backend)
+            self._runner.use(backend)
         except BaseException as error:
             self._lose(error)
             self._ready.set_exception(error)
             return
-        self._device = Dispatcher(backend, self._policy, self._observer, self._completed)
+        self._device = Dispatcher(backend, self._runner.run, self._policy, self._observer, self._completed)
         self._ready.set_result(failed)
         self._watchdog.start()
         try:
@@ -320,18 +314,6 @@ class Engine:
             self._steppers.call(job, job.close)
 
     # ---------------------------------------------------------------------------------------- loss of the device
-
-    def _watched(self) -> Watched:
-        """The device, for a watchdog; compiling and running are two things."""
-
-        def doing() -> tuple[float | None, bool] | None:
-            return (self._busy_since, self._device.compiling) if self._busy_since is not None else None
-
-        return Watched(
-            doing,
-            lambda: max(self._hang_seconds, _COMPILING_SECONDS * self._device.compiling),
-            lambda seconds: self._lose(DeviceError(f"The device has not come back for {seconds:.0f} s.")),
-        )
 
     def _waiting_in(self, lane: Lane) -> list[Job[Any]]:
         with self._lock:

@@ -28,7 +28,9 @@ class Bench:
         self.backend = backend
         self.recorder = recorder
         self.done = {}
-        self.device = Dispatcher(backend, Policy(slice_seconds=1.0, **policy), recorder, self.completed)
+        self.device = Dispatcher(
+            backend, lambda *rows: backend.run(*rows), Policy(slice_seconds=1.0, **policy), recorder, self.completed
+        )
 
     def completed(self, job, rows):
         assert job not in self.done
@@ -266,7 +268,9 @@ def test_it_reports_its_launches(bench):
 
 
 def test_an_overrun_is_reported(backend, recorder):
-    device = Dispatcher(backend, Policy(slice_seconds=1e-9), recorder, lambda job, rows: None)
+    device = Dispatcher(
+        backend, lambda *rows: backend.run(*rows), Policy(slice_seconds=1e-9), recorder, lambda job, rows: None
+    )
     bench = Bench(backend, recorder)
     bench.device = device
     bench.add(Lane.EXPLAIN, 1)
