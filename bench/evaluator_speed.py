@@ -19,10 +19,10 @@ from bench import models
 from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.backend import Backend
-from xai_sidecar.engine.dispatcher import LaunchRecord
+from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.dispatcher import BatchRecord
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Job, Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.job import Job, JobOutcome
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.throttle import QUIET_SECONDS
 from xai_sidecar.engine.work import Array, FloatArray, Kind, MaskedForward, forward
@@ -89,14 +89,14 @@ class _Observer:
     """Notes the evaluator's launches, with when they ended."""
 
     def __init__(self) -> None:
-        self.launches: list[tuple[float, LaunchRecord]] = []
+        self.launches: list[tuple[float, BatchRecord]] = []
 
-    def launched(self, record: LaunchRecord) -> None:
+    def batch_ran(self, record: BatchRecord) -> None:
         """See `Observer`."""
         if record.lane is Lane.EVALUATE:
             self.launches.append((time.monotonic(), record))
 
-    def ended(self, lane: Lane, outcome: Outcome) -> None:
+    def ended(self, lane: Lane, outcome: JobOutcome) -> None:
         """See `Observer`."""
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from bench import models
 from bench.figure import Figure, interleaved, ratio
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.discovery import installed_explainers

@@ -29,7 +29,7 @@ from xai_client.request import predict_request
 from xai_sidecar.command.memory import keep_freed_memory
 from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import Config
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.work import Array, Forward, Kind, MaskedForward
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import decode, prepare

@@ -20,7 +20,7 @@ from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.command.memory import keep_freed_memory
 from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import Config
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import decode, prepare

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.work import LayerGradients, Partial
 from xai_sidecar.explainers.base import MapStatus, ModelFacts
 from xai_sidecar.explainers.discovery import installed_explainers

@@ -7,9 +7,9 @@ import pytest
 from measuring import drive_all, measure_all
 
 from xai_sidecar.engine.backend import Layer
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.batching import in_batches, masked
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import INPUT_GRADIENT, Forward, Kind, MaskedForward, MaskedOodScore, Partial, drive
 from xai_sidecar.errors import TargetError
 from xai_sidecar.explainers import masks as masks_module

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
+from xai_sidecar.backends.mindspore.compile_cache import cache_key
+from xai_sidecar.backends.mindspore.layers import trace_layers
+from xai_sidecar.backends.mindspore.net_version import net_version
 from xai_sidecar.backends.mindspore.runtime import ms
 from xai_sidecar.backends.mindspore.source import ModelSource
+from xai_sidecar.backends.mindspore.surgery import shared_copy
 from xai_sidecar.errors import ConfigError
-
-SOURCE = ModelSource("", height=8, width=12, preparation="mean 0")
+from xai_sidecar.ood.head import check_head
 
 HELPER = """
 class Settings:
@@ -84,13 +87,12 @@ from xai_sidecar.backends.mindspore.runtime import ms
 from xai_sidecar.backends.mindspore.source import ModelSource
 ms.set_seed(7)
 ms.nn.Conv2d(3, 8, 3)  # what was made before is of no account
-def made():
-    ms.set_seed(0)
-    backend = MindSporeBackend(ModelSource("", height=8, width=12, preparation="mean 0"), net=versioned_model.Net())
-    return backend.version, backend._cache_key
-helper = made()
+ms.set_seed(0)
+net = versioned_model.Net()
+edited = compile_cache.cache_key(net)
 ms.__version__ = "99.0"
-print(json.dumps([helper, made()]))
+backend = MindSporeBackend(ModelSource("", height=8, width=12), net=net)
+print(json.dumps([backend.version, edited, compile_cache.cache_key(net)]))
 """
 
 
@@ -103,23 +105,30 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(folder):
-    """Makes a backend on the net, always of the same weights."""
+def make(folder):
+    """Makes the net, always of the same weights."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         module = importlib.import_module("versioned_model")
 
-        def made(change=lambda net: None, source=SOURCE, **arguments):
+        def make(**arguments):
             ms.set_seed(0)
-            net = module.Net(**arguments)
-            change(net)
-            return MindSporeBackend(source, net=net)
+            return module.Net(**arguments)
 
-        yield made
+        yield make
 
 
-def test_another_process_release_and_helper_module_change_the_cache_key_alone(made, folder):
-    before = made()
+def version_of(net, height=8):
+    example = np.zeros((1, 3, height, 12), np.float32)
+    calls = trace_layers(shared_copy(net), example, height, 12, "nchw").calls
+    return net_version(net, calls, "", "nchw", example.shape)
+
+
+def test_another_process_release_and_helper_module_change_the_cache_key_alone(make, folder):
+    net = make()
+    backend = MindSporeBackend(ModelSource("", height=8, width=12), net=net)
+    assert backend.version == version_of(net)
+    key = cache_key(net)
     (folder / "versioned_helper.py").write_text(HELPER + "# edited\n")
     done = subprocess.run(
         [sys.executable, "-c", CHILD, str(folder)],
@@ -129,26 +138,9 @@ def test_another_process_release_and_helper_module_change_the_cache_key_alone(ma
         check=True,
         timeout=120,
     )
-    edited, upgraded = json.loads(done.stdout.splitlines()[-1])
-    assert edited[0] == upgraded[0] == before.version
-    assert len({before._cache_key, edited[1], upgraded[1]}) == 3
-
-
-def weight(net):
-    bias = net.head.bias
-    bias.set_data(bias + ms.Tensor(np.eye(1, 5, dtype=np.float32)[0]))
-
-
-def renamed(net):
-    net.head.bias.name = "head.offset"
-
-
-def operation(net):
-    net.mean = ms.ops.ReduceMean(keep_dims=True)
-
-
-def replaced(net):
-    net.blocks[1].softmax = ms.nn.LogSoftmax(1)
+    version, edited, upgraded = json.loads(done.stdout.splitlines()[-1])
+    assert version == backend.version
+    assert len({key, edited, upgraded}) == 3
 
 
 @pytest.mark.parametrize(
@@ -161,30 +153,55 @@ def replaced(net):
         {"constant": 2.0},  # in a tensor in a dict
         {"key": "other"},
         {"rate": 0.25},  # of a layer in a plain list, where MindSpore does not see it
-        {"first": "norm"},  # so that a layer runs twice
-        {"change": weight},
-        {"change": renamed},
-        {"change": operation},
-        {"change": replaced},
+        {"first": "norm"},
     ],
     ids=str,
 )
-def test_another_net_has_another_version(made, arguments):
-    assert made(**arguments).version != made().version == made().version
+def test_a_net_of_other_settings_has_another_version(make, arguments):
+    assert version_of(make(**arguments)) != version_of(make()) == version_of(make())
 
 
-def test_layers_that_run_in_another_order_make_another_version(made, monkeypatch):
-    before = made().version
+def weight(net):
+    bias = net.head.bias
+    bias.set_data(bias + ms.Tensor(np.eye(1, 5, dtype=np.float32)[0]))
+
+
+def renamed(net):
+    net.head.bias.name = "head.offset"
+
+
+def operation(net):
+    net.mean = ms.ops.ReduceMax(keep_dims=False)
+
+
+def replaced(net):
+    net.blocks[1].softmax = ms.nn.LogSoftmax(1)
+
+
+@pytest.mark.parametrize("change", [weight, renamed, operation, replaced])
+def test_a_net_of_other_weights_or_layers_has_another_version(make, change):
+    net = make()
+    change(net)
+    assert version_of(net) != version_of(make())
+
+
+def test_another_size_of_the_input_makes_another_version(make):
+    assert version_of(make(), height=16) != version_of(make())
+
+
+def test_layers_that_run_in_another_order_make_another_version(make, monkeypatch):
+    before = version_of(make())
     monkeypatch.setattr("versioned_model.in_order", reversed)
-    assert made().version != before
+    assert version_of(make()) != before
 
 
-def test_ood_nets_of_earlier_releases_stay_valid(made, head_of):
+def test_ood_nets_of_earlier_releases_stay_valid(small_net, head_of):
     """Those have the version that earlier releases computed; any other is refused."""
-    plain = made()
-    earlier = plain._earlier_version()
-    assert earlier != plain.version
-    for version in (earlier, plain.version):
-        assert made(source=replace(SOURCE, ood=head_of(version))).ood is not None
+    source = ModelSource("", height=8, width=12, preparation="mean 0")
+    plain = MindSporeBackend(source, net=small_net)
+    assert plain._earlier_version() != plain.version
+    for version in (plain._earlier_version(), plain.version):
+        check_head(head_of(version), plain.version, plain._earlier_version)
+    assert MindSporeBackend(replace(source, ood=head_of(plain._earlier_version())), net=small_net).ood is not None
     with pytest.raises(ConfigError, match="its net, weights or input are others"):
-        made(source=replace(SOURCE, ood=head_of("another")))
+        check_head(head_of("another"), plain.version, plain._earlier_version)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, start_http_server
 
-from xai_sidecar.engine.dispatcher import LaunchRecord
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.dispatcher import BatchRecord
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.explainers.discovery import installed_explainers
@@ -92,8 +92,8 @@ class Exposed:
             serving.request_seconds.labels("Predict").observe(0.02)
             serving.images.inc()
             for lane, kind in ((Lane.PREDICT, Forward.kind), (Lane.EXPLAIN, Kind("masked_forward"))):
-                serving.launched(LaunchRecord(kind, lane, 8, 6, 0.01, True, (0.002,)))
-                serving.ended(lane, Outcome.DONE)
+                serving.batch_ran(BatchRecord(kind, lane, 8, 6, 0.01, True, (0.002,)))
+                serving.ended(lane, JobOutcome.DONE)
             quality.ood(0.5, 1 + step % 90, step % 4 == 0)
             for event in ("sampled", "scored"):
                 quality.event(event)

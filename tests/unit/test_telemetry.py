@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from xai_sidecar.engine.dispatcher import LaunchRecord
+from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.dispatcher import BatchRecord
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.work import Forward, Kind, forward
 from xai_sidecar.errors import DeviceError
@@ -100,9 +100,9 @@ def test_no_series_is_forgotten_here(telemetry):
 
 def test_a_launch(telemetry):
     masked = Kind("masked_forward")
-    telemetry.launched(LaunchRecord(masked, Lane.EXPLAIN, 8, 5, 0.03, True, (0.25, 0.5)))
-    telemetry.launched(LaunchRecord(masked, Lane.EXPLAIN, 4, 4, 0.01, False, ()))
-    telemetry.launched(LaunchRecord(Forward.kind, Lane.PREDICT, 1, 1, 0.005, False, (0.125,)))
+    telemetry.batch_ran(BatchRecord(masked, Lane.EXPLAIN, 8, 5, 0.03, True, (0.25, 0.5)))
+    telemetry.batch_ran(BatchRecord(masked, Lane.EXPLAIN, 4, 4, 0.01, False, ()))
+    telemetry.batch_ran(BatchRecord(Forward.kind, Lane.PREDICT, 1, 1, 0.005, False, (0.125,)))
     assert changed(telemetry, "xai_launches_total") == {("masked_forward",): 2, ("forward",): 1}
     assert changed(telemetry, "xai_launch_rows_total") == {("masked_forward",): 9, ("forward",): 1}
     assert changed(telemetry, "xai_launch_padding_rows_total") == {("masked_forward",): 3}
@@ -121,10 +121,10 @@ def test_a_launch(telemetry):
 
 def test_the_end_of_a_job(telemetry):
     for lane, outcome in (
-        (Lane.PREDICT, Outcome.DONE),
-        (Lane.EXPLAIN, Outcome.TRUNCATED),
-        (Lane.EXPLAIN, Outcome.TRUNCATED),
-        (Lane.EVALUATE, Outcome.CANCELLED),
+        (Lane.PREDICT, JobOutcome.DONE),
+        (Lane.EXPLAIN, JobOutcome.TRUNCATED),
+        (Lane.EXPLAIN, JobOutcome.TRUNCATED),
+        (Lane.EVALUATE, JobOutcome.CANCELLED),
     ):
         telemetry.ended(lane, outcome)
     assert changed(telemetry, "xai_jobs_total") == {

@@ -23,8 +23,8 @@ from xai_sidecar.command.heartbeat import Heartbeat
 from xai_sidecar.command.memory import give_back_freed_memory
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.errors import ConfigError, ShuttingDownError
 from xai_sidecar.evaluator.store import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from xai_client.command.tables import pairs
-from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.engine.throttle import LONG_SHARE, is_long
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.measurement import Measurer
@@ -70,7 +70,7 @@ def _explainer(offered: ExplainerSetup, model: ServedModel) -> str:
     return f"{1e3 * model.expected_seconds(offered):.1f} ms for one target{where}"
 
 
-def _ood(ood: OodInfo | None) -> str:
+def _ood(ood: OodTraining | None) -> str:
     if ood is None:
         return "none; train one with xai-sidecar train-ood"
     auroc = ", ".join(f"{value:.3f} against {kind}" for kind, value in ood.auroc.items())

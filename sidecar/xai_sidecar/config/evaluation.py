@@ -104,7 +104,7 @@ class EvaluatorConfig(Section):
         default=5.0,
         gt=0,
         le=10_000,
-        description="What a launch for measuring may take while others use the device: how long a prediction waits for "
+        description="What a batch for measuring may take while others use the device: how long a prediction waits for "
         "one. Rows that take more than twice as long by themselves are run in half a percent of the time.",
     )
     pending_bytes: int = Field(

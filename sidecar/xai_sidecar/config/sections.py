@@ -234,8 +234,8 @@ class ServerConfig(Section):
         default=20,
         gt=0,
         le=10_000,
-        description="What a launch on the device may take: how long a prediction waits for one that is running. A "
-        "launch of a single row may take longer.",
+        description="Time slice: what a batch on the device may take, and so how long a prediction waits for one that "
+        "is running. A batch of a single row may take longer.",
     )
     explain_share: float = Field(
         default=0.1,
@@ -248,13 +248,13 @@ class ServerConfig(Section):
         default=0,
         ge=0,
         le=1000,
-        description="How long a prediction may wait for others to share a launch with.",
+        description="How long a prediction may wait for others to share a batch with.",
     )
     hang_seconds: float = Field(
         default=60,
         ge=1,
         le=3600,
-        description="A launch that takes longer than this hangs: all calls fail, and the process ends with status 1. "
+        description="A batch that takes longer than this hangs: all calls fail, and the process ends with status 1. "
         "Compiling and pauses of the whole machine do not count.",
     )
     drain_seconds: float = Field(

@@ -1,4 +1,4 @@
-"""What the engine needs of the place where a model runs."""
+"""The interface of a backend: a model on a device, as the engine uses it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Protocol
 from xai_sidecar.engine.work import Array, Kind
 
 Report = Callable[[str], None]
-"""Told what is going on, a line at a time, while something slow runs."""
+"""Called with lines of progress while something slow runs."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose output lies on the picture, so that it can be explained.
+    """A layer with a spatial output, whose positions correspond to those of the picture.
 
     Attributes:
-        name: As the net names it.
+        name: Its name in the net.
         channels: Channels of its output.
         height: Rows of its output.
         width: Columns of its output.
@@ -30,13 +30,13 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class OodInfo:
-    """Where a backend's OoD scores come from.
+class OodTraining:
+    """How the OoD net behind a backend's OoD scores was trained.
 
     Attributes:
-        sample_count: Pictures that the OoD net was trained on.
+        sample_count: Pictures that it was trained on.
         time: When, as Unix time.
-        auroc: How well it tells held-out pictures from each kind of outlier, 0 to 1 with 0.5 for guessing.
+        auroc: Its AUROC on held-out pictures against each kind of outlier, 0 to 1 with 0.5 for guessing.
     """
 
     sample_count: int
@@ -45,12 +45,12 @@ class OodInfo:
 
 
 class Backend(Protocol):
-    """A model on a device. Only the thread that made it may call it, but for `costs` and the read-only attributes.
+    """A model on a device. Its methods are called on the device thread alone, but for `costs`.
 
     Attributes:
         device: As in the config: "cpu", "gpu:0".
         engine: What runs forward passes, with its version.
-        engine_note: Why a faster engine does not; empty where none was passed over. Both are settled by `warm_up`.
+        engine_note: Why a faster engine does not run them; empty if there is none. Both are final after `warm_up`.
         version: Digest of net, weights and preparation of the input; equal versions give equal answers but for
             rounding. It is the same on every machine and device, and stays when the sidecar, Python or a library is
             upgraded: OoD nets and measured quality are kept by it.
@@ -58,16 +58,16 @@ class Backend(Protocol):
         weights_warning: What is doubtful about that, with a cure; empty if nothing is.
         class_count: Number of logits.
         layers: The layers that `LayerGradient` accepts, by name, in the order in which they run.
-        refused_layers: Why other layers, which look as if their output lay on the picture, are not accepted, by name.
-        default_layer: The one that explains best by default; None when the net has no spatial layer.
-        ood: Of its OoD net; None when it has none and cannot be asked for scores.
+        refused_layers: Why other layers with a seemingly spatial output are not accepted, by name.
+        default_layer: The layer for explanations by default; None if the net has no spatial layer.
+        ood: How its OoD net was trained; None if it has none, and thus no OoD scores.
         max_in_flight: Batches that may be in `run` at once, at least 1. As yet the engine has one in flight, whatever
             this says.
         hang_is_fatal: Whether a batch that does not come back means that the process has to end, as with a device
             driver. Where it does not, as with a model on another server, the batch fails with a HungError and the
             engine goes on: then `run` is called on another thread while an earlier call has not come back. Until it is
             given up everything else waits. Where several hang at once, the process ends all the same.
-        compiling: Whether `run` compiles at this moment, which may take long; any thread may look.
+        compiling: Whether `run` is compiling at this moment, which may take long; any thread may read it.
     """
 
     device: str
@@ -80,23 +80,23 @@ class Backend(Protocol):
     layers: Mapping[str, Layer]
     refused_layers: Mapping[str, str]
     default_layer: str | None
-    ood: OodInfo | None
+    ood: OodTraining | None
     max_in_flight: int = 1
     hang_is_fatal: bool = True
     compiling: bool = False
 
     def warm_up(self, kinds: list[Kind], report: Report) -> Mapping[Kind, str]:
-        """Compiles the kinds in all their batch sizes, checks them and measures what a launch costs.
+        """Compiles the kinds in all their batch sizes, checks their results and measures their costs.
 
         Returns:
-            Kinds that cannot be had of this net, each with the reason. They must not be asked for.
+            Kinds that this net does not support, each with the reason. They are not run.
 
         Raises:
-            ConfigError: Forward passes cannot be had.
+            ConfigError: Not even forward passes can be run.
         """
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
-        """The batch sizes compiled for a kind, with the seconds that a launch of each takes. Any thread may ask."""
+        """The batch sizes compiled for a kind, with the measured seconds of a batch of each; any thread may call it."""
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs one batch.
@@ -141,4 +141,4 @@ class Backend(Protocol):
         """
 
     def close(self) -> None:
-        """Lets go of the device."""
+        """Releases the device."""

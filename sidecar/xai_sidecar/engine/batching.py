@@ -1,4 +1,4 @@
-"""Putting the rows of a launch together."""
+"""Putting the rows of a batch together."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from xai_sidecar.engine.launch import Part
+from xai_sidecar.engine.batch import TaskSlice
 from xai_sidecar.engine.work import Array, FloatArray, Kind
 
 
-def rows_of(part: Part) -> tuple[Array, ...]:
-    """The input rows of a part of a job's piece, array by array."""
-    return tuple(rows[part.start : part.stop] for rows in part.piece.owner.rows)
+def rows_of(task_slice: TaskSlice) -> tuple[Array, ...]:
+    """The input rows of a slice, array by array."""
+    return tuple(rows[task_slice.start : task_slice.stop] for rows in task_slice.task.owner.rows)
 
 
 def joined(column: tuple[Array, ...]) -> Array:
-    """The arrays one below the other."""
+    """The arrays concatenated along the first axis."""
     return np.concatenate(column) if len(column) > 1 else column[0]
 
 
 def padded(column: tuple[Array, ...], size: int) -> Array:
-    """The arrays one below the other; the last row repeats to fill up."""
+    """The arrays concatenated along the first axis; the last row repeats up to `size` rows."""
     rows = joined(column)
     missing = size - len(rows)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
 
 
 def fitting(row_count: int, costs: Mapping[int, float]) -> int:
-    """The smallest batch size that holds some rows."""
+    """The smallest batch size that holds so many rows."""
     return min(size for size in costs if size >= row_count)
 
 
@@ -36,14 +36,14 @@ Run = Callable[[Kind, tuple[Array, ...]], tuple[Array, ...]]
 
 
 def in_batches(run: Run, size: int) -> Run:
-    """A backend's `run` for any number of rows, as `drive` wants it, by launches of one size."""
+    """A backend's `run` for any number of rows, as `drive` wants it, in batches of one size."""
 
     def run_all(kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         done = []
         for start in range(0, len(rows[0]), size):
-            part = tuple(padded((array[start : start + size],), size) for array in rows)
+            batch = tuple(padded((array[start : start + size],), size) for array in rows)
             count = min(size, len(rows[0]) - start)
-            done.append(tuple(output[:count] for output in run(kind, part)))
+            done.append(tuple(output[:count] for output in run(kind, batch)))
         return tuple(joined(column) for column in zip(*done, strict=True))
 
     return run_all
@@ -54,7 +54,7 @@ def masked(masks: FloatArray, images: FloatArray, fills: FloatArray) -> FloatArr
 
     Args:
         masks: (n, H, W) float32.
-        images: (n, C, H, W) float32; rows that are one image over and over are worked out once.
+        images: (n, C, H, W) float32; a row broadcast to all (stride 0) is computed with once.
         fills: (n, C, H, W) float32.
     """
     images, fills = _once(images), _once(fills)

@@ -1,4 +1,4 @@
-"""Ending jobs at their times: with what they have, with the first that there will be, or with an error."""
+"""Ending jobs at their deadlines and budgets: with their best partial result, with their first, or with an error."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from xai_sidecar.engine.timer import Timer
 
 
 class Budgets:
-    """Sees to it that jobs keep to their deadlines and budgets.
+    """Enforces the deadlines and budgets of jobs.
 
     Args:
-        timer: Calls at their times.
+        timer: Calls functions at given times.
         steppers: The threads that step the jobs.
     """
 
@@ -24,7 +24,7 @@ class Budgets:
         self._steppers = steppers
 
     def begin(self, job: Job[Any], deadline: float) -> None:
-        """Has a job end at its deadline and its budget's end, on the clock of `time.monotonic`."""
+        """Sets the alarms that end a job at its deadline and at its budget's end, on the clock of `time.monotonic`."""
         for when, act in (
             (deadline, job.expire),
             *((end, job.cut) for end in {job.budget_end, max(job.budget_end, job.give_up)}),
@@ -33,7 +33,10 @@ class Budgets:
                 job.alarms.append(self._timer.at(when, act))
 
     def stepped(self, job: Job[Any]) -> None:
-        """Has something in hand for when the budget ends, and ends the job while there is time to work out the last."""
+        """Called after each step of a job with a budget.
+
+        Caches a partial result for when the budget ends, and finishes the job early enough to compute its last one.
+        """
         if job.budget_end == float("inf"):
             return
         taken = job.keep_best()
@@ -51,5 +54,5 @@ class Budgets:
             self._steppers.call(job, job.finish)
         else:  # by then it may have turned out to be quicker, or slower
             job.alarms.append(self._timer.at(when, partial(self._finish_in_time, job)))
-            if job.done():  # meanwhile
+            if job.done():  # settled in the meantime, so that nobody else cancels this alarm
                 job.release()

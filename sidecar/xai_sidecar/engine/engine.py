@@ -1,4 +1,4 @@
-"""Jobs: submitting them, stepping their computations, and the one thread that runs the device."""
+"""The engine: takes jobs, steps their computations, and owns the thread that runs the device."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.budgets import Budgets
 from xai_sidecar.engine.dispatcher import Dispatcher, NoObserver, Observer
-from xai_sidecar.engine.job import Job, Outcome, settle
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.job import Job, JobOutcome, settle
 from xai_sidecar.engine.runner import Runner
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.steppers import Steppers
@@ -34,20 +34,20 @@ _log = structlog.get_logger(__name__)
 class Engine:
     """Runs computations on one device.
 
-    Every submitted computation becomes a job; the rows of its pieces of work are cut and mixed with those of other
-    jobs into launches of the compiled batch sizes. Everything that touches the backend happens on the device thread,
-    and so do the few steps of predictions. Explanations are stepped on a thread of their own, so that their arithmetic
-    keeps neither predictions nor the device waiting, and evaluation on another, so that it does not keep explanations
-    waiting. Deadlines and budgets are one more thread's.
+    Every submitted computation becomes a job. The rows that it asks for are a task, which is sliced and mixed with
+    those of other jobs into batches of the compiled sizes. The backend is called on the device thread, where
+    predictions are stepped, too. Explanations are stepped on a thread of their own, so that their arithmetic delays
+    neither predictions nor the device, and evaluation on another, so that it does not delay explanations. A timer
+    thread ends jobs at their deadlines and budgets.
 
-    How much may be under way is for the callers to limit, who know what belongs together.
+    The engine does not limit how many jobs are in progress: callers do.
 
     Args:
         make_backend: Called once, on the device thread.
         policy: How the device is shared.
-        observer: Told of what it does.
-        on_lost: Called when the device thread dies of an error nobody foresaw, or hangs; on any thread.
-        hang_seconds: A launch, or a step of a computation, that takes longer than this hangs. For a launch see
+        observer: Receives the engine's events.
+        on_lost: Called once when the device thread hangs or dies of an unexpected error; on any thread.
+        hang_seconds: A batch, or a step of a computation, that takes longer than this hangs. For a batch see
             `Backend.hang_is_fatal`; for a step of an explanation or evaluation, `Steppers`.
     """
 
@@ -74,7 +74,7 @@ class Engine:
         self._steppers = Steppers(self._waiting_in)
         self._timer = Timer("timer")
         self._budgets = Budgets(self._timer, self._steppers)
-        self._busy_since: float | None = None  # the device thread; None when it waits for something to do
+        self._busy_since: float | None = None  # of the device thread; None while idle
         self._runner = Runner(hang_seconds, self._lose)
         device = self._runner.watched(lambda: self._busy_since)
         others = [*self._steppers.watched(hang_seconds), self._timer.watched(hang_seconds)]
@@ -88,16 +88,16 @@ class Engine:
         report: Report = lambda line: None,
         check: Callable[[Backend], None] = lambda backend: None,
     ) -> Future[Mapping[Kind, str]]:
-        """Begins to make the backend and to compile.
+        """Starts the threads, makes the backend and has it compile.
 
         Args:
-            kinds: Says, once the backend is there, what has to be compiled.
-            report: Told of the progress, on the device thread.
-            check: Looks at the backend when it is compiled; a ConfigError of its own ends the start.
+            kinds: Returns the kinds of work to compile, given the backend.
+            report: Called with lines of progress, on the device thread.
+            check: Called with the compiled backend; a ConfigError that it raises ends the start.
 
         Returns:
-            Once the backend is ready to serve, the kinds that it cannot do after all, with the reasons; or a
-            ConfigError, as the backend says.
+            A future of the kinds that this net does not support, with the reasons, once the backend is ready; or of a
+            ConfigError.
         """
         self._kinds = kinds
         self._report = report
@@ -109,7 +109,7 @@ class Engine:
 
     @property
     def alive(self) -> bool:
-        """Whether it can run anything."""
+        """Whether it can still run jobs: started, not closed, and the device not lost."""
         return self._thread.is_alive() and not self._lost
 
     def submit(
@@ -122,18 +122,18 @@ class Engine:
         give_up: float = 0.0,
         head_start: float = 0.0,
     ) -> Job[T]:
-        """Starts a computation.
+        """Submits a computation.
 
-        Cancelling the job ends it at the next launch boundary.
+        Cancelling the job ends it at the next batch boundary.
 
         Args:
-            steps: The computation. That of a prediction has to be quick between its pieces of work.
-            lane: How urgent it is.
+            steps: The computation. That of a prediction has to be quick between its requests to the model.
+            lane: Its priority.
             deadline: On the clock of `time.monotonic`; when it passes the job fails with ExpiredError.
-            budget_end: By then the job completes with what it has.
-            give_up: Until when one that has nothing by then goes on for its first. A job with nothing in the end fails
-                with BudgetSpentError.
-            head_start: Device seconds to lend it, so that it has something to return soon.
+            budget_end: When the job completes with its best partial result.
+            give_up: Without a partial result by then, the job goes on for its first one until this time, and fails
+                with BudgetSpentError if there is none.
+            head_start: Device seconds in which it precedes the others of its lane, for a first result soon.
 
         Raises:
             ShuttingDownError: `close` was called.
@@ -154,11 +154,11 @@ class Engine:
         return job
 
     def accepts(self, lane: Lane) -> bool:
-        """Whether computations of a lane are stepped, or too many hang."""
+        """Whether a lane accepts jobs: False while too many of its computations hang."""
         return self._steppers.accepts(lane)
 
     def peek(self, job: Job[T]) -> Future[T | None]:
-        """What a job that is no prediction could return as it stands; None if there is nothing yet, or any more."""
+        """Computes the partial result of a job that is no prediction; None if there is none yet, or it is settled."""
         answer: Future[T | None] = Future()
 
         def look() -> None:
@@ -179,33 +179,33 @@ class Engine:
 
     @property
     def explaining(self) -> int:
-        """How many explanations are under way."""
+        """Number of explanations in progress."""
         return len(self._waiting_in(Lane.EXPLAIN))
 
     @property
     def explain_share(self) -> float:
-        """The part of the device's time that predictions have left of late, or that explanations get in any case."""
+        """Share of device time for explanations: what predictions leave recently, or the minimum share."""
         return self._device.left_by_predictions(time.monotonic())
 
     def seconds(self, kind: Kind, row_count: int) -> float:
-        """What rows take on this device, as it is now, if it does nothing else. The engine has to be ready."""
+        """Predicted seconds of rows on this device if nothing else runs. The engine has to be ready."""
         return self._device.seconds(kind, row_count)
 
     def wind_up(self) -> None:
-        """Has explanations in progress complete with what they have, or fail with BudgetSpentError; takes no more."""
+        """Completes all explanations early, or fails them with BudgetSpentError; accepts no more of them."""
         with self._lock:
             self._winding_up = True
         for job in self._waiting_in(Lane.EXPLAIN):
             self._steppers.call(job, job.wind_up)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Takes no more jobs, finishes those under way, and lets go of the backend.
+        """Accepts no more jobs, waits for those in progress, and closes the backend.
 
         Args:
             timeout: Seconds to wait; None waits as long as it takes.
 
         Returns:
-            Whether all of it was done in time.
+            Whether that was done in time.
         """
         with self._lock:
             self._closing = True
@@ -217,14 +217,14 @@ class Engine:
     # ---------------------------------------------------------------------------------------- stepping
 
     def _step(self, job: Job[Any], rows: tuple[Array, ...] | None) -> None:
-        """Has a computation sent a result, on the thread that is its lane's, and queues what it asks for next."""
+        """Steps a computation on its lane's thread, and queues what it asks for next."""
         if job.lane is Lane.PREDICT:
             self._inbox.put(partial(self._advance, job, rows))
         else:
             self._steppers.call(job, partial(self._advance, job, rows))
 
     def _completed(self, job: Job[Any], rows: tuple[Array, ...]) -> None:
-        """As `_step`, on the device thread."""
+        """Receives the result of a task from the dispatcher, on the device thread."""
         if job.lane is Lane.PREDICT:
             self._advance(job, rows)
         else:
@@ -241,7 +241,7 @@ class Engine:
         self._budgets.stepped(job)
 
     def _settled(self, job: Future[Any]) -> None:
-        """Cleans up after a job, whoever settled it."""
+        """Cleans up after a job, however it was settled."""
         if not isinstance(job, Job):
             raise TypeError("that is no job")
         with self._lock:
@@ -293,7 +293,7 @@ class Engine:
             running = self._device.run_next()
 
     def _take_in(self, *, wait: bool) -> None:
-        """Does what other threads have asked for, waiting for it when there is nothing to launch."""
+        """Executes the calls of other threads from the inbox; waits for the first one if there is no batch to run."""
         try:
             if wait:
                 due = self._device.due()
@@ -310,7 +310,7 @@ class Engine:
         self._device.drop(job)
         if job.lane is Lane.PREDICT:
             job.close()
-        elif job.outcome is not Outcome.HUNG:  # which cannot be closed while it runs
+        elif job.outcome is not JobOutcome.HUNG:  # which cannot be closed while it runs
             self._steppers.call(job, job.close)
 
     # ---------------------------------------------------------------------------------------- loss of the device
@@ -320,13 +320,13 @@ class Engine:
             return [job for job in self._open if job.lane is lane]
 
     def _lose(self, error: BaseException) -> None:
-        """Takes no more jobs, fails all there are, and says so; once."""
+        """The device is lost: accepts no more jobs, fails all there are, and calls `on_lost`; once."""
         with self._lock:
             if self._lost:
                 return
             self._lost = True
-            waiting = list(self._open)
-        for job in waiting:
+            jobs = list(self._open)
+        for job in jobs:
             job.fail(DeviceLostError(f"The device is lost: {type(error).__name__}: {error}"))
         if self._ready.done():
             self._on_lost(error)

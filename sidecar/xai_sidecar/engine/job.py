@@ -1,4 +1,4 @@
-"""A computation under way."""
+"""A computation in progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from xai_sidecar.engine.launch import Lane, Piece, Turn
+from xai_sidecar.engine.batch import Flow, Lane, Task
 from xai_sidecar.engine.threads import logged
 from xai_sidecar.engine.timer import Alarm
 from xai_sidecar.engine.work import Array, Partial, Steps, Work
@@ -26,14 +26,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Completed(Generic[T]):
-    """What a job came to.
+    """The result of a job.
 
     Attributes:
-        value: What its computation returned, or had in hand when it was cut short.
-        pass_count: Rows that went through the model for it, padding not counted.
-        seconds: From being submitted to being done.
+        value: What its computation returned, or its best partial result if it was cut short.
+        pass_count: Rows that went through the model for it, without padding.
+        seconds: From submission to completion.
         cut_short: Whether its budget ended it.
-        device_seconds: What of these the device ran rows of it.
+        device_seconds: Its share, by rows, of the device time of the batches that it had rows in.
     """
 
     value: T
@@ -43,7 +43,7 @@ class Completed(Generic[T]):
     device_seconds: float = 0.0
 
 
-class Outcome(enum.Enum):
+class JobOutcome(enum.Enum):
     """How a job ended."""
 
     DONE = "done"
@@ -55,26 +55,28 @@ class Outcome(enum.Enum):
 
 
 class Job(Future["Completed[T]"], Generic[T]):
-    """The future of a computation's result, and how far it has come.
+    """A computation in progress, and the future of its result.
 
-    Whoever settles it first, the computation, its caller by `cancel`, a timer or the loss of the device, has decided;
-    all others come too late, and nothing is run for it any more.
+    It is settled once: by its result, an error, its caller's `cancel`, its deadline or budget, or the loss of the
+    device. Whatever comes second has no effect, and nothing more is run for it.
+
+    Times are in seconds on the clock of `time.monotonic`.
 
     Attributes:
-        lane: How urgent it is.
-        budget_end: When it has to make do with what it has, on the clock of `time.monotonic`.
-        give_up: Until when it goes on for something to return if it has nothing then, on the same clock.
-        submitted: When it was submitted, on the same clock.
-        pass_count: Rows that have gone through the model for it; any thread may look.
-        device_seconds: Its share of the time that these took, by rows; any thread may look.
-        wound_up: Whether the engine has it make do with what it has, since it is about to end.
-        finishing_seconds: What it may take to work out what there is.
-        alarms: What is to be called at its times; cancelled when it is settled.
-        turn: Its place in its lane.
-        piece: The rows that it waits for; belongs to the device thread, as do the next three.
-        rows: The same, array by array.
-        collected: The results so far, by the first of their rows.
-        collected_rows: How many rows these are.
+        lane: Its priority.
+        budget_end: When it completes with its best partial result.
+        give_up: Without a partial result at `budget_end` it goes on for its first one until then.
+        submitted: When it was submitted.
+        pass_count: Rows that have gone through the model for it; any thread may read it.
+        device_seconds: As of `Completed`, so far; any thread may read it.
+        wound_up: Whether the engine ended it early because it is about to close.
+        finishing_seconds: Estimated seconds to compute the partial result.
+        alarms: Its deadline and budget at the timer; cancelled when it is settled.
+        flow: Its account in its lane, for fair queueing.
+        task: The rows that it waits for; belongs to the device thread, as do the next three.
+        rows: The input arrays of the task.
+        collected: The result arrays so far, by the index of their first row.
+        collected_rows: How many rows these have.
     """
 
     def __init__(
@@ -90,14 +92,14 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.wound_up = False
         self.finishing_seconds = 0.0
         self.alarms: list[Alarm] = []
-        self.turn = Turn(head_start=head_start)
-        self.piece: Piece | None = None
+        self.flow = Flow(head_start=head_start)
+        self.task: Task | None = None
         self.rows: tuple[Array, ...] = ()
         self.collected: dict[int, tuple[Array, ...]] = {}
         self.collected_rows = 0
-        # The rest belongs to the thread that steps it, but for the best, which any thread may take.
+        # The rest belongs to the thread that steps it; but any thread may read the best.
         self._steps: Steps[T] = steps
-        self._begun = threading.Lock()  # taken once, by who is the first to touch it
+        self._begun = threading.Lock()  # acquired once, by its first step or by its release before that
         self._asked: Work | None = None
         self._partial: Partial[T] | None = None
         self._best: Completed[T] | None = None
@@ -105,13 +107,13 @@ class Job(Future["Completed[T]"], Generic[T]):
     # ---------------------------------------------------------------------------------------- the stepping thread
 
     def step(self, rows: tuple[Array, ...] | None) -> Work | None:
-        """Sends the computation a result.
+        """Sends the computation the result that it waits for, and runs it up to the next request.
 
         Args:
-            rows: Of the last piece of work; None to begin with.
+            rows: The result arrays of the last `Work`; None for the first step.
 
         Returns:
-            The next piece of work; None when it has come to its end, and the job is settled.
+            What the computation asks of the model next; None when it has ended, and the job is settled.
         """
         if rows is None and not self._begun.acquire(blocking=False):
             return None
@@ -120,7 +122,7 @@ class Job(Future["Completed[T]"], Generic[T]):
             while isinstance(asked := self._steps.send(sent), Partial):
                 self._partial, sent = asked, None
             if not len(asked.rows[0]):
-                raise ValueError("a piece of work has no rows")
+                raise ValueError("a work has no rows")
         except StopIteration as stop:
             self.settle(self._completed(stop.value))
             return None
@@ -133,14 +135,14 @@ class Job(Future["Completed[T]"], Generic[T]):
         return asked
 
     def peek(self) -> T | None:
-        """What it could return as it stands; None if there is nothing yet, or any more."""
+        """Computes its partial result; None if there is none yet, or it is settled."""
         return None if self._partial is None or self.done() else self._partial.make()
 
     def keep_best(self) -> float | None:
-        """Puts by what it could return as it stands, when it has come twice as far as the last time.
+        """Caches a partial result each time the pass count has doubled.
 
         Returns:
-            The seconds that it took; None if nothing was done.
+            The seconds that computing it took; None if none was computed.
         """
         if self._partial is None or (self._best is not None and self.pass_count < 2 * self._best.pass_count):
             return None
@@ -151,19 +153,19 @@ class Job(Future["Completed[T]"], Generic[T]):
         return time.monotonic() - started
 
     def finish(self) -> None:
-        """Makes do with what there is, if there is something."""
+        """Completes with the partial result, if there is one."""
         value = self.peek()
         if value is not None:
             self.settle(self._completed(value, cut_short=True))
 
     def wind_up(self) -> None:
-        """Makes do with what there is, if there is something, as if its budget had ended."""
+        """Completes with the partial result, or fails as if its budget had ended without one."""
         self.wound_up, self.give_up = True, 0.0
         self.finish()
         self.cut()
 
     def close(self) -> None:
-        """Lets go of the computation."""
+        """Closes the computation and drops its results."""
         with logged("computation_failed_to_close"):
             self._steps.close()
         self._asked = self._partial = self._best = None
@@ -175,18 +177,18 @@ class Job(Future["Completed[T]"], Generic[T]):
         settle(self.set_result, completed)
 
     def fail(self, error: BaseException) -> None:
-        """Fails, unless it is settled. The error's traceback goes: its frames would keep the job, inputs and all."""
+        """Fails, unless it is settled. Drops the error's traceback, whose frames would keep the job and its inputs."""
         cause: BaseException | None = error
         while cause is not None:
             cause.__traceback__, cause = None, cause.__cause__ or cause.__context__
         settle(self.set_exception, error)
 
     def expire(self) -> None:
-        """Its caller's deadline has passed."""
+        """Fails because its caller's deadline has passed."""
         self.fail(ExpiredError("The deadline passed before the work was done. Allow it more time."))
 
     def cut(self) -> None:
-        """Its budget is spent: what has been put by has to do, or the first that there will be."""
+        """Ends its budget: completes with the cached partial result, or goes on for the first until `give_up`."""
         best = self._best
         if best is not None:
             self.settle(self._completed(best.value, cut_short=True))
@@ -194,9 +196,9 @@ class Job(Future["Completed[T]"], Generic[T]):
             self.fail(BudgetSpentError("The budget ended before there was anything to return. Allow it more time."))
 
     def release(self) -> None:
-        """Lets go of what nobody needs any more once it is settled: a timer, or a busy thread, is no reason to keep it.
+        """Called when it is settled: cancels its alarms, and closes the computation unless that has begun.
 
-        A computation that has begun belongs to the thread that steps it, which closes it.
+        One that has begun is closed by the thread that steps it.
         """
         while self.alarms:
             with contextlib.suppress(IndexError):  # another thread does the same
@@ -205,18 +207,18 @@ class Job(Future["Completed[T]"], Generic[T]):
             self.close()
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> JobOutcome:
         """How it ended; it has to be settled."""
         if self.cancelled():
-            return Outcome.CANCELLED
+            return JobOutcome.CANCELLED
         error = self.exception()
         if error is None:
-            return Outcome.TRUNCATED if self.result().cut_short else Outcome.DONE
+            return JobOutcome.TRUNCATED if self.result().cut_short else JobOutcome.DONE
         if isinstance(error, BudgetSpentError):
-            return Outcome.TRUNCATED
+            return JobOutcome.TRUNCATED
         if isinstance(error, HungError):
-            return Outcome.HUNG
-        return Outcome.EXPIRED if isinstance(error, ExpiredError) else Outcome.FAILED
+            return JobOutcome.HUNG
+        return JobOutcome.EXPIRED if isinstance(error, ExpiredError) else JobOutcome.FAILED
 
     def _completed(self, value: T, *, cut_short: bool = False) -> Completed[T]:
         return Completed(value, self.pass_count, time.monotonic() - self.submitted, cut_short, self.device_seconds)

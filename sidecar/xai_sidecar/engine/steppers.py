@@ -1,4 +1,4 @@
-"""The threads that step explanations and evaluations, and what becomes of those that hang."""
+"""The threads that step explanations and evaluations, and how steps that hang are given up."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import structlog
 
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.job import Job
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.threads import Call, Worker, nothing
 from xai_sidecar.engine.watchdog import Watched
 from xai_sidecar.errors import HungError
@@ -18,13 +18,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Steppers:
-    """A thread for each lane but that of predictions.
+    """A thread for each lane but that of predictions, which are stepped on the device thread.
 
-    A computation that hangs fails alone, and another thread takes the place of its own: only the device is worth ending
-    the process for. Where too many hang, all of the lane fail, and it takes no more until one comes back.
+    A computation that hangs fails alone, and a new thread replaces its own. Where too many hang at once, all jobs of
+    the lane fail, and it accepts no more until one of them comes back.
 
     Args:
-        waiting: The jobs of a lane that are not settled.
+        waiting: Returns the jobs of a lane that are not settled.
     """
 
     def __init__(self, waiting: Callable[[Lane], Iterable[Job[Any]]]) -> None:
@@ -32,25 +32,25 @@ class Steppers:
         self._workers = {lane: Worker(lane.name.lower()) for lane in (Lane.EXPLAIN, Lane.EVALUATE)}
 
     def start(self) -> None:
-        """Begins to step."""
+        """Starts the threads."""
         for worker in self._workers.values():
             worker.start()
 
     def stop(self) -> None:
-        """Ends the threads after what waits already."""
+        """Ends the threads after the calls that are queued."""
         for worker in self._workers.values():
             worker.stop()
 
     def accepts(self, lane: Lane) -> bool:
-        """Whether computations of a lane are stepped, or too many hang."""
+        """Whether a lane accepts jobs: False while too many of its computations hang."""
         return lane not in self._workers or not self._workers[lane].hopeless
 
     def call(self, job: Job[Any], function: Call, given_up: Call = nothing) -> None:
-        """Has a function called on the thread that steps a job.
+        """Queues a call on the thread that steps a job.
 
         Args:
-            job: Explains or evaluates.
-            function: What to call; where it hangs, the job fails.
+            job: A job of another lane than predictions.
+            function: What to call; if it hangs, the job fails.
             given_up: Called then, too.
         """
 
@@ -61,7 +61,7 @@ class Steppers:
         self._workers[job.lane].call(function, hung)
 
     def watched(self, hang_seconds: float) -> list[Watched]:
-        """The threads, for a watchdog."""
+        """The threads, to be watched by a watchdog."""
         return [
             Watched(partial(getattr, worker, "busy_since"), lambda: hang_seconds, partial(self._hangs, lane))
             for lane, worker in self._workers.items()

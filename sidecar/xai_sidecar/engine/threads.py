@@ -1,4 +1,4 @@
-"""Threads that call functions in turn."""
+"""Worker threads that call functions one after the other, and are replaced when one hangs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import structlog
 Call = Callable[[], None]
 
 MOST_STUCK = 3
-"""Threads of a kind that may hang before no more are started in their place."""
+"""Hanging threads of a worker that are replaced; the next one is not."""
 
 _log = structlog.get_logger(__name__)
 
@@ -25,7 +25,7 @@ def nothing() -> None:
 
 @contextlib.contextmanager
 def logged(event: str) -> Iterator[None]:
-    """Logs what others' code raises where it must not disturb the jobs."""
+    """Logs exceptions of code that must not disturb the engine: observers, callbacks, computations."""
     try:
         yield
     except Exception:
@@ -34,12 +34,12 @@ def logged(event: str) -> Iterator[None]:
 
 @dataclass(eq=False)
 class _Running:
-    """What a worker does.
+    """The call in progress.
 
     Attributes:
         since: When it began, on the clock of `time.monotonic`.
-        given_up: To be called when it is waited for no longer.
-        hopeless: Whether it has been given up and nobody took its place.
+        given_up: Called when it is given up.
+        hopeless: Whether it was given up without another thread in its place.
     """
 
     since: float
@@ -48,7 +48,7 @@ class _Running:
 
 
 class Worker:
-    """Calls functions one after the other on a thread of its own. What they raise is logged."""
+    """Calls functions one after the other on its own thread. Exceptions are logged."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -60,38 +60,38 @@ class Worker:
 
     @property
     def busy_since(self) -> float | None:
-        """When it began with what it does, on the clock of `time.monotonic`; None when it waits."""
+        """When the call in progress began, on the clock of `time.monotonic`; None when idle."""
         running = self._running
         return None if running is None else running.since
 
     @property
     def hopeless(self) -> bool:
-        """Whether what it does was given up, as were others before, so that no thread took its place."""
+        """Whether the call in progress was given up, and its thread not replaced because too many hang already."""
         running = self._running
         return running is not None and running.hopeless
 
     def start(self) -> None:
-        """Begins to call."""
+        """Starts the thread."""
         self._thread.start()
 
     def call(self, function: Call, given_up: Call = nothing) -> None:
-        """Has a function called after those that wait already; any thread may ask.
+        """Queues a call; any thread may do so.
 
         Args:
             function: What to call.
-            given_up: Called instead of waiting any longer, by `give_up`, for the function's own end.
+            given_up: Called by `give_up` if the function hangs.
         """
         self._calls.put((function, given_up))
 
     def stop(self) -> None:
-        """Ends it after what waits already."""
+        """Ends the thread after the calls that are queued."""
         self._calls.put(None)
 
     def give_up(self) -> None:
-        """Waits no longer for what hangs: another thread goes on with the next, if not too many hang already.
+        """Gives up the call in progress: a new thread goes on with the queue, unless too many hang already.
 
-        A thread cannot be ended from outside; should it come back after all, it ends, or goes on if it was not
-        replaced.
+        A thread cannot be ended from outside. Should it come back after all, it ends if it was replaced, or else goes
+        on.
         """
         with self._lock:
             running = self._running

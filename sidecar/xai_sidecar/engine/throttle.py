@@ -1,8 +1,8 @@
-"""When evaluation may have the device, so that hardly anybody notices. No clock, thread or device in here.
+"""Limits evaluation to idle time of the device. No clock, thread or device in here.
 
-Whoever else comes has to wait for the evaluation launch in flight, and nobody knows when somebody comes. So while
-others come, these launches are short, and those that cannot be short are so rare that they hardly touch the slowest
-percent of predictions. Once nobody has come for a while, they are as long as anybody's.
+A prediction or explanation that arrives has to wait for the evaluation batch in flight. So while such work keeps
+coming, evaluation batches are short; those that cannot be short are so rare that they hardly change the 99th percentile
+of predictions. Once none has come for `QUIET_SECONDS`, evaluation batches may be as long as any.
 """
 
 from __future__ import annotations
@@ -10,31 +10,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 QUIET_SECONDS = 5.0
-"""After so long without others none is expected: of those who come once a second, fewer than 1 % meet such a launch."""
+"""Idle time after which long batches may run: of requests once a second, fewer than 1 % would then meet one."""
 
 LONG_SHARE = 0.005
-"""The part of the device's time that long launches may have while others come."""
+"""Share of device time for long evaluation batches while the device is not quiet."""
 
 _LONG = 2.0
-"""Slices from which on a launch is long. Machines are slower at times, and a row is not to be long only then."""
+"""Time slices from which on a batch is long; above 1, so that a machine that is slow at times makes no row long."""
 
 _STALL_SECONDS = 1.0
-"""The most that counts of a launch: a machine that stood still for a while did not evaluate in that time."""
+"""The most seconds that are charged for a batch: beyond, the machine stood still."""
 
 
 def is_long(seconds: float, slice_seconds: float) -> bool:
-    """Whether a launch takes so long that it has to be rare while others come."""
+    """Whether a batch takes so long that it has to be rare while other lanes are in use."""
     return seconds > _LONG * slice_seconds
 
 
 @dataclass(eq=False)
 class IdleThrottle:
-    """What is left of the device for evaluation.
+    """Decides when an evaluation batch may begin, and how long it may be.
+
+    "Others" are predictions and explanations.
 
     Attributes:
-        share: The part of the device's time that it may have.
-        slice_seconds: What a launch may take while others come.
-        quiet_slice_seconds: What it may take while none do.
+        share: Maximum share of device time for evaluation.
+        slice_seconds: Time slice while others come.
+        quiet_slice_seconds: Time slice once none has come for `QUIET_SECONDS`.
     """
 
     share: float
@@ -42,26 +44,30 @@ class IdleThrottle:
     quiet_slice_seconds: float
 
     def __post_init__(self) -> None:
-        self._others = float("-inf")  # when somebody else had the device, or came to want it
-        self._rested = float("-inf")  # when enough time has passed since the last launch
-        self._long_rested = float("-inf")  # the same of the last long one
+        self._others = float("-inf")  # when others last used the device, or were queued
+        self._rested = float("-inf")  # when the share allows the next batch
+        self._long_rested = float("-inf")  # when it allows the next long one
 
     def others(self, now: float) -> None:
-        """Takes down that somebody else wants the device, or has had it until now."""
+        """Records that others were queued, or used the device until now."""
         self._others = max(self._others, now)
 
     def longest(self, now: float) -> float:
-        """What a launch may take that can be made as short as one likes."""
+        """The time slice of evaluation at this time."""
         return self.slice_seconds if now < self._others + QUIET_SECONDS else self.quiet_slice_seconds
 
     def begin(self, seconds: float) -> float:
-        """When a launch may begin that takes so long even if it is made as short as it can be."""
+        """When a batch may begin.
+
+        Args:
+            seconds: Cost of the batch at its smallest size.
+        """
         if not is_long(seconds, self.slice_seconds):
             return self._rested
         return max(self._rested, min(self._long_rested, self._others + QUIET_SECONDS))
 
     def ran(self, began: float, seconds: float) -> None:
-        """Takes down a launch of evaluation."""
+        """Charges an evaluation batch."""
         counted = min(seconds, _STALL_SECONDS)
         self._rested = began + seconds + counted * (1 / self.share - 1)
         if is_long(seconds, self.slice_seconds):

@@ -1,4 +1,4 @@
-"""The thread that calls functions at their times."""
+"""The timer thread: calls functions at given times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Alarm:
-    """A function that is to be called at a time; see `Timer.at`."""
+    """A call scheduled by `Timer.at`."""
 
     __slots__ = ("_cancel", "function")
 
@@ -30,12 +30,12 @@ class Alarm:
         self._cancel = cancel
 
     def cancel(self) -> None:
-        """Has it not be called, if it has not been already; any thread may ask."""
+        """Cancels the call, if it has not begun; any thread may do so."""
         self._cancel(self)
 
 
 class Timer:
-    """Calls functions at their times, on a thread of its own. What they raise is logged; they must not take long."""
+    """Calls functions at given times on its own thread. They must be quick; exceptions are logged."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -49,11 +49,11 @@ class Timer:
         self.busy_since: float | None = None
 
     def start(self) -> None:
-        """Begins to call."""
+        """Starts the thread."""
         self._thread.start()
 
     def at(self, when: float, function: Call) -> Alarm:
-        """Has a function called at a time on the clock of `time.monotonic`; any thread may ask."""
+        """Schedules a call at a time on the clock of `time.monotonic`; any thread may do so."""
         alarm = Alarm(function, self._forget)
         with self._changed:
             entry = (when, next(self._order), alarm)
@@ -63,13 +63,13 @@ class Timer:
         return alarm
 
     def stop(self) -> None:
-        """Ends it; what is not due yet is never called."""
+        """Ends the thread; calls that are not due yet are dropped."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
 
     def watched(self, hang_seconds: float) -> Watched:
-        """It, for a watchdog."""
+        """The thread, to be watched by a watchdog."""
         return Watched(partial(getattr, self, "busy_since"), lambda: hang_seconds, self._hangs)
 
     def _hangs(self, seconds: float) -> None:
@@ -77,7 +77,7 @@ class Timer:
         self.give_up()
 
     def give_up(self) -> None:
-        """Has another thread go on, if not too many hang already, where a function does not come back."""
+        """Gives up the call in progress: a new thread goes on, unless too many hang already."""
         with self._changed:
             self._stuck = [thread for thread in self._stuck if thread.is_alive()]
             if self.busy_since is not None and len(self._stuck) < MOST_STUCK:
@@ -90,7 +90,7 @@ class Timer:
         return threading.Thread(target=self._run, name=self._name, daemon=True)
 
     def _forget(self, alarm: Alarm) -> None:
-        """Those cancelled stay until they are most of all, so that forgetting one takes constant time on average."""
+        """Cancels an alarm. It stays in the heap until most there are cancelled: constant time on average."""
         with self._changed:
             if alarm.function is None:
                 return
@@ -108,7 +108,7 @@ class Timer:
             del function
 
     def _next(self) -> Call | None:
-        """Waits for the next function that is due; None at the end."""
+        """Waits for the next call that is due; None when the thread has to end."""
         with self._changed:
             if threading.current_thread() is not self._thread:
                 return None

@@ -1,4 +1,4 @@
-"""Telling what hangs from what is slow because the whole machine stands still."""
+"""A watchdog that detects hanging threads, but takes no pause of the whole machine for a hang."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from xai_sidecar.engine.threads import logged
 
 @dataclass(eq=False)
 class Watched:
-    """Something that has to get on with what it does.
+    """Something that must make progress.
 
     Attributes:
-        doing: Anything that changes when it gets on; None while it has nothing to do. It must not block.
-        longest: Seconds for which it may stay the same.
-        hung: Called once, with the seconds, when it has for longer; on the watchdog's thread.
-        seconds: For how long it has stayed the same, as of the last look.
+        doing: Returns a value that changes with progress; None while idle. It must not block.
+        longest: Returns the seconds without progress from which on it hangs.
+        hung: Called once per hang with the seconds so far, on the watchdog's thread.
+        seconds: Seconds without progress at the last check.
     """
 
     doing: Callable[[], Hashable | None]
@@ -26,31 +26,30 @@ class Watched:
     hung: Callable[[float], None]
     seconds: float = 0.0
     _done: Hashable | None = field(default=None, repr=False)
-    _told: bool = field(default=False, repr=False)
+    _reported: bool = field(default=False, repr=False)
 
     def look(self, elapsed: float) -> None:
-        """Takes down that so many seconds have passed."""
+        """Checks for progress, so many seconds after the last check."""
         doing = self.doing()
         if doing is None or doing != self._done:
-            self._done, self.seconds, self._told = doing, 0.0, False
+            self._done, self.seconds, self._reported = doing, 0.0, False
             return
         self.seconds += elapsed
-        if not self._told and self.seconds > self.longest():
-            self._told = True
+        if not self._reported and self.seconds > self.longest():
+            self._reported = True
             self.hung(self.seconds)
 
 
 class Watchdog:
-    """Looks after others on a thread of its own.
+    """Checks others for progress periodically, on its own thread.
 
-    Time counts by its own looks: when a look comes late, it and those that it watches have stood still alike, be it
-    that the process was stopped, the machine was suspended, or something held Python's lock. So no look counts for more
-    than two periods.
+    It measures time by its own checks: when a check is late, the process was stopped, the machine suspended or Python's
+    lock held, and what it watches could not make progress either. So no interval counts for more than two periods.
 
     Args:
         name: The thread's.
-        period: Seconds between two looks.
-        watched: Whom to watch.
+        period: Seconds between two checks.
+        watched: What to watch.
     """
 
     def __init__(self, name: str, period: float, watched: Sequence[Watched]) -> None:
@@ -60,15 +59,15 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begins to look."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Looks no more."""
+        """Ends the thread."""
         self._stopped.set()
 
     def look(self, elapsed: float) -> None:
-        """One look, so many seconds after the last one."""
+        """Checks everything once, so many seconds after the last time."""
         counted = min(elapsed, 2 * self._period)
         for each in self._watched:
             with logged("watchdog_failed"):

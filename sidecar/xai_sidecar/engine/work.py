@@ -1,8 +1,8 @@
-"""What an explainer can ask of a model.
+"""The kinds of work that a computation can ask of a model.
 
-A piece of work says what is wanted, for any number of rows, and nothing of how: the engine cuts it and mixes its rows
-with those of other callers, the backend may fuse it as its device likes. Row i of every result belongs to row i of
-every input, whatever else was in the launch.
+A `Work` says what is wanted for any number of rows, not how: the engine slices it and batches its rows with those of
+other jobs, and the backend runs it as suits its device. Row i of every result belongs to row i of every input, whatever
+else was in the batch. `Backend.run` has all kinds in a table.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, eq=False)
 class Partial(Generic[T]):
-    """What a computation could return as it stands, should nobody wait for more. Nothing is sent back for it.
+    """Yielded by a computation that could return a result now, if it is cut short. Nothing is sent back for it.
 
     Attributes:
-        make: Works it out; may be called whenever the computation is suspended, until it yields another one.
+        make: Computes that result. It may be called any time while the computation is suspended, until it yields the
+            next one.
     """
 
     make: Callable[[], T]
 
 
 Steps: TypeAlias = Generator["Work | Partial[T]", Any, T]
-"""A computation that yields pieces of work, is sent their results, and returns a T."""
+"""A computation: a generator that yields `Work`, is sent the result of each, and returns a T."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What rows must have in common to share a launch.
+    """A kind of work: rows of the same kind may share a batch.
 
     Attributes:
         name: Name of the work, as metrics label it.
-        layer: The layer that it concerns, if any.
+        layer: Name of the layer, for kinds that need one; else empty.
         relu_rule: How gradients pass a ReLU: "" as mathematics has it, or one of `RELU_RULES`.
     """
 
@@ -61,25 +62,25 @@ KIND_NAMES = (
     "input_gradient",
     "layer_gradient",
 )
-"""All names of kinds."""
+"""The names of all kinds; the table in `Backend.run` has what goes in and comes out of each."""
 
 RELU_RULES = ("guided", "deconvolution")
-"""What a backward pass may make of a ReLU: the gradient rectified behind its own mask, or rectified alone."""
+"""ReLU rules of backward passes: the gradient is rectified after the ReLU's own mask (guided), or instead of it."""
 
 
 class Work(Protocol):
-    """One piece of work. Its rows are the first axis of all its arrays, and of all arrays of its result."""
+    """A request of a computation to the model. The first axis of all its arrays, and of its results, are the rows."""
 
     @property
     def kind(self) -> Kind:
-        """What its rows may share a launch with."""
+        """Its kind; rows of the same kind may share a batch."""
 
     @property
     def rows(self) -> tuple[Array, ...]:
         """The input arrays, all with the same first axis."""
 
     def result(self, rows: tuple[Array, ...]) -> Any:
-        """The backend's arrays as what the asker is sent."""
+        """Converts the backend's arrays to what the computation is sent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ class MaskedForward:
 
 @dataclass(frozen=True)
 class OodScores:
-    """What a model says of some inputs, and how much each is an inlier.
+    """Logits and inlier scores of some inputs.
 
     Attributes:
         scores: (n,) float32; the higher, the more of an inlier.
@@ -155,7 +156,7 @@ def _ood_scores(rows: tuple[Array, ...]) -> OodScores:
 
 @dataclass(frozen=True, eq=False)
 class OodScore(Forward):
-    """As `Forward`, with how much each input is an inlier.
+    """Logits of the inputs, as of `Forward`, with their inlier scores.
 
     Sent back: `OodScores`.
     """
@@ -169,7 +170,7 @@ class OodScore(Forward):
 
 @dataclass(frozen=True, eq=False)
 class MaskedOodScore(MaskedForward):
-    """As `MaskedForward`, with how much each masked image is an inlier.
+    """Logits of masked images, as of `MaskedForward`, with their inlier scores.
 
     Sent back: `OodScores`.
     """
@@ -191,7 +192,7 @@ class Featured:
 
 @dataclass(frozen=True, eq=False)
 class Features(Forward):
-    """As `Forward`, with what the model's last dense layer sees of each input.
+    """Logits of the inputs, as of `Forward`, with their features: the inputs of the model's last dense layer.
 
     Sent back: `Featured`.
     """
@@ -204,7 +205,7 @@ class Features(Forward):
 
 
 INPUT_GRADIENT = Kind("input_gradient")
-"""The kind of an `InputGradient` that leaves ReLUs alone."""
+"""The kind of an `InputGradient` without a ReLU rule."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,7 +226,7 @@ class InputGradient:
 
     @property
     def kind(self) -> Kind:
-        """Rows of the same rule may share a launch."""
+        """Rows of the same rule may share a batch."""
         return Kind("input_gradient", relu_rule=self.relu_rule)
 
     @property
@@ -264,7 +265,7 @@ class LayerGradient:
 
     @property
     def kind(self) -> Kind:
-        """Rows of the same layer may share a launch."""
+        """Rows of the same layer may share a batch."""
         return Kind("layer_gradient", self.layer)
 
     @property
@@ -284,7 +285,7 @@ def forward(inputs: FloatArray) -> Steps[FloatArray]:
 
 
 def ood_score(inputs: FloatArray) -> Steps[OodScores]:
-    """As `forward`, with how much each input is an inlier."""
+    """The logits and inlier scores of some inputs."""
     scores: OodScores = yield OodScore(inputs)
     return scores
 
@@ -313,7 +314,7 @@ def drive(steps: Steps[T], run: Any) -> T:
 
 
 def mapped(steps: Steps[T], change: Callable[[T], U]) -> Steps[U]:
-    """A computation whose results, the partial ones, too, are changed by a function."""
+    """A computation whose result, and whose partial results, are passed through a function."""
     sent = None
     try:
         while True:

@@ -13,8 +13,8 @@ import numpy as np
 import structlog
 
 from xai_sidecar.config import EvaluatorConfig
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import ood_score
 from xai_sidecar.errors import DeviceLostError, HungError, ShuttingDownError, StoreError
 from xai_sidecar.evaluator.annotations import regions

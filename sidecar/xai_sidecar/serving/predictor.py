@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Completed, Job
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import IntArray, OodScores, Steps, forward, ood_score
 from xai_sidecar.errors import BudgetSpentError, DeviceError, ShuttingDownError, SidecarError, TensorError
 from xai_sidecar.evaluator.choice import Candidate, Choice

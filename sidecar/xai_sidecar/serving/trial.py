@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import structlog
 
-from xai_sidecar.engine.dispatcher import LaunchRecord, Observer
+from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.dispatcher import BatchRecord, Observer
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import Partial, Steps
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context
@@ -47,12 +47,12 @@ class Unseen:
         self.ready = False
         self._observer = observer
 
-    def launched(self, record: LaunchRecord) -> None:
+    def batch_ran(self, record: BatchRecord) -> None:
         """See `Observer`."""
         if self.ready or record.lane is not Lane.EXPLAIN:
-            self._observer.launched(record)
+            self._observer.batch_ran(record)
 
-    def ended(self, lane: Lane, outcome: Outcome) -> None:
+    def ended(self, lane: Lane, outcome: JobOutcome) -> None:
         """See `Observer`."""
         if self.ready or lane is not Lane.EXPLAIN:
             self._observer.ended(lane, outcome)

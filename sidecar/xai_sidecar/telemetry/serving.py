@@ -8,9 +8,9 @@ from collections.abc import Iterable
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from xai_sidecar.engine.dispatcher import LaunchRecord
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.dispatcher import BatchRecord
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import KIND_NAMES
 from xai_sidecar.explainers.base import MapStatus
 
@@ -128,10 +128,10 @@ class Telemetry:
             self.busy_seconds.labels(lane)
             self.queue_rows.labels(lane)
             self.queue_wait.labels(lane)
-            for outcome in Outcome:
+            for outcome in JobOutcome:
                 self.jobs.labels(lane, outcome.value)
 
-    def launched(self, record: LaunchRecord) -> None:
+    def batch_ran(self, record: BatchRecord) -> None:
         """Counts a launch; see `Observer`."""
         kind, lane = record.kind.name, _name(record.lane)
         self.launches.labels(kind).inc()
@@ -150,7 +150,7 @@ class Telemetry:
         if not positive_count:
             self.without_positive.inc()
 
-    def ended(self, lane: Lane, outcome: Outcome) -> None:
+    def ended(self, lane: Lane, outcome: JobOutcome) -> None:
         """Counts a job; see `Observer`."""
         self.jobs.labels(_name(lane), outcome.value).inc()
 

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.work import Kind, forward
 
 
@@ -59,7 +59,7 @@ class Recorder:
         self.launches = []
         self.ends = []
 
-    def launched(self, record):
+    def batch_ran(self, record):
         self.launches.append(record)
 
     def ended(self, lane, outcome):

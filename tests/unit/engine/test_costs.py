@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xai_sidecar.engine.costs import Busy, CostModel
-from xai_sidecar.engine.launch import Lane, Piece
+from xai_sidecar.engine.batch import Lane, Task
+from xai_sidecar.engine.costs import CostModel, Utilization
 from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.work import Kind
 
@@ -88,7 +88,7 @@ def test_what_rows_take_at_the_best_size(pace, rows, seconds):
 
 def test_a_machine_that_becomes_slow_gets_smaller_launches_until_it_recovers(pace):
     scheduler = Scheduler(pace.costs, Policy(slice_seconds=0.02))
-    scheduler.add(Piece("endless", Lane.EXPLAIN, FORWARD, 10**9))
+    scheduler.add(Task("endless", Lane.EXPLAIN, FORWARD, 10**9))
     sizes = []
     for slower in [1.0] * 50 + [3.0] * 100 + [100.0] * 50 + [1.0] * 150:
         launch = scheduler.next()
@@ -106,7 +106,7 @@ def test_a_machine_that_becomes_slow_gets_smaller_launches_until_it_recovers(pac
 
 def test_how_busy_something_has_been():
     """A launch of 10 ms every 20 ms is half of the time; a second later, 1/e of that counts."""
-    busy = Busy()
+    busy = Utilization()
     assert busy.share(100.0) == 0
     for step in range(500):
         busy.ran(100 + 0.02 * step, 0.01)

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.dispatcher import Dispatcher
 from xai_sidecar.engine.job import Job
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.errors import DeviceError
@@ -92,10 +92,10 @@ def test_a_launch_that_fails_is_tried_again_by_halves(bench):
 def test_launches_that_fail_are_paid_for(bench):
     jobs = [bench.add(Lane.EXPLAIN, value) for value in (11, POISON)]
     bench.run()
-    paid = [job.turn.had for job in jobs]
+    paid = [job.flow.service for job in jobs]
     assert paid[0] > 0
     bench.drain()
-    assert all(job.turn.had > before for job, before in zip(jobs, paid, strict=True))
+    assert all(job.flow.service > before for job, before in zip(jobs, paid, strict=True))
 
 
 def test_a_launch_of_one_job_is_not_tried_again(bench):
@@ -128,7 +128,7 @@ def test_parts_that_come_out_of_order_are_put_together_in_order(backend, recorde
     job = bench.add(Lane.EXPLAIN, *range(20, 31))
     launches = [bench.device._scheduler.next() for _ in range(3)]
     for launch in (launches[1], launches[2], launches[0]):
-        bench.device._launch(launch)
+        bench.device._run_batch(launch)
     assert bench.result(job) == [2.0 * value for value in range(20, 31)]
 
 
@@ -222,7 +222,7 @@ def test_what_is_dropped_is_not_tried_again(bench, capsys, also):
         assert bench.result(jobs[0]) == [22]
     assert bench.result(jobs[1]) == [24]
     assert sum(job in bench.done for job in jobs) == 2 - also
-    assert "launch_failed" not in capsys.readouterr().out
+    assert "batch_failed" not in capsys.readouterr().out
 
 
 def test_work_of_a_settled_job_is_passed_over(bench):

@@ -11,9 +11,9 @@ from functools import partial
 import numpy as np
 import pytest
 
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Job, Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.job import Job, JobOutcome
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.work import Forward, Kind, Partial, forward
 from xai_sidecar.errors import BudgetSpentError, ConfigError, DeviceError, DeviceLostError, ExpiredError
@@ -162,8 +162,8 @@ def test_a_failing_row_fails_its_own_job_only(backend, start, hold, recorder, la
             assert future.result(10).value[0, 0] == 2 * value
     assert [len(rows) for _, rows in backend.launches[1:]] == [4, 2, 2, 1, 1]
     outcomes = recorder.outcomes(5)
-    assert outcomes[lane, Outcome.FAILED] == 1
-    assert sum(outcomes[each, Outcome.DONE] for each in Lane) == 4
+    assert outcomes[lane, JobOutcome.FAILED] == 1
+    assert sum(outcomes[each, JobOutcome.DONE] for each in Lane) == 4
 
 
 def test_rows_that_shared_launches_with_poison_are_put_together_in_order(backend, start, hold):
@@ -204,7 +204,7 @@ def test_a_cancelled_job_runs_no_further_and_its_neighbours_do(backend, start, r
     launches = len(backend.launches)
     engine.submit(forward(column(5)), lane).result(10)
     assert len(backend.launches) <= launches + 2
-    assert recorder.outcomes(3) == {(lane, Outcome.CANCELLED): 1, (lane, Outcome.DONE): 2}
+    assert recorder.outcomes(3) == {(lane, JobOutcome.CANCELLED): 1, (lane, JobOutcome.DONE): 2}
 
 
 @pytest.mark.parametrize("lane", [Lane.EXPLAIN, Lane.PREDICT])
@@ -228,10 +228,10 @@ def test_a_computation_that_fails_to_close_disturbs_nobody(backend, start, capsy
 
 def test_an_observer_that_fails_disturbs_nobody(backend, start, capsys):
     class Failing:
-        def launched(self, *told):
+        def batch_ran(self, *told):
             raise KeyError("metric")
 
-        ended = launched
+        ended = batch_ran
 
     engine = start(backend, observer=Failing())
     for lane in Lane:
@@ -490,12 +490,12 @@ def test_every_race_of_completion_cancelling_expiring_and_budgets_has_one_winner
     assert not told.acquire(timeout=0.05)
     for job, cancelled, limits in jobs:
         expected[job.lane, job.outcome] += 1
-        assert cancelled == (job.outcome is Outcome.CANCELLED) == job.cancelled()
+        assert cancelled == (job.outcome is JobOutcome.CANCELLED) == job.cancelled()
         error = None if cancelled else job.exception(0)
-        assert (job.outcome is Outcome.EXPIRED) == isinstance(error, ExpiredError)
+        assert (job.outcome is JobOutcome.EXPIRED) == isinstance(error, ExpiredError)
         assert error is None or isinstance(error, (ExpiredError, BudgetSpentError))
-        assert job.outcome is not Outcome.EXPIRED or "deadline" in limits
-        assert job.outcome is not Outcome.TRUNCATED or "budget_end" in limits
+        assert job.outcome is not JobOutcome.EXPIRED or "deadline" in limits
+        assert job.outcome is not JobOutcome.TRUNCATED or "budget_end" in limits
     assert recorder.outcomes(count) == expected
     assert sum(expected.values()) == count
     assert len({outcome for _, outcome in expected}) == 4

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.threads import MOST_STUCK, Worker
 from xai_sidecar.engine.timer import Timer
 from xai_sidecar.engine.watchdog import Watchdog, Watched
@@ -65,7 +65,7 @@ def test_a_step_that_hangs_fails_alone(backend, start, recorder, lost, woken, la
         hung.result(10)
     assert time.monotonic() - began >= HANG
     assert [job.result(10).value[0, 0] for job in others] == [2 * number for number in range(4) for _ in Lane]
-    assert recorder.outcomes(13)[lane, Outcome.HUNG] == 1
+    assert recorder.outcomes(13)[lane, JobOutcome.HUNG] == 1
     assert engine.alive
     assert not lost
     woken.set()
@@ -151,10 +151,10 @@ def test_where_too_many_hang_the_lane_takes_no_more_until_one_comes_back(backend
 
 def test_an_observer_that_hangs_on_the_timer_keeps_no_other_deadline_from_being_kept(backend, start, woken):
     class Slow:
-        def launched(self, record): ...
+        def batch_ran(self, record): ...
 
         def ended(self, lane, outcome):
-            if outcome is Outcome.EXPIRED and threading.current_thread().name == "timer" and not self.waited:
+            if outcome is JobOutcome.EXPIRED and threading.current_thread().name == "timer" and not self.waited:
                 self.waited = True
                 woken.wait(30)
 

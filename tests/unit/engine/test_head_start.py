@@ -1,6 +1,6 @@
 """Head starts: those in a hurry go first, pay for it later, and cannot keep the others waiting for ever."""
 
-from xai_sidecar.engine.launch import Lane, Piece, Turn
+from xai_sidecar.engine.batch import Flow, Lane, Task
 from xai_sidecar.engine.scheduler import Scheduler
 from xai_sidecar.engine.work import Kind
 
@@ -16,14 +16,14 @@ class Shared:
         self.order = []
 
     def add(self, name, head_start=0.0):
-        turn = self.turns.setdefault(name, Turn(head_start=head_start))
-        self.scheduler.add(Piece(name, Lane.EXPLAIN, FORWARD, 1, turn))
+        turn = self.turns.setdefault(name, Flow(head_start=head_start))
+        self.scheduler.add(Task(name, Lane.EXPLAIN, FORWARD, 1, turn))
 
     def run(self, count, leaves=()):
         for _ in range(count):
             launch = self.scheduler.next()
             self.scheduler.ran(launch, 0.01)
-            name = launch.parts[0].piece.owner
+            name = launch.slices[0].task.owner
             self.order.append(name)
             if name not in leaves:
                 self.add(name)

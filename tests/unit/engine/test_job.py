@@ -7,8 +7,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from xai_sidecar.engine.job import Completed, Job, Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.job import Completed, Job, JobOutcome
 from xai_sidecar.engine.work import Forward, Partial, forward
 from xai_sidecar.errors import BudgetSpentError, DeviceLostError, ExpiredError
 
@@ -60,7 +60,7 @@ def test_it_is_stepped_from_one_piece_of_work_to_the_next():
     assert job.step((column(8, 9),)) is None
     np.testing.assert_array_equal(job.result(0).value, [column(5, 6), column(8, 9)])
     assert not job.result(0).cut_short
-    assert job.outcome is Outcome.DONE
+    assert job.outcome is JobOutcome.DONE
 
 
 def test_a_piece_of_work_without_rows_fails_it():
@@ -68,7 +68,7 @@ def test_a_piece_of_work_without_rows_fails_it():
     assert job.step(None) is None
     with pytest.raises(ValueError, match="no rows"):
         job.result(0)
-    assert job.outcome is Outcome.FAILED
+    assert job.outcome is JobOutcome.FAILED
 
 
 @pytest.mark.parametrize("asked", [None, 7, (column(1),)])
@@ -78,7 +78,7 @@ def test_what_is_no_work_fails_it(asked):
 
     job = job_of(steps())
     assert job.step(None) is None
-    assert job.outcome is Outcome.FAILED
+    assert job.outcome is JobOutcome.FAILED
 
 
 def test_peeking_tells_the_newest_partial_result():
@@ -106,7 +106,7 @@ def test_the_best_is_put_by_whenever_it_has_come_twice_as_far():
     assert made == [1, 2, 4, 8, 16, 32]
     job.cut()
     assert (job.result(0).value, job.result(0).pass_count, job.result(0).cut_short) == (32, 33, True)
-    assert job.outcome is Outcome.TRUNCATED
+    assert job.outcome is JobOutcome.TRUNCATED
 
 
 def test_cut_before_there_is_anything():
@@ -117,7 +117,7 @@ def test_cut_before_there_is_anything():
     job.cut()
     with pytest.raises(BudgetSpentError):
         job.result(0)
-    assert job.outcome is Outcome.TRUNCATED
+    assert job.outcome is JobOutcome.TRUNCATED
 
 
 def test_finishing_takes_the_newest_and_not_what_was_put_by():
@@ -154,11 +154,11 @@ def test_a_computation_that_will_not_close_is_only_logged(capsys):
 
 
 SETTLERS = {
-    Outcome.DONE: lambda job: job.settle(Completed(1, 1, 1.0)),
-    Outcome.TRUNCATED: lambda job: job.cut(),
-    Outcome.FAILED: lambda job: job.fail(DeviceLostError("gone")),
-    Outcome.EXPIRED: lambda job: job.expire(),
-    Outcome.CANCELLED: lambda job: job.cancel(),
+    JobOutcome.DONE: lambda job: job.settle(Completed(1, 1, 1.0)),
+    JobOutcome.TRUNCATED: lambda job: job.cut(),
+    JobOutcome.FAILED: lambda job: job.fail(DeviceLostError("gone")),
+    JobOutcome.EXPIRED: lambda job: job.expire(),
+    JobOutcome.CANCELLED: lambda job: job.cancel(),
 }
 
 
@@ -187,7 +187,7 @@ def test_races_have_one_winner(race):
         for number, job in enumerate(jobs):
             together.wait(30)
             said = SETTLERS[outcome](job)
-            if outcome is Outcome.CANCELLED:
+            if outcome is JobOutcome.CANCELLED:
                 cancelled[number] = said
 
     race(partial(settle, outcome) for outcome in SETTLERS)
@@ -197,6 +197,6 @@ def test_races_have_one_winner(race):
         if said:
             with pytest.raises(CancelledError):
                 job.result(0)
-        elif job.outcome is Outcome.EXPIRED:
+        elif job.outcome is JobOutcome.EXPIRED:
             assert isinstance(job.exception(0), ExpiredError)
     assert len({job.outcome for job in jobs}) > 1

@@ -6,9 +6,9 @@ import time
 import numpy as np
 import pytest
 
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import Forward, Kind, forward
 from xai_sidecar.errors import DeviceLostError, ExpiredError, ShuttingDownError
 
@@ -61,7 +61,7 @@ def test_a_launch_that_hangs_fails_every_job(backend, start, hold, recorder, los
     assert lost.event.wait(HANG + 1)
     assert HANG <= time.monotonic() - began < HANG + 1
     assert_all_is_over(engine, lost, jobs)
-    assert recorder.outcomes(16) == {(lane, Outcome.FAILED): 5 + (lane is Lane.PREDICT) for lane in Lane}
+    assert recorder.outcomes(16) == {(lane, JobOutcome.FAILED): 5 + (lane is Lane.PREDICT) for lane in Lane}
     backend.gate.set()
     assert engine.close(10)
     assert all(rows.max() < 50 for _, rows in backend.launches)

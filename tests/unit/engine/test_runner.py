@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from xai_sidecar.engine.backend import Backend
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.threads import MOST_STUCK
 from xai_sidecar.engine.work import KIND_NAMES, forward
 from xai_sidecar.errors import DeviceLostError, HungError
@@ -61,7 +61,7 @@ def test_a_batch_that_hangs_fails_alone(remote, start, recorder, lost):
             hung.result(10)
         assert time.monotonic() - began >= HANG
         assert [job.result(10).value[0, 0] for job in others] == [2 * number for number in range(3) for _ in Lane]
-        assert recorder.outcomes(10 * count)[lane, Outcome.HUNG] == 1
+        assert recorder.outcomes(10 * count)[lane, JobOutcome.HUNG] == 1
     assert engine.alive
     assert not lost
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from xai_sidecar.engine.launch import Lane, Launch, Piece, Turn
+from xai_sidecar.engine.batch import Batch, Flow, Lane, Task
 from xai_sidecar.engine.scheduler import Policy, Scheduler, best_size
 from xai_sidecar.engine.throttle import IdleThrottle
 from xai_sidecar.engine.work import Kind
@@ -25,7 +25,7 @@ def scheduler(*sizes, **policy):
 
 
 def owners(launch):
-    return [part.piece.owner for part in launch.parts]
+    return [part.task.owner for part in launch.slices]
 
 
 def drained(policy, now=0.0):
@@ -46,19 +46,19 @@ def test_an_empty_queue_has_nothing_to_do():
 
 def test_lanes_go_in_their_order_at_every_launch_boundary():
     policy = scheduler(1)
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 2))
+    policy.add(Task("measure", Lane.EVALUATE, FORWARD, 2))
     assert owners(policy.next()) == ["measure"]
-    policy.add(Piece("explain", Lane.EXPLAIN, GRADIENT, 2))
+    policy.add(Task("explain", Lane.EXPLAIN, GRADIENT, 2))
     assert owners(policy.next()) == ["explain"]
-    policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1))
+    policy.add(Task("predict", Lane.PREDICT, FORWARD, 1))
     assert [owners(launch) for launch in drained(policy)] == [["predict"], ["explain"], ["measure"]]
 
 
 def test_rows_of_one_kind_share_a_launch_and_others_keep_out():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1e-3})
-    policy.add(Piece("a", Lane.EXPLAIN, FORWARD, 1))
-    policy.add(Piece("b", Lane.EXPLAIN, GRADIENT, 1))
-    policy.add(Piece("c", Lane.EXPLAIN, FORWARD, 2))
+    policy.add(Task("a", Lane.EXPLAIN, FORWARD, 1))
+    policy.add(Task("b", Lane.EXPLAIN, GRADIENT, 1))
+    policy.add(Task("c", Lane.EXPLAIN, FORWARD, 2))
     first, second = drained(policy)
     assert owners(first) == ["a", "c"]
     assert (first.kind, first.size, first.row_count, first.lane) == (FORWARD, 4, 3, Lane.EXPLAIN)
@@ -67,24 +67,24 @@ def test_rows_of_one_kind_share_a_launch_and_others_keep_out():
 
 def test_lanes_and_layers_do_not_mix():
     policy = scheduler(1, 4)
-    policy.add(Piece("a", Lane.EXPLAIN, Kind("layer_gradient", "x"), 1))
-    policy.add(Piece("b", Lane.EXPLAIN, Kind("layer_gradient", "y"), 1))
-    policy.add(Piece("c", Lane.PREDICT, Kind("layer_gradient", "y"), 1))
+    policy.add(Task("a", Lane.EXPLAIN, Kind("layer_gradient", "x"), 1))
+    policy.add(Task("b", Lane.EXPLAIN, Kind("layer_gradient", "y"), 1))
+    policy.add(Task("c", Lane.PREDICT, Kind("layer_gradient", "y"), 1))
     assert [owners(launch) for launch in drained(policy)] == [["c"], ["a"], ["b"]]
 
 
 def test_a_piece_larger_than_a_launch_is_cut():
     policy = scheduler(4)
-    policy.add(Piece("a", Lane.EXPLAIN, FORWARD, 10))
-    parts = [(part.start, part.stop) for launch in drained(policy) for part in launch.parts]
+    policy.add(Task("a", Lane.EXPLAIN, FORWARD, 10))
+    parts = [(part.start, part.stop) for launch in drained(policy) for part in launch.slices]
     assert parts == [(0, 4), (4, 8), (8, 10)]
 
 
 def test_discarded_rows_do_not_run():
     policy = scheduler(1)
-    first = Piece("a", Lane.EXPLAIN, FORWARD, 3)
+    first = Task("a", Lane.EXPLAIN, FORWARD, 3)
     policy.add(first)
-    policy.add(Piece("b", Lane.EXPLAIN, FORWARD, 1))
+    policy.add(Task("b", Lane.EXPLAIN, FORWARD, 1))
     policy.next()
     policy.discard(first)
     policy.discard(first)
@@ -94,7 +94,7 @@ def test_discarded_rows_do_not_run():
 
 def test_discarded_predictions_are_not_due():
     policy = scheduler(1, 4, batch_delay_seconds=1.0)
-    first, second = (Piece(name, Lane.PREDICT, FORWARD, 1) for name in "ab")
+    first, second = (Task(name, Lane.PREDICT, FORWARD, 1) for name in "ab")
     policy.add(first, 5.0)
     policy.add(second, 5.5)
     policy.discard(first)
@@ -107,8 +107,8 @@ def test_discarded_predictions_are_not_due():
 def test_a_long_queue_is_no_burden(lane):
     policy = scheduler(1)
     for owner in range(20_000):
-        policy.add(Piece(owner, lane, FORWARD, 1))
-    assert [policy.next().parts[0].piece.owner for _ in range(20_000)] == list(range(20_000))
+        policy.add(Task(owner, lane, FORWARD, 1))
+    assert [policy.next().slices[0].task.owner for _ in range(20_000)] == list(range(20_000))
 
 
 def test_padding_only_where_it_pays():
@@ -124,7 +124,7 @@ def test_padding_only_where_it_pays():
 def test_the_slice_bounds_a_launch_and_the_smallest_is_the_last_resort():
     costs = {1: 0.010, 4: 0.019, 8: 0.021}
     policy = Scheduler(lambda kind: costs, Policy(slice_seconds=0.02))
-    policy.add(Piece("a", Lane.EXPLAIN, FORWARD, 100))
+    policy.add(Task("a", Lane.EXPLAIN, FORWARD, 100))
     assert policy.next().size == 4
     costs = {2: 0.3, 4: 0.31}
     assert policy.next().size == 2
@@ -136,28 +136,28 @@ def test_the_slice_bounds_a_launch_and_the_smallest_is_the_last_resort():
 def test_predictions_of_a_kind_are_served_as_they_came():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3})
     for owner in range(6):
-        policy.add(Piece(owner, Lane.PREDICT, FORWARD, 1))
+        policy.add(Task(owner, Lane.PREDICT, FORWARD, 1))
     assert [owners(launch) for launch in drained(policy)] == [[0, 1, 2, 3], [4, 5]]
 
 
 def test_device_time_had_does_not_set_predictions_back():
     policy = scheduler(1)
-    policy.add(Piece("large", Lane.PREDICT, FORWARD, 3, Turn(had=5.0)))
-    policy.add(Piece("small", Lane.PREDICT, FORWARD, 1))
+    policy.add(Task("large", Lane.PREDICT, FORWARD, 3, Flow(service=5.0)))
+    policy.add(Task("small", Lane.PREDICT, FORWARD, 1))
     assert [owners(launch) for launch in drained(policy)] == [["large"]] * 3 + [["small"]]
 
 
 def test_of_several_kinds_the_oldest_prediction_goes_first():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3})
     for owner, kind in enumerate((FORWARD, GRADIENT, FORWARD, GRADIENT)):
-        policy.add(Piece(owner, Lane.PREDICT, kind, 1))
+        policy.add(Task(owner, Lane.PREDICT, kind, 1))
     assert [owners(launch) for launch in drained(policy)] == [[0, 2], [1, 3]]
 
 
 def test_a_prediction_waits_for_company_until_it_is_due():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
-    policy.add(Piece("a", Lane.PREDICT, FORWARD, 1), 10.0)
-    policy.add(Piece("b", Lane.PREDICT, FORWARD, 1), 10.2)
+    policy.add(Task("a", Lane.PREDICT, FORWARD, 1), 10.0)
+    policy.add(Task("b", Lane.PREDICT, FORWARD, 1), 10.2)
     assert policy.due() == 10.5
     assert policy.next(10.49) is None
     assert owners(policy.next(10.5)) == ["a", "b"]
@@ -166,9 +166,9 @@ def test_a_prediction_waits_for_company_until_it_is_due():
 
 def test_a_full_batch_does_not_wait():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
-    policy.add(Piece("a", Lane.PREDICT, FORWARD, 3), 10.0)
+    policy.add(Task("a", Lane.PREDICT, FORWARD, 3), 10.0)
     assert policy.next(10.0) is None
-    policy.add(Piece("b", Lane.PREDICT, FORWARD, 3), 10.1)
+    policy.add(Task("b", Lane.PREDICT, FORWARD, 3), 10.1)
     assert owners(policy.next(10.1)) == ["a", "b"]
     assert policy.next(10.1) is None
     assert policy.due() == 10.6
@@ -176,8 +176,8 @@ def test_a_full_batch_does_not_wait():
 
 def test_a_full_batch_does_not_wait_for_an_older_prediction_of_another_kind():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
-    policy.add(Piece("a", Lane.PREDICT, GRADIENT, 1), 10.0)
-    policy.add(Piece("b", Lane.PREDICT, FORWARD, 4), 10.1)
+    policy.add(Task("a", Lane.PREDICT, GRADIENT, 1), 10.0)
+    policy.add(Task("b", Lane.PREDICT, FORWARD, 4), 10.1)
     launch = policy.next(10.1)
     assert launch is not None
     assert owners(launch) == ["b"]
@@ -187,15 +187,15 @@ def test_a_full_batch_does_not_wait_for_an_older_prediction_of_another_kind():
 
 def test_no_batch_is_waited_for_that_does_not_pay():
     policy = scheduler(1, 4, batch_delay_seconds=0.5)
-    policy.add(Piece("a", Lane.PREDICT, FORWARD, 1), 10.0)
+    policy.add(Task("a", Lane.PREDICT, FORWARD, 1), 10.0)
     assert policy.next(10.0).size == 1
 
 
 def test_explanations_but_no_evaluation_go_while_a_prediction_waits_for_company():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5, explain_share=0.0))
-    policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1), 10.0)
-    policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 1), 10.0)
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 1), 10.0)
+    policy.add(Task("predict", Lane.PREDICT, FORWARD, 1), 10.0)
+    policy.add(Task("explain", Lane.EXPLAIN, FORWARD, 1), 10.0)
+    policy.add(Task("measure", Lane.EVALUATE, FORWARD, 1), 10.0)
     assert owners(policy.next(10.1)) == ["explain"]
     assert policy.next(10.2) is None
     assert owners(policy.next(10.5)) == ["predict"]
@@ -249,14 +249,14 @@ class Whatever(RuleBasedStateMachine):
         lane=st.sampled_from(Lane),
         kind=st.sampled_from(KINDS),
         row_count=st.one_of(st.integers(1, 3), st.integers(1, 40)),
-        turn=st.one_of(st.none(), st.integers(0, 9)),
+        flow=st.one_of(st.none(), st.integers(0, 9)),
     )
-    def add(self, lane, kind, row_count, turn):
-        piece = Piece(len(self.pieces), lane, kind, row_count)
-        if turn is not None and turn < len(self.pieces):
-            earlier = self.pieces[turn]
+    def add(self, lane, kind, row_count, flow):
+        piece = Task(len(self.pieces), lane, kind, row_count)
+        if flow is not None and flow < len(self.pieces):
+            earlier = self.pieces[flow]
             if earlier.lane is lane and not self.rows_left(earlier):
-                piece.turn = earlier.turn
+                piece.flow = earlier.flow
         self.pieces.append(piece)
         self.launched[piece] = 0
         self.scheduler.add(piece, self.now)
@@ -303,8 +303,8 @@ class Whatever(RuleBasedStateMachine):
             return
         self.check_order(launch)
         self.check_size(launch)
-        for part in launch.parts:
-            piece = part.piece
+        for part in launch.slices:
+            piece = part.task
             assert (piece.lane, piece.kind) == (launch.lane, launch.kind)
             assert piece not in self.discarded
             assert part.start == self.launched[piece] < part.stop <= piece.row_count
@@ -328,9 +328,9 @@ class Whatever(RuleBasedStateMachine):
             rates = {size: size / seconds for size, seconds in self.allowed(launch.kind, launch.lane).items()}
             full = self.rows_waiting(Lane.PREDICT, launch.kind) >= max(rates, key=lambda size: (rates[size], -size))
             assert full or self.now >= first.added + self.policy.batch_delay_seconds
-            served = [part.piece.arrival for part in launch.parts]
+            served = [part.task.arrival for part in launch.slices]
             assert served == sorted(served)
-            assert full or launch.parts[0].piece is first
+            assert full or launch.slices[0].task is first
 
     def check_size(self, launch):
         allowed = self.allowed(launch.kind, launch.lane)
@@ -356,7 +356,7 @@ class Whatever(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight is None and self.last is not None)
     @rule()
     def run_half_of_the_last_again(self):
-        half = Launch(self.last.kind, self.last.size, self.last.parts[: max(1, len(self.last.parts) // 2)], 0.01)
+        half = Batch(self.last.kind, self.last.size, self.last.slices[: max(1, len(self.last.slices) // 2)], 0.01)
         self.scheduler.again(half)
         self.again[half.lane].append(half)
         self.last = None
@@ -405,7 +405,7 @@ def test_a_predictions_wait_is_bounded_by_the_delay_and_what_came_before(arrival
         while (due := policy.due()) is not None and due <= at:
             drained(policy, due)
         now = at
-        pieces.append(Piece(len(pieces), Lane.PREDICT, kind, row_count))
+        pieces.append(Task(len(pieces), Lane.PREDICT, kind, row_count))
         policy.add(pieces[-1], now)
         drained(policy, now)
         assert all(now < piece.added + delay for piece in pieces if piece.waiting)
@@ -418,7 +418,7 @@ def test_a_predictions_wait_is_bounded_by_the_delay_and_what_came_before(arrival
 
 def test_evaluation_rests_after_each_launch_to_keep_to_its_share():
     policy = scheduler(1, evaluate_share=0.25)
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 3))
+    policy.add(Task("measure", Lane.EVALUATE, FORWARD, 3))
     launch = policy.next(10.0)
     policy.ran(launch, 0.02)  # a quarter of the 0.08 s until the next
     assert policy.next(10.07) is None
@@ -428,32 +428,32 @@ def test_evaluation_rests_after_each_launch_to_keep_to_its_share():
 
 def test_a_rest_of_evaluation_keeps_nobody_else_waiting():
     policy = scheduler(1, evaluate_share=0.1)
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 2))
+    policy.add(Task("measure", Lane.EVALUATE, FORWARD, 2))
     policy.ran(policy.next(10.0), 0.02)
-    policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 1), 10.03)
-    policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1), 10.03)
+    policy.add(Task("explain", Lane.EXPLAIN, FORWARD, 1), 10.03)
+    policy.add(Task("predict", Lane.PREDICT, FORWARD, 1), 10.03)
     assert [owners(launch) for launch in drained(policy, 10.03)] == [["predict"], ["explain"]]
     assert policy.due() == pytest.approx(10.2)
 
 
 def test_nothing_is_due_for_evaluation_while_a_prediction_waits_for_company():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 1.1e-3}, Policy(batch_delay_seconds=0.5))
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 1), 10.0)
-    policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1), 10.0)
+    policy.add(Task("measure", Lane.EVALUATE, FORWARD, 1), 10.0)
+    policy.add(Task("predict", Lane.PREDICT, FORWARD, 1), 10.0)
     assert policy.due() == 10.5
 
 
 def test_nothing_is_due_when_no_evaluation_waits():
     policy = scheduler(1, evaluate_share=0.5)
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 1))
+    policy.add(Task("measure", Lane.EVALUATE, FORWARD, 1))
     policy.ran(policy.next(10.0), 1.0)
     assert policy.due() is None
 
 
 def test_launches_of_evaluation_are_short_while_others_come_and_as_long_as_anybodys_after_that():
     policy = Scheduler(lambda kind: {1: 1e-3, 4: 3e-3, 16: 1e-2}, Policy(evaluate_slice_seconds=0.005))
-    policy.add(Piece("measure", Lane.EVALUATE, FORWARD, 40))
-    policy.add(Piece("explain", Lane.EXPLAIN, FORWARD, 16))
+    policy.add(Task("measure", Lane.EVALUATE, FORWARD, 40))
+    policy.add(Task("explain", Lane.EXPLAIN, FORWARD, 16))
     sizes = [policy.next(0.0)]
     policy.ran(sizes[0], 0.01)
     for now in (1.0, 5.0, 5.02, 6.0):  # others had the device until 0.01
@@ -471,12 +471,12 @@ def test_launches_of_evaluation_are_short_while_others_come_and_as_long_as_anybo
 def test_what_cannot_be_short_is_rare_while_others_come_and_keeps_nothing_else_waiting():
     costs = {FORWARD: {1: 0.004}, GRADIENT: {1: 0.1}}
     policy = Scheduler(costs.__getitem__, Policy(evaluate_slice_seconds=0.005))
-    policy.add(Piece("long", Lane.EVALUATE, GRADIENT, 5))
-    policy.add(Piece("short", Lane.EVALUATE, FORWARD, 100_000))
+    policy.add(Task("long", Lane.EVALUATE, GRADIENT, 5))
+    policy.add(Task("short", Lane.EVALUATE, FORWARD, 100_000))
     ran = {"long": [], "short": []}
     now, until = 0.0, 41.0
     while now < until:
-        policy.add(Piece("predict", Lane.PREDICT, FORWARD, 1), now)  # ten a second
+        policy.add(Task("predict", Lane.PREDICT, FORWARD, 1), now)  # ten a second
         end = now + 0.1
         while now < end:
             launch = policy.next(now)

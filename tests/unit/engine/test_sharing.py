@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from xai_sidecar.engine.launch import Lane, Piece, Turn
+from xai_sidecar.engine.batch import Flow, Lane, Task
 from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.work import Kind
 
@@ -26,20 +26,20 @@ class Dispatcher:
         self.costs = costs
         self.scheduler = Scheduler(costs.__getitem__, Policy(**policy))
         self.now = 0.0
-        self.had = Counter()
+        self.service = Counter()
         self.lanes = Counter()
         self.runs = []
         self.refill = {}
         self.factor = lambda launch: 1.0
 
-    def add(self, owner, lane, kind, row_count=ENDLESS, turn=None):
-        piece = Piece(owner, lane, kind, row_count, turn or Turn())
+    def add(self, owner, lane, kind, row_count=ENDLESS, flow=None):
+        piece = Task(owner, lane, kind, row_count, flow or Flow())
         self.scheduler.add(piece, self.now)
         return piece
 
     def keep_adding(self, owner, lane, kind, row_count):
         """Adds a piece whenever the last one is through: a job of many pieces."""
-        turn = Turn()
+        turn = Flow()
         self.refill[owner] = lambda: self.add(owner, lane, kind, row_count, turn)
         return self.refill[owner]()
 
@@ -52,11 +52,11 @@ class Dispatcher:
         self.scheduler.ran(launch, seconds)
         self.lanes[launch.lane] += seconds
         self.runs.append((launch.lane, seconds))
-        for part in launch.parts:
-            self.had[part.piece.owner] += seconds * part.row_count / launch.row_count
-        for part in launch.parts:
-            if part.stop == part.piece.row_count and part.piece.owner in self.refill:
-                self.refill[part.piece.owner]()
+        for part in launch.slices:
+            self.service[part.task.owner] += seconds * part.row_count / launch.row_count
+        for part in launch.slices:
+            if part.stop == part.task.row_count and part.task.owner in self.refill:
+                self.refill[part.task.owner]()
         return launch
 
     def run(self, seconds):
@@ -200,7 +200,7 @@ def test_jobs_get_the_same_time_whatever_their_launches_cost(costs, rows, lane):
     for _ in range(300):
         device.launch()
         for (i, one), (j, other) in itertools.combinations(enumerate(costs), 2):
-            assert abs(device.had[i] - device.had[j]) <= one + other + 1e-9
+            assert abs(device.service[i] - device.service[j]) <= one + other + 1e-9
 
 
 @settings(max_examples=60, deadline=None)
@@ -214,18 +214,18 @@ def test_jobs_get_the_same_time_though_launches_take_longer_than_expected(costs,
         device.add(i, Lane.EXPLAIN, kind_of(i))
     for _ in range(200):
         launch = device.launch()
-        owner = launch.parts[0].piece.owner
+        owner = launch.slices[0].task.owner
         largest[owner] = max(largest[owner], launch.expected_seconds, device.runs[-1][1])
         for i, j in itertools.combinations(range(len(costs)), 2):
-            assert abs(device.had[i] - device.had[j]) <= largest[i] + largest[j] + 1e-9
+            assert abs(device.service[i] - device.service[j]) <= largest[i] + largest[j] + 1e-9
 
 
 def test_a_job_whose_launches_take_longer_than_expected_is_not_served_twice_for_it():
     device = Dispatcher({kind_of(i): {1: 0.01} for i in range(2)})
-    device.factor = lambda launch: 100.0 if launch.parts[0].piece.owner == 0 else 1.0
+    device.factor = lambda launch: 100.0 if launch.slices[0].task.owner == 0 else 1.0
     for i in range(2):
         device.add(i, Lane.EXPLAIN, kind_of(i))
-    order = [device.launch().parts[0].piece.owner for _ in range(100)]
+    order = [device.launch().slices[0].task.owner for _ in range(100)]
     assert order.count(0) == 1
 
 
@@ -245,7 +245,7 @@ def test_a_newcomer_waits_for_a_launch_of_each_other_at_most(costs, new, after, 
         device.launch()
     device.add("new", Lane.EXPLAIN, kind_of(9), 1)
     launches, seconds = Counter(), Counter()
-    while (owner := device.launch().parts[0].piece.owner) != "new":
+    while (owner := device.launch().slices[0].task.owner) != "new":
         launches[owner] += 1
         seconds[owner] += device.runs[-1][1]
         # Of those whose launches are short it may be several, for no more time than one launch of the others and one of
@@ -276,7 +276,7 @@ def test_a_newcomer_does_not_wait_long_where_others_ride_along_in_each_others_la
 def test_a_newcomer_does_not_pay_for_the_pauses_of_others():
     """Two jobs that took turns with a device that was half idle for long, and are then both there all the time."""
     device = Dispatcher({kind_of(i): {1: 0.01} for i in range(3)})
-    turns = Turn(), Turn()
+    turns = Flow(), Flow()
     for _ in range(1000):
         for i, turn in enumerate(turns):
             device.add(i, Lane.EXPLAIN, kind_of(i), 1, turn)
@@ -284,7 +284,7 @@ def test_a_newcomer_does_not_pay_for_the_pauses_of_others():
     device.add("new", Lane.EXPLAIN, kind_of(2), 1)
     for i, turn in enumerate(turns):
         device.add(i, Lane.EXPLAIN, kind_of(i), ENDLESS, turn)
-    assert "new" in [device.launch().parts[0].piece.owner for _ in range(5)]
+    assert "new" in [device.launch().slices[0].task.owner for _ in range(5)]
 
 
 @settings(max_examples=100, deadline=None)
@@ -302,17 +302,17 @@ def test_nobody_waits_long_whoever_comes_goes_and_pauses(costs, seed):
         for i in [i for i in back if back[i] <= device.now]:
             del back[i]
             if i not in turns or randomness.random() < 1 / length[i]:
-                turns[i] = Turn()
+                turns[i] = Flow()
             pieces[i] = device.add(i, Lane.EXPLAIN, kind_of(i), randomness.choice([1, 1, 5]), turns[i])
             waited[i] = device.now
         launch = device.launch()
         if launch is None:
             device.now = min(back.values())
             continue
-        (part,) = launch.parts
-        i = part.piece.owner
+        (part,) = launch.slices
+        i = part.task.owner
         waited[i] = device.now
-        if not part.piece.waiting:
+        if not part.task.waiting:
             del pieces[i]
             back[i] = device.now + pause[i]
         assert all(device.now - waited[other] <= 3 * len(costs) * 2 * max(costs) + 1e-9 for other in pieces)
@@ -320,29 +320,31 @@ def test_nobody_waits_long_whoever_comes_goes_and_pauses(costs, seed):
 
 def test_a_newcomer_does_not_wait_for_others_to_catch_up_with_a_launch_that_took_long():
     device = Dispatcher({kind_of(i): {1: 0.01} for i in range(3)})
-    device.factor = lambda launch: 100.0 if launch.parts[0].piece.owner == 0 else 1.0
+    device.factor = lambda launch: 100.0 if launch.slices[0].task.owner == 0 else 1.0
     for i in range(2):
         device.add(i, Lane.EXPLAIN, kind_of(i))
     for _ in range(10):
         device.launch()
     device.add("new", Lane.EXPLAIN, kind_of(2), 1)
-    assert "new" in [device.launch().parts[0].piece.owner for _ in range(3)]
+    assert "new" in [device.launch().slices[0].task.owner for _ in range(3)]
 
 
 @settings(max_examples=40, deadline=None)
 @given(costs=st.lists(milliseconds, min_size=2, max_size=4), idle=st.floats(0.1, 20), row_count=st.integers(1, 30))
 def test_a_job_that_comes_back_does_not_make_up_for_its_pause(costs, idle, row_count):
     device = Dispatcher({kind_of(i): {1: cost} for i, cost in enumerate(costs)})
-    turn = Turn()
+    turn = Flow()
     device.add(0, Lane.EXPLAIN, kind_of(0), row_count, turn)
     for i in range(1, len(costs)):
         device.add(i, Lane.EXPLAIN, kind_of(i))
     device.run(row_count * sum(costs) * len(costs) + idle)
     device.add(0, Lane.EXPLAIN, kind_of(0), ENDLESS, turn)
-    device.had.clear()
+    device.service.clear()
     for _ in range(200):
         device.launch()
-        assert all(device.had[0] - device.had[i] <= 2 * (costs[0] + max(costs)) + 1e-9 for i in range(1, len(costs)))
+        assert all(
+            device.service[0] - device.service[i] <= 2 * (costs[0] + max(costs)) + 1e-9 for i in range(1, len(costs))
+        )
 
 
 @pytest.mark.parametrize("clients", [1, 2, 8])
@@ -353,16 +355,16 @@ def test_a_stream_of_newcomers_starves_nobody(clients, cost):
     device.add("long", Lane.EXPLAIN, kind_of(0))
     for _ in range(3):
         device.launch()
-    device.had.clear()
+    device.service.clear()
     for _ in range(clients):
         device.add("short", Lane.EXPLAIN, kind_of(1), 1)
     began = device.now
     for _ in range(2000):
-        for part in device.launch().parts:
-            if part.piece.owner == "short":
+        for part in device.launch().slices:
+            if part.task.owner == "short":
                 device.add("short", Lane.EXPLAIN, kind_of(1), 1)
     # Half of an even share, at the least.
-    assert device.had["long"] >= (device.now - began) / (clients + 1) / 2
+    assert device.service["long"] >= (device.now - began) / (clients + 1) / 2
 
 
 def test_one_that_rode_along_for_long_does_not_starve_when_it_cannot_any_more():
@@ -375,7 +377,7 @@ def test_one_that_rode_along_for_long_does_not_starve_when_it_cannot_any_more():
     for _ in range(1000):
         device.launch()
     del device.refill["small"]
-    assert "filler" in [device.launch().parts[0].piece.owner for _ in range(5)]
+    assert "filler" in [device.launch().slices[0].task.owner for _ in range(5)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -393,7 +395,7 @@ def test_nobody_starves_where_jobs_ride_along_in_each_others_launches(jobs, cost
     since = Counter()
     for _ in range(400):
         launch = device.launch()
-        served = {part.piece.owner for part in launch.parts}
+        served = {part.task.owner for part in launch.slices}
         for owner in range(len(jobs)):
             since[owner] = 0.0 if owner in served else since[owner] + device.runs[-1][1]
         # Each of the others may have had one launch, and one more that it is ahead by.

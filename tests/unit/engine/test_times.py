@@ -8,8 +8,8 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import Forward, Partial, forward
 from xai_sidecar.errors import BudgetSpentError, ExpiredError
 
@@ -58,7 +58,7 @@ def test_deadlines_pass_on_time_while_the_device_is_stuck(backend, start, hold, 
     held.result(10)
     engine.submit(forward(column(7)), Lane.EVALUATE).result(10)
     assert all(rows.max() < 50 for _, rows in backend.launches)
-    assert recorder.outcomes(7)[lane, Outcome.EXPIRED] == 5
+    assert recorder.outcomes(7)[lane, JobOutcome.EXPIRED] == 5
 
 
 @pytest.mark.parametrize("lane", Lane)
@@ -72,7 +72,7 @@ def test_the_deadline_of_what_is_running_passes_too_and_nothing_of_it_runs_later
     backend.gate.set()
     engine.submit(forward(column(7)), Lane.EVALUATE).result(10)
     assert [rows[:, 0].tolist() for _, rows in backend.launches] == [[50, 51, 52, 53], [7]]
-    assert recorder.outcomes(2)[lane, Outcome.EXPIRED] == 1
+    assert recorder.outcomes(2)[lane, JobOutcome.EXPIRED] == 1
 
 
 @pytest.mark.parametrize("lane", Lane)
@@ -108,7 +108,7 @@ def test_what_is_done_before_its_deadline_does_not_expire(backend, start, record
     job = engine.submit(forward(column(1)), Lane.EXPLAIN, deadline=time.monotonic() + 0.2)
     assert job.result(10).value[0, 0] == 2
     time.sleep(0.25)
-    assert recorder.ends == [(Lane.EXPLAIN, Outcome.DONE)]
+    assert recorder.ends == [(Lane.EXPLAIN, JobOutcome.DONE)]
 
 
 # ------------------------------------------------------------------------------------ budgets
@@ -128,7 +128,7 @@ def test_a_budget_ends_an_endless_computation_with_the_best_so_far(backend, star
     launches = len(backend.launches)
     engine.submit(forward(column(7)), lane).result(10)
     assert len(backend.launches) <= launches + 2
-    assert recorder.outcomes(2)[lane, Outcome.TRUNCATED] == 1
+    assert recorder.outcomes(2)[lane, JobOutcome.TRUNCATED] == 1
 
 
 def test_while_the_device_is_stuck_the_newest_result_is_taken(backend, start):
@@ -170,7 +170,7 @@ def test_a_budget_that_ends_before_there_is_anything(backend, start, recorder, s
     assert 0 <= timed(job).result(3) - budget_end < LATE
     with pytest.raises(BudgetSpentError):
         job.result(0)
-    assert recorder.outcomes(1) == {(Lane.EXPLAIN, Outcome.TRUNCATED): 1}
+    assert recorder.outcomes(1) == {(Lane.EXPLAIN, JobOutcome.TRUNCATED): 1}
     woken.set()
 
 
@@ -184,7 +184,7 @@ def test_what_has_nothing_at_the_end_of_its_budget_may_go_on_for_its_first(backe
     backend.gate.set()
     done = job.result(10)
     assert (done.value, done.cut_short) == (1, True)
-    assert recorder.outcomes(1) == {(Lane.EXPLAIN, Outcome.TRUNCATED): 1}
+    assert recorder.outcomes(1) == {(Lane.EXPLAIN, JobOutcome.TRUNCATED): 1}
 
 
 def test_what_has_nothing_when_it_is_to_give_up_fails(backend, start):
@@ -204,7 +204,7 @@ def test_what_ends_before_its_budget_is_not_cut_short(backend, start, recorder):
     done = job.result(10)
     assert (done.value, done.pass_count, done.cut_short) == (5, 5, False)
     time.sleep(0.35)
-    assert recorder.ends == [(Lane.EXPLAIN, Outcome.DONE)]
+    assert recorder.ends == [(Lane.EXPLAIN, JobOutcome.DONE)]
 
 
 def test_a_budget_and_an_earlier_deadline(backend, start):

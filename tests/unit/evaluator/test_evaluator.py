@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.launch import Lane
 from xai_sidecar.engine.threads import MOST_STUCK
 from xai_sidecar.engine.work import Kind, drive, forward
 from xai_sidecar.errors import StoreError
@@ -41,7 +41,7 @@ class Recorder:
         self.launches = []
         self.ends = []
 
-    def launched(self, record):
+    def batch_ran(self, record):
         self.launches.append(record)
 
     def ended(self, lane, outcome):

@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
-from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.rpc import decode
 from xai_sidecar.rpc.decode import read_interval
 from xai_sidecar.rpc.parameters import contract_paths
@@ -186,7 +186,7 @@ def test_rise_plus_and_ood_scores(make_model):
     with pytest.raises(errors.PreconditionError, match="train-ood") as caught:
         read_request(request(ood=True), make_model())
     assert caught.value.field == "ood"
-    model = make_model(ood=OodInfo(100, 1.7e9, {"noise": 0.9}))
+    model = make_model(ood=OodTraining(100, 1.7e9, {"noise": 0.9}))
     asked = read_request(request(wanted, ood=True), model)
     assert asked.ood
     assert asked.plans[0].parameters.masks == 64
@@ -386,7 +386,7 @@ def test_a_budget_goes_by_the_fewest_targets(budgeted):
 # ------------------------------------------------------------------------------------------------ conditions
 
 
-OOD = OodInfo(100, 1.7e9, {"noise": 0.9})
+OOD = OodTraining(100, 1.7e9, {"noise": 0.9})
 
 
 def conditioned(**fields):

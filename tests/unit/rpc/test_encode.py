@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.errors import PreconditionError
 from xai_sidecar.explainers.base import MapStatus, Saliency
 from xai_sidecar.imaging import Prepared, Region
@@ -146,7 +146,7 @@ def test_standard_errors(answer):
 
 
 FOUR = np.full(4, 0.25, np.float32)
-OOD = OodInfo(100, 1.7e9, {"noise": 0.9})
+OOD = OodTraining(100, 1.7e9, {"noise": 0.9})
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.errors import ConfigError, PreconditionError
 from xai_sidecar.evaluator.choice import QualityRow, QualityTable
 from xai_sidecar.evaluator.confusion import Accuracy, Counts
@@ -82,7 +82,7 @@ def test_the_colour_that_covers_pictures_is_told_for_each_channel(make_model, no
 
 
 def test_model_info_with_an_ood_net(make_model, nothing):
-    model = make_model(ood=OodInfo(100, 1_700_000_000.5, {"noise": 0.9}))
+    model = make_model(ood=OodTraining(100, 1_700_000_000.5, {"noise": 0.9}))
     info = model_info(model, 0, nothing)
     assert info.ood.training_sample_count == 100
     assert info.ood.training_time.ToMilliseconds() == 1_700_000_000_500

@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
-from xai_sidecar.engine.backend import OodInfo
+from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.evaluator.choice import Reason
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.explainers.occlusion import Occlusion
@@ -85,7 +85,7 @@ def test_only_what_can_be_used(make_model):
         return list(read_request(request({}), make_model(*overrides, **options)).plans[0].candidates)
 
     assert names(*PERTURBING) == ["occlusion", "rise"]
-    assert names(*PERTURBING, ood=OodInfo(100, 1.7e9, {})) == ["occlusion", "rise", "rise_plus"]
+    assert names(*PERTURBING, ood=OodTraining(100, 1.7e9, {})) == ["occlusion", "rise", "rise_plus"]
     assert "gradcam" not in names(layers=())
     with pytest.raises(errors.PreconditionError) as caught:
         names(*PERTURBING, "explainers.occlusion.enabled=false", "explainers.rise.enabled=false")

@@ -18,9 +18,8 @@ from xai_sidecar.evaluator.records import SampleKey, SampleState
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import MapStatus, Saliency
-from xai_sidecar.explainers.registry import EXPLAINERS
 from xai_sidecar.imaging import Prepared, Region
-from xai_sidecar.metrics.registry import METRICS
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.rpc.interceptors import REQUEST_ID
 from xai_sidecar.serving.evaluation import evaluated_model, open_store, sample_of, start_evaluation
 from xai_sidecar.serving.plan import Explained, Predicted, Stage, Targets
@@ -166,6 +165,7 @@ def test_the_model_as_the_evaluator_sees_it(make_model):
         "explainers.gradcam.layer=early",
         'explainers.gradient.aggregation="sum_abs"',
         "evaluator.protocol=rise",
+        "evaluator.metric_parameters.localization/iosr.threshold=0.25",
     ],
 )
 def test_scores_of_other_settings_are_of_another_version(make_model, override):
@@ -174,20 +174,24 @@ def test_scores_of_other_settings_are_of_another_version(make_model, override):
 
 
 def test_scores_outlive_a_release_but_not_another_definition(make_model, monkeypatch):
-    version = evaluated_model(make_model()).version
+    model = make_model()
+    version = evaluated_model(model).version
     monkeypatch.setattr("xai_sidecar.__version__", "99.0")
-    monkeypatch.setitem(METRICS, "added", SimpleNamespace(version=1))
-    assert evaluated_model(make_model()).version == version
-    monkeypatch.setitem(METRICS, "robustness", SimpleNamespace(version=2))
-    other_metric = evaluated_model(make_model()).version
-    monkeypatch.setattr(EXPLAINERS["rise"], "version", 2, raising=False)
-    assert len({version, other_metric, evaluated_model(make_model()).version}) == 3
+    monkeypatch.setattr(
+        "xai_sidecar.serving.evaluation.installed_metrics", lambda: {**metrics, "added": SimpleNamespace(version=1)}
+    )
+    metrics = dict(installed_metrics())
+    assert evaluated_model(model).version == version
+    metrics["robustness"] = SimpleNamespace(version=2)
+    other_metric = evaluated_model(model).version
+    monkeypatch.setattr(type(model.explainers["rise"].explainer), "version", 2)
+    assert len({version, other_metric, evaluated_model(model).version}) == 3
 
 
 def test_the_version_of_scores_is_kept(make_model):
     """Written down by hand: a release that changes it forgets all quality that was measured."""
     model = make_model(*(f"explainers.{name}.enabled=false" for name in ("occlusion", "rise", "gradcam")))
-    expected = hashlib.sha256(b'[{},[2,"mindspore_xai"],null]').hexdigest()[:8]
+    expected = hashlib.sha256(b'[{},[3,"mindspore_xai"],null]').hexdigest()[:8]
     assert evaluated_model(model).version == f"{model.version}-{expected}"
 
 

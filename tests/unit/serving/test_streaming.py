@@ -499,4 +499,4 @@ async def test_a_failing_explanation_ends_the_stream(start, make_net, picture, p
         await idle(predictor.engine)
         await still(net)
     assert complaints() == []
-    assert {log["event"] for log in logs} <= {"launch_failed"}
+    assert {log["event"] for log in logs} <= {"batch_failed"}

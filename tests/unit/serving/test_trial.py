@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Outcome
-from xai_sidecar.engine.launch import Lane
+from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import Forward, Partial, drive
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.serving import trial
@@ -121,12 +121,12 @@ async def test_a_device_that_fails_leaves_the_passes_figure(started, monkeypatch
 
 def test_explanations_are_seen_once_the_server_is_ready():
     seen = []
-    observer = Unseen(SimpleNamespace(launched=seen.append, ended=lambda lane, outcome: seen.append(lane)))
+    observer = Unseen(SimpleNamespace(batch_ran=seen.append, ended=lambda lane, outcome: seen.append(lane)))
     for lane in (Lane.EXPLAIN, Lane.PREDICT):
-        observer.launched(SimpleNamespace(lane=lane))
-        observer.ended(lane, Outcome.DONE)
+        observer.batch_ran(SimpleNamespace(lane=lane))
+        observer.ended(lane, JobOutcome.DONE)
     assert [getattr(each, "lane", each) for each in seen] == [Lane.PREDICT] * 2
     observer.ready = True
-    observer.ended(Lane.EXPLAIN, Outcome.DONE)
-    observer.launched(SimpleNamespace(lane=Lane.EXPLAIN))
+    observer.ended(Lane.EXPLAIN, JobOutcome.DONE)
+    observer.batch_ran(SimpleNamespace(lane=Lane.EXPLAIN))
     assert len(seen) == 4

@@ -35,7 +35,7 @@ from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy, wrapped_copy
-from xai_sidecar.engine.backend import Layer, OodInfo, Report
+from xai_sidecar.engine.backend import Layer, OodTraining, Report
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
@@ -142,12 +142,12 @@ class MindSporeBackend:
         shape = (size, source.channels, source.height, source.width)
         return self._to_layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
 
-    def _ood_info(self) -> OodInfo | None:
+    def _ood_info(self) -> OodTraining | None:
         head = self._source.ood
         if head is None:
             return None
         check_head(head, self.version, self._earlier_version)
-        return OodInfo(head.training.sample_count, head.training.time, head.training.auroc)
+        return OodTraining(head.training.sample_count, head.training.time, head.training.auroc)
 
     def _earlier_version(self) -> str:
         """What `version` was in OoD nets' files of earlier releases."""

@@ -1,0 +1,106 @@
+"""What waits for the device, and what runs on it next: tasks, their slices, and batches of these."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any
+
+from xai_sidecar.engine.work import Kind
+
+
+class Lane(enum.IntEnum):
+    """Priority of a job: a lower lane goes first, but for the share that explanations get (`Policy.explain_share`)."""
+
+    PREDICT = 0
+    EXPLAIN = 1
+    EVALUATE = 2
+
+
+@dataclass(eq=False)
+class Flow:
+    """A job's account within its lane: start-time fair queueing calls it a flow. See `scheduler`.
+
+    Attributes:
+        service: Service received in device seconds (the start tag of fair queueing). A new flow begins at the lane's
+            virtual time, not at 0.
+        new: Whether it has not queued anything yet.
+        head_start: Device seconds by which its tasks are put forward; 0 once they are used up. They count as service.
+        lent: Service received since then.
+    """
+
+    service: float = 0.0
+    new: bool = True
+    head_start: float = 0.0
+    lent: float = 0.0
+
+
+@dataclass(eq=False)
+class Task:
+    """The rows that one job waits for: one `Work` of its computation.
+
+    Attributes:
+        owner: The job; opaque to the scheduler.
+        lane: Priority.
+        kind: Rows of the same kind may share a batch.
+        row_count: Number of rows.
+        flow: The job's account, shared by all its tasks.
+        scheduled: How many rows have been put in batches, from the first one on.
+        added: When it was queued, in seconds.
+        arrival: Its number in the order of queueing.
+    """
+
+    owner: Any
+    lane: Lane
+    kind: Kind
+    row_count: int
+    flow: Flow = field(default_factory=Flow)
+    scheduled: int = 0
+    added: float = 0.0
+    arrival: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Rows that are in no batch yet."""
+        return self.row_count - self.scheduled
+
+
+@dataclass(frozen=True)
+class TaskSlice:
+    """Rows `start` to `stop` of a task."""
+
+    task: Task
+    start: int
+    stop: int
+
+    @property
+    def row_count(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the device runs in one go: the rows of the slices in this order, padded to `size`.
+
+    Attributes:
+        kind: Of all its rows.
+        size: Batch size, padding included.
+        slices: The rows; all are of one lane.
+        expected_seconds: Cost by the cost model.
+    """
+
+    kind: Kind
+    size: int
+    slices: tuple[TaskSlice, ...]
+    expected_seconds: float = 0.0
+
+    @property
+    def lane(self) -> Lane:
+        """The lane of all its rows."""
+        return self.slices[0].task.lane
+
+    @property
+    def row_count(self) -> int:
+        """Rows without padding."""
+        return sum(each.row_count for each in self.slices)
