@@ -42,6 +42,7 @@ from xai_client.errors import (
     XaiError,
 )
 from xai_client.evaluator_info import Accuracy, ClassConfusion, EvaluatorInfo, MetricInfo, QualityMeasure
+from xai_client.ground_truth import GroundTruthObject, GroundTruthWarning, MaskLike
 from xai_client.model_info import (
     BatchCost,
     ExplainerInfo,
@@ -56,7 +57,6 @@ from xai_client.model_info import (
 from xai_client.overlay import COLORMAPS
 from xai_client.picture import ImageLike
 from xai_client.request import Explain
-from xai_client.truth import GroundTruthObject, GroundTruthWarning, MaskLike
 from xai_client.types import (
     AutoChoice,
     ClassScore,

@@ -14,11 +14,11 @@ from xai_client import fork
 from xai_client.calls import DEFAULT_TIMEOUT, Call, Connection, Metadata
 from xai_client.channel import ChannelOptions, channel_options
 from xai_client.errors import ClosedError
+from xai_client.ground_truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.model_info import ModelInfo, model_info
 from xai_client.picture import ImageLike
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
-from xai_client.truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -72,7 +72,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the connection; calls under way fail with a `ClosedError`. Closing twice is fine."""
+        """Closes the connection; calls in progress fail with a `ClosedError`. Closing twice is fine."""
         self._closed = True
         if self._channel is not None and self._generation == fork.generation():
             await self._channel.close()
@@ -146,7 +146,7 @@ class AsyncClient:
         timeout: float | None = None,
     ) -> bool:
         """Tells what an earlier picture really showed; see `Client.report_ground_truth`."""
-        call = self._connection.call(timeout, cheap=True)
+        call = self._connection.call(timeout, idempotent=True)
         request = await asyncio.to_thread(
             ground_truth_request, request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids
         )
@@ -157,29 +157,29 @@ class AsyncClient:
     async def model_info(self, *, timeout: float | None = None) -> ModelInfo:
         """Describes the model and every explainer; see `Client.model_info`."""
         response: pb.GetModelInfoResponse = await self._unary(
-            "GetModelInfo", pb.GetModelInfoRequest(), self._connection.call(timeout, cheap=True)
+            "GetModelInfo", pb.GetModelInfoRequest(), self._connection.call(timeout, idempotent=True)
         )
         return model_info(response.model)
 
     async def _unary(self, name: str, request: Any, call: Call) -> Any:
         while True:
-            with fork.call():
+            with fork.guard():
                 try:
                     return await getattr(self._stub(), name)(request, **call.arguments())
                 except grpc.RpcError as error:
                     self._check_open(error)
-                    pause = call.pause(error)
+                    delay = call.retry_delay(error)
                 except (asyncio.CancelledError, Exception) as error:
                     self._check_interrupted(error)
                     raise
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
 
     async def _events(self, build: Callable[[], pb.PredictStreamRequest], call: Call) -> AsyncGenerator[Event, None]:
         request = await asyncio.to_thread(build)
         decoder = EventDecoder(call.request_id)
         started = False
         while True:
-            with fork.call() as is_here:
+            with fork.guard() as is_here:
                 answer = None
                 try:
                     answer = self._stub().PredictStream(request, **call.arguments())
@@ -192,14 +192,14 @@ class AsyncClient:
                     return
                 except grpc.RpcError as error:
                     self._check_open(error)
-                    pause = call.pause(error, repeatable=not started)
+                    delay = call.retry_delay(error, repeatable=not started)
                 except (asyncio.CancelledError, Exception) as error:
                     self._check_interrupted(error)
                     raise
                 finally:
                     if answer is not None and is_here():
                         answer.cancel()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
 
     def _stub(self) -> Any:
         """The stub, made at first use: a channel belongs to the event loop that runs when it is made."""

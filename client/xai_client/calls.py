@@ -41,7 +41,7 @@ _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 
 @dataclass(frozen=True)
 class Connection:
-    """What all calls of one client share.
+    """The settings that all calls of one client share.
 
     Attributes:
         address: Target of the channel, "host:port".
@@ -65,27 +65,29 @@ class Connection:
         _check_timeout(self.timeout)
         _check_metadata(self.metadata)
 
-    def call(self, timeout: float | None = None, request_id: str | None = None, *, cheap: bool = False) -> Call:
-        """A call about to be made.
+    def call(self, timeout: float | None = None, request_id: str | None = None, *, idempotent: bool = False) -> Call:
+        """A new call, not sent yet.
 
         Args:
             timeout: Its deadline in seconds from now; None for the default.
             request_id: Its id; None for a new one.
-            cheap: Whether running it twice costs next to nothing and changes nothing.
+            idempotent: Whether running it twice costs next to nothing and changes nothing.
 
         Raises:
             ArgumentError: The timeout or the id cannot be used.
         """
         _check_timeout(timeout)
-        return Call(self, self.timeout if timeout is None else timeout, check_request_id(request_id), cheap=cheap)
+        return Call(
+            self, self.timeout if timeout is None else timeout, check_request_id(request_id), idempotent=idempotent
+        )
 
 
 class Call:
     """One call as its caller sees it: one deadline over all attempts, and one id."""
 
-    def __init__(self, connection: Connection, timeout: float | None, request_id: str, *, cheap: bool) -> None:
+    def __init__(self, connection: Connection, timeout: float | None, request_id: str, *, idempotent: bool) -> None:
         self.request_id = request_id
-        self._cheap = cheap
+        self._idempotent = idempotent
         self._connection = connection
         self._timeout = timeout
         self._deadline = math.inf
@@ -102,11 +104,11 @@ class Call:
             "wait_for_ready": self._connection.wait_for_ready,
         }
 
-    def pause(self, error: grpc.RpcError, *, repeatable: bool = True) -> float:
+    def retry_delay(self, error: grpc.RpcError, *, repeatable: bool = True) -> float:
         """How long to wait before the next attempt.
 
         Repeated is what surely was not run: the connection was not there, or the server refused the call and says when
-        it may come again, or that it is shutting down. A call that may have been run is repeated only if that is cheap.
+        it may come again, or that it is shutting down. A call that may have been run is repeated if it is idempotent.
 
         Args:
             error: What the last attempt raised.
@@ -116,21 +118,21 @@ class Call:
             Seconds.
 
         Raises:
-            ServiceError: Another attempt is no use, or not ours to make; this is the failure to report.
+            ServiceError: There must be no other attempt; this is the failure to report.
         """
         failure = to_error(
             error,
             address=self._connection.address,
             timeout=self._timeout,
             request_id=self.request_id,
-            repeated=self._cheap,
+            repeated=self._idempotent,
         )
-        wait = self._wait(error, failure.code) if repeatable and self._attempts < MAX_ATTEMPTS else None
-        if wait is None or time.monotonic() + wait >= self._deadline:
+        delay = self._delay(error, failure.code) if repeatable and self._attempts < MAX_ATTEMPTS else None
+        if delay is None or time.monotonic() + delay >= self._deadline:
             raise failure from error
-        return wait
+        return delay
 
-    def _wait(self, error: grpc.RpcError, code: str) -> float | None:
+    def _delay(self, error: grpc.RpcError, code: str) -> float | None:
         """Seconds until the next attempt; None where there must be none."""
         pushback = _pushback(error) if code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") else None
         if pushback is not None:
@@ -139,7 +141,7 @@ class Call:
             return None
         reason = details_of(error).reason
         refused = reason == SHUTTING_DOWN or (not reason and was_not_sent(text_of(error)))
-        if not (refused or self._cheap):
+        if not (refused or self._idempotent):
             return None
         backoff = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** (self._attempts - 1))
         return backoff * random.uniform(0.8, 1.2)  # noqa: S311

@@ -9,7 +9,7 @@ from xai_client.proxy import is_local
 
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 KEEPALIVE_MILLISECONDS: Final = 10_000
-"""While a call is under way, the server is pinged when nothing has come for so long."""
+"""While a call is in progress, the server is pinged when nothing has come for so long."""
 PING_TIMEOUT_MILLISECONDS: Final = 5_000
 """How long the answer may take; then the connection is dead and a new one is made. Ten and five are less than twenty
 seconds, within which a client finds its way again."""
@@ -28,7 +28,7 @@ def channel_options(options: ChannelOptions, address: str) -> list[tuple[str, An
     defaults: dict[str, Any] = {
         "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
         "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-        # Without a policy gRPC repeats only what nobody has seen; all else is for `Call.pause` to decide.
+        # Without a policy gRPC repeats only what nobody has seen; all else is for `Call.retry_delay` to decide.
         "grpc.enable_retries": 1,
         "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE_BYTES,
         # Otherwise all clients of a process share one connection, and a new client gets a dead one, too.

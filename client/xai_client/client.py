@@ -13,11 +13,11 @@ from xai_client import fork
 from xai_client.calls import DEFAULT_TIMEOUT, Call, Connection, Metadata
 from xai_client.channel import ChannelOptions, channel_options
 from xai_client.errors import ClosedError
+from xai_client.ground_truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.model_info import ModelInfo, model_info
 from xai_client.picture import ImageLike
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
-from xai_client.truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -72,7 +72,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection; calls under way fail with a `ClosedError`. Closing twice is fine."""
+        """Closes the connection; calls in progress fail with a `ClosedError`. Closing twice is fine."""
         self._closed = True
         if self._channel is not None and self._generation == fork.generation():
             self._channel.close()
@@ -203,7 +203,7 @@ class Client:
         """
         request = ground_truth_request(request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids)
         response: pb.ReportGroundTruthResponse = self._unary(
-            "ReportGroundTruth", request, self._connection.call(timeout, cheap=True)
+            "ReportGroundTruth", request, self._connection.call(timeout, idempotent=True)
         )
         warn(response.warnings, stacklevel=2)
         return response.changed
@@ -216,29 +216,29 @@ class Client:
         """
         request = pb.GetModelInfoRequest()
         response: pb.GetModelInfoResponse = self._unary(
-            "GetModelInfo", request, self._connection.call(timeout, cheap=True)
+            "GetModelInfo", request, self._connection.call(timeout, idempotent=True)
         )
         return model_info(response.model)
 
     def _unary(self, name: str, request: Any, call: Call) -> Any:
         while True:
-            with fork.call():
+            with fork.guard():
                 try:
                     return getattr(self._stub(), name)(request, **call.arguments())
                 except grpc.RpcError as error:
                     self._check_open(error)
-                    pause = call.pause(error)
+                    delay = call.retry_delay(error)
                 except ValueError as error:
                     # How gRPC reports a channel that another thread closed in the meantime.
                     self._check_open(error)
                     raise
-            time.sleep(pause)
+            time.sleep(delay)
 
     def _events(self, request: pb.PredictStreamRequest, call: Call) -> Generator[Event, None, None]:
         decoder = EventDecoder(call.request_id)
         started = False
         while True:
-            with fork.call() as is_here:
+            with fork.guard() as is_here:
                 answer = None
                 try:
                     answer = self._stub().PredictStream(request, **call.arguments())
@@ -251,14 +251,14 @@ class Client:
                     return
                 except grpc.RpcError as error:
                     self._check_open(error)
-                    pause = call.pause(error, repeatable=not started)
+                    delay = call.retry_delay(error, repeatable=not started)
                 except ValueError as error:
                     self._check_open(error)
                     raise
                 finally:
                     if answer is not None and is_here():
                         answer.cancel()
-            time.sleep(pause)
+            time.sleep(delay)
 
     def _stub(self) -> Any:
         """The stub, made at first use, and anew in a forked child."""

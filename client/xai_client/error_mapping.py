@@ -14,7 +14,7 @@ from xai_client import errors
 from xai_client.errors import ServiceError
 from xai_client.proxy import proxy_in_use
 from xai_client.request import sdk_path
-from xai_client.transport import explain_http, explain_unavailable, http_status, is_broken
+from xai_client.transport import describe_http, describe_unavailable, http_status, is_broken
 
 ERROR_BY_CODE: Final[dict[grpc.StatusCode, type[ServiceError]]] = {
     grpc.StatusCode.CANCELLED: errors.CallCancelledError,
@@ -118,45 +118,56 @@ def to_error(
     kind = ERROR_BY_CODE.get(code, errors.UnknownError)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text_of(error):
         kind = errors.MessageTooLargeError
-    told = _Told(text_of(error), details.reason, kind)
+    failure = _Failure(text_of(error), details.reason, kind)
     if not details.reason:
-        told = _explain(code, told, address, timeout, repeated=repeated)
+        failure = _describe(code, failure, address, timeout, repeated=repeated)
     field = sdk_path(details.field)
-    if details.field and told.text.startswith(details.field):
-        told = told._replace(text=field + told.text.removeprefix(details.field))
-    return told.kind(told.text, reason=told.reason, field=field, retry_after=details.retry_after, request_id=request_id)
+    message = failure.message
+    if details.field and message.startswith(details.field):
+        message = field + message.removeprefix(details.field)
+    return failure.kind(
+        message, reason=failure.reason, field=field, retry_after=details.retry_after, request_id=request_id
+    )
 
 
-class _Told(NamedTuple):
-    text: str
+class _Failure(NamedTuple):
+    """What the error will say: its message, the reason where one is known, and its class."""
+
+    message: str
     reason: str
     kind: type[ServiceError]
 
 
-def _explain(code: grpc.StatusCode, told: _Told, address: str, timeout: float | None, *, repeated: bool) -> _Told:
-    """Says what to check for failures of which xai-sidecar itself said nothing."""
-    text = told.text
+def _describe(
+    code: grpc.StatusCode, failure: _Failure, address: str, timeout: float | None, *, repeated: bool
+) -> _Failure:
+    """Adds what to check to a failure that no xai-sidecar described."""
+    text = failure.message
     status = http_status(text)
     if status is not None:
-        said, kind = explain_http(status, address)
-        return _Told(said, "", kind or told.kind)
+        message, kind = describe_http(status, address)
+        return _Failure(message, "", kind or failure.kind)
     if code is grpc.StatusCode.UNAVAILABLE:
-        said, reason = explain_unavailable(text, address, repeated=repeated)
-        return told._replace(text=said + _by_proxy(address), reason=reason)
-    if told.kind is errors.MessageTooLargeError:
-        return told._replace(
-            text=f"{text}. Send an encoded file instead of an array, a smaller picture or fewer of them, or raise"
+        message, reason = describe_unavailable(text, address, repeated=repeated)
+        return failure._replace(message=message + _by_proxy(address), reason=reason)
+    if failure.kind is errors.MessageTooLargeError:
+        return failure._replace(
+            message=f"{text}. Send an encoded file instead of an array, a smaller picture or fewer of them, or raise"
             " server.max_message_bytes"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         limit = "the deadline" if timeout is None else f"{timeout:g} s"
-        said = f"no answer from {address} within {limit}. Raise `timeout`, ask for less, or give explanations a budget"
-        return told._replace(text=said + _by_proxy(address))
+        message = (
+            f"no answer from {address} within {limit}. Raise `timeout`, ask for less, or give explanations a budget"
+        )
+        return failure._replace(message=message + _by_proxy(address))
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return told._replace(text=f"the server at {address} does not offer this call: {text}")
+        return failure._replace(message=f"the server at {address} does not offer this call: {text}")
     if is_broken(text):
-        return told._replace(text=f"{address}, or a proxy before it, broke the call off: {text}. Look into its log")
-    return told
+        return failure._replace(
+            message=f"{address}, or a proxy before it, broke the call off: {text}. Look into its log"
+        )
+    return failure
 
 
 def _by_proxy(address: str) -> str:

@@ -12,10 +12,10 @@ from xai_proto import explanation_pb2 as pb
 
 @dataclass(frozen=True)
 class QualityMeasure:
-    """One benchmark's verdict on one explainer.
+    """What one metric has measured of one explainer.
 
     Attributes:
-        metric: Name of the benchmark and metric, such as "faithfulness/deletion_auc".
+        metric: Name of the metric, after that of its family, such as "faithfulness/deletion_auc".
         mean: Mean score over the samples.
         confidence_half_width: Half the width of the 95 % confidence interval of the mean; NaN with a single sample.
         sample_count: Number of samples.
@@ -41,8 +41,8 @@ class MetricInfo:
         name: Name, as `QualityMeasure.metric` has it.
         description: What it measures, in a sentence.
         higher_is_better: Whether a higher score is a better one.
-        minimum: The lowest score that there can be.
-        maximum: The highest score that there can be.
+        minimum: Lowest possible score.
+        maximum: Highest possible score.
     """
 
     name: str
@@ -85,7 +85,7 @@ class ClassConfusion:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How right predictions have been, by the ground truth reported.
+    """Accuracy of the predictions, by the ground truth reported.
 
     Attributes:
         picture_count: Pictures with ground truth.
@@ -112,7 +112,7 @@ class EvaluatorInfo:
         window_sample_count: Pictures sampled within the window.
         note: What a reader of the measurements must know, in a sentence; empty if nothing.
         metrics: What is measured, by name.
-        accuracy: How right predictions have been; None where no ground truth has been reported.
+        accuracy: Accuracy of the predictions; None where no ground truth has been reported.
     """
 
     sample_rate: float
@@ -126,7 +126,7 @@ class EvaluatorInfo:
 
 
 def quality_measure(message: pb.QualityMeasure) -> QualityMeasure:
-    """Decodes a benchmark's verdict."""
+    """Decodes a measure of quality."""
     return QualityMeasure(
         metric=message.metric,
         mean=message.mean,

@@ -1,4 +1,4 @@
-"""What becomes of clients in a forked child.
+"""Clients in forked children.
 
 gRPC has threads and connections that do not survive a fork. Where none of it was in use at that moment, a child may set
 up connections of its own. Where it was, anything that the child asks of gRPC may hang or crash, even a new channel; so
@@ -24,8 +24,8 @@ _WORKERS: Final = ("channel_spin", "_poll_wrapper")
 _OFF: Final = ("0", "false", "no", "off", "n", "f")
 
 
-class _State:
-    """One for a process.
+class _ForkState:
+    """Forks and uses of gRPC in this process.
 
     Attributes:
         generation: Number of forks between the first process and this one.
@@ -35,7 +35,7 @@ class _State:
     def __init__(self) -> None:
         self.generation = 0
         self.broken = False
-        self.gate = threading.RLock()
+        self.lock = threading.RLock()
         self.calls = 0
         self.channels: WeakSet[Any] = WeakSet()
         self.asynchronous: WeakSet[Any] = WeakSet()
@@ -47,16 +47,16 @@ class _State:
             raise ForkedError(
                 "this process was forked while its parent was using gRPC, whose threads a fork does not take along: no"
                 " calls can be made in it. Start such processes by spawn or forkserver, or fork before the first call,"
-                " or when none is under way and no AsyncClient is open"
+                " or when none is in progress and no AsyncClient is open"
             )
 
     def before(self) -> None:
-        self.gate.acquire()  # no call begins between this look and the fork
-        unguarded = bool(self.channels) and _guard_is_off()
+        self.lock.acquire()  # no call begins between this check and the fork
+        unguarded = bool(self.channels) and _support_is_off()
         self._busy = self.calls > 0 or bool(self.asynchronous) or unguarded or _others_use_grpc()
 
     def after_in_parent(self) -> None:
-        self.gate.release()
+        self.lock.release()
 
     def after_in_child(self) -> None:
         self.broken = self.broken or self._busy
@@ -66,10 +66,10 @@ class _State:
         self._abandoned.extend((*self.channels, *self.asynchronous))
         self.channels.clear()
         self.asynchronous.clear()
-        self.gate.release()
+        self.lock.release()
 
 
-_state = _State()
+_state = _ForkState()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_state.before, after_in_parent=_state.after_in_parent, after_in_child=_state.after_in_child
@@ -87,15 +87,15 @@ def check() -> None:
 
 
 @contextmanager
-def call() -> Iterator[Callable[[], bool]]:
+def guard() -> Iterator[Callable[[], bool]]:
     """Around a call: a fork during it leaves the child without gRPC.
 
-    Gives what tells whether this still is the process of the call.
+    Yields a function that returns whether this still is the process of the call.
 
     Raises:
         ForkedError: This process is such a child.
     """
-    with _state.gate:
+    with _state.lock:
         _state.check()
         belongs_to = _state.generation
         _state.calls += 1
@@ -106,42 +106,42 @@ def call() -> Iterator[Callable[[], bool]]:
     try:
         yield is_here
     finally:
-        with _state.gate:
+        with _state.lock:
             if is_here():
                 _state.calls -= 1
 
 
 @contextmanager
 def opening() -> Iterator[int]:
-    """Around the opening of a channel: nothing forks meanwhile. Gives the generation that the channel belongs to.
+    """Around the opening of a channel: nothing forks meanwhile. Yields the generation that the channel belongs to.
 
     Raises:
         ForkedError: No channel can be opened in this process.
     """
-    with _state.gate:
+    with _state.lock:
         _state.check()
         yield _state.generation
 
 
 def opened(channel: Any, *, asynchronous: bool = False) -> None:
-    """Says that there is a channel, within `opening`."""
+    """Registers a channel; to be called within `opening`."""
     (_state.asynchronous if asynchronous else _state.channels).add(channel)
 
 
 def closed(channel: Any) -> None:
-    """Says that a channel of this process has been closed."""
-    with _state.gate:
+    """Forgets a channel of this process that has been closed."""
+    with _state.lock:
         _state.channels.discard(channel)
         _state.asynchronous.discard(channel)
 
 
-def _guard_is_off() -> bool:
-    """Whether gRPC was told not to look after forks at all."""
+def _support_is_off() -> bool:
+    """Whether gRPC's own support of forks is switched off."""
     return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in _OFF
 
 
 def _others_use_grpc() -> bool:
-    """Whether another thread is in gRPC at this moment, be it on behalf of another library."""
+    """Whether another thread is in gRPC at this moment, maybe for another library."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     folder = os.path.dirname(grpc.__file__)  # noqa: PTH120
     for ident, frame in sys._current_frames().items():

@@ -73,8 +73,8 @@ class ExplanationCost:
 
     Attributes:
         passes: Rows through the model.
-        seconds: Time as things are, beside the explanations that run now.
-        idle_seconds: Time on an idle device; None where the server does not say.
+        seconds: Estimated seconds at the current load.
+        idle_seconds: Estimated seconds on an idle device; None where the server does not say.
     """
 
     passes: int
@@ -94,8 +94,8 @@ class ExplainerInfo:
         parameters: Its parameters by name.
         cost: What it is expected to cost; None if not known.
         quality: How good its maps have been measured to be on live traffic; empty until measured.
-        composite_score: How good its maps are all in all, which is what "auto" goes by: 0 to 1 with 1 for the best;
-            None until known.
+        composite_score: How good its maps are by all metrics together, by which "auto" chooses: 0 to 1 with 1 for the
+            best; None until known.
     """
 
     name: str
@@ -148,11 +148,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class BatchCost:
-    """Time that a launch of one batch size takes.
+    """What one batch costs, by its size.
 
     Attributes:
-        batch_size: Rows in the launch.
-        seconds: Median time of one launch, as measured at start.
+        batch_size: Rows in the batch.
+        seconds: Median time of one batch, as measured at start.
     """
 
     batch_size: int

@@ -107,13 +107,13 @@ def draw(
             field="image",
         )
     box = (0.0, 0.0, float(picture.width), float(picture.height)) if region is None else region
-    shown = _lay(picture, saliency, box, alpha * _PALE if note else alpha, colormap)
+    shown = _blend(picture, saliency, box, alpha * _PALE if note else alpha, colormap)
     if note:
-        _doubt(shown, box, note)
+        _mark_unreliable(shown, box, note)
     return shown
 
 
-def _doubt(shown: Image.Image, box: Box, note: str) -> None:
+def _mark_unreliable(shown: Image.Image, box: Box, note: str) -> None:
     """Hatches the part that the model saw, and writes a note in its lower left corner, if there is room for it."""
     columns, rows = _window(box[0], box[2], shown.width), _window(box[1], box[3], shown.height)
     width, height = columns[1] - columns[0], rows[1] - rows[0]
@@ -126,10 +126,10 @@ def _doubt(shown: Image.Image, box: Box, note: str) -> None:
         tile = np.where(phase == line, 160, 0).astype(np.uint8)
         hatch = np.tile(tile, (math.ceil(height / pitch), math.ceil(width / pitch)))[:height, :width]
         shown.paste((grey, grey, grey), (columns[0], rows[0]), Image.fromarray(hatch))
-    _write(shown, (columns[0], rows[1]), note, width, height)
+    _draw_note(shown, (columns[0], rows[1]), note, width, height)
 
 
-def _write(shown: Image.Image, corner: tuple[int, int], note: str, width: int, height: int) -> None:
+def _draw_note(shown: Image.Image, corner: tuple[int, int], note: str, width: int, height: int) -> None:
     """Writes white on black above and to the right of a corner, if there is room for it."""
     size = float(np.clip(min(width, height) / 14, _SMALLEST_FONT, _LARGEST_FONT))
     font = ImageFont.load_default(size)
@@ -144,7 +144,7 @@ def _write(shown: Image.Image, corner: tuple[int, int], note: str, width: int, h
     pen.text((place[0] + margin - left, place[1] + margin - top), note, fill=(255, 255, 255), font=font)
 
 
-def _lay(picture: Image.Image, saliency: FloatArray, box: Box, alpha: float, colormap: str | None) -> Image.Image:
+def _blend(picture: Image.Image, saliency: FloatArray, box: Box, alpha: float, colormap: str | None) -> Image.Image:
     columns = _window(box[0], box[2], picture.width)
     rows = _window(box[1], box[3], picture.height)
     levels, signed = _normalize(saliency, _on_picture(saliency, box, columns, rows), colormap)

@@ -24,7 +24,7 @@ def is_local(address: str) -> bool:
 def proxy_in_use(address: str) -> str:
     """The variable whose proxy gRPC puts between here and a target, and its value without password; empty if none.
 
-    Whether gRPC was told otherwise by a channel argument is not looked at.
+    A channel argument that turns proxies off is not considered.
     """
     name = next((each for each in _VARIABLES if each in os.environ), "")
     value = os.environ.get(name, "")

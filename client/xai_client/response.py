@@ -15,6 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from PIL import Image
 
 from xai_client.errors import ResponseError
+from xai_client.overlay import FloatArray
 from xai_client.request import short_names
 from xai_client.types import (
     AutoChoice,
@@ -23,7 +24,6 @@ from xai_client.types import (
     Explained,
     Explanation,
     Finished,
-    FloatArray,
     ParameterValue,
     PictureSize,
     Predicted,

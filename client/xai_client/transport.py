@@ -1,4 +1,4 @@
-"""What gRPC says itself where no xai-sidecar answered: the connection's failures, and HTTP statuses of proxies.
+"""Failures that gRPC itself reports where no xai-sidecar answered: of the connection, and HTTP statuses of proxies.
 
 gRPC tells these apart by nothing but its texts. The patterns hold for its versions 1.71 to 1.85; a text that none of
 them knows counts as of a call that may have been run, which is the careful reading.
@@ -32,41 +32,41 @@ _PINGED = re.compile(r"too_many_pings")
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """What an HTTP status means here: the cure, and the error where gRPC's own status would mislead."""
+class _Cure:
+    """What an HTTP status means here and the cure, and the error where gRPC's own status would mislead."""
 
-    says: str
+    advice: str
     kind: type[ServiceError] | None = None
 
 
 _SMALLER: Final = "send an encoded file instead of an array, a smaller picture or fewer of them"
 _LIGHTER: Final = "ask for less, give explanations a budget, or use `stream`, which is never silent for long"
 _ANSWERS: Final = {
-    400: _Answer("it cannot read the request. Have it pass gRPC on, which is HTTP/2 from end to end"),
-    401: _Answer('it wants credentials. Give them in `metadata`, such as ("authorization", "Bearer …")'),
-    403: _Answer("it does not let the call through. Have it allow /xai.v1.ExplanationService, or give it credentials"),
-    404: _Answer("it does not know /xai.v1.ExplanationService. Check host and port, or have it pass the path on"),
-    405: _Answer("it takes no POST there. Check host and port, or have it pass gRPC on"),
-    407: _Answer("it wants credentials of its own. Put them into the address of the proxy"),
-    408: _Answer(f"the request came too slowly for it. Raise its timeout, or {_SMALLER}", errors.DeadlineError),
-    413: _Answer(
+    400: _Cure("it cannot read the request. Have it pass gRPC on, which is HTTP/2 from end to end"),
+    401: _Cure('it wants credentials. Give them in `metadata`, such as ("authorization", "Bearer …")'),
+    403: _Cure("it does not let the call through. Have it allow /xai.v1.ExplanationService, or give it credentials"),
+    404: _Cure("it does not know /xai.v1.ExplanationService. Check host and port, or have it pass the path on"),
+    405: _Cure("it takes no POST there. Check host and port, or have it pass gRPC on"),
+    407: _Cure("it wants credentials of its own. Put them into the address of the proxy"),
+    408: _Cure(f"the request came too slowly for it. Raise its timeout, or {_SMALLER}", errors.DeadlineError),
+    413: _Cure(
         f"the request is larger than its limit. Raise that (nginx: client_max_body_size), or {_SMALLER}",
         errors.MessageTooLargeError,
     ),
-    429: _Answer("it gets too many requests. Send fewer, or have its rate limit raised", errors.OverloadedError),
-    431: _Answer("the headers are larger than its limit. Send less `metadata`, or have the limit raised"),
-    499: _Answer("it takes the caller for gone. Look into its log"),
-    500: _Answer("it failed itself. Look into its log"),
-    502: _Answer("it could not reach the server, or lost it during the call. Look whether xai-sidecar runs behind it"),
-    503: _Answer("it has no server for the call now. Look whether xai-sidecar runs behind it and is ready (/readyz)"),
-    504: _Answer(
+    429: _Cure("it gets too many requests. Send fewer, or have its rate limit raised", errors.OverloadedError),
+    431: _Cure("the headers are larger than its limit. Send less `metadata`, or have the limit raised"),
+    499: _Cure("it takes the caller for gone. Look into its log"),
+    500: _Cure("it failed itself. Look into its log"),
+    502: _Cure("it could not reach the server, or lost it during the call. Look whether xai-sidecar runs behind it"),
+    503: _Cure("it has no server for the call now. Look whether xai-sidecar runs behind it and is ready (/readyz)"),
+    504: _Cure(
         f"it waited for the server no longer. Raise its timeout (nginx: grpc_read_timeout), or {_LIGHTER}",
         errors.DeadlineError,
     ),
-    507: _Answer(f"it has no room for the request. Have its buffers enlarged, or {_SMALLER}"),
+    507: _Cure(f"it has no room for the request. Have its buffers enlarged, or {_SMALLER}"),
 }
-_REDIRECT: Final = _Answer("it wants the call elsewhere, which gRPC does not follow. Use the address that it names")
-_REFUSAL: Final = _Answer("it refuses the call. Look into its log")
+_REDIRECT: Final = _Cure("it wants the call elsewhere, which gRPC does not follow. Use the address that it names")
+_REFUSAL: Final = _Cure("it refuses the call. Look into its log")
 
 
 def http_status(text: str) -> int | None:
@@ -85,15 +85,15 @@ def is_broken(text: str) -> bool:
     return bool(_BROKEN.search(text))
 
 
-def explain_http(status: int, address: str) -> tuple[str, type[ServiceError] | None]:
-    """What to say of an HTTP status, and which error it is where gRPC's own status for it would mislead."""
+def describe_http(status: int, address: str) -> tuple[str, type[ServiceError] | None]:
+    """The message for an HTTP status, and the error class where gRPC's own status for it would mislead."""
     answer = _ANSWERS.get(status, _REDIRECT if 300 <= status < 400 else _REFUSAL)
     who = f"a proxy between client and server, or another server at {address}"
-    return f"{who}, answered HTTP {status}: {answer.says}", answer.kind
+    return f"{who}, answered HTTP {status}: {answer.advice}", answer.kind
 
 
-def explain_unavailable(text: str, address: str, *, repeated: bool) -> tuple[str, str]:
-    """What to say of a failed connection, and the reason where one is known.
+def describe_unavailable(text: str, address: str, *, repeated: bool) -> tuple[str, str]:
+    """The message for a failed connection, and the reason where one is known.
 
     Args:
         text: What gRPC says.
@@ -119,17 +119,17 @@ def explain_unavailable(text: str, address: str, *, repeated: bool) -> tuple[str
 
 
 def _unreachable(text: str, address: str) -> str:
-    said = f"cannot reach a server at {address}: {text}. "
+    head = f"cannot reach a server at {address}: {text}. "
     if "CERTIFICATE_VERIFY_FAILED" in text or "not in peer certificate" in text or "Hostname Verification" in text:
-        return f"{said}Give `credentials` the root that has signed the server's certificate, and the name that is in it"
+        return f"{head}Give `credentials` the root that has signed the server's certificate, and the name that is in it"
     if "WRONG_VERSION_NUMBER" in text:
-        return f"{said}What answers there does not speak TLS: leave `credentials` out, or check the port"
+        return f"{head}What answers there does not speak TLS: leave `credentials` out, or check the port"
     if _NOT_GRPC.search(text):
         return (
-            f"{said}What answers there is no gRPC server, wants TLS, or takes no more connections: check the port, and"
+            f"{head}What answers there is no gRPC server, wants TLS, or takes no more connections: check the port, and"
             " `credentials`"
         )
     return (
-        f"{said}Check that xai-sidecar runs there, that host and port are right, and that both sides use TLS or neither"
+        f"{head}Check that xai-sidecar runs there, that host and port are right, and that both sides use TLS or neither"
         " does"
     )

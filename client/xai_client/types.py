@@ -7,14 +7,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from xai_client.errors import ArgumentError, MapWithheldError
-from xai_client.overlay import DEFAULT_ALPHA, draw
+from xai_client.overlay import DEFAULT_ALPHA, FloatArray, draw
 from xai_client.picture import ImageLike
 
-FloatArray: TypeAlias = NDArray[np.float32]
 ParameterValue: TypeAlias = int | float | str | bool | None
 
 _WITHHELD = {

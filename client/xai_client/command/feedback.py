@@ -1,4 +1,4 @@
-"""What `xai-client feedback` was told that a picture shows: read from the command line, and said back."""
+"""A report of ground truth, as `xai-client feedback` reads it from the command line and confirms it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xai_client.errors import ArgumentError
-from xai_client.truth import GroundTruthObject
+from xai_client.ground_truth import GroundTruthObject
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Feedback:
     def text(self, changed: bool, warnings: Iterable[str] = ()) -> str:
         """What was reported and whether it changed anything, in a line, and a line for each warning."""
         shapes = Counter(_shape(each) for each in self.objects)
-        told = [
+        reported = [
             *(f"label {label}" for label in self.labels),
             *(f"class {class_id}" for class_id in self.class_ids),
             *(f"{count} {_plural(shape, count)}" for shape, count in shapes.items()),
         ]
         outcome = "reported" if changed else "nothing changed: the same had been reported before"
-        line = f"request {self.request_id}, picture {self.image_index}: {'; '.join(told)}  {outcome}"
+        line = f"request {self.request_id}, picture {self.image_index}: {'; '.join(reported)}  {outcome}"
         return "\n".join([line, *(f"warning: {each}" for each in warnings)])
 
     def json(self, changed: bool, warnings: Iterable[str] = ()) -> str:

@@ -19,16 +19,16 @@ from xai_client.types import Explanation
 
 
 def check_folder(folder: Path) -> None:
-    """Sees to it that files can be written to a folder, which need not be there yet.
+    """Checks that files can be written to a folder, which need not exist yet.
 
     Raises:
         OSError: They cannot.
     """
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise OSError(

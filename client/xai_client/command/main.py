@@ -22,7 +22,7 @@ from xai_client.command.feedback import Feedback, read_objects
 from xai_client.command.predict import EXAMPLES, add_predict
 from xai_client.command.tables import terminal_width
 from xai_client.errors import ArgumentError, ImageError, PictureSizeError, XaiError
-from xai_client.truth import GroundTruthWarning
+from xai_client.ground_truth import GroundTruthWarning
 
 _EXAMPLES: Final = f"""examples:
 {EXAMPLES}\
@@ -150,8 +150,8 @@ def _feedback(arguments: argparse.Namespace) -> int:
             objects=feedback.objects,
             class_ids=feedback.class_ids,
         )
-    told = [str(each.message) for each in issued if each.category is GroundTruthWarning]
-    print((feedback.json if arguments.json else feedback.text)(changed, told))
+    doubts = [str(each.message) for each in issued if each.category is GroundTruthWarning]
+    print((feedback.json if arguments.json else feedback.text)(changed, doubts))
     return 0
 
 

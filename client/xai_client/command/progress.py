@@ -37,8 +37,8 @@ class ProgressState:
         error: Relative standard error; None where there is none.
         time: Time left, or, at the end, taken; in words.
         place: Where its overlays are; empty where there are none.
-        note: What else there is to say.
-        doubtful: Whether it is done and a map of it cannot be relied on.
+        note: Any other remark.
+        unreliable: Whether it is done and a map of it cannot be relied on.
     """
 
     status: str = ""
@@ -49,7 +49,7 @@ class ProgressState:
     time: str = ""
     place: str = ""
     note: str = ""
-    doubtful: bool = False
+    unreliable: bool = False
 
 
 WAITING: Final = ProgressState(note="waiting")
@@ -87,7 +87,7 @@ def ended(explanation: Explanation, before: ProgressState, paths: Sequence[Path]
         time=_taken(explanation.elapsed),
         place=_place(paths),
         note=_note(explanation),
-        doubtful=any(each.warning for each in explanation.maps),
+        unreliable=any(each.warning for each in explanation.maps),
     )
 
 
@@ -102,7 +102,7 @@ class ProgressDisplay(Protocol):
     """Shows the states of one picture's explanations."""
 
     def begin(self, headline: str) -> None:
-        """Says what they are explanations of."""
+        """Shows the headline: the picture and its predicted class."""
 
     def update(self, name: str, state: ProgressState) -> None:
         """Shows the state of one of them."""
@@ -137,8 +137,8 @@ class LineDisplay:
         self._next: dict[str, float] = {}
 
     def begin(self, headline: str) -> None:
-        """Says what they are explanations of."""
-        self._say(headline)
+        """Shows the headline: the picture and its predicted class."""
+        self._write(headline)
 
     def update(self, name: str, state: ProgressState) -> None:
         """Shows the state of one of them, unless it has just been shown."""
@@ -147,14 +147,14 @@ class LineDisplay:
             return
         self._next[name] = now + _LINE_SECONDS
         passes = f"{_passes(state)} passes" if state.planned else _passes(state)
-        told = [passes, _error(state), state.time, state.place] if state.share is not None else []
-        told = [state.status, *told, state.note]
-        self._say(f"{name}: {', '.join(each for each in told if each)}")
+        measured = [passes, _error(state), state.time, state.place] if state.share is not None else []
+        parts = [state.status, *measured, state.note]
+        self._write(f"{name}: {', '.join(each for each in parts if each)}")
 
     def close(self) -> None:
         """Nothing to do."""
 
-    def _say(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         if self._stream is not None:
             self._stream.write(f"{line}\n")
             self._stream.flush()
@@ -178,7 +178,7 @@ class BarDisplay:
         )
 
     def begin(self, headline: str) -> None:
-        """Says what they are explanations of, and shows all as waiting."""
+        """Shows the headline, and every explanation as waiting."""
         with undisturbed():
             self._console.print(Text(headline))
             self._live.start(refresh=True)
@@ -223,8 +223,8 @@ class BarDisplay:
             return ": ".join(each for each in (state.status, state.note) if each)
         place = f"{'→' if self._fancy else '->'} {state.place}" if state.place else ""
         # Why it was truncated is too long for a row; the text at the end has it.
-        told = (place, state.note if state.status != "truncated" else "")
-        return ", ".join(each for each in told if each)
+        parts = (place, state.note if state.status != "truncated" else "")
+        return ", ".join(each for each in parts if each)
 
 
 def _share_and_bar(share: float, width: int) -> tuple[str, ProgressBar]:
@@ -244,8 +244,8 @@ def _passes(state: ProgressState) -> str:
 
 
 def _error(state: ProgressState) -> str:
-    told = ["" if state.error is None else f"error {state.error:.2f}", "unreliable" * state.doubtful]
-    return ", ".join(each for each in told if each)
+    parts = ["" if state.error is None else f"error {state.error:.2f}", "unreliable" * state.unreliable]
+    return ", ".join(each for each in parts if each)
 
 
 def _place(paths: Sequence[Path]) -> str:

@@ -35,7 +35,7 @@ def evaluator_rows(info: ModelInfo) -> list[tuple[str, str]]:
 
 
 def accuracy_lines(info: ModelInfo, width: int | None = None) -> list[str]:
-    """How right predictions have been, and of the most frequent classes how often they were taken for others.
+    """Accuracy of the predictions, and the confusion counts of the most frequent classes.
 
     Empty where no ground truth has been reported.
     """
@@ -63,9 +63,9 @@ def _state(evaluator: EvaluatorInfo) -> str:
     count, window = evaluator.window_sample_count, _span(evaluator.window)
     pictures = f"{count} picture{'s' * (count != 1)} in the last {window}"
     return {
-        "no_traffic": f"no traffic of late; {pictures}",
+        "no_traffic": f"no recent traffic; {pictures}",
         "up_to_date": f"up to date with {pictures}",
-        "working": f"at work on new ones; {pictures}",
+        "working": f"measuring new ones; {pictures}",
     }.get(evaluator.state, pictures)
 
 

@@ -47,7 +47,7 @@ def table(
 
 
 def pairs(rows: Iterable[tuple[str, str]], width: int | None = None) -> list[str]:
-    """Keys, and beside each what there is to say; an empty key continues the one above.
+    """Keys and values side by side; an empty key continues the one above.
 
     Args:
         rows: Keys and values.

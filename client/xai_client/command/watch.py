@@ -24,7 +24,7 @@ class Watch:
         names: Names of the explanations, in the order of the request.
         files: Takes every version of an overlay.
         as_json: Whether to print every event as a line of JSON.
-        values: Whether the maps themselves are in there, too.
+        values: Whether these lines hold the maps themselves, too.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Watch:
                     self._take(event)
         except KeyboardInterrupt:
             self._display.close()
-            _say(f"xai-client: interrupted; {self._kept() or 'no overlay was written'}", sys.stderr)
+            _write_line(f"xai-client: interrupted; {self._kept() or 'no overlay was written'}", sys.stderr)
             raise
         except ServiceError:
             self._display.close()
             if self._files.written:
-                _say(f"xai-client: {self._kept()}", sys.stderr)
+                _write_line(f"xai-client: {self._kept()}", sys.stderr)
             raise
         finally:
             self._display.close()
@@ -80,7 +80,7 @@ class Watch:
             self._explained(event)
         if self._as_json:
             files = self._files
-            _say(text.event_json(event, self._image, files.written, files.arrays, self._values), sys.stdout)
+            _write_line(text.event_json(event, self._image, files.written, files.arrays, self._values), sys.stdout)
 
     def _explained(self, event: Explained) -> None:
         explanation, name = event.explanation, event.explanation.name
@@ -94,13 +94,13 @@ class Watch:
         self._display.update(name, state)
 
     def _kept(self) -> str:
-        """The overlays there are, in words; empty if there are none."""
+        """Names the overlays written so far; empty if there are none."""
         partial = {name for name, each in self._explanations.items() if each.status == "partial"}
         kept = [f"{path}{' (not final)' * (name in partial)}" for (name, _), path in self._files.written.items()]
         return f"the best so far: {', '.join(kept)}" if kept else ""
 
 
-def _say(line: str, stream: TextIO | None) -> None:
+def _write_line(line: str, stream: TextIO | None) -> None:
     if stream is not None:
         stream.write(f"{line}\n")
         stream.flush()

@@ -40,11 +40,11 @@ def failure(text, code=grpc.StatusCode.UNAVAILABLE, **more):
     return to_error(Failed(code, text), address="host:1", timeout=5.0, request_id="r", **more)
 
 
-def repeats(text, *, cheap=False, code=grpc.StatusCode.UNAVAILABLE):
-    call = Connection("host:1", 60, (), False).call(cheap=cheap)
+def repeats(text, *, idempotent=False, code=grpc.StatusCode.UNAVAILABLE):
+    call = Connection("host:1", 60, (), False).call(idempotent=idempotent)
     call.arguments()
     try:
-        return call.pause(Failed(code, text)) > 0
+        return call.retry_delay(Failed(code, text)) > 0
     except errors.ServiceError:
         return False
 
@@ -60,7 +60,7 @@ def test_what_was_not_sent_is_repeated_and_said_to_be_out_of_reach(text):
 def test_what_may_have_been_run_is_repeated_only_where_that_is_cheap(text):
     assert not was_not_sent(text)
     assert not repeats(text)
-    assert repeats(text, cheap=True)
+    assert repeats(text, idempotent=True)
     told = failure(text)
     assert "not repeated" in told.message
     assert "cannot reach" not in told.message

@@ -43,7 +43,7 @@ def explainer(name, composite=None, available=True, **measures):
     return message
 
 
-def told(model):
+def table_of(model):
     return quality_lines(model_info(model))
 
 
@@ -61,7 +61,7 @@ def test_the_table():
             explainer("rise_plus", available=False),
         ],
     )
-    assert told(model) == [
+    assert table_of(model) == [
         "mean ± half its 95 % interval (samples); ↑ higher or ↓ lower is better; 'auto' goes by composite",
         "",
         "explainer  composite ↑              naive ↑      deletion_auc ↓            iosr ↑",
@@ -78,7 +78,7 @@ def test_the_table():
 def test_seven_by_seven_fits_in_100_columns():
     measures = {name.rpartition("/")[2]: (-0.1234, 0.0456, 500) for name in METRICS}
     rows = [explainer(name, number / 10, **measures) for number, name in enumerate(EXPLAINERS)]
-    lines = told(pb.ModelInfo(evaluator=evaluator(metrics=METRICS), explainers=rows))
+    lines = table_of(pb.ModelInfo(evaluator=evaluator(metrics=METRICS), explainers=rows))
     assert max(map(len, lines)) <= 100
     for name in EXPLAINERS:
         cells = [line for line in lines if line.split()[:1] == [name]]
@@ -91,7 +91,7 @@ def test_seven_by_seven_fits_in_100_columns():
 
 
 def test_without_an_evaluator_the_measures_tell_what_there_is():
-    lines = told(pb.ModelInfo(explainers=[explainer("rise", deletion_auc=(0.25, 0.125, 50))]))
+    lines = table_of(pb.ModelInfo(explainers=[explainer("rise", deletion_auc=(0.25, 0.125, 50))]))
     assert lines[2:] == [
         "explainer  composite ↑     deletion_auc ↓",
         "rise                 –  0.250 ±0.125 (50)",
@@ -100,26 +100,26 @@ def test_without_an_evaluator_the_measures_tell_what_there_is():
 
 def test_metrics_with_the_same_ending_keep_their_whole_name():
     fields = {"a/x": (0.5, 0.1, 9), "b/x": (0.25, 0.1, 9)}
-    lines = told(pb.ModelInfo(explainers=[explainer("rise", **fields)]))
+    lines = table_of(pb.ModelInfo(explainers=[explainer("rise", **fields)]))
     assert lines[2].split() == ["explainer", "composite", "↑", "a/x", "↑", "b/x", "↑"]
 
 
 def test_an_explainer_that_is_gone_is_listed_while_it_has_measures():
-    lines = told(pb.ModelInfo(explainers=[explainer("rise", available=False, iosr=(0.5, 0.1, 9))]))
+    lines = table_of(pb.ModelInfo(explainers=[explainer("rise", available=False, iosr=(0.5, 0.1, 9))]))
     assert lines[3].startswith("rise ")
 
 
 def test_nothing_sampled():
     assert about() == ["quality   not measured: this server samples no requests"]
-    assert told(pb.ModelInfo(explainers=[explainer("rise")])) == []
+    assert table_of(pb.ModelInfo(explainers=[explainer("rise")])) == []
 
 
 @pytest.mark.parametrize(
     ("state", "count", "window", "line"),
     [
-        (1, 0, 86400, "no traffic of late; 0 pictures in the last 24 h"),
+        (1, 0, 86400, "no recent traffic; 0 pictures in the last 24 h"),
         (2, 412, 86400, "up to date with 412 pictures in the last 24 h"),
-        (3, 1, 5400, "at work on new ones; 1 picture in the last 90 min"),
+        (3, 1, 5400, "measuring new ones; 1 picture in the last 90 min"),
         (9, 2, 45, "2 pictures in the last 45 s"),
     ],
 )
@@ -130,7 +130,7 @@ def test_what_the_evaluator_does(state, count, window, line):
         "          no request has been sampled yet",
         "          nothing has been measured yet",
     ]
-    assert told(model) == []
+    assert table_of(model) == []
 
 
 def test_the_last_sample_and_the_note():
@@ -138,7 +138,7 @@ def test_the_last_sample_and_the_note():
     message.last_sample_time.FromJsonString("2024-05-01T12:00:00Z")
     lines = about(evaluator=message, explainers=[explainer("rise", 0.5, iosr=(0.5, 0.1, 9))])
     assert lines[:2] == [
-        "quality   0.1 % of the requests are sampled; no traffic of late; 0 pictures in the last 24 h",
+        "quality   0.1 % of the requests are sampled; no recent traffic; 0 pictures in the last 24 h",
         "          last sample 2024-05-01 12:00:00 UTC",
     ]
     assert " ".join(" ".join(lines[2:]).split()) == message.note.strip()

@@ -1,4 +1,4 @@
-"""What a picture really showed, as a request. What can be known to be wrong without the server is refused here."""
+"""Reports of ground truth as requests. What can be known to be wrong without the server is refused here."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def ground_truth_request(
 
 
 def warn(messages: Iterable[str], stacklevel: int) -> None:
-    """Issues what the server says of a report that it has taken.
+    """Issues a `GroundTruthWarning` for each doubt that the server has about a report it has taken.
 
     Args:
         messages: In the server's words.
@@ -140,7 +140,7 @@ def _several(values: Any, single: tuple[type, ...] = ()) -> list[Any]:
 
 
 def _check_reported(item: GroundTruthObject, message: pb.ReportGroundTruthRequest) -> None:
-    """Refuses an object that is of none of the classes reported, where that can be told without the model's labels."""
+    """Refuses an object that is of none of the classes reported, where that can be seen without the model's labels."""
     what: str | int | None = None
     reported: Sequence[str] | Sequence[int] = ()
     if not message.class_ids:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from xai_client import ArgumentError, GroundTruthObject, ImageError
-from xai_client.truth import ground_truth_request
+from xai_client.ground_truth import ground_truth_request
 from xai_proto import explanation_pb2 as pb
 
 SHAPE = np.array([[0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], bool)
