@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _SECONDS_BETWEEN_LINES = 5.0
+_BAR_WIDTH = 20
 _SPEED_SECONDS = 600.0
 """Over which the time left is estimated: an epoch may take minutes."""
 
@@ -108,7 +109,7 @@ def _bars(console: Any) -> Any:
 
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(_BAR_WIDTH),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TimeRemainingColumn(),
