@@ -8,11 +8,10 @@ from types import TracebackType
 from typing import Any
 
 import grpc
-import grpc.aio
 
 from xai_client import fork
 from xai_client.calls import DEFAULT_TIMEOUT, Call, Connection, Metadata
-from xai_client.channel import ChannelOptions, channel_options
+from xai_client.channel import ChannelOptions, LazyChannel, channel_options
 from xai_client.errors import ClosedError
 from xai_client.ground_truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.model_info import ModelInfo, model_info
@@ -21,7 +20,6 @@ from xai_client.request import ExplainLike, check_images, predict_request, strea
 from xai_client.response import EventDecoder, predictions
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
-from xai_proto import explanation_pb2_grpc as pb_grpc
 
 
 class AsyncClient:
@@ -53,12 +51,7 @@ class AsyncClient:
         options: ChannelOptions = (),
     ) -> None:
         self._connection = Connection(address, timeout, tuple(metadata), wait_for_ready)
-        self._credentials = credentials
-        self._options = channel_options(options, address)
-        self._channel: grpc.aio.Channel | None = None
-        self._generation = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._methods: Any = None
+        self._channel = LazyChannel(address, channel_options(options, address), credentials, asynchronous=True)
         self._closed = False
 
     async def __aenter__(self) -> AsyncClient:
@@ -74,9 +67,10 @@ class AsyncClient:
     async def close(self) -> None:
         """Closes the connection; calls in progress fail with a `ClosedError`. Closing twice is fine."""
         self._closed = True
-        if self._channel is not None and self._generation == fork.generation():
-            await self._channel.close()
-            fork.closed(self._channel)
+        channel = self._channel.opened()
+        if channel is not None:
+            await channel.close()
+            fork.closed(channel)
 
     async def predict(
         self,
@@ -202,23 +196,11 @@ class AsyncClient:
             await asyncio.sleep(delay)
 
     def _stub(self) -> Any:
-        """The stub, made at first use: a channel belongs to the event loop that runs when it is made."""
         self._check_open()
-        loop = asyncio.get_running_loop()
-        with fork.opening() as generation:
-            if self._channel is None or self._generation != generation:
-                address = self._connection.address
-                if self._credentials is None:
-                    self._channel = grpc.aio.insecure_channel(address, self._options)
-                else:
-                    self._channel = grpc.aio.secure_channel(address, self._credentials, self._options)
-                fork.opened(self._channel, asynchronous=True)
-                make_stub: Any = pb_grpc.ExplanationServiceStub
-                self._methods = make_stub(self._channel)
-                self._generation, self._loop = generation, loop
-        if self._loop is not loop:
+        stub = self._channel.stub()
+        if self._channel.loop is not asyncio.get_running_loop():
             raise ClosedError("this AsyncClient belongs to another event loop; make one in each loop that uses one")
-        return self._methods
+        return stub
 
     def _check_interrupted(self, error: BaseException) -> None:
         """Raises ClosedError if closing the client, and not the caller's own task, ended the call.

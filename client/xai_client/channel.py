@@ -1,11 +1,17 @@
-"""How a client's connection is set up: sizes, how a dead one is found, and which addresses go through no proxy."""
+"""A client's connection: sizes, how a dead one is found, which addresses go through no proxy, and when it is opened."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
+import grpc
+import grpc.aio
+
+from xai_client import fork
 from xai_client.proxy import is_local
+from xai_proto import explanation_pb2_grpc as pb_grpc
 
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 KEEPALIVE_MILLISECONDS: Final = 10_000
@@ -49,3 +55,60 @@ def channel_options(options: ChannelOptions, address: str) -> list[tuple[str, An
     # It is this that ends a connection on which a ping is not answered; by itself it is a minute.
     chosen.setdefault("grpc.http2.ping_timeout_ms", chosen["grpc.keepalive_timeout_ms"])
     return list(chosen.items())
+
+
+class LazyChannel:
+    """A channel, opened at its first use, and anew in a forked child.
+
+    Args:
+        address: Where it leads.
+        options: gRPC's channel arguments.
+        credentials: For TLS; None for no encryption.
+        asynchronous: Whether it is one of `grpc.aio`, which belongs to the event loop in which it is opened.
+
+    Attributes:
+        loop: The event loop of an asynchronous one; None before it is opened.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        options: ChannelOptions,
+        credentials: grpc.ChannelCredentials | None,
+        *,
+        asynchronous: bool = False,
+    ) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._address = address
+        self._options = options
+        self._credentials = credentials
+        self._asynchronous = asynchronous
+        self._channel: Any = None
+        self._stub: Any = None
+        self._generation = 0
+
+    def stub(self) -> Any:
+        """The stub of the service.
+
+        Raises:
+            ForkedError: No channel can be opened in this process.
+        """
+        with fork.opening() as generation:
+            if self._channel is None or self._generation != generation:
+                self.loop = asyncio.get_running_loop() if self._asynchronous else None
+                self._channel = self._open()
+                fork.opened(self._channel, asynchronous=self._asynchronous)
+                make_stub: Any = pb_grpc.ExplanationServiceStub
+                self._stub = make_stub(self._channel)
+                self._generation = generation
+            return self._stub
+
+    def opened(self) -> Any:
+        """The channel of gRPC, if it was opened in this process; else None."""
+        return self._channel if self._generation == fork.generation() else None
+
+    def _open(self) -> Any:
+        api: Any = grpc.aio if self._asynchronous else grpc
+        if self._credentials is None:
+            return api.insecure_channel(self._address, self._options)
+        return api.secure_channel(self._address, self._credentials, self._options)

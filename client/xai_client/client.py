@@ -11,7 +11,7 @@ import grpc
 
 from xai_client import fork
 from xai_client.calls import DEFAULT_TIMEOUT, Call, Connection, Metadata
-from xai_client.channel import ChannelOptions, channel_options
+from xai_client.channel import ChannelOptions, LazyChannel, channel_options
 from xai_client.errors import ClosedError
 from xai_client.ground_truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.model_info import ModelInfo, model_info
@@ -20,7 +20,6 @@ from xai_client.request import ExplainLike, check_images, predict_request, strea
 from xai_client.response import EventDecoder, predictions
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
-from xai_proto import explanation_pb2_grpc as pb_grpc
 
 
 class Client:
@@ -54,11 +53,7 @@ class Client:
         options: ChannelOptions = (),
     ) -> None:
         self._connection = Connection(address, timeout, tuple(metadata), wait_for_ready)
-        self._credentials = credentials
-        self._options = channel_options(options, address)
-        self._channel: grpc.Channel | None = None
-        self._generation = 0
-        self._methods: Any = None
+        self._channel = LazyChannel(address, channel_options(options, address), credentials)
         self._closed = False
 
     def __enter__(self) -> Client:
@@ -74,9 +69,10 @@ class Client:
     def close(self) -> None:
         """Closes the connection; calls in progress fail with a `ClosedError`. Closing twice is fine."""
         self._closed = True
-        if self._channel is not None and self._generation == fork.generation():
-            self._channel.close()
-            fork.closed(self._channel)
+        channel = self._channel.opened()
+        if channel is not None:
+            channel.close()
+            fork.closed(channel)
 
     def predict(
         self,
@@ -261,20 +257,8 @@ class Client:
             time.sleep(delay)
 
     def _stub(self) -> Any:
-        """The stub, made at first use, and anew in a forked child."""
         self._check_open()
-        with fork.opening() as generation:
-            if self._channel is None or self._generation != generation:
-                address = self._connection.address
-                if self._credentials is None:
-                    self._channel = grpc.insecure_channel(address, self._options)
-                else:
-                    self._channel = grpc.secure_channel(address, self._credentials, self._options)
-                fork.opened(self._channel)
-                make_stub: Any = pb_grpc.ExplanationServiceStub
-                self._methods = make_stub(self._channel)
-                self._generation = generation
-            return self._methods
+        return self._channel.stub()
 
     def _check_open(self, cause: Exception | None = None) -> None:
         if self._closed:

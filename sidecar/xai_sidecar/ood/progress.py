@@ -1,4 +1,4 @@
-"""Telling people how far a training is and how long it will take."""
+"""How far a training is, and how long it will still take: as lines or as bars."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _SPEED_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Step:
-    """How far it is.
+    """How far a training is.
 
     Attributes:
-        stage: What is going on.
-        done: Of `total`. The first step of a stage tells what was done already, in an earlier run.
-        total: How much there is to do.
+        stage: Name of the stage.
+        done: How much of `total` is done. In the first step of a stage, what an earlier run did.
+        total: How much the stage has to do.
         unit: What is counted, in the plural.
-        note: What else there is to know.
+        note: Any other remark.
     """
 
     stage: str
@@ -33,7 +33,7 @@ class Step:
 
 
 Progress = Callable[[Step], None]
-"""Told of every step."""
+"""Called with every step."""
 
 
 class ProgressLines:
@@ -49,16 +49,16 @@ class ProgressLines:
         self._clock = clock
         self._first: Step | None = None
         self._started = 0.0
-        self._told = 0.0
+        self._reported = 0.0
 
     def __call__(self, step: Step) -> None:
         """Takes a step."""
         now = self._clock()
         if self._first is None or self._first.stage != step.stage:
-            self._first, self._started, self._told = step, now, now
+            self._first, self._started, self._reported = step, now, now
         over = step.done == step.total
-        if over or now - self._told >= _SECONDS_BETWEEN_LINES:
-            self._told = now
+        if over or now - self._reported >= _SECONDS_BETWEEN_LINES:
+            self._reported = now
             left = "" if over else self._left(step, now)
             note = f", {step.note}" if step.note else ""
             self._report(f"{step.stage}: {step.done:,} of {step.total:,} {step.unit}{note}{left}")
@@ -67,7 +67,7 @@ class ProgressLines:
         done = step.done - (self._first.done if self._first else 0)
         if not done:
             return ""
-        return f", {told((now - self._started) / done * (step.total - step.done))} left"
+        return f", {duration_text((now - self._started) / done * (step.total - step.done))} left"
 
 
 class ProgressBars:
@@ -85,24 +85,24 @@ class ProgressBars:
 
     def __call__(self, step: Step) -> None:
         """Takes a step."""
-        if self._progress is None:
-            self._progress = _bars(self._console)
-            self._progress.start()
-        if step.stage != self._stage:
+        if self._progress is None or step.stage != self._stage:
+            self.close()
             self._stage = step.stage
+            self._progress = _bar(self._console)  # of its own, for what stands in one column is equally wide
+            self._progress.start()
             self._task = self._progress.add_task(
                 step.stage, total=step.total, completed=step.done, unit=step.unit, note=step.note
             )
         self._progress.update(self._task, completed=step.done, note=step.note)
 
     def close(self) -> None:
-        """Leaves the bars as they are; to be called when interrupted, before anything else is written."""
+        """Leaves the bar as it is; to be called when interrupted, before anything else is written."""
         if self._progress is not None:
             self._progress.stop()
         self._progress = None
 
 
-def _bars(console: Any) -> Any:
+def _bar(console: Any) -> Any:
     # Only here: a server that trains nothing does not need it.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -111,16 +111,17 @@ def _bars(console: Any) -> Any:
         TextColumn("{task.description}", markup=False),
         BarColumn(_BAR_WIDTH),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[unit]}", markup=False),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console or Console(stderr=True),
+        TextColumn("{task.fields[note]}", markup=False),
+        # Lines that are written meanwhile stay whole, for paths in them are copied.
+        console=console or Console(stderr=True, soft_wrap=True),
         speed_estimate_period=_SPEED_SECONDS,
         redirect_stdout=False,
     )
 
 
-def told(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A time for people: "9 s", "4 min", "2 h 5 min"."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
