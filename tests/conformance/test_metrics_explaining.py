@@ -53,7 +53,7 @@ def logits_of(*logits):
     return lambda inputs: np.tile(np.array(logits, np.float32), (len(inputs), 1))
 
 
-def subject(explainer, *, seed=0, shape=(3, 8, 12), target=0, **more):
+def subject(explainer, *, seed=0, shape=(3, 2, 3), target=0, **more):
     image = np.random.default_rng(1).normal(0, 1, shape).astype(np.float32)
     return Instance(image, target, method=ExplainerCall(explainer, explainer.parameters_type(), seed), **more)
 
@@ -98,7 +98,7 @@ def test_class_sensitivity_on_paper(most, least, expected):
 
 
 def test_class_sensitivity_explains_once_by_the_methods_seed():
-    told = Told(lambda image, target: UP[target % 2])
+    told = Told(lambda image, target: np.roll(UP, target))
     sensitivity(told, seed=4, activation=sigmoid)
     ((_, targets, context),) = told.asked
     assert targets == [1, 2]
@@ -244,7 +244,7 @@ def test_robustness_is_the_largest_change_of_all_draws():
 def test_robustness_on_paper():
     # The map is (3, 4), of norm 5; the noisy ones lie 1, 2, 3, … beside it: exp(-10 / 5).
     moves = iter(range(11))
-    told = Told(lambda image, target: np.array([[3, 4 + next(moves)]]))
+    told = Told(lambda image, target: np.array([[3, 4 + next(moves), 0], [0, 0, 0]]))
     assert robustness(told).value == pytest.approx(math.exp(-2))
     # The largest comes first.
     moves = iter([0, -5, 0, 0])
@@ -325,7 +325,7 @@ def test_masks_are_common_to_all_draws(name, estimator):
 
 def test_robustness_does_not_go_by_the_subjects_own_map():
     told = Told(lambda image, target: image[0])
-    foreign = np.random.default_rng(9).random((8, 12)).astype(np.float32)
+    foreign = np.random.default_rng(9).random((2, 3)).astype(np.float32)
     assert robustness(told, saliency=foreign) == robustness(told)
 
 
@@ -347,7 +347,7 @@ def test_robustness_of_maps_that_are_mostly_noise(at):
 
     def score(error):
         moves, errors = iter([0, 0, 0, 5]), iter(error if place == at else 0.1 for place in range(4))
-        told = Told(lambda image, target: np.array([[3, 4 + next(moves)]]), lambda target: next(errors))
+        told = Told(lambda image, target: np.array([[3, 4 + next(moves), 0], [0, 0, 0]]), lambda target: next(errors))
         return robustness(told, RobustnessParameters(draw_count=3)), len(told.asked)
 
     value, asked = score(0.69)

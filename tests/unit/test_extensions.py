@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xai_sidecar.config.explainers import explainers_section
 from xai_sidecar.engine.work import drive
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
@@ -182,6 +183,52 @@ def test_a_broken_metric_is_refused_by_its_package(install, old, new, said):
     source = f"the package {name} 1.5, by its entry point xai_sidecar.metrics: plaything = {name}:Toy,"
     assert source in str(caught.value)
     assert said in str(caught.value)
+
+
+@pytest.fixture
+def anew():
+    """Has this process look for explainers again, now and after the test."""
+
+    def forget():
+        installed_explainers.cache_clear()
+        explainers_section.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("return Forward.kind", "return Forward.sort", "AttributeError: type object 'Forward' has no attribute 'sort'"),
+        (
+            "def kind(",
+            "def resolve(self, parameters, model): return 1 / 0\n\n        def kind(",
+            "ZeroDivisionError: div",
+        ),
+        ("def kind(", "def pass_counts(self): pass\n\n        def kind(", "TypeError: Toy.pass_counts() takes 1 pos"),
+    ],
+)
+def test_one_that_fails_with_the_model_is_refused_by_its_module(install, anew, make_model, old, new, said):
+    name = install(EXPLAINER.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        make_model()
+    assert caught.value.field == "explainers.toy"
+    assert caught.value.message.startswith(f"this explainer of {name} fails with this model: {said}")
+    assert make_model("explainers.toy.enabled=false").explainers["toy"].unavailable
+
+
+@pytest.mark.parametrize("made", ["[None]", "[:, None]", "[None, :-1]", "[None, None]"])
+def test_maps_of_another_shape_than_the_picture_are_never_handed_out(install, made):
+    install(EXPLAINER.replace("image.mean(axis=0)[None]", f"image.mean(axis=0){made}"))
+    explainer, image = explainers()["toy"], np.ones((3, 4, 5), np.float32)
+    steps = explainer.explain(image, np.zeros(1, np.int32), explainer.parameters_type())
+    if made == "[None]":
+        assert drive(steps, lambda kind, rows: rows).maps.shape == (1, 4, 5)
+        return
+    with pytest.raises(ValueError, match=r"toy made maps of shape .* where they have \(1, 4, 5\)"):
+        drive(steps, lambda kind, rows: rows)
 
 
 def test_two_of_a_name_are_refused(install):

@@ -195,6 +195,9 @@ class Explainer(Extension, Generic[P]):
         """
 
         def finish(computed: Computed) -> Saliency:
+            expected = (len(targets), *image.shape[1:])
+            if computed.maps.shape != expected:
+                raise ValueError(f"{self.name} made maps of shape {computed.maps.shape} where they have {expected}")
             return _finished(computed, parameters.normalization)
 
         return mapped(self._compute(image, targets, parameters, context or Context()), finish)

@@ -16,7 +16,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward, Kind, OodScore
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
-from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.serving.probing import doubts, label_doubts
 
@@ -182,8 +182,21 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
         labels=load_labels(config.model.labels, backend.class_count),
         input=spec,
         facts=facts,
-        explainers={name: _offered(explainer, config, facts) for name, explainer in installed_explainers().items()},
+        explainers={name: _set_up(explainer, config, facts) for name, explainer in installed_explainers().items()},
     )
+
+
+def _set_up(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> ExplainerSetup:
+    try:
+        return _offered(explainer, config, facts)
+    except Exception as error:
+        if isinstance(error, SidecarError) or explainer.name in built_in_explainers():
+            raise
+        raise ConfigError(  # it is not the server that has to be repaired
+            f"this explainer of {type(explainer).__module__} fails with this model: {type(error).__name__}: {error}. "
+            "Repair its package or uninstall it, or set enabled = false.",
+            field=f"explainers.{explainer.name}",
+        ) from error
 
 
 def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> ExplainerSetup:
@@ -199,6 +212,7 @@ def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> Ex
         if isinstance(error, PreconditionError) and not error.field:
             return ExplainerSetup(explainer, plain, plain, unavailable=error.message)
         raise ConfigError(error.message, field=f"explainers.{explainer.name}.{error.field}") from error
+    explainer.pass_counts(1, defaults, facts)  # now rather than at the first request
     kinds = [explainer.kind(defaults)]
     for layer in getattr(section, "layers", []):
         try:

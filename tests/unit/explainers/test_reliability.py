@@ -36,7 +36,8 @@ class Made(Explainer[Parameters]):
 
 def judged(maps, flaws, errors):
     errors = None if errors is None else np.array(errors, np.float32)
-    steps = Made(np.array(maps, np.float32).reshape(-1, 2, 2), flaws, errors).explain(IMAGE, TARGET, Parameters())
+    made = Made(np.array(maps, np.float32).reshape(-1, 2, 2), flaws, errors)
+    steps = made.explain(IMAGE[:, :2, :2], np.arange(len(maps), dtype=np.int32), Parameters())
     return drive(steps, None).statuses
 
 
