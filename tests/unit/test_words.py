@@ -13,6 +13,7 @@ import pytest
 from xai_client.command import main as client
 from xai_sidecar.command import main as sidecar
 from xai_sidecar.config import Config
+from xai_sidecar.config.section import section_of
 
 ROOT = Path(__file__).parents[2]
 PARSERS = {"xai-client": client._parser(), "xai-sidecar": sidecar._parser()}
@@ -98,7 +99,7 @@ def is_key(path):
         field = getattr(model, "model_fields", {}).get(part)
         if field is None:
             return False
-        model = field.annotation
+        model = section_of(field)
     return True
 
 
