@@ -8,6 +8,7 @@ from pathlib import Path
 
 from panels import (
     HERE,
+    TARGET,
     WHAT,
     WHO,
     banded,
@@ -32,7 +33,7 @@ def overview():
     """Whether it works, and what it does."""
     quality = {"min": 0, "max": 1, "decimals": 2}
     return [
-        number("Up", [(f"up{{{HERE}}}", "{{instance}}")], defaults=yes_or_no("up", "down")),
+        number("Up", [(f"up{{{TARGET}}}", "{{instance}}")], defaults=yes_or_no("up", "down")),
         number("Ready", [(f"xai_ready{{{HERE}}}", "{{instance}}")], defaults=yes_or_no("ready", "not ready")),
         number("Images/s", [(f"sum(rate(xai_images_total{{{HERE}}}[$__rate_interval]))", "images")], unit="short"),
         table("Model", [(f"xai_model_info{{{HERE}}}", "")], width=12, height=5),
@@ -328,9 +329,10 @@ def dashboard():
                 },
                 variable("job", "xai_ready"),
                 variable("instance", 'xai_ready{job=~"$job"}'),
+                variable("model", 'xai_ready{job=~"$job", instance=~"$instance"}'),
                 variable("explainer", f"xai_quality_samples{{{HERE}}}"),
                 variable("metric", f"xai_quality_samples{{{WHO}}}"),
-                variable("class", f"xai_quality_class_samples{{{HERE}}}"),
+                variable("class", f'{{__name__=~"xai_quality_class_samples|xai_outcomes", {HERE}}}'),
             ]
         },
         "panels": laid_out(ROWS),

@@ -3,7 +3,10 @@
 EXPLAINERS = ("gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus")
 """All that there are: each needs a band of its own in the colour of its line."""
 
-HERE = 'job=~"$job", instance=~"$instance"'
+TARGET = 'job=~"$job", instance=~"$instance"'
+"""Of series that Prometheus makes itself, which know no model."""
+
+HERE = f'{TARGET}, model=~"$model"'
 WHO = f'{HERE}, explainer=~"$explainer"'
 WHAT = f'{WHO}, metric=~"$metric"'
 SOURCE = {"type": "prometheus", "uid": "$datasource"}

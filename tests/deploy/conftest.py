@@ -1,7 +1,8 @@
-"""A sidecar's metrics, without the sidecar: both telemetries on a port, with values that change."""
+"""A sidecar's metrics, without the sidecar: all series on a port, with values that change."""
 
 import importlib.util
 import threading
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,16 @@ from xai_sidecar.engine.work import Forward, Kind
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.discovery import installed_metrics
-from xai_sidecar.telemetry import EXPLAIN, QualityTelemetry, Telemetry
+from xai_sidecar.telemetry import (
+    EXPLAIN,
+    EvaluatorTelemetry,
+    ModelSeries,
+    QualityCollector,
+    QualityFigures,
+    ScoreFigures,
+    Telemetry,
+    process_registry,
+)
 
 HERE = Path(__file__).parent
 
@@ -30,23 +40,42 @@ queries = load(HERE / "queries.py")
 prometheus = load(HERE.parent / "prometheus.py")
 
 
+PAIRS = list(product(installed_explainers(), installed_metrics()))
+FIGURES = QualityFigures(
+    "working",
+    last_sample=1.7e9,
+    scores=dict.fromkeys(PAIRS, ScoreFigures(0.25, 0.0625, 0.625, 0.03125, 100, 1.7e9)),
+    class_scores={(*pair, "cat"): (0.375, 40) for pair in PAIRS},
+    composites={explainer: 0.5 + place / 32 for place, explainer in enumerate(installed_explainers())},
+    outlier_share=0.125,
+    confusion_counts={"cat": (6, 2, 4, 8), "dog": (0, 0, 0, 20), "other": (0, 0, 0, 0)},
+)
+
+
+def series(figures):
+    """All that a server of the model "cats" shows, with what counts its calls and its evaluations."""
+    registry, own = process_registry(), CollectorRegistry()
+    serving = Telemetry(own, installed_explainers())
+    evaluator = EvaluatorTelemetry(own, list(installed_explainers()), list(installed_metrics()), ["map_constant"])
+    own.register(QualityCollector(lambda: figures))
+    registry.register(ModelSeries(own, "cats"))
+    return registry, serving, evaluator
+
+
 class Exposed:
-    """Both telemetries, served over HTTP.
+    """All series, served over HTTP.
 
     Attributes:
         address: host:port of /metrics.
         registry: What is served.
-        serving: Today's telemetry.
-        quality: That of the evaluator.
+        fresh: What is served by a server that nobody has asked anything yet.
+        serving: The series of serving.
+        evaluator: The counters of the evaluator.
     """
 
     def __init__(self):
-        self.registry = CollectorRegistry()
-        self.serving = Telemetry(self.registry, installed_explainers())
-        reasons = ["map_constant", "error"]
-        self.quality = QualityTelemetry(
-            self.registry, list(installed_explainers()), list(installed_metrics()), ["cat", "dog"], reasons
-        )
+        self.fresh, _, _ = series(QualityFigures("no_traffic", scores=dict.fromkeys(PAIRS, ScoreFigures())))
+        self.registry, self.serving, self.evaluator = series(FIGURES)
         self._set_gauges()
         self._http, self._thread = start_http_server(0, "127.0.0.1", self.registry)
         self.address = f"127.0.0.1:{self._http.server_port}"
@@ -68,24 +97,14 @@ class Exposed:
     def _set_gauges(self):
         self.serving.became_ready()
         self.serving.model.info({"name": "cats", "version": "1", "device": "cpu", "engine": "e", "server_version": "0"})
-        quality = self.quality
-        for place, explainer in enumerate(installed_explainers()):
-            quality.composite(explainer, 0.5 + place / 32)
-            for metric in installed_metrics():
-                quality.quality(explainer, metric, 0.25, 0.0625, 0.625, 0.03125, 100, 1.7e9)
-                quality.class_quality(explainer, metric, "cat", 0.375, 40)
-        quality.state("working")
-        quality.sampled(1.7e9)
-        quality.round(1.7e9)
-        quality.interval(60)
-        quality.pending(3, 4096)
-        quality.store_bytes(2**20)
-        quality.outlier_share(0.125)
-        quality.outcomes("cat", 6, 2, 4, 8)
+        self.evaluator.round(1.7e9)
+        self.evaluator.interval(60)
+        self.evaluator.watch_pending(lambda: 3, lambda: 4096)
+        self.evaluator.store_bytes(2**20)
 
     def _count(self):
         """Every 0.1 s: a request, an explanation by each explainer, an evaluation of each metric; 1 in 4 fails."""
-        serving, quality, step = self.serving, self.quality, 0
+        serving, evaluator, step = self.serving, self.evaluator, 0
         while not self._stop.wait(0.1):
             step += 1
             serving.requests.labels("Predict", "OK").inc()
@@ -94,16 +113,16 @@ class Exposed:
             for lane, kind in ((Lane.PREDICT, Forward.kind), (Lane.EXPLAIN, Kind("masked_forward"))):
                 serving.batch_ran(BatchRecord(kind, lane, 8, 6, 0.01, True, (0.002,)))
                 serving.ended(lane, JobOutcome.DONE)
-            quality.ood(0.5, 1 + step % 90, step % 4 == 0)
+            evaluator.ood(0.5, 1 + step % 90, step % 4 == 0)
             for event in ("sampled", "scored"):
-                quality.event(event)
-            quality.report("new")
+                evaluator.event(event)
+            evaluator.report("new")
             for explainer in installed_explainers():
                 serving.explained(explainer, "complete", (MapStatus.OK,), 20.0 if step % 2 else 0.2)
-                quality.chosen(explainer, "best")
-                quality.evaluated(explainer, EXPLAIN, 0.5, 100)
+                evaluator.chosen(explainer, "best")
+                evaluator.evaluated(explainer, EXPLAIN, 0.5, 100)
                 for metric in installed_metrics():
-                    quality.evaluated(explainer, metric, 0.25, 10, "map_constant" if step % 4 == 0 else None)
+                    evaluator.evaluated(explainer, metric, 0.25, 10, "map_constant" if step % 4 == 0 else None)
 
 
 @pytest.fixture(scope="session")

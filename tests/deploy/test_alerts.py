@@ -6,8 +6,6 @@ import subprocess
 import pytest
 import yaml
 
-from xai_sidecar.metrics.base import ScoreStatus
-
 
 @pytest.fixture(scope="module")
 def folder(queries):
@@ -86,13 +84,30 @@ def test_every_series_of_the_rules_exists(queries, exposed):
 
 def test_the_bucket_of_the_service_level_exists(queries, exposed):
     assert any('le="10.0"' in rule["expr"] for rule in queries.rules())
-    labels = {"explainer": "rise", "le": "10.0"}
+    labels = {"explainer": "rise", "le": "10.0", "model": "cats"}
     assert exposed.registry.get_sample_value("xai_explanation_duration_seconds_bucket", labels) is not None
 
 
-def test_the_reasons_that_are_no_failure_exist(queries):
-    (reasons,) = {found for rule in queries.rules() for found in re.findall('reason!~"([^"]+)"', rule["expr"])}
-    assert set(reasons.split("|")) < {status.name.lower() for status in ScoreStatus}
+def test_label_values_of_the_rules_exist(queries, exposed):
+    """So that none is a typing error, and all that counters are asked for by name begin at 0."""
+    asked = {
+        (name, label, value)
+        for rule in queries.rules()
+        for name, matchers in re.findall(r"\b(xai_\w+)\{([^}]+)\}", rule["expr"])
+        for label, values in re.findall(r'(\w+)=~?"([^"]+)"', matchers)
+        for value in values.split("|")
+    }
+    assert {("xai_evaluations_total", "result", "failed"), ("xai_samples_total", "event", "no_positive")} < asked
+    shown = {
+        (one.name, *pair) for family in exposed.fresh.collect() for one in family.samples for pair in one.labels.items()
+    }
+    assert asked <= shown
+
+
+def test_all_series_of_the_rules_keep_the_model(queries):
+    for rule in queries.rules():
+        for labels in re.findall(r"\b(?:by|on) \(([^)]+)\)", rule["expr"]):
+            assert "model" in labels.split(", "), rule["expr"]
 
 
 def test_a_running_prometheus_evaluates_them(queries, scraped):

@@ -148,7 +148,8 @@ def backfill(prometheus, folder, address, quality):
     for name in SERIES:
         lines.append(f"# TYPE {name} gauge")
         for explainer, metric in COMPARED_BY:
-            labels = f'job="{prometheus.JOB}",instance="{address}",explainer="{explainer}",metric="{metric}"'
+            labels = f'job="{prometheus.JOB}",instance="{address}",model="flawed"'
+            labels += f',explainer="{explainer}",metric="{metric}"'
             value = quality.metrics[name, explainer, metric]
             lines += [
                 f"{name}{{{labels}}} {value:.9f} {at}" for at in range(now - WEEK - 7 * HOUR, now - WEEK + HOUR, 120)
@@ -272,7 +273,7 @@ def test_the_alert_is_about_the_broken_explainer_alone(story):
 @pytest.mark.parametrize("after_the_week", ["healthy", "ill"])
 def test_the_alert_fires_half_an_hour_later(story, after_the_week, prometheus, tmp_path):
     """As Prometheus plays it through: a week of the healthy scores, then two hours of these."""
-    labels = f'job="{prometheus.JOB}",instance="{story.address}"'
+    labels = f'job="{prometheus.JOB}",instance="{story.address}",model="flawed"'
     then, now = story.healthy.metrics, getattr(story, after_the_week).metrics
     series = [
         {

@@ -138,11 +138,11 @@ def busy_seconds(lane):
 
 @pytest.fixture
 def grown(metrics):
-    """What the series have grown by since the test began."""
+    """What the series have grown by since the test began; histograms appear with their first event."""
     before = metrics()
 
     def grown(*key):
-        return metrics()[key] - before[key]
+        return metrics().get(key, 0) - before.get(key, 0)
 
     return grown
 

@@ -15,8 +15,8 @@ from xai_sidecar.config import EvaluatorConfig, parse_config
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward
+from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import FAILURES, EvaluatedModel
-from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.discovery import installed_explainers
@@ -29,7 +29,7 @@ from xai_sidecar.serving.evaluation import Evaluation, start_evaluation
 from xai_sidecar.serving.model import served_model
 from xai_sidecar.serving.plan import Condition, ExplanationPlan, Predicted, Targets
 from xai_sidecar.serving.predictor import Predictor
-from xai_sidecar.telemetry import QualityTelemetry, Telemetry
+from xai_sidecar.telemetry import EvaluatorTelemetry, Telemetry
 
 HEIGHT, WIDTH = 6, 8
 
@@ -143,15 +143,15 @@ def make_net(request):
 
 @pytest.fixture
 def make_quality():
-    """Makes a `Quality` of four classes and all explainers, on a registry of its own; takes keys of the config."""
+    """Makes a `LiveQuality` of four classes and all explainers, on a registry of its own; takes keys of the config."""
 
     def make_quality(registry=None, **settings):
         settings = EvaluatorConfig(**settings)
         facts = ModelFacts(HEIGHT, WIDTH, has_ood=True)
         methods = {name: (explainer, explainer.parameters_type()) for name, explainer in installed_explainers().items()}
         model = EvaluatedModel("m", tuple("abcd"), facts, softmax, methods)
-        telemetry = QualityTelemetry(registry or CollectorRegistry(), list(methods), settings.metrics, "abcd", FAILURES)
-        return Quality(model, settings, telemetry)
+        telemetry = EvaluatorTelemetry(registry or CollectorRegistry(), list(methods), settings.metrics, FAILURES)
+        return LiveQuality(model, settings, telemetry)
 
     return make_quality
 

@@ -14,7 +14,7 @@ import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -40,7 +40,7 @@ from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluat
 from xai_sidecar.serving.model import start_model
 from xai_sidecar.serving.predictor import Predictor
 from xai_sidecar.serving.trial import Unseen, try_explainers
-from xai_sidecar.telemetry import Telemetry
+from xai_sidecar.telemetry import ModelSeries, Telemetry, process_registry
 from xai_sidecar.telemetry.lines import LineWriter
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
@@ -108,10 +108,9 @@ class Sidecar:
             ConfigError: It cannot be started; whatever was started is stopped again.
         """
         loop = asyncio.get_running_loop()
-        registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
-        telemetry = Telemetry(registry, installed_explainers())
+        telemetry = Telemetry(CollectorRegistry(), installed_explainers())
+        registry = process_registry()
+        registry.register(ModelSeries(telemetry.registry, self._config.model.name))
 
         def lost(error: BaseException) -> None:
             loop.call_soon_threadsafe(self._on_lost, error)

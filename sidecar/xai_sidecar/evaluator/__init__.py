@@ -1,1 +1,1 @@
-"""How good the explanations of live traffic are: sampling it, measuring, keeping the scores, choosing by them."""
+"""Quality of explanations on live traffic: sampling, measuring, storing scores, and choosing an explainer by them."""

@@ -1,4 +1,4 @@
-"""How often each class was predicted rightly and wrongly."""
+"""Confusion counts: how often each class was predicted rightly and wrongly."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import NamedTuple
 from xai_sidecar.evaluator.records import SampleKey
 
 _MOST_CLASSES = 100
-"""Classes whose outcomes are listed with the accuracy."""
+"""Classes whose counts are listed with the accuracy."""
 
 
 class Counts(NamedTuple):
-    """Predictions by outcome: positive is a class that was predicted, negative one that was not."""
+    """True and false positives and negatives: positive is a class that was predicted, negative one that was not."""
 
     tp: int
     fp: int
@@ -24,12 +24,12 @@ class Counts(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """How right predictions have been.
+    """Share of right predictions.
 
     Attributes:
         picture_count: Samples whose classes are known, at least 1.
-        share: The part of them that was predicted rightly, 0 to 1.
-        classes: The outcomes of the classes that were predicted or apply, those of the most samples first.
+        share: Share of them that was predicted rightly, 0 to 1.
+        classes: Class id and counts of the classes that were predicted or apply, those of the most samples first.
     """
 
     picture_count: int
@@ -38,17 +38,17 @@ class Accuracy(NamedTuple):
 
 
 class _Classes(NamedTuple):
-    """The classes of one sample by outcome; all others are true negatives."""
+    """The classes of one sample that are true positives, false positives and false negatives."""
 
     tp: frozenset[int]
     fp: frozenset[int]
     fn: frozenset[int]
 
 
-class Outcomes:
-    """Outcomes of the samples whose classes are known. It may be used from several threads at once.
+class ConfusionCounts:
+    """Confusion counts over the samples whose true classes are known. It may be used from several threads at once.
 
-    It holds the classes of each sample that were predicted or apply, and nothing of all the others.
+    It holds the classes of each sample that were predicted or apply; all others are true negatives.
 
     Args:
         class_count: The model's classes.
@@ -61,10 +61,10 @@ class Outcomes:
         self._one_class = one_class
         self._lock = threading.Lock()
         self._samples: dict[SampleKey, _Classes] = {}
-        # Samples by class, for each of the outcomes of `_Classes`.
+        # Samples by class: true positives, false positives, false negatives.
         self._counters: tuple[Counter[int], ...] = (Counter(), Counter(), Counter())
         self._right = 0  # samples
-        self._accuracy: Accuracy | None = None  # until it is another
+        self._accuracy: Accuracy | None = None  # None until it is computed anew
 
     @property
     def count(self) -> int:
@@ -73,7 +73,7 @@ class Outcomes:
             return len(self._samples)
 
     def put(self, key: SampleKey, positives: Iterable[int], class_ids: Iterable[int]) -> None:
-        """Counts a sample, instead of what was said of it before.
+        """Counts a sample, in place of an earlier report on it.
 
         Args:
             key: Which sample.
@@ -101,12 +101,12 @@ class Outcomes:
             self._remove(key)
 
     def counts(self, class_id: int) -> Counts:
-        """The outcomes of a class, over all samples."""
+        """The counts of a class, over all samples."""
         with self._lock:
             return self._counts([class_id])
 
     def rest(self, class_ids: Collection[int]) -> Counts:
-        """The outcomes of all classes but some, together: each class of each sample is one.
+        """The counts of all classes but some, together: each class of each sample is one.
 
         Args:
             class_ids: The classes of the model that are listed apart.
@@ -119,7 +119,7 @@ class Outcomes:
         return Counts(tp, fp, fn, others - tp - fp - fn)
 
     def accuracy(self) -> Accuracy | None:
-        """How right predictions have been; None where no sample's classes are known."""
+        """Share of right predictions, and counts by class; None where no sample's classes are known."""
         with self._lock:
             if self._accuracy is None and self._samples:
                 often: Counter[int] = sum(self._counters, Counter())

@@ -19,12 +19,12 @@ from xai_sidecar.engine.work import ood_score
 from xai_sidecar.errors import DeviceLostError, HungError, ShuttingDownError, StoreError
 from xai_sidecar.evaluator.annotations import regions
 from xai_sidecar.evaluator.ingest import Intake
-from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurement, Measurer, outcome_of
-from xai_sidecar.evaluator.quality import Quality
+from xai_sidecar.evaluator.live_quality import LiveQuality
+from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurement, Measurer, MetricRun, run_of
 from xai_sidecar.evaluator.records import GroundTruth, MapRecord, Sample, SampleRecord, SampleState
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.evaluator.store_errors import StoreErrors
-from xai_sidecar.telemetry import EXPLAIN, QualityTelemetry
+from xai_sidecar.telemetry import EXPLAIN, EvaluatorTelemetry
 
 _TOGETHER = 2
 """Samples that are measured at a time: while the last map of one is worked out, the other keeps the device busy."""
@@ -32,9 +32,6 @@ _TOGETHER = 2
 _LOOK_SECONDS = 0.5
 _TIDYING_SECONDS = 60.0
 _FAILURES = 3
-
-_PUBLISH_SECONDS = (1.0, 10.0)
-"""At most and at least so often /metrics are brought up to date while samples are measured; it takes time."""
 
 _BLOCKED = "Nothing more is kept, since another program has been reading the store for too long."
 _HANGS = "Nothing is measured any more, since too many measurements hang: restart the server."
@@ -65,8 +62,8 @@ class Evaluator:
         store: Keeps samples, maps, scores and ground truth; closed at the end.
         model: The model.
         settings: What to sample, and what to measure.
-        quality: Told of the scores.
-        telemetry: Told of the evaluator's own health.
+        quality: Takes the scores.
+        telemetry: Counts measurements, and what becomes of samples.
         max_pixels: Most pixels of a mask.
         clock: Unix time in seconds.
 
@@ -80,8 +77,8 @@ class Evaluator:
         store: Store,
         model: EvaluatedModel,
         settings: EvaluatorConfig,
-        quality: Quality,
-        telemetry: QualityTelemetry,
+        quality: LiveQuality,
+        telemetry: EvaluatorTelemetry,
         max_pixels: int,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -98,12 +95,12 @@ class Evaluator:
         self.intake = Intake(
             self._store_errors, model, settings, quality, telemetry, max_pixels, self._woken.set, clock
         )
+        waiting = self.intake.waiting
+        telemetry.watch_pending(lambda: waiting.count, lambda: waiting.byte_count)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._main, name="evaluator", daemon=True)
         # The rest belongs to that thread.
         self._jobs: dict[Future[Any], tuple[_Measured, Measurement | None]] = {}
-        self._published = 0.0
-        self._busy = False
 
     def start(self) -> None:
         """Goes on from what the store has, and begins to measure.
@@ -141,8 +138,8 @@ class Evaluator:
         taking = False
         while not self._stopped.is_set():
             try:
-                told = self._woken.is_set()
-                if told:  # what sets it from now on is for the next time
+                reported = self._woken.is_set()
+                if reported:  # a report that comes from now on is for the next time
                     self._woken.clear()
                 now = time.monotonic()
                 due = now >= next_round
@@ -151,11 +148,10 @@ class Evaluator:
                 if due or now >= next_tidying:
                     next_tidying = now + _TIDYING_SECONDS
                     self._tidy_up()
-                if told or due:
+                if reported or due:
                     self._apply_truths()
-                    self._published = 0.0  # so that it is shown at once
                 taking = taking and self._begin_more()
-                self._publish()
+                self._report_busy()
                 self._await(next_round)
             except (DeviceLostError, ShuttingDownError):
                 break
@@ -192,7 +188,7 @@ class Evaluator:
             measurement, steps = self._measurer.begin(sample, name)
             self._submit(measured, measurement, steps)
         if sample.ood is not None:
-            self._quality.ood(sample.key, sample.time, sample.ood)
+            self._quality.put_ood(sample.key, sample.time, sample.ood)
         elif self._model.facts.has_ood:
             self._submit(measured, None, ood_score(sample.image[np.newaxis]))
         if not measured.open:
@@ -232,12 +228,12 @@ class Evaluator:
     def _keep(self, measurement: Measurement) -> bool:
         """Takes down what was found out; whether there is a score among it."""
         sample = measurement.sample
-        for outcome in measurement.outcomes:
-            self._quality.outcome(measurement.explainer, outcome)
+        for run in measurement.runs:
+            self._count(measurement.explainer, run)
         for score in measurement.scores:
-            self._quality.score(sample.key, sample.time, score)
+            self._quality.put_score(sample.key, sample.time, score)
         if measurement.disbelieved is not None:
-            self._quality.score(sample.key, sample.time, measurement.disbelieved)
+            self._quality.put_score(sample.key, sample.time, measurement.disbelieved)
             with self._store_errors.writing(sample.key):
                 self._store.put_scores(sample.key, [measurement.disbelieved])
         if measurement.map is not None:
@@ -249,10 +245,13 @@ class Evaluator:
         nothing_to_measure = measurement.map is not None and len(measurement.planned) == 1  # but where objects are
         return nothing_to_measure or any(score.value is not None for score in measurement.scores)
 
+    def _count(self, explainer: str, run: MetricRun) -> None:
+        self._telemetry.evaluated(explainer, run.metric, run.seconds, run.pass_count, run.failure)
+
     def _keep_ood(self, sample: Sample, scored: Any) -> None:
         ood = (float(scored.scores[0]), float(scored.percentiles[0]))
         if np.isfinite(ood).all():
-            self._quality.ood(sample.key, sample.time, ood)
+            self._quality.put_ood(sample.key, sample.time, ood)
             with self._store_errors.writing(sample.key):
                 self._store.set_ood(sample.key, ood)
 
@@ -281,8 +280,8 @@ class Evaluator:
 
     def _apply(self, record: SampleRecord, truth: GroundTruth) -> None:
         """Has what a sample really showed count, instead of what was said before."""
-        self._quality.truth(record.key, record.positives, truth.class_ids)
-        self._quality.forget(record.key, self._measurer.localization)
+        self._quality.put_truth(record.key, record.positives, truth.class_ids)
+        self._quality.remove_scores(record.key, self._measurer.localization)
         self._store.remove_scores(record.key, self._measurer.localization)
         maps = [each for each in self._store.maps(record.key) if each.explainer in self._model.methods]
         self._locate(record, truth, maps)
@@ -303,8 +302,8 @@ class Evaluator:
             scores = self._measurer.locate(saliency, frame, objects)
             self._store.put_scores(record.key, scores)
             for score in scores:
-                self._quality.score(record.key, record.time, score)
-                self._quality.outcome(saliency.explainer, outcome_of(score))
+                self._quality.put_score(record.key, record.time, score)
+                self._count(saliency.explainer, run_of(score))
 
     # ------------------------------------------------------------------------------------------------ housekeeping
 
@@ -313,36 +312,26 @@ class Evaluator:
         since, most = now - self._settings.window_seconds, self._settings.window_samples
         known = set(self._model.methods)
         for key, sample_time, score in self._store.recent_scores(version, since, most):
-            self._quality.sampled(key, sample_time)
+            self._quality.add_sample(key, sample_time)
             if score.explainer in known and score.metric in (*self._settings.metrics, EXPLAIN):
-                self._quality.score(key, sample_time, score)
+                self._quality.put_score(key, sample_time, score)
         for key, sample_time, ood in self._store.recent_ood(version, since, most):
-            self._quality.ood(key, sample_time, ood, new=False)
-        self._quality.truths(self._store.truths(version))
+            self._quality.put_ood(key, sample_time, ood, new=False)
+        for truth in self._store.truths(version):
+            self._quality.put_truth(*truth)
         self.intake.restore()
         self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
-        self._publish()
+        self._report_busy()
 
     def _tidy_up(self) -> None:
         now = self._clock()
         self.intake.expire()
         with self._store_errors.writing():
             for key in self._store.prune(now):
-                self._quality.gone(key)
+                self._quality.remove_truth(key)
             self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
             self._quality.note(_BLOCKED, self._store.blocked)
         self._telemetry.round(now)
 
-    def _publish(self) -> None:
-        """Brings /metrics up to date, but not all the time while there is much to do."""
-        waiting, now = self.intake.waiting, time.monotonic()
-        self._telemetry.pending(waiting.count, waiting.byte_count)
-        busy = bool(self._jobs or waiting.count)
-        if busy != self._busy:
-            self._busy, self._published = busy, 0.0
-            self._quality.busy(busy)
-        often, seldom = _PUBLISH_SECONDS
-        pause = min(max(self._settings.interval_seconds, often), seldom) if self._jobs else often
-        if now >= self._published + pause:
-            self._published = now
-            self._quality.publish()
+    def _report_busy(self) -> None:
+        self._quality.set_busy(bool(self._jobs or self.intake.waiting.count))

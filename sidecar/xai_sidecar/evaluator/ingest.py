@@ -13,8 +13,8 @@ from typing import NamedTuple
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import NotFoundError, OverloadedError, ShuttingDownError, StoreError, within
 from xai_sidecar.evaluator.annotations import check_shape
+from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import EvaluatedModel
-from xai_sidecar.evaluator.quality import Quality
 from xai_sidecar.evaluator.records import (
     GroundTruth,
     MaskShape,
@@ -28,7 +28,7 @@ from xai_sidecar.evaluator.records import (
 from xai_sidecar.evaluator.sampling import Waiting, chosen
 from xai_sidecar.evaluator.store import KeptPicture, Reported
 from xai_sidecar.evaluator.store_errors import StoreErrors
-from xai_sidecar.telemetry import QualityTelemetry
+from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _OBJECT_BYTES = 200
 """What a report, an object or a corner of one takes in memory, about."""
@@ -74,8 +74,8 @@ class Intake:
         store_errors: StoreErrors,
         model: EvaluatedModel,
         settings: EvaluatorConfig,
-        quality: Quality,
-        telemetry: QualityTelemetry,
+        quality: LiveQuality,
+        telemetry: EvaluatorTelemetry,
         max_pixels: int,
         reported: Callable[[], None],
         clock: Callable[[], float] = time.time,
@@ -103,7 +103,7 @@ class Intake:
         """Takes the pictures of a sampled request; what becomes of them is told by the metrics alone."""
         for sample in samples:
             self._telemetry.event("sampled")
-            self._quality.sampled(sample.key, sample.time)
+            self._quality.add_sample(sample.key, sample.time)
             if not (self._has_room(sample.byte_count) and self._submitted(sample)):
                 self._telemetry.event("dropped")
 
@@ -142,7 +142,7 @@ class Intake:
             if kept is None or record.model_version != version:
                 self._store_errors.end(record.key, SampleState.LOST)
                 continue
-            self._quality.sampled(record.key, record.time)
+            self._quality.add_sample(record.key, record.time)
             model_says = kept.logits, kept.probabilities, record.positives
             self._queue(Sample(record.key, record.time, version, record.frame, kept.image, *model_says, record.ood))
 

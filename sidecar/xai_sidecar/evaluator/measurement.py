@@ -23,14 +23,19 @@ from xai_sidecar.metrics.regions import Region
 from xai_sidecar.telemetry import EXPLAIN
 
 ERROR = "error"
-"""Why there is no score where measuring it failed."""
+"""Reason for a missing score where measuring it raised an error."""
 
 FAILURES = (
     *(status.name.lower() for status in ScoreStatus if status is not ScoreStatus.OK),
     *(status.name.lower() for status in MapStatus if status is not MapStatus.OK),
     ERROR,
 )
-"""Why there may be no score."""
+"""Reasons for a missing score: statuses of scores and of maps, and `ERROR`."""
+
+NOT_APPLICABLE = tuple(
+    status.name.lower() for status in (ScoreStatus.NO_OBJECTS, ScoreStatus.OBJECTS_OUTSIDE, ScoreStatus.ONE_CLASS)
+)
+"""Those of `FAILURES` that are no failure: the sample has nothing for the metric to measure."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,14 @@ class EvaluatedModel:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How making a map, or measuring it, went.
+class MetricRun:
+    """One run of a metric on a map, or of the explainer to make the map.
 
     Attributes:
-        metric: The benchmark's name, or `EXPLAIN`.
-        seconds: What it took, waiting included.
+        metric: The metric's name, or `EXPLAIN`.
+        seconds: Time that it took, waiting included.
         pass_count: Rows that went through the model for it.
-        failure: One of `FAILURES`; None if it went well.
+        failure: One of `FAILURES`; None if there is a score (or a map).
     """
 
     metric: str
@@ -79,7 +84,7 @@ class Measurement:
         map: The map; None until it is there, or if it must not be believed.
         disbelieved: Says, as a score by `EXPLAIN`, that it must not be believed; None otherwise.
         scores: What the benchmarks say of it.
-        outcomes: How it went.
+        runs: The runs that have ended.
         planned: The metrics to come to, `EXPLAIN` first.
     """
 
@@ -89,12 +94,12 @@ class Measurement:
     map: MapRecord | None = None
     disbelieved: ScoreRecord | None = None
     scores: list[ScoreRecord] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    runs: list[MetricRun] = field(default_factory=list)
 
     def fail(self) -> None:
         """Takes down that what is left of it cannot be done, for the model or the server failed."""
-        done = {outcome.metric for outcome in self.outcomes}
-        self.outcomes += [Outcome(metric, 0.0, 0, ERROR) for metric in self.planned if metric not in done]
+        done = {run.metric for run in self.runs}
+        self.runs += [MetricRun(metric, 0.0, 0, ERROR) for metric in self.planned if metric not in done]
 
 
 class Measurer:
@@ -201,7 +206,7 @@ class Measurer:
         method = self._method(name, sample.key.seed if served is None else served.seed)
         if served is not None:
             saliency, status, passes = served.saliency, served.status, served.pass_count
-            measurement.outcomes.append(Outcome(EXPLAIN, 0.0, 0, _failure(status)))
+            measurement.runs.append(MetricRun(EXPLAIN, 0.0, 0, _failure(status)))
         else:
             started, tally = time.monotonic(), _Tally()
             targets = np.array([sample.target], np.int32)
@@ -210,9 +215,9 @@ class Measurer:
             made = yield from whole(steps, tally.add)
             saliency, status, passes = made.maps[0], made.statuses[0], tally.passes
             seconds = time.monotonic() - started
-            measurement.outcomes.append(Outcome(EXPLAIN, seconds, passes, _failure(status)))
+            measurement.runs.append(MetricRun(EXPLAIN, seconds, passes, _failure(status)))
         if not status.believed:
-            seconds = measurement.outcomes[-1].seconds
+            seconds = measurement.runs[-1].seconds
             said = ScoreRecord(name, EXPLAIN, sample.target, 0.0, ScoreStatus.OK, time.time(), seconds, passes)
             measurement.disbelieved = said
             return
@@ -226,14 +231,14 @@ class Measurer:
             score = yield from whole(benchmark.measure(subject, values, context), tally.add)
             record = _record(name, benchmark, sample.target, score, started, tally.passes)
             measurement.scores.append(record)
-            measurement.outcomes.append(outcome_of(record))
+            measurement.runs.append(run_of(record))
 
 
-def outcome_of(record: ScoreRecord) -> Outcome:
-    """How a measurement that came to an end went."""
+def run_of(record: ScoreRecord) -> MetricRun:
+    """The run that gave a score, or a status in place of one."""
     status = record.status
     failure = None if status is ScoreStatus.OK or status is None else status.name.lower()
-    return Outcome(record.metric, record.seconds, record.pass_count, failure)
+    return MetricRun(record.metric, record.seconds, record.pass_count, failure)
 
 
 @dataclass(eq=False)

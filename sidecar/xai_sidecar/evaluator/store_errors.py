@@ -11,7 +11,7 @@ import structlog
 from xai_sidecar.errors import StoreBlockedError, StoreError
 from xai_sidecar.evaluator.records import SampleKey, SampleState
 from xai_sidecar.evaluator.store import Store
-from xai_sidecar.telemetry import QualityTelemetry
+from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _TELLING_SECONDS = 60.0
 
@@ -29,7 +29,7 @@ class StoreErrors:
         store: The store.
     """
 
-    def __init__(self, store: Store, telemetry: QualityTelemetry) -> None:
+    def __init__(self, store: Store, telemetry: EvaluatorTelemetry) -> None:
         self.store = store
         self._telemetry = telemetry
         self._next_told = 0.0  # that it is blocked

@@ -1,4 +1,4 @@
-"""Scores of late, and what they come to."""
+"""Rolling windows of scores: mean, standard error and count over the newest samples, by all classes and by each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _ROOT_BITS = 64
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What the scores in a window come to.
+class ScoreStatistics:
+    """Mean and standard error of the scores in a window.
 
     Attributes:
         mean: Of the scores.
@@ -55,14 +55,14 @@ class _Sums:
         self.measured: list[float] = []  # when each was measured, rising
 
     def add(self, value: int, square: int, measured_time: float) -> None:
-        """Takes a score, as `_whole` gives it."""
+        """Adds a score in the units of `_whole`."""
         self.count += 1
         self.total += value
         self.squares += square
         bisect.insort(self.measured, measured_time)
 
     def remove(self, value: int, square: int, measured_time: float) -> None:
-        """Takes away a score that was added."""
+        """Subtracts a score that was added."""
         self.count -= 1
         self.total -= value
         self.squares -= square
@@ -76,18 +76,18 @@ def _whole(value: float) -> tuple[int, int]:
     return numerator << shift, numerator * numerator << 2 * shift
 
 
-def _estimated(count: int, total: int, squares: int, updated: float) -> Estimate | None:
-    """What sums come to; each figure is rounded once."""
+def _statistics(count: int, total: int, squares: int, updated: float) -> ScoreStatistics | None:
+    """Statistics from exact sums in the units of `_whole`: each figure is rounded once; None of no scores."""
     if not count:
         return None
     error = None
     if count > 1:  # the variance over the count: (Σx² - (Σx)²/n) / (n - 1) / n
         error = _root(count * squares - total * total, count * count * (count - 1) << 2 * _UNIT_BITS)
-    return Estimate(total / (count << _UNIT_BITS), error, count, updated)
+    return ScoreStatistics(total / (count << _UNIT_BITS), error, count, updated)
 
 
 def _root(numerator: int, denominator: int) -> float:
-    """The square root of a quotient, which may be beyond what a double holds."""
+    """The square root of a quotient of whole numbers, whose terms a double might not hold."""
     shift = max(0, 2 * _ROOT_BITS - numerator.bit_length() + denominator.bit_length()) // 2
     return math.isqrt((numerator << 2 * shift) // denominator) / (1 << shift)
 
@@ -95,11 +95,11 @@ def _root(numerator: int, denominator: int) -> float:
 class Window:
     """The scores of the newest samples. It may be used from several threads at once.
 
-    Samples go by when they were predicted, not by when they were measured or put in. What newer ones have pushed out
-    does not come back, not even if one of those is removed.
+    Samples are ordered by when they were predicted, not by when they were measured or put in. One that newer ones have
+    pushed out does not come back, not even if one of those is removed.
 
-    Sums go along with what comes and goes, for all scores and for those of each class, so that an estimate takes the
-    same time however many there are.
+    Sums over all scores, and over those of each class, are updated with every change, so that statistics take the same
+    time however many scores there are.
 
     Args:
         max_samples: The most that count.
@@ -112,17 +112,17 @@ class Window:
         self._lock = threading.Lock()
         self._order: list[tuple[float, SampleKey]] = []
         self._entries: dict[SampleKey, _Entry] = {}
-        # Of the samples from `_since` on, which are those from the place `_first` on.
+        # The sums are over `_order[_first:]`, the samples that were predicted at `_since` or later.
         self._since = -math.inf
         self._first = 0
         self._all = _Sums()
         self._by_target: dict[int | None, _Sums] = {}
-        self._estimates: dict[tuple[int | None, frozenset[int]], Estimate | None] = {}  # until something changes
+        self._known: dict[tuple[int | None, frozenset[int]], ScoreStatistics | None] = {}  # until something changes
 
     def put(
         self, key: SampleKey, sample_time: float, value: float, target: int | None = None, measured_time: float = 0.0
     ) -> None:
-        """Takes the score of a sample, instead of an earlier one.
+        """Puts in the score of a sample, in place of an earlier one.
 
         Args:
             key: Which sample.
@@ -144,40 +144,40 @@ class Window:
         with self._lock:
             self._remove(key)
 
-    def estimate(
+    def statistics(
         self, now: float, target: int | None = None, targets_excluded: Collection[int] = ()
-    ) -> Estimate | None:
-        """What the scores come to.
+    ) -> ScoreStatistics | None:
+        """Statistics of the scores that are young enough.
 
         Args:
             now: Unix time in seconds.
-            target: Of samples of this class alone; None for all classes.
+            target: Class of the samples that count; None for all classes.
             targets_excluded: Classes whose samples do not count.
 
         Returns:
-            The estimate; None if there are no such scores.
+            The statistics; None if there are no such scores.
         """
         which = (target, frozenset(targets_excluded))
         with self._lock:
             self._move(now - self._max_seconds)
-            if which not in self._estimates:
-                self._estimates[which] = self._estimate(*which)
-            return self._estimates[which]
+            if which not in self._known:
+                self._known[which] = self._computed(*which)
+            return self._known[which]
 
-    def _estimate(self, target: int | None, targets_excluded: frozenset[int]) -> Estimate | None:
+    def _computed(self, target: int | None, targets_excluded: frozenset[int]) -> ScoreStatistics | None:
         if target is not None:
             sums = None if target in targets_excluded else self._by_target.get(target)
-            return None if sums is None else _estimated(sums.count, sums.total, sums.squares, sums.measured[-1])
+            return None if sums is None else _statistics(sums.count, sums.total, sums.squares, sums.measured[-1])
         counted = [sums for known, sums in self._by_target.items() if known not in targets_excluded]
         apart = [sums for known in targets_excluded if (sums := self._by_target.get(known)) is not None]
         count, total, squares = (
             getattr(self._all, name) - sum(getattr(sums, name) for sums in apart)
             for name in ("count", "total", "squares")
         )
-        return _estimated(count, total, squares, max((sums.measured[-1] for sums in counted), default=0.0))
+        return _statistics(count, total, squares, max((sums.measured[-1] for sums in counted), default=0.0))
 
     def _move(self, since: float) -> None:
-        """Has the samples count from a time on."""
+        """Makes the sums those of the samples from a time on."""
         first = bisect.bisect_left(self._order, since, key=itemgetter(0))
         self._since, before = since, self._first
         moved = [self._entries[key] for _, key in self._order[min(first, before) : max(first, before)]]
@@ -186,14 +186,14 @@ class Window:
             self._add(entry, 1 if first < before else -1)
 
     def _count(self, entry: _Entry, sign: int) -> None:
-        """Takes an entry into account that has come to its place, or goes from it."""
+        """Updates sums and `_first` for an entry that was put into `_order` (sign 1) or taken out of it (-1)."""
         if entry.sample_time >= self._since:
             self._add(entry, sign)
         else:
             self._first += sign
 
     def _add(self, entry: _Entry, sign: int) -> None:
-        self._estimates.clear()
+        self._known.clear()
         value, square = _whole(entry.value)
         of_target = self._by_target.get(entry.target)
         if of_target is None:
@@ -234,27 +234,27 @@ class Windows:
         target: int,
         measured_time: float,
     ) -> None:
-        """Takes the score of an explainer's map of a sample, instead of an earlier one; see `Window.put`."""
+        """Puts in the score of an explainer's map of a sample, in place of an earlier one; see `Window.put`."""
         with self._lock:
             window = self._windows.setdefault((explainer, metric), Window(self._max_samples, self._max_seconds))
         window.put(key, sample_time, value, target, measured_time)
 
     def remove(self, key: SampleKey, metrics: Collection[str]) -> None:
-        """Forgets what some metrics said of a sample's maps, whoever made them."""
+        """Forgets the scores of a sample by some metrics, of all explainers."""
         with self._lock:
             windows = [window for (_, metric), window in self._windows.items() if metric in metrics]
         for window in windows:
             window.remove(key)
 
-    def estimate(
+    def statistics(
         self,
         explainer: str,
         metric: str,
         now: float,
         target: int | None = None,
         targets_excluded: Collection[int] = (),
-    ) -> Estimate | None:
-        """What an explainer's scores by a metric come to, None if there are none; see `Window.estimate`."""
+    ) -> ScoreStatistics | None:
+        """Statistics of an explainer's scores by a metric, None if there are none; see `Window.statistics`."""
         with self._lock:
             window = self._windows.get((explainer, metric))
-        return None if window is None else window.estimate(now, target, targets_excluded)
+        return None if window is None else window.statistics(now, target, targets_excluded)

@@ -29,7 +29,7 @@ _TYPES = {
 
 def model_info(description: ModelDescription) -> pb.ModelInfo:
     """The contract's description of the model."""
-    model, standing = description.model, description.quality
+    model, summary = description.model, description.quality
     config, backend, spec = model.config, model.backend, model.input
     info = pb.ModelInfo(
         name=config.model.name,
@@ -76,8 +76,8 @@ def model_info(description: ModelDescription) -> pb.ModelInfo:
         info.batches.add(batch_size=size).duration.FromNanoseconds(round(seconds * 1e9))
     if config.evaluator.enabled:
         info.evaluator.CopyFrom(_evaluator_info(config.evaluator, description))
-        if standing.accuracy is not None:
-            info.evaluator.accuracy.CopyFrom(_accuracy(standing.accuracy, model.labels))
+        if summary.accuracy is not None:
+            info.evaluator.accuracy.CopyFrom(_accuracy(summary.accuracy, model.labels))
     return info
 
 
@@ -94,17 +94,17 @@ def _layer(one: LayerDescription) -> pb.LayerInfo:
 
 
 def _evaluator_info(settings: EvaluatorConfig, description: ModelDescription) -> pb.EvaluatorInfo:
-    standing = description.quality
+    summary = description.quality
     info = pb.EvaluatorInfo(
         sample_rate=settings.sample_rate,
-        state=f"EVALUATOR_STATE_{standing.state.name}",
-        window_sample_count=standing.sample_count,
-        note=standing.note,
+        state=f"EVALUATOR_STATE_{summary.state.name}",
+        window_sample_count=summary.sample_count,
+        note=summary.note,
         metrics=[_metric_info(one) for one in description.metrics],
     )
     info.window.FromNanoseconds(round(settings.window_seconds * 1e9))
-    if standing.last_sample is not None:
-        info.last_sample_time.FromNanoseconds(round(standing.last_sample * 1e9))
+    if summary.last_sample is not None:
+        info.last_sample_time.FromNanoseconds(round(summary.last_sample * 1e9))
     return info
 
 
@@ -138,16 +138,16 @@ def _accuracy(accuracy: Accuracy, labels: Sequence[str]) -> pb.Accuracy:
 
 
 def _quality(one: QualityDescription) -> pb.QualityMeasure:
-    row, estimate = one.row, one.row.estimate
+    row, statistics = one.row, one.row.statistics
     measure = pb.QualityMeasure(
         metric=row.metric,
-        mean=estimate.mean,
+        mean=statistics.mean,
         confidence_half_width=one.half_width,
-        sample_count=estimate.count,
+        sample_count=statistics.count,
         higher_is_better=row.higher_is_better,
         goodness=row.goodness,
     )
-    measure.update_time.FromNanoseconds(round(estimate.updated * 1e9))
+    measure.update_time.FromNanoseconds(round(statistics.updated * 1e9))
     return measure
 
 

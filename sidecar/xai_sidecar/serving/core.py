@@ -182,7 +182,7 @@ class Core:
     def describe(self) -> ModelDescription:
         """What is served, and how."""
         state = self.ready()
-        quality = state.evaluation.quality.standing()
+        quality = state.evaluation.quality.summary()
         return describe(state.model, state.ready_seconds, quality, state.predictor.costs)
 
     def close(self) -> None:

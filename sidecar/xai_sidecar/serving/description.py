@@ -11,7 +11,7 @@ from typing import Any
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.choice import QualityRow
-from xai_sidecar.evaluator.quality import QualitySummary
+from xai_sidecar.evaluator.live_quality import QualitySummary
 from xai_sidecar.explainers.base import Explainer
 from xai_sidecar.explainers.discovery import value_schema
 from xai_sidecar.metrics.base import Metric
@@ -202,7 +202,7 @@ def _explainer(
         ),
         cost=None if setup.unavailable else _cost(setup, model, costs),
         quality=tuple(
-            QualityDescription(row, confidence_half_width(row.estimate.standard_error, row.estimate.count))
+            QualityDescription(row, confidence_half_width(row.statistics.standard_error, row.statistics.count))
             for row in rows
         ),
         composite=quality.composites.get(explainer.name),

@@ -14,8 +14,8 @@ from xai_sidecar.digest import digest
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.errors import ConfigError, StoreError
 from xai_sidecar.evaluator.evaluator import Evaluator
-from xai_sidecar.evaluator.measurement import FAILURES, EvaluatedModel
-from xai_sidecar.evaluator.quality import Quality, shown_classes
+from xai_sidecar.evaluator.live_quality import LiveQuality
+from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE, EvaluatedModel
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import ACTIVATIONS
@@ -23,7 +23,7 @@ from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.paths import data_folder
 from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.plan import Explained, Predicted, Stage, positives
-from xai_sidecar.telemetry import QualityTelemetry, Registry
+from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector, Registry
 
 _DAY = 86_400
 
@@ -42,7 +42,7 @@ class Evaluation:
         evaluator: What measures it; None where nothing is sampled.
     """
 
-    quality: Quality
+    quality: LiveQuality
     version: str
     evaluator: Evaluator | None = None
 
@@ -99,16 +99,10 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
         if name not in evaluated.methods:
             why = model.explainers[name].unavailable
             raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
-    telemetry = QualityTelemetry(
-        registry,
-        list(evaluated.methods),
-        settings.metrics,
-        list(shown_classes(model.labels, settings.classes).values()),
-        FAILURES,
-    )
-    quality = Quality(evaluated, settings, telemetry)
+    telemetry = EvaluatorTelemetry(registry, list(evaluated.methods), settings.metrics, FAILURES, NOT_APPLICABLE)
+    quality = LiveQuality(evaluated, settings, telemetry)
+    registry.register(QualityCollector(quality.figures))
     if not settings.enabled:
-        quality.publish()
         return Evaluation(quality, evaluated.version)
     store = store or open_store(model.config, claim=True)
     try:

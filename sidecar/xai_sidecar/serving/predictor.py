@@ -18,7 +18,7 @@ from xai_sidecar.engine.job import Completed, Job
 from xai_sidecar.engine.work import IntArray, OodScores, Steps, forward, ood_score
 from xai_sidecar.errors import BudgetSpentError, DeviceError, ShuttingDownError, SidecarError, TensorError
 from xai_sidecar.evaluator.choice import Candidate, Choice
-from xai_sidecar.evaluator.quality import Quality
+from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context, Saliency
 from xai_sidecar.imaging import Prepared
@@ -158,7 +158,7 @@ class Predictor:
         activation: str,
         max_targets: int,
         telemetry: Telemetry,
-        quality: Quality,
+        quality: LiveQuality,
         least_positive: float | None = None,
         units: PictureUnits = PICTURES,
     ) -> None:

@@ -1,9 +1,11 @@
-"""Every Prometheus series, defined once: of serving in `serving.py`, of explanation quality in `quality.py`."""
+"""Every Prometheus series, defined once: of serving, of the evaluator's work, and of explanation quality."""
 
 from prometheus_client import CollectorRegistry as Registry
 
-from xai_sidecar.telemetry.quality import EVENTS, EXPLAIN, OTHER, REASONS, RESULTS, STATES, QualityTelemetry
-from xai_sidecar.telemetry.serving import METHODS, STAGES, Telemetry
+from xai_sidecar.telemetry.evaluator_series import EVENTS, EXPLAIN, REASONS, RESULTS, EvaluatorTelemetry
+from xai_sidecar.telemetry.exposition import ModelSeries, process_registry
+from xai_sidecar.telemetry.quality_collector import OTHER, STATES, QualityCollector, QualityFigures, ScoreFigures
+from xai_sidecar.telemetry.serving_series import METHODS, STAGES, Telemetry
 
 __all__ = [
     "EVENTS",
@@ -14,7 +16,12 @@ __all__ = [
     "RESULTS",
     "STAGES",
     "STATES",
-    "QualityTelemetry",
+    "EvaluatorTelemetry",
+    "ModelSeries",
+    "QualityCollector",
+    "QualityFigures",
     "Registry",
+    "ScoreFigures",
     "Telemetry",
+    "process_registry",
 ]

@@ -7,8 +7,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.evaluator.measurement import FAILURES, EvaluatedModel
-from xai_sidecar.evaluator.quality import Quality, shown_classes
+from xai_sidecar.evaluator.live_quality import LiveQuality
+from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE, EvaluatedModel
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import ModelFacts
@@ -16,7 +16,7 @@ from xai_sidecar.explainers.gradient import Gradient
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.explainers.rise import Rise
 from xai_sidecar.imaging import Region
-from xai_sidecar.telemetry import QualityTelemetry
+from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector
 
 HEIGHT, WIDTH, CLASSES = 6, 8, 3
 WEIGHTS = np.random.default_rng(7).standard_normal((2 * HEIGHT * WIDTH, CLASSES)).astype(np.float32)
@@ -118,10 +118,12 @@ def make_model(*names, version="m", labels=("cat", "dog", "owl"), one_class=True
 
 
 def make_quality(model, settings, clock=time.time):
-    """A `Quality` with its telemetry, on a registry of its own."""
-    classes = list(shown_classes(model.labels, settings.classes).values())
-    telemetry = QualityTelemetry(CollectorRegistry(), list(model.methods), settings.metrics, classes, FAILURES)
-    return Quality(model, settings, telemetry, clock), telemetry
+    """A `LiveQuality` with its telemetry, on a registry of its own that shows its figures, too."""
+    registry = CollectorRegistry()
+    telemetry = EvaluatorTelemetry(registry, list(model.methods), settings.metrics, FAILURES, NOT_APPLICABLE)
+    quality = LiveQuality(model, settings, telemetry, clock)
+    registry.register(QualityCollector(quality.figures))
+    return quality, telemetry
 
 
 def config(**settings):

@@ -17,7 +17,7 @@ from xai_sidecar.evaluator.choice import (
     goodness_error,
     quality_table,
 )
-from xai_sidecar.evaluator.windows import Estimate
+from xai_sidecar.evaluator.windows import ScoreStatistics
 from xai_sidecar.metrics.discovery import installed_metrics
 
 NAIVE, DELETION, INSERTION = "faithfulness/naive", "faithfulness/deletion_auc", "faithfulness/insertion_auc"
@@ -32,7 +32,7 @@ def known(table, count=50):
         if found is None:
             return None
         mean, samples = found if isinstance(found, tuple) else (found, count)
-        return Estimate(mean, None, samples, 0.0)
+        return ScoreStatistics(mean, None, samples, 0.0)
 
     return estimates
 
@@ -67,7 +67,7 @@ def test_goodness(metric, mean, expected, error):
 
 
 def test_the_table():
-    one, other = Estimate(0.25, 0.1, 30, 5.0), Estimate(0.5, None, 1, 6.0)
+    one, other = ScoreStatistics(0.25, 0.1, 30, 5.0), ScoreStatistics(0.5, None, 1, 6.0)
     have = {("rise", DELETION, None): one, ("rise", NAIVE, None): other, ("gradcam", NAIVE, None): one}
     table = quality_table(["rise", "occlusion", "gradcam"], [NAIVE, DELETION], lambda *which: have.get(which))
     assert table == QualityTable(

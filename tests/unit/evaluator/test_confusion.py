@@ -1,10 +1,10 @@
-"""Outcomes by class."""
+"""ConfusionCounts by class."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xai_sidecar.evaluator.confusion import Counts, Outcomes
+from xai_sidecar.evaluator.confusion import ConfusionCounts, Counts
 from xai_sidecar.evaluator.records import SampleKey
 
 CLASSES = 6
@@ -16,7 +16,7 @@ def key(number):
 
 def test_on_paper():
     # Cat 0, dog 1, bird 2, fish 3.
-    outcomes = Outcomes(4)
+    outcomes = ConfusionCounts(4)
     outcomes.put(key(0), [0], [0])
     outcomes.put(key(1), [0], [1])
     outcomes.put(key(2), [1], [1, 2])
@@ -35,7 +35,7 @@ def test_on_paper():
 def test_accuracy_on_paper():
     """One class is right if it applies; several, if they are exactly those that apply."""
     for one_class, right in ((True, 3), (False, 2)):
-        outcomes = Outcomes(5, one_class)
+        outcomes = ConfusionCounts(5, one_class)
         assert outcomes.accuracy() is None
         for number, (positive, class_ids) in enumerate([(0, [0]), (3, [0, 3]), (0, [1]), (0, [0])]):
             outcomes.put(key(number), [positive], class_ids)
@@ -49,7 +49,7 @@ def test_accuracy_on_paper():
 
 
 def test_the_classes_of_the_most_samples_are_listed():
-    outcomes = Outcomes(1000)
+    outcomes = ConfusionCounts(1000)
     for number in range(150):
         outcomes.put(key(number), [number], [number] if number < 10 else [999])
     listed = outcomes.accuracy().classes
@@ -59,7 +59,7 @@ def test_the_classes_of_the_most_samples_are_listed():
 
 
 def test_a_new_truth_replaces_the_former_whole():
-    outcomes = Outcomes(3)
+    outcomes = ConfusionCounts(3)
     outcomes.put(key(0), [0], [0, 1])
     outcomes.put(key(0), [0], [2])
     assert [outcomes.counts(each) for each in range(3)] == [(0, 1, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0)]
@@ -67,7 +67,7 @@ def test_a_new_truth_replaces_the_former_whole():
 
 
 def test_a_sample_without_known_classes_counts_for_nothing():
-    outcomes = Outcomes(2)
+    outcomes = ConfusionCounts(2)
     outcomes.put(key(0), [0], [])
     assert (outcomes.count, outcomes.counts(0)) == (0, (0, 0, 0, 0))
     outcomes.put(key(0), [0], [0])
@@ -76,14 +76,14 @@ def test_a_sample_without_known_classes_counts_for_nothing():
 
 
 def test_nothing_predicted_is_a_prediction():
-    outcomes = Outcomes(2)
+    outcomes = ConfusionCounts(2)
     outcomes.put(key(0), [], [1])
     assert (outcomes.counts(0), outcomes.counts(1)) == ((0, 0, 0, 1), (0, 0, 1, 0))
 
 
 @pytest.mark.parametrize(("positives", "class_ids"), [([3], [0]), ([0], [3]), ([-1], [0])])
 def test_a_class_that_there_is_not(positives, class_ids):
-    outcomes = Outcomes(3)
+    outcomes = ConfusionCounts(3)
     outcomes.put(key(0), [1], [1])
     with pytest.raises(ValueError, match=r"no class (3|-1) among 3"):
         outcomes.put(key(0), positives, class_ids)
@@ -98,7 +98,7 @@ CLASS_IDS = st.lists(st.integers(0, CLASSES - 1), max_size=4)
     st.sets(st.integers(0, CLASSES - 1)),
 )
 def test_against_counting_class_by_class(steps, apart):
-    outcomes, kept = Outcomes(CLASSES), {}
+    outcomes, kept = ConfusionCounts(CLASSES), {}
     for number, what in steps:
         kept.pop(number, None)
         if what is None:

@@ -18,8 +18,8 @@ from xai_sidecar.engine.threads import MOST_STUCK
 from xai_sidecar.engine.work import Kind, drive, forward
 from xai_sidecar.errors import StoreError
 from xai_sidecar.evaluator.evaluator import Evaluator
+from xai_sidecar.evaluator.live_quality import State
 from xai_sidecar.evaluator.measurement import Measurer
-from xai_sidecar.evaluator.quality import State
 from xai_sidecar.evaluator.records import BoxShape, GroundTruth, PolygonShape, SampleState, Served, TruthObject
 from xai_sidecar.evaluator.store import Reported, Store
 from xai_sidecar.explainers.activations import sigmoid
@@ -81,8 +81,7 @@ class Running(SimpleNamespace):
         return {one.explainer: one.value for one in self.store.scores(key) if one.metric == metric}
 
     def outcomes(self, label):
-        self.quality.publish()
-        return tuple(self.shown("outcomes", **{"class": label}, outcome=each) for each in ("tp", "fp", "fn", "tn"))
+        return tuple(self.shown("outcomes", **{"class": label}, outcome=each) or 0 for each in ("tp", "fp", "fn", "tn"))
 
     def close(self, timeout=5.0):
         self.net.gate.set()
@@ -188,7 +187,7 @@ def test_what_is_offered_is_measured_and_kept(start):
         assert running.shown("quality_score", **of) == pytest.approx(np.mean(found), rel=1e-12)
         error = np.std(found, ddof=1) / math.sqrt(3)
         assert running.shown("quality_score_standard_error", **of) == pytest.approx(error, rel=1e-9)
-        assert running.shown("quality_samples", **of) == running.shown("evaluations_total", **of) == 3
+        assert running.shown("quality_samples", **of) == running.shown("evaluations_total", **of, result="done") == 3
     assert running.shown("evaluation_passes_total", explainer="rise", metric="explain") == 3 * 256
     assert running.shown("evaluation_passes_total", explainer="rise", metric="robustness") == 3 * 11 * 256
     assert running.shown("evaluator_pending_samples") == running.shown("evaluator_pending_bytes") == 0
@@ -287,7 +286,7 @@ def test_what_is_too_costly_is_told(start):
     running.offer(now_sample("a"))
     running.measured(1)
     assert [one.explainer for one in running.store.maps(now_sample("a").key)] == ["gradient"]
-    assert "Not measured, for evaluator.max_passes: occlusion (25 passes)." in running.quality.standing().note
+    assert "Not measured, for evaluator.max_passes: occlusion (25 passes)." in running.quality.summary().note
 
 
 # ------------------------------------------------------------------------------------------------ failing
@@ -306,8 +305,8 @@ def test_one_that_fails_does_not_stop_the_others(start):
     for metric in ("explain", DELETION, NAIVE):
         of = {"explainer": "gradient", "metric": metric}
         assert running.shown("evaluation_failures_total", **of, reason="error") == 1
-        assert running.shown("evaluations_total", **of) == 1
-    assert running.shown("evaluation_failures_total", explainer="occlusion", metric=DELETION, reason="error") == 0
+        assert running.shown("evaluations_total", **of, result="failed") == 1
+    assert running.shown("evaluations_total", explainer="occlusion", metric=DELETION, result="failed") == 0
 
 
 def test_one_sample_that_fails_does_not_stop_the_others(start):
@@ -359,12 +358,12 @@ def test_a_metric_that_hangs(start, monkeypatch):
         assert one.scores(first.key, DELETION).keys() == {"gradient"}
         assert one.shown("evaluation_failures_total", explainer="gradient", metric="robustness", reason="error") == 1
         one.offer(*(now_sample(f"later {number}") for number in range(6)))
-        models.until(lambda: "Nothing is measured any more" in one.quality.standing().note)
+        models.until(lambda: "Nothing is measured any more" in one.quality.summary().note)
         assert len({*entered}) == MOST_STUCK + 1
         assert one.engine.submit(forward(first.image[None]), Lane.PREDICT).result(10)
     finally:
         woken.set()
-    models.until(lambda: "Nothing is measured any more" not in one.quality.standing().note)
+    models.until(lambda: "Nothing is measured any more" not in one.quality.summary().note)
 
 
 def test_what_there_was_before_a_failure_is_kept(start):
@@ -420,7 +419,7 @@ def test_the_store_fails_for_a_while(start):
     assert running.events() == {"sampled": 2, "scored": 2}
     assert running.store.maps(now_sample("a").key) == []
     assert len(running.store.maps(now_sample("b").key)) == 1
-    assert running.quality.estimate("gradient", DELETION).count == 2
+    assert running.quality.statistics("gradient", DELETION).count == 2
     failures = running.shown("store_failures_total")
     time.sleep(0.1)
     assert running.shown("store_failures_total") == failures
@@ -466,7 +465,7 @@ def test_closing_gives_up_what_is_measured(start):
     for sample in samples:
         for found in again.store.maps(sample.key):
             np.testing.assert_array_equal(found.saliency, by_hand(again, sample, found.explainer).map.saliency)
-    assert again.quality.estimate("occlusion", DELETION).count == 4
+    assert again.quality.statistics("occlusion", DELETION).count == 4
 
 
 def test_closing_at_any_time(start):
@@ -485,7 +484,7 @@ def test_closing_at_any_time(start):
                 one.value for one in by_hand(second, sample, "occlusion").scores if one.metric == DELETION
             )
         }
-    models.until(lambda: second.quality.estimate("occlusion", DELETION).count == 12)
+    models.until(lambda: second.quality.statistics("occlusion", DELETION).count == 12)
 
 
 def test_it_is_closed_before_it_is_started(make):
@@ -584,12 +583,12 @@ def test_truth_before_and_after_measuring(start, early):
     assert found == expected_iosr(running, sample, LEFT)
     assert set(found) == {"gradient", "occlusion"}
     for name, value in found.items():
-        estimate = running.quality.estimate(name, IOSR)
+        estimate = running.quality.statistics(name, IOSR)
         assert (estimate.mean, estimate.count) == (value, 1)
-        assert running.quality.estimate(name, IOSR, sample.target).count == 1
+        assert running.quality.statistics(name, IOSR, sample.target).count == 1
     label = running.model.labels[sample.target]
     assert running.outcomes(label) == (1, 0, 0, 0)
-    assert running.shown("evaluations_total", explainer="occlusion", metric=IOSR) == 1
+    assert running.shown("evaluations_total", explainer="occlusion", metric=IOSR, result="done") == 1
 
 
 def test_truth_comes_while_it_is_measured(start):
@@ -604,7 +603,7 @@ def test_truth_comes_while_it_is_measured(start):
     running.net.gate.set()
     running.measured(1)
     assert located(running, sample) == expected_iosr(running, sample, LEFT) != {}
-    assert {name: running.quality.estimate(name, IOSR).count for name in ("gradient", "occlusion")} == {
+    assert {name: running.quality.statistics(name, IOSR).count for name in ("gradient", "occlusion")} == {
         "gradient": 1, "occlusion": 1,
     }  # fmt: skip
 
@@ -619,7 +618,7 @@ def test_truth_is_applied_between_rounds(make):
     running.report(sample.key, left_half())
     running.applied()
     assert time.monotonic() - began < 0.5
-    assert running.quality.estimate("gradient", IOSR).count == 1
+    assert running.quality.statistics("gradient", IOSR).count == 1
 
 
 def test_the_last_report_counts(start):
@@ -636,15 +635,15 @@ def test_the_last_report_counts(start):
     assert located(running, sample) == expected_iosr(running, sample, RIGHT)
     assert located(running, sample) != expected_iosr(running, sample, LEFT)
     for name, value in located(running, sample).items():
-        estimate = running.quality.estimate(name, IOSR)
+        estimate = running.quality.statistics(name, IOSR)
         assert (estimate.mean, estimate.count) == (value, 1)
     # What is told of another class says nothing of where the target is.
     assert running.report(sample.key, left_half(), class_ids=[other], time=3.0) is Reported.REPLACED
     running.applied()
     assert located(running, sample) == {}
-    assert running.quality.estimate("gradient", IOSR) is None
+    assert running.quality.statistics("gradient", IOSR) is None
     assert [running.outcomes(label) for label in labels] == [(0, 1, 0, 0), (0, 0, 1, 0)]
-    assert running.quality.estimate("gradient", DELETION).count == 1
+    assert running.quality.statistics("gradient", DELETION).count == 1
     assert running.report(sample.key, left_half(), class_ids=[other], time=4.0) is Reported.REPEATED
     running.report(sample.key, class_ids=[sample.target], time=5.0)
     running.applied()
@@ -663,9 +662,8 @@ def test_objects_that_are_not_reported_any_more(start):
     running.report(sample.key, class_ids=[sample.target], time=2.0)
     running.applied()
     assert located(running, sample) == {}
-    assert running.quality.estimate("occlusion", IOSR) is None
+    assert running.quality.statistics("occlusion", IOSR) is None
     assert set(running.scores(sample.key, DELETION)) == {"occlusion"}
-    running.quality.publish()
     assert running.shown("quality_samples", explainer="occlusion", metric=IOSR) == 0
 
 
@@ -701,7 +699,7 @@ def test_objects_outside_of_what_the_model_saw(start):
     running.report(sample.key, TruthObject(BoxShape(20, 0, 30, 12)))
     running.applied()
     assert located(running, sample) == {"gradient": None}
-    assert running.quality.estimate("gradient", IOSR) is None
+    assert running.quality.statistics("gradient", IOSR) is None
     of = {"explainer": "gradient", "metric": IOSR}
     assert running.shown("evaluation_failures_total", **of, reason="objects_outside") == 1
 
@@ -732,7 +730,6 @@ def test_ood_scores(start):
     score, percentile = running.store.sample(unknown.key).ood
     assert (score, percentile) == (pytest.approx(unknown.image.mean(), rel=1e-6), 2.5)
     assert sum(rows for name, rows in running.net.launches if name == "ood_score") == 1
-    running.quality.publish()
     assert running.shown("ood_scored_total") == 2
     assert running.shown("ood_outlier_share") == 0.5
     assert running.events() == {"sampled": 2, "scored": 2}
@@ -761,7 +758,6 @@ def test_a_restart_changes_nothing(start):
         first.report(sample.key, left_half(), class_ids=[0])
     first.applied()
     models.until(lambda: first.quality.state is State.UP_TO_DATE)
-    first.quality.publish()
     names = ("quality_score", "quality_samples", "quality_class_score", "outcomes", "ood_outlier_share",
              "quality_composite", "quality_last_success_timestamp_seconds",
              "evaluator_last_sample_timestamp_seconds")  # fmt: skip
@@ -774,19 +770,18 @@ def test_a_restart_changes_nothing(start):
             if sample.name.removeprefix("xai_") in names
         }
 
-    before, standing = series(first), first.quality.standing()
+    before, summary = series(first), first.quality.summary()
     assert first.outcomes("cat")[0] + first.outcomes("cat")[2] == 3
     first.close()
     second = start(model=models.make_model("gradient", "occlusion", has_ood=True))
-    second.quality.publish()
     after = series(second)
     assert after == {key: pytest.approx(value, nan_ok=True) for key, value in before.items()}
     told, expected = (
-        [(row.explainer, row.metric, row.estimate.count, row.estimate.updated, row.goodness) for row in table.rows]
-        for table in (second.quality.standing().table, standing.table)
+        [(row.explainer, row.metric, row.statistics.count, row.statistics.updated, row.goodness) for row in table.rows]
+        for table in (second.quality.summary().table, summary.table)
     )
     assert told == [(*row[:4], pytest.approx(row[4])) for row in expected]
-    assert second.quality.standing().sample_count == 4
+    assert second.quality.summary().sample_count == 4
     assert second.events() == {}
     assert second.shown("ood_scored_total") == 0
 
@@ -801,15 +796,15 @@ def test_maps_that_must_not_be_believed_count_even_after_a_restart(start):
     )
     first.offer(*good, *unsure)
     first.measured(40)
-    composite = first.quality.standing().composites
+    composite = first.quality.summary().composites
     assert first.shown("evaluation_failures_total", explainer="occlusion", metric="explain", reason="unreliable") == 20
-    rows = {(row.explainer, row.metric): row for row in first.quality.standing().table.rows}
+    rows = {(row.explainer, row.metric): row for row in first.quality.summary().table.rows}
     deletion = rows["occlusion", DELETION]
-    assert deletion.estimate.count == 20
+    assert deletion.statistics.count == 20
     assert composite["occlusion"] == pytest.approx(deletion.goodness / 2)
     assert composite["gradient"] == pytest.approx(rows["gradient", DELETION].goodness)
     first.close()
-    assert start("gradient", "occlusion").quality.standing().composites == pytest.approx(composite)
+    assert start("gradient", "occlusion").quality.summary().composites == pytest.approx(composite)
 
 
 def test_another_model_begins_anew(start):
@@ -821,16 +816,16 @@ def test_another_model_begins_anew(start):
     first.applied()
     first.close()
     second = start(model=models.make_model("gradient", version="other"))
-    assert second.quality.estimate("gradient", DELETION) is None
+    assert second.quality.statistics("gradient", DELETION) is None
     assert second.outcomes("cat") == (0, 0, 0, 0)
     # Truth that comes late for a sample of the former model is kept, and changes nothing here.
     assert second.report(sample.key, right_half(), class_ids=[1], time=2.0) is Reported.REPLACED
     second.applied()
     assert second.outcomes("dog") == (0, 0, 0, 0)
-    assert second.quality.estimate("gradient", IOSR) is None
+    assert second.quality.statistics("gradient", IOSR) is None
     second.close()
     third = start("gradient")
-    assert third.quality.estimate("gradient", DELETION).count == 1
+    assert third.quality.statistics("gradient", DELETION).count == 1
     assert third.outcomes("dog")[2] + third.outcomes("dog")[0] == 1
 
 
@@ -844,7 +839,7 @@ def test_truth_that_was_not_applied_when_the_server_ended(start, waiting):
     second = start("gradient")
     second.applied()
     assert located(second, sample) == expected_iosr(second, sample, LEFT)
-    assert second.quality.estimate("gradient", IOSR).count == 1
+    assert second.quality.statistics("gradient", IOSR).count == 1
     assert second.outcomes(second.model.labels[sample.target]) == (1, 0, 0, 0)
 
 

@@ -123,8 +123,8 @@ def test_a_sample_is_stored_and_waits(one):
     assert record.positives == (sample.target,)
     assert one.intake.waiting.take(NOW) is sample
     assert events(one) == {"sampled": 1}
-    assert one.quality.standing().last_sample == NOW - 5
-    assert one.quality.standing().sample_count == 1
+    assert one.quality.summary().last_sample == NOW - 5
+    assert one.quality.summary().sample_count == 1
 
 
 @pytest.mark.parametrize("positives", [(0, 2), ()])
@@ -298,9 +298,9 @@ def test_those_that_go_on_count_as_sampled(make):
     made = make(keep_pictures=True)
     made.intake.offer([models.make_sample("a", time=NOW - 5)])
     again = restarted(make, made, keep_pictures=True)
-    again.quality.busy(True)
-    standing = again.quality.standing()
-    assert (standing.last_sample, standing.sample_count, standing.note) == (NOW - 5, 1, "")
+    again.quality.set_busy(True)
+    summary = again.quality.summary()
+    assert (summary.last_sample, summary.sample_count, summary.note) == (NOW - 5, 1, "")
 
 
 def test_pictures_of_another_model_are_of_no_use(make):

@@ -12,7 +12,7 @@ from measuring import measure_all
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.work import drive
 from xai_sidecar.errors import DeviceError
-from xai_sidecar.evaluator.measurement import Measurer, outcome_of
+from xai_sidecar.evaluator.measurement import Measurer, run_of
 from xai_sidecar.evaluator.records import MapRecord, SampleKey, ScoreRecord, Served
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import Context, MapStatus, ModelFacts, Saliency
@@ -92,9 +92,9 @@ def test_it_is_as_by_hand(explainer, one_class):
     saliency, scores, passes = by_hand(model, sample, explainer, MEASURED)
     np.testing.assert_array_equal(measurement.map.saliency, saliency)
     assert [(one.metric, Score(one.value, one.status)) for one in measurement.scores] == list(scores.items())
-    assert {outcome.metric: outcome.pass_count for outcome in measurement.outcomes} == passes
-    assert [outcome.metric for outcome in measurement.outcomes] == ["explain", *MEASURED] == list(measurement.planned)
-    assert all(outcome.failure is None and outcome.seconds > 0 for outcome in measurement.outcomes)
+    assert {outcome.metric: outcome.pass_count for outcome in measurement.runs} == passes
+    assert [outcome.metric for outcome in measurement.runs] == ["explain", *MEASURED] == list(measurement.planned)
+    assert all(outcome.failure is None and outcome.seconds > 0 for outcome in measurement.runs)
     record = measurement.map
     assert (record.explainer, record.target, record.status) == (explainer, sample.target, MapStatus.OK)
     assert (record.seed, record.pass_count) == (
@@ -183,11 +183,11 @@ def test_a_served_map_is_not_made_again(seed):
     measurement = appraised(Measurer(model, models.config()), sample, "rise", net)
     assert measurement.map.saliency is served.saliency
     assert (measurement.map.seed, measurement.map.pass_count) == (seed, 64)
-    explained = measurement.outcomes[0]
+    explained = measurement.runs[0]
     assert (explained.metric, explained.seconds, explained.pass_count, explained.failure) == ("explain", 0, 0, None)
     _, scores, passes = by_hand(model, sample, "rise", MEASURED, seed, served.saliency)
     assert [Score(one.value, one.status) for one in measurement.scores] == list(scores.values())
-    assert {one.metric: one.pass_count for one in measurement.outcomes[1:]} == passes
+    assert {one.metric: one.pass_count for one in measurement.runs[1:]} == passes
     assert sum(rows for _, rows in net.launches) >= sum(passes.values())
 
 
@@ -207,7 +207,7 @@ def test_what_must_not_be_believed_is_not_measured(status, served):
     net = models.Net()
     measurement = appraised(Measurer(model, models.config()), models.make_sample(served=given), "occlusion", net)
     assert (measurement.map, measurement.scores, net.launches) == (None, [], [])
-    assert [(one.metric, one.failure) for one in measurement.outcomes] == [("explain", status.name.lower())]
+    assert [(one.metric, one.failure) for one in measurement.runs] == [("explain", status.name.lower())]
     said = measurement.disbelieved
     assert (said.explainer, said.metric, said.target, said.value) == (
         "occlusion",
@@ -225,11 +225,11 @@ def test_a_map_of_zeros_is_measured():
         Measurer(model, models.config()), models.make_sample(served={"occlusion": served}), "occlusion"
     )
     assert measurement.map.status is MapStatus.ALL_ZERO
-    assert measurement.outcomes[0].failure is None
+    assert measurement.runs[0].failure is None
     assert [one.metric for one in measurement.scores] == MEASURED
     naive = measurement.scores[0]
     assert naive.value is None
-    assert measurement.outcomes[1].failure == naive.status.name.lower() != "ok"
+    assert measurement.runs[1].failure == naive.status.name.lower() != "ok"
 
 
 # ------------------------------------------------------------------------------------------------ who and what
@@ -359,7 +359,7 @@ def test_what_was_found_before_a_failure_is_kept():
     measurement.fail()
     assert [one.value for one in measurement.scores] == [scores[name].value for name in MEASURED[:2]]
     assert measurement.map is not None
-    failures = {one.metric: (one.failure, one.pass_count) for one in measurement.outcomes}
+    failures = {one.metric: (one.failure, one.pass_count) for one in measurement.runs}
     assert failures == {
         **{name: (None, passes[name]) for name in ("explain", *MEASURED[:2])},
         **dict.fromkeys(MEASURED[2:], ("error", 0)),
@@ -376,7 +376,7 @@ def test_a_map_that_fails():
         drive(steps, runner(net))
     measurement.fail()
     assert (measurement.map, measurement.scores) == (None, [])
-    assert [(one.metric, one.failure) for one in measurement.outcomes] == [
+    assert [(one.metric, one.failure) for one in measurement.runs] == [
         (name, "error") for name in ("explain", *MEASURED)
     ]
 
@@ -390,7 +390,7 @@ def test_a_map_that_fails():
     ],
 )
 def test_how_a_measurement_went(value, status, failure):
-    outcome = outcome_of(ScoreRecord("rise", "robustness", 1, value, status, 5.0, 0.25, 12))
+    outcome = run_of(ScoreRecord("rise", "robustness", 1, value, status, 5.0, 0.25, 12))
     assert (outcome.metric, outcome.seconds, outcome.pass_count, outcome.failure) == ("robustness", 0.25, 12, failure)
 
 

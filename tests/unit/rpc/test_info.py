@@ -9,8 +9,8 @@ from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.errors import ConfigError, PreconditionError
 from xai_sidecar.evaluator.choice import QualityRow, QualityTable
 from xai_sidecar.evaluator.confusion import Accuracy, Counts
-from xai_sidecar.evaluator.quality import QualitySummary, State
-from xai_sidecar.evaluator.windows import Estimate
+from xai_sidecar.evaluator.live_quality import QualitySummary, State
+from xai_sidecar.evaluator.windows import ScoreStatistics
 from xai_sidecar.rpc import info as rpc_info
 from xai_sidecar.serving.description import confidence_half_width, describe
 
@@ -34,7 +34,7 @@ def test_the_version_tells_apart_what_gives_other_answers(make_model):
 @pytest.fixture
 def nothing(make_quality):
     """How good explanations are where nothing is sampled."""
-    return make_quality().standing()
+    return make_quality().summary()
 
 
 def test_model_info(make_model, nothing):
@@ -131,18 +131,18 @@ def test_no_layer_can_be_asked_for_where_grad_cam_failed(make_model, nothing):
 
 
 def test_the_evaluator(make_model):
-    deletion = Estimate(0.25, 0.05, 40, 1_700_000_001.25)
-    single = Estimate(-0.5, None, 1, 1_700_000_002.5)
+    deletion = ScoreStatistics(0.25, 0.05, 40, 1_700_000_001.25)
+    single = ScoreStatistics(-0.5, None, 1, 1_700_000_002.5)
     rows = (
         QualityRow("gradcam", "faithfulness/deletion_auc", deletion, False, 0.75, 0.05),
         QualityRow("gradcam", "faithfulness/naive", single, True, 0.25, None),
     )
-    standing = QualitySummary(
+    summary = QualitySummary(
         State.NO_TRAFFIC, "It is old.", 1_700_000_000.5, 41, QualityTable(rows), {"gradcam": 0.75, "rise": None}
     )
     metrics = ["faithfulness/deletion_auc", "faithfulness/naive"]
     model = make_model("evaluator.sample_rate=0.25", f"evaluator.metrics={metrics}", "evaluator.window_seconds=3600")
-    info = model_info(model, 0, standing)
+    info = model_info(model, 0, summary)
     told = info.evaluator
     assert (told.sample_rate, told.state) == (0.25, pb.EVALUATOR_STATE_NO_TRAFFIC)
     assert (told.note, told.window_sample_count, told.window.seconds) == ("It is old.", 41, 3600)
@@ -168,8 +168,8 @@ def test_the_evaluator(make_model):
 def test_accuracy(make_model):
     model = make_model("evaluator.sample_rate=1")
     known = Accuracy(4, 0.75, ((3, Counts(2, 1, 0, 1)), (1, Counts(1, 0, 1, 2))))
-    standing = QualitySummary(State.UP_TO_DATE, "", None, 0, QualityTable(()), {}, known)
-    told = model_info(model, 0, standing).evaluator.accuracy
+    summary = QualitySummary(State.UP_TO_DATE, "", None, 0, QualityTable(()), {}, known)
+    told = model_info(model, 0, summary).evaluator.accuracy
     assert (told.picture_count, told.share) == (4, 0.75)
     assert list(told.classes) == [
         pb.ClassConfusion(class_id=3, label="d", true_positives=2, false_positives=1, true_negatives=1),
@@ -181,8 +181,8 @@ def test_accuracy(make_model):
 
 @pytest.mark.parametrize("state", [State.UP_TO_DATE, State.WORKING])
 def test_before_the_first_sample(make_model, state):
-    standing = QualitySummary(state, "", None, 0, QualityTable(), {})
-    told = model_info(make_model("evaluator.sample_rate=1"), 0, standing).evaluator
+    summary = QualitySummary(state, "", None, 0, QualityTable(), {})
+    told = model_info(make_model("evaluator.sample_rate=1"), 0, summary).evaluator
     assert pb.EvaluatorState.Name(told.state) == f"EVALUATOR_STATE_{state.name}"
     assert (told.HasField("last_sample_time"), told.note, told.window_sample_count) == (False, "", 0)
     assert len(told.metrics) == 7

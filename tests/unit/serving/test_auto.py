@@ -151,7 +151,7 @@ def known(make_quality):
         for (name, target), value in scores.items():
             for number in range(2):
                 record = ScoreRecord(name, INSERTION, target, value, ScoreStatus.OK, 1.0, 0.1, 5)
-                quality.score(SampleKey(f"{target}-{number}", 0), time.time(), record)
+                quality.put_score(SampleKey(f"{target}-{number}", 0), time.time(), record)
         return quality
 
     return known

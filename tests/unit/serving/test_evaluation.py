@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
-from xai_sidecar.evaluator.quality import State
+from xai_sidecar.evaluator.live_quality import State
 from xai_sidecar.evaluator.records import SampleKey, SampleState
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import sigmoid, softmax
@@ -219,9 +219,7 @@ def test_nothing_is_set_up_where_nothing_is_sampled(make_model, start, make_net,
     assert evaluation.quality.state is State.OFF
     assert not evaluation.sample("anything", make_model(), [])
     assert registry.get_sample_value("xai_evaluator_state", {"state": "off"}) == 1
-    assert registry.get_sample_value("xai_quality_class_samples", {
-        "explainer": "rise", "metric": "robustness", "class": "a",
-    }) == 0  # fmt: skip
+    assert registry.get_sample_value("xai_quality_samples", {"explainer": "rise", "metric": "robustness"}) == 0
     evaluation.close()
     assert list(tmp_path.iterdir()) == []
 

@@ -1,4 +1,4 @@
-"""The metrics: every series from the start, and what is counted where."""
+"""The series of serving: what begins at 0, and what is counted where."""
 
 from itertools import product
 
@@ -39,7 +39,6 @@ SERIES = {
     "xai_open_images": {},
     "xai_open_explanations": {},
     "xai_open_bytes": {},
-    "xai_request_duration_seconds_count": METHODS,
     "xai_explanations_total": {**EXPLAINERS, "status": ["complete", "truncated", "skipped"]},
     "xai_explanation_duration_seconds_count": EXPLAINERS,
     "xai_maps_total": {
@@ -49,12 +48,17 @@ SERIES = {
     "xai_launches_total": KINDS,
     "xai_launch_rows_total": KINDS,
     "xai_launch_padding_rows_total": KINDS,
-    "xai_launch_duration_seconds_count": KINDS,
     "xai_slice_overruns_total": KINDS,
     "xai_device_busy_seconds_total": LANES,
     "xai_queue_rows": LANES,
-    "xai_queue_wait_seconds_count": LANES,
     "xai_jobs_total": {**LANES, "outcome": ["done", "truncated", "failed", "expired", "hung", "cancelled"]},
+}
+
+LATER = {
+    # Histograms that no alert is about appear with their first event.
+    "xai_request_duration_seconds_count": METHODS,
+    "xai_launch_duration_seconds_count": KINDS,
+    "xai_queue_wait_seconds_count": LANES,
 }
 
 
@@ -63,9 +67,9 @@ def telemetry():
     return Telemetry(CollectorRegistry(), EXPLAINERS["explainer"])
 
 
-def samples(telemetry, name):
+def samples(telemetry, name, labels=None):
     """The values of a series by its label values, in the order in which the labels are listed here."""
-    labels = SERIES.get(name, {})
+    labels = labels or SERIES.get(name) or LATER.get(name, {})
     every = [sample for family in telemetry.registry.collect() for sample in family.samples if sample.name == name]
     assert all(set(sample.labels) == set(labels) for sample in every)
     return {tuple(sample.labels[label] for label in labels): sample.value for sample in every}
@@ -81,14 +85,16 @@ def test_every_label_value_is_there_from_the_start(telemetry, name):
     assert samples(telemetry, name) == dict.fromkeys(product(*SERIES[name].values()), 0)
 
 
-def test_all_codes_of_all_methods_are_there_from_the_start(telemetry):
-    (requests,) = (family for family in telemetry.registry.collect() if family.name == "xai_requests")
-    codes = {(one.labels["method"], one.labels["code"]) for one in requests.samples if one.name.endswith("_total")}
-    assert len(codes) == 4 * 17
-    assert {("Predict", "OK"), ("PredictStream", "RESOURCE_EXHAUSTED"), ("GetModelInfo", "CANCELLED")} <= codes
+def test_all_codes_that_the_server_ends_calls_with_are_there_from_the_start(telemetry):
+    codes = {
+        "OK", "CANCELLED", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "UNIMPLEMENTED",
+        "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "INTERNAL",
+    }  # fmt: skip
+    found = samples(telemetry, "xai_requests_total", {"method": (), "code": ()})
+    assert found == dict.fromkeys(product(METHODS["method"], codes), 0)
 
 
-def test_no_series_is_forgotten_here(telemetry):
+def test_nothing_else_is_there_from_the_start(telemetry):
     names = {
         sample.name
         for family in telemetry.registry.collect()

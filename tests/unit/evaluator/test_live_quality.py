@@ -1,4 +1,4 @@
-"""What scores come to: estimates, the quality table, states and notes, and the same on /metrics."""
+"""Live quality: statistics, the quality table, states and notes, and the same on /metrics."""
 
 import math
 import runpy
@@ -9,8 +9,7 @@ import pytest
 
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.evaluator.choice import Candidate, Reason
-from xai_sidecar.evaluator.measurement import Outcome
-from xai_sidecar.evaluator.quality import State, shown_classes
+from xai_sidecar.evaluator.live_quality import State, shown_classes
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.metrics.base import ScoreStatus
 
@@ -54,23 +53,22 @@ def shown(telemetry, name, **labels):
 def test_scores_as_the_table_and_metrics_have_them(make):
     quality, telemetry = make(metrics=[NAIVE, DELETION])
     for number, (value, target) in enumerate([(0.1, 0), (0.3, 0), (0.8, 1)]):
-        quality.score(key(number), START + number, record(value, target, time=START + 20 + number))
-    quality.score(key(0), START, record(-0.5, metric=NAIVE))
-    quality.score(key(1), START, record(None, metric=NAIVE))
+        quality.put_score(key(number), START + number, record(value, target, time=START + 20 + number))
+    quality.put_score(key(0), START, record(-0.5, metric=NAIVE))
+    quality.put_score(key(1), START, record(None, metric=NAIVE))
     # Mean 0.4; deviations -0.3, -0.1, 0.4: variance 0.26 / 2, and of the mean a third of it.
     error = math.sqrt(0.26 / 2 / 3)
-    estimate = quality.estimate("rise", DELETION)
+    estimate = quality.statistics("rise", DELETION)
     assert (estimate.mean, estimate.count, estimate.updated) == (pytest.approx(0.4), 3, START + 22)
     assert estimate.standard_error == pytest.approx(error)
-    assert quality.estimate("rise", DELETION, 0).mean == pytest.approx(0.2)
-    assert quality.estimate("rise", DELETION, 2) is None
-    assert quality.estimate("occlusion", DELETION) is None
-    rows = quality.standing().table.rows
-    assert [(row.explainer, row.metric, row.estimate.count) for row in rows] == [
+    assert quality.statistics("rise", DELETION, 0).mean == pytest.approx(0.2)
+    assert quality.statistics("rise", DELETION, 2) is None
+    assert quality.statistics("occlusion", DELETION) is None
+    rows = quality.summary().table.rows
+    assert [(row.explainer, row.metric, row.statistics.count) for row in rows] == [
         ("rise", NAIVE, 1),
         ("rise", DELETION, 3),
     ]
-    quality.publish()
     of = {"explainer": "rise", "metric": DELETION}
     assert shown(telemetry, "quality_score", **of) == pytest.approx(0.4)
     assert shown(telemetry, "quality_score_standard_error", **of) == pytest.approx(error)
@@ -80,23 +78,22 @@ def test_scores_as_the_table_and_metrics_have_them(make):
     assert shown(telemetry, "quality_last_success_timestamp_seconds", **of) == START + 22
     naive = {"explainer": "rise", "metric": NAIVE}
     assert shown(telemetry, "quality_goodness", **naive) == pytest.approx(0.25)  # -1 to 1
-    assert math.isnan(shown(telemetry, "quality_score_standard_error", **naive))
+    assert shown(telemetry, "quality_score_standard_error", **naive) is None
     for label, mean, count in (("cat", 0.2, 2), ("dog", 0.8, 1)):
         assert shown(telemetry, "quality_class_score", **of, **{"class": label}) == pytest.approx(mean)
         assert shown(telemetry, "quality_class_samples", **of, **{"class": label}) == count
     for label in ("owl", "other"):
-        assert math.isnan(shown(telemetry, "quality_class_score", **of, **{"class": label}))
-        assert shown(telemetry, "quality_class_samples", **of, **{"class": label}) == 0
+        assert shown(telemetry, "quality_class_score", **of, **{"class": label}) is None
+        assert shown(telemetry, "quality_class_samples", **of, **{"class": label}) is None
     other = {"explainer": "occlusion", "metric": DELETION}
-    assert math.isnan(shown(telemetry, "quality_score", **other))
+    assert shown(telemetry, "quality_score", **other) is None
     assert shown(telemetry, "quality_samples", **other) == 0
 
 
 def test_classes_without_series_of_their_own_share_one(make):
     quality, telemetry = make(classes=["dog"], metrics=[DELETION])
     for number, (value, target) in enumerate([(0.1, 0), (0.3, 2), (0.8, 1)]):
-        quality.score(key(number), START, record(value, target))
-    quality.publish()
+        quality.put_score(key(number), START, record(value, target))
     of = {"explainer": "rise", "metric": DELETION}
     assert shown(telemetry, "quality_class_score", **of, **{"class": "dog"}) == pytest.approx(0.8)
     assert shown(telemetry, "quality_class_score", **of, **{"class": "other"}) == pytest.approx(0.2)
@@ -106,46 +103,29 @@ def test_classes_without_series_of_their_own_share_one(make):
 
 def test_a_score_replaces_the_former_one_and_may_be_forgotten(make):
     quality, telemetry = make()
-    quality.score(key(0), START, record(0.1))
-    quality.score(key(0), START, record(0.5))
-    quality.score(key(0), START, record(-0.25, metric=NAIVE))
-    assert (quality.estimate("rise", DELETION).mean, quality.estimate("rise", DELETION).count) == (0.5, 1)
-    quality.publish()
-    quality.forget(key(0), [DELETION])
-    assert quality.estimate("rise", DELETION) is None
-    assert quality.estimate("rise", NAIVE).mean == -0.25
-    quality.publish()
-    assert math.isnan(shown(telemetry, "quality_score", explainer="rise", metric=DELETION))
+    quality.put_score(key(0), START, record(0.1))
+    quality.put_score(key(0), START, record(0.5))
+    quality.put_score(key(0), START, record(-0.25, metric=NAIVE))
+    assert (quality.statistics("rise", DELETION).mean, quality.statistics("rise", DELETION).count) == (0.5, 1)
+    quality.remove_scores(key(0), [DELETION])
+    assert quality.statistics("rise", DELETION) is None
+    assert quality.statistics("rise", NAIVE).mean == -0.25
+    assert shown(telemetry, "quality_score", explainer="rise", metric=DELETION) is None
     assert shown(telemetry, "quality_samples", explainer="rise", metric=DELETION) == 0
 
 
 def test_scores_become_too_old(make, clock):
     quality, telemetry = make(window_seconds=100, window_samples=3, metrics=[DELETION])
     for number in range(5):
-        quality.sampled(key(number), START + number)
-        quality.score(key(number), START + number, record(number / 10))
-    assert quality.estimate("rise", DELETION).mean == pytest.approx(0.3)
-    assert quality.standing().sample_count == 3
+        quality.add_sample(key(number), START + number)
+        quality.put_score(key(number), START + number, record(number / 10))
+    assert quality.statistics("rise", DELETION).mean == pytest.approx(0.3)
+    assert quality.summary().sample_count == 3
     clock.now = START + 103.5
-    assert (quality.estimate("rise", DELETION).mean, quality.standing().sample_count) == (0.4, 1)
+    assert (quality.statistics("rise", DELETION).mean, quality.summary().sample_count) == (0.4, 1)
     clock.now = START + 105
-    assert (quality.estimate("rise", DELETION), quality.standing().sample_count) == (None, 0)
-    quality.publish()
+    assert (quality.statistics("rise", DELETION), quality.summary().sample_count) == (None, 0)
     assert shown(telemetry, "quality_samples", explainer="rise", metric=DELETION) == 0
-
-
-def test_measurements_are_counted(make):
-    quality, telemetry = make()
-    quality.outcome("rise", Outcome("explain", 0.5, 64))
-    quality.outcome("rise", Outcome("robustness", 1.5, 704))
-    quality.outcome("rise", Outcome("robustness", 0.25, 10, "map_zero"))
-    of = {"explainer": "rise", "metric": "robustness"}
-    assert shown(telemetry, "evaluations_total", **of) == 2
-    assert shown(telemetry, "evaluation_seconds_total", **of) == 1.75
-    assert shown(telemetry, "evaluation_passes_total", **of) == 714
-    assert shown(telemetry, "evaluation_failures_total", **of, reason="map_zero") == 1
-    assert shown(telemetry, "evaluation_failures_total", **of, reason="error") == 0
-    assert shown(telemetry, "evaluation_passes_total", explainer="rise", metric="explain") == 64
 
 
 # ------------------------------------------------------------------------------------------------ states
@@ -153,8 +133,7 @@ def test_measurements_are_counted(make):
 
 def test_off(make):
     quality, telemetry = make(sample_rate=0)
-    quality.publish()
-    assert quality.state is quality.standing().state is State.OFF
+    assert quality.state is quality.summary().state is State.OFF
     assert shown(telemetry, "evaluator_state", state="off") == 1
 
 
@@ -162,21 +141,20 @@ def test_states(make, clock):
     quality, telemetry = make(quiet_seconds=600)
 
     def told():
-        quality.publish()
         states = {state: shown(telemetry, "evaluator_state", state=state.value) for state in State}
         assert sorted(states.values()) == [0, 0, 0, 1]
         (state,) = (state for state, value in states.items() if value)
-        assert state is quality.state is quality.standing().state
-        return state, quality.standing().note
+        assert state is quality.state is quality.summary().state
+        return state, quality.summary().note
 
     assert told() == (State.NO_TRAFFIC, "No picture has been sampled yet.")
-    assert quality.standing().last_sample is None
-    quality.sampled(key(0), START)
+    assert quality.summary().last_sample is None
+    quality.add_sample(key(0), START)
     assert told() == (State.UP_TO_DATE, "")
     assert shown(telemetry, "evaluator_last_sample_timestamp_seconds") == START
-    quality.busy(True)
+    quality.set_busy(True)
     assert told() == (State.WORKING, "")
-    quality.busy(False)
+    quality.set_busy(False)
     clock.now = START + 600
     assert told() == (State.UP_TO_DATE, "")
     clock.now = START + 601
@@ -184,14 +162,14 @@ def test_states(make, clock):
         State.NO_TRAFFIC,
         "No picture has been sampled for 10 minutes; the scores are of pictures before that.",
     )
-    assert quality.standing().last_sample == START
-    quality.busy(True)
+    assert quality.summary().last_sample == START
+    quality.set_busy(True)
     assert told() == (State.WORKING, "Pictures wait to be scored, but no new one has come for a while.")
-    quality.busy(False)
-    quality.sampled(key(1), START + 600.5)
+    quality.set_busy(False)
+    quality.add_sample(key(1), START + 600.5)
     assert told() == (State.UP_TO_DATE, "")
-    quality.sampled(key(2), START + 1)  # older ones may come later
-    assert quality.standing().last_sample == START + 600.5
+    quality.add_sample(key(2), START + 1)  # older ones may come later
+    assert quality.summary().last_sample == START + 600.5
     quality.note("Something is not measured.")
     assert told()[1] == "Something is not measured."
 
@@ -210,9 +188,9 @@ def test_states(make, clock):
 def test_how_long_ago(make, clock, seconds, words):
     quality, _ = make(quiet_seconds=60)
     quality.note("More.")
-    quality.sampled(key(0), START)
+    quality.add_sample(key(0), START)
     clock.now = START + seconds
-    note = quality.standing().note
+    note = quality.summary().note
     assert note == f"No picture has been sampled for {words}; the scores are of pictures before that. More."
 
 
@@ -240,19 +218,19 @@ def test_a_class_that_there_is_not(make):
         (["crane", "owl", "crane"], ["crane"]),
         (["crane", "crane", shown_classes(["crane"] * 2, [])[0]], []),  # what tells them apart is a label itself
         (["other", "crane", "crane"], []),
+        (["other", '"other"', "other"], []),
     ],
 )
 def test_labels_that_classes_share(make, labels, listed):
     found = shown_classes(labels, listed)
     assert set(found) == {number for number, label in enumerate(labels) if not listed or label in listed}
     assert len(set(found.values())) == len(found), "each has a name of its own"
-    assert all(name.startswith(labels[number]) for number, name in found.items())
+    assert all(labels[number] in name for number, name in found.items())
+    assert "other" not in found.values(), "that is all the rest"
     quality, telemetry = make(models.make_model(labels=labels), classes=listed, metrics=[DELETION])
     for number in range(3):
-        quality.score(key(number), START, record(number / 4, number))
-    quality.publish()
+        quality.put_score(key(number), START, record(number / 4, number))
     for number, name in found.items():
-        name = f'"{name}"' if name == "other" else name
         of = {"explainer": "rise", "metric": DELETION, "class": name}
         assert shown(telemetry, "quality_class_score", **of) == number / 4
 
@@ -266,39 +244,36 @@ def outcomes(telemetry, label):
 
 def test_outcomes(make):
     quality, telemetry = make(classes=["cat"])
-    quality.truth(key(0), [0], [0])
-    quality.truth(key(1), [0], [1])
-    quality.truth(key(2), [1], [0])
-    quality.truth(key(3), [2], [2])
-    quality.truth(key(4), [2], [])  # nothing is known of it
-    quality.publish()
+    assert outcomes(telemetry, "cat") == (None,) * 4, "nothing is known yet"
+    quality.put_truth(key(0), [0], [0])
+    quality.put_truth(key(1), [0], [1])
+    quality.put_truth(key(2), [1], [0])
+    quality.put_truth(key(3), [2], [2])
+    quality.put_truth(key(4), [2], [])  # nothing is known of it
     assert outcomes(telemetry, "cat") == (1, 1, 1, 1)
     # Of dog and owl in four samples: owl in 3 is right, dog in 1 was missed, in 2 said wrongly.
     assert outcomes(telemetry, "other") == (1, 1, 1, 5)
-    quality.truth(key(1), [0], [0])  # instead of the former
-    quality.publish()
+    quality.put_truth(key(1), [0], [0])  # instead of the former
     assert outcomes(telemetry, "cat") == (2, 0, 1, 1)
-    accuracy = quality.standing().accuracy
+    accuracy = quality.summary().accuracy
     assert (accuracy.picture_count, accuracy.share) == (4, 3 / 4)
     assert accuracy.classes[0] == (0, (2, 0, 1, 1))
     for number in range(4):  # not kept any more
-        quality.gone(key(number))
-    quality.truths([(key(9), [1], [0]), (key(8), [0], [])])
-    quality.publish()
+        quality.remove_truth(key(number))
+    quality.put_truth(key(9), [1], [0])
     assert outcomes(telemetry, "cat") == (0, 0, 1, 0)
 
 
 def test_outcomes_of_several_classes_at_a_time(make):
     quality, telemetry = make(models.make_model(one_class=False))
-    quality.truth(key(0), [0, 1], [1, 2])
-    quality.truth(key(1), [], [2])
-    quality.publish()
+    quality.put_truth(key(0), [0, 1], [1, 2])
+    quality.put_truth(key(1), [], [2])
     assert {label: outcomes(telemetry, label) for label in ("cat", "dog", "owl")} == {
         "cat": (0, 1, 0, 1),
         "dog": (1, 0, 0, 1),
         "owl": (0, 0, 2, 0),
     }
-    assert outcomes(telemetry, "other") == (0, 0, 0, 0)
+    assert outcomes(telemetry, "other") == (None,) * 4, "there are no other classes"
 
 
 # ------------------------------------------------------------------------------------------------ OoD
@@ -306,27 +281,22 @@ def test_outcomes_of_several_classes_at_a_time(make):
 
 def test_unusual_pictures(make, clock):
     quality, telemetry = make(ood_percentile=5, window_seconds=100)
-    quality.publish()
-    assert math.isnan(shown(telemetry, "ood_outlier_share"))
+    assert shown(telemetry, "ood_outlier_share") is None
     for number, percentile in enumerate([4.9, 5.0, 60.0, 0.0]):
-        quality.ood(key(number), START + 10 * number, (0.1, percentile))
-    quality.ood(key(4), START + 40, (0.3, 99.0), new=False)  # known from before a restart
-    quality.publish()
+        quality.put_ood(key(number), START + 10 * number, (0.1, percentile))
+    quality.put_ood(key(4), START + 40, (0.3, 99.0), new=False)  # known from before a restart
     assert shown(telemetry, "ood_outlier_share") == pytest.approx(2 / 5)
     assert shown(telemetry, "ood_scored_total") == 4
     assert shown(telemetry, "ood_beyond_threshold_total") == 2
     assert shown(telemetry, "ood_percentile_bucket", le="5.0") == 3
     assert shown(telemetry, "ood_score_bucket", le="0.0") == 0
     assert shown(telemetry, "ood_score_bucket", le="0.1") == 4
-    quality.ood(key(4), START + 40, (0.3, 1.0))  # one sample is one
-    quality.publish()
+    quality.put_ood(key(4), START + 40, (0.3, 1.0))  # one sample is one
     assert shown(telemetry, "ood_outlier_share") == pytest.approx(3 / 5)
     clock.now = START + 135
-    quality.publish()
     assert shown(telemetry, "ood_outlier_share") == 1
     clock.now = START + 1000
-    quality.publish()
-    assert math.isnan(shown(telemetry, "ood_outlier_share"))
+    assert shown(telemetry, "ood_outlier_share") is None
 
 
 # ------------------------------------------------------------------------------------------------ auto
@@ -344,22 +314,21 @@ def test_what_auto_means(make):
     candidates = [Candidate("rise", 2.0), Candidate("occlusion", 1.0), Candidate("gradient", 0.1)]
     choice = quality.choose(candidates, None, 0)
     assert (choice.explainer, choice.reason, choice.composite) == ("gradient", Reason.FALLBACK, None)
-    assert set(quality.standing().composites.values()) == {None}
+    assert set(quality.summary().composites.values()) == {None}
     # Of class 0 occlusion is better, of all classes RISE; less is better.
     for name, scores in (("rise", {0: (0.5, 0.5), 1: (0.0, 0.0)}), ("occlusion", {0: (0.25, 0.25), 1: (0.5, 0.75)})):
         for target, values in scores.items():
             for number, value in enumerate(values):
-                quality.score(key(10 * target + number), START, record(value, target, name))
+                quality.put_score(key(10 * target + number), START, record(value, target, name))
     choice = quality.choose(candidates, None, 0)
     assert (choice.explainer, choice.reason, choice.composite) == ("occlusion", Reason.BEST_OF_CLASS, 0.75)
     choice = quality.choose(candidates, None, 2)
     assert (choice.explainer, choice.reason, choice.composite) == ("rise", Reason.BEST, 0.75)
     assert quality.choose(candidates, 1.5, 2).explainer == "occlusion"
     assert quality.choose(candidates, 0.5, 2).reason is Reason.FALLBACK
-    assert quality.standing().composites == {"gradient": None, "occlusion": 0.5625, "rise": 0.75}
-    quality.publish()
+    assert quality.summary().composites == {"gradient": None, "occlusion": 0.5625, "rise": 0.75}
     assert shown(telemetry, "quality_composite", explainer="rise") == 0.75
-    assert math.isnan(shown(telemetry, "quality_composite", explainer="gradient"))
+    assert shown(telemetry, "quality_composite", explainer="gradient") is None
     for (explainer, reason), count in {
         ("gradient", "fallback"): 2,
         ("occlusion", "best_of_class"): 1,

@@ -1,17 +1,18 @@
-"""Every Prometheus series, defined once. The registry is handed in, so that tests and processes do not share one."""
+"""The series of serving: calls, explanations, what the device does. The registry is handed in: tests share none."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from itertools import product
 
-import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.dispatcher import BatchRecord
 from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import KIND_NAMES
+from xai_sidecar.errors import SidecarError
 from xai_sidecar.explainers.base import MapStatus
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -26,7 +27,16 @@ METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
 
 
 class Telemetry:
-    """The series of one server. All label values come from fixed sets; those known are there from the start, at 0."""
+    """The series of one server. All label values come from fixed sets.
+
+    Counters begin at 0 for every label set, and so does the histogram that an alert is about: `increase()` does not see
+    the event with which a series appears. The other histograms, a dozen series for each label set, appear with what
+    they are about; quantiles of many do without the first.
+
+    Args:
+        registry: Where the series go.
+        explainers: The names of the explainers.
+    """
 
     def __init__(self, registry: CollectorRegistry, explainers: Iterable[str]) -> None:
         self.registry = registry
@@ -108,10 +118,8 @@ class Telemetry:
         self.log_lines_dropped = Gauge(
             "xai_log_lines_dropped", "Lines of the log dropped since nobody reads stderr.", registry=registry
         )
-        for method in METHODS:
-            self.request_seconds.labels(method)
-            for code in grpc.StatusCode:
-                self.requests.labels(method, code.name)
+        for method, code in product(METHODS, ("OK", "CANCELLED", *_error_codes())):
+            self.requests.labels(method, code)
         for explainer in explainers:
             for stage in STAGES:
                 self.explanations.labels(explainer, stage)
@@ -122,12 +130,10 @@ class Telemetry:
             self.launches.labels(kind)
             self.launch_rows.labels(kind)
             self.launch_padding.labels(kind)
-            self.launch_seconds.labels(kind)
             self.slice_overruns.labels(kind)
         for lane in map(_name, Lane):
             self.busy_seconds.labels(lane)
             self.queue_rows.labels(lane)
-            self.queue_wait.labels(lane)
             for outcome in JobOutcome:
                 self.jobs.labels(lane, outcome.value)
 
@@ -166,6 +172,16 @@ class Telemetry:
         """Marks the server ready, as of now."""
         self.ready.set(1)
         self.ready_timestamp.set(time.time())
+
+
+def _error_codes() -> list[str]:
+    """The status codes of the error tree, without repetition."""
+    found, trees = dict.fromkeys([SidecarError.code]), SidecarError.__subclasses__()
+    while trees:
+        error = trees.pop()
+        found[error.code] = None
+        trees += error.__subclasses__()
+    return list(found)
 
 
 def _name(lane: Lane) -> str:
