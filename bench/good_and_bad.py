@@ -22,7 +22,7 @@ from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.work import FloatArray, drive, forward
 from xai_sidecar.evaluator.annotations import regions
 from xai_sidecar.evaluator.measurement import Measurer
-from xai_sidecar.evaluator.records import BoxShape, Frame, Sample, SampleKey
+from xai_sidecar.evaluator.records import BoxAnnotation, Frame, Sample, SampleKey
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.imaging import Region, decode, prepare
 from xai_sidecar.metrics.discovery import installed_metrics
@@ -84,7 +84,7 @@ def explained() -> tuple[Image.Image, Region, list[Explained]]:
         probabilities=np.asarray(softmax(logits), np.float32),
         positives=(target,),
     )
-    objects = regions([BoxShape(*OBJECT)], frame)
+    objects = regions([BoxAnnotation(*OBJECT)], frame)
     found = []
     for name, title in EXPLAINERS.items():
         measurement, steps = measurer.begin(sample, name)

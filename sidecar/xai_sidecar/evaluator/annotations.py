@@ -1,4 +1,4 @@
-"""Where objects that a caller reported, in pixels of the picture, lie in the model input."""
+"""Annotations of objects, in pixels of the picture: checking them, and mapping them into the model input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xai_sidecar.evaluator.placement import (
     span_of,
     warnings_of,
 )
-from xai_sidecar.evaluator.records import BoxShape, Frame, PolygonShape, Shape
+from xai_sidecar.evaluator.records import Annotation, BoxAnnotation, Frame, PolygonAnnotation
 from xai_sidecar.imaging import load_png, read_header
 from xai_sidecar.metrics.regions import Box, Mask, Region
 
@@ -29,29 +29,29 @@ MOST_POINTS = 10_000
 
 _ANY_SIZE = 1 << 64
 
-# No picture is that large, and products of such numbers are finite.
 _FARTHEST = 1e9
+"""Largest coordinate, in pixels. No picture is that large, and products of such numbers are finite."""
 
-# A polygon is as good as a line if no corner is farther from one than this part of its length.
 _FLAT = 1e-9
+"""A polygon has no area if no corner is farther from a line than this part of its length."""
 
-# Points across and down by which it is told how much of a polygon was seen.
 _GRID = 64
+"""Points across and down that estimate which part of a polygon the model input covers."""
 
 Points: TypeAlias = NDArray[np.float64]
 """(n, 2): x and y."""
 
 
-def check_shape(shape: Shape, frame: Frame, max_pixels: int) -> list[str]:
-    """Sees to it that a shape can be somewhere on the picture.
+def check_annotation(annotation: Annotation, frame: Frame, max_pixels: int) -> list[str]:
+    """Checks that an annotation lies on the picture.
 
     Args:
-        shape: As reported.
+        annotation: As reported.
         frame: Where the model input lies on the picture.
         max_pixels: The most pixels that a mask may have.
 
     Returns:
-        What may not have been meant: where it reaches beyond the picture, or what the model did not see.
+        Warnings, a sentence each: where it reaches beyond the picture, or beyond what the model input covers.
 
     Raises:
         InvalidRequestError: A box or a polygon that is empty, or wholly outside the picture, or that is not given in
@@ -59,15 +59,15 @@ def check_shape(shape: Shape, frame: Frame, max_pixels: int) -> list[str]:
         PictureError: A mask that cannot be decoded.
         PictureTooLargeError: A mask of more than `max_pixels` pixels.
     """
-    if isinstance(shape, BoxShape):
-        return _check_box(shape, frame)
-    if isinstance(shape, PolygonShape):
-        return _check_polygon(shape, frame)
-    return _check_mask(_decoded(shape.png, size_of(frame), max_pixels), frame)
+    if isinstance(annotation, BoxAnnotation):
+        return _check_box(annotation, frame)
+    if isinstance(annotation, PolygonAnnotation):
+        return _check_polygon(annotation, frame)
+    return _check_mask(_decoded(annotation.png, size_of(frame), max_pixels), frame)
 
 
-def regions(shapes: Sequence[Shape], frame: Frame) -> list[Region]:
-    """Shapes in the frame of the model input, as the benchmarks take them.
+def regions(annotations: Sequence[Annotation], frame: Frame) -> list[Region]:
+    """Maps annotations into the frame of the model input, as regions for the metrics of localization.
 
     A box stays a box. A polygon or a mask becomes the mask (H, W) of the pixels whose centres lie in it, left and
     upper edges included. One that lies between centres has a pixel as well: a polygon the one that holds its centroid,
@@ -75,23 +75,23 @@ def regions(shapes: Sequence[Shape], frame: Frame) -> list[Region]:
     order, of its pixels in the frame. What is outside the frame is left out, so that a mask may have no pixel.
 
     Args:
-        shapes: As reported, and found right by `check_shape`.
+        annotations: As reported, and checked by `check_annotation`.
         frame: Where the model input lies on the picture.
     """
-    return [_region(shape, frame) for shape in shapes]
+    return [_region(annotation, frame) for annotation in annotations]
 
 
-def _region(shape: Shape, frame: Frame) -> Region:
-    if isinstance(shape, BoxShape):
-        return _box(shape, frame)
-    if isinstance(shape, PolygonShape):
-        return _polygon(np.array(shape.points, np.float64), frame)
+def _region(annotation: Annotation, frame: Frame) -> Region:
+    if isinstance(annotation, BoxAnnotation):
+        return _box(annotation, frame)
+    if isinstance(annotation, PolygonAnnotation):
+        return _polygon(np.array(annotation.points, np.float64), frame)
     width, height = size_of(frame)
-    return _mask(_decoded(shape.png, (width, height), width * height), frame)
+    return _mask(_decoded(annotation.png, (width, height), width * height), frame)
 
 
 def _centres(frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Where the centres of the frame's columns and rows lie on the picture."""
+    """Positions of the frame's columns and rows on the picture: x and y of the pixels' centres."""
     left, top, right, bottom = span_of(frame)
     columns = left + (np.arange(frame.width) + 0.5) * (right - left) / frame.width
     rows = top + (np.arange(frame.height) + 0.5) * (bottom - top) / frame.height
@@ -99,7 +99,7 @@ def _centres(frame: Frame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _framed(x: float, y: float, frame: Frame) -> tuple[float, float]:
-    """A point of the picture, in pixels of the frame."""
+    """Maps a point of the picture to pixels of the frame."""
     left, top, right, bottom = span_of(frame)
     return (x - left) * frame.width / (right - left), (y - top) * frame.height / (bottom - top)
 
@@ -111,11 +111,11 @@ def _on_picture(frame: Frame) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     return (columns >= 0) & (columns < width), (rows >= 0) & (rows < height)
 
 
-def _box(box: BoxShape, frame: Frame) -> Box:
+def _box(box: BoxAnnotation, frame: Frame) -> Box:
     edges = [box.left, box.top, box.right, box.bottom]
     if not all(map(np.all, _on_picture(frame))):
         width, height = size_of(frame)
-        edges = np.clip(edges, 0, [width, height] * 2).tolist()  # what is beyond the picture shows nothing of it
+        edges = np.clip(edges, 0, [width, height] * 2).tolist()  # beyond the picture there is only padding
     left, top = _framed(edges[0], edges[1], frame)
     right, bottom = _framed(edges[2], edges[3], frame)
     # Edges that were apart stay apart, whatever rounding does.
@@ -123,7 +123,7 @@ def _box(box: BoxShape, frame: Frame) -> Box:
 
 
 def _with_pixel(mask: Mask, x: float, y: float, frame: Frame) -> Mask:
-    """A mask with the pixel that holds a point of the picture, if that lies in the frame."""
+    """Sets the pixel of the mask that holds a point of the picture, if the point lies in the frame."""
     column, row = map(math.floor, _framed(x, y, frame))
     if 0 <= row < frame.height and 0 <= column < frame.width:
         mask[row, column] = True
@@ -139,7 +139,7 @@ def _polygon(points: Points, frame: Frame) -> Mask:
     if mask.any():
         return mask
     x, y = _centroid(points)
-    # No place that is not finite is inside.
+    # A centroid that is not finite is not inside.
     if not _inside(edges, np.array([x]), y)[0]:
         following = np.roll(points, -1, axis=0)
         longest = int(np.hypot(*(following - points).T).argmax())
@@ -150,7 +150,7 @@ def _polygon(points: Points, frame: Frame) -> Mask:
 def _edges(points: Points) -> NDArray[np.float64]:
     """The edges that are not level, (n, 4): x and y of the upper end, then of the lower.
 
-    Both polygons at a common edge have it in the same direction, and so come to the same crossings.
+    Two polygons with a common edge get it in the same direction, and so compute the same crossings.
     """
     edges = np.concatenate([points, np.roll(points, -1, axis=0)], axis=1)
     edges = np.where(edges[:, 1:2] <= edges[:, 3:4], edges, edges[:, [2, 3, 0, 1]])
@@ -196,20 +196,20 @@ def _mask(picture_mask: Mask, frame: Frame) -> Mask:
     return _with_pixel(mask, float(x[middle]), float(y[middle]), frame)
 
 
-def _check_box(box: BoxShape, frame: Frame) -> list[str]:
+def _check_box(box: BoxAnnotation, frame: Frame) -> list[str]:
     edges = (box.left, box.top, box.right, box.bottom)
-    told = f"The box from ({box.left:g}, {box.top:g}) to ({box.right:g}, {box.bottom:g})"
+    name = f"The box from ({box.left:g}, {box.top:g}) to ({box.right:g}, {box.bottom:g})"
     if not all(abs(edge) <= _FARTHEST for edge in edges):
-        raise InvalidRequestError(f"{told} is nowhere. Give its edges in finite pixels of the picture.", field="box")
+        raise InvalidRequestError(f"{name} is nowhere. Give its edges in finite pixels of the picture.", field="box")
     if box.left >= box.right or box.top >= box.bottom:
         raise InvalidRequestError(
-            f"{told} is empty. Left must be less than right, and top less than bottom.", field="box"
+            f"{name} is empty. Left must be less than right, and top less than bottom.", field="box"
         )
-    check_place(told, edges, frame, "box")
-    return warnings_of(told, edges, seen_of_box(edges, frame), frame)
+    check_place(name, edges, frame, "box")
+    return warnings_of(name, edges, seen_of_box(edges, frame), frame)
 
 
-def _check_polygon(polygon: PolygonShape, frame: Frame) -> list[str]:
+def _check_polygon(polygon: PolygonAnnotation, frame: Frame) -> list[str]:
     count = len(polygon.points)
     if not 3 <= count <= MOST_POINTS:
         raise InvalidRequestError(f"The polygon has {count:,} corners. Give 3 to {MOST_POINTS:,}.", field="polygon")
@@ -235,7 +235,7 @@ def _check_polygon(polygon: PolygonShape, frame: Frame) -> list[str]:
 
 
 def _seen_of_polygon(points: Points, bounds: Edges, frame: Frame) -> float:
-    """The part of a polygon that the model saw, by points on a grid; that of its bounds where it has none of them."""
+    """The share of a polygon that the model input covers, by points on a grid; of its bounds where none lies inside."""
     left, top, right, bottom = np.clip(bounds, 0, [*size_of(frame)] * 2)
     places = (np.arange(_GRID) + 0.5) / _GRID
     xs, ys = left + places * (right - left), top + places * (bottom - top)
@@ -256,8 +256,8 @@ def _decoded(png: bytes, size: tuple[int, int], max_pixels: int) -> Mask:
     """The pixels of a PNG file that belong to the object, (H, W) bool.
 
     Those are the pixels that are not 0: with a palette, whose index is not 0; in colours, with any channel that is not
-    0, of 16 bits by the upper eight. What is wholly transparent does not belong to it. An orientation in the file is
-    left alone: the mask lies as its pixels do.
+    0, of 16 bits by the upper eight. Wholly transparent pixels do not belong to it. An orientation in the file is
+    ignored.
 
     Raises:
         InvalidRequestError: It is of another size, (width, height).
@@ -279,15 +279,16 @@ def _decoded(png: bytes, size: tuple[int, int], max_pixels: int) -> Mask:
 
 
 def _check_mask_size(found: tuple[int, int], size: tuple[int, int], max_pixels: int) -> None:
-    told = f"The mask is {found[0]} x {found[1]}"
+    size_text = f"The mask is {found[0]} x {found[1]}"
     if found[0] * found[1] > max_pixels:
         raise PictureTooLargeError(
-            f"{told}, {found[0] * found[1]:,} pixels, of at most {max_pixels:,}. Scale picture and mask down.",
+            f"{size_text}, {found[0] * found[1]:,} pixels, of at most {max_pixels:,}. Scale picture and mask down.",
             field="mask_png",
         )
     if found != size:
         raise InvalidRequestError(
-            f"{told}, where the upright picture is {size[0]} x {size[1]}. Send a mask of that size.", field="mask_png"
+            f"{size_text}, where the upright picture is {size[0]} x {size[1]}. Send a mask of that size.",
+            field="mask_png",
         )
 
 

@@ -1,4 +1,4 @@
-"""The background evaluator: has sampled traffic measured in the engine's lowest lane, and keeps what is found."""
+"""The background evaluator: measures sampled traffic in the engine's lowest lane, and stores the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import ood_score
 from xai_sidecar.errors import DeviceLostError, HungError, ShuttingDownError, StoreError
 from xai_sidecar.evaluator.annotations import regions
-from xai_sidecar.evaluator.ingest import Intake
+from xai_sidecar.evaluator.ingest import Ingest
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurement, Measurer, MetricRun, run_of
 from xai_sidecar.evaluator.records import GroundTruth, MapRecord, Sample, SampleRecord, SampleState
@@ -27,11 +27,16 @@ from xai_sidecar.evaluator.store_errors import StoreErrors
 from xai_sidecar.telemetry import EXPLAIN, EvaluatorTelemetry
 
 _TOGETHER = 2
-"""Samples that are measured at a time: while the last map of one is worked out, the other keeps the device busy."""
+"""Samples that are measured at a time: while the last map of one is computed, the other keeps the device busy."""
 
-_LOOK_SECONDS = 0.5
-_TIDYING_SECONDS = 60.0
-_FAILURES = 3
+_POLL_SECONDS = 0.5
+"""Longest wait for a job or a report, after which new samples are looked for."""
+
+_HOUSEKEEPING_SECONDS = 60.0
+"""Longest time between two rounds of expiring and pruning."""
+
+_MOST_FAILURES = 3
+"""Ground truths that may fail to be applied before the rest is left for the next round."""
 
 _BLOCKED = "Nothing more is kept, since another program has been reading the store for too long."
 _HANGS = "Nothing is measured any more, since too many measurements hang: restart the server."
@@ -45,8 +50,8 @@ class _Measured:
 
     Attributes:
         sample: The sample.
-        open: Jobs that are not done.
-        scored: Whether there is a score.
+        open: Jobs that have not ended.
+        scored: Whether one of them gave a score.
     """
 
     sample: Sample
@@ -59,16 +64,16 @@ class Evaluator:
 
     Args:
         engine: Runs the model.
-        store: Keeps samples, maps, scores and ground truth; closed at the end.
+        store: Keeps samples, maps, scores and ground truth; `close` closes it.
         model: The model.
-        settings: What to sample, and what to measure.
-        quality: Takes the scores.
-        telemetry: Counts measurements, and what becomes of samples.
-        max_pixels: Most pixels of a mask.
+        settings: The evaluator's section of the config.
+        quality: Rolling windows for the scores.
+        telemetry: Counts samples and measurements.
+        max_pixels: Most pixels of an annotated mask.
         clock: Unix time in seconds.
 
     Attributes:
-        intake: Takes samples and ground truth.
+        ingest: Takes samples and ground truth from calls.
     """
 
     def __init__(
@@ -92,10 +97,10 @@ class Evaluator:
         self._measurer = Measurer(model, settings)
         self._store_errors = StoreErrors(store, telemetry)
         self._woken = threading.Event()
-        self.intake = Intake(
+        self.ingest = Ingest(
             self._store_errors, model, settings, quality, telemetry, max_pixels, self._woken.set, clock
         )
-        waiting = self.intake.waiting
+        waiting = self.ingest.waiting
         telemetry.watch_pending(lambda: waiting.count, lambda: waiting.byte_count)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._main, name="evaluator", daemon=True)
@@ -103,7 +108,7 @@ class Evaluator:
         self._jobs: dict[Future[Any], tuple[_Measured, Measurement | None]] = {}
 
     def start(self) -> None:
-        """Goes on from what the store has, and begins to measure.
+        """Restores live quality and pending samples from the store, and starts the thread.
 
         Raises:
             ConfigError: Another process has the store.
@@ -119,23 +124,23 @@ class Evaluator:
         self._thread.start()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Gives up what is being measured, and waits until all that calls brought in is stored.
+        """Cancels measurements in progress, and waits until samples and reports that came in are stored.
 
         Args:
-            timeout: Seconds to wait for each, at the most: the store may not answer.
+            timeout: Longest time to wait for each of the two, in seconds: the store may not answer.
         """
         self._stopped.set()
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
-        self.intake.close(timeout)
+        self.ingest.close(timeout)
         self._store.close()
 
     # ------------------------------------------------------------------------------------------------ its thread
 
     def _main(self) -> None:
-        next_round = next_tidying = 0.0
-        taking = False
+        next_round = next_housekeeping = 0.0
+        more = False  # samples may be waiting that have not been looked at in this round
         while not self._stopped.is_set():
             try:
                 reported = self._woken.is_set()
@@ -144,39 +149,39 @@ class Evaluator:
                 now = time.monotonic()
                 due = now >= next_round
                 if due:
-                    next_round, taking = now + self._settings.interval_seconds, True
-                if due or now >= next_tidying:
-                    next_tidying = now + _TIDYING_SECONDS
-                    self._tidy_up()
+                    next_round, more = now + self._settings.interval_seconds, True
+                if due or now >= next_housekeeping:
+                    next_housekeeping = now + _HOUSEKEEPING_SECONDS
+                    self._housekeep()
                 if reported or due:
                     self._apply_truths()
-                taking = taking and self._begin_more()
+                more = more and self._begin_more()
                 self._report_busy()
                 self._await(next_round)
             except (DeviceLostError, ShuttingDownError):
                 break
             except Exception:
                 _log.exception("evaluation_failed")
-                self._stopped.wait(_LOOK_SECONDS)
+                self._stopped.wait(_POLL_SECONDS)
         for job in self._jobs:
             job.cancel()
 
     def _await(self, next_round: float) -> None:
-        """Waits for something to do, and sees to the jobs that are done."""
+        """Waits for a job, a report or the next round, and finishes the jobs that are done."""
         left = max(0.0, next_round - time.monotonic())
         if not self._jobs:
-            self._woken.wait(min(left, _LOOK_SECONDS))
+            self._woken.wait(min(left, _POLL_SECONDS))
             return
-        done, _ = wait(self._jobs, min(left, _LOOK_SECONDS), FIRST_COMPLETED)
+        done, _ = wait(self._jobs, min(left, _POLL_SECONDS), FIRST_COMPLETED)
         for job in done:
             self._finish(job, *self._jobs.pop(job))
 
     def _begin_more(self) -> bool:
-        """Begins with samples that wait, if there is room; False when none is left until the next round."""
+        """Starts waiting samples while fewer than `_TOGETHER` are measured; returns False when none is waiting."""
         accepts = self._engine.accepts(Lane.EVALUATE)
         self._quality.note(_HANGS, not accepts)
         while accepts and len({id(measured) for measured, _ in self._jobs.values()}) < _TOGETHER:
-            sample = self.intake.waiting.take(self._clock())
+            sample = self.ingest.waiting.take(self._clock())
             if sample is None:
                 return False
             self._begin(sample)
@@ -198,7 +203,7 @@ class Evaluator:
         job: Future[Any]
         try:
             job = self._engine.submit(steps, Lane.EVALUATE)
-        except HungError as error:  # others do, just now
+        except HungError as error:  # too many others hang
             job = Future()
             job.set_exception(error)
         self._jobs[job] = (measured, measurement)
@@ -226,7 +231,7 @@ class Evaluator:
             self._conclude(measured)
 
     def _keep(self, measurement: Measurement) -> bool:
-        """Takes down what was found out; whether there is a score among it."""
+        """Stores the map and scores of a measurement; returns whether the sample counts as scored by it."""
         sample = measurement.sample
         for run in measurement.runs:
             self._count(measurement.explainer, run)
@@ -242,8 +247,8 @@ class Evaluator:
                 truth = self._store.truth(sample.key)
                 if truth is not None:
                     self._locate(sample, truth, [measurement.map])
-        nothing_to_measure = measurement.map is not None and len(measurement.planned) == 1  # but where objects are
-        return nothing_to_measure or any(score.value is not None for score in measurement.scores)
+        only_localization = measurement.map is not None and len(measurement.planned) == 1  # which needs ground truth
+        return only_localization or any(score.value is not None for score in measurement.scores)
 
     def _count(self, explainer: str, run: MetricRun) -> None:
         self._telemetry.evaluated(explainer, run.metric, run.seconds, run.pass_count, run.failure)
@@ -256,8 +261,8 @@ class Evaluator:
                 self._store.set_ood(sample.key, ood)
 
     def _conclude(self, measured: _Measured) -> None:
-        without = SampleState.FAILED if measured.sample.positives else SampleState.NO_POSITIVE
-        self._store_errors.end(measured.sample.key, SampleState.SCORED if measured.scored else without)
+        unscored = SampleState.FAILED if measured.sample.positives else SampleState.NO_POSITIVE
+        self._store_errors.end(measured.sample.key, SampleState.SCORED if measured.scored else unscored)
 
     # ------------------------------------------------------------------------------------------------ ground truth
 
@@ -270,34 +275,34 @@ class Evaluator:
                     if record is not None and truth is not None:
                         self._apply(record, truth)
                         self._store.mark_applied(key, truth.time)
-                except Exception as error:  # one that cannot be applied must not keep the others from it
+                except Exception as error:  # one that cannot be applied must not hold up the others
                     _log.warning("truth_not_applied", request_id=key.request_id, error=str(error))
                     failures += 1
                     if isinstance(error, StoreError):
                         self._store_errors.failed(error, key)
-                    if failures >= _FAILURES:
+                    if failures >= _MOST_FAILURES:
                         raise
 
     def _apply(self, record: SampleRecord, truth: GroundTruth) -> None:
-        """Has what a sample really showed count, instead of what was said before."""
+        """Counts a sample's ground truth, and replaces its scores by metrics of localization."""
         self._quality.put_truth(record.key, record.positives, truth.class_ids)
         self._quality.remove_scores(record.key, self._measurer.localization)
         self._store.remove_scores(record.key, self._measurer.localization)
-        maps = [each for each in self._store.maps(record.key) if each.explainer in self._model.methods]
+        maps = [each for each in self._store.maps(record.key) if each.explainer in self._model.explainers]
         self._locate(record, truth, maps)
 
     def _locate(self, record: Sample | SampleRecord, truth: GroundTruth, maps: Sequence[MapRecord]) -> None:
-        """Measures what needs ground truth."""
-        shapes = [
-            shown.shape
-            for shown in truth.objects
-            if shown.class_id == record.target
-            or (shown.class_id is None and (not truth.class_ids or record.target in truth.class_ids))
+        """Scores maps by the metrics of localization, with the annotated objects of the explained class."""
+        annotations = [
+            thing.annotation
+            for thing in truth.objects
+            if thing.class_id == record.target
+            or (thing.class_id is None and (not truth.class_ids or record.target in truth.class_ids))
         ]
-        if not shapes or not self._measurer.localization:
+        if not annotations or not self._measurer.localization:
             return
         frame = (record.frame.height, record.frame.width)
-        objects = regions(shapes, record.frame)
+        objects = regions(annotations, record.frame)
         for saliency in maps:
             scores = self._measurer.locate(saliency, frame, objects)
             self._store.put_scores(record.key, scores)
@@ -310,7 +315,7 @@ class Evaluator:
     def _restore(self) -> None:
         version, now = self._model.version, self._clock()
         since, most = now - self._settings.window_seconds, self._settings.window_samples
-        known = set(self._model.methods)
+        known = set(self._model.explainers)
         for key, sample_time, score in self._store.recent_scores(version, since, most):
             self._quality.add_sample(key, sample_time)
             if score.explainer in known and score.metric in (*self._settings.metrics, EXPLAIN):
@@ -319,13 +324,13 @@ class Evaluator:
             self._quality.put_ood(key, sample_time, ood, new=False)
         for truth in self._store.truths(version):
             self._quality.put_truth(*truth)
-        self.intake.restore()
+        self.ingest.restore()
         self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
         self._report_busy()
 
-    def _tidy_up(self) -> None:
+    def _housekeep(self) -> None:
         now = self._clock()
-        self.intake.expire()
+        self.ingest.expire()
         with self._store_errors.writing():
             for key in self._store.prune(now):
                 self._quality.remove_truth(key)
@@ -334,4 +339,4 @@ class Evaluator:
         self._telemetry.round(now)
 
     def _report_busy(self) -> None:
-        self._quality.set_busy(bool(self._jobs or self.intake.waiting.count))
+        self._quality.set_busy(bool(self._jobs or self.ingest.waiting.count))

@@ -1,4 +1,4 @@
-"""What calls bring in, sampled pictures and ground truth: written by a thread of its own, in the order it came."""
+"""Ingest of sampled pictures and reports of ground truth: one thread writes both to the store, in order of arrival."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import NamedTuple
 
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import NotFoundError, OverloadedError, ShuttingDownError, StoreError, within
-from xai_sidecar.evaluator.annotations import check_shape
+from xai_sidecar.evaluator.annotations import check_annotation
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.records import (
+    Annotation,
     GroundTruth,
-    MaskShape,
-    PolygonShape,
+    MaskAnnotation,
+    PolygonAnnotation,
     Sample,
     SampleKey,
     SampleRecord,
     SampleState,
-    Shape,
 )
 from xai_sidecar.evaluator.sampling import Waiting, chosen
 from xai_sidecar.evaluator.store import KeptPicture, Reported
@@ -31,35 +31,35 @@ from xai_sidecar.evaluator.store_errors import StoreErrors
 from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _OBJECT_BYTES = 200
-"""What a report, an object or a corner of one takes in memory, about."""
+"""Memory of a report, of an annotated object or of a polygon's corner, roughly."""
 
 _QUICK_EFFORT = 10_000
-"""Corners of a report's polygons that the writer checks itself; masks it never does."""
+"""Corners of a report's polygons up to which the writer checks them itself; it never checks masks."""
 
 
 class Receipt(NamedTuple):
-    """What became of a report of ground truth.
+    """The result of a report of ground truth.
 
     Attributes:
-        reported: What it changed.
-        warnings: For objects by their number, what was taken and may not be what was meant.
+        reported: Whether it was new, replaced another report, or repeated one.
+        warnings: Number of an annotated object, and what may not be meant about it, in a sentence.
     """
 
     reported: Reported
     warnings: Sequence[tuple[int, str]] = ()
 
 
-class Intake:
-    """Takes samples and ground truth. Any thread may call it.
+class Ingest:
+    """Takes samples and ground truth from calls. Any thread may call it.
 
     Args:
-        store_errors: Where all of it goes.
+        store_errors: The store.
         model: The model.
-        settings: What to sample, and how much of it may wait.
-        quality: Told when samples come.
-        telemetry: Told what becomes of them.
-        max_pixels: Most pixels of a mask.
-        reported: Called when there is new ground truth.
+        settings: The evaluator's section of the config.
+        quality: Counts the samples in its window.
+        telemetry: Counts samples and reports.
+        max_pixels: Most pixels of an annotated mask.
+        on_report: Called when a report has been stored.
         clock: Unix time in seconds.
 
     Attributes:
@@ -77,7 +77,7 @@ class Intake:
         quality: LiveQuality,
         telemetry: EvaluatorTelemetry,
         max_pixels: int,
-        reported: Callable[[], None],
+        on_report: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store_errors = store_errors
@@ -86,53 +86,53 @@ class Intake:
         self._quality = quality
         self._telemetry = telemetry
         self._max_pixels = max_pixels
-        self._reported = reported
+        self._on_report = on_report
         self._clock = clock
         self._salt = store_errors.store.sampling_salt()
         self.waiting = Waiting(settings.pending_bytes, settings.max_age_seconds)
         self._lock = threading.Lock()
-        self._taking_in = 0  # bytes of samples and reports on their way to the store
+        self._bytes_in_transit = 0  # of samples and reports on their way to the store
         self._writer = ThreadPoolExecutor(1, "store")
-        self._checker = ThreadPoolExecutor(1, "shapes")  # of what takes longer to check than to write
+        self._checker = ThreadPoolExecutor(1, "annotations")  # of those that take longer to check than to write
 
     def wants(self, request_id: str) -> bool:
-        """Whether the pictures of a request are to be offered."""
+        """Whether a request is sampled, so that its pictures are to be offered."""
         return chosen(request_id, self._settings.sample_rate, self._salt)
 
     def offer(self, samples: Sequence[Sample]) -> None:
-        """Takes the pictures of a sampled request; what becomes of them is told by the metrics alone."""
+        """Takes the pictures of a sampled request. It never fails: samples that are dropped are counted."""
         for sample in samples:
             self._telemetry.event("sampled")
             self._quality.add_sample(sample.key, sample.time)
-            if not (self._has_room(sample.byte_count) and self._submitted(sample)):
+            if not (self._take_room(sample.byte_count) and self._submit(sample)):
                 self._telemetry.event("dropped")
 
     def report(self, key: SampleKey, truth: GroundTruth) -> Future[Receipt]:
-        """Stores what a sample really showed; once that is done it is not lost any more.
+        """Stores a ground truth; once the future is done it outlasts a crash.
 
         Returns:
-            What became of it; or a NotFoundError where it is no sample, an InvalidRequestError where a shape does not
-            fit its picture, a StoreError where it could not be stored.
+            The future receipt; or a NotFoundError where there is no such sample, an InvalidRequestError where an
+            annotation does not fit the picture, a StoreError where it could not be stored.
 
         Raises:
             OverloadedError: Too much waits to be stored.
             ShuttingDownError: `close` was called.
         """
-        size = _OBJECT_BYTES + sum(_size(shown.shape) for shown in truth.objects)
-        if not self._has_room(size, alone=True):
+        size = _OBJECT_BYTES + sum(_size(thing.annotation) for thing in truth.objects)
+        if not self._take_room(size, alone=True):
             raise OverloadedError("Too many reports wait to be stored. Try again shortly.", retry_seconds=1.0)
         try:
-            if sum(_effort(shown.shape) for shown in truth.objects) > _QUICK_EFFORT:
-                stored = self._checker.submit(self._report_slowly, key, truth)
+            if sum(_effort(thing.annotation) for thing in truth.objects) > _QUICK_EFFORT:
+                stored = self._checker.submit(self._report_checked_apart, key, truth)
             else:
                 stored = self._writer.submit(self._report, key, truth)
         except RuntimeError:
             raise ShuttingDownError("The server is shutting down. Report to it once it is back.") from None
-        stored.add_done_callback(lambda _: self._taken_in(size))
+        stored.add_done_callback(lambda _: self._give_room(size))
         return stored
 
     def restore(self) -> None:
-        """Goes on with the samples that waited when the server ended, if their pictures were kept.
+        """Queues the samples again that were pending when the server ended, if their pictures were kept.
 
         Raises:
             StoreError: The store cannot be read.
@@ -143,39 +143,41 @@ class Intake:
                 self._store_errors.end(record.key, SampleState.LOST)
                 continue
             self._quality.add_sample(record.key, record.time)
-            model_says = kept.logits, kept.probabilities, record.positives
-            self._queue(Sample(record.key, record.time, version, record.frame, kept.image, *model_says, record.ood))
+            prediction = kept.logits, kept.probabilities, record.positives
+            self._queue(Sample(record.key, record.time, version, record.frame, kept.image, *prediction, record.ood))
 
     def expire(self) -> None:
-        """Gives up samples that have waited too long."""
+        """Drops samples that have waited too long."""
         for sample in self.waiting.expire(self._clock()):
             self._store_errors.end(sample.key, SampleState.EXPIRED)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Takes nothing more, and waits until all that came in is stored, for so many seconds at the most."""
+        """Refuses what comes from now on, and waits up to `timeout` seconds until the rest is stored."""
         with suppress(RuntimeError):  # it is closed already
             wait([self._checker.submit(lambda: self._writer.submit(_nothing).result())], timeout)
         self._checker.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
 
-    def _has_room(self, size: int, *, alone: bool = False) -> bool:
-        """Takes room on the way to the store, if the store keeps up; what comes alone may have as much as it needs."""
+    def _take_room(self, size: int, *, alone: bool = False) -> bool:
+        """Reserves memory on the way to the store, if there is some left; `alone`: any size if nothing else has any."""
         with self._lock:
-            room = self._taking_in + size <= self._settings.pending_bytes or (alone and not self._taking_in)
-            self._taking_in += size * room
+            room = self._bytes_in_transit + size <= self._settings.pending_bytes or (
+                alone and not self._bytes_in_transit
+            )
+            self._bytes_in_transit += size * room
             return room
 
-    def _submitted(self, sample: Sample) -> bool:
-        """Has a sample taken in; False if it is closed."""
+    def _submit(self, sample: Sample) -> bool:
+        """Queues a sample for the writer; returns False after `close`."""
         try:
-            self._writer.submit(self._take_in, sample)
+            self._writer.submit(self._add, sample)
         except RuntimeError:
             return False
         return True
 
     # ------------------------------------------------------------------------------------------------ the writer
 
-    def _take_in(self, sample: Sample) -> None:
+    def _add(self, sample: Sample) -> None:
         try:
             kept = (
                 KeptPicture(sample.image, sample.logits, sample.probabilities) if self._settings.keep_pictures else None
@@ -189,14 +191,14 @@ class Intake:
             self._telemetry.event("dropped")
             self._store_errors.failed(error, sample.key)
         finally:
-            self._taken_in(sample.byte_count)
+            self._give_room(sample.byte_count)
 
-    def _taken_in(self, size: int) -> None:
+    def _give_room(self, size: int) -> None:
         with self._lock:
-            self._taking_in -= size
+            self._bytes_in_transit -= size
 
     def _compare(self, record: SampleRecord) -> None:
-        """Tells a call that was repeated from another one with its id, such as a trace's: whose truth would it be?"""
+        """Marks a sample as ambiguous if another picture has come under its key: a report could mean either."""
         known = self._store_errors.store.sample(record.key)
         if known is not None and not _same(known, record):
             self._store_errors.store.set_state(record.key, SampleState.AMBIGUOUS)
@@ -220,8 +222,8 @@ class Intake:
     def _report(self, key: SampleKey, truth: GroundTruth) -> Receipt:
         return self._put(key, truth, self._warnings(self._known(key), truth))
 
-    def _report_slowly(self, key: SampleKey, truth: GroundTruth) -> Receipt:
-        """The same, on another thread than the writer, which goes on with what others report."""
+    def _report_checked_apart(self, key: SampleKey, truth: GroundTruth) -> Receipt:
+        """As `_report`, with the check on the checker's thread, so that the writer can go on with other reports."""
         try:
             record = self._writer.submit(self._known, key).result()
             warnings = self._warnings(record, truth)
@@ -230,7 +232,7 @@ class Intake:
             raise ShuttingDownError("The server is shutting down. Report to it once it is back.") from None
 
     def _known(self, key: SampleKey) -> SampleRecord:
-        with self._telling_of_failures(key):
+        with self._counting_errors(key):
             record = self._store_errors.store.sample(key)
         if record is None:
             raise NotFoundError(
@@ -248,21 +250,21 @@ class Intake:
 
     def _warnings(self, record: SampleRecord, truth: GroundTruth) -> list[tuple[int, str]]:
         warnings = []
-        for number, shown in enumerate(truth.objects):
+        for number, thing in enumerate(truth.objects):
             with within(f"objects[{number}]"):
-                told = check_shape(shown.shape, record.frame, self._max_pixels)
-            warnings += [(number, each) for each in told]
+                found = check_annotation(thing.annotation, record.frame, self._max_pixels)
+            warnings += [(number, each) for each in found]
         return warnings
 
     def _put(self, key: SampleKey, truth: GroundTruth, warnings: list[tuple[int, str]]) -> Receipt:
-        with self._telling_of_failures(key):
+        with self._counting_errors(key):
             reported = self._store_errors.store.put_truth(key, truth)
         self._telemetry.report(reported.value)
-        self._reported()
+        self._on_report()
         return Receipt(reported, warnings)
 
     @contextmanager
-    def _telling_of_failures(self, key: SampleKey) -> Iterator[None]:
+    def _counting_errors(self, key: SampleKey) -> Iterator[None]:
         try:
             yield
         except StoreError as error:
@@ -271,24 +273,24 @@ class Intake:
 
 
 def _same(known: SampleRecord, other: SampleRecord) -> bool:
-    """Whether two pictures are one, as far as can be told; the last bits of a probability depend on the batch."""
+    """Whether two samples can be of the same picture; the last bits of a probability depend on the batch."""
     pairs = [(each.target, each.positives, each.frame.picture_size) for each in (known, other)]
     return pairs[0] == pairs[1] and math.isclose(known.probability, other.probability, abs_tol=1e-4)
 
 
-def _size(shape: Shape) -> int:
-    """What a shape takes in memory, about."""
-    if isinstance(shape, MaskShape):
-        return _OBJECT_BYTES + len(shape.png)
-    return _OBJECT_BYTES * (1 + (len(shape.points) if isinstance(shape, PolygonShape) else 0))
+def _size(annotation: Annotation) -> int:
+    """Memory of an annotation, roughly."""
+    if isinstance(annotation, MaskAnnotation):
+        return _OBJECT_BYTES + len(annotation.png)
+    return _OBJECT_BYTES * (1 + (len(annotation.points) if isinstance(annotation, PolygonAnnotation) else 0))
 
 
-def _effort(shape: Shape) -> int:
-    """What a shape takes to check, in corners of polygons."""
-    if isinstance(shape, MaskShape):
+def _effort(annotation: Annotation) -> int:
+    """Cost of checking an annotation, in corners of polygons."""
+    if isinstance(annotation, MaskAnnotation):
         return _QUICK_EFFORT + 1
-    return len(shape.points) if isinstance(shape, PolygonShape) else 1
+    return len(annotation.points) if isinstance(annotation, PolygonAnnotation) else 1
 
 
 def _nothing() -> None:
-    """Comes after all that was submitted before."""
+    """The last job of a closing executor: done when all before it are."""

@@ -161,7 +161,7 @@ class LiveQuality:
 
     def summary(self) -> QualitySummary:
         """The figures that `GetModelInfo` tells."""
-        names, auto = list(self._model.methods), self._settings.auto
+        names, auto = list(self._model.explainers), self._settings.auto
         samples = self._samples.statistics(self._clock())
         return QualitySummary(
             state=self.state,
@@ -205,7 +205,7 @@ class LiveQuality:
         )
 
     def _score_figures(self, table: QualityTable) -> dict[tuple[str, str], ScoreFigures]:
-        figures = dict.fromkeys(product(self._model.methods, self._settings.metrics), ScoreFigures())
+        figures = dict.fromkeys(product(self._model.explainers, self._settings.metrics), ScoreFigures())
         for row in table.rows:
             found = row.statistics
             figures[row.explainer, row.metric] = ScoreFigures(
@@ -215,7 +215,7 @@ class LiveQuality:
 
     def _class_scores(self, now: float) -> Iterator[tuple[tuple[str, str, str], tuple[float, int]]]:
         """Mean score and count of each class with scores, and of the rest, by explainer, metric and class."""
-        for explainer, metric in product(self._model.methods, self._settings.metrics):
+        for explainer, metric in product(self._model.explainers, self._settings.metrics):
             for class_id, name in self._classes.items():
                 if (found := self._windows.statistics(explainer, metric, now, class_id)) is not None:
                     yield (explainer, metric, name), (found.mean, found.count)

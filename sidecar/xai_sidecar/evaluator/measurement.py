@@ -1,4 +1,4 @@
-"""Measuring one sample by one explainer: its map, and what the benchmarks say of it."""
+"""Measuring one explainer on one sample: its map, and the map's scores by the metrics."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ NOT_APPLICABLE = tuple(
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """What the evaluator has to know of the model.
+    """The model as the evaluator uses it.
 
     Attributes:
-        version: Of all that its answers, and the scores of their explanations, depend on.
-        labels: Of its classes.
-        facts: What explainers may know of it.
-        activation: How its logits become probabilities.
-        methods: The explainers that can be used, with their parameters by default, resolved.
+        version: Fingerprint of everything that its answers, and the scores of their explanations, depend on.
+        labels: Labels of its classes, by class id.
+        facts: Facts about it that explainers use.
+        activation: Maps its logits to probabilities.
+        explainers: The explainers that can be used, by name, with the server's default parameters, resolved.
     """
 
     version: str
     labels: tuple[str, ...]
     facts: ModelFacts
     activation: Activation
-    methods: Mapping[str, tuple[Explainer[Any], Parameters]]
+    explainers: Mapping[str, tuple[Explainer[Any], Parameters]]
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,16 @@ class MetricRun:
 
 @dataclass(eq=False)
 class Measurement:
-    """What is found out about one explainer's map of a sample, as far as it has come.
+    """One explainer's map of a sample and its scores, filled in while the computation runs.
 
     Attributes:
         sample: The sample.
-        explainer: The explainer.
-        map: The map; None until it is there, or if it must not be believed.
-        disbelieved: Says, as a score by `EXPLAIN`, that it must not be believed; None otherwise.
-        scores: What the benchmarks say of it.
+        explainer: Name of the explainer.
+        planned: The runs to do, by metric, `EXPLAIN` first.
+        map: The map; None until it is made, and where it must not be believed.
+        disbelieved: A score by `EXPLAIN` that stands for a map that must not be believed; None otherwise.
+        scores: The scores of the map.
         runs: The runs that have ended.
-        planned: The metrics to come to, `EXPLAIN` first.
     """
 
     sample: Sample
@@ -97,23 +97,23 @@ class Measurement:
     runs: list[MetricRun] = field(default_factory=list)
 
     def fail(self) -> None:
-        """Takes down that what is left of it cannot be done, for the model or the server failed."""
+        """Records the planned runs that have not ended as failed, after an error of the model or the server."""
         done = {run.metric for run in self.runs}
         self.runs += [MetricRun(metric, 0.0, 0, ERROR) for metric in self.planned if metric not in done]
 
 
 class Measurer:
-    """Knows which explainers and metrics to measure a sample by, and how.
+    """Plans and makes measurements: which explainers on a sample, by which metrics with which parameters.
 
     Args:
         model: The model.
-        settings: What to measure.
+        settings: The explainers and metrics to measure, and their costs' bound `max_passes`.
     """
 
     def __init__(self, model: EvaluatedModel, settings: EvaluatorConfig) -> None:
         self._model = model
         self._max_passes = settings.max_passes
-        self._listed = [name for name in settings.explainers or model.methods if name in model.methods]
+        self._listed = [name for name in settings.explainers or model.explainers if name in model.explainers]
         self._compared = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
         metrics = [installed_metrics()[name] for name in settings.metrics]
         chosen = [(metric, settings.parameters_of(metric)) for metric in metrics]
@@ -123,95 +123,100 @@ class Measurer:
     @property
     def localization(self) -> list[str]:
         """The metrics that need ground truth."""
-        return [benchmark.name for benchmark, _ in self._located]
+        return [metric.name for metric, _ in self._located]
 
     @property
     def metrics(self) -> list[str]:
-        """All that is measured."""
-        return [benchmark.name for benchmark, _ in (*self._measured, *self._located)]
+        """The names of all metrics that are measured."""
+        return [metric.name for metric, _ in (*self._measured, *self._located)]
 
     def explainers(self, sample: Sample) -> list[str]:
-        """Who is compared on a sample: those listed that are not too costly, and those that the caller asked for.
+        """The explainers to measure on a sample: those listed that are not too costly, and those that the caller used.
 
-        Nobody where no class counts as predicted: maps of a class that is not there speak for nothing, and score well.
+        None where no class counts as predicted: maps of a class that is not there mean nothing, and score well.
         """
         if not sample.positives:
             return []
-        return list(dict.fromkeys((*self._compared, *(name for name in sample.served if name in self._model.methods))))
+        served = (name for name in sample.served if name in self._model.explainers)
+        return list(dict.fromkeys((*self._compared, *served)))
 
     def too_costly(self) -> list[str]:
-        """What is not measured of the explainers listed, each as "explainer metric (passes)"."""
-        told = []
+        """The measurements that are left out for `max_passes`, each as "explainer metric (passes)"."""
+        left_out = []
         for name in self._listed:
             if name not in self._compared:
-                told.append(f"{name} ({self._map_passes(name):,} passes)")
+                left_out.append(f"{name} ({self._map_passes(name):,} passes)")
                 continue
-            for benchmark, _, passes in self._passes(name):
+            for metric, _, passes in self._passes(name):
                 if passes > self._max_passes:
-                    told.append(f"{name} {benchmark.name} ({passes:,} passes)")
-        return told
+                    left_out.append(f"{name} {metric.name} ({passes:,} passes)")
+        return left_out
 
     def costs(self) -> list[tuple[Kind, int]]:
-        """The rows of each kind that go through the model for a sample, at the most."""
+        """The most rows of each kind of work that go through the model for one sample."""
         rows: Counter[Kind] = Counter()
         for name in self._compared:
-            method = self._method(name, 0)
-            kind = method.explainer.kind(method.parameters)
+            call = self._call(name, 0)
+            kind = call.explainer.kind(call.parameters)
             rows[kind] += self._map_passes(name)
-            for benchmark, _, passes in self._passes(name):
+            for metric, _, passes in self._passes(name):
                 if 0 < passes <= self._max_passes:
-                    explains = Need.METHOD in benchmark.needs or not benchmark.kinds
-                    rows[kind if explains else next(iter(benchmark.kinds))] += passes
+                    explains = Need.METHOD in metric.needs or not metric.kinds
+                    rows[kind if explains else next(iter(metric.kinds))] += passes
         return list(rows.items())
 
     def begin(self, sample: Sample, explainer: str) -> tuple[Measurement, Steps[None]]:
-        """What will be found out, and the computation that finds it out: it fills the measurement as it goes."""
+        """An empty measurement, and the computation that fills it in."""
         measured = [
-            (benchmark, parameters)
-            for benchmark, parameters, passes in self._passes(explainer)
-            if passes <= self._max_passes
+            (metric, parameters) for metric, parameters, passes in self._passes(explainer) if passes <= self._max_passes
         ]
-        measurement = Measurement(sample, explainer, [EXPLAIN, *(benchmark.name for benchmark, _ in measured)])
+        measurement = Measurement(sample, explainer, [EXPLAIN, *(metric.name for metric, _ in measured)])
         return measurement, self._steps(measurement, measured)
 
     def locate(self, record: MapRecord, frame: tuple[int, int], objects: Sequence[Region]) -> list[ScoreRecord]:
-        """What the metrics that need ground truth say of a map, with the objects of its class in the model's frame."""
+        """Scores of a map by the metrics that need ground truth.
+
+        Args:
+            record: The map.
+            frame: Height and width of the model input.
+            objects: Where objects of the map's class lie in the model input.
+        """
         blank = np.zeros((1, *frame), np.float32)
-        subject = Instance(blank, record.target, record.saliency, objects=objects)
+        instance = Instance(blank, record.target, record.saliency, objects=objects)
         found = []
-        for benchmark, parameters in self._located:
+        for metric, parameters in self._located:
             started = time.monotonic()
-            score = drive(benchmark.measure(subject, parameters), _runs_nothing)
-            found.append(_record(record.explainer, benchmark, record.target, score, started, 0))
+            score = drive(metric.measure(instance, parameters), _runs_nothing)
+            found.append(_record(record.explainer, metric, record.target, score, started, 0))
         return found
 
     # ------------------------------------------------------------------------------------------------
 
     def _passes(self, explainer: str) -> Iterator[tuple[Metric[Any], MetricParameters, int]]:
-        """What could be measured of an explainer's map, with the passes that it takes at the most."""
-        method = self._method(explainer, 0)
-        for benchmark, parameters in self._measured:
-            yield benchmark, parameters, benchmark.pass_count(parameters, self._model.facts, method)
+        """The metrics that need no ground truth, with their parameters and the most passes that they take."""
+        call = self._call(explainer, 0)
+        for metric, parameters in self._measured:
+            yield metric, parameters, metric.pass_count(parameters, self._model.facts, call)
 
     def _map_passes(self, explainer: str) -> int:
-        method = self._method(explainer, 0)
-        return method.explainer.pass_counts(1, method.parameters, self._model.facts).most
+        call = self._call(explainer, 0)
+        return call.explainer.pass_counts(1, call.parameters, self._model.facts).most
 
-    def _method(self, explainer: str, seed: int) -> ExplainerCall:
-        return ExplainerCall(*self._model.methods[explainer], seed=seed)
+    def _call(self, explainer: str, seed: int) -> ExplainerCall:
+        return ExplainerCall(*self._model.explainers[explainer], seed=seed)
 
     def _steps(self, measurement: Measurement, measured: Sequence[tuple[Metric[Any], MetricParameters]]) -> Steps[None]:
         sample, name = measurement.sample, measurement.explainer
         served = sample.served.get(name)
-        method = self._method(name, sample.key.seed if served is None else served.seed)
+        call = self._call(name, sample.key.seed if served is None else served.seed)
         if served is not None:
             saliency, status, passes = served.saliency, served.status, served.pass_count
             measurement.runs.append(MetricRun(EXPLAIN, 0.0, 0, _failure(status)))
         else:
             started, tally = time.monotonic(), _Tally()
             targets = np.array([sample.target], np.int32)
-            context = Context(self._model.activation, method.seed, self._model.facts.units)
-            steps = method.explainer.explain(sample.image, targets, method.parameters, context)
+            context = Context(self._model.activation, call.seed, self._model.facts.units)
+            steps = call.explainer.explain(sample.image, targets, call.parameters, context)
             made = yield from whole(steps, tally.add)
             saliency, status, passes = made.maps[0], made.statuses[0], tally.passes
             seconds = time.monotonic() - started
@@ -221,15 +226,15 @@ class Measurer:
             said = ScoreRecord(name, EXPLAIN, sample.target, 0.0, ScoreStatus.OK, time.time(), seconds, passes)
             measurement.disbelieved = said
             return
-        parameters = method.parameters.model_dump(mode="json")
-        measurement.map = MapRecord(name, sample.target, parameters, method.seed, status, saliency, passes)
-        subject = Instance(sample.image, sample.target, saliency, method, (), sample.logits)
-        # Noise that a benchmark adds differs from sample to sample, too.
+        parameters = call.parameters.model_dump(mode="json")
+        measurement.map = MapRecord(name, sample.target, parameters, call.seed, status, saliency, passes)
+        instance = Instance(sample.image, sample.target, saliency, call, (), sample.logits)
+        # The seed is the sample's: noise that a metric adds differs from sample to sample, too.
         context = Context(self._model.activation, sample.key.seed, self._model.facts.units)
-        for benchmark, values in measured:
+        for metric, values in measured:
             started, tally = time.monotonic(), _Tally()
-            score = yield from whole(benchmark.measure(subject, values, context), tally.add)
-            record = _record(name, benchmark, sample.target, score, started, tally.passes)
+            score = yield from whole(metric.measure(instance, values, context), tally.add)
+            record = _record(name, metric, sample.target, score, started, tally.passes)
             measurement.scores.append(record)
             measurement.runs.append(run_of(record))
 
@@ -249,15 +254,13 @@ class _Tally:
         self.passes += len(work.rows[0])
 
 
-def _record(
-    explainer: str, benchmark: Metric[Any], target: int, score: Score, started: float, passes: int
-) -> ScoreRecord:
+def _record(explainer: str, metric: Metric[Any], target: int, score: Score, started: float, passes: int) -> ScoreRecord:
     seconds = time.monotonic() - started
-    return ScoreRecord(explainer, benchmark.name, target, score.value, score.status, time.time(), seconds, passes)
+    return ScoreRecord(explainer, metric.name, target, score.value, score.status, time.time(), seconds, passes)
 
 
 def _failure(status: MapStatus) -> str | None:
-    """A map of nothing but zeros is one: what the benchmarks make of it is theirs to say."""
+    """The failure of a map that must not be believed. One of nothing but zeros may be: the metrics judge it."""
     return None if status.believed else status.name.lower()
 
 

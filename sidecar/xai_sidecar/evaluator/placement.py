@@ -1,4 +1,4 @@
-"""Whether an object that a caller reported can be where it was reported, and whether the model saw it there."""
+"""Where an annotated object lies: on the picture or outside, and which share of it the model input covers."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ Edges: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the picture."""
 
 _ROUNDING = 0.5
-"""Pixels by which an object may reach beyond the picture unnoticed."""
+"""Pixels by which an object may reach beyond the picture without a warning."""
 
-_MOST = 0.5
-"""Where less than this part of an object was seen, that was hardly meant."""
+_LEAST_SEEN = 0.5
+"""Share of an object in the model input below which there is a warning."""
 
 
 def size_of(frame: Frame) -> tuple[int, int]:
-    """Width and height of what coordinates are pixels of."""
+    """Width and height of the picture; of the model input where no picture was sent."""
     return frame.picture_size or (frame.width, frame.height)
 
 
 def span_of(frame: Frame) -> Edges:
-    """What the frame covers."""
+    """Edges of the part of the picture that the model input covers."""
     region = frame.region
     if region is None:
         return 0.0, 0.0, float(frame.width), float(frame.height)
     return region.left, region.top, region.right, region.bottom
 
 
-def check_place(told: str, bounds: Edges, frame: Frame, field: str) -> None:
-    """Sees to it that some of an object is on the picture.
+def check_place(name: str, bounds: Edges, frame: Frame, field: str) -> None:
+    """Checks that some of an object is on the picture.
 
     Args:
-        told: What it is, to begin a sentence with.
+        name: The object, to begin a sentence with.
         bounds: The smallest box around it.
         frame: Where the model input lies on the picture.
         field: Its field in the report.
@@ -50,37 +50,37 @@ def check_place(told: str, bounds: Edges, frame: Frame, field: str) -> None:
     width, height = size_of(frame)
     if right <= 0 or left >= width or bottom <= 0 or top >= height:
         raise InvalidRequestError(
-            f"{told} lies outside the {_whole(frame)} of {width} x {height}. Give pixels from its upper left corner "
+            f"{name} lies outside the {_whole(frame)} of {width} x {height}. Give pixels from its upper left corner "
             "on.",
             field=field,
         )
 
 
-def warnings_of(told: str, bounds: Edges, seen: float, frame: Frame) -> list[str]:
-    """What may not have been meant of where an object is, each in a sentence.
+def warnings_of(name: str, bounds: Edges, seen: float, frame: Frame) -> list[str]:
+    """Warnings of where an object is, a sentence each.
 
     Args:
-        told: What it is, to begin a sentence with.
+        name: The object, to begin a sentence with.
         bounds: The smallest box around it.
-        seen: The part of it, as far as it is on the picture, that the model saw, 0 to 1.
+        seen: Share of its part on the picture that the model input covers, 0 to 1.
         frame: Where the model input lies on the picture.
     """
     left, top, right, bottom = bounds
     width, height = size_of(frame)
     found = []
     if min(left, top, width - right, height - bottom) < -_ROUNDING:
-        found.append(f"{told} reaches beyond the {_whole(frame)} of {width} x {height}; only what is on it counts.")
-    if seen < _MOST:
+        found.append(f"{name} reaches beyond the {_whole(frame)} of {width} x {height}; only what is on it counts.")
+    if seen < _LEAST_SEEN:
         where = "the part of the picture that the model saw, from ({:g}, {:g}) to ({:g}, {:g})".format(*span_of(frame))
         if seen == 0:
-            found.append(f"{told} lies outside {where}: no explanation can point to it.")
+            found.append(f"{name} lies outside {where}: no explanation can point to it.")
         else:
-            found.append(f"{told} lies to {100 * (1 - seen):.0f} % outside {where}; only the rest counts.")
+            found.append(f"{name} lies to {100 * (1 - seen):.0f} % outside {where}; only the rest counts.")
     return found
 
 
 def seen_of_box(box: Edges, frame: Frame) -> float:
-    """The part of a box, as far as it is on the picture, that the model saw, 0 to 1."""
+    """The share of a box's part on the picture that the model input covers, 0 to 1."""
     width, height = size_of(frame)
     on_picture = _common(box, (0.0, 0.0, float(width), float(height)))
     area = _area(on_picture)
@@ -88,7 +88,7 @@ def seen_of_box(box: Edges, frame: Frame) -> float:
 
 
 def seen_of_pixels(inside: Mask, xs: NDArray[np.float64], ys: NDArray[np.float64], frame: Frame) -> float:
-    """The part of the points (y, x) with `inside` that the model saw, 0 to 1; at least one is inside."""
+    """The share of the points (y, x) with `inside` that the model input covers, 0 to 1; at least one is inside."""
     left, top, right, bottom = span_of(frame)
     seen = inside[np.ix_((top <= ys) & (ys < bottom), (left <= xs) & (xs < right))]
     return float(np.count_nonzero(seen) / np.count_nonzero(inside))
@@ -99,7 +99,7 @@ def _whole(frame: Frame) -> str:
 
 
 def _common(one: Edges, other: Edges) -> Edges:
-    """What two boxes have in common; if that is nothing, a box of no or negative sides."""
+    """The intersection of two boxes; sides of 0 or less where it is empty."""
     return max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])
 
 

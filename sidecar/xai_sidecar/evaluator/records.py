@@ -1,4 +1,4 @@
-"""What is known of sampled traffic. Plain values, from the call that was sampled to the store and back."""
+"""Records of the evaluator: samples, maps, scores and ground truth, as plain values between threads and the store."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class SampleKey(NamedTuple):
 
 
 class SampleState(enum.Enum):
-    """What became of a sample. All but PENDING are final, unless it turns out to be AMBIGUOUS."""
+    """Where a sample is on its way to be measured. All but PENDING are final, unless it turns out to be AMBIGUOUS."""
 
     PENDING = "pending"
     SCORED = "scored"
     DROPPED = "dropped"  # there was no room for its picture
-    EXPIRED = "expired"  # it became too old before its turn came
-    LOST = "lost"  # the server ended before its turn came, and its picture was not kept
+    EXPIRED = "expired"  # it became too old before it was measured
+    LOST = "lost"  # the server ended before it was measured, and its picture was not kept
     FAILED = "failed"  # nothing of it could be measured
     NO_POSITIVE = "no_positive"  # no class counts as predicted, so that there is none to explain
     AMBIGUOUS = "ambiguous"  # its key is that of another picture, too
@@ -42,7 +42,7 @@ class SampleState(enum.Enum):
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """Where a model input lies on its picture.
+    """Size of a model input, and where it lies on its picture.
 
     Attributes:
         height: Rows of the model input.
@@ -65,7 +65,7 @@ class Served:
     Attributes:
         saliency: (H, W) float32.
         status: Whether it can be believed.
-        seed: Of everything random in it.
+        seed: Seed of everything random in making it.
         pass_count: Rows that went through the model for it.
     """
 
@@ -77,18 +77,18 @@ class Served:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A picture of sampled traffic, with what the model said of it.
+    """A picture of sampled traffic with its prediction, waiting to be measured.
 
     Attributes:
-        key: Which one.
+        key: Its request and its place in it.
         time: When it was predicted, as Unix time in seconds.
         model_version: `EvaluatedModel.version` of the model that predicted.
-        frame: Where the image lies on the picture.
+        frame: Where the model input lies on the picture.
         image: (C, H, W) float32, the model input.
-        logits: (classes,) float32; what ranks classes, since probabilities saturate.
+        logits: (classes,) float32; they rank classes, since probabilities saturate.
         probabilities: (classes,) float32.
         positives: The classes that count as predicted, rising; with none of them there is no map to measure.
-        ood: Its OoD score and percentile, if they are known.
+        ood: OoD score and percentile; None if not known.
         served: Maps that the caller was given, by explainer.
     """
 
@@ -110,14 +110,14 @@ class Sample:
 
     @property
     def byte_count(self) -> int:
-        """What it takes in memory."""
+        """Memory that its arrays take."""
         maps = sum(served.saliency.nbytes for served in self.served.values())
         return int(self.image.nbytes + self.logits.nbytes + self.probabilities.nbytes + maps)
 
 
 @dataclass(frozen=True)
-class BoxShape:
-    """A box, in pixels of the upright picture, right and bottom exclusive."""
+class BoxAnnotation:
+    """A bounding box, in pixels of the upright picture, right and bottom exclusive."""
 
     left: float
     top: float
@@ -126,8 +126,8 @@ class BoxShape:
 
 
 @dataclass(frozen=True)
-class PolygonShape:
-    """A polygon, in pixels of the upright picture; what is inside is by the even-odd rule.
+class PolygonAnnotation:
+    """A polygon in pixels of the upright picture, filled by the even-odd rule.
 
     Attributes:
         points: (x, y) of its corners, at least three.
@@ -137,39 +137,39 @@ class PolygonShape:
 
 
 @dataclass(frozen=True)
-class MaskShape:
-    """A mask of the size of the upright picture.
+class MaskAnnotation:
+    """A segmentation mask of the size of the upright picture.
 
     Attributes:
-        png: The file; what is not 0 belongs to the object.
+        png: The PNG file; pixels that are not 0 belong to the object.
     """
 
     png: bytes
 
 
-Shape: TypeAlias = BoxShape | PolygonShape | MaskShape
+Annotation: TypeAlias = BoxAnnotation | PolygonAnnotation | MaskAnnotation
 
 
 @dataclass(frozen=True)
 class TruthObject:
-    """Something that the picture really shows.
+    """An annotated object in a ground truth.
 
     Attributes:
-        shape: Where it is.
-        class_id: What it is; None where it belongs to every class that is reported.
+        annotation: Where it is on the picture.
+        class_id: Its class; None where it belongs to every class that is reported.
     """
 
-    shape: Shape
+    annotation: Annotation
     class_id: int | None = None
 
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """What a picture really showed.
+    """The reported ground truth of a sample.
 
     Attributes:
-        class_ids: The classes that apply, rising; empty if only objects were reported.
-        objects: Where things are.
+        class_ids: The true classes, rising; empty if only objects were reported.
+        objects: The annotated objects.
         time: When it was reported, as Unix time in seconds.
     """
 
@@ -180,19 +180,19 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class SampleRecord:
-    """A sample as the store has it: all but its image and its maps.
+    """A sample in the store, without its model input, its maps and its scores.
 
     Attributes:
-        key: Which one.
+        key: Its request and its place in it.
         time: When it was predicted, as Unix time in seconds.
         model_version: `EvaluatedModel.version` of the model that predicted.
-        frame: Where the image lies on the picture.
+        frame: Where the model input lies on the picture.
         target: The most probable class.
         probability: Its probability.
         positives: The classes that were predicted, rising: the most probable one, or with sigmoid all from some
             probability on.
-        ood: Its OoD score and percentile, if they are known.
-        state: What became of it.
+        ood: OoD score and percentile; None if not known.
+        state: Where it is on its way to be measured.
     """
 
     key: SampleKey
@@ -208,13 +208,13 @@ class SampleRecord:
 
 @dataclass(frozen=True, eq=False)
 class MapRecord:
-    """A map of a sample's most probable class.
+    """A saliency map of a sample's most probable class.
 
     Attributes:
-        explainer: Who made it.
+        explainer: Name of the explainer.
         target: The class that it explains.
-        parameters: The explainer's, as JSON has them.
-        seed: Of everything random in it.
+        parameters: Parameters of the explainer, as JSON values.
+        seed: Seed of everything random in making it.
         status: Whether it can be believed.
         saliency: (H, W) float32.
         pass_count: Rows that went through the model for it.
@@ -231,16 +231,16 @@ class MapRecord:
 
 @dataclass(frozen=True)
 class ScoreRecord:
-    """What a benchmark said of a map.
+    """A score of a map by a metric.
 
     Attributes:
-        explainer: Whose map.
-        metric: The benchmark's name.
+        explainer: Name of the explainer that made the map.
+        metric: Name of the metric.
         target: The class that was explained.
         value: The score; None if it could not be measured.
         status: OK, or why it could not; None where measuring failed with an error.
         time: When it was measured, as Unix time in seconds.
-        seconds: What measuring took, waiting included.
+        seconds: Time that measuring took, waiting included.
         pass_count: Rows that went through the model for it.
     """
 

@@ -1,4 +1,4 @@
-"""Which requests are sampled, and the samples that wait to be scored."""
+"""Choosing the requests to sample, and the queue of samples that wait to be measured."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from xai_sidecar.evaluator.records import Sample
 
 
 def chosen(request_id: str, rate: float, salt: bytes = b"") -> bool:
-    """Whether a request is sampled: the same for an id in every run, and whatever other ids there are.
+    """Whether a request is sampled. It depends on the id alone: it is the same in every run.
 
     Args:
         request_id: Any text.
-        rate: Part of the requests to be sampled, 0 to 1. What a rate chooses, every higher rate chooses too.
-        salt: A secret of up to 64 bytes, without which nobody can tell which ids are chosen.
+        rate: Share of requests to sample, 0 to 1. A higher rate chooses all that a lower one does.
+        salt: A secret of up to 64 bytes, without which callers cannot predict which ids are chosen.
     """
     digest = hashlib.blake2b(request_id.encode(), digest_size=8, key=salt, person=b"xai sampling").digest()
     # 53 bits, which a float holds as they are: all 64 could be rounded up to 1.
@@ -25,7 +25,7 @@ def chosen(request_id: str, rate: float, salt: bytes = b"") -> bool:
 
 
 class _Entry(NamedTuple):
-    """A sample in its place: by time, then by arrival."""
+    """A sample in the queue, which is ordered by time, then by arrival."""
 
     time: float
     number: int
@@ -34,12 +34,12 @@ class _Entry(NamedTuple):
 
 
 class Waiting:
-    """Samples that wait in memory, the oldest first. It may be used from several threads at once.
+    """The queue of samples in memory, the oldest first. It may be used from several threads at once.
 
-    When it is full, newcomers are turned away, so that those who wait get their turn.
+    When it is full, new samples are dropped rather than waiting ones, so that some are measured.
 
     Args:
-        max_bytes: The most that the samples may take together; see `Sample.byte_count`.
+        max_bytes: Most memory for all samples together; see `Sample.byte_count`.
         max_age_seconds: Samples older than this are not handed out any more.
     """
 
@@ -53,25 +53,26 @@ class Waiting:
 
     @property
     def count(self) -> int:
-        """How many there are, those too old included."""
+        """Number of samples, those too old included."""
         with self._lock:
             return len(self._entries)
 
     @property
     def byte_count(self) -> int:
-        """What they take together."""
+        """Memory of all samples together."""
         with self._lock:
             return self._byte_count
 
     def add(self, sample: Sample, now: float) -> list[Sample]:
-        """Lets a sample wait.
+        """Adds a sample, if there is room.
 
         Args:
-            sample: The newcomer.
+            sample: The new sample.
             now: Unix time in seconds.
 
         Returns:
-            What had to go: without room, all that is too old; and the newcomer itself, if there still is none.
+            The samples that were dropped: where there was no room, all that are too old; and the new one itself, if
+            there still is none.
         """
         byte_count = sample.byte_count
         with self._lock:
@@ -88,7 +89,7 @@ class Waiting:
             return gone
 
     def take(self, now: float) -> Sample | None:
-        """Removes the oldest sample that is not too old, and gives it; None if there is none.
+        """Removes and returns the oldest sample that is not too old; None if there is none.
 
         Args:
             now: Unix time in seconds.
@@ -98,7 +99,7 @@ class Waiting:
             return next(iter(self._remove(first, first + 1)), None)
 
     def expire(self, now: float) -> list[Sample]:
-        """Removes the samples that are too old, and gives them, the oldest first.
+        """Removes and returns the samples that are too old, the oldest first.
 
         Args:
             now: Unix time in seconds.

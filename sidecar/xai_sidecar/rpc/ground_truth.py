@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.evaluator.records import BoxShape, MaskShape
+from xai_sidecar.evaluator.records import BoxAnnotation, MaskAnnotation
 from xai_sidecar.serving.ground_truth import GroundTruthReceipt
 from xai_sidecar.serving.requests import Converted, GroundTruthReport, ReportedObject, ReportedPolygon
 
@@ -27,17 +27,17 @@ def ground_truth_response(receipt: GroundTruthReceipt) -> pb.ReportGroundTruthRe
 
 
 def _object(one: pb.GroundTruthObject) -> ReportedObject:
-    return ReportedObject(_shape(one), one.label, one.class_id if one.HasField("class_id") else None)
+    return ReportedObject(_annotation(one), one.label, one.class_id if one.HasField("class_id") else None)
 
 
-def _shape(one: pb.GroundTruthObject) -> BoxShape | ReportedPolygon | MaskShape | None:
+def _annotation(one: pb.GroundTruthObject) -> BoxAnnotation | ReportedPolygon | MaskAnnotation | None:
     kind = one.WhichOneof("shape")
     if kind == "box":
         return _box(one.box)
     if kind == "polygon":
         return ReportedPolygon(Converted(one.polygon.points, lambda point: (point.x, point.y)))
-    return MaskShape(one.mask_png) if kind == "mask_png" else None
+    return MaskAnnotation(one.mask_png) if kind == "mask_png" else None
 
 
-def _box(box: pb.Region) -> BoxShape:
-    return BoxShape(box.left, box.top, box.right, box.bottom)
+def _box(box: pb.Region) -> BoxAnnotation:
+    return BoxAnnotation(box.left, box.top, box.right, box.bottom)

@@ -176,7 +176,7 @@ class Core:
         with state.admission.holding(report.byte_count):
             key, truth = await self._workers.run(partial(check_report, report, state.model))
             with report_paths(report):
-                receipt = await asyncio.wrap_future(evaluator.intake.report(key, truth))
+                receipt = await asyncio.wrap_future(evaluator.ingest.report(key, truth))
         return receipt_of(receipt, report)
 
     def describe(self) -> ModelDescription:

@@ -64,7 +64,7 @@ class Evaluation:
         Returns:
             Whether it is sampled.
         """
-        if self.evaluator is None or not self.evaluator.intake.wants(request_id):
+        if self.evaluator is None or not self.evaluator.ingest.wants(request_id):
             return False
         now = time.time()
         got = explained or [()] * len(predicted)
@@ -72,7 +72,7 @@ class Evaluation:
             sample_of(SampleKey(request_id, index), now, self.version, model, *each)
             for index, each in enumerate(zip(predicted, got, strict=True))
         ]
-        self.evaluator.intake.offer(samples)
+        self.evaluator.ingest.offer(samples)
         return True
 
     def close(self) -> None:
@@ -96,10 +96,10 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
     settings = model.config.evaluator
     evaluated = evaluated_model(model)
     for name in settings.explainers:
-        if name not in evaluated.methods:
+        if name not in evaluated.explainers:
             why = model.explainers[name].unavailable
             raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
-    telemetry = EvaluatorTelemetry(registry, list(evaluated.methods), settings.metrics, FAILURES, NOT_APPLICABLE)
+    telemetry = EvaluatorTelemetry(registry, list(evaluated.explainers), settings.metrics, FAILURES, NOT_APPLICABLE)
     quality = LiveQuality(evaluated, settings, telemetry)
     registry.register(QualityCollector(quality.figures))
     if not settings.enabled:
@@ -138,7 +138,7 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
         labels=model.labels,
         facts=model.facts,
         activation=ACTIVATIONS[model.config.model.activation],
-        methods={
+        explainers={
             name: (offered.explainer, offered.defaults)
             for name, offered in model.explainers.items()
             if not offered.unavailable

@@ -13,7 +13,14 @@ from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import InvalidRequestError, PictureTooLargeError, SidecarError, quoted, shortened, within
 from xai_sidecar.evaluator.annotations import MOST_POINTS
 from xai_sidecar.evaluator.ingest import Receipt
-from xai_sidecar.evaluator.records import GroundTruth, MaskShape, PolygonShape, SampleKey, Shape, TruthObject
+from xai_sidecar.evaluator.records import (
+    Annotation,
+    GroundTruth,
+    MaskAnnotation,
+    PolygonAnnotation,
+    SampleKey,
+    TruthObject,
+)
 from xai_sidecar.evaluator.store import Reported
 from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.request_ids import valid_request_id
@@ -98,11 +105,11 @@ def _check_amount(objects: Sequence[TruthObject], box_count: int, limits: Server
     """Bounds what all masks and polygons of a report take to look at."""
     pixels = corners = 0
     most_pixels = limits.most_request_pixels
-    for index, shape in enumerate(each.shape for each in objects[box_count:]):
-        if isinstance(shape, PolygonShape):
-            corners += len(shape.points)
-        elif isinstance(shape, MaskShape) and shape.png.startswith(_PNG):
-            width, height = struct.unpack_from(">II", shape.png.ljust(24, b"\0"), 16)
+    for index, annotation in enumerate(each.annotation for each in objects[box_count:]):
+        if isinstance(annotation, PolygonAnnotation):
+            corners += len(annotation.points)
+        elif isinstance(annotation, MaskAnnotation) and annotation.png.startswith(_PNG):
+            width, height = struct.unpack_from(">II", annotation.png.ljust(24, b"\0"), 16)
             pixels += width * height
         if pixels > most_pixels:
             raise PictureTooLargeError(
@@ -167,10 +174,10 @@ def _object(one: ReportedObject, reported: set[int], model: ServedModel) -> Trut
             f"Its class, {quoted(model.labels[class_id])} ({class_id}), is not among those reported. Report it, too.",
             field="label" if one.class_id is None else "class_id",
         )
-    return TruthObject(_shape(one), class_id)
+    return TruthObject(_annotation(one), class_id)
 
 
-def _shape(one: ReportedObject) -> Shape:
+def _annotation(one: ReportedObject) -> Annotation:
     if one.shape is None:
         raise InvalidRequestError("It has no shape. Give a box, a polygon or a mask_png.", field="shape")
     if not isinstance(one.shape, ReportedPolygon):
@@ -180,4 +187,4 @@ def _shape(one: ReportedObject) -> Shape:
         raise InvalidRequestError(
             f"The polygon has {len(points):,} corners. Give 3 to {MOST_POINTS:,}.", field="polygon"
         )
-    return PolygonShape(tuple(points))
+    return PolygonAnnotation(tuple(points))

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from numpy.typing import NDArray
 
-from xai_sidecar.evaluator.records import BoxShape, MaskShape
+from xai_sidecar.evaluator.records import BoxAnnotation, MaskAnnotation
 from xai_sidecar.serving.plan import Condition, Targets
 
 S = TypeVar("S")
@@ -124,7 +124,7 @@ class ReportedObject:
         class_id: Its class; None where the caller gave none.
     """
 
-    shape: BoxShape | ReportedPolygon | MaskShape | None
+    shape: BoxAnnotation | ReportedPolygon | MaskAnnotation | None
     label: str = ""
     class_id: int | None = None
 
@@ -147,7 +147,7 @@ class GroundTruthReport:
     image_index: int = 0
     labels: Collection[str] = ()
     class_ids: Collection[int] = ()
-    boxes: Collection[BoxShape] = ()
+    boxes: Collection[BoxAnnotation] = ()
     objects: Collection[ReportedObject] = ()
     byte_count: int = 0
 

@@ -1,4 +1,4 @@
-"""Writing log lines without waiting for whoever reads them."""
+"""Writing log lines without waiting for their reader."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ import time
 from typing import TextIO
 
 _MOST_BYTES = 4 * 2**20
-"""What may wait to be written."""
+"""Most bytes that wait to be written."""
 
-_TOGETHER_SECONDS = 0.01
-"""How long the lines of a crowd wait for each other: a write for each would cost their callers more than the lines."""
+_COLLECTING_SECONDS = 0.01
+"""Pause in which lines of a burst are collected for one write: a write for each would cost more than the lines."""
 
 _AT_ONCE = 3
-"""Writes that wait for nothing after a quiet moment: the lines of a call, which its caller may look for at once."""
+"""Writes without such a pause after a quiet moment: the lines of a call, which its caller may look for at once."""
 
 _ENDING_SECONDS = 1.0
 
 
 class LineWriter:
-    """Writes lines to a stream without ever waiting for it: a pipe that nobody drains must not stop those who log.
+    """Writes lines to a stream without blocking the threads that log: a pipe may have no reader.
 
-    After a quiet moment a line is written by who logs it, if the system can without waiting, so that it is there before
-    anything that comes after it. All others, of a crowd or a full pipe, are left to a thread.
+    After a quiet moment a line is written by the thread that logs it, if the system can without blocking, so that it is
+    out before anything that the thread does next. All others, of a burst or a full pipe, are left to a thread.
 
-    What there is no room for is dropped and counted, and a line says so once there is room again.
+    Lines for which there is no room are dropped and counted; a log line reports them once there is room again.
 
     Args:
         stream: Where the lines go.
-        most_bytes: What may wait to be written, about; one line is always taken.
+        most_bytes: Most bytes that wait to be written, roughly; one line is always taken.
 
     Attributes:
-        dropped: Lines dropped so far.
+        dropped: Number of lines dropped so far.
     """
 
     def __init__(self, stream: TextIO, most_bytes: int = _MOST_BYTES) -> None:
@@ -45,14 +45,14 @@ class LineWriter:
         self._lines: list[bytes] = []
         self._size = 0
         self._writing = False
-        self._told = 0  # of the lines dropped
-        self._spacing = Spacing(_TOGETHER_SECONDS, _AT_ONCE)
+        self._reported_dropped = 0
+        self._spacing = Spacing(_COLLECTING_SECONDS, _AT_ONCE)
         self.dropped = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, line: str) -> None:
-        """Has a line written, without its end; any thread may ask."""
+        """Writes a line, given without its line end, now or later; any thread may call."""
         data = _encoded(line)
         with self._changed:
             if self._lines and self._size + len(data) > self._most_bytes:
@@ -66,15 +66,15 @@ class LineWriter:
                 self._changed.notify()
 
     def flush(self, seconds: float = _ENDING_SECONDS) -> bool:
-        """Waits until all has been written, for so many seconds at the most; whether it has."""
+        """Waits up to `seconds` until all lines are written; returns whether they are."""
         end = time.monotonic() + seconds
         with self._changed:
             return self._changed.wait_for(lambda: not (self._lines or self._writing), max(0.0, end - time.monotonic()))
 
     def _unwritten(self, data: bytes) -> bytes:
-        """What is left of a line when what can be written of it at once has been: nothing, if it is its turn."""
+        """Writes what can be written without blocking, and returns the rest; all of it where other lines come first."""
         now = time.monotonic()
-        if self._lines or self._writing or self.dropped > self._told or self._spacing.pause(now) > 0:
+        if self._lines or self._writing or self.dropped > self._reported_dropped or self._spacing.pause(now) > 0:
             return data
         count = _written_at_once(self._stream, data)
         if count:
@@ -84,7 +84,7 @@ class LineWriter:
     def _run(self) -> None:
         while True:
             data = self._taken()
-            with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            with contextlib.suppress(OSError, ValueError):  # the reader has gone
                 self._put(data)
             with self._changed:
                 self._writing = False
@@ -95,20 +95,21 @@ class LineWriter:
                 time.sleep(pause)
 
     def _taken(self) -> bytes:
+        """Waits for lines, and removes all from the queue."""
         with self._changed:
             self._changed.wait_for(lambda: self._lines)
             lines, self._lines, self._size = self._lines, [], 0
             self._writing = True
-            if self.dropped > self._told:
-                count, self._told = self.dropped - self._told, self.dropped
+            if self.dropped > self._reported_dropped:
+                count, self._reported_dropped = self.dropped - self._reported_dropped, self.dropped
                 lines.append(_encoded(json.dumps({"event": "log_lines_dropped", "count": count, "level": "warning"})))
             return b"".join(lines)
 
     def _put(self, data: bytes) -> None:
-        """To the file itself, if there is one: a lock of Python's held here could keep the interpreter from ending."""
+        """Writes to the file descriptor: a lock of Python's stream held here could keep the interpreter from ending."""
         try:
             number = self._stream.fileno()
-        except OSError:  # of the tests' streams, which have none
+        except OSError:  # a stream without a file, as in tests
             self._stream.write(data.decode())
             self._stream.flush()
             return
@@ -135,7 +136,7 @@ class Spacing:
         return self._due - self._ahead - now
 
     def ran(self, now: float) -> None:
-        """Takes down an event."""
+        """Records an event."""
         self._due = max(self._due, now) + self._interval
 
 
@@ -144,9 +145,9 @@ def _encoded(line: str) -> bytes:
 
 
 def _written_at_once(stream: TextIO, data: bytes) -> int:
-    """Writes what can be written without waiting, of data for a pipe, socket or file; how many bytes that is.
+    """Writes what can be written without blocking to a pipe, socket or file; returns the number of bytes.
 
-    Nothing where the system cannot tell, as Linux before 6.4 of a pipe, or where the stream is closed.
+    That is 0 where the system does not support it, as Linux before 6.4 for a pipe, or where the stream is closed.
     """
     if not hasattr(os, "RWF_NOWAIT"):
         return 0
@@ -157,14 +158,14 @@ def _written_at_once(stream: TextIO, data: bytes) -> int:
 
 
 class LineLogger:
-    """What structlog writes to: each level's method takes a rendered line."""
+    """The logger behind structlog: each level's method takes a rendered line."""
 
     def __init__(self, writer: LineWriter) -> None:
         self.msg = self.debug = self.info = self.warning = self.error = self.critical = self.exception = writer.write
 
 
 class LineHandler(logging.Handler):
-    """What the standard library's loggers write to that nobody has set up, asyncio's among them."""
+    """Handler for the standard library's loggers without a configuration of their own, such as asyncio's."""
 
     def __init__(self, writer: LineWriter) -> None:
         super().__init__(logging.WARNING)

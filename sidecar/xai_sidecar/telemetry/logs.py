@@ -25,7 +25,7 @@ def set_up_logs(level: str, format: str) -> LineWriter:  # noqa: A002
         format: "text", "json", or "auto" for text on a terminal and JSON otherwise.
 
     Returns:
-        What writes them; to be flushed where the process ends by `os._exit`.
+        The writer; to be flushed where the process ends by `os._exit`.
     """
     people = sys.stderr.isatty() if format == "auto" else format == "text"
     renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -51,7 +51,7 @@ def set_up_logs(level: str, format: str) -> LineWriter:  # noqa: A002
 
 
 def _bounded(logger: Any, method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keeps a line readable, whatever somebody had logged."""
+    """Shortens long values, so that a line stays readable."""
     for key, value in entry.items():
         if isinstance(value, str):
             entry[key] = shortened(value, _LONGEST_TRACEBACK if key == "exception" else _LONGEST_VALUE)

@@ -69,7 +69,7 @@ class Telemetry:
         )
         self.explanation_seconds = Histogram(
             "xai_explanation_duration_seconds",
-            "Time from submitting an explanation to its being done.",
+            "Time from submitting an explanation to its end.",
             ["explainer"],
             buckets=_REQUEST_BUCKETS,
             registry=registry,
@@ -99,7 +99,7 @@ class Telemetry:
         )
         self.queue_wait = Histogram(
             "xai_queue_wait_seconds",
-            "Time that a piece of work waited for its first launch, by lane.",
+            "Time that a task waited for its first batch on the device, by lane.",
             ["lane"],
             buckets=_WAIT_BUCKETS,
             registry=registry,
@@ -110,10 +110,12 @@ class Telemetry:
             ["lane", "outcome"],
             registry=registry,
         )
-        self.open_bytes = Gauge("xai_open_bytes", "Bytes that requests under way are taken to need.", registry=registry)
-        self.open_images = Gauge("xai_open_images", "Pictures in requests under way.", registry=registry)
+        self.open_bytes = Gauge(
+            "xai_open_bytes", "Estimated memory of requests in progress, in bytes.", registry=registry
+        )
+        self.open_images = Gauge("xai_open_images", "Pictures in requests in progress.", registry=registry)
         self.open_explanations = Gauge(
-            "xai_open_explanations", "Explanations in requests under way.", registry=registry
+            "xai_open_explanations", "Explanations in requests in progress.", registry=registry
         )
         self.log_lines_dropped = Gauge(
             "xai_log_lines_dropped", "Lines of the log dropped since nobody reads stderr.", registry=registry
@@ -151,7 +153,7 @@ class Telemetry:
             self.queue_wait.labels(lane).observe(seconds)
 
     def predicted(self, positive_count: int) -> None:
-        """Counts a picture on which so many classes count as predicted."""
+        """Counts a picture with the number of classes that count as predicted."""
         self.images.inc()
         if not positive_count:
             self.without_positive.inc()

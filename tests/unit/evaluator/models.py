@@ -120,7 +120,7 @@ def make_model(*names, version="m", labels=("cat", "dog", "owl"), one_class=True
 def make_quality(model, settings, clock=time.time):
     """A `LiveQuality` with its telemetry, on a registry of its own that shows its figures, too."""
     registry = CollectorRegistry()
-    telemetry = EvaluatorTelemetry(registry, list(model.methods), settings.metrics, FAILURES, NOT_APPLICABLE)
+    telemetry = EvaluatorTelemetry(registry, list(model.explainers), settings.metrics, FAILURES, NOT_APPLICABLE)
     quality = LiveQuality(model, settings, telemetry, clock)
     registry.register(QualityCollector(quality.figures))
     return quality, telemetry

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from xai_sidecar.errors import InvalidRequestError, PictureError, PictureTooLargeError
-from xai_sidecar.evaluator.annotations import check_shape, regions
-from xai_sidecar.evaluator.records import BoxShape, Frame, MaskShape, PolygonShape
+from xai_sidecar.evaluator.annotations import check_annotation, regions
+from xai_sidecar.evaluator.records import BoxAnnotation, Frame, MaskAnnotation, PolygonAnnotation
 from xai_sidecar.imaging import InputSpec, Region, prepare
 from xai_sidecar.metrics.instance import Instance
 from xai_sidecar.metrics.regions import union
@@ -78,7 +78,7 @@ FRAMINGS = [
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_a_box_lies_where_the_net_sees_it(how, size, mode):
     width, height = size
-    box = BoxShape(math.floor(width * 0.31), math.floor(height * 0.42), math.ceil(width * 0.62), height)
+    box = BoxAnnotation(math.floor(width * 0.31), math.floor(height * 0.42), math.ceil(width * 0.62), height)
     picture = Image.new(mode, size)
     # The last row and column of Pillow's rectangles belong to them.
     ImageDraw.Draw(picture).rectangle((box.left, box.top, box.right - 1, box.bottom - 1), fill="white")
@@ -99,8 +99,8 @@ def test_a_polygon_and_a_mask_lie_where_the_net_sees_them(how, size):
     ImageDraw.Draw(large).polygon([(8 * x, 8 * y) for x, y in corners], fill=255)
     picture = large.resize(size, Image.Resampling.BOX)
     seen, frame = prepared(picture, how)
-    by_polygon = region(PolygonShape(tuple(corners)), frame)
-    by_mask = region(MaskShape(png(np.asarray(picture) > 127)), frame)
+    by_polygon = region(PolygonAnnotation(tuple(corners)), frame)
+    by_mask = region(MaskAnnotation(png(np.asarray(picture) > 127)), frame)
     for found in (by_polygon, by_mask):
         assert found.dtype == np.bool_
         assert found.shape == frame_of(frame)
@@ -118,7 +118,7 @@ def test_a_mask_has_the_pixel_under_each_centre(size, cut, stretch, picture):
     # Which is what nearest takes, in whole numbers.
     noise = np.random.default_rng(3).integers(0, 2, picture[::-1], dtype=np.uint8) * 255
     seen, frame = prepared(Image.fromarray(noise), spec(size, cut, stretch, 1, "nearest"))
-    found = region(MaskShape(png(noise)), frame)
+    found = region(MaskAnnotation(png(noise)), frame)
     assert 0.2 < found.mean() < 0.8
     assert np.array_equal(found, seen > 0.5)
 
@@ -126,22 +126,24 @@ def test_a_mask_has_the_pixel_under_each_centre(size, cut, stretch, picture):
 def test_a_box_on_paper():
     # Columns of 2.5 pixels from 10 on, rows of 5 from 20 on.
     frame = Frame(6, 8, (100, 80), Region(10, 20, 30, 50))
-    assert region(BoxShape(15, 25, 20, 45), frame) == pytest.approx((2, 1, 4, 5))
-    assert pixels(BoxShape(15, 25, 20, 45), frame) == block(range(1, 5), range(2, 4))
-    assert pixels(BoxShape(0, 0, 100, 80), frame) == block(range(6), range(8))
-    assert pixels(BoxShape(30, 20, 100, 80), frame) == set()
+    assert region(BoxAnnotation(15, 25, 20, 45), frame) == pytest.approx((2, 1, 4, 5))
+    assert pixels(BoxAnnotation(15, 25, 20, 45), frame) == block(range(1, 5), range(2, 4))
+    assert pixels(BoxAnnotation(0, 0, 100, 80), frame) == block(range(6), range(8))
+    assert pixels(BoxAnnotation(30, 20, 100, 80), frame) == set()
 
 
 def test_without_a_picture_coordinates_are_the_model_inputs():
-    assert region(BoxShape(1, 2, 3.5, 4)) == (1, 2, 3.5, 4)
-    assert pixels(PolygonShape(((1, 2), (4, 2), (4, 5), (1, 5)))) == block(range(2, 5), range(1, 4))
+    assert region(BoxAnnotation(1, 2, 3.5, 4)) == (1, 2, 3.5, 4)
+    assert pixels(PolygonAnnotation(((1, 2), (4, 2), (4, 5), (1, 5)))) == block(range(2, 5), range(1, 4))
     mask = np.zeros((6, 8), np.uint8)
     mask[1:3, 5] = 1
-    assert pixels(MaskShape(png(mask))) == block(range(1, 3), [5])
+    assert pixels(MaskAnnotation(png(mask))) == block(range(1, 3), [5])
 
 
 def test_shapes_keep_their_order():
-    found = regions([BoxShape(0, 0, 1, 1), MaskShape(png(np.eye(6, 8, dtype=np.uint8))), BoxShape(1, 1, 2, 2)], PLAIN)
+    found = regions(
+        [BoxAnnotation(0, 0, 1, 1), MaskAnnotation(png(np.eye(6, 8, dtype=np.uint8))), BoxAnnotation(1, 1, 2, 2)], PLAIN
+    )
     assert found[0] == (0, 0, 1, 1)
     assert np.array_equal(found[1], np.eye(6, 8, dtype=bool))
     assert found[2] == (1, 1, 2, 2)
@@ -154,19 +156,19 @@ def test_a_box_stays_a_box_whatever_rounding_does():
     left, top = 1000.0, 1020.0
     for _ in range(20):
         right, bottom = math.nextafter(left, math.inf), math.nextafter(top, math.inf)
-        assert pixels(BoxShape(left, top, right, bottom), frame) == {(2, 4)}
+        assert pixels(BoxAnnotation(left, top, right, bottom), frame) == {(2, 4)}
         left, top = right, bottom
 
 
 def test_even_odd():
     # A five-pointed star drawn in one stroke: its middle is outside.
     star = [(8 + 8 * math.sin(turn * math.tau * 2 / 5), 8 - 8 * math.cos(turn * math.tau * 2 / 5)) for turn in range(5)]
-    found = region(PolygonShape(tuple(star)), Frame(17, 17))
+    found = region(PolygonAnnotation(tuple(star)), Frame(17, 17))
     assert not found[8, 8]
     assert found[2, 7] or found[2, 8]
     # A square with a square hole, joined by a cut.
     ring = [(0, 0), (6, 0), (6, 6), (0, 6), (0, 0), (2, 2), (2, 4), (4, 4), (4, 2), (2, 2)]
-    assert pixels(PolygonShape(tuple(ring))) == block(range(6), range(6)) - block([2, 3], [2, 3])
+    assert pixels(PolygonAnnotation(tuple(ring))) == block(range(6), range(6)) - block([2, 3], [2, 3])
 
 
 def exact_inside(points, x, y):
@@ -190,7 +192,7 @@ POINT = st.tuples(QUARTERS, QUARTERS)
 def test_against_a_ray_in_fractions(points, covered):
     left, top, right, bottom = covered
     frame = Frame(9, 13, (28, 19), Region(*map(float, covered)))
-    found = region(PolygonShape(tuple((float(x), float(y)) for x, y in points)), frame)
+    found = region(PolygonAnnotation(tuple((float(x), float(y)) for x, y in points)), frame)
     expected = {
         (row, column): exact_inside(
             points,
@@ -219,7 +221,7 @@ def test_neighbours_share_no_pixel_and_leave_none_out(path, flip, scale):
     width, height = (10, 12) if flip else (12, 10)
     frame = Frame(height, width, (width, height), Region(0, 0, width * scale, height * scale))
     halves = [[(x * scale, y * scale) for x, y in half] for half in halves]
-    upper, lower = regions([PolygonShape(tuple(half)) for half in halves], frame)
+    upper, lower = regions([PolygonAnnotation(tuple(half)) for half in halves], frame)
     assert (upper ^ lower).all()
 
 
@@ -231,7 +233,7 @@ def test_left_and_upper_edges_belong_to_a_polygon(covered):
         (covered.left + x * across, covered.top + y * down) for x, y in [(1.5, 1.5), (4.5, 1.5), (4.5, 3.5), (1.5, 3.5)]
     ]
     for turned in (points, points[::-1], points[2:] + points[:2]):
-        assert pixels(PolygonShape(tuple(turned)), frame) == block([1, 2], [1, 2, 3])
+        assert pixels(PolygonAnnotation(tuple(turned)), frame) == block([1, 2], [1, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_left_and_upper_edges_belong_to_a_polygon(covered):
     ],
 )
 def test_a_polygon_between_centres(points, expected):
-    assert pixels(PolygonShape(tuple(points))) == expected
+    assert pixels(PolygonAnnotation(tuple(points))) == expected
 
 
 def test_a_mask_between_centres():
@@ -273,7 +275,7 @@ def test_a_mask_between_centres():
     ]:
         mask = np.zeros((80, 100), np.uint8)
         mask[np.ix_(rows, columns)] = 1
-        assert pixels(MaskShape(png(mask)), frame) == expected
+        assert pixels(MaskAnnotation(png(mask)), frame) == expected
 
 
 GREYS = np.array([[0, 1, 2, 255]], np.uint8)
@@ -307,8 +309,8 @@ def palette_png(**options):
 )
 def test_what_is_not_0_and_not_transparent_belongs_to_the_object(file, expected):
     frame = Frame(1, 4, (4, 1), Region(0, 0, 4, 1))
-    check_shape(MaskShape(file), frame, 4)
-    assert region(MaskShape(file), frame).tolist() == [[bool(each) for each in expected]]
+    check_annotation(MaskAnnotation(file), frame, 4)
+    assert region(MaskAnnotation(file), frame).tolist() == [[bool(each) for each in expected]]
 
 
 def test_an_orientation_in_a_mask_is_left_alone():
@@ -318,7 +320,7 @@ def test_an_orientation_in_a_mask_is_left_alone():
     mask[1, 2] = 1
     file = png(mask, exif=exif)
     assert Image.open(io.BytesIO(file)).getexif()[0x0112] == 6
-    assert pixels(MaskShape(file)) == {(1, 2)}
+    assert pixels(MaskAnnotation(file)) == {(1, 2)}
 
 
 PICTURE = Frame(6, 8, (100, 80), Region(10, 0, 90, 80))
@@ -327,21 +329,21 @@ PICTURE = Frame(6, 8, (100, 80), Region(10, 0, 90, 80))
 @pytest.mark.parametrize(
     "shape",
     [
-        BoxShape(0, 0, 100, 80),
-        BoxShape(-5, -5, 0.01, 0.01),
-        BoxShape(99.9, 79.9, 1e9, 1e9),
-        BoxShape(1, 1, 1.0001, 1.0001),
+        BoxAnnotation(0, 0, 100, 80),
+        BoxAnnotation(-5, -5, 0.01, 0.01),
+        BoxAnnotation(99.9, 79.9, 1e9, 1e9),
+        BoxAnnotation(1, 1, 1.0001, 1.0001),
         # On the picture, though not in the frame.
-        BoxShape(1, 1, 2, 2),
-        PolygonShape(((0, 0), (1, 0), (0, 1))),
-        PolygonShape(((-1, -1), (0.1, -1), (0.1, 0.1))),
-        PolygonShape(((0, 0), (1, 1), (1, 0), (0, 1))),
-        PolygonShape(tuple((50 + math.cos(turn), 40 + math.sin(turn)) for turn in np.linspace(0, 6, 10_000))),
-        MaskShape(png(np.ones((80, 100), np.uint8))),
+        BoxAnnotation(1, 1, 2, 2),
+        PolygonAnnotation(((0, 0), (1, 0), (0, 1))),
+        PolygonAnnotation(((-1, -1), (0.1, -1), (0.1, 0.1))),
+        PolygonAnnotation(((0, 0), (1, 1), (1, 0), (0, 1))),
+        PolygonAnnotation(tuple((50 + math.cos(turn), 40 + math.sin(turn)) for turn in np.linspace(0, 6, 10_000))),
+        MaskAnnotation(png(np.ones((80, 100), np.uint8))),
     ],
 )
 def test_shapes_that_are_right(shape):
-    check_shape(shape, PICTURE, 8_000)
+    check_annotation(shape, PICTURE, 8_000)
     region(shape, PICTURE)
 
 
@@ -378,21 +380,21 @@ BAD_POLYGONS = [
 @pytest.mark.parametrize(("edges", "message"), BAD_BOXES)
 def test_boxes_that_are_wrong(edges, message):
     with pytest.raises(InvalidRequestError, match=message) as caught:
-        check_shape(BoxShape(*edges), PICTURE, 8_000)
+        check_annotation(BoxAnnotation(*edges), PICTURE, 8_000)
     assert caught.value.field == "box"
 
 
 @pytest.mark.parametrize(("points", "message"), BAD_POLYGONS)
 def test_polygons_that_are_wrong(points, message):
     with pytest.raises(InvalidRequestError, match=message) as caught:
-        check_shape(PolygonShape(tuple(points)), PICTURE, 8_000)
+        check_annotation(PolygonAnnotation(tuple(points)), PICTURE, 8_000)
     assert caught.value.field == "polygon"
 
 
 def test_without_a_picture_outside_is_outside_the_model_input():
     with pytest.raises(InvalidRequestError, match="outside the model input of 8 x 6"):
-        check_shape(BoxShape(8, 0, 9, 6), PLAIN, 8_000)
-    check_shape(BoxShape(7.9, 0, 9, 6), PLAIN, 8_000)
+        check_annotation(BoxAnnotation(8, 0, 9, 6), PLAIN, 8_000)
+    check_annotation(BoxAnnotation(7.9, 0, 9, 6), PLAIN, 8_000)
 
 
 def header_only(width, height):
@@ -435,7 +437,7 @@ def jpeg():
 )
 def test_masks_that_are_wrong(file, kind, message):
     with pytest.raises(InvalidRequestError, match=message) as caught:
-        check_shape(MaskShape(file), PICTURE, 8_000)
+        check_annotation(MaskAnnotation(file), PICTURE, 8_000)
     assert type(caught.value) is kind
     assert caught.value.field == "mask_png"
 
@@ -445,17 +447,17 @@ def test_masks_that_are_wrong(file, kind, message):
 def test_whatever_bytes_come_the_error_is_typed(junk, start, end):
     file = FULL[:start] + junk + FULL[end:]
     try:
-        check_shape(MaskShape(file), PICTURE, 8_000)
+        check_annotation(MaskAnnotation(file), PICTURE, 8_000)
     except InvalidRequestError as error:
         assert error.field == "mask_png"
     else:
-        assert region(MaskShape(file), PICTURE).shape == (6, 8)
+        assert region(MaskAnnotation(file), PICTURE).shape == (6, 8)
 
 
 def test_what_reaches_beyond_a_picture_that_is_shown_whole():
     """A picture of 8 x 4 in the middle of an input of 8 x 8: its border belongs to no object."""
     frame = Frame(8, 8, (8, 4), Region(0, -2, 8, 6))
     left = block(range(2, 6), range(4))
-    assert pixels(BoxShape(-9, -9, 4, 9), frame) == left
-    assert pixels(PolygonShape(((-9, -9), (4, -9), (4, 9), (-9, 9))), frame) == left
-    assert pixels(MaskShape(png(np.arange(8) < np.full((4, 1), 4))), frame) == left
+    assert pixels(BoxAnnotation(-9, -9, 4, 9), frame) == left
+    assert pixels(PolygonAnnotation(((-9, -9), (4, -9), (4, 9), (-9, 9))), frame) == left
+    assert pixels(MaskAnnotation(png(np.arange(8) < np.full((4, 1), 4))), frame) == left

@@ -20,7 +20,14 @@ from xai_sidecar.errors import StoreError
 from xai_sidecar.evaluator.evaluator import Evaluator
 from xai_sidecar.evaluator.live_quality import State
 from xai_sidecar.evaluator.measurement import Measurer
-from xai_sidecar.evaluator.records import BoxShape, GroundTruth, PolygonShape, SampleState, Served, TruthObject
+from xai_sidecar.evaluator.records import (
+    BoxAnnotation,
+    GroundTruth,
+    PolygonAnnotation,
+    SampleState,
+    Served,
+    TruthObject,
+)
 from xai_sidecar.evaluator.store import Reported, Store
 from xai_sidecar.explainers.activations import sigmoid
 from xai_sidecar.explainers.base import MapStatus
@@ -59,7 +66,7 @@ class Running(SimpleNamespace):
         return models.value_of(self.telemetry, f"xai_{name}", **labels)
 
     def offer(self, *samples):
-        self.evaluator.intake.offer(samples)
+        self.evaluator.ingest.offer(samples)
 
     def measured(self, count):
         """Waits until so many samples came to an end."""
@@ -71,7 +78,7 @@ class Running(SimpleNamespace):
 
     def report(self, key, *objects, class_ids=(), time=1.0):
         truth = GroundTruth(tuple(class_ids), tuple(objects), time)
-        return self.evaluator.intake.report(key, truth).result(10).reported
+        return self.evaluator.ingest.report(key, truth).result(10).reported
 
     def applied(self):
         models.until(lambda: not self.store.unapplied_truths(self.model.version))
@@ -226,7 +233,7 @@ def test_two_samples_at_a_time(start):
     models.until(lambda: len(running.engine._open) == 4)
     time.sleep(0.1)
     assert len(running.engine._open) == 4  # two explainers of each of two
-    assert running.evaluator.intake.waiting.count == 3
+    assert running.evaluator.ingest.waiting.count == 3
     running.net.gate.set()
     running.measured(5)
     assert running.events() == {"sampled": 5, "scored": 5}
@@ -239,7 +246,7 @@ def test_the_oldest_goes_first(start):
     models.until(lambda: len(running.engine._open) == 2)
     ages = {"young": 10, "oldest": 40, "old": 30, "newest": 0, "older": 20}
     running.offer(*(now_sample(name, time=time.time() - age) for name, age in ages.items()))
-    models.until(lambda: running.evaluator.intake.waiting.count == 5)
+    models.until(lambda: running.evaluator.ingest.waiting.count == 5)
     order, begin = [], running.evaluator._measurer.begin
     running.evaluator._measurer.begin = lambda sample, name: order.append(sample.key.request_id) or begin(sample, name)
     running.net.gate.set()
@@ -266,7 +273,7 @@ def test_samples_that_wait_for_the_next_round_are_told_of(make):
     time.sleep(0.05)
     sample = now_sample("a")
     running.offer(sample)
-    models.until(lambda: running.evaluator.intake.waiting.count == 1)
+    models.until(lambda: running.evaluator.ingest.waiting.count == 1)
     models.until(lambda: running.quality.state is State.WORKING, 3)
     models.until(lambda: running.shown("evaluator_pending_samples") == 1, 3)
     assert running.shown("evaluator_pending_bytes") == sample.byte_count
@@ -525,7 +532,7 @@ def test_no_call_to_wake_up_is_missed_when_truth_comes(make, waiting):
     sample = waiting("a")
     running = make("gradient", interval_seconds=3600, keep_pictures=True)
     running.evaluator._woken = woken = Meddling()
-    running.evaluator.intake._reported = woken.set
+    running.evaluator.ingest._on_report = woken.set
     running.net.gate.clear()
     running.evaluator.start()
     models.until(lambda: running.engine._open)
@@ -541,11 +548,11 @@ def test_no_call_to_wake_up_is_missed_when_truth_comes(make, waiting):
 
 def left_half(class_id=None):
     """Columns 0 to 3 of the model input of 6 x 8, on a picture of twice its size."""
-    return TruthObject(BoxShape(0, 0, 8, 12), class_id)
+    return TruthObject(BoxAnnotation(0, 0, 8, 12), class_id)
 
 
 def right_half(class_id=None):
-    return TruthObject(PolygonShape(((8, 0), (16, 0), (16, 12), (8, 12))), class_id)
+    return TruthObject(PolygonAnnotation(((8, 0), (16, 0), (16, 12), (8, 12))), class_id)
 
 
 def iosr(saliency, columns):
@@ -696,7 +703,7 @@ def test_objects_outside_of_what_the_model_saw(start):
     sample = now_sample("a", frame=frame)
     running.offer(sample)
     running.measured(1)
-    running.report(sample.key, TruthObject(BoxShape(20, 0, 30, 12)))
+    running.report(sample.key, TruthObject(BoxAnnotation(20, 0, 30, 12)))
     running.applied()
     assert located(running, sample) == {"gradient": None}
     assert running.quality.statistics("gradient", IOSR) is None

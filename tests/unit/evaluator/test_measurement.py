@@ -59,7 +59,7 @@ class Counting:
 
 def by_hand(model, sample, explainer, metrics, seed=None, saliency=None, protocol="mindspore_xai"):
     """The map and the scores of a sample, with the passes of each, without any of the evaluator's code."""
-    explaining, parameters = model.methods[explainer]
+    explaining, parameters = model.explainers[explainer]
     seed = sample.key.seed if seed is None else seed
     run, passes = Counting(), {}
     if saliency is None:
@@ -101,21 +101,21 @@ def test_it_is_as_by_hand(explainer, one_class):
         sample.key.seed,
         {"gradient": 1, "occlusion": 25, "rise": 256}[explainer],
     )
-    assert record.parameters == model.methods[explainer][1].model_dump()
+    assert record.parameters == model.explainers[explainer][1].model_dump()
     assert {(one.explainer, one.target) for one in measurement.scores} == {(explainer, sample.target)}
 
 
 def test_noise_in_maps_that_a_metric_makes_is_no_score():
     """The map of the most probable class is good enough, that of the least probable one is not."""
     model, sample = models.make_model("rise"), models.make_sample("some request", 3, seed=5)
-    explainer, parameters = model.methods["rise"]
+    explainer, parameters = model.explainers["rise"]
     targets = np.array([sample.logits.argmax(), sample.logits.argmin()], np.int32)
     steps = explainer.explain(sample.image, targets, parameters, Context(softmax, sample.key.seed))
     assert drive(steps, runner(models.Net())).statuses == (MapStatus.OK, MapStatus.UNRELIABLE)
     measurement = appraised(Measurer(model, models.config(metrics=["class_sensitivity"])), sample, "rise")
     assert measurement.map is not None
     assert [(one.value, one.status) for one in measurement.scores] == [(None, ScoreStatus.MAP_UNRELIABLE)]
-    assert [one.failure for one in measurement.outcomes] == [None, "map_unreliable"]
+    assert [one.failure for one in measurement.runs] == [None, "map_unreliable"]
 
 
 def test_samples_differ_in_their_seeds():
@@ -163,7 +163,7 @@ def test_a_metrics_own_parameters_are_those_of_the_config():
     _, own, _ = by_hand(model, sample, "occlusion", ["faithfulness/deletion_auc"], protocol="mindspore_xai")
     _, common, _ = by_hand(model, sample, "occlusion", ["faithfulness/insertion_auc"], protocol="rise")
     assert [one.value for one in measurement.scores[:2]] == [one.value for one in (own | common).values()]
-    passes = {outcome.metric: outcome.pass_count for outcome in measurement.outcomes}
+    passes = {outcome.metric: outcome.pass_count for outcome in measurement.runs}
     assert passes["robustness"] == (1 + 2) * passes["explain"]
 
 
@@ -174,8 +174,8 @@ def test_a_metrics_own_parameters_are_those_of_the_config():
 def test_a_served_map_is_not_made_again(seed):
     model = models.make_model("rise")
     plain = models.make_sample()
-    steps = model.methods["rise"][0].explain(
-        plain.image, np.array([plain.target], np.int32), model.methods["rise"][1], Context(softmax, seed)
+    steps = model.explainers["rise"][0].explain(
+        plain.image, np.array([plain.target], np.int32), model.explainers["rise"][1], Context(softmax, seed)
     )
     served = Served(drive(steps, runner(models.Net())).maps[0], MapStatus.OK, seed, 64)
     sample = models.make_sample(served={"rise": served})
@@ -202,7 +202,7 @@ def test_what_must_not_be_believed_is_not_measured(status, served):
             return Saliency(np.ones((1, 6, 8), np.float32), (status,))
 
     model = models.make_model("occlusion")
-    model.methods["occlusion"] = (Flawed(), model.methods["occlusion"][1])
+    model.explainers["occlusion"] = (Flawed(), model.explainers["occlusion"][1])
     given = {"occlusion": Served(np.ones((6, 8), np.float32), status, 1, 25)} if served else {}
     net = models.Net()
     measurement = appraised(Measurer(model, models.config()), models.make_sample(served=given), "occlusion", net)
@@ -280,7 +280,7 @@ def test_what_a_sample_costs():
         "masked_forward": 7 + (25 + 7 + 275) + (64 + 7),  # of RISE robustness would take 704
     }
     counted = Counting()
-    for name in model.methods:
+    for name in model.explainers:
         _, steps = Measurer(model, settings).begin(models.make_sample(), name)
         drive(steps, counted)
     assert counted.rows == sum(rows for _, rows in costs)

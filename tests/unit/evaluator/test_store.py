@@ -9,12 +9,12 @@ import pytest
 
 from xai_sidecar.errors import NotFoundError
 from xai_sidecar.evaluator.records import (
-    BoxShape,
+    BoxAnnotation,
     Frame,
     GroundTruth,
     MapRecord,
-    MaskShape,
-    PolygonShape,
+    MaskAnnotation,
+    PolygonAnnotation,
     SampleKey,
     SampleRecord,
     SampleState,
@@ -47,10 +47,10 @@ def odd(*shape):
 TRUTH = GroundTruth(
     class_ids=(0, 7, 999),
     objects=(
-        TruthObject(BoxShape(0.1, THIRD, 20.0, 1e-300), 7),
-        TruthObject(PolygonShape(((0.0, THIRD), (5.5, 0.0), (2.0, 9.0))), None),
-        TruthObject(MaskShape(bytes(range(256))), 0),
-        TruthObject(BoxShape(1, 2, 3, 4), 7),
+        TruthObject(BoxAnnotation(0.1, THIRD, 20.0, 1e-300), 7),
+        TruthObject(PolygonAnnotation(((0.0, THIRD), (5.5, 0.0), (2.0, 9.0))), None),
+        TruthObject(MaskAnnotation(bytes(range(256))), 0),
+        TruthObject(BoxAnnotation(1, 2, 3, 4), 7),
     ),
     time=THIRD,
 )
@@ -195,9 +195,9 @@ def test_a_truth_is_replaced_whole_and_not_repeated(store, make_sample):
     changes = [
         replace(TRUTH, class_ids=(0, 7), time=2.0),
         GroundTruth((4,), (), 3.0),
-        GroundTruth((), (TruthObject(MaskShape(b"1"), 4),), 4.0),
-        GroundTruth((), (TruthObject(MaskShape(b"2"), 4),), 5.0),
-        GroundTruth((), (TruthObject(MaskShape(b"2"), None),), 6.0),
+        GroundTruth((), (TruthObject(MaskAnnotation(b"1"), 4),), 4.0),
+        GroundTruth((), (TruthObject(MaskAnnotation(b"2"), 4),), 5.0),
+        GroundTruth((), (TruthObject(MaskAnnotation(b"2"), None),), 6.0),
     ]
     for change in changes:
         assert store.put_truth(record.key, change) is Reported.REPLACED
@@ -250,7 +250,7 @@ def test_the_classes_of_truths(store, make_sample):
     for number, record in enumerate(records):
         if number % 2:
             class_ids = () if number == 1 else (5, number + 10)
-            store.put_truth(record.key, GroundTruth(class_ids, (TruthObject(MaskShape(b"x")),), 1.0))
+            store.put_truth(record.key, GroundTruth(class_ids, (TruthObject(MaskAnnotation(b"x")),), 1.0))
     store.put_truth(other.key, TRUTH)
     expected = [
         (record.key, record.positives, () if number == 1 else (5, number + 10))

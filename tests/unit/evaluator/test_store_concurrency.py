@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from xai_sidecar.errors import StoreError
-from xai_sidecar.evaluator.records import BoxShape, GroundTruth, SampleKey, ScoreRecord, TruthObject
+from xai_sidecar.evaluator.records import BoxAnnotation, GroundTruth, SampleKey, ScoreRecord, TruthObject
 from xai_sidecar.evaluator.store import Reported, truths
 from xai_sidecar.metrics.base import ScoreStatus
 
@@ -84,7 +84,7 @@ def test_a_truth_is_never_seen_half_replaced(store, make_sample):
     record = make_sample()
     store.add_sample(record)
     both = [
-        GroundTruth((n,), tuple(TruthObject(BoxShape(0, 0, n, each), n) for each in range(3 + n)), float(n))
+        GroundTruth((n,), tuple(TruthObject(BoxAnnotation(0, 0, n, each), n) for each in range(3 + n)), float(n))
         for n in range(2)
     ]
     store.put_truth(record.key, both[0])

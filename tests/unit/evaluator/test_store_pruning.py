@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from xai_sidecar.errors import InvalidRequestError, OverloadedError, StoreBlockedError
-from xai_sidecar.evaluator.records import GroundTruth, MaskShape, SampleState, TruthObject
+from xai_sidecar.evaluator.records import GroundTruth, MaskAnnotation, SampleState, TruthObject
 from xai_sidecar.evaluator.store import KeptPicture, Reported, database
 from xai_sidecar.evaluator.store.tables import METADATA
 
@@ -26,7 +26,7 @@ def fill(make_sample, make_map, make_score):
         for explainer in ("gradcam", "rise"):
             each = make_map(explainer, (64, 64), random=int(time))
             store.add_map(record.key, each, [make_score(explainer), make_score(explainer, "faithfulness/naive")])
-        mask = MaskShape(NOISE.bytes(10_000))
+        mask = MaskAnnotation(NOISE.bytes(10_000))
         store.put_truth(record.key, GroundTruth((1, 2), (TruthObject(mask),), time))
         return record.key
 
@@ -153,7 +153,7 @@ def test_a_smaller_bound_makes_the_file_smaller(sqlite_url, open_store, fill):
 
 
 def truth(byte_count, time=1.0):
-    return GroundTruth((1,), (TruthObject(MaskShape(NOISE.bytes(byte_count))),), time)
+    return GroundTruth((1,), (TruthObject(MaskAnnotation(NOISE.bytes(byte_count))),), time)
 
 
 def test_ground_truth_has_half_of_the_store_and_pushes_nothing_out(url, open_store, fill, make_sample):
@@ -207,7 +207,7 @@ def test_a_journal_that_cannot_be_emptied_is_bounded_and_all_goes_on_when_it_can
     """Another program reads, and does not end; SQLite must keep all that has changed since then."""
     monkeypatch.setattr(database, "MOST_JOURNAL_BYTES", 2 << 20)
     monkeypatch.setattr(database, "_JOURNAL_BYTES", 1 << 20)
-    monkeypatch.setattr(database, "_TRYING_SECONDS", 0.0)
+    monkeypatch.setattr(database, "_SHORTENING_SECONDS", 0.0)
     store, record = open_store(sqlite_url), make_sample()
     store.add_sample(record)
     journal = Path(f"{sqlite_url.removeprefix('sqlite:///')}-wal")

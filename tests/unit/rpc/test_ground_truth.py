@@ -8,7 +8,7 @@ import pytest
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.errors import InvalidRequestError, PictureTooLargeError
 from xai_sidecar.evaluator.ingest import Receipt
-from xai_sidecar.evaluator.records import BoxShape, MaskShape, PolygonShape, SampleKey, TruthObject
+from xai_sidecar.evaluator.records import BoxAnnotation, MaskAnnotation, PolygonAnnotation, SampleKey, TruthObject
 from xai_sidecar.evaluator.store import Reported
 from xai_sidecar.rpc import ground_truth
 from xai_sidecar.rpc.ground_truth import read_report
@@ -75,14 +75,14 @@ def test_shapes(read):
         boxes=[BOX, pb.Region(right=1, bottom=1)],
         objects=[{}, thing(polygon=TRIANGLE), thing(mask_png=b"png", class_id=0), thing(mask_png=b"")],
     )
-    box = BoxShape(1.0, 2.0, 3.5, 4.0)
+    box = BoxAnnotation(1.0, 2.0, 3.5, 4.0)
     assert objects == (
         TruthObject(box),
-        TruthObject(BoxShape(0.0, 0.0, 1.0, 1.0)),
+        TruthObject(BoxAnnotation(0.0, 0.0, 1.0, 1.0)),
         TruthObject(box),
-        TruthObject(PolygonShape(((0.0, 1.0), (2.0, 3.5), (4.0, 0.0)))),
-        TruthObject(MaskShape(b"png"), 0),
-        TruthObject(MaskShape(b"")),
+        TruthObject(PolygonAnnotation(((0.0, 1.0), (2.0, 3.5), (4.0, 0.0)))),
+        TruthObject(MaskAnnotation(b"png"), 0),
+        TruthObject(MaskAnnotation(b"")),
     )
 
 

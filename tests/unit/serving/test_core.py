@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar import errors
-from xai_sidecar.evaluator.records import BoxShape
+from xai_sidecar.evaluator.records import BoxAnnotation
 from xai_sidecar.rpc.interceptors import CallInterceptor
 from xai_sidecar.serving.answers import Answer, ExplanationUpdate
 from xai_sidecar.serving.plan import Condition, Stage, Targets
@@ -264,7 +264,9 @@ async def test_a_report_is_the_same_as_over_grpc(serve, picture, tmp_path):
     request = PredictRequest([ModelInput(array)], request_id="mine")
     assert (await core.predict(request, itself)).sampled
     beyond = ReportedPolygon([(-5.0, 0.0), (4.0, 0.0), (4.0, 4.0)])
-    report = GroundTruthReport("mine", labels=["c"], boxes=[BoxShape(0, 0, 3, 2)], objects=[ReportedObject(beyond)])
+    report = GroundTruthReport(
+        "mine", labels=["c"], boxes=[BoxAnnotation(0, 0, 3, 2)], objects=[ReportedObject(beyond)]
+    )
     message = pb.ReportGroundTruthRequest(
         request_id="mine",
         labels=["c"],

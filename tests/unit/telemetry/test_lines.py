@@ -167,7 +167,7 @@ def without_nowait(stream, data):
 @pytest.mark.parametrize("at_once", [lines._written_at_once, without_nowait], ids=["by its writer", "by the thread"])
 def test_a_few_lines_after_a_quiet_moment_wait_for_nothing_and_a_crowd_is_written_together(pipe, monkeypatch, at_once):
     paused = Paused(monkeypatch)
-    monkeypatch.setattr(lines, "_TOGETHER_SECONDS", 1000.0)
+    monkeypatch.setattr(lines, "_COLLECTING_SECONDS", 1000.0)
     monkeypatch.setattr(lines, "_written_at_once", at_once)
     writer = LineWriter(pipe.stream)
     for number in range(lines._AT_ONCE):

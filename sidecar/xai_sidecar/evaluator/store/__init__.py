@@ -1,4 +1,4 @@
-"""The evaluator's store: what is kept of sampled traffic, in SQLite or PostgreSQL."""
+"""The evaluator's store: sampled traffic with its maps, scores and ground truth, in SQLite or PostgreSQL."""
 
 from xai_sidecar.evaluator.store.rows import KeptPicture
 from xai_sidecar.evaluator.store.store import Store

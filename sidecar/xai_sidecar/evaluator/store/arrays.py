@@ -1,7 +1,8 @@
 """Arrays as bytes without loss: NaN, infinities and the sign of 0 come back as they were, bit for bit.
 
-A blob is the little-endian float32 bytes, all first bytes of the numbers, then all second ones and so on, compressed
-with zlib: neighbours have alike exponents, which only shows when these lie side by side. The shape is kept elsewhere.
+A blob has the little-endian float32 bytes, all first bytes of the numbers, then all second ones and so on, compressed
+with zlib: neighbouring numbers have similar exponents, and zlib finds that where their bytes lie side by side. The
+shape is in other columns.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ _WIDTH = 4
 
 
 def pack(array: FloatArray) -> bytes:
-    """The blob of an array of any shape.
+    """Packs an array of any shape into a blob.
 
     Raises:
-        ValueError: It is not float32, and would not come back as it was.
+        ValueError: It is not float32, and would be changed.
     """
     if array.dtype.kind != "f" or array.dtype.itemsize != _WIDTH:
         raise ValueError(f"an array of {array.dtype} is not float32")
@@ -34,14 +35,14 @@ def pack(array: FloatArray) -> bytes:
 
 
 def unpack(blob: bytes, *shape: int) -> FloatArray:
-    """The array of a blob, of its own memory.
+    """Unpacks a blob into a new array.
 
     Raises:
         StoreError: The blob is damaged, or of another shape.
     """
     expected = math.prod(shape) * _WIDTH
     try:
-        # One byte beyond tells a blob that is too long, whatever its length.
+        # One byte more than expected shows that a blob is too long, without decompressing all of it.
         content = zlib.decompressobj().decompress(blob, expected + 1)
     except zlib.error as error:
         raise _damaged(str(error)) from error

@@ -1,4 +1,4 @@
-"""Who has a store to himself: another server would take the samples that wait there for lost."""
+"""Locks that keep a store to one server: another one would mark the samples that wait there as lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from xai_sidecar.errors import ConfigError
 
-_LOCK = 0x7861_695F  # any number that no other program takes
+_LOCK = 0x7861_695F  # any number that other programs are unlikely to use
 
 _MINE = "SELECT pg_try_advisory_lock(:lock, hashtext(current_schema()))"
 _NAMED = "SELECT set_config('application_name', :name, false)"
@@ -28,7 +28,7 @@ WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 2
 
 
 def lock_file(path: Path) -> IO[str]:
-    """Locks a file until it is closed, or the process ends, and writes into it by whom.
+    """Locks a file until it is closed, or the process ends, and writes the owner into it.
 
     Raises:
         ConfigError: Another process has locked it.
@@ -68,9 +68,9 @@ def _name() -> str:
 
 
 def _in_use(owner: str) -> ConfigError:
-    told = " ".join(owner.split())
+    shown = " ".join(owner.split())
     return ConfigError(
-        f"Another server uses this store{told and f': {told}'}. End that one, or give each a store of its own, by "
+        f"Another server uses this store{shown and f': {shown}'}. End that one, or give each a store of its own, by "
         "evaluator.store.",
         field="evaluator.store",
     )

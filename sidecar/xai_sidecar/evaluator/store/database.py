@@ -1,4 +1,4 @@
-"""The databases that samples may be kept in: transactions, how much is kept, and giving room back."""
+"""The databases of the store, SQLite and PostgreSQL: transactions, size, and freeing room."""
 
 from __future__ import annotations
 
@@ -20,16 +20,20 @@ from xai_sidecar.evaluator.store.migrating import check, migrate
 from xai_sidecar.evaluator.store.tables import METADATA, samples
 
 DATABASE_ERRORS = (SQLAlchemyError, sqlite3.Error)
-"""What may be raised before it is wrapped; SQLite's own by statements that SQLAlchemy does not see."""
+"""Errors that are wrapped as StoreError; SQLite's own come from statements that bypass SQLAlchemy."""
 
 _JOURNAL_BYTES = 16 << 20
 MOST_JOURNAL_BYTES = 64 << 20
-"""What SQLite's write-ahead log may take while another program keeps it from being emptied."""
+"""Largest size of SQLite's write-ahead log while another program keeps it from being emptied."""
 
-_TRYING_SECONDS = 1.0
-_VACUUMED_BYTES = 4 << 20  # at a time, for which others wait; what is less is not worth it
+_SHORTENING_SECONDS = 1.0
+"""Least time between two attempts to shorten the journal."""
+
+_VACUUMED_BYTES = 4 << 20
+"""Bytes freed in one transaction, for which other writers wait; fewer are not worth it."""
+
 _BUSY_SECONDS = 20
-_MIGRATION_LOCK = 0x7861_695F_7363  # any number that no other program takes
+_MIGRATION_LOCK = 0x7861_695F_7363  # any number that other programs are unlikely to use
 
 
 class Database(ABC):
@@ -39,7 +43,7 @@ class Database(ABC):
         engine: Its connections.
         reading: Execution options of connections that read.
         writing: Execution options of connections that write.
-        secret: What no error message may show; may be empty.
+        secret: Password, which no error message may show; may be empty.
     """
 
     def __init__(self, engine: Engine, reading: dict[str, Any], writing: dict[str, Any], secret: str = "") -> None:
@@ -51,26 +55,26 @@ class Database(ABC):
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A transaction in which everything is seen as of one moment.
+        """A transaction that reads a snapshot: everything as of one moment.
 
         Raises:
             StoreError: The database failed.
         """
-        with self._told(), self._reading.begin() as connection:
+        with self._wrapping_errors(), self._reading.begin() as connection:
             yield connection
 
     @contextmanager
     def write(self, *, growing: bool = False) -> Iterator[Connection]:
-        """A transaction, done as a whole or, after any error, not at all. When it has ended it outlasts a crash.
+        """A transaction that writes: done as a whole or, after any error, not at all. Once ended it outlasts a crash.
 
         Args:
-            growing: Whether it adds what may be large.
+            growing: Whether it adds data that may be large.
 
         Raises:
             StoreBlockedError: It would grow, and there is no room until other programs let go of it.
             StoreError: The database failed.
         """
-        with self._told(), self._writing.begin() as connection:
+        with self._wrapping_errors(), self._writing.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -80,45 +84,45 @@ class Database(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Makes it ready: the tables are of the newest version after that.
+        """Migrates the tables to the newest version.
 
         Raises:
-            ConfigError: It is none of the sidecar's, or of a newer version; it is as it was.
+            ConfigError: It is not the sidecar's, or of a newer version; it is left unchanged.
         """
 
     @abstractmethod
     def claim(self) -> None:
-        """Takes it for this process alone until it is closed, or ends. Again makes no difference.
+        """Locks it for this process until it is closed, or the process ends. A second call changes nothing.
 
         Raises:
-            ConfigError: Another process has it.
+            ConfigError: Another process has locked it.
         """
 
     def journal_bytes(self) -> int:
-        """What it takes besides, for changes that are not in their place yet."""
+        """Size of the write-ahead log, of changes that are not in the database file yet."""
         return 0
 
     @property
     def blocked(self) -> bool:
-        """Whether it takes nothing that may be large, just now."""
+        """Whether transactions that are `growing` are refused at the moment."""
         return self.journal_bytes() > MOST_JOURNAL_BYTES
 
     @abstractmethod
     def used_bytes(self, connection: Connection) -> int:
-        """What `max_bytes` limits, as of this transaction."""
+        """The size that `max_bytes` limits, as of this transaction."""
 
     @abstractmethod
     def reclaim(self, max_bytes: int) -> None:
-        """Gives the room of what was removed back, as far as it is needed to stay within bounds."""
+        """Frees the room of removed rows, as far as needed to stay within `max_bytes`."""
 
     def explain(self, error: BaseException) -> str:
-        """What the driver says of an error, in one line and without the password."""
+        """The driver's message of an error, in one line and without the password."""
         cause = getattr(error, "orig", None) or error
         line = " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
         return line.replace(self._secret, "***") if self._secret else line
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _wrapping_errors(self) -> Iterator[None]:
         if self._closed:
             raise StoreError("The evaluator's store is closed: the server is ending.")
         try:
@@ -128,7 +132,7 @@ class Database(ABC):
 
 
 class SqliteDatabase(Database):
-    """A file, or memory. One thread writes at a time; others read what was there before.
+    """A file, or memory. One thread writes at a time; meanwhile others read the state before.
 
     Args:
         engine: Its connections.
@@ -140,16 +144,16 @@ class SqliteDatabase(Database):
         super().__init__(engine, reading={"begin": "BEGIN"}, writing={"begin": "BEGIN IMMEDIATE"})
         self._in_memory = in_memory
         self._claim: IO[str] | None = None
-        self._next_try = 0.0  # when the journal may be shortened again
-        # Those who wait for SQLite's own lock sleep and look again, and may be overtaken for long.
-        self._turn = threading.Lock()
+        self._next_shortening = 0.0
+        # Waiting for SQLite's own lock is polling, in which a thread may be overtaken for long.
+        self._write_lock = threading.Lock()
         event.listen(engine, "connect", self._connected)
         event.listen(engine, "begin", self._begun)
 
     @contextmanager
     def write(self, *, growing: bool = False) -> Iterator[Connection]:
         """See `Database.write`. While another program reads, the journal cannot be made shorter, only longer."""
-        with self._turn:
+        with self._write_lock:
             if growing and self.blocked:
                 self._shorten_journal()
                 if self.blocked:
@@ -168,12 +172,12 @@ class SqliteDatabase(Database):
             return 0
 
     def _shorten_journal(self) -> None:
-        """Puts what is in the journal in its place, as far as readers allow, and makes it empty if they do."""
+        """Checkpoints the journal as far as readers allow, and truncates it if they allow all."""
         now = time.monotonic()
-        if now < self._next_try:
+        if now < self._next_shortening:
             return
-        self._next_try = now + _TRYING_SECONDS
-        with self._told(), self._reading.connect() as connection:
+        self._next_shortening = now + _SHORTENING_SECONDS
+        with self._wrapping_errors(), self._reading.connect() as connection:
             self._pragma(connection, "busy_timeout = 100")
             try:
                 self._pragma(connection, "wal_checkpoint(TRUNCATE)")
@@ -221,7 +225,7 @@ class SqliteDatabase(Database):
         return pages * self._number(connection, "page_size")
 
     def reclaim(self, max_bytes: int) -> None:
-        """Makes the file as small as `max_bytes`; below that, empty pages are there to be used again."""
+        """Shrinks the file to `max_bytes`; below that, empty pages are kept for new rows."""
         if self._in_memory:
             return
         shrunk = False
@@ -235,11 +239,11 @@ class SqliteDatabase(Database):
                 self._pragma(connection, f"incremental_vacuum({count})")
                 shrunk = True
         if self.journal_bytes() > _JOURNAL_BYTES:
-            with self._turn:
+            with self._write_lock:
                 self._shorten_journal()
         elif shrunk:
             # The file itself is made shorter when the journal is written to it.
-            with self._told(), self._reading.connect() as connection:
+            with self._wrapping_errors(), self._reading.connect() as connection:
                 self._pragma(connection, "wal_checkpoint(PASSIVE)")
 
     @staticmethod
@@ -309,15 +313,18 @@ class PostgresDatabase(Database):
         super().close()
 
     def used_bytes(self, connection: Connection) -> int:
-        """The rows, about: PostgreSQL cannot tell used room from free. See `Database.used_bytes`."""
+        """The size of the rows, estimated: PostgreSQL does not report used and free room apart."""
         return int(connection.scalar(select(func.coalesce(func.sum(samples.c.byte_count), 0))) or 0)
 
     def reclaim(self, max_bytes: int) -> None:
-        """Has the room of removed rows used again, while the tables take more than a fifth more than the rows."""
+        """Vacuums where the tables take over a fifth more than the rows."""
         with self.read() as connection:
             sizes = [func.pg_total_relation_size(func.to_regclass(name)) for name in METADATA.tables]
             size = sum(connection.execute(select(*sizes)).one())
             if size <= self.used_bytes(connection) * 1.2 + _VACUUMED_BYTES:
                 return
-        with self._told(), self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        with (
+            self._wrapping_errors(),
+            self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+        ):
             connection.execute(text(f"VACUUM {', '.join(METADATA.tables)}"))

@@ -1,4 +1,4 @@
-"""Bringing a database to the newest version of the tables.
+"""Migration of a database to the newest version of the tables.
 
 A new version is a file in `migrations/versions` and the change of `tables.py`; a test compares the two.
 """
@@ -23,15 +23,15 @@ VERSION_TABLE = "xai_schema_version"
 """Not Alembic's usual name, which another program in the same database may use."""
 
 _one_at_a_time = threading.Lock()
-"""Alembic's `context` and `op` are the process's."""
+"""Alembic's `context` and `op` are global to the process."""
 
 
 def check(connection: Connection, *, alone: bool) -> bool:
-    """Whether there is something to migrate; changes nothing.
+    """Whether there are migrations to run; changes nothing.
 
     Args:
         connection: In a transaction.
-        alone: Whether other programs' tables have no business there.
+        alone: Whether tables of other programs are refused.
 
     Raises:
         ConfigError: The tables are of a newer version, or another program's.

@@ -1,4 +1,4 @@
-"""From the URL in the config to a database that is ready."""
+"""Opening the database that the config names by a URL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SQLITE = ("sqlite", "sqlite+pysqlite")
 _POSTGRES = ("postgresql", "postgresql+psycopg", "postgres")
 _EXAMPLES = "Use sqlite:///folder/file.db or postgresql://user:password@host/database."
 
-# Bounded waiting: for a server that does not answer, and for one that went away without a word.
+# Bounds on waiting for a server that does not answer, or whose connection broke silently.
 _POSTGRES_DEFAULTS = {
     "connect_timeout": 5,
     "keepalives_idle": 30,

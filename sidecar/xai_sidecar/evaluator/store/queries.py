@@ -1,4 +1,4 @@
-"""What several methods of the store do, as parts of the caller's transaction."""
+"""Queries that several methods of the store share, as parts of the caller's transaction."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from xai_sidecar.evaluator.store.tables import predictions, samples, scores
 
 
 def is_sample(key: SampleKey) -> ColumnElement[bool]:
-    """The condition that a row is of a sample."""
+    """The condition that a row of `samples` is of a key."""
     return and_(samples.c.request_id == key.request_id, samples.c.image_index == key.image_index)
 
 
 def locked(connection: Connection, key: SampleKey) -> int | None:
-    """A sample's id; None if it is not there. No other transaction writes to the sample before this one has ended."""
-    # SQLite lets one transaction write at a time, and knows no such lock.
+    """A sample's id, locked against other writers until the transaction ends; None if there is no such sample."""
+    # SQLite ignores the lock: it has one writing transaction at a time.
     return connection.scalar(select(samples.c.id).where(is_sample(key)).with_for_update())
 
 
 def recount(connection: Connection, sample_id: int) -> None:
-    """Counts the bytes of a sample anew."""
+    """Updates the `byte_count` of a sample."""
     connection.execute(RECOUNT, {"counted_id": sample_id})
 
 
@@ -37,7 +37,7 @@ def load(connection: Connection, key: SampleKey) -> SampleRecord | None:
 
 
 def put_scores(connection: Connection, sample_id: int, measured: Sequence[ScoreRecord]) -> None:
-    """Keeps scores, each instead of what was there of that explainer and metric."""
+    """Stores scores, each in place of an earlier one by that explainer and metric."""
     if not measured:
         return
     same = (and_(scores.c.explainer == record.explainer, scores.c.metric == record.metric) for record in measured)

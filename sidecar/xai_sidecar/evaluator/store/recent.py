@@ -1,4 +1,4 @@
-"""What was measured lately, as part of the caller's transaction."""
+"""Recent scores and OoD scores, as part of the caller's transaction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the tables from the values they keep, and back."""
+"""Conversion between records and rows of the tables."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sqlalchemy import Row
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import StoreError
 from xai_sidecar.evaluator.records import (
-    BoxShape,
+    Annotation,
+    BoxAnnotation,
     Frame,
     MapRecord,
-    MaskShape,
-    PolygonShape,
+    MaskAnnotation,
+    PolygonAnnotation,
     SampleKey,
     SampleRecord,
     SampleState,
     ScoreRecord,
-    Shape,
     TruthObject,
 )
 from xai_sidecar.evaluator.store.arrays import pack, unpack
@@ -33,7 +33,7 @@ from xai_sidecar.metrics.base import ScoreStatus
 
 @dataclass(frozen=True, eq=False)
 class KeptPicture:
-    """What it takes to measure a sample after the server was started again.
+    """A pending sample's arrays, from which it can be measured after a restart.
 
     Attributes:
         image: (C, H, W) float32, the model input.
@@ -50,7 +50,7 @@ E = TypeVar("E", bound=enum.Enum)
 
 
 def code_of(member: enum.Enum) -> str:
-    """What is written for a member: its name, which changes less easily than its wording."""
+    """The text that a column has for an enum's member: its name, which is more stable than its value."""
     return member.name.lower()
 
 
@@ -62,12 +62,12 @@ def _member(kind: type[E], code: str) -> E:
 
 
 def _number(value: float | None) -> float | None:
-    """A number for a column; SQLite has none that is not a number."""
+    """A number for a column: NULL for NaN, which SQLite does not have."""
     return None if value is None or math.isnan(value) else float(value)
 
 
 def sample_row(record: SampleRecord) -> dict[str, Any]:
-    """The row of `samples`, but for its id and what it takes."""
+    """The row of `samples`, without `id` and `byte_count`."""
     frame, ood = record.frame, record.ood or (None, None)
     width, height = frame.picture_size or (None, None)
     return {
@@ -89,7 +89,7 @@ def sample_row(record: SampleRecord) -> dict[str, Any]:
 
 
 def sample_record(row: Row[Any], positives: tuple[int, ...]) -> SampleRecord:
-    """A sample of its row and those of `predictions`."""
+    """The sample of a row, with its classes from `predictions`."""
     frame = Frame(
         height=row.height,
         width=row.width,
@@ -135,7 +135,7 @@ def picture_row(sample_id: int, kept: KeptPicture) -> dict[str, Any]:
 
 
 def kept_picture(row: Row[Any]) -> KeptPicture:
-    """A picture of its row."""
+    """The picture of a row."""
     probabilities = unpack(row.probabilities, row.class_count)
     return KeptPicture(
         image=unpack(row.image, row.channels, row.height, row.width),
@@ -162,7 +162,7 @@ def map_row(sample_id: int, record: MapRecord) -> dict[str, Any]:
 
 
 def map_record(row: Row[Any]) -> MapRecord:
-    """A map of its row."""
+    """The map of a row."""
     return MapRecord(
         explainer=row.explainer,
         target=row.target,
@@ -190,7 +190,7 @@ def score_row(sample_id: int, record: ScoreRecord) -> dict[str, Any]:
 
 
 def score_record(row: Row[Any]) -> ScoreRecord:
-    """A score of its row."""
+    """The score of a row."""
     return ScoreRecord(
         explainer=row.explainer,
         metric=row.metric,
@@ -205,7 +205,7 @@ def score_record(row: Row[Any]) -> ScoreRecord:
 
 def object_row(sample_id: int, number: int, thing: TruthObject) -> dict[str, Any]:
     """The row of `ground_truth_objects`."""
-    kind, points, mask = _shape_columns(thing.shape)
+    kind, points, mask = _annotation_columns(thing.annotation)
     return {
         "sample_id": sample_id,
         "number": number,
@@ -216,21 +216,21 @@ def object_row(sample_id: int, number: int, thing: TruthObject) -> dict[str, Any
     }
 
 
-def _shape_columns(shape: Shape) -> tuple[str, list[Any] | None, bytes | None]:
-    if isinstance(shape, BoxShape):
-        return "box", [shape.left, shape.top, shape.right, shape.bottom], None
-    if isinstance(shape, PolygonShape):
-        return "polygon", [list(point) for point in shape.points], None
-    return "mask", None, shape.png
+def _annotation_columns(annotation: Annotation) -> tuple[str, list[Any] | None, bytes | None]:
+    if isinstance(annotation, BoxAnnotation):
+        return "box", [annotation.left, annotation.top, annotation.right, annotation.bottom], None
+    if isinstance(annotation, PolygonAnnotation):
+        return "polygon", [list(point) for point in annotation.points], None
+    return "mask", None, annotation.png
 
 
 def truth_object(row: Row[Any]) -> TruthObject:
-    """An object of its row."""
-    shape: Shape
+    """The object of a row."""
+    annotation: Annotation
     if row.shape == "box":
-        shape = BoxShape(*json.loads(row.points))
+        annotation = BoxAnnotation(*json.loads(row.points))
     elif row.shape == "polygon":
-        shape = PolygonShape(tuple((x, y) for x, y in json.loads(row.points)))
+        annotation = PolygonAnnotation(tuple((x, y) for x, y in json.loads(row.points)))
     else:
-        shape = MaskShape(bytes(row.mask))
-    return TruthObject(shape, row.class_id)
+        annotation = MaskAnnotation(bytes(row.mask))
+    return TruthObject(annotation, row.class_id)

@@ -1,4 +1,4 @@
-"""What a sample takes in the database with all that hangs on it, about, and removing what is too much."""
+"""Estimated size of a sample with all of its rows in other tables, and removal of the oldest samples."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SAMPLE_BYTES = 400
 
 _REMOVED_AT_A_TIME = 64
 
-# What a row takes besides these columns, indices included.
+# Bytes of a row besides these columns, indices included.
 _PARTS: dict[Table, tuple[int, tuple[str, ...]]] = {
     predictions: (60, ()),
     pictures: (150, ("image", "probabilities", "logits")),
@@ -44,7 +44,7 @@ _PARTS: dict[Table, tuple[int, tuple[str, ...]]] = {
 
 
 def _bytes(table: Table, row_bytes: int, columns: tuple[str, ...]) -> ColumnElement[int]:
-    """What a sample's rows of a table take."""
+    """Bytes of a sample's rows in a table."""
     one: ColumnElement[int] = literal_column(str(row_bytes), Integer)
     for name in columns:
         one = one + func.coalesce(func.length(table.c[name], type_=Integer), literal_column("0", Integer))
@@ -60,19 +60,19 @@ def _total() -> ColumnElement[int]:
 
 
 RECOUNT = update(samples).where(samples.c.id == bindparam("counted_id")).values(byte_count=_total())
-"""Counts a sample anew; its parameter is `counted_id`."""
+"""Updates the `byte_count` of the sample `counted_id`."""
 
 
 def remove_oldest(connection: Connection, horizon: float, excess: float) -> list[SampleKey]:
-    """Removes some samples, few enough for other writers not to wait long.
+    """Removes the oldest samples, at most `_REMOVED_AT_A_TIME`, so that other writers do not wait long.
 
     Args:
         connection: In a transaction that writes.
-        horizon: Samples from before this time go.
-        excess: So many bytes have to go.
+        horizon: Samples older than this Unix time are removed.
+        excess: Bytes to remove besides.
 
     Returns:
-        Those that were removed; none if nothing has to go, or nothing is left.
+        The samples that were removed; none if nothing is to be removed, or nothing is left.
     """
     oldest = connection.execute(
         select(samples.c.id, samples.c.request_id, samples.c.image_index, samples.c.time, samples.c.byte_count)

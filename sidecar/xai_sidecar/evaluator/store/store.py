@@ -6,7 +6,7 @@
              └─ ground_truths ─┬─ ground_truth_classes
                                └─ ground_truth_objects
 
-What hangs on a sample goes with it.
+Rows to the right are removed with their sample.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ _INSERT_NEW: dict[str, Insert] = {
 
 
 class Store:
-    """What is kept of samples. It may be used from several threads at once.
+    """Stores samples, their maps, scores and ground truth. It may be used from several threads at once.
 
-    A call that writes has been written when it returns, and outlasts a crash of the process and of the machine. What
-    is to be written for a sample that has been removed meanwhile is dropped without a word, but for `put_truth`.
+    What a method writes outlasts a crash of the process or of the machine once the method has returned. Writing to a
+    sample that has been removed meanwhile does nothing; only `put_truth` raises an error then.
 
     Every method but `close` raises `StoreError` if the database fails.
 
     Args:
-        database: Ready.
-        max_bytes: What is kept at most; see `prune`.
+        database: A prepared database.
+        max_bytes: Largest size; see `prune`.
         retention_seconds: How long samples are kept.
     """
 
@@ -78,31 +78,31 @@ class Store:
         return cls(open_database(url, claim=claim), max_bytes=max_bytes, retention_seconds=retention_seconds)
 
     def claim(self) -> None:
-        """Takes the database for this process alone: another server's pending samples would be taken for lost.
+        """Locks the database for this process: another server would mark its pending samples as lost.
 
         Raises:
-            ConfigError: Another process has it.
+            ConfigError: Another process has locked it.
         """
         self._database.claim()
 
     def sampling_salt(self) -> bytes:
-        """A secret, the same for as long as the store is there, and another one in each."""
+        """A secret that the store was created with, different in each store."""
         with self._database.read() as connection:
             found = select(store_secrets.c.value).where(store_secrets.c.name == "sampling")
             return bytes(connection.execute(found).scalar_one())
 
     def close(self) -> None:
-        """Ends it: later calls raise `StoreError`."""
+        """Closes the database: later calls raise `StoreError`."""
         self._database.close()
 
     # ------------------------------------------------------------------------------------------------ samples
 
     def add_sample(self, record: SampleRecord, kept: KeptPicture | None = None) -> bool:
-        """Keeps a sample.
+        """Stores a sample.
 
         Args:
             record: The sample.
-            kept: Its picture, if it is to outlast a restart; it goes when the sample is no longer pending.
+            kept: Its arrays, if it is to outlast a restart; removed when the sample is no longer pending.
 
         Returns:
             Whether it is new; if not, nothing has changed.
@@ -131,7 +131,7 @@ class Store:
             return load(connection, key)
 
     def set_state(self, key: SampleKey, state: SampleState) -> None:
-        """Says what became of a sample, unless that is AMBIGUOUS. If it is no longer pending, its picture goes."""
+        """Sets a sample's state, unless it is AMBIGUOUS. The arrays of one that is no longer pending are removed."""
         with self._database.write() as connection:
             sample_id = locked(connection, key)
             if sample_id is None:
@@ -145,15 +145,15 @@ class Store:
                     recount(connection, sample_id)
 
     def set_ood(self, key: SampleKey, ood: tuple[float, float]) -> None:
-        """Keeps a sample's OoD score and percentile."""
+        """Stores a sample's OoD score and percentile."""
         with self._database.write() as connection:
             score, percentile = ood
             connection.execute(update(samples).where(is_sample(key)).values(ood_score=score, ood_percentile=percentile))
 
     def pending(self) -> Iterator[tuple[SampleRecord, KeptPicture | None]]:
-        """The samples that are pending at the first step, the oldest first, each with its picture if that was kept.
+        """The samples that are pending at the first step, the oldest first, each with its arrays if they were kept.
 
-        They are read one by one; those that are no longer pending when their turn comes are left out.
+        They are read one by one; those that are no longer pending by then are left out.
         """
         waiting = (
             select(samples.c.request_id, samples.c.image_index)
@@ -173,7 +173,7 @@ class Store:
     # ------------------------------------------------------------------------------------------------ maps and scores
 
     def add_map(self, key: SampleKey, record: MapRecord, measured: Sequence[ScoreRecord]) -> None:
-        """Keeps a map with its scores, instead of all that was there of that explainer."""
+        """Stores a map with its scores, in place of the explainer's earlier map and scores of the sample."""
         with self._database.write(growing=True) as connection:
             sample_id = locked(connection, key)
             if sample_id is None:
@@ -192,7 +192,7 @@ class Store:
         return sorted(map(rows.map_record, found), key=attrgetter("explainer"))
 
     def put_scores(self, key: SampleKey, measured: Sequence[ScoreRecord]) -> None:
-        """Keeps scores, each instead of what was there of that explainer and metric."""
+        """Stores scores, each in place of an earlier one by that explainer and metric."""
         with self._database.write() as connection:
             if (sample_id := locked(connection, key)) is not None:
                 put_scores(connection, sample_id, measured)
@@ -215,15 +215,15 @@ class Store:
     # ------------------------------------------------------------------------------------------------ ground truths
 
     def put_truth(self, key: SampleKey, truth: GroundTruth) -> Reported:
-        """Keeps a ground truth instead of what was reported before; it is not applied then.
+        """Stores a ground truth, in place of an earlier one, as not applied yet.
 
         Returns:
-            What it changed. If the same has been reported before, nothing, not even the time.
+            Whether it is new, replaces another one, or repeats it, which changes nothing, not even the time.
 
         Raises:
             NotFoundError: There is no such sample.
-            InvalidRequestError: It takes more than one sample's ground truth may.
-            OverloadedError: With it, all ground truth together would take more than it may.
+            InvalidRequestError: It is larger than one sample's ground truth may be.
+            OverloadedError: All ground truth together would be larger than it may be.
         """
         self._truth_bounds.check(truth)
         with self._database.write(growing=True) as connection:
@@ -258,7 +258,7 @@ class Store:
             return [SampleKey(*row) for row in found]
 
     def mark_applied(self, key: SampleKey, truth_time: float) -> None:
-        """Says that the scores are by the ground truth of that time, unless another one has come meanwhile."""
+        """Marks the ground truth of that time as applied, unless another one has replaced it."""
         with self._database.write() as connection:
             this = ground_truths.c.sample_id == select(samples.c.id).where(is_sample(key)).scalar_subquery()
             connection.execute(
@@ -275,7 +275,7 @@ class Store:
                 return
             yield from found
 
-    # ------------------------------------------------------------------------------------------------ what was lately
+    # ------------------------------------------------------------------------------------------------ recent figures
 
     def recent_scores(
         self, model_version: str, since: float, limit_samples: int
@@ -283,12 +283,12 @@ class Store:
         """Scores that could be measured, to fill the rolling windows with.
 
         Args:
-            model_version: Whose samples.
-            since: From which time on.
-            limit_samples: At most so many samples for each explainer and metric, the newest.
+            model_version: Version of the model that predicted.
+            since: Unix time of the oldest samples.
+            limit_samples: Most samples for each explainer and metric, the newest.
 
         Returns:
-            Which sample, its time, and a score of it; in order of the samples' time.
+            Key and time of a sample, and a score of it; in order of the samples' time.
         """
         with self._database.read() as connection:
             return recent.load_scores(connection, model_version, since, limit_samples)
@@ -305,8 +305,8 @@ class Store:
     def prune(self, now: float) -> list[SampleKey]:
         """Removes samples older than the retention, then, beyond `max_bytes`, the oldest first.
 
-        With SQLite `max_bytes` is what the file takes after this, the journal beside it not counted. PostgreSQL does
-        not tell how much room it uses: `max_bytes` is what the rows take there, and the tables on disk take some
+        With SQLite `max_bytes` is the size of the file after this, without the journal beside it. PostgreSQL does not
+        report the room in use: there `max_bytes` is the estimated size of the rows, and the tables on disk take some
         tenths more.
 
         Args:
@@ -329,20 +329,20 @@ class Store:
         return removed
 
     def byte_count(self) -> int:
-        """What is in use of `max_bytes`."""
+        """Bytes in use of `max_bytes`."""
         with self._database.read() as connection:
             return self._database.used_bytes(connection)
 
     def journal_bytes(self) -> int:
-        """What the store takes besides, in SQLite's write-ahead log."""
+        """Size of SQLite's write-ahead log, which `max_bytes` does not count."""
         return self._database.journal_bytes()
 
     @property
     def blocked(self) -> bool:
-        """Whether another program keeps it from taking anything large, as a `StoreBlockedError` tells those who try."""
+        """Whether writing large data raises `StoreBlockedError`, as another program has been reading for too long."""
         return self._database.blocked
 
     def sample_count(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         with self._database.read() as connection:
             return int(connection.scalar(select(func.count()).select_from(samples)) or 0)

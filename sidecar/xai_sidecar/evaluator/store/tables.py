@@ -27,7 +27,7 @@ METADATA = MetaData(
 
 
 def _sample_id(parent: str = "samples.id") -> Column[int]:
-    """The primary key, or the beginning of it, of what goes when the sample goes."""
+    """The first column of the primary key of a table whose rows are removed with their sample."""
     return Column(
         "sample_id",
         BigInteger,
@@ -59,7 +59,7 @@ samples = Table(
     Column("region_bottom", Double),
     Column("ood_score", Double),
     Column("ood_percentile", Double),
-    Column("byte_count", BigInteger, nullable=False),  # of all that hangs on it, about
+    Column("byte_count", BigInteger, nullable=False),  # estimated, with its rows in other tables
     UniqueConstraint("request_id", "image_index"),
     Index("ix_samples_time", "time"),
     Index("ix_samples_model_version_time", "model_version", "time"),
@@ -70,7 +70,7 @@ predictions = Table(
     "predictions",
     METADATA,
     _sample_id(),
-    Column("class_id", Integer, primary_key=True, autoincrement=False),  # that was predicted: a positive
+    Column("class_id", Integer, primary_key=True, autoincrement=False),  # of a positive: a class that was predicted
 )
 
 pictures = Table(

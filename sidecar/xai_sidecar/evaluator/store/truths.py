@@ -1,4 +1,4 @@
-"""Ground truths in their three tables, as parts of the caller's transaction."""
+"""Queries of ground truth, which is in three tables, as parts of the caller's transaction."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ _ROW_BYTES = 120
 
 
 class Reported(enum.Enum):
-    """What a report of a ground truth changed."""
+    """What a report of ground truth changed."""
 
     NEW = "new"
     REPLACED = "replaced"
-    REPEATED = "repeated"  # it is there already; nothing changed
+    REPEATED = "repeated"  # equal to the one before: nothing changed
 
 
 _LEAST_BOUND = 256 << 10
 
 
 class TruthBounds:
-    """How much ground truth is kept: what callers send must not push out what was measured.
+    """Limits on the size of ground truth, so that reports cannot displace measurements.
 
     Args:
-        max_bytes: Of the store. Half of it is for ground truth, and of that a 128th for each sample's.
+        max_bytes: Of the store. Half of it is for ground truth, and a 128th of that for each sample's.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._most = max(max_bytes // 2, _LEAST_BOUND)
         self._most_each = max(self._most // 128, _LEAST_BOUND)
         self._lock = threading.Lock()
-        self._taken: int | None = None  # unknown until it is needed
+        self._taken: int | None = None  # bytes; None until they are counted
 
     def check(self, truth: GroundTruth) -> None:
-        """Refuses what is too much for one sample.
+        """Checks the size of one sample's ground truth.
 
         Raises:
-            InvalidRequestError: It is.
+            InvalidRequestError: It is above the limit.
         """
         size = _object_bytes(truth)
         if size > self._most_each:
@@ -65,10 +65,10 @@ class TruthBounds:
             )
 
     def take(self, connection: Connection, sample_id: int, truth: GroundTruth) -> None:
-        """Takes the room for a sample's truth, instead of what it had; in the transaction that keeps it.
+        """Reserves room for a sample's ground truth, in place of its earlier one, in the transaction that stores it.
 
         Raises:
-            OverloadedError: There is none.
+            OverloadedError: There is not enough.
         """
         with self._lock:
             taken = _kept_bytes(connection) if self._taken is None else self._taken
@@ -83,19 +83,19 @@ class TruthBounds:
             self._taken = taken + more
 
     def forget(self) -> None:
-        """Samples have gone: it is counted anew when it is needed next."""
+        """Has the bytes counted anew the next time, after samples were removed."""
         with self._lock:
             self._taken = None
 
 
 def _object_bytes(truth: GroundTruth) -> int:
-    """What the objects of a truth take, counted as `_kept_bytes` counts them."""
+    """Bytes of the objects of a ground truth, counted as `_kept_bytes` counts them."""
     rows = (object_row(0, number, thing) for number, thing in enumerate(truth.objects))
     return sum(_ROW_BYTES + len(row["points"] or "") + len(row["mask"] or b"") for row in rows)
 
 
 def _kept_bytes(connection: Connection, sample_id: int | None = None) -> int:
-    """What the objects of a sample take, or those of all samples."""
+    """Bytes of the stored objects of a sample, or of all samples."""
     lengths = [func.coalesce(func.length(ground_truth_objects.c[name]), 0) for name in ("points", "mask")]
     total = select(func.coalesce(func.sum(lengths[0] + lengths[1] + _ROW_BYTES), 0))
     if sample_id is not None:
@@ -104,12 +104,12 @@ def _kept_bytes(connection: Connection, sample_id: int | None = None) -> int:
 
 
 class TruthClasses(NamedTuple):
-    """Which classes a sample was predicted to have, and which apply.
+    """The predicted and the true classes of a sample.
 
     Attributes:
         key: Which sample.
         positives: The classes that were predicted, rising.
-        class_ids: The classes that apply, rising; empty if only objects were reported.
+        class_ids: The true classes, rising; empty if only objects were reported.
     """
 
     key: SampleKey
@@ -118,7 +118,7 @@ class TruthClasses(NamedTuple):
 
 
 def put_truth(connection: Connection, sample_id: int, truth: GroundTruth) -> Reported:
-    """Keeps a truth instead of what was there; when it was reported makes no difference."""
+    """Stores a ground truth in place of an earlier one. Reports that differ in their time alone are equal."""
     before = load_truth(connection, sample_id)
     if before is not None and replace(before, time=truth.time) == truth:
         return Reported.REPEATED
@@ -134,7 +134,7 @@ def put_truth(connection: Connection, sample_id: int, truth: GroundTruth) -> Rep
 
 
 def load_truth(connection: Connection, sample_id: int) -> GroundTruth | None:
-    """The truth of a sample; None if there is none."""
+    """The ground truth of a sample; None if there is none."""
     time = connection.scalar(select(ground_truths.c.time).where(ground_truths.c.sample_id == sample_id))
     if time is None:
         return None
@@ -151,15 +151,15 @@ def load_truth(connection: Connection, sample_id: int) -> GroundTruth | None:
 
 
 def load_truth_classes(connection: Connection, model_version: str, after: int) -> tuple[list[TruthClasses], int]:
-    """Some of the samples with truths, in order of their ids.
+    """A page of the samples with ground truth, in order of their ids.
 
     Args:
         connection: In a transaction.
-        model_version: Whose samples.
-        after: The id after which to begin; 0 for the first.
+        model_version: Version of the model that predicted.
+        after: Last id of the page before; 0 for the first page.
 
     Returns:
-        The samples, none if there are no more; and the last one's id.
+        The samples, none after the last page; and the id of the last one.
     """
     found = connection.execute(
         select(samples.c.id, samples.c.request_id, samples.c.image_index)
@@ -171,10 +171,10 @@ def load_truth_classes(connection: Connection, model_version: str, after: int) -
     ids = [row.id for row in found]
     positives = classes_by_sample(connection, predictions, ids)
     class_ids = classes_by_sample(connection, ground_truth_classes, ids)
-    told = [
+    page = [
         TruthClasses(SampleKey(row.request_id, row.image_index), positives[row.id], class_ids[row.id]) for row in found
     ]
-    return told, ids[-1] if ids else after
+    return page, ids[-1] if ids else after
 
 
 def classes_by_sample(connection: Connection, table: Table, ids: Iterable[int]) -> defaultdict[int, tuple[int, ...]]:
@@ -183,7 +183,7 @@ def classes_by_sample(connection: Connection, table: Table, ids: Iterable[int]) 
     Args:
         connection: In a transaction.
         table: `predictions` or `ground_truth_classes`.
-        ids: Of the samples, at most some hundred.
+        ids: Ids of the samples, at most some hundred.
     """
     sample_id: Column[int] = table.c.sample_id
     found = connection.execute(

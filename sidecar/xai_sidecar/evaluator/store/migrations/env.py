@@ -1,4 +1,4 @@
-"""What Alembic runs to migrate, on the connection and in the transaction of whoever asked for it."""
+"""Run by Alembic to migrate, on the connection and in the transaction of the caller of `migrate`."""
 
 from __future__ import annotations
 

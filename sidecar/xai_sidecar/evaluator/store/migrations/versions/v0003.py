@@ -1,4 +1,4 @@
-"""A secret by which requests are chosen to be sampled: a caller who could tell would have his own sampled always."""
+"""A secret for the choice of samples, without which callers could have all of their own requests sampled."""
 
 from __future__ import annotations
 
