@@ -47,6 +47,7 @@ def read_request(request: pb.PredictRequest, request_id: str = "") -> PredictReq
         top_k=_given(request, "top_k"),
         ood=request.ood,
         request_id=request.request_id or request_id,
+        model=request.model,
         byte_count=request.ByteSize(),
     )
 

@@ -17,6 +17,7 @@ def read_report(request: pb.ReportGroundTruthRequest) -> GroundTruthReport:
         class_ids=request.class_ids,
         boxes=Converted(request.boxes, _box),
         objects=Converted(request.objects, _object),
+        model=request.model,
         byte_count=request.ByteSize(),
     )
 

@@ -57,4 +57,4 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model."""
-        return pb.GetModelInfoResponse(model=model_info(self.core.describe()))
+        return pb.GetModelInfoResponse(model=model_info(self.core.describe(request.model)))

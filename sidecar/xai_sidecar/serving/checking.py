@@ -50,6 +50,7 @@ def check_request(request: PredictRequest, model: ServedModel) -> CheckedRequest
     Raises:
         SidecarError: With the path of the field at fault.
     """
+    model.check_name(request.model)
     limits = model.config.server
     if request.request_id and not valid_request_id(request.request_id):
         raise InvalidRequestError(

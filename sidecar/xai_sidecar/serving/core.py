@@ -167,6 +167,7 @@ class Core:
             SidecarError: With the path of the field at fault in the report, if one is.
         """
         state = self.ready()
+        state.model.check_name(report.model)
         evaluator = state.evaluation.evaluator
         if evaluator is None:
             raise PreconditionError(
@@ -179,9 +180,17 @@ class Core:
                 receipt = await asyncio.wrap_future(evaluator.ingest.report(key, truth))
         return receipt_of(receipt, report)
 
-    def describe(self) -> ModelDescription:
-        """What is served, and how."""
+    def describe(self, model: str = "") -> ModelDescription:
+        """What is served, and how.
+
+        Args:
+            model: Name of the model; empty for the one that is served.
+
+        Raises:
+            NotFoundError: Another model is served.
+        """
         state = self.ready()
+        state.model.check_name(model)
         quality = state.evaluation.quality.summary()
         return describe(state.model, state.ready_seconds, quality, state.predictor.costs)
 

@@ -14,7 +14,7 @@ from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.costs import least_seconds
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward, Kind, OodScore
-from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
+from xai_sidecar.errors import ConfigError, NotFoundError, PreconditionError, SidecarError, quoted
 from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
 from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
 from xai_sidecar.imaging import InputSpec
@@ -88,6 +88,22 @@ class ServedModel:
         """The probability from which on a class counts as predicted; None where the most probable one alone does."""
         config = self.config
         return config.evaluator.positive_probability if config.model.activation == "sigmoid" else None
+
+    def check_name(self, name: str) -> None:
+        """Checks that a request is for this model.
+
+        Args:
+            name: The request's `model`; empty is any.
+
+        Raises:
+            NotFoundError: It is for another model; `field` is ``model``.
+        """
+        served = self.config.model.name
+        if name not in ("", served):
+            raise NotFoundError(
+                f"There is no model {quoted(name)} on this server, which serves {quoted(served)}. Name that, or none.",
+                field="model",
+            )
 
     def without(self, failed: Mapping[Kind, str]) -> ServedModel:
         """The same, less the explainers whose kinds of work cannot be had of this net.

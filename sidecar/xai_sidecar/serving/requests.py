@@ -92,6 +92,7 @@ class PredictRequest:
         top_k: Classes to return of each picture; None for the default.
         ood: Whether OoD scores are wanted.
         request_id: The caller's name for the request; empty to have one made up.
+        model: Name of the model to ask; empty for the one that is served.
         byte_count: Size of the request as it was received, in bytes; admission counts it.
     """
 
@@ -100,6 +101,7 @@ class PredictRequest:
     top_k: int | None = None
     ood: bool = False
     request_id: str = ""
+    model: str = ""
     byte_count: int = 0
 
 
@@ -140,6 +142,7 @@ class GroundTruthReport:
         class_ids: Classes that apply.
         boxes: Objects of every class that is reported.
         objects: Objects of a shape and class of their own.
+        model: Name of the model that predicted; empty for the one that is served.
         byte_count: Size of the report as it was received, in bytes; admission counts it.
     """
 
@@ -149,6 +152,7 @@ class GroundTruthReport:
     class_ids: Collection[int] = ()
     boxes: Collection[BoxAnnotation] = ()
     objects: Collection[ReportedObject] = ()
+    model: str = ""
     byte_count: int = 0
 
 

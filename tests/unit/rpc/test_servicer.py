@@ -148,6 +148,40 @@ async def test_errors_name_the_field_in_both_calls(serve, request_of, fields, se
     assert taken(admission) == (0, 0, 0)
 
 
+def asking(servicer, request, model):
+    """All calls of the contract for a model, by the field that names it."""
+    request.model = model
+    report = pb.ReportGroundTruthRequest(request_id="mine", class_ids=[0], model=model)
+    return [
+        ("model", lambda: servicer.Predict(request, call())),
+        ("request.model", lambda: read(servicer.PredictStream(streamed(request), call()))),
+        ("model", lambda: servicer.ReportGroundTruth(report, call())),
+        ("model", lambda: servicer.GetModelInfo(pb.GetModelInfoRequest(model=model), call())),
+    ]
+
+
+@pytest.mark.parametrize("other", ["another", "MODEL", "model ", "x" * 100_000])
+async def test_requests_for_another_model_are_refused(serve, request_of, other):
+    servicer, admission = serve(0.002)
+    for field, ask in asking(servicer, request_of(), other):
+        with pytest.raises(errors.NotFoundError) as caught:
+            await ask()
+        assert caught.value.field == field
+        assert "which serves 'model'" in caught.value.message
+        assert len(caught.value.message) < 300
+    assert taken(admission) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["", "model"])
+async def test_requests_for_the_model_that_is_served_are_taken(serve, request_of, name):
+    servicer, _ = serve(0.002)
+    for _, ask in asking(servicer, request_of(), name):
+        try:
+            await ask()
+        except errors.PreconditionError as error:  # nothing is sampled here
+            assert "evaluator.sample_rate" in error.message
+
+
 async def test_errors_that_are_no_fields(serve, request_of):
     servicer, _ = serve(0.01, "server.queue_capacity=3")
     async with aclosing(servicer.PredictStream(streamed(request_of(rise())), call())) as events:
