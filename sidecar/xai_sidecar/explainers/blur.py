@@ -1,4 +1,7 @@
-"""Blurring images in float, as matrix products."""
+"""Blurring images in float, as matrix products.
+
+Not by SciPy's `gaussian_filter`, which cannot scale the weights at the edges to a sum of 1, and truncates the Gaussian.
+"""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 
 from xai_sidecar.errors import TensorError
 
@@ -78,14 +79,7 @@ def dilated(mask: Mask, distance: int) -> Mask:
     Returns:
         (H, W) bool.
     """
-    height, width = mask.shape
-    counts = np.concatenate([np.zeros((height, 1), np.int64), np.cumsum(mask, axis=1)], axis=1)
-    columns = np.arange(width)
-    result = mask.copy()
-    for down in range(min(distance, height)):
-        # The largest whole number of columns whose square is below distance² - down².
-        across = math.isqrt(distance**2 - down**2 - 1)
-        near = counts[:, np.minimum(columns + across + 1, width)] > counts[:, np.maximum(columns - across, 0)]
-        result[down:] |= near[: height - down]
-        result[: height - down] |= near[down:]
-    return result
+    if distance <= 1 or not mask.any():
+        return mask.copy()
+    near: Mask = distance_transform_edt(~mask) < distance
+    return near

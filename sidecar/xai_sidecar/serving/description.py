@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.special import stdtrit
+
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.choice import QualityRow
@@ -19,10 +21,8 @@ from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 
-_STUDENT_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
-"""Standard errors to either side of a mean that hold 95 % of Student's distribution, of 1 degree of freedom on."""
-
 _FEW = 20
+"""Fewer equal scores than this say nothing of how far others may be."""
 
 
 @dataclass(frozen=True)
@@ -162,17 +162,15 @@ def describe(
 
 
 def confidence_half_width(standard_error: float | None, count: int) -> float:
-    """Half the width of the 95 % confidence interval of a mean; NaN where so few samples tell nothing of it.
+    """Half the width of the 95 % confidence interval of a mean, by Student's t; NaN of one score, or of few equal ones.
 
-    Student's t; beyond the table by its expansion, Abramowitz and Stegun 26.7.5, to 0.1 %.
+    Args:
+        standard_error: Of the mean; None of one score.
+        count: Number of scores.
     """
     if standard_error is None or (standard_error == 0 and count < _FEW):
         return math.nan
-    degrees = count - 1
-    if degrees <= len(_STUDENT_95):
-        return _STUDENT_95[degrees - 1] * standard_error
-    z = 1.959964
-    return (z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)) * standard_error
+    return float(stdtrit(count - 1, 0.975)) * standard_error
 
 
 def _layers(model: ServedModel) -> tuple[LayerDescription, ...]:
