@@ -1,4 +1,4 @@
-"""Writes docs/reference/ from the code: config keys, explainers, metrics. With --check, fails where it is stale.
+"""Writes docs/reference/ from the code: config keys, explainers, metrics, Prometheus series. --check: fails if stale.
 
 python docs/generate.py [--check]
 """
@@ -20,6 +20,7 @@ from xai_sidecar.config import Config
 from xai_sidecar.config.section import key_path, section_of
 from xai_sidecar.explainers.discovery import built_in_explainers
 from xai_sidecar.metrics.discovery import built_in_metrics
+from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector, QualityFigures, Registry, Telemetry
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py from the code; `make docs` makes it anew. -->\n"
@@ -94,6 +95,41 @@ def metrics_page() -> str:
     return "\n".join(parts)
 
 
+class _Listing(Registry):
+    """A registry that remembers its collectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.collectors: list[Any] = []
+
+    def register(self, collector: Any) -> None:
+        self.collectors.append(collector)
+        super().register(collector)
+
+
+def series_page() -> str:
+    """Every Prometheus series with its labels."""
+    registry = _Listing()
+    Telemetry(registry, [])
+    EvaluatorTelemetry(registry, [], [], [])
+    registry.register(QualityCollector(lambda: QualityFigures("off")))
+    rows = []
+    for collector in registry.collectors:
+        for family in collector.collect():
+            name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+            labels = getattr(family, "_labelnames", None) or getattr(collector, "_labelnames", ())
+            shown = ", ".join(f"`{label}`" for label in labels)
+            rows.append(f"| `{name}` | {family.type} | {shown} | {_text(family.documentation)} |")
+    head = (
+        "# Prometheus series\n\n"
+        "All have the label `model` besides, the config's `model.name`. Counters that alerts are about begin at 0;\n"
+        "the others appear once they have a value. A histogram has the series `_bucket`, `_sum` and `_count`.\n"
+        "`/metrics` shows series of the process and of Python, too, which are not listed here.\n\n"
+        "| series | type | labels | meaning |\n|---|---|---|---|\n"
+    )
+    return head + "\n".join(sorted(rows)) + "\n"
+
+
 def _parameters(parameters: type[BaseModel]) -> str:
     schema = parameters.model_json_schema()["properties"]
     rows = [
@@ -130,7 +166,12 @@ def _text(text: str) -> str:
 
 def pages() -> dict[str, str]:
     """The pages by file name."""
-    made = {"config.md": config_page, "explainers.md": explainers_page, "metrics.md": metrics_page}
+    made = {
+        "config.md": config_page,
+        "explainers.md": explainers_page,
+        "metrics.md": metrics_page,
+        "series.md": series_page,
+    }
     return {name: f"{NOTE}\n{make()}" for name, make in made.items()}
 
 
