@@ -1,7 +1,7 @@
-"""Digests that are the same in every process, on every machine and with every Python: versions are made of them.
+"""Digests that are the same in every process, on every machine and with every Python; versions are made of them.
 
-Values are written in a canonical form of one's own: no pickle and no `repr`, which tell addresses, the order of a set,
-or what a release has added to a class.
+Values are written in a canonical form. Neither pickle nor `repr` would do: they contain addresses, the order of sets,
+and fields that a release has added to a class.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def _refused(value: Any) -> str:
 def canonical(value: Any, other: Callable[[Any], str] = _refused) -> str:
     """A value as text; equal texts mean equal values.
 
-    Lists and tuples are one, and so are NumPy's numbers and Python's. Of a dataclass only the fields count that are not
-    at their defaults, so that a field that a release adds changes no digest as long as nobody sets it.
+    Lists and tuples count as the same, and so do NumPy's numbers and Python's. Fields of dataclasses at their defaults
+    are left out, so that a field added by a release changes no digest until somebody sets it.
 
     Args:
         value: Numbers, texts, bytes, None, arrays, enumerations, and sequences, sets, mappings and dataclasses of
             these.
-        other: Writes what is none of these.
+        other: Converts values that are none of these.
 
     Raises:
-        TypeError: By default, where something is none of these.
+        TypeError: By default, if a value is none of these.
     """
     if isinstance(value, enum.Enum):
         return f"{type(value).__qualname__}.{value.name}"

@@ -1,8 +1,8 @@
 """Ctrl-C where MindSpore is running.
 
-With each compiled pass MindSpore 2.10 puts a handler of its own in the place of Python's for SIGINT, behind Python's
-back. All it does is to send the process a SIGTERM, which would kill it before anyone could tell how to go on. So that
-signal is caught as well. Both functions take the main thread.
+With each compiled pass MindSpore 2.10 replaces Python's handler for SIGINT by its own, unknown to Python, which sends
+the process a SIGTERM. That would end the process without a message, so SIGTERM is caught as well. Both functions have
+to be called on the main thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Handler = Callable[[int, "FrameType | None"], None]
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Makes Ctrl-C and SIGTERM raise KeyboardInterrupt inside, where MindSpore runs in another thread."""
+    """Inside, Ctrl-C and SIGTERM raise KeyboardInterrupt; for use while MindSpore runs on another thread."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -33,9 +33,10 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Notes Ctrl-C and SIGTERM inside instead of raising anything: in the midst of MindSpore that would crash it.
+    """Inside, Ctrl-C and SIGTERM are recorded and raise nothing, which within MindSpore would crash the process.
 
-    Yields whether one has come, to be asked wherever it is safe to stop. A second one ends the process at once.
+    Yields a function that returns whether one has arrived; call it wherever it is safe to stop. A second signal ends
+    the process at once.
     """
     noted = threading.Event()
 

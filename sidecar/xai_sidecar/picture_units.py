@@ -14,14 +14,14 @@ FloatArray: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PictureUnits:
-    """How values of a model input stand to those of the picture, which go from 0 to 1: input = (value - mean) / std.
+    """Converts between values of the picture, from 0 to 1, and of the model input: input = (value - mean) / std.
 
-    Each is one number for each channel, or one for all. By default a model input is the picture, covered by 0.
+    Each is one number per channel, or one for all. By default the model input is the picture, covered with 0.
 
     Attributes:
-        mean: What preparing subtracts.
-        std: What it then divides by, above 0.
-        mean_colour: What covers pictures, in [0, 1]: a colour that says nothing, whatever the mean is.
+        mean: Subtracted when a picture is prepared.
+        std: Divisor after that, above 0.
+        mean_colour: Colour that perturbations cover pictures with, in [0, 1]; independent of `mean`.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -30,17 +30,17 @@ class PictureUnits:
 
     @cached_property
     def fill(self) -> float | FloatArray:
-        """The mean colour in a model input: (C, 1, 1) float32, or the number 0 where it is that in every channel."""
+        """The mean colour in units of the model input: (C, 1, 1) float32, or the number 0 if all channels are 0."""
         colour = (_column(self.mean_colour) - _column(self.mean)) / _column(self.std)
         return np.asarray(colour, np.float32) if colour.any() else 0.0
 
     def difference(self, values: FloatArray) -> FloatArray:
-        """What differences (…, C, H, W) between pictures, 1 being their full range, are between model inputs."""
+        """Converts differences (…, C, H, W) between pictures, 1 being the full range, to units of the model input."""
         return np.asarray(values / _column(self.std), np.float32)
 
 
 PICTURES = PictureUnits()
-"""Of a net that takes pictures as they are."""
+"""Units of a net whose input is the picture itself."""
 
 
 def _column(values: tuple[float, ...]) -> FloatArray:

@@ -1,7 +1,7 @@
-"""Settings of the whole process that the server relies on, held while a user's code is run.
+"""Protects process-wide settings that the server relies on from a user's code.
 
-A model's module comes from a training script as often as not, and sets what suits that: warnings as errors, pictures
-cut short taken for whole, logs switched off, another working directory. It gets what it wants as long as it runs.
+A model's module often comes from a training script and changes settings for that: warnings become errors, truncated
+pictures are accepted, logs are switched off, the working directory changes. The changes last while that code runs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class _Setting:
-    """A setting.
+    """A process-wide setting.
 
     Attributes:
-        name: What people know it as.
-        get: Reads it.
-        put: Sets it to what was read before.
+        name: Its name in logs.
+        get: Returns its value.
+        put: Restores a value that `get` returned.
     """
 
     name: str
@@ -45,7 +45,7 @@ def _attribute(owner: Any, name: str, shown: str) -> _Setting:
 
 
 def _error_filters() -> list[Any]:
-    """Filters that make errors of warnings; libraries add others, which are none of the server's business."""
+    """Filters that turn warnings into errors; others, which libraries add, are left alone."""
     return [each for each in warnings.filters if each[0] == "error"]
 
 
@@ -78,7 +78,10 @@ _SETTINGS = (
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Puts back what is changed inside, and logs a warning that names it. To be used on the thread that goes on."""
+    """Restores settings that are changed inside, and logs a warning that names them.
+
+    Some settings are per thread: use it on the thread that goes on afterwards.
+    """
     before = [setting.get() for setting in _SETTINGS]
     try:
         yield

@@ -1,1 +1,1 @@
-"""Where models run."""
+"""Backends: what runs models."""

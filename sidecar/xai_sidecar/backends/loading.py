@@ -1,4 +1,4 @@
-"""From the config to a backend."""
+"""Makes the backend that the config asks for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load_backend(config: Config) -> Backend:
     """Loads the configured model on the configured device.
 
     Raises:
-        ConfigError: Something that the config names is not there or not right, or MindSpore is not installed.
+        ConfigError: Something that the config names does not exist or does not fit, or MindSpore is not installed.
     """
     limit_threads(config.model.threads)
     try:
@@ -53,11 +53,11 @@ def load_backend(config: Config) -> Backend:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Says how many threads MindSpore's kernels compute with; they read it when MindSpore is imported.
+    """Sets the number of threads of MindSpore's kernels, which read it when MindSpore is imported.
 
     Args:
-        threads: How many; None for one on each CPU that may be used, unless the environment says otherwise: left
-            alone, they know the affinity and not the quota, and more threads than that get in each other's way.
+        threads: The number; None for one on each usable CPU, unless the environment sets it. By themselves the kernels
+            respect the CPU affinity but not a container's quota, and too many threads slow each other down.
     """
     if threads is not None:
         os.environ["OMP_NUM_THREADS"] = str(threads)

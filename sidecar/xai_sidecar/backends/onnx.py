@@ -1,4 +1,4 @@
-"""ONNX models on the CPU, run by ONNX Runtime."""
+"""Runs ONNX models on the CPU with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """Where a container finds how much of the CPUs it is allowed: microseconds in a period of microseconds, or "max"."""
 
 _FATAL = 4
-"""Log level at which ONNX Runtime prints nothing: what goes wrong is raised anyway."""
+"""Log level at which ONNX Runtime prints nothing: errors are raised anyway."""
 
 
 def available() -> str | None:
@@ -36,7 +36,7 @@ def engine() -> str:
 
 
 def usable_cpus() -> int:
-    """How many CPUs this process may use, by its affinity and by its container's quota."""
+    """Number of CPUs that this process may use, by its affinity and its container's quota."""
     count = len(os.sched_getaffinity(0))
     try:
         quota, period = _QUOTA.read_text().split()
@@ -50,10 +50,10 @@ class OnnxProgram:
 
     Args:
         model: A serialised model with one input.
-        threads: How many threads compute, the caller's among them; None for one on each CPU that may be used.
+        threads: Number of threads, the caller's included; None for one on each usable CPU.
 
     Raises:
-        Exception: Of ONNX Runtime's own, when it cannot load the model.
+        Exception: One of ONNX Runtime's own: it cannot load the model.
     """
 
     def __init__(self, model: bytes, threads: int | None = None) -> None:
@@ -79,21 +79,21 @@ class OnnxProgram:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """One run, in any thread.
+        """Runs the model, on any thread.
 
         Args:
-            rows: The inputs, (n, …) float32; what follows is not looked at.
+            rows: The inputs, (n, …) float32; further arrays are ignored.
 
         Returns:
-            The model's outputs, (n, …) float32, which are the caller's own.
+            The model's outputs, (n, …) float32, in arrays of their own.
 
         Raises:
-            Exception: Of ONNX Runtime's own, when the inputs do not fit the model.
+            Exception: One of ONNX Runtime's own: the inputs do not fit the model.
         """
         return self._run(self._outputs, rows)
 
     def only(self, *places: int) -> Callable[[tuple[Array, ...]], tuple[Array, ...]]:
-        """The same model with some of its outputs, by their places."""
+        """The same model with only some of its outputs, by their indices."""
         names = [self._outputs[place] for place in places]
         return lambda rows: self._run(names, rows)
 
@@ -103,7 +103,7 @@ class OnnxProgram:
 
 
 def _runtime() -> Any:
-    """The package, which need not be installed."""
-    # Without it, onnxruntime notes what is run in a folder of its own, for its makers. It reads this when imported.
+    """The onnxruntime package; imported here since it need not be installed."""
+    # Switches off telemetry, which onnxruntime would write to a folder of its own. It is read at import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     return importlib.import_module("onnxruntime")

@@ -22,7 +22,7 @@ from xai_sidecar.paths import cache_folder
 
 @dataclass(frozen=True)
 class _Classifier:
-    """A backend as `train_ood` wants it."""
+    """Adapts a backend to what `train_ood` expects of a classifier."""
 
     backend: Backend
     labels: tuple[str, ...]
@@ -53,7 +53,7 @@ def train_configured(
 
     Raises:
         ConfigError: The classifier cannot be loaded or has no features, or as `train_ood` says.
-        KeyboardInterrupt: Ctrl-C or SIGTERM came; the same again goes on from there.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; called again with the same arguments it resumes.
     """
     with deferred() as stop:
         backend = load_backend(config.model_copy(update={"ood": type(config.ood)()}))

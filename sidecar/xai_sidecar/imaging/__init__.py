@@ -1,12 +1,12 @@
-"""From the bytes of a picture to the model's input, and the region of the picture that the input covers.
+"""Converts pictures to model inputs, and keeps the region of the picture that an input covers.
 
     bytes ─ decode ─┐
                     ├─► upright picture ─ prepare ─► Prepared: float32 (C, H, W), and its region on that picture
     pixels ─ from_pixels ─┘
     model input ─ check_model_input ─► Prepared without a picture
 
-A saliency map is computed in the model's frame. `Region` is the way back: the map, stretched over the region, lies
-right on the upright picture. Everything here may be called from several threads at once.
+A saliency map has the frame of the model input: stretched over the `Region` it fits the upright picture. Everything
+here may be called from several threads at once.
 """
 
 from xai_sidecar.imaging.decoding import decode, from_pixels, load_png, read_header

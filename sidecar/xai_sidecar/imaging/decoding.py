@@ -1,4 +1,4 @@
-"""From bytes or pixels to an upright picture of eight bits."""
+"""Decodes bytes or pixels to an upright picture of eight bits."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ _UPRIGHT = {
 
 _PIECE_WORK = 1 << 18
 _PIECE_BYTES = (512, 1 << 16)
-"""What is decoded between two looks at whether to go on: about as many pixels, a part of the file in these bounds."""
+"""Work between two checks whether to go on: about so many pixels, read as a part of the file within these bounds."""
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How files of a format are read.
+    """The functions that read files of a format.
 
     Attributes:
-        begins: What they begin with.
+        begins: The first bytes of such files.
         header: Reads the size.
-        strip: Leaves what pixels need.
+        strip: Removes all that the pixels do not need.
         reader: Pillow's. They are called directly, not through Image.open: that one warns and raises at limits of its
             own, where ours is `max_pixels`; and it turns a phone's JPEG into an MPO, read differently.
     """
@@ -76,7 +76,7 @@ _FORMATS = {
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:
-    """What a picture's file says of itself, in a millisecond at the most.
+    """Reads format, size and decoding effort of a picture's file, in a millisecond at the most.
 
     Args:
         data: The encoded picture.
@@ -109,7 +109,7 @@ def decode(data: bytes, max_pixels: int, look: Callable[[], None] = lambda: None
     Args:
         data: The encoded picture.
         max_pixels: The most pixels, width times height, that are decoded.
-        look: Called between pieces of the work; what it raises ends the decoding.
+        look: Called between steps of the decoding; an exception that it raises ends it.
 
     Returns:
         A picture of mode "L" or "RGB".
@@ -131,7 +131,7 @@ def decode(data: bytes, max_pixels: int, look: Callable[[], None] = lambda: None
 
 
 def load_png(data: bytes) -> Image.Image:
-    """A PNG as its pixels lie: of any mode, transparency and palette as they are.
+    """Loads a PNG without conversion: in any mode, with its transparency and palette.
 
     Raises:
         PictureError: It cannot be decoded.
@@ -160,7 +160,7 @@ def _piece_bytes(size: int, header: Header) -> int:
 
 
 class _Pieces(io.BytesIO):
-    """A file that is looked up from whenever a decoder wants more of it."""
+    """A file that calls `look` whenever a decoder reads more of it."""
 
     def __init__(self, data: bytes, look: Callable[[], None]) -> None:
         super().__init__(data)
@@ -172,7 +172,7 @@ class _Pieces(io.BytesIO):
 
 
 def _hold_settings() -> None:
-    """Sets what Pillow keeps for the whole process, which a model's module may have changed, to what is right here."""
+    """Sets Pillow's process-wide settings, which a model's module may have changed, to those needed here."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     Image.MAX_IMAGE_PIXELS = None  # `max_pixels` is the limit
 
@@ -227,7 +227,7 @@ def _as_picture_errors(name: str) -> Iterator[None]:
         yield
     except SidecarError:
         raise
-    except Exception as error:  # Corrupt bytes bring up whatever a decoder stumbles on, IndexError to zlib.error.
+    except Exception as error:  # With corrupt bytes decoders raise anything from IndexError to zlib.error.
         told = " ".join(str(error).split())[:200] or type(error).__name__
         raise PictureError(
             f"The {name} picture cannot be decoded: {told.rstrip('.')}. "
@@ -236,7 +236,7 @@ def _as_picture_errors(name: str) -> Iterator[None]:
 
 
 def _is_dark(opened: Image.Image) -> bool:
-    """Whether the upper eight bits of 16 have nothing that 12 bits would not have."""
+    """Whether all values of 16 bits fit in 12."""
     return max(int(band.getextrema()[1]) for band in opened.split()[:3]) <= 15  # type: ignore[arg-type]
 
 

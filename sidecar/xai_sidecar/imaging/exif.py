@@ -1,4 +1,4 @@
-"""Which way up a picture is, read from its metadata: nothing else of them is needed, and nothing else is looked at."""
+"""Reads the orientation of a picture from its metadata, and nothing else of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ORIENTATION_TAG = 0x0112
 _SHORT, _LONG = 3, 4
 
 _MOST_ENTRIES = 1024
-"""Entries of a directory that are looked at; cameras write some thirty."""
+"""Most entries of a directory that are read; cameras write some thirty."""
 
 _XMP = re.compile(rb"""tiff:Orientation(?:=["']|>)([1-8])""")
 

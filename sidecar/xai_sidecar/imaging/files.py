@@ -1,8 +1,8 @@
-"""What is known of a picture's file before a decoder sees it.
+"""Headers of picture files, and files stripped to what a decoder needs.
 
-Each format has a module that reads the size, in little and bounded time, and one that hands on what the pixels need:
-without comments, profiles, thumbnails, further frames and directories. Those may be broken, or be there to keep a
-decoder busy, and no pixel depends on them.
+Each format has a function that reads the size, in little and bounded time, and one that removes comments, profiles,
+thumbnails, further frames and directories. Those may be broken, or be made to keep a decoder busy, and no pixel depends
+on them.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from dataclasses import dataclass
 from xai_sidecar.errors import PictureError
 
 MOST_PARTS = 1 << 16
-"""Chunks, strips or the like of a file; encoders write a few thousand of the largest pictures."""
+"""Most chunks or strips of a file; encoders write a few thousand for the largest pictures."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself.
+    """The properties of a picture's file, read without decoding.
 
     Attributes:
         format: "JPEG", "PNG", "WebP", "GIF", "BMP" or "TIFF".
         width: In pixels, as stored.
         height: In pixels, as stored.
-        effort: What a pixel takes to decode, as a multiple of one of a baseline JPEG, about.
+        effort: Approximate time to decode a pixel, as a multiple of that for a baseline JPEG.
     """
 
     format: str
@@ -38,13 +38,13 @@ class Header:
 
     @property
     def work(self) -> float:
-        """What decoding takes, in pixels of a baseline JPEG, about."""
+        """Approximate work of decoding, in pixels of a baseline JPEG."""
         return self.pixels * self.effort
 
 
 @dataclass(frozen=True)
 class Stripped:
-    """A file of nothing but what the pixels need.
+    """A file without anything that the pixels do not need.
 
     Attributes:
         data: The file.
@@ -58,7 +58,7 @@ class Stripped:
 
 
 def broken(name: str, why: str) -> PictureError:
-    """A file that no decoder need be asked about."""
+    """The error for a file that cannot be decoded."""
     return PictureError(
         f"The {name} picture cannot be decoded: {why}. "
         "Check that it was sent whole and opens in a viewer, or save it again as PNG or JPEG."

@@ -1,4 +1,4 @@
-"""From an upright picture to the model's input, and where on the picture that lies."""
+"""Prepares an upright picture as model input, and computes the region of the picture that it covers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LANCZOS_SUPPORT = 3
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a net takes, and how pictures become that.
+    """The input of a net, and how pictures are prepared for it.
 
     Without `stretch` a picture keeps its proportions and is scaled by the smallest factor at which it covers
     `resize_height` x `resize_width`; with it, it is scaled to exactly that size. Then the centre is cropped. With
@@ -52,8 +52,8 @@ class InputSpec:
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos", antialiased but for "nearest".
         mean: Per channel, of a picture scaled to [0, 1].
         std: Per channel, of a picture scaled to [0, 1]; above 0.
-        mean_colour: What pictures are covered with, and the border of a letterbox, in [0, 1], one number for each
-            channel, or one for all.
+        mean_colour: Colour of covered pixels and of a letterbox's border, in [0, 1]; one number per channel, or one
+            for all.
         letterbox: Whether the whole picture is shown.
 
     Raises:
@@ -74,11 +74,11 @@ class InputSpec:
 
     @property
     def units(self) -> PictureUnits:
-        """How an input's values stand to those of a picture."""
+        """The conversion between values of the input and of a picture."""
         return PictureUnits(self.mean, self.std, self.mean_colour)
 
     def __repr__(self) -> str:
-        """Without what changes nothing: OoD nets and stores keep it, and need not be made anew for what came later."""
+        """Text without fields that change nothing. It is part of versions: a field added later must not change it."""
         idle = {"letterbox": not self.letterbox, "mean_colour": self.mean_colour == self.mean}
         shown = [each.name for each in fields(self) if not idle.get(each.name)]
         return f"InputSpec({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
@@ -155,7 +155,7 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model input and where it comes from.
+    """A model input and the region of its picture.
 
     Attributes:
         array: (C, H, W) float32, contiguous, normalised.
@@ -173,7 +173,7 @@ def prepare(picture: Image.Image, spec: InputSpec) -> Prepared:
 
     Args:
         picture: Of mode "L" or "RGB", as from `decode` or `from_pixels`.
-        spec: What the net takes.
+        spec: The net's input.
 
     Returns:
         The input, float32 (channels, height, width), and the region of the picture that it covers.
@@ -213,11 +213,11 @@ def _letterboxed(picture: Image.Image, spec: InputSpec) -> Prepared:
 
 
 def check_model_input(array: NDArray[Any], spec: InputSpec) -> Prepared:
-    """Takes an input that the caller has prepared.
+    """Checks a model input that the caller has prepared.
 
     Args:
         array: (channels, height, width), float32 or float16, finite, normalised.
-        spec: What the net takes.
+        spec: The net's input.
 
     Returns:
         The same values in float32, without a picture and a region.

@@ -13,7 +13,7 @@ _MOST_ENTRIES = 1024
 _WIDTH, _HEIGHT, _BITS, _ORIENTATION, _BRIGHTEST = 256, 257, 258, 274, 281
 
 _NEEDED = {
-    *(254, 255, _WIDTH, _HEIGHT, _BITS, 259, 262, 266, 273, 277, 278, 279, 284),  # what there is, and where
+    *(254, 255, _WIDTH, _HEIGHT, _BITS, 259, 262, 266, 273, 277, 278, 279, 284),  # sizes and offsets
     *(292, 293, 317, 320, 322, 323, 324, 325, 332, 338, 339),  # fax options, predictor, palette, tiles, samples
     *(347, 512, 513, 514, 519, 520, 521, 529, 530, 531, 532),  # JPEG's tables, YCbCr
 }

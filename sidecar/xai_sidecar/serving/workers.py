@@ -40,7 +40,7 @@ class AbandonedError(Exception):
     """Nobody waits for it."""
 
 
-class Task(Generic[T]):
+class WorkerTask(Generic[T]):
     """A piece of work.
 
     Args:
@@ -101,7 +101,7 @@ class WorkerPool:
     """
 
     def __init__(self, threads: int, name: str) -> None:
-        self._tasks: queue.PriorityQueue[tuple[float, int, Task[Any] | None]] = queue.PriorityQueue()
+        self._tasks: queue.PriorityQueue[tuple[float, int, WorkerTask[Any] | None]] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._threads = [
             threading.Thread(target=self._work, name=f"{name}_{index}", daemon=True) for index in range(threads)
@@ -109,7 +109,7 @@ class WorkerPool:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, task: Task[Any], urgency: float) -> None:
+    def submit(self, task: WorkerTask[Any], urgency: float) -> None:
         """Has a task done.
 
         Args:
@@ -141,14 +141,14 @@ class Workers:
 
     async def run(self, function: Callable[[], T]) -> T:
         """Runs something cheap, such as encoding an answer, on a thread, and returns its result."""
-        task = Task(lambda look: function())
+        task = WorkerTask(lambda look: function())
         self.submit(task)
         try:
             return await asyncio.wrap_future(task.future)
         finally:
             task.abandon()
 
-    def submit(self, task: Task[Any], work: float = 0.0) -> None:
+    def submit(self, task: WorkerTask[Any], work: float = 0.0) -> None:
         """Has a task run on a thread.
 
         Args:

@@ -13,7 +13,7 @@ from xai_sidecar import errors
 from xai_sidecar.serving import preprocessing, workers
 from xai_sidecar.serving.preprocessing import Preprocessor, read_picture
 from xai_sidecar.serving.requests import Converted, EncodedPicture, ModelInput, Pixels
-from xai_sidecar.serving.workers import AbandonedError, Task, WorkerPool, Workers
+from xai_sidecar.serving.workers import AbandonedError, WorkerPool, Workers, WorkerTask
 
 
 def png(side, array=None):
@@ -167,7 +167,7 @@ def test_what_nobody_waits_for_is_given_up(start, held):
         left.cancel()
         await asyncio.gather(left, return_exceptions=True)
         assert preprocessor._pixels == 0
-        task = Task(lambda look: "next")
+        task = WorkerTask(lambda look: "next")
         preprocessor._workers._costly.submit(task, float("inf"))  # after all that waits
         assert await asyncio.wait_for(asyncio.wrap_future(task.future), 30) == "next"
         assert len(begun) <= len(preprocessor._workers._costly._threads), "what waited was begun"
@@ -183,7 +183,7 @@ def test_the_rest_of_a_request_is_given_up_after_an_error(start, held):
         with pytest.raises(errors.PictureError) as caught:
             await asyncio.wait_for(preprocessor.prepare([EncodedPicture(cut), *[png(1500)] * 9], spec), 30)
         assert caught.value.field == "images[0].encoded"
-        task = Task(lambda look: "next")
+        task = WorkerTask(lambda look: "next")
         preprocessor._workers._costly.submit(task, float("inf"))
         assert await asyncio.wait_for(asyncio.wrap_future(task.future), 30) == "next"
 
@@ -202,7 +202,7 @@ def test_bounds_in_time(start, held):
 
 def test_a_task_that_is_abandoned_does_not_begin():
     done = []
-    task = Task(lambda look: done.append(1))
+    task = WorkerTask(lambda look: done.append(1))
     task.abandon()
     task.run()
     assert done == []
@@ -217,7 +217,7 @@ def test_a_task_that_is_abandoned_ends_at_its_next_look():
         look()
         done.append(1)
 
-    task = Task(work)
+    task = WorkerTask(work)
     task.run()
     assert done == []
     assert isinstance(task.future.exception(), AbandonedError)
@@ -229,7 +229,7 @@ def test_a_lane_goes_on_after_errors_and_ends():
     def fail(look):
         raise MemoryError
 
-    failing, fine = Task(fail), Task(lambda look: 1)
+    failing, fine = WorkerTask(fail), WorkerTask(lambda look: 1)
     for task in (failing, fine):
         lane.submit(task, 0)
     assert isinstance(failing.future.exception(30), MemoryError)

@@ -13,17 +13,17 @@ from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
 from xai_sidecar.backends.mindspore.features import features_net
-from xai_sidecar.backends.mindspore.layers import check_flow, default_layer, trace_layers
-from xai_sidecar.backends.mindspore.loading import Loaded, load_net, told
+from xai_sidecar.backends.mindspore.layers import check_has_gradient, default_layer, trace_layers
+from xai_sidecar.backends.mindspore.loading import Loaded, error_line, load_net
 from xai_sidecar.backends.mindspore.net_version import net_version
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_passes
 from xai_sidecar.backends.mindspore.programs import (
     Program,
-    called,
     compiled_graphs,
     forward_program,
     in_place_as_plain,
     input_gradient_program,
+    kind_text,
     layer_gradient_program,
     layer_tail_program,
     release_graphs,
@@ -42,18 +42,18 @@ from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
 from xai_sidecar.ood.head import check_head
 
 _ON_DEMAND_KEPT = 8
-"""Layers compiled on demand that are kept; the least recently used one goes."""
+"""Layers compiled on demand that are kept; the least recently used one is dropped."""
 
 
 class MindSporeBackend:
-    """Implements `Backend`.
+    """A MindSpore net as a `Backend`.
 
     Args:
         source: What to load.
         net: A net to serve instead of the one that `source.factory` makes. It is not changed.
 
     Raises:
-        ConfigError: The device, the factory or the checkpoint is not there or not right, or the net does not take the
+        ConfigError: The device, factory or checkpoint does not exist or does not fit, or the net does not accept the
             configured input.
     """
 
@@ -65,7 +65,7 @@ class MindSporeBackend:
         self._source = source
         loaded = load_net(source.factory, source.arguments, source.checkpoint) if net is None else Loaded(net, "")
         self.weights, self.weights_warning = loaded.weights, loaded.warning
-        select_device(source.device, source.threads)  # again, should the factory have chosen another one
+        select_device(source.device, source.threads)  # again, in case the factory has selected another one
         self._net = shared_copy(loaded.net)
         probe = self._probe(max(2, *source.batch_sizes, *source.gradient_batch_sizes))
         self._example = probe[:1]
@@ -84,7 +84,7 @@ class MindSporeBackend:
         self._cache_key = compile_cache.cache_key(
             self._net, source.factory, source.arguments, source.layout, self._example.shape, source.device
         )
-        # Of the net that nothing has run on: what its cells remember of a pass may differ from machine to machine.
+        # Of the original net, on which no pass ran: state that a pass leaves in cells may differ by machine.
         self.version = net_version(loaded.net, found.calls, source.preparation, source.layout, self._example.shape)
         self.ood = self._ood_info()
         self._programs: OrderedDict[Kind, Program] = OrderedDict()
@@ -110,11 +110,11 @@ class MindSporeBackend:
         return {kind: failed[_compiled(kind)].message for kind in kinds if _compiled(kind) in failed}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
-        """Batch sizes and measured seconds; a kind not compiled yet has its smallest size only, at a guess."""
+        """Batch sizes and measured seconds; of a kind not compiled yet only its smallest size, assumed to take 1 s."""
         return self._costs.get(_compiled(kind)) or {self._sizes(kind)[0]: 1.0}
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """One launch; see `Backend.run`. A layer that was not warmed up is compiled now, which takes seconds."""
+        """Runs one batch; see `Backend.run`. A layer that was not warmed up is compiled first, which takes seconds."""
         compiled = _compiled(kind)
         if compiled not in self._costs:
             self._compile_on_demand(compiled)
@@ -137,7 +137,7 @@ class MindSporeBackend:
     # ---------------------------------------------------------------------------------------- start
 
     def _probe(self, size: int) -> Array:
-        """Inputs in the net's layout that are the same in every process."""
+        """Random inputs in the net's layout, the same in every process."""
         source = self._source
         shape = (size, source.channels, source.height, source.width)
         return self._to_layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
@@ -150,12 +150,12 @@ class MindSporeBackend:
         return OodTraining(head.training.sample_count, head.training.time, head.training.auroc)
 
     def _earlier_version(self) -> str:
-        """What `version` was in OoD nets' files of earlier releases."""
+        """The version of this net that earlier releases wrote into OoD nets' files."""
         source = self._source
         return compile_cache.earlier_version(self._net, source.preparation, source.layout, self._example.shape)
 
     def _run_by_onnx(self, wanted: list[Kind], report: Report) -> list[Kind]:
-        """Has ONNX Runtime run the passes without a gradient, if it may and does them right; returns which."""
+        """Lets ONNX Runtime run the passes without a gradient, if its results are right; returns their kinds."""
         forwards = [kind for kind in wanted if kind in (Forward.kind, Features.kind)]
         if self._source.forward_engine == "mindspore" or not self._source.device.startswith("cpu") or not forwards:
             return []
@@ -173,7 +173,7 @@ class MindSporeBackend:
             self._outputs_of = {kind: model.only(*places[kind]) for kind in cells if kind in places}
         except Exception as error:  # of the export, of ONNX Runtime, or a check that failed
             self._drop(*forwards)
-            why = str(error) if isinstance(error, (ExportError, WrongOutputError)) else told(error)
+            why = str(error) if isinstance(error, (ExportError, WrongOutputError)) else error_line(error)
             self.engine_note = f"ONNX Runtime does not run the forward passes: {why.rstrip('.')}."
             if self._source.forward_engine == "onnxruntime":
                 raise ConfigError(
@@ -188,7 +188,7 @@ class MindSporeBackend:
         return dict(self._net.cells_and_names())[layer]
 
     def _compile_cached(self, kinds: list[Kind], report: Report) -> dict[Kind, ConfigError]:
-        """Compiles kinds, or loads them compiled; those that cannot be, and why."""
+        """Compiles kinds, or loads them from the compile cache; returns the errors of those that fail."""
         source = self._source
         split = [(str(kind), kind in self._outputs_of) for kind in kinds]
         sizes = (source.batch_sizes, source.gradient_batch_sizes, split)
@@ -204,13 +204,13 @@ class MindSporeBackend:
         return failed
 
     def _compile_all(self, kinds: list[Kind], verb: str, report: Report) -> dict[Kind, ConfigError]:
-        """Compiles all sizes of all kinds; those that cannot be, and why."""
+        """Compiles all sizes of all kinds; returns the errors of those that fail."""
         steps = [(kind, size) for kind in kinds for size in self._sizes(kind)]
         failed: dict[Kind, ConfigError] = {}
         for done, (kind, size) in enumerate(steps, start=1):
             if kind in failed:
                 continue
-            report(f"{verb} {called(kind)}, batch size {size} ({done} of {len(steps)})")
+            report(f"{verb} {kind_text(kind)}, batch size {size} ({done} of {len(steps)})")
             try:
                 self._compile(kind, size)
             except ConfigError as error:
@@ -218,7 +218,7 @@ class MindSporeBackend:
         return failed
 
     def _compile(self, kind: Kind, size: int) -> None:
-        """Compiles one size of a kind, checks and times it. Size 1 comes first: the others are checked against it."""
+        """Compiles a kind at a batch size, checks and times it. Size 1 comes first: the others are checked by it."""
         before = compiled_graphs()
         try:
             with in_place_as_plain():
@@ -232,15 +232,16 @@ class MindSporeBackend:
             raise ConfigError(error.message) from error
         except Exception as error:
             raise ConfigError(
-                f"compiling the {called(kind)} at batch size {size} failed: {told(error)}", field="model.factory"
+                f"compiling the {kind_text(kind)} at batch size {size} failed: {error_line(error)}",
+                field="model.factory",
             ) from error
         finally:
             self._graphs[kind] = self._graphs.get(kind, frozenset()) | (compiled_graphs() - before)
 
     def _adopt(self, kind: Kind, size: int) -> None:
-        """Checks a program at a batch size, and times it.
+        """Checks a program at a batch size against the reference, and times it.
 
-        At size 1 it is asked twice: a program may give at the second call what it has remembered of the first.
+        At size 1 it is called twice with different inputs: a faulty program may repeat the result of its first call.
         """
         program = self._programs[kind]
         for start in (0, 1) if size == 1 else (0,):
@@ -249,7 +250,7 @@ class MindSporeBackend:
                 expected = self._reference.forward(kind, size, start)
             else:
                 expected = self._reference.gradient(kind, start) if size == 1 else one_by_one(program, rows)
-            check(program(rows), expected, f"the {called(kind)} at batch size {size}")
+            check(program(rows), expected, f"the {kind_text(kind)} at batch size {size}")
         self._costs.setdefault(kind, {})[size] = seconds(program, rows)
 
     def _compile_on_demand(self, kind: Kind) -> None:
@@ -296,7 +297,7 @@ class MindSporeBackend:
             net = rectified_copy(self._net, kind.relu_rule) if kind.relu_rule else self._net
             return input_gradient_program(net, self.class_count)
         if kind.name == "layer_gradient":
-            check_flow(self._net, self._spatial[kind.layer], self._probes, self.class_count)
+            check_has_gradient(self._net, self._spatial[kind.layer], self._probes, self.class_count)
             layer = self._cell(kind.layer)
             if kind in self._outputs_of:
                 shape = self._spatial[kind.layer].shape
@@ -309,7 +310,7 @@ class MindSporeBackend:
 
     @cached_property
     def _unreached(self) -> str:
-        """Why modified ReLUs mean nothing for this net; empty where they do. It takes a second or two to find out."""
+        """Why ReLU rules do not apply to this net; empty if they do. It takes a second or two to compute."""
         try:
             check_rectifiers(self._net, self._example)
         except PreconditionError as error:
@@ -317,7 +318,7 @@ class MindSporeBackend:
         return ""
 
     def _scored(self, features: Array, logits: Array) -> tuple[Array, ...]:
-        """Features and logits as inlier scores, percentiles and logits."""
+        """Computes inlier scores and percentiles of features, and adds the logits."""
         if self._source.ood is None:
             raise PreconditionError("There is no OoD net. Set ood.checkpoint in the config.")
         scores = self._source.ood.scores(features)
@@ -338,5 +339,5 @@ _SAME_PASSES = {
 
 
 def _compiled(kind: Kind) -> Kind:
-    """The kind whose program does the passes of a kind."""
+    """The kind whose compiled program also runs the passes of this kind."""
     return _SAME_PASSES.get(kind.name, kind)

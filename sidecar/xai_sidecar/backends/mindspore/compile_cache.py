@@ -1,10 +1,9 @@
-"""MindSpore's compile cache on disk, made safe to rely on.
+"""Makes MindSpore's compile cache on disk safe to use.
 
 MindSpore files compiled graphs by the order in which they were compiled and checks little more than the sources beside
 the entry script. So every combination of net, input and programs has a folder of its own here, named by a key of all
 that goes into a graph, sources and MindSpore's version, too; it is filled under a temporary name and appears only when
-complete. A process that is killed half-way, or two that start at once, leave no half-filled folder behind that anyone
-would read.
+complete. So a killed process, or two that start at once, leave no incomplete folder that would be read.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.engine.backend import Report
 
 _OURS = "mindspore-graphs"
-"""The subfolder of the cache that is emptied of what is old; nothing outside of it is ever removed."""
+"""The subfolder of the cache that is tidied; nothing outside of it is ever removed."""
 
 _KEPT = 8
-"""Keys kept; the least recently used ones go."""
+"""Keys kept; the least recently used ones are removed."""
 
 _ABANDONED_SECONDS = 3600
 """Age at which a temporary folder belongs to a process that was killed."""
@@ -48,7 +47,7 @@ def cache_key(net: nn.Cell, *parts: object) -> str:
 
     Args:
         net: The net.
-        parts: What else matters; its repr counts.
+        parts: Further values that the digest depends on, by their repr.
     """
     digest = hashlib.sha256()
     for part in (ms.__version__, sys.version_info[:2], os.environ.get("ONEDNN_MAX_CPU_ISA"), structure(net), *parts):
@@ -65,7 +64,7 @@ def earlier_version(net: nn.Cell, *parts: object) -> str:
 
     Args:
         net: The net.
-        parts: What else matters; its repr counts.
+        parts: Further values that the digest depends on, by their repr.
     """
     digest = hashlib.sha256(repr((structure(net), *parts)).encode())
     for name, value in _constants(net):

@@ -1,4 +1,4 @@
-"""Choosing the device that the config asks for, or refusing; never another one in silence."""
+"""Selects the configured device, or refuses; never falls back to another one silently."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _NEEDS = {
 
 
 def select_device(name: str, threads: int | None = None) -> None:
-    """Makes a device the one that everything in this process runs on.
+    """Selects the device for everything in this process.
 
     Args:
         name: "cpu", "gpu" or "ascend", optionally with ":index".
-        threads: How many threads run kernels on the CPU; None leaves it to MindSpore.
+        threads: Number of threads of kernels on the CPU; None leaves it to MindSpore.
 
     Raises:
-        ConfigError: The device is not there.
+        ConfigError: There is no such device.
     """
     target, _, index = name.partition(":")
     target = _TARGETS[target]
@@ -40,5 +40,5 @@ def select_device(name: str, threads: int | None = None) -> None:
     if threads is not None:
         try:
             ms.device_context.cpu.op_tuning.threads_num(threads)
-        except RuntimeError:  # it can be said once in a process
+        except RuntimeError:  # can be set only once in a process
             _log.warning("threads_set_already", by="this process or the model's module", wanted=threads)

@@ -1,4 +1,4 @@
-"""The features of a net, what its last layer sees, with its logits from the same pass.
+"""The features of a net, that is, the inputs of its last layer, with its logits from the same pass.
 
 The net's own cells are never touched: everything happens on copies that share its weights.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xai_sidecar.backends.mindspore.loading import told
+from xai_sidecar.backends.mindspore.loading import error_line
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import copy_plain_attributes, shared_copy
 from xai_sidecar.engine.work import Array
@@ -23,15 +23,15 @@ _CURE = (
 )
 
 _TOLERANCE = 1e-4
-"""How far two ways to the same features may lie apart: norm of the difference over norm. Rounding makes some 1e-6."""
+"""Tolerance of features computed in two ways: norm of the difference over norm. Rounding makes some 1e-6."""
 
 
 def features_net(net: nn.Cell, example: Array, class_count: int) -> nn.Cell:
-    """A cell that gives the features of inputs beside their logits.
+    """Makes a cell that computes the features of inputs and their logits.
 
-    A net that declares `num_features` and `output_features`, as MindSpore XAI wants it, is asked for its features.
-    Of any other net they are what goes into the last dense layer, or into the last convolution, averaged over its
-    positions, when that is what makes the logits, as in SqueezeNet.
+    A net that declares `num_features` and `output_features`, as MindSpore XAI expects, computes its features itself.
+    Of any other net they are the input of the last dense layer, or, if a convolution makes the logits as in SqueezeNet,
+    the input of that convolution averaged over positions.
 
     Args:
         net: The net. Neither it nor its parameters are changed, whatever happens.
@@ -44,7 +44,7 @@ def features_net(net: nn.Cell, example: Array, class_count: int) -> nn.Cell:
         logits, say, are there two passes in it, of which compilers merge what they recognise as common.
 
     Raises:
-        PreconditionError: No features can be had of this net.
+        PreconditionError: This net has no features that can be computed.
     """
     copy = shared_copy(net)
     seen = _trace(copy, example, class_count)
@@ -62,7 +62,7 @@ def features_net(net: nn.Cell, example: Array, class_count: int) -> nn.Cell:
 
 @dataclass(frozen=True)
 class _Last:
-    """A cell that may be the last one with weights; its input and output for the example."""
+    """A candidate for the last cell with weights, with its input and output for the example."""
 
     name: str
     cell: nn.Cell
@@ -79,14 +79,14 @@ class _Last:
 
 @dataclass
 class _Seen:
-    """What a pass showed: the net's logits, and the cells that may make them, in the order in which they finish."""
+    """The record of a pass: the net's logits, and the cells that may make them, in the order in which they finish."""
 
     logits: Array
     candidates: list[_Last] = field(default_factory=list)
 
 
 class _Features(nn.Cell):
-    """Features, and the logits made of them by the last layer."""
+    """Computes features, and from them the logits by the last layer."""
 
     def __init__(self, body: nn.Cell, last: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
@@ -99,7 +99,7 @@ class _Features(nn.Cell):
 
 
 class _FeaturesBeside(nn.Cell):
-    """Features, and the logits by the whole net."""
+    """Computes features, and separately the logits by the whole net."""
 
     def __init__(self, body: nn.Cell, net: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
@@ -111,7 +111,7 @@ class _FeaturesBeside(nn.Cell):
 
 
 class _PassThrough(nn.Cell):
-    """Stands where a layer stood. Nets read such things of their layers as how many outputs they have."""
+    """Replaces a layer by the identity; has the layer's plain attributes, which nets read."""
 
     def __init__(self, layer: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
@@ -122,7 +122,7 @@ class _PassThrough(nn.Cell):
 
 
 class _Constant(_PassThrough):
-    """Stands where a layer stood, and gives a value whatever goes in."""
+    """Replaces a layer by a constant output."""
 
     def __init__(self, layer: nn.Cell, value: Array) -> None:
         super().__init__(layer)
@@ -133,7 +133,7 @@ class _Constant(_PassThrough):
 
 
 def _trace(copy: nn.Cell, example: Array, class_count: int) -> _Seen:
-    """Runs a copy once, uncompiled."""
+    """Records one uncompiled pass through a copy of the net."""
     cells = [(name, cell) for name, cell in copy.cells_and_names() if _outputs(cell) == class_count]
     records: list[_Last] = []
     hooks = [cell.register_forward_hook(_recorder(name, records)) for name, cell in cells]
@@ -155,7 +155,7 @@ def _recorder(name: str, records: list[_Last]) -> Any:
 
 
 def _outputs(cell: nn.Cell) -> int:
-    """How many outputs a dense layer or a convolution has; 0 for other cells."""
+    """Number of outputs of a dense layer or a convolution; 0 for other cells."""
     if isinstance(cell, ms.mint.nn.Linear):
         return int(cell.out_features)
     return int(cell.out_channels) if isinstance(cell, nn.Dense) or _is_convolution(cell) else 0
@@ -175,7 +175,7 @@ def _declared(copy: nn.Cell, seen: _Seen, example: Array) -> nn.Cell:
         features = output.asnumpy() if isinstance(output, ms.Tensor) else None
     except Exception as error:
         raise PreconditionError(
-            f"This net cannot have an OoD net: with output_features set it raised {told(error)}. {_CURE}"
+            f"This net cannot have an OoD net: with output_features set it raised {error_line(error)}. {_CURE}"
         ) from error
     if features is None or features.shape != (1, count):
         got = type(output).__name__ if features is None else f"shape {features.shape}"
@@ -190,7 +190,7 @@ def _declared(copy: nn.Cell, seen: _Seen, example: Array) -> nn.Cell:
 
 
 def _split(copy: nn.Cell, last: _Last, seen: _Seen, example: Array) -> nn.Cell | None:
-    """The features in front of a layer; None if they cannot be had there."""
+    """Cuts the net in front of a layer to compute features; None if that does not work there."""
     # Where the layer stood, nothing happens. So what comes out in the end is what went into the layer, if all that
     # follows is averaging and scaling; the averaging is wanted, and to an angle a scale is nothing.
     body = shared_copy(copy, {last.cell: _PassThrough(last.cell)})
@@ -206,7 +206,7 @@ def _split(copy: nn.Cell, last: _Last, seen: _Seen, example: Array) -> nn.Cell |
 
 
 def _is_the_end(copy: nn.Cell, last: _Last, seen: _Seen, example: Array) -> bool:
-    """Whether what the layer gives are the logits, untouched: those of the example, and far larger ones as well."""
+    """Whether a layer's outputs are the logits unchanged: for the example, and also when they are far larger."""
     if not _close(last.output, seen.logits):
         return False
     other = (1e4 * np.random.default_rng(1).standard_normal(seen.logits.shape)).astype(np.float32)
@@ -218,7 +218,7 @@ def _is_the_end(copy: nn.Cell, last: _Last, seen: _Seen, example: Array) -> bool
 
 
 def _parallel(one: Array, other: Array) -> bool:
-    """Whether two rows point the same way."""
+    """Whether two rows have the same direction."""
     if one.shape != other.shape or not np.any(one) or not np.any(other):
         return False
     return _close(one / np.linalg.norm(one), other / np.linalg.norm(other))

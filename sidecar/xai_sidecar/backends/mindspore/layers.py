@@ -1,4 +1,4 @@
-"""Finding the layers of a net whose output lies on the picture."""
+"""Finds the layers of a net with a spatial output: one whose positions correspond to those of the picture."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _MOST_EXTRA = 16
 """Class, distillation and register tokens besides the picture's own, at the most."""
 
 _TRIED = 16
-"""Layers whose gradients are worked out at once when the default is looked for, from the last one on."""
+"""Layers whose gradients are computed together in the search for the default layer, from the last one on."""
 
 _EXAMPLES = 2
 """Inputs for all of which a layer that matters is unlikely to be dead."""
 
 _MISFIT = 1.5
-"""Cells that padding may add to or take from a grid."""
+"""Cells by which padding may change the size of a grid."""
 
 
 @dataclass(frozen=True)
 class SpatialLayer(Layer):
-    """A layer whose output lies on the picture, and how.
+    """A layer with a spatial output, and its layout.
 
     Attributes:
         axes: "nchw"; "nhwc"; or "tokens", (n, tokens, channels).
-        token_count: How many tokens there are, at least height · width.
-        order: The token of each position, row by row.
+        token_count: Number of tokens, at least height · width.
+        order: The index of the token of each position, row by row.
     """
 
     axes: str
@@ -45,7 +45,7 @@ class SpatialLayer(Layer):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the layer's output for one input."""
+        """Shape of the layer's output for one input."""
         if self.axes == "nchw":
             return 1, self.channels, self.height, self.width
         if self.axes == "nhwc":
@@ -66,10 +66,9 @@ class Layers:
     """The layers of a net, by name, in the order in which they finish.
 
     Attributes:
-        spatial: Those whose output lies on the picture.
-        refused: Why others cannot be said to, though it looks as if.
-        calls: All layers that ran, as often as they did, with the shapes of their outputs; None where that is no
-            tensor.
+        spatial: Those with a spatial output.
+        refused: Why others are not counted as such, though their shape suggests it.
+        calls: Each call of a layer in order, with the shape of its output; None if that is no tensor.
     """
 
     spatial: dict[str, SpatialLayer]
@@ -78,7 +77,7 @@ class Layers:
 
 
 def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: str) -> Layers:
-    """Runs a net once and sees which of its layers have a spatial output.
+    """Runs a net once and finds its layers with a spatial output.
 
     Args:
         net: The net; it is not changed.
@@ -88,7 +87,7 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: 
         layout: "nchw" or "nhwc", the axes of the input.
 
     Returns:
-        The layers. Those that run several times in a pass are left out, since "their output" means nothing.
+        The layers. Those that run several times in a pass are left out: they have no single output.
     """
     copy = shared_copy(net)
     outputs: list[tuple[str, Any]] = []
@@ -108,7 +107,7 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: 
 
 
 def _placed(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, layout: str) -> Layers:
-    """The same, with the tokens where they lie on the picture."""
+    """The layers with the positions of their tokens; those whose tokens have none are refused."""
     groups: dict[tuple[int, int, int], list[SpatialLayer]] = {}
     for layer in layers.values():
         if layer.axes == "tokens":
@@ -129,7 +128,7 @@ def _placed(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, layou
 
 
 def default_layer(net: nn.Cell, layers: dict[str, SpatialLayer], examples: Array, class_count: int) -> str | None:
-    """The last layer with a spatial output through whose positions the prediction still flows.
+    """The last layer with a spatial output at whose positions the logits have a gradient.
 
     Behind the last attention of a transformer that classifies by a class token, the picture's own tokens no longer
     matter to the prediction: their gradient is zero, and so would be every map. Such layers are passed over, as are
@@ -152,19 +151,19 @@ def default_layer(net: nn.Cell, layers: dict[str, SpatialLayer], examples: Array
     while candidates:
         last = candidates[-_TRIED:]
         for start in range(min(_EXAMPLES, len(examples))):
-            alive = through_which_it_flows(net, last, examples[start : start + 1], class_count)
+            alive = layers_with_gradient(net, last, examples[start : start + 1], class_count)
             if alive:
                 return alive[-1]
         del candidates[-_TRIED:]
     return None
 
 
-def through_which_it_flows(net: nn.Cell, layers: list[SpatialLayer], examples: Array, class_count: int) -> list[str]:
-    """The names of those layers on whose output, at the picture's own positions, the logits depend.
+def layers_with_gradient(net: nn.Cell, layers: list[SpatialLayer], examples: Array, class_count: int) -> list[str]:
+    """Names of the layers by whose output, at the positions of the picture, the logits have a gradient.
 
     Args:
         net: The net.
-        layers: The layers to look at.
+        layers: The layers to examine.
         examples: Some inputs as the net takes them, (n, …) float32: what is dead for one may be alive for another.
         class_count: Number of logits.
     """
@@ -216,7 +215,7 @@ def _spatial(
 
 
 def _misfit(rows: int, columns: int, height: int, width: int) -> float:
-    """How many cells a grid is off the proportions of the input; infinite for one that cannot lie on it."""
+    """Deviation in cells of a grid from the proportions of the input; infinite for an impossible grid."""
     if rows * columns <= 1 or rows > height or columns > width:
         return math.inf
     scale = math.sqrt(height * width / (rows * columns))
@@ -232,7 +231,7 @@ def _grid(count: int, height: int, width: int) -> tuple[int, int] | None:
 
 
 class _Shift(nn.Cell):
-    """A layer whose output is shifted by a parameter, so that its gradient can be had without compiling."""
+    """Adds a zero parameter to a layer's output, whose gradient is then the output's, without compiling."""
 
     def __init__(self, layer: SpatialLayer) -> None:
         super().__init__(auto_prefix=False)
@@ -244,13 +243,15 @@ class _Shift(nn.Cell):
         return output + self.shift.astype(output.dtype)
 
 
-def check_flow(net: nn.Cell, layer: SpatialLayer, examples: Array, class_count: int) -> None:
-    """Refuses a layer on which the logits do not depend: all its maps would be zero. Arguments as above.
+def check_has_gradient(net: nn.Cell, layer: SpatialLayer, examples: Array, class_count: int) -> None:
+    """Refuses a layer on which the logits do not depend: all its maps would be zero.
+
+    Arguments are as of `layers_with_gradient`.
 
     Raises:
-        PreconditionError: It is such a layer.
+        PreconditionError: No logit has a gradient by its output.
     """
-    if not through_which_it_flows(net, [layer], examples, class_count):
+    if not layers_with_gradient(net, [layer], examples, class_count):
         raise PreconditionError(
             f"The prediction does not flow through the layer {layer.name!r}: no logit has a gradient by its output. "
             "It belongs to a branch that the logits do not depend on, or its gradient is stopped."
@@ -264,7 +265,7 @@ def layer_gradients(net: nn.Cell, layers: list[SpatialLayer], example: Array, mi
         net: The net.
         layers: The layers.
         example: One input as the net takes it, (1, …) float32.
-        mix: (1, classes) float32; the product with the logits is summed up and derived.
+        mix: (1, classes) float32, weights of the sum of logits that is differentiated.
 
     Returns:
         For each layer, an array like its output.

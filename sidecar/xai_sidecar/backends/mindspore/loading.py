@@ -1,4 +1,4 @@
-"""From the config's `[model]` to a net with its weights, or one clear error."""
+"""Loads the net of the config's `[model]` with its weights, or raises one clear error."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from xai_sidecar.errors import ConfigError
 from xai_sidecar.process_state import held
 
 _SHOWN = 3
-"""How many parameters a message names before it says how many more there are."""
+"""Parameters that a message names; of further ones it gives the number."""
 
 
 _SHOWN_FRAMES = 6
 
 _SEED = 0
-"""Of what a factory draws at random, so that the same config gives the same weights at each start."""
+"""Seed of a factory's random numbers, so that a config gives the same weights at each start."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Loaded:
     Attributes:
         net: The net.
         weights: Where they came from, in a sentence.
-        warning: What is doubtful about that, with a cure; empty if nothing is.
+        warning: Why these weights may not be the ones meant, with a cure; empty if there is no doubt.
     """
 
     net: nn.Cell
@@ -52,7 +52,7 @@ def load_net(factory: str, arguments: Mapping[str, Any], checkpoint: Path | None
         checkpoint: A .ckpt or .safetensors file; None keeps the weights that the factory gave.
 
     Raises:
-        ConfigError: The factory cannot be had or raises, or the checkpoint does not fit the net.
+        ConfigError: The factory cannot be imported or raises, or the checkpoint does not fit the net.
     """
     with held():
         _seed(_SEED)
@@ -64,11 +64,11 @@ def load_net(factory: str, arguments: Mapping[str, Any], checkpoint: Path | None
     count = len(list(net.get_parameters()))
     if not drawn:
         return Loaded(net, f"All {count} parameters as the factory gives them, the same each time; no checkpoint.")
-    told_of = f"{len(drawn)} of {count} parameters are drawn at random by the factory; no checkpoint."
+    count_text = f"{len(drawn)} of {count} parameters are drawn at random by the factory; no checkpoint."
     return Loaded(
         net,
-        told_of,
-        f"No weights were loaded for {_some(drawn)}: {told_of.rstrip('.')} was loaded, and what the net says means "
+        count_text,
+        f"No weights were loaded for {_some(drawn)}: {count_text.rstrip('.')} was loaded, and what the net says means "
         "nothing. Set model.checkpoint, or have the factory load its weights.",
     )
 
@@ -79,7 +79,7 @@ def _seed(seed: int) -> None:
 
 
 def _random_parameters(net: nn.Cell, factory: str, arguments: Mapping[str, Any]) -> list[str]:
-    """The names of the parameters that are others when the factory is called again with another seed."""
+    """Names of the parameters that differ when the factory is called again with another seed."""
     _seed(_SEED + 1)
     try:
         other = _make(factory, arguments)
@@ -102,7 +102,7 @@ def _make(factory: str, arguments: Mapping[str, Any]) -> nn.Cell:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise ConfigError(
-            f"importing {module_name!r} failed with {told(error)}. Install it, or put its folder on PYTHONPATH.",
+            f"importing {module_name!r} failed with {error_line(error)}. Install it, or put its folder on PYTHONPATH.",
             field="model.factory",
         ) from error
     make = getattr(module, name, None)
@@ -113,7 +113,7 @@ def _make(factory: str, arguments: Mapping[str, Any]) -> nn.Cell:
     try:
         net = make(**arguments)
     except Exception as error:
-        called = f"{factory}{_signature(make)} raised {told(error)} when called with {dict(arguments)}"
+        called = f"{factory}{_signature(make)} raised {error_line(error)} when called with {dict(arguments)}"
         frames = traceback.extract_tb(error.__traceback__)[1:]  # without this one
         where = " > ".join(f"{frame.filename}:{frame.lineno} in {frame.name}" for frame in frames[-_SHOWN_FRAMES:])
         cure = f"It came from {where}. Correct that, or model.arguments." if frames else "Correct model.arguments."
@@ -129,13 +129,13 @@ def _make(factory: str, arguments: Mapping[str, Any]) -> nn.Cell:
 
 
 def _load_weights(net: nn.Cell, path: Path) -> str:
-    """Puts the weights of a file into a net; where they came from, in a sentence."""
+    """Loads the weights of a file into a net; returns a sentence on where they came from."""
     field = "model.checkpoint"
     try:
         weights = ms.load_checkpoint(str(path), format="safetensors" if path.suffix == ".safetensors" else "ckpt")
     except Exception as error:
         raise ConfigError(
-            f"{path} cannot be read: {told(error)}. Give a checkpoint saved by MindSpore.", field=field
+            f"{path} cannot be read: {error_line(error)}. Give a checkpoint saved by MindSpore.", field=field
         ) from error
     parameters = {parameter.name: parameter for parameter in net.get_parameters()}
     missing = [name for name in parameters if name not in weights]
@@ -158,7 +158,7 @@ def _load_weights(net: nn.Cell, path: Path) -> str:
         ms.load_param_into_net(net, {name: weights[name] for name in parameters})
     except Exception as error:
         raise ConfigError(
-            f"the weights of {path} cannot be put into the net: {told(error)}. Convert them to the net's types.",
+            f"the weights of {path} cannot be put into the net: {error_line(error)}. Convert them to the net's types.",
             field=field,
         ) from error
     more = len(weights) - len(parameters)
@@ -171,8 +171,8 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + more
 
 
-def told(error: Exception) -> str:
-    """The type of an error and the first line of what it says; MindSpore begins with a rule of dashes."""
+def error_line(error: Exception) -> str:
+    """An error in one line: its type and the first line of its message, after MindSpore's rule of dashes."""
     lines = (line.strip() for line in str(error).splitlines())
     first = next((line for line in lines if re.search(r"\w", line)), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

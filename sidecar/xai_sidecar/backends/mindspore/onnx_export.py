@@ -1,4 +1,4 @@
-"""A net as an ONNX model that takes any number of rows.
+"""Exports a net as an ONNX model with a free batch axis.
 
 MindSpore exports a net for one shape, and writes what depends on the batch size into constants: the shapes of
 reshapes, mostly. So the net is exported for two batch sizes, and where an integer constant differs between the two,
@@ -18,7 +18,7 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.compile_cache import uncached
 from xai_sidecar.backends.mindspore.features import features_net
-from xai_sidecar.backends.mindspore.loading import told
+from xai_sidecar.backends.mindspore.loading import error_line
 from xai_sidecar.backends.mindspore.programs import in_place_as_plain
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import Marked, shared_copy, wrapped_copy
@@ -36,13 +36,13 @@ _BATCH = "batch"
 
 
 class ExportError(Exception):
-    """The net cannot be had as an ONNX model. The message is one line saying why."""
+    """The net cannot be exported to ONNX. The message is one line that says why."""
 
 
 def export_passes(
     net: nn.Cell, example: Array, class_count: int, layers: Mapping[Kind, nn.Cell], kinds: Collection[Kind]
 ) -> tuple[bytes, dict[Kind, tuple[int, ...]]]:
-    """Exports what several kinds of work have in common as one model, so that they share its weights.
+    """Exports the forward passes of several kinds of work as one model, so that they share its weights.
 
     Args:
         net: The net.
@@ -52,8 +52,8 @@ def export_passes(
         kinds: Kinds of forward passes.
 
     Returns:
-        The serialised model, and where among its outputs each kind finds its own, the logits last; layers whose output
-        cannot be had are left out.
+        The serialised model, and for each kind the indices of its outputs in it, the logits last; layers whose output
+        cannot be exported are left out.
 
     Raises:
         ExportError: As `export_onnx`.
@@ -93,7 +93,7 @@ def export_onnx(net: nn.Cell, example: Array, marks: Sequence[str] = ()) -> byte
     except ExportError:
         raise
     except Exception as error:
-        raise ExportError(told(error)) from error
+        raise ExportError(error_line(error)) from error
 
 
 def _export(net: nn.Cell, example: Array, marks: Sequence[str]) -> bytes:
@@ -114,7 +114,7 @@ def _export(net: nn.Cell, example: Array, marks: Sequence[str]) -> bytes:
 
 
 def _put_out(graph: GraphProto, mark: str) -> None:
-    """Makes an output of the value that is multiplied by a parameter."""
+    """Makes the value that is multiplied by a parameter an output of the model."""
     from onnx import TensorProto, helper
 
     products = [node for node in graph.node if mark in node.input]
@@ -152,7 +152,7 @@ def _is_constant(node: NodeProto) -> bool:
 
 
 def _compute_what_differs(graph: GraphProto, other: GraphProto, weights: Collection[str]) -> None:
-    """Puts computed values in the place of the constants that differ from those of the other batch size.
+    """Replaces constants that differ between the two batch sizes by values computed from the batch size.
 
     Raises:
         ExportError: Something other than constants of integers differs.

@@ -37,28 +37,28 @@ LEARNING_RATE = 0.1
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 1.0
-"""The gradient by all parameters together is shortened to this length if it is longer."""
+"""Gradients are clipped to this global norm."""
 
 _LEARNING_RATE_STEPS = 3
 """The learning rate is a tenth of what it was after every third of the training, as after 30 of 90 epochs."""
 
 _BATCH_NORM_EPSILON = 1e-5
 _SMALLEST = 1e-12
-"""Keeps a length from being zero, and the root at zero from having an infinite derivative."""
+"""Added to squared norms, so that none is zero and the root has a finite derivative."""
 
 _SAVE_SECONDS = 2.0
 _STATE_FORMAT = "xai-sidecar OoD training 1"
 
 EpochReport = Callable[[int, float, float], None]
-"""Told after each epoch: how many are done, the mean loss and the accuracy, in [0, 1], of this one."""
+"""Called after each epoch with the number of epochs done, and the mean loss and accuracy, in [0, 1], of this one."""
 
 
 class OoDNet(nn.Cell):
-    """The head: while training, logits for a softmax; else the cosines whose maximum is the inlier score.
+    """The head. It returns logits for a softmax while training, else the cosines whose maximum is the inlier score.
 
     Args:
-        weights: (k, features) float32, what W begins as.
-        divisor: (features,) float32, what w begins as.
+        weights: (k, features) float32, initial W.
+        divisor: (features,) float32, initial w.
     """
 
     def __init__(self, weights: FloatArray, divisor: FloatArray) -> None:
@@ -89,7 +89,7 @@ def _unit(rows: ms.Tensor) -> ms.Tensor:
 class TrainingStep(nn.Cell):
     """One step of stochastic gradient descent, compiled.
 
-    For each parameter p with gradient d, all of them shortened together to `GRADIENT_NORM`:
+    For each parameter p with gradient d, clipped to the global norm `GRADIENT_NORM`:
     v ← momentum · v + d + weight decay · p, then p ← p − learning rate · v.
     """
 
@@ -109,7 +109,7 @@ class TrainingStep(nn.Cell):
     def construct(
         self, features: ms.Tensor, labels: ms.Tensor, learning_rate: ms.Tensor
     ) -> tuple[ms.Tensor, ms.Tensor]:
-        """Takes a step; the loss before it, and the share of the batch that was right."""
+        """Takes a step. Returns the loss before it, and the accuracy on the batch."""
         (loss, logits), gradients = self.derive(features, labels)
         square = ms.ops.zeros((), ms.float32)
         for gradient in gradients:
@@ -124,13 +124,13 @@ class TrainingStep(nn.Cell):
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A head as trained.
+class TrainedHead:
+    """A trained head.
 
     Attributes:
         weights: W, (k, features) float32.
         loss: Mean cross-entropy of the last epoch.
-        accuracy: Share of the last epoch that was classified rightly, in [0, 1].
+        accuracy: Accuracy in the last epoch, in [0, 1].
     """
 
     weights: FloatArray
@@ -148,7 +148,7 @@ def fit(
     state: Path | None = None,
     report: EpochReport = lambda epoch, loss, accuracy: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Fitted:
+) -> TrainedHead:
     """Trains a head.
 
     Equal arguments give equal results, whether it was interrupted in between or not.
@@ -162,11 +162,11 @@ def fit(
         seed: Of the first weights and the order of the samples.
         state: Where to keep what has been reached, every two seconds or so; the training goes on from there if the
             file belongs to equal arguments.
-        report: Told after each epoch.
-        stop: Asked before each epoch whether to stop.
+        report: Called after each epoch.
+        stop: Called before each epoch; True stops the training.
 
     Raises:
-        KeyboardInterrupt: `stop` said so; the state is saved.
+        KeyboardInterrupt: `stop` returned True; the state is saved.
         ConfigError: The loss is no longer finite, or the state cannot be written.
     """
     training = _Training(features, labels, seed, epochs, batch_size)
@@ -186,13 +186,13 @@ def fit(
             report(training.done, training.loss, training.accuracy)
         if state is not None:
             training.save(state)
-        return Fitted(training.net.weights.asnumpy(), training.loss, training.accuracy)
+        return TrainedHead(training.net.weights.asnumpy(), training.loss, training.accuracy)
     finally:
         release_graphs(compiled_graphs() - before)
 
 
 class _Training:
-    """All that changes while training, and nothing else: what is saved is what is needed to go on."""
+    """The state of a training: all that changes, which is what has to be saved to resume."""
 
     def __init__(self, features: FloatArray, labels: IntArray, seed: int, epochs: int, batch_size: int) -> None:
         self.features = features
@@ -245,7 +245,7 @@ class _Training:
             ) from error
 
     def load(self, path: Path) -> None:
-        """Goes on where a file left off, if it is there, whole, and of this training."""
+        """Resumes from a file, if it exists, is intact, and belongs to this training."""
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 metadata = file.metadata() or {}
@@ -263,7 +263,7 @@ class _Training:
         yield from self.step.moments
 
     def _digest(self, batch_size: int) -> str:
-        """Of all that the course of the training depends on."""
+        """A digest of all that the training depends on."""
         digest = hashlib.sha256()
         for part in (self.features.shape, self.seed, self.epochs, batch_size, ms.__version__):
             digest.update(f"{part};".encode())

@@ -4,7 +4,7 @@ They are cells, since MindSpore's compile cache binds a cached graph to the weig
 cached graph of a free function comes back bound to none and computes nonsense. They are cells with auto_prefix off,
 since the net's parameters would otherwise be renamed when the net becomes their child.
 
-The logit to be derived is picked by a one-hot matrix: a product compiles everywhere, an index does not.
+The target's logit is selected by a product with a one-hot matrix: that compiles everywhere, an index does not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from xai_sidecar.backends.mindspore.surgery import Injected, Tapped
 from xai_sidecar.engine.work import Array, Kind
 
 Program: TypeAlias = Callable[[tuple[Array, ...]], tuple[Array, ...]]
-"""Takes and returns arrays whose first axis is a batch size. The last array returned holds the logits."""
+"""A compiled program: takes and returns arrays whose first axis is the batch; the last one returned are logits."""
 
 _TIMED_RUNS = 7
 
@@ -32,7 +32,7 @@ def compiled_graphs() -> frozenset[str]:
 
 
 def release_graphs(graphs: Collection[str]) -> None:
-    """Frees graphs, some 30 MB each, by name. MindSpore keeps them even when nothing refers to their cell any more."""
+    """Frees compiled graphs, some 30 MB each, by name. MindSpore keeps them even after their cell is gone."""
     if graphs:
         api.ms_compile_cache.difference_update(graphs)
         api.JitExecutor_.get_instance().del_net_res(None, set(graphs))
@@ -40,10 +40,10 @@ def release_graphs(graphs: Collection[str]) -> None:
 
 @contextlib.contextmanager
 def in_place_as_plain() -> Iterator[None]:
-    """Has MindSpore read `x += y` as `x = x + y` in what is compiled inside.
+    """Inside, MindSpore compiles `x += y` as `x = x + y`.
 
-    What changes a tensor in place cannot be exported, runs even where nobody wants its result, and has had wrong
-    gradients where another operation needs the value that was there.
+    Operations in place cannot be exported, are not eliminated where their result is unused, and gave wrong gradients
+    where another operation needs the overwritten value.
     """
     from mindspore.graph._parse import resources
 
@@ -57,16 +57,16 @@ def in_place_as_plain() -> Iterator[None]:
 
 
 def seconds(program: Program, rows: tuple[Array, ...]) -> float:
-    """How long a run takes, in seconds."""
+    """Seconds of one run of a program."""
     started = time.perf_counter()
     program(rows)
     return time.perf_counter() - started
 
 
 def take_times(costs: dict[Kind, dict[int, float]], run: Callable[[Kind, int], float]) -> None:
-    """Replaces the costs of all kinds and sizes by the shortest of some runs, for whatever else runs only ever adds.
+    """Sets the costs of all kinds and sizes to the shortest of several runs, since other load only adds time.
 
-    The sizes take turns, so that all meet the same noise: which of them pays best matters more than what each costs.
+    The sizes are measured in turn, so that noise affects all alike: their ratios matter more than the absolute costs.
     """
     for _ in range(_TIMED_RUNS):
         for kind, sizes in costs.items():
@@ -75,13 +75,13 @@ def take_times(costs: dict[Kind, dict[int, float]], run: Callable[[Kind, int], f
 
 
 def forward_program(net: nn.Cell) -> Program:
-    """Inputs (n, …) float32 → logits (n, classes), or all that a cell gives, such as features and logits."""
+    """Inputs (n, …) float32 → logits (n, classes), or all outputs of the cell, such as features and logits."""
     forward = _Forward(net)
     return lambda rows: as_arrays(forward(ms.Tensor(rows[0])))
 
 
 def as_arrays(outputs: ms.Tensor | tuple[ms.Tensor, ...]) -> tuple[Array, ...]:
-    """What a cell returned, one tensor or several, as arrays."""
+    """The tensor or tensors that a cell returned, as arrays."""
     return tuple(output.asnumpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,)))
 
 
@@ -98,11 +98,11 @@ def layer_gradient_program(net: nn.Cell, tapped: Tapped, class_count: int) -> Pr
 def layer_tail_program(
     outputs: Program, shape: tuple[int, ...], injected: Callable[[Injected], nn.Cell], class_count: int
 ) -> Program:
-    """As `layer_gradient_program`, where something else is quicker at running the net up to the layer.
+    """As `layer_gradient_program`, but another, faster program runs the net up to the layer.
 
     Args:
         outputs: Inputs (n, …) float32 → the layer's outputs, logits.
-        shape: Of the layer's output for one input, (1, …).
+        shape: Shape of the layer's output for one input, (1, …).
         injected: A copy of the net with a cell in the place of the layer.
         class_count: Number of logits.
     """
@@ -186,14 +186,14 @@ class _LayerTail(nn.Cell):
 
     @ms.jit
     def construct(self, inputs: ms.Tensor, activations: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-        # Within the graph, since what is set from outside may not reach it: MindSpore keeps what it has computed of
+        # Within the graph, since a value set from outside may not reach it: MindSpore caches what it has computed of
         # parameters alone.
         ms.ops.assign(self.value, activations)
         (_, logits), (gradients,) = self.derive(inputs, chosen)
         return gradients, logits
 
 
-def called(kind: Kind) -> str:
-    """What a kind of work is called in messages."""
+def kind_text(kind: Kind) -> str:
+    """The name of a kind of work in messages."""
     name = f"{kind.relu_rule} {kind.name}".strip().replace("_", " ")
     return name + (f" of {kind.layer}" if kind.layer else "")

@@ -1,9 +1,9 @@
-"""Nets whose rectifiers derive by a rule of their own: guided backpropagation and deconvolution.
+"""Nets whose rectifiers have modified gradients: guided backpropagation and deconvolution.
 
 A rectifier is zero below zero and the identity above it, up to a ceiling if it has one. A rule reaches it if it is a
 cell, since a cell may have its own gradient. Any other activation would keep its ordinary gradient, and the map would
-be neither the rule's nor the gradient's without anyone noticing. So the graph that runs is searched for operations
-that bend a value, rectifiers left out, and everything counts that is not known to be harmless.
+silently be neither by the rule nor the plain gradient. So the graph that runs is searched for other nonlinear
+operations; every one counts that is not known to be harmless.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from xai_sidecar.backends.mindspore.compile_cache import uncached
-from xai_sidecar.backends.mindspore.loading import told
+from xai_sidecar.backends.mindspore.loading import error_line
 from xai_sidecar.backends.mindspore.programs import compiled_graphs, release_graphs
 from xai_sidecar.backends.mindspore.runtime import api, ms, nn
 from xai_sidecar.backends.mindspore.surgery import wrapped_copy
@@ -24,7 +24,7 @@ from xai_sidecar.engine.work import Array
 from xai_sidecar.errors import PreconditionError
 
 _NAMED = 3
-"""Layers that an error names before it counts the rest."""
+"""Layers that an error names; of further ones it gives the number."""
 
 _CURE = "Ask for gradient or gradcam instead."
 
@@ -60,7 +60,7 @@ _BLIND = frozenset(["Shape", "TensorShape", "ZerosLike", "OnesLike"])
 
 
 def rectified_copy(net: nn.Cell, rule: str) -> nn.Cell:
-    """A copy of a net on the same weights that computes the same, but whose rectifiers derive by a rule.
+    """A copy of a net on the same weights, with the same outputs, whose rectifiers have gradients by a rule.
 
     It reaches cells that construct as nn.ReLU, nn.ReLU6 or mint.nn.ReLU6 do, or nn.Hardtanh or mint.nn.Hardtanh with
     a minimum of zero, and do not do so in place. `check_rectifiers` tells whether those are all.
@@ -81,7 +81,7 @@ def rectified_copy(net: nn.Cell, rule: str) -> nn.Cell:
 
 
 def unreached_activations(net: nn.Cell, example: Array) -> list[str]:
-    """What runs in a net and bends a value, but is no rectifier that the rules of `rectified_copy` reach.
+    """The nonlinear operations that run in a net and that the rules of `rectified_copy` do not reach.
 
     A layer is named by its path and what runs there by MindSpore's primitives, as in "blocks.0.act (GeLU ×18)". What
     several cells call as a function goes by the first of them, and MindSpore may put what runs in a SequentialCell
@@ -99,7 +99,7 @@ def unreached_activations(net: nn.Cell, example: Array) -> list[str]:
 
 
 def check_rectifiers(net: nn.Cell, example: Array) -> None:
-    """Makes sure that the rules of `rectified_copy` mean something for a net; see `unreached_activations`.
+    """Checks that the rules of `rectified_copy` apply to a net; see `unreached_activations`.
 
     Args:
         net: The net; it is not changed.
@@ -173,7 +173,7 @@ def _ceiling(cell: nn.Cell) -> float | None:
 
 
 class Rectified(ms.ops.PrimitiveWithInfer):
-    """Stands for a rectifier that is reached in the graph that is searched, by its name. It cannot run.
+    """Placeholder, recognised by its name, for a reached rectifier in the graph that is searched. It cannot run.
 
     A ReLU with an attribute would not do: the compiler merges it with an unreached one on the same value.
     """
@@ -210,7 +210,7 @@ class _Searched(nn.Cell):
 
 
 def _search(net: nn.Cell, example: Array) -> tuple[int, list[str]]:
-    """How many rectifiers run that are reached, and what else does that bends a value."""
+    """The number of reached rectifiers that run, and the other nonlinear operations that do."""
     reached = 0
     unreached: dict[str, Counter[str]] = {}
     for layer, kind, inputs, flowing in _operations(_graph(net, example)):
@@ -245,7 +245,7 @@ def _graph(net: nn.Cell, example: Array) -> Any:
             phase = executor.compile("construct", ms.Tensor(example), phase="export.mindir.")
         stream = executor._get_func_graph_proto(searched, phase, "mind_ir")
     except Exception as error:
-        why = told(error).rstrip(".")
+        why = error_line(error).rstrip(".")
         raise PreconditionError(f"This net cannot be searched for activations: {why}. {_CURE}") from error
     finally:
         release_graphs(compiled_graphs() - before)
@@ -255,7 +255,7 @@ def _graph(net: nn.Cell, example: Array) -> Any:
 
 
 def _operations(model: Any) -> Iterator[tuple[str, str, list[str], list[str]]]:
-    """What runs on values that depend on the input: the layer, the primitive, its inputs, those that depend.
+    """Operations on values that depend on the input: layer, primitive, inputs, and which of these depend on it.
 
     Functions, such as the branches of an `if`, are taken to depend on the input in all but constants.
     """

@@ -1,4 +1,4 @@
-"""What a net itself says, uncompiled, of a few inputs: every program is checked against that before it serves."""
+"""Reference results: the uncompiled net on a few inputs. Every program is checked against them before it serves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.layers import SpatialLayer, layer_gradients, layer_output
-from xai_sidecar.backends.mindspore.loading import told
+from xai_sidecar.backends.mindspore.loading import error_line
 from xai_sidecar.backends.mindspore.programs import Program, as_arrays
 from xai_sidecar.backends.mindspore.rectifiers import rectified_copy
 from xai_sidecar.backends.mindspore.runtime import ms, nn
@@ -16,19 +16,19 @@ from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import ConfigError
 
 _LOGIT_TOLERANCE = 1e-3
-"""How far a program's logits may lie from the net's own: norm of the difference over norm of the logits. Rounding makes
+"""Tolerance of a program's logits: norm of the difference to the net's own over norm of these. Rounding makes
 some 1e-6; a graph that belongs to another net is off by its whole size."""
 
 _GRADIENT_TOLERANCE = 2e-2
-"""The same for gradients, features and layers' outputs, where rounding may tip a ReLU over."""
+"""The same for gradients, features and layers' outputs, where rounding may switch a ReLU on or off."""
 
 
 class WrongOutputError(ConfigError):
-    """A program computes something else than the net."""
+    """A program's results differ from the net's."""
 
 
 class Reference:
-    """A net's own answers.
+    """The results of the uncompiled net.
 
     Args:
         net: The net, for inference.
@@ -45,14 +45,14 @@ class Reference:
         self._known: dict[Kind, list[tuple[Array, ...]]] = {Forward.kind: [(logits,)]}
 
     def inputs(self, kind: Kind, size: int, start: int = 0) -> tuple[Array, ...]:
-        """Some of the inputs, with a target each where the kind wants one."""
+        """Some of the inputs, with targets for kinds that need them."""
         inputs = self._inputs[start : start + size]
         if kind in (Forward.kind, Features.kind):
             return (inputs,)
         return inputs, np.arange(start, start + size, dtype=np.int32) % self._class_count
 
     def forward(self, kind: Kind, size: int, start: int = 0) -> tuple[Array, ...]:
-        """What a program without a gradient must give for them: each row was alone in its pass."""
+        """Expected results of a program without a gradient; each row is computed in a pass of its own."""
         known = self._known.setdefault(kind, [])
         if len(known) < start + size:
             cell = self._net if kind == Forward.kind else features_net(self._net, self._inputs[:1], self._class_count)
@@ -61,7 +61,7 @@ class Reference:
         return tuple(np.concatenate(column) for column in zip(*known[start : start + size], strict=True))
 
     def gradient(self, kind: Kind, row: int) -> tuple[Array, ...]:
-        """What a program with a gradient must give for one of them."""
+        """Expected results of a program with a gradient, for one input."""
         (logits,) = self.forward(Forward.kind, 1, row)
         example, target = self.inputs(kind, 1, row)
         chosen = np.zeros((1, self._class_count), np.float32)
@@ -80,20 +80,20 @@ def first_logits(net: nn.Cell, example: Array, layout: str) -> Array:
 
     Args:
         net: The net.
-        example: One input as it should take it, (1, …) float32.
+        example: One input in the configured layout, (1, …) float32.
         layout: "nchw" or "nhwc", as configured.
 
     Returns:
         Its logits, (1, classes).
 
     Raises:
-        ConfigError: It does not take the input, or returns something else.
+        ConfigError: It does not accept the input, or does not return logits.
     """
     try:
         logits = net(ms.Tensor(example))
     except Exception as error:
         raise ConfigError(
-            f"the net does not take an input of shape {example.shape} ({layout}): {told(error)}. "
+            f"the net does not take an input of shape {example.shape} ({layout}): {error_line(error)}. "
             "Correct model.input.size, channels or layout.",
             field="model.input",
         ) from error
@@ -108,15 +108,15 @@ def first_logits(net: nn.Cell, example: Array, layout: str) -> Array:
 
 
 def one_by_one(program: Program, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The program's outputs for each row on its own."""
+    """The program's outputs for each row run alone."""
     alone = [program(tuple(array[i : i + 1] for array in rows)) for i in range(len(rows[0]))]
     return tuple(np.concatenate(column) for column in zip(*alone, strict=True))
 
 
 def check(outputs: tuple[Array, ...], expected: tuple[Array, ...], what: str) -> None:
-    """Compares a program's outputs, the logits last, with what they must be.
+    """Compares a program's outputs, the logits last, with the expected ones.
 
-    They are compared row by row, so that a row that only gets its neighbour's answer shows.
+    They are compared row by row, so that a row with its neighbour's result is noticed.
 
     Raises:
         WrongOutputError: They differ by more than rounding explains.

@@ -50,5 +50,5 @@ __all__ = ["api", "ms", "nn"]
 
 @atexit.register
 def _silence_cells() -> None:
-    """At interpreter exit every cell left prints a traceback, because its finaliser needs modules already gone."""
+    """Avoids a traceback for every cell at interpreter exit, when its finaliser needs modules already unloaded."""
     nn.Cell.__del__ = lambda self: None

@@ -1,4 +1,4 @@
-"""What a backend loads."""
+"""What the MindSpore backend loads, as plain values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from xai_sidecar.ood.head import OodHead
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What to load, where to.
+    """A model and the device and options to load it with.
 
     Attributes:
         factory: ``module:callable`` returning a cell.
         arguments: Its keyword arguments.
         checkpoint: Weights; None keeps the factory's own.
         device: "cpu", "gpu" or "ascend", optionally with ":index".
-        preparation: How pictures become inputs; features learned of others are no good.
+        preparation: Text that tells how pictures become inputs; it becomes part of the version.
         layout: Axes of the net's input, "nchw" or "nhwc".
         channels: Channels of the input.
         height: Rows of the input.
@@ -28,8 +28,8 @@ class ModelSource:
         gradient_batch_sizes: Batch sizes of passes with a gradient.
         cache: Folder of the compile cache; None for none.
         forward_engine: "auto", "onnxruntime" or "mindspore", what runs passes without a gradient on a CPU.
-        ood: The OoD net; None for none.
-        threads: That compute passes on a CPU; None for one on each that may be used.
+        ood: The head of the OoD net; None for none.
+        threads: Number of threads that compute passes on a CPU; None for one on each usable CPU.
     """
 
     factory: str

@@ -1,4 +1,4 @@
-"""Changing a net without changing it: copies that share its weights and differ in the cells named."""
+"""Modified copies of a net that share its weights; the net itself stays as it is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def shared_copy(net: nn.Cell, replacements: Mapping[nn.Cell, nn.Cell] | None = N
 
     Args:
         net: The net.
-        replacements: What shall stand where a cell of the net stood.
+        replacements: For each cell to be replaced, its replacement.
     """
     memo: dict[int, Any] = {id(parameter): parameter for parameter in net.get_parameters()}
     # Operations hold no state, and some cannot be copied: LRN and Dropout2d raise a TypeError.
@@ -30,7 +30,7 @@ def shared_copy(net: nn.Cell, replacements: Mapping[nn.Cell, nn.Cell] | None = N
 
 
 class Tap(nn.Cell):
-    """Hands out a layer's output and its gradient as the "gradients" of two parameters that have no other effect.
+    """Identity that returns a layer's output and its gradient as the "gradients" of two unused parameters.
 
     That needs no hook, so it works compiled, in one pass.
     """
@@ -42,7 +42,7 @@ class Tap(nn.Cell):
     def bprop(
         self, x: ms.Tensor, activation: ms.Parameter, gradient: ms.Parameter, out: ms.Tensor, dout: ms.Tensor
     ) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
-        """The gradient goes on unchanged; the parameters get what passed through."""
+        """Passes the gradient on; the parameters' gradients are the output and its gradient."""
         return dout, out, dout
 
 
@@ -83,7 +83,7 @@ def wrapped_copy(net: nn.Cell, wrappers: Mapping[nn.Cell, nn.Cell]) -> nn.Cell:
 
 
 def copy_plain_attributes(cell: nn.Cell, stand_in: nn.Cell) -> None:
-    """Gives a cell what nets read of the cell whose place it takes: how many channels a convolution has, say."""
+    """Copies plain attributes, which nets read of their layers, to the cell that replaces one: channels, say."""
     for name, value in vars(cell).items():
         if isinstance(value, (bool, int, float, str, tuple)) and not hasattr(stand_in, name):
             setattr(stand_in, name, value)
@@ -96,14 +96,14 @@ def tapped_copy(net: nn.Cell, layer: nn.Cell) -> tuple[nn.Cell, Tapped]:
 
 
 class Marked(nn.Cell):
-    """A layer whose output is multiplied by one, so that it can be found in an exported model by that one's name.
+    """A layer whose output is multiplied by a parameter of value 1, by whose name it is found in an exported model.
 
     Attributes:
         layer: The layer; set by `wrapped_copy`.
         one: A parameter of value 1.
 
     Args:
-        name: Of the parameter.
+        name: Name of the parameter.
     """
 
     def __init__(self, name: str) -> None:
@@ -117,13 +117,13 @@ class Marked(nn.Cell):
 
 
 class Injected(nn.Cell):
-    """Stands where a layer stood, and gives what was put into its parameter; what led to the layer need not run.
+    """Replaces a layer: its output is the value of a parameter, so that nothing before the layer runs.
 
     Attributes:
         value: The parameter.
 
     Args:
-        shape: Of the layer's output.
+        shape: Shape of the layer's output.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -131,5 +131,5 @@ class Injected(nn.Cell):
         self.value = ms.Parameter(ms.ops.zeros(shape, ms.float32), name="xai_injected")
 
     def construct(self, *inputs: Any, **named: Any) -> ms.Tensor:
-        """What was put in."""
+        """The value of the parameter."""
         return self.value

@@ -1,11 +1,11 @@
-"""Which token of a transformer's layer lies where on the picture: seen by changing the picture, not by counting.
+"""Finds the position on the picture of each token of a transformer's layer, by changing the picture.
 
 A class token may be the first, the last or in the middle, there may be several, and tokens may go down the columns. So
-parts of the picture are changed, and it is seen which tokens answer. The cells of the grid are told apart by the bits
-of their row and their column: for each bit, the cells that have it are changed, and then all the others. A token of the
-picture answers more where its own cell is among them; one that is not of the picture answers to both alike, or to none.
-That is done where tokens of that number first appear, before attention mixes them. Layers behind keep the order, which
-is checked with the lowest bits: a shift or a turn would turn their answers round.
+parts of the picture are changed, and the responses of the tokens are measured. The cells of the grid are identified by
+the bits of their row and their column: for each bit, the cells that have it are changed, and then all the others. A
+token of the picture responds more when its own cell is changed; other tokens respond to both alike, or to neither. That
+is done in the first layer with that number of tokens, before attention mixes them. Later layers keep the order, which
+is checked with the lowest bits: after a shift or a rotation their responses would be reversed.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from xai_sidecar.backends.mindspore.surgery import shared_copy
 from xai_sidecar.engine.work import Array
 
 _SURE = 0.1
-"""How much more, of both answers together, a token has to answer to its own cells than to the others'."""
+"""Least difference of a token's responses to its own cells and to the others, as a share of their sum."""
 
 _CONTRADICTION = -0.05
-"""The same on average over the tokens of a layer behind, if they lie somewhere else than said."""
+"""The same on average over the tokens of a later layer, below which they are taken to lie elsewhere."""
 
 
 class UnplacedError(Exception):
-    """The tokens cannot be placed on the picture; says why."""
+    """The tokens have no positions on the picture; the message says why."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the tokens of some layers lie.
+    """The positions of the tokens of some layers.
 
     Attributes:
-        order: The token of each cell of the grid, row by row.
-        moved: Of the layers looked at, those whose tokens lie somewhere else.
+        order: The index of the token of each cell of the grid, row by row.
+        moved: The layers, of those examined, whose tokens lie elsewhere.
     """
 
     order: tuple[int, ...]
@@ -46,7 +46,7 @@ class Placement:
 
 
 def place_tokens(net: nn.Cell, names: list[str], example: Array, grid: tuple[int, int], layout: str) -> Placement:
-    """Finds the tokens of layers that have the same number of them.
+    """Finds the positions of the tokens in layers with the same number of them.
 
     Args:
         net: The net; it is not changed.
@@ -79,11 +79,11 @@ def place_tokens(net: nn.Cell, names: list[str], example: Array, grid: tuple[int
 
 
 class _ReachedError(Exception):
-    """The layer was reached after which nothing more is wanted."""
+    """Ends a pass at the last layer that is needed."""
 
 
 class _Watched:
-    """A copy of a net whose layers' outputs are seen."""
+    """A copy of a net that records the outputs of layers."""
 
     def __init__(self, net: nn.Cell, names: Iterable[str]) -> None:
         self._copy = shared_copy(net)
@@ -110,7 +110,7 @@ class _Watched:
 
 
 class _Responses:
-    """How tokens answer when parts of an input change. Arguments as of `place_tokens`."""
+    """The responses of tokens to changes in parts of an input. Arguments as of `place_tokens`."""
 
     def __init__(self, net: nn.Cell, names: list[str], example: Array, grid: tuple[int, int], layout: str) -> None:
         self._watched = _Watched(net, names)
@@ -121,17 +121,17 @@ class _Responses:
         self._before = self._watched.run(example, names[-1])
 
     def leaning(self, axis: int, bit: int, until: str) -> dict[str, Array]:
-        """How far the tokens of each layer lean to the cells that have a bit of their row, axis 0, or column, axis 1.
+        """Whether tokens respond more to cells with a bit of their row, axis 0, or column, axis 1, or to the others.
 
         Returns:
-            By layer, up to the one named: (tokens,), from 1, to those alone, to -1, to the other cells alone.
+            By layer, up to the one named: (tokens,), from 1, only to cells with the bit, to -1, only to those without.
         """
         cells = _having(axis, bit, self._grid)
         having, others = self._answers(cells, until), self._answers(~cells, until)
         return {name: _share(having[name], others[name]) for name in having}
 
     def all_bits(self, layer: str) -> list[Array]:
-        """The same of a layer for every bit, a list for the row and one for the column: (bits, tokens)."""
+        """The same of one layer for every bit of the row and of the column: (bits, tokens) each."""
         return [
             np.stack([self.leaning(axis, bit, layer)[layer] for bit in range(_bit_count(self._grid[axis]))])
             for axis in (0, 1)
@@ -170,7 +170,7 @@ def _share(having: Array, others: Array) -> Array:
 
 
 def _order(leanings: list[Array], grid: tuple[int, int]) -> tuple[int, ...]:
-    """The token of each cell, by how the tokens lean for the bits of the row and of the column, (bits, tokens) each."""
+    """The token of each cell, by the result of `all_bits`."""
     rows, columns = grid
     sureness = np.abs(np.concatenate(leanings)).min(axis=0)
     row, column = (_number(bits) for bits in leanings)
@@ -198,5 +198,5 @@ def _number(leanings: Array) -> Array:
 
 
 def _agreement(leaning: Array, axis: int, bit: int, grid: tuple[int, int]) -> Array:
-    """How far the tokens of the cells, row by row, lean to their own side, by a bit: from 1 to -1."""
+    """Mean agreement, from 1 to -1, of the tokens' responses for a bit with the bits of their cells, row by row."""
     return np.asarray(leaning * np.where(_having(axis, bit, grid).ravel(), 1.0, -1.0))
