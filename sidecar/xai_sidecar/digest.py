@@ -29,11 +29,12 @@ def _refused(value: Any) -> str:
     raise TypeError(f"a {type(value).__qualname__} has no canonical form")
 
 
-def canonical(value: Any, other: Callable[[Any], str] = _refused) -> str:
+def canonical(value: Any, other: Callable[[Any], str] = _refused, _within: tuple[int, ...] = ()) -> str:
     """A value as text; equal texts mean equal values.
 
     Lists and tuples count as the same, and so do NumPy's numbers and Python's. Fields of dataclasses at their defaults
-    are left out, so that a field added by a release changes no digest until somebody sets it.
+    are left out, so that a field added by a release changes no digest until somebody sets it. What contains itself is
+    written once.
 
     Args:
         value: Numbers, texts, bytes, None, arrays, enumerations, and sequences, sets, mappings and dataclasses of
@@ -43,6 +44,31 @@ def canonical(value: Any, other: Callable[[Any], str] = _refused) -> str:
     Raises:
         TypeError: By default, if a value is none of these.
     """
+    plain = _plain(value)
+    if plain is not None:
+        return plain
+    if id(value) in _within:
+        return "itself"
+
+    def inner(each: Any) -> str:
+        return canonical(each, other, (*_within, id(value)))
+
+    if isinstance(value, Mapping):
+        items = sorted((inner(key), inner(each)) for key, each in value.items())
+        return "{" + ",".join(f"{key}:{each}" for key, each in items) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(inner, value)) + "]"
+    if isinstance(value, (set, frozenset)):
+        # Other objects by their class alone: they come in any order, by which they must not be written.
+        by_class = other if other is _refused else (lambda each: type(each).__qualname__)
+        return "<" + ",".join(sorted(canonical(each, by_class) for each in value)) + ">"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return inner(_set_fields(value))
+    return other(value)
+
+
+def _plain(value: Any) -> str | None:
+    """A value that contains no others, as text; None if it is none."""
     if isinstance(value, enum.Enum):
         return f"{type(value).__qualname__}.{value.name}"
     if isinstance(value, np.generic):
@@ -51,18 +77,7 @@ def canonical(value: Any, other: Callable[[Any], str] = _refused) -> str:
         return json.dumps(value)
     if isinstance(value, (complex, bytes)):
         return f"{type(value).__name__}({value!r})"
-    if isinstance(value, np.ndarray):
-        return array_text(value)
-    if isinstance(value, Mapping):
-        items = sorted((canonical(key, other), canonical(each, other)) for key, each in value.items())
-        return "{" + ",".join(f"{key}:{each}" for key, each in items) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(canonical(each, other) for each in value) + "]"
-    if isinstance(value, (set, frozenset)):
-        return "<" + ",".join(sorted(canonical(each, other) for each in value)) + ">"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return canonical(_set_fields(value), other)
-    return other(value)
+    return array_text(value) if isinstance(value, np.ndarray) else None
 
 
 def array_text(array: np.ndarray[Any, Any]) -> str:

@@ -25,6 +25,8 @@ class Settings:
     def __init__(self, scale):
         self.scale = scale
         self.names = {"b", "a", "xyz"}
+        self.around = [self, {"self": self}]
+        self.around.append(self.around)
 
 def double(x):
     return 2 * x
@@ -34,11 +36,16 @@ MODEL = """
 import functools
 import logging
 import time
+import mindspore
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 from versioned_helper import Settings, double
 
 in_order = iter
+
+@mindspore.jit
+def compiled(x):
+    return x
 
 class Block(nn.Cell):
     def __init__(self, factor, axis):
@@ -60,6 +67,7 @@ class Net(nn.Cell):
         self.constants = {key: Tensor([constant]), "table": np.arange(3)}
         self.plain = [nn.Dropout(p=rate)]
         self.double = double
+        self.functions = [compiled, np.tanh, ops.relu]
         self.mean = ops.ReduceMean(keep_dims=False)
         self.log = logging.getLogger('net')
         self.first = first
@@ -170,6 +178,15 @@ def renamed(net):
     net.head.bias.name = "head.offset"
 
 
+def function(net):
+    net.functions[1] = np.exp
+
+
+def aliased(net):
+    """As many objects of the same content, one of them twice."""
+    net.settings.around[0] = type(net.settings)(net.settings.scale)
+
+
 def operation(net):
     net.mean = ms.ops.ReduceMax(keep_dims=False)
 
@@ -178,11 +195,21 @@ def replaced(net):
     net.blocks[1].softmax = ms.nn.LogSoftmax(1)
 
 
-@pytest.mark.parametrize("change", [weight, renamed, operation, replaced])
+@pytest.mark.parametrize("change", [weight, renamed, function, aliased, operation, replaced])
 def test_a_net_of_other_weights_or_layers_has_another_version(make, change):
     net = make()
     change(net)
     assert version_of(net) != version_of(make())
+
+
+def test_many_objects_that_refer_to_each_other_are_written_in_no_time(make):
+    net = make()
+    nodes = [type(net.settings)(scale) for scale in range(200)]
+    for node in nodes:
+        node.others = nodes
+    before = version_of(net)
+    net.settings.nodes = nodes
+    assert version_of(net) != before
 
 
 def test_another_size_of_the_input_makes_another_version(make):

@@ -60,6 +60,22 @@ def test_what_differs_has_another_digest(one, other):
     assert digest(one) != digest(other)
 
 
+def test_what_contains_itself():
+    ring = [1]
+    ring.append(ring)
+    assert canonical(ring) == "[1,itself]"
+    assert canonical([ring[:1], ring[:1]]) == "[[1],[1]]"
+
+
+def test_objects_in_a_set_have_no_order():
+    assert canonical({Colour.RED, 1, "a"}) == '<"a",1,Colour.RED>'
+    written = []
+    assert (
+        canonical([object(), {object(), object()}], lambda each: written.append(each) or "#") == "[#,<object,object>]"
+    )
+    assert len(written) == 1
+
+
 def test_what_has_no_canonical_form_is_refused_by_its_type():
     with pytest.raises(TypeError, match="a Random has no canonical form"):
         digest([__import__("random").Random()])

@@ -1,9 +1,10 @@
-"""The version of a net: what it is, not by which release, machine or file it came to be.
+"""The version of a net: it depends on what the net is, not on the release, machine, process or file that made it.
 
-It is made of the weights and of the net's cells: their classes, what these were set to, and in which order they ran.
-An exported graph would tell also what a `construct` does between its cells, but not every net can be exported, and
-its nodes and their names change with MindSpore's releases, as does MindSpore's own text of a net. So this is the limit:
-of a net whose weights and cells stay the same, another order of plain operations is not seen. Give it another class.
+It is a digest of the weights and of the net's cells: their classes, settings, and the order in which they ran. An
+exported graph would also contain the operations that a `construct` calls between its cells. But not every net can be
+exported, and the graph's nodes and names change with MindSpore's releases, as does MindSpore's own text of a net. So
+there is one limit: a change of plain operations alone, where weights, cells and their settings stay the same, makes no
+other version. Give such a net's class another name.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class _Values:
 
     def __init__(self, net: nn.Cell) -> None:
         self._places = {id(cell): name for name, cell in net.cells_and_names()}
-        self._open: set[int] = set()
+        self._seen: dict[int, tuple[int, Any]] = {}  # by id; the objects are held, so that no id is used twice
 
     def settings(self, cell: nn.Cell) -> str:
         """The settings of a cell, by name: of one of MindSpore's own, what its constructor and its operations got."""
@@ -88,43 +89,55 @@ class _Values:
         return canonical({name: value for name, value in held.items() if name not in _DRAWING}, self._other)
 
     def _other(self, value: Any) -> str:
-        """What is no plain value. Within itself an object is not written again."""
-        if id(value) in self._open:
-            return "itself"
-        self._open.add(id(value))
-        try:
-            return self._object(value)
-        finally:
-            self._open.discard(id(value))
+        """Writes what is no plain value: in full the first time, after that by its number, however objects refer."""
+        if id(value) in self._seen:
+            return f"#{self._seen[id(value)][0]}"
+        self._seen[id(value)] = (len(self._seen), value)
+        return self._object(value)
 
     def _object(self, value: Any) -> str:
-        if isinstance(value, ms.Parameter):
-            return f"parameter {value.name}"
-        if isinstance(value, ms.Tensor):
-            return array_text(value.asnumpy())
+        name = _name(value)
+        if name is not None:
+            return name
         if isinstance(value, nn.Cell):
             return self._cell(value)
         if isinstance(value, ms.ops.Primitive):
             return f"{type(value).__qualname__}{canonical(_arguments(value), self._other)}"
         if isinstance(value, functools.partial):
             return f"partial{canonical((value.func, value.args, value.keywords), self._other)}"
-        if isinstance(value, (type, types.BuiltinFunctionType)):
-            return _class_name(value)
-        if isinstance(value, types.MethodType):
-            return _class_name(value.__func__)
         if isinstance(value, types.FunctionType):
-            holds = [_contents(cell) for cell in value.__closure__ or ()]
-            return f"{_class_name(value)}{canonical((value.__defaults__, holds), self._other)}"
-        if isinstance(value, (ms.Type, np.dtype)):
-            return str(value)
+            # What a decorator such as mindspore.jit adds differs from process to process.
+            return self._function(inspect.unwrap(value))
         name = _class_name(type(value))
         return name if _package(type(value)) in _FOREIGN else f"{name}{canonical(_held(value), self._other)}"
+
+    def _function(self, function: Any) -> str:
+        """A function; of a user's own with its defaults, and with what it holds of the function around it."""
+        if _package(function) in _FOREIGN or not isinstance(function, types.FunctionType):
+            return _class_name(function)
+        holds = [_contents(cell) for cell in function.__closure__ or ()]
+        return f"{_class_name(function)}{canonical((function.__defaults__, holds), self._other)}"
 
     def _cell(self, cell: nn.Cell) -> str:
         if id(cell) in self._places:
             return f"cell {self._places[id(cell)]}"
         inner = {name: each for name, each in cell.cells_and_names() if name}
         return f"{_class_name(type(cell))}{self.settings(cell)}{canonical(inner, self._other)}"
+
+
+def _name(value: Any) -> str | None:
+    """What is known by its name, or by its bytes; None for everything else."""
+    if isinstance(value, ms.Parameter):
+        return f"parameter {value.name}"
+    if isinstance(value, ms.Tensor):
+        return array_text(value.asnumpy())
+    if isinstance(value, (ms.Type, np.dtype)):
+        return str(value)
+    if isinstance(value, np.ufunc):
+        return f"numpy.{value.__name__}"
+    if isinstance(value, types.MethodType):
+        return _class_name(value.__func__)
+    return _class_name(value) if isinstance(value, (type, types.BuiltinFunctionType)) else None
 
 
 def _held(value: Any) -> dict[str, Any]:
