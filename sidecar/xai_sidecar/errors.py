@@ -21,8 +21,8 @@ SidecarError
 ├── ShuttingDownError       UNAVAILABLE: draining; try another server
 ├── StoreError              UNAVAILABLE: the evaluator's database failed
 │   └── StoreBlockedError   it takes nothing more until other programs let go of it
-├── DeviceError             INTERNAL: the device failed on this launch
-├── HungError               INTERNAL: a computation did not come back and was given up
+├── DeviceError             INTERNAL: the device failed on this batch
+├── HungError               INTERNAL: a computation or a batch did not come back and was given up
 └── DeviceLostError         UNAVAILABLE: the device thread is gone and the process is ending
 """
 
@@ -227,14 +227,14 @@ class StoreBlockedError(StoreError):
 
 
 class DeviceError(SidecarError):
-    """The device failed on a launch."""
+    """The device failed on a batch."""
 
     code = "INTERNAL"
     reason = "DEVICE"
 
 
 class HungError(SidecarError):
-    """A computation did not come back and was given up."""
+    """A computation, or a batch on a backend that survives that, did not come back and was given up."""
 
     code = "INTERNAL"
     reason = "HUNG"
@@ -248,10 +248,10 @@ class DeviceLostError(SidecarError):
 
 
 def device_error(error: Exception) -> SidecarError:
-    """An error of a launch as one of this tree."""
+    """Converts an error that a batch raised to one of this tree."""
     if isinstance(error, SidecarError):
         return error
     first_line = str(error).strip().partition("\n")[0]
-    told = DeviceError(f"The device failed with {type(error).__name__}: {first_line}. The server's log has more.")
-    told.__cause__ = error
-    return told
+    converted = DeviceError(f"The device failed with {type(error).__name__}: {first_line}. The server's log has more.")
+    converted.__cause__ = error
+    return converted

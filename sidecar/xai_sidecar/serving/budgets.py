@@ -33,7 +33,7 @@ def check_budgets(
     for each in sorted(wanted, key=lambda each: each.plan.budget_seconds or 0.0):
         plan, budget = each.plan, each.plan.budget_seconds
         ahead += sum(each.seconds(costs))
-        # The launch in flight comes first.
+        # The batch in flight comes first.
         expected = costs.beside_predictions(costs.alone(plan.explainer.name, plan.kind, 1) + ahead)
         if budget is not None and plan.condition.always and expected > budget:
             raise OverloadedError(

@@ -125,7 +125,7 @@ class ModelDescription:
         ready_seconds: When the server became ready, as Unix time.
         explainers: All explainers, in the order to list them in.
         layers: The layers that Grad-CAM can explain, in the order in which they run.
-        batches: Seconds that a launch of each compiled batch size takes, rising.
+        batches: Seconds of a batch of each compiled size, ascending.
         quality: How good explanations and predictions have been.
         metrics: What explanations are measured by, in the order to list it in.
     """

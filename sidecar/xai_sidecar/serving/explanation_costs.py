@@ -15,7 +15,7 @@ _BOUNDS = (1.0, 8.0)
 class ExplanationCosts:
     """Estimates times of whole explanations: one estimate for what callers are told and for what is decided by it.
 
-    Passes are predicted by what launches have taken recently. What comes on top of them, such as making masks and
+    Passes are predicted by what batches have taken recently. What comes on top of them, such as making masks and
     working out the maps, is learned from explanations that had the device to themselves, as a ratio for each explainer.
     Until there is one, the beginning of one that was run at start has to do.
 
