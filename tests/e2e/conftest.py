@@ -1,10 +1,9 @@
 """A server of the flawed classifier whose explainers can be broken while it runs."""
 
 import importlib.util
-import subprocess
-import sys
 from pathlib import Path
 
+import launcher
 import pytest
 
 HERE = Path(__file__).parent
@@ -43,8 +42,8 @@ def prometheus():
 def checkpoint(tmp_path_factory):
     """The weights of the flawed classifier, trained."""
     folder = tmp_path_factory.mktemp("flawed")
-    command = [sys.executable, str(HERE / "flawed.py"), str(folder / "net.safetensors")]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TRAINING_SECONDS, check=False)
+    command = [launcher.PYTHON, str(HERE / "flawed.py"), str(folder / "net.safetensors")]
+    done = launcher.run(command, cwd=folder, capture_output=True, text=True, timeout=TRAINING_SECONDS)
     assert done.returncode == 0, done.stderr
     return folder / "net.safetensors"
 

@@ -8,12 +8,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
 
 import grpc
+import launcher
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2, status_pb2
@@ -70,12 +70,13 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def serving(config, *overrides, wait=True, cwd=None, program=("-m", "xai_sidecar")):
+def serving(config, *overrides, wait=True, cwd=None, program=("-m", "xai_sidecar"), forked=True):
     """Serves a config file on free ports; kills the process at the end if it still runs."""
-    command = [sys.executable, *program, "serve", "--config", str(config)]
+    command = [launcher.PYTHON, *program, "serve", "--config", str(config)]
     for override in ("server.grpc=127.0.0.1:0", "server.http=127.0.0.1:0", *overrides):
         command += ["--set", override]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ.copy(), cwd=cwd)
+    start = launcher.Popen if forked else subprocess.Popen
+    process = start(command, stderr=subprocess.PIPE, text=True, env=os.environ.copy(), cwd=cwd)
     server = ServerProcess(process)
     try:
         if wait:
@@ -142,10 +143,10 @@ def crops_folder(tmp_path_factory):
 def ood_checkpoint(sample_config, crops_folder, tmp_path_factory):
     """An OoD net for the sample classifier, as the command makes it."""
     folder = tmp_path_factory.mktemp("ood")
-    command = [sys.executable, "-m", "xai_sidecar", "train-ood", "--config", str(sample_config)]
+    command = [*launcher.CLI, "train-ood", "--config", str(sample_config)]
     command += ["--data", str(crops_folder), "--out", str(folder / "ood.safetensors"), "--epochs", "30"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    done = launcher.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS)
     assert done.returncode == 0, done.stderr
     return folder / "ood.safetensors"
 

@@ -1,9 +1,8 @@
 """Any classifier by config: one of MindCV's, wide and multi-label; a grey LeNet-5; a transformer; two odd ones."""
 
 import re
-import subprocess
-import sys
 
+import launcher
 import numpy as np
 import pytest
 from PIL import Image
@@ -123,8 +122,7 @@ def classifier(request, tmp_path_factory, start_server):
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "users_lenet.py").write_text(LENET)
     (folder / "save.py").write_text(SAVE.format(**case))
-    command = [sys.executable, str(folder / "save.py"), str(folder)]
-    subprocess.run(command, check=True, timeout=120, cwd=folder)
+    launcher.run([launcher.PYTHON, str(folder / "save.py"), str(folder)], check=True, timeout=120, cwd=folder)
     (folder / "sidecar.toml").write_text(CONFIG.format(**case))
     with start_server(folder / "sidecar.toml", cwd=folder) as server, Client(server.grpc, timeout=120) as client:
         yield case, client, np.load(folder / "expected.npz")
@@ -289,8 +287,8 @@ def odd(request, tmp_path_factory):
 
 
 def run_check(config, *options):
-    command = [sys.executable, "-m", "xai_sidecar", "check", "--config", str(config), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    command = [*launcher.CLI, "check", "--config", str(config), *options]
+    return launcher.run(command, capture_output=True, text=True, timeout=60)
 
 
 def test_check_says_what_odd_nets_cannot_do(odd):

@@ -65,7 +65,7 @@ def test_from_start_to_sigterm(
     """Not ready and saying so, ready, counting, draining with calls in flight, gone."""
     overrides, grpc_address, http_address = listening(free_ports)
     overrides += (*only("gradient", "gradcam"), "model.compile_cache=false")
-    with start_server(sample_config, *overrides, wait=False) as server:
+    with start_server(sample_config, *overrides, wait=False, forked=False) as server:
         eventually(lambda: listens(server, http_address, grpc_address))
         with connect(grpc_address) as stub:
             _check_not_ready(stub, grpc_address, http_address, refused, get, read_metrics, cat)
@@ -202,7 +202,7 @@ def test_sigint_and_text_logs(start_server, only, sample_config, free_ports, con
     """As at a terminal: lines for people, and Ctrl-C ends it as SIGTERM does."""
     overrides, grpc_address, http_address = listening(free_ports)
     overrides += (*only(), ONE, "server.log_format=text")
-    with start_server(sample_config, *overrides, wait=False) as own:
+    with start_server(sample_config, *overrides, wait=False, forked=False) as own:
         eventually(lambda: listens(own, http_address) and get(http_address, "/readyz")[0] == 200, seconds=120)
         with connect(grpc_address) as stub:
             stub.Predict(pb.PredictRequest(images=cat.images, request_id="typed-by-hand"), timeout=60)

@@ -8,11 +8,11 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import threading
 from pathlib import Path
 
+import launcher
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,7 +47,7 @@ compile_cache = false
 size = 32
 """
 
-COMMAND = [sys.executable, "-m", "xai_sidecar"]
+COMMAND = launcher.CLI
 EPOCHS = 150
 SHARD = 64
 
@@ -78,9 +78,7 @@ def train(folder, environment, tmp_path):
 
     def train(data, *options):
         command = [*COMMAND, "train-ood", "--config", str(folder / "sidecar.toml"), "--data", str(data), *options]
-        return subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
+        return launcher.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
 
     return train
 
@@ -193,7 +191,7 @@ def with_net(folder, only, tmp_path_factory):
 
     def run(command, *options):
         whole = [*COMMAND, command, "--config", str(folder / "sidecar.toml"), *options]
-        return subprocess.run(whole, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return launcher.run(whole, env=environment, capture_output=True, text=True, timeout=60)
 
     trained = run("train-ood", "--data", str(data), "--out", str(folder / "ood.safetensors"), "--epochs", "5")
     assert trained.returncode == 0, trained.stderr

@@ -2,9 +2,8 @@
 
 import json
 import re
-import subprocess
-import sys
 
+import launcher
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -94,8 +93,7 @@ def cli(folder):
     """Runs a command line in the folder."""
 
     def cli(*arguments):
-        command = [sys.executable, "-m", "xai_sidecar", *arguments]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+        return launcher.run([*launcher.CLI, *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
 
     return cli
 
