@@ -1,12 +1,15 @@
 """Launches that fail, and the rows of those that do not, one launch at a time and without threads."""
 
 import gc
+import itertools
 import statistics
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from xai_sidecar.engine import dispatcher
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.dispatcher import Dispatcher
 from xai_sidecar.engine.job import Job
@@ -187,7 +190,9 @@ def test_retries_of_predictions_do_not_wait_for_retries_of_explanations(bench):
     assert order.index([21]) <= 2
 
 
-def test_a_flood_of_predictions_leaves_retries_of_explanations_their_share(bench):
+def test_a_flood_of_predictions_leaves_retries_of_explanations_their_share(bench, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(dispatcher, "time", SimpleNamespace(monotonic=lambda: next(clock) / 1000))
     for value in (11, POISON):
         bench.add(Lane.EXPLAIN, value)
     bench.run()
