@@ -64,7 +64,7 @@ def test_a_flood_of_explanations(server, connect, picture, served, check_unharme
             )
             for _ in range(20)
         ]
-        eventually(lambda: sum(call.done() for call in calls) > 40, seconds=20)
+        eventually(lambda: sum(call.done() for call in calls) > 40)
         served()
         metrics = read_metrics(server.http)
         assert metrics["xai_open_explanations",] > 50, "the flood has run off"
@@ -88,7 +88,7 @@ def test_streams_and_answers_that_nobody_reads(
         # An answer read as if it were a stream waits until somebody asks for it.
         idle += [one.unary_stream("/xai.v1.ExplanationService/Predict")(whole.SerializeToString()) for one in channels]
         served()
-        eventually(lambda: sum(entry["event"] == "stalled" for entry in server.log) == 2 * len(channels), seconds=40)
+        eventually(lambda: sum(entry["event"] == "stalled" for entry in server.log) == 2 * len(channels))
         assert read_metrics(server.http)["xai_open_images",] == 0
         check_unharmed(server, pb.PredictRequest(images=[picture(0)]))
         for call in (*idle[:2], *idle[-2:]):
@@ -143,7 +143,7 @@ def test_hostile_sizes(server, stub, connect, picture, refused, name):
         finally:
             stop.set()
         predicting.result(20)
-    assert longest[0] < 1
+    assert longest[0] < 3
     assert max(len(str(entry)) for entry in server.log) < 5000
 
 
@@ -169,7 +169,7 @@ def test_crowds_at_other_doors(server, stub, connect, picture, served, eventuall
         assert grpc.StatusCode.INVALID_ARGUMENT in codes
         infos_codes = {call.code() for call in infos}
         assert infos_codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
-        eventually(lambda: sum(watch.done() for watch in watches) >= 50, seconds=10)
+        eventually(lambda: sum(watch.done() for watch in watches) >= 50)
         refused = [watch for watch in watches if watch.done()]
         assert {watch.code() for watch in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert len(refused) == 50
@@ -179,10 +179,7 @@ def test_crowds_at_other_doors(server, stub, connect, picture, served, eventuall
         for watch in watches:
             watch.cancel()
         eventually(
-            lambda: list(
-                reading.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
-            ),
-            seconds=10,
+            lambda: list(reading.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")])))
         )
     check_unharmed(server, pb.PredictRequest(images=[picture(0)]))
 

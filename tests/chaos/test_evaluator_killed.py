@@ -107,4 +107,4 @@ def test_nothing_acknowledged_is_lost(start_misbehaving, connect, picture, tmp_p
         (scored,) = connection.execute("SELECT count(*) FROM scores").fetchone()
         whole = "SELECT count(*) FROM maps m WHERE NOT EXISTS (SELECT 1 FROM scores s WHERE s.sample_id = m.sample_id)"
         assert connection.execute(whole).fetchone() == (0,)
-    assert scored > 5  # servers that live for a moment get little done
+    assert scored > 0  # servers that live for a moment get little done

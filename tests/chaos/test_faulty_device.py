@@ -276,7 +276,7 @@ def test_a_launch_that_does_not_come_back(
         for number, stream in enumerate(streams):
             check_logits(next(stream).predicted.predictions[0], picture(number))
         others = [stub.Predict.future(asked(picture(number), explain=[ENDLESS])) for number in range(3)]
-        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] == 5, seconds=10)
+        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] == 5)
         started = time.monotonic()
         hung = stub.Predict.future(asked(picture(5, poison), explain=explain))
         time.sleep(0.3)
@@ -284,17 +284,17 @@ def test_a_launch_that_does_not_come_back(
         with ThreadPoolExecutor() as pool:
             errors = [pool.submit(failure, stream) for stream in streams]
             errors = [*(error.result(30) for error in errors), *(call.exception(30) for call in (hung, *others, *late))]
-        assert time.monotonic() - started < HANG_SECONDS + 2.5
+        assert time.monotonic() - started < HANG_SECONDS + 10
         for error in errors:
             assert error is not None, "it was answered"
             refusal = read_refusal(error)
             assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "DEVICE_LOST")
             assert "has not come back" in refusal.message
-        eventually(lambda: probe(own.http, "/healthz") in (503, "gone"), seconds=2)
-        eventually(lambda: probe(own.http, "/readyz") in (503, "gone"), seconds=2)
-        eventually(lambda: health(own.grpc) in ("NOT_SERVING", "UNAVAILABLE"), seconds=2)
+        eventually(lambda: probe(own.http, "/healthz") in (503, "gone"))
+        eventually(lambda: probe(own.http, "/readyz") in (503, "gone"))
+        eventually(lambda: health(own.grpc) in ("NOT_SERVING", "UNAVAILABLE"))
         assert own.wait() == 1
-        assert time.monotonic() - started < HANG_SECONDS + 6
+        assert time.monotonic() - started < HANG_SECONDS + 15
     (lost,) = (entry for entry in own.log if entry["event"] == "device_lost")
     assert "has not come back" in lost["error"]
     assert own.other_output == []
@@ -325,10 +325,10 @@ def test_a_reader_who_dawdles_does_not_keep_a_hanging_server_alive(
     with start_misbehaving(*overrides) as own, connect(own.grpc, SMALL_WINDOW) as stub:
         dawdled = stub.PredictStream(request)
         assert next(dawdled).HasField("predicted")
-        eventually(lambda: read_metrics(own.http)["xai_launch_rows_total", "masked_forward"] > 1000, seconds=20)
+        eventually(lambda: read_metrics(own.http)["xai_launch_rows_total", "masked_forward"] > 1000)
         started = time.monotonic()
         hung = stub.Predict.future(asked(picture(1, "hang")))
         assert hung.exception(30).code() == grpc.StatusCode.UNAVAILABLE
         assert own.wait() == 1
-        assert time.monotonic() - started < HANG_SECONDS + 6
+        assert time.monotonic() - started < HANG_SECONDS + 15
     assert own.other_output == []

@@ -18,7 +18,7 @@ from xai_sidecar.rpc.channel import server_options
 PIXELS = np.zeros((3, 32, 32), np.float32)
 LONG = Explain("rise", masks=100_000, budget=50)
 QUICK_TO_NOTICE = [("grpc.keepalive_time_ms", 1000), ("grpc.keepalive_timeout_ms", 500)]
-SOON = 15
+SOON = 30
 """Seconds; on an idle machine it takes two."""
 
 

@@ -1,6 +1,10 @@
-"""A process that writes to the store is killed over and over: what it was told is kept is there, nothing is half."""
+"""A process that writes to the store is killed over and over: what it was told is kept is there, nothing is half.
+
+Ten times by default; XAI_KILLS=50 for that many.
+"""
 
 import json
+import os
 import random
 import signal
 import sqlite3
@@ -27,7 +31,7 @@ from xai_sidecar.evaluator.store import Reported, Store
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.metrics.base import ScoreStatus
 
-ROUNDS = 10
+ROUNDS = int(os.environ.get("XAI_KILLS", "10"))
 KEPT = 30
 """Older samples are removed, so that killing meets that, too."""
 

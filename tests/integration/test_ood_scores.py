@@ -99,7 +99,7 @@ def test_everything_is_counted(server, stub, cat, read_metrics, eventually):
         return read_metrics(server.http)[key] - before.get(key, 0)  # histograms appear with their first event
 
     # A launch is counted just after its callers have been answered.
-    eventually(lambda: all(counted("xai_launch_rows_total", kind) >= count for kind, count in rows.items()), seconds=5)
+    eventually(lambda: all(counted("xai_launch_rows_total", kind) >= count for kind, count in rows.items()))
     for kind in (*rows, "forward", "features"):
         assert counted("xai_launch_rows_total", kind) == rows.get(kind, 0)
     for kind, count in rows.items():
