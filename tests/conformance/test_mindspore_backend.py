@@ -6,6 +6,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import launcher
 import numpy as np
 import pytest
 
@@ -389,8 +390,8 @@ def test_the_compile_cache_serves_only_what_it_was_made_for(tmp_path):
     (tmp_path / "run.py").write_text(CACHED)
 
     def run(seed, factor):
-        command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path), str(seed), str(factor)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        command = [launcher.PYTHON, str(tmp_path / "run.py"), str(tmp_path), str(seed), str(factor)]
+        done = launcher.run(command, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         # The net is linear, so the gradient must tell exactly how much a step along its sign raises the logit.

@@ -66,9 +66,9 @@ deconvolution.enabled = {deconvolution}
 """
 
 CLASSIFIERS = {
-    "resnet50": {
+    "resnet18": {
         "module": "mindcv.models",
-        "name": "resnet50",
+        "name": "resnet18",
         "arguments": "num_classes=20",
         "shape": (3, 96, 160),
         "input": "size = [96, 160]\nresize = 112",

@@ -235,7 +235,7 @@ def scores_of(name, traffic, model, backend):
             [subject],
             backend.run,
             size,
-            parameters={POINTING: METRICS[POINTING].parameters_type(tolerance=3)},  # as 15 of 224 pixels
+            parameters={POINTING: installed_metrics()[POINTING].parameters_type(tolerance=3)},  # as 15 of 224 pixels
             context=Context(softmax, seed, UNITS),
         )
         for metric in MEASURED:
