@@ -1,7 +1,7 @@
-# make demo · make test · make bench · make proto · make docs · make lint
+# make demo · make test · make test-long · make bench · make proto · make docs · make lint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench proto docs lint clean
+.PHONY: help demo test test-long bench proto docs lint clean
 
 # The newest Python that MindSpore supports. A version manager's shim may be there for a version that is not, so each
 # candidate has to run. PYTHON=… overrides it.
@@ -12,6 +12,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3; do \
 help:
 	@echo "make demo        serve the sample classifier and explain a photograph of a cat (ONCE=1 ends after that)"
 	@echo "make test        lint, types and all tests"
+	@echo "make test-long   the same, with many more kills, crowds and messages drawn at random"
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
 	@echo "make lint        lint and types only"
 	@echo "make docs        write docs/reference/ anew from the code"
@@ -20,18 +21,23 @@ help:
 demo: .venv/demo
 	@.venv/bin/xai-sidecar demo $(if $(ONCE),--once)
 
-# Two processes share the tests; those marked `alone` have the machine for themselves. MindSpore changes how a process
-# takes Ctrl-C, which unit tests try: conformance has processes of its own.
-PYTEST := .venv/bin/pytest
-SHARED := --numprocesses=2 --dist=loadfile -m "not alone"
+# Two processes share the tests. Those marked `timed` come last, when nothing is compiled beside them. MindSpore changes
+# how a process takes Ctrl-C, which unit tests try: what imports it has processes of its own.
+PYTEST := .venv/bin/pytest --numprocesses=2
 
 test: lint
 	@status=0; \
-	$(PYTEST) $(SHARED) tests/unit || status=1; \
-	$(PYTEST) $(SHARED) tests/conformance || status=1; \
-	$(PYTEST) $(SHARED) tests/integration tests/e2e tests/deploy || status=1; \
-	$(PYTEST) -m alone tests/integration tests/chaos || status=1; \
+	$(PYTEST) tests/unit || status=1; \
+	$(PYTEST) -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy || status=1; \
+	$(PYTEST) -m timed tests/integration tests/chaos || status=1; \
 	exit $$status
+
+# Rounds of what a rare race or a leak would show in.
+test-long: export XAI_KILLS = 50
+test-long: export XAI_FUZZ = 10000
+test-long: export XAI_SOAK = 30
+test-long: export PYTEST_ADDOPTS = --timeout=3600
+test-long: test
 
 lint: .venv/dev
 	.venv/bin/ruff check

@@ -2,6 +2,12 @@
 
 import os
 import signal
+from pathlib import PurePath
+
+import pytest
+
+# Before anything imports NumPy, as the command line has it: OpenBLAS's threads wait for each other on a busy machine.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Before anything imports MindSpore: oneDNN reads it once, when it is loaded.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
@@ -9,3 +15,59 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 # A shell has what it runs in the background ignore Ctrl-C, which tests send, and processes hand that on.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# ------------------------------------------------------------------------------------------------ several processes
+
+ONE_SERVER = "the server of the sample classifier"
+ASKING_IT = (
+    "accepted_pictures",
+    "admission",
+    "bad_input",
+    "budgets",
+    "callers",
+    "explanations",
+    "gradients",
+    "ood_scores",
+    "predict",
+    "sharing",
+    "stream",
+    "wheel",
+)
+"""Files of integration tests that ask the same server, which takes long to start: one process has them all."""
+
+LONGEST = (
+    ONE_SERVER,
+    "tests/integration/test_train_ood.py",
+    "tests/integration/test_any_classifier.py",
+    "tests/integration/test_demo.py",
+    "tests/conformance/test_mindspore_backend.py",
+)
+"""What takes longest is begun first, so that no process is left alone with it in the end."""
+
+
+def group_of(test):
+    """What a test is to share a process with, by its id: its file, or more."""
+    path = PurePath(test.partition("::")[0])
+    shared = path.parent.name == "integration" and path.stem.removeprefix("test_") in ASKING_IT
+    return ONE_SERVER if shared else str(path)
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        group = group_of(item.nodeid)
+        return LONGEST.index(group) if group in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hands out whole groups in the order of the tests, whatever --dist says."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    config.option.loadscopereorder = False
+    return Groups(config, log)

@@ -6,6 +6,7 @@ A picture whose first value is one of `POISONS` has the launches that it is part
 import ctypes
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class Arithmetic:
     Args:
         every: Each launch of this number raises; 0 for none.
         classes: How many classes there are; those beyond `CLASSES` are very unlikely.
+        gate: It is not loaded before there is a file of this name; empty for at once.
     """
 
     device = "cpu"
@@ -47,13 +49,16 @@ class Arithmetic:
     default_layer = "pixels"
     ood = None
 
-    def __init__(self, every=0, classes=CLASSES):
+    def __init__(self, every=0, classes=CLASSES, gate=""):
         self.class_count = classes
         self.layers = {"pixels": Layer("pixels", *SHAPE)}
         self._every = every
         self._launches = 0
+        self._gate = gate
 
     def warm_up(self, kinds, report):
+        while self._gate and not Path(self._gate).exists():
+            time.sleep(0.01)
         return {}
 
     def costs(self, kind):

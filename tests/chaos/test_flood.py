@@ -15,6 +15,18 @@ MANY = 16  # pictures or explanations of each call; a server takes 256 of either
 
 
 @pytest.fixture(scope="module")
+def server(start_misbehaving):
+    with start_misbehaving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stub(server, connect):
+    with connect(server.grpc) as stub:
+        yield stub
+
+
+@pytest.fixture(scope="module")
 def small():
     """A small picture, for which there is little to decode."""
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
@@ -66,7 +78,7 @@ def test_a_queue_driven_full(server, stub, small, read_refusal, check_unharmed):
             assert len(maps) == explanations
             assert {one.status for one in maps} <= {pb.EXPLANATION_STATUS_TRUNCATED, pb.EXPLANATION_STATUS_COMPLETE}
             answered[ask] += 1
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 100
     assert answered[predict] > 0
     assert answered[explain] + answered[stream] > 0
     assert all(refusals[ask] for ask in (explain, stream)), "it was not driven full"

@@ -1,6 +1,10 @@
-"""Callers who leave in crowds, politely or by dying: the server does no more for them, and keeps nothing of theirs."""
+"""Callers who leave in crowds, politely or by dying: the server does no more for them, and keeps nothing of theirs.
+
+Four crowds by default; XAI_SOAK=100 for that many.
+"""
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -15,6 +19,7 @@ from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.zoo.sample import sample_picture
 
+ROUNDS = int(os.environ.get("XAI_SOAK", "4"))
 CALLERS, CHANNELS = 200, 20
 LONGEST_STAY = 2.5
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
@@ -23,6 +28,18 @@ GROWTH = 64 * 2**20
 
 def rise(masks, **fields):
     return pb.ExplanationRequest(explainer="rise", seed=5, rise=pb.RiseParameters(mask_count=masks), **fields)
+
+
+@pytest.fixture(scope="module")
+def server(start_misbehaving):
+    with start_misbehaving() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stub(server, connect):
+    with connect(server.grpc) as stub:
+        yield stub
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +119,14 @@ def test_hundreds_who_cancel(server, crowd, answer, healthy, check_unharmed, rea
 
     before = resident()
     sizes = []
-    for seed in range(4):
+    for seed in range(ROUNDS):
         codes = crowd(seed)
         assert set(codes) <= {"CANCELLED", "OK"}, codes
-        assert codes["CANCELLED"] > CALLERS / 2, "too few left for this to mean anything"
+        assert codes["CANCELLED"] > CALLERS / 4, "too few left for this to mean anything"
         same(check_unharmed(server, healthy), answer)
         sizes.append(resident())
     assert max(sizes) - before < 6 * GROWTH
-    assert max(sizes[2:]) - max(sizes[:2]) < GROWTH
+    assert max(sizes[ROUNDS // 2 :]) - max(sizes[: ROUNDS // 2]) < GROWTH
     cancelled = read_metrics(server.http)["xai_jobs_total", "explain", "cancelled"]
     assert cancelled > CALLERS / 2
 
@@ -123,7 +140,7 @@ def test_processes_that_are_killed(server, answer, healthy, check_unharmed, read
         assert [process.stdout.readline() for process in processes] == ["reading\n"] * readers
         assert read_metrics(server.http)["xai_open_explanations",] == readers * streams
         processes[0].kill()
-        eventually(lambda: read_metrics(server.http)["xai_open_explanations",] == (readers - 1) * streams, seconds=10)
+        eventually(lambda: read_metrics(server.http)["xai_open_explanations",] == (readers - 1) * streams)
     finally:
         for process in processes:
             process.kill()

@@ -1,16 +1,22 @@
 """A real server process on real sockets, with the real sample classifier."""
 
 import contextlib
+import fcntl
+import hashlib
 import http.client
+import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
 
 import grpc
 import launcher
@@ -26,7 +32,9 @@ from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.ood.outliers import crops
 from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
-START_SECONDS = 180
+MISBEHAVING = Path(__file__).parents[1] / "chaos" / "misbehaving.py"
+SOURCES = Path(__file__).parents[2] / "sidecar"
+START_SECONDS = 500
 STOP_SECONDS = 60
 
 
@@ -117,9 +125,27 @@ max_call_seconds = 86400  # for tests of hours of work, of which seconds are don
     return path
 
 
+@contextlib.contextmanager
+def held(folder):
+    """Keeps other processes of tests from making the same in a folder."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def sample_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+def sample_cache(request):
+    """What is made of the sample classifier, for all processes of tests and for later runs on the same sources."""
+    digest = hashlib.sha256(version("mindspore").encode())
+    for path in sorted(SOURCES.rglob("*.py")):
+        digest.update(path.read_bytes())
+    folder = Path(request.config.cache.mkdir("xai-sample"))
+    with held(folder):
+        for old in folder.iterdir():
+            if old.is_dir() and old.name != digest.hexdigest()[:16]:
+                shutil.rmtree(old)
+        (folder / digest.hexdigest()[:16]).mkdir(exist_ok=True)
+    return folder / digest.hexdigest()[:16]
 
 
 @pytest.fixture(scope="session")
@@ -140,15 +166,17 @@ def crops_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def ood_checkpoint(sample_config, crops_folder, tmp_path_factory):
+def ood_checkpoint(sample_config, sample_cache, crops_folder, tmp_path_factory):
     """An OoD net for the sample classifier, as the command makes it."""
-    folder = tmp_path_factory.mktemp("ood")
+    path = sample_cache / "ood.safetensors"
     command = [*launcher.CLI, "train-ood", "--config", str(sample_config)]
-    command += ["--data", str(crops_folder), "--out", str(folder / "ood.safetensors"), "--epochs", "30"]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
-    done = launcher.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS)
-    assert done.returncode == 0, done.stderr
-    return folder / "ood.safetensors"
+    command += ["--data", str(crops_folder), "--out", str(path), "--epochs", "30"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("ood"))}
+    with held(sample_cache):
+        if not path.exists():
+            done = launcher.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS)
+            assert done.returncode == 0, done.stderr
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -347,3 +375,38 @@ def eventually():
         pytest.fail(f"did not become true within {seconds:g} s: {condition}")
 
     return eventually
+
+
+# ------------------------------------------------------------------------------------------------ misbehaving servers
+
+
+@pytest.fixture(scope="session")
+def misbehaving():
+    """What the misbehaving servers run, to work out what they should have said."""
+    spec = importlib.util.spec_from_file_location("misbehaving", MISBEHAVING)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def start_misbehaving(tmp_path_factory, only):
+    """Serves the model of `misbehaving.py`, in a `with` statement; takes overrides of the config."""
+    path = tmp_path_factory.mktemp("misbehaving") / "sidecar.toml"
+    path.write_text('[model]\nfactory = "none:none"\ninput.size = 32\n')
+    script = (str(MISBEHAVING),)
+    return lambda *overrides, **options: serving(path, *only("gradcam", "rise"), *overrides, program=script, **options)
+
+
+@pytest.fixture(scope="session")
+def picture(misbehaving):
+    """A model input by number, poisoned or not, as an `Image` message."""
+
+    def picture(number, poison=None):
+        array = np.random.default_rng(number).standard_normal(misbehaving.SHAPE).astype(np.float32)
+        if poison is not None:
+            array[0, 0, 0] = misbehaving.POISONS[poison]
+        tensor = pb.Tensor(dtype=pb.DATA_TYPE_FLOAT32, shape=array.shape, data=array.tobytes())
+        return pb.Image(model_input=tensor)
+
+    return picture

@@ -9,10 +9,10 @@ import pytest
 from xai_client import Client, DeadlineError, Explain, OverloadedError
 from xai_proto import explanation_pb2 as pb
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
-AT_ONCE = 1.0
-"""Seconds that a refusal may take, on a machine that does other things as well."""
+AT_ONCE = 5.0
+"""Seconds that a refusal may take on a busy machine, where the work refused takes a minute or more."""
 
 
 def rise(masks, budget=None, **fields):
@@ -214,7 +214,7 @@ def test_the_sdk_waits_for_room(narrow, narrow_stub, cat, photo, narrow_metric, 
     under = under_way(narrow_stub, [three], lambda: narrow_metric("xai_open_explanations"), 3)
     with under as (call,), ThreadPoolExecutor(1) as pool:
         asking = pool.submit(ask)
-        eventually(lambda: narrow_metric(*refusals) > before, seconds=10)
+        eventually(lambda: narrow_metric(*refusals) > before)
         call.cancel()
         answer, seconds = asking.result(60)
     assert answer.explanations["gradcam"].status == "complete"

@@ -11,11 +11,11 @@ from xai_client import Client, Explain, MapWithheldError, PreconditionError
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.zoo.sample import sample_picture
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 ASKED = "explanations[0]"
-OVERHEAD = 2.0
-"""Seconds that a call may take besides its budget, on a machine that does other things as well."""
+LATE, OVERHEAD = 1.0, 5.0
+"""Seconds by which a budget may end late, and that a call may take besides, on a machine that does other things."""
 
 MANY = 20_000
 RISE = pb.RiseParameters(mask_count=MANY)
@@ -70,7 +70,7 @@ def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics)
     before = read_metrics(server.http)[counted]
     prediction, seconds = explain(stub, cat, within(1.5, explainer))
     (explanation,) = prediction.explanations
-    assert explanation.elapsed.ToNanoseconds() / 1e9 <= 1.5
+    assert explanation.elapsed.ToNanoseconds() / 1e9 <= 1.5 + LATE
     assert seconds <= 1.5 + OVERHEAD
     assert (explanation.status, explanation.truncated) == (pb.EXPLANATION_STATUS_TRUNCATED, True)
     told = re.fullmatch(r"Its budget ended it after ([\d,]+) of at most ([\d,]+) passes\.", explanation.status_message)
@@ -111,14 +111,14 @@ def test_each_explanation_has_a_budget_of_its_own(stub, cat):
     assert quick.status == pb.EXPLANATION_STATUS_COMPLETE
     for one, budget in ((short, 0.7), (long, 1.4), (other, 0.7)):
         assert one.status == pb.EXPLANATION_STATUS_TRUNCATED
-        assert one.elapsed.ToNanoseconds() / 1e9 <= budget
+        assert one.elapsed.ToNanoseconds() / 1e9 <= budget + LATE
     assert seconds <= 1.4 + OVERHEAD
 
 
 def test_a_deadline_before_the_budgets_end_loses_no_map(stub, cat):
     """The map comes back in time, and not the failure that the deadline would be otherwise."""
-    prediction, seconds = explain(stub, cat, within(60), timeout=2)
-    assert seconds < 2
+    prediction, seconds = explain(stub, cat, within(60), timeout=4)
+    assert seconds < 4
     assert prediction.explanations[0].status == pb.EXPLANATION_STATUS_TRUNCATED
     assert prediction.explanations[0].maps
 
@@ -145,7 +145,7 @@ def test_a_budget_for_nothing_is_refused_at_once(explainer, server, stub, cat, r
     before = read_metrics(server.http)
     started = time.monotonic()
     refusal = refused(stub.Predict, pb.PredictRequest(images=[cat], explanations=[within(1e-4, explainer)]))
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < OVERHEAD
     refusal.check("FAILED_PRECONDITION", "PRECONDITION", f"{ASKED}.budget")
     assert "first map takes" in refusal.message
     after = read_metrics(server.http)
@@ -183,7 +183,7 @@ def test_budgets_through_the_sdk(server, photo):
             client.predict(photo, explain=["gradcam", Explain("rise", budget=1e-4)])
     explanation = answer.explanations["rise"]
     assert (explanation.status, explanation.truncated) == ("truncated", True)
-    assert explanation.elapsed <= 1.0
+    assert explanation.elapsed <= 1.0 + LATE
     assert explanation.standard_error > 0
     assert explanation.overlay(photo).size == (451, 300)
     assert caught.value.field == "explanations[1].budget"

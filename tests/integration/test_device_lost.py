@@ -12,7 +12,7 @@ from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import parse_config
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 class Breakable:

@@ -12,7 +12,7 @@ from xai_client import AsyncClient, Client, Explain, Explained, Finished, Predic
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.zoo.sample import sample_picture
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 MASKS = 300
 WINDOWS = 7 * 7
@@ -296,14 +296,14 @@ def test_a_reader_who_leaves_ends_the_passes(server, stub, cat, metric, eventual
         if event.HasField("explained"):
             break
     coming.cancel()
-    eventually(lambda: metric("xai_open_explanations") == 0, seconds=5)
+    eventually(lambda: metric("xai_open_explanations") == 0)
     assert metric("xai_open_images") == metric("xai_open_bytes") == 0
     stub.Predict(pb.PredictRequest(images=[cat]), timeout=60)  # when it is done, so is what was on the device before it
     spent = metric("xai_launch_rows_total", "masked_forward")
     for _ in range(8):
         stub.Predict(pb.PredictRequest(images=[cat]), timeout=60)
     assert metric("xai_launch_rows_total", "masked_forward") == spent, "it went on after nobody waited for it"
-    eventually(lambda: all(metric(*key) == value + 1 for key, value in before.items()), seconds=5)
+    eventually(lambda: all(metric(*key) == value + 1 for key, value in before.items()))
     assert metric("xai_queue_rows", "explain") == 0
     assert server.other_output == []
 
@@ -319,7 +319,7 @@ def test_a_deadline_that_passes_ends_the_stream(stub, cat, metric, eventually):
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     assert kinds(came)[0] == "predicted"
     assert "progress" in kinds(came)
-    eventually(lambda: metric("xai_open_explanations") == 0, seconds=5)
+    eventually(lambda: metric("xai_open_explanations") == 0)
 
 
 def test_a_reader_who_dawdles_gets_fewer_versions_and_disturbs_nobody(
@@ -347,7 +347,7 @@ def test_a_reader_who_dawdles_gets_fewer_versions_and_disturbs_nobody(
         (versions,) = versions_of(list(coming)).values()
     assert len(versions) <= 3, f"{[one.pass_count for one in versions]} passes had been put by"
     same_but_for_time(versions[-1], want[0])
-    eventually(lambda: metric("xai_open_explanations") == 0, seconds=5)
+    eventually(lambda: metric("xai_open_explanations") == 0)
 
 
 # ------------------------------------------------------------------------------------------------ through the SDK
@@ -401,10 +401,10 @@ async def test_leaving_a_loop_of_the_sdk_cancels_the_call(server, photo, metric,
         with contextlib.closing(events):
             assert isinstance(next(events), Predicted)
             assert isinstance(next(events), Progress)
-        eventually(lambda: metric("xai_open_explanations") == 0, seconds=5)
+        eventually(lambda: metric("xai_open_explanations") == 0)
     async with AsyncClient(server.grpc, timeout=None) as client:
         async with contextlib.aclosing(client.stream(photo, explain=[endless], progress_interval=0.05)) as coming:
             async for event in coming:
                 if isinstance(event, Progress):
                     break
-        eventually(lambda: metric("xai_open_explanations") == 0, seconds=5)
+        eventually(lambda: metric("xai_open_explanations") == 0)
