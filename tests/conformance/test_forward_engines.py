@@ -1,5 +1,6 @@
 """What runs forward passes: the same answers whoever does, and the choice told."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -73,14 +74,20 @@ def cosines(features, weights):
     )
 
 
-@ENGINES
-@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_every_kind_of_forward_pass(engine, layout, size):
+@pytest.fixture(scope="module", params=itertools.product(("onnxruntime", "mindspore"), ("nchw", "nhwc")))
+def compiled(request):
+    """A net in a layout, and a backend with all kinds of forward passes of it."""
+    engine, layout = request.param
     net = Net(layout == "nhwc")
     backend = loaded(net, engine, layout=layout)
     assert not backend.warm_up(KINDS, QUIET)
     assert backend.engine.startswith(engine)
+    return net, layout, backend
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_every_kind_of_forward_pass(compiled, size):
+    net, layout, backend = compiled
     x = inputs(size)
     seen = ms.Tensor(x if layout == "nchw" else x.transpose(0, 2, 3, 1))
     logits = net(seen).asnumpy()
@@ -155,9 +162,9 @@ def test_gradients_of_what_changes_in_place():
         assert not loaded(InPlace(), engine).warm_up(kinds, QUIET)
 
 
-@pytest.mark.parametrize("sizes", [(1,), (1, 3)])
-def test_layers_in_two_halves_are_as_in_one(sizes):
+def test_layers_in_two_halves_are_as_in_one():
     """ONNX Runtime up to the layer and MindSpore from there, against MindSpore alone."""
+    sizes = (1, 3)
     kinds = [Forward.kind, Features.kind] + [Kind("layer_gradient", name) for name in ("stem", "block", "block.0")]
     both = []
     for engine in ("onnxruntime", "mindspore"):
