@@ -108,7 +108,9 @@ def test_sigterm_under_load(start_server, connect, cat, refused, eventually, rea
         for _ in range(4):
             load.stream("short stream", rise(20_000, budget=2))
             load.explanation("short", rise(20_000, budget=2))
-        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] == 14)
+        # Those that a busy machine has taken long to send may be done already.
+        short = lambda: load.codes("short").total() + load.codes("short stream").total()  # noqa: E731
+        eventually(lambda: read_metrics(own.http)["xai_open_explanations",] + short() >= 14)
         signalled = time.monotonic()
         own.process.send_signal(signal.SIGTERM)
         eventually(lambda: any(entry["event"] == "draining" for entry in own.log))

@@ -175,9 +175,10 @@ def test_the_capacity_for_explanations(narrow, narrow_stub, cat, photo, refused,
     assert narrow_stub.Predict(gradcam, timeout=60).predictions[0].explanations[0].maps
 
 
-def test_the_capacity_for_pictures(narrow_stub, cat, refused, narrow_metric):
+def test_the_capacity_for_pictures(narrow_stub, cat, refused, narrow_metric, eventually):
     three = pb.PredictRequest(images=[cat] * 3, explanations=[rise(20_000)])
     with under_way(narrow_stub, [three], lambda: narrow_metric("xai_open_explanations"), 3):
+        eventually(lambda: narrow_metric("xai_open_images") == 0)
         another = pb.PredictRequest(images=[cat], explanations=[rise(20_000)])
         assert full(refused, narrow_stub, another, "explanations", timeout=None) == 30, "this will take minutes"
         plain = narrow_stub.Predict(pb.PredictRequest(images=[cat] * 3, top_k=1), timeout=60)
