@@ -16,7 +16,7 @@ from xai_sidecar.engine.batching import Run, joined, masked, padded
 from xai_sidecar.engine.work import Array, FloatArray, Forward, Kind, MaskedForward, Partial, Steps, Work
 from xai_sidecar.errors import PreconditionError
 from xai_sidecar.explainers.base import Context
-from xai_sidecar.metrics.base import Metric, Parameters, Score, ScoreStatus
+from xai_sidecar.metrics.base import Metric, MetricParameters, Score, ScoreStatus
 from xai_sidecar.metrics.instance import Instance
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ def measure_all(
     run: Run,
     size: Size,
     *,
-    parameters: Mapping[str, Parameters] | None = None,
+    parameters: Mapping[str, MetricParameters] | None = None,
     context: Context | None = None,
 ) -> Table:
     """Measures subjects by benchmarks, all in shared launches. Scores are those of one at a time.

@@ -99,7 +99,7 @@ def subject(seed=0, channels=3, how="gradient", **more):
     saliency = generator.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
     corner = np.zeros((HEIGHT, WIDTH), bool)
     corner[6:, 9:] = True
-    known = {"saliency": saliency, "method": method(how), "objects": [(2.5, 1, 5, 4.2), corner]}
+    known = {"saliency": saliency, "call": method(how), "objects": [(2.5, 1, 5, 4.2), corner]}
     return Instance(image, seed % CLASSES, **{**known, **more})
 
 
@@ -113,7 +113,7 @@ def cases():
     """Benchmarks with all their protocols, and, where they explain, all explainers."""
     for name, benchmark in installed_metrics().items():
         protocols = ["mindspore_xai", "rise"] if "protocol" in benchmark.parameters_type.model_fields else [None]
-        explainers = installed_explainers() if Need.METHOD in benchmark.needs else ["gradient"]
+        explainers = installed_explainers() if Need.EXPLAINER in benchmark.needs else ["gradient"]
         for protocol, explainer in itertools.product(protocols, explainers):
             parameters = benchmark.parameters_type(protocol=protocol) if protocol else few(benchmark)
             yield pytest.param(benchmark, parameters, explainer, id="-".join(filter(None, (name, protocol, explainer))))
@@ -185,9 +185,9 @@ def test_the_passes_it_announces_are_those_it_takes(benchmark, parameters, expla
             sent = work.result(Toy(3).run(work.kind, work.rows))
     except StopIteration:
         pass
-    assert rows == benchmark.pass_count(parameters, facts(), asked.method)
+    assert rows == benchmark.pass_count(parameters, facts(), asked.call)
     assert (rows == 0) is benchmark.name.startswith("localization")
-    explaining = {asked.method.explainer.kind(asked.method.parameters)} if Need.METHOD in benchmark.needs else set()
+    explaining = {asked.call.explainer.kind(asked.call.parameters)} if Need.EXPLAINER in benchmark.needs else set()
     assert kinds == benchmark.kinds | explaining
 
 
@@ -208,7 +208,7 @@ def test_what_a_subject_lacks_is_the_reason(benchmark):
     lacks = {
         Need.SALIENCY: ({"saliency": None}, ScoreStatus.NO_SALIENCY),
         Need.OBJECTS: ({"objects": []}, ScoreStatus.NO_OBJECTS),
-        Need.METHOD: ({"method": None}, ScoreStatus.NO_METHOD),
+        Need.EXPLAINER: ({"call": None}, ScoreStatus.NO_EXPLAINER),
     }
     for need, (lack, status) in lacks.items():
         score = drive(benchmark.measure(subject(1, **lack), few(benchmark)), Toy(3).run)
@@ -225,7 +225,7 @@ def test_a_map_that_is_not_finite_has_no_score(benchmark, value):
     assert score.status is (
         ScoreStatus.MAP_NOT_FINITE if Need.SALIENCY in benchmark.needs else ScoreStatus.OK  # it makes maps of its own
     )
-    assert not toy.launches or Need.METHOD in benchmark.needs
+    assert not toy.launches or Need.EXPLAINER in benchmark.needs
 
 
 @EVERY
@@ -270,7 +270,7 @@ def test_a_target_that_the_model_does_not_have(benchmark):
 def test_what_is_random_hangs_on_its_seed():
     def scores(how, noise_seed):
         for benchmark in installed_metrics().values():
-            asked = subject(1, method=how)
+            asked = subject(1, call=how)
             yield drive(benchmark.measure(asked, few(benchmark), Context(seed=noise_seed)), Toy(3).run).value
 
     names = list(installed_metrics())
@@ -287,7 +287,7 @@ def test_what_is_random_hangs_on_its_seed():
 
 def many():
     """Subjects of which some lack something, explained in all ways."""
-    lacking = [{}, {"objects": []}, {"saliency": None}, {"method": None}]
+    lacking = [{}, {"objects": []}, {"saliency": None}, {"call": None}]
     return [
         subject(seed, how=how, **lack)
         for seed, (how, lack) in enumerate(zip(installed_explainers(), itertools.cycle(lacking), strict=False))
@@ -311,7 +311,7 @@ def test_launches_are_full():
     chosen = list(installed_metrics().values())
     parameters = {benchmark.name: few(benchmark) for benchmark in chosen}
     subjects = [subject(seed, how="rise") for seed in range(10)]
-    passes = sum(b.pass_count(parameters[b.name], facts(), subjects[0].method) for b in chosen) * len(subjects)
+    passes = sum(b.pass_count(parameters[b.name], facts(), subjects[0].call) for b in chosen) * len(subjects)
     toy = Toy(3)
     measure_all(chosen, subjects, toy.run, 16, parameters=parameters)
     assert len(toy.launches) * 16 < 1.03 * passes
@@ -327,6 +327,6 @@ def test_in_the_engine_at_the_lowest_priority(seed):
         for job, (benchmark, who) in zip(jobs, asked, strict=True):
             completed = job.result(60)
             assert completed.value == drive(benchmark.measure(who, few(benchmark)), Toy(3).run)
-            assert completed.pass_count == benchmark.pass_count(few(benchmark), facts(), who.method)
+            assert completed.pass_count == benchmark.pass_count(few(benchmark), facts(), who.call)
     finally:
         assert engine.close(20)

@@ -9,7 +9,7 @@ from measuring import from_function
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Forward, Partial, drive
 from xai_sidecar.explainers.activations import sigmoid, softmax
-from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters
+from xai_sidecar.explainers.base import Computed, Context, Explainer, ExplainerParameters, MapStatus, ModelFacts
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.base import Score, ScoreStatus
 from xai_sidecar.metrics.class_sensitivity import ClassSensitivity, ClassSensitivityParameters
@@ -18,12 +18,12 @@ from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.robustness import Robustness, RobustnessParameters, noise
 
 
-class Told(Explainer[Parameters]):
+class Told(Explainer[ExplainerParameters]):
     """Returns what it is told to, after a pass and a partial map; remembers what it was asked."""
 
     name = "told"
     description = "-"
-    parameters_type = Parameters
+    parameters_type = ExplainerParameters
 
     def __init__(self, maps, errors=None, flaws=None):
         self.maps = maps  # (image, target) → map
@@ -55,7 +55,7 @@ def logits_of(*logits):
 
 def subject(explainer, *, seed=0, shape=(3, 2, 3), target=0, **more):
     image = np.random.default_rng(1).normal(0, 1, shape).astype(np.float32)
-    return Instance(image, target, method=ExplainerCall(explainer, explainer.parameters_type(), seed), **more)
+    return Instance(image, target, call=ExplainerCall(explainer, explainer.parameters_type(), seed), **more)
 
 
 @pytest.mark.parametrize("benchmark", [ClassSensitivity(), Robustness()], ids=lambda b: b.name)
@@ -135,7 +135,7 @@ def test_class_sensitivity_of_rise_by_a_plain_loop():
     rise = installed_explainers()["rise"]
     parameters = rise.resolve(rise.parameters_type(mask_count=400, estimator="plain"), ModelFacts(8, 12))
     image = np.random.default_rng(3).normal(0, 1, (1, 8, 12)).astype(np.float32)
-    asked = Instance(image, 0, method=ExplainerCall(rise, parameters, 11))
+    asked = Instance(image, 0, call=ExplainerCall(rise, parameters, 11))
     score = drive(ClassSensitivity().measure(asked, ClassSensitivityParameters()), from_function(model))
     order = np.argsort(model(image[None])[0])
     maps = [
@@ -311,7 +311,7 @@ def test_masks_are_common_to_all_draws(name, estimator):
     image = np.random.default_rng(3).normal(0, 1, (1, 8, 12)).astype(np.float32)
 
     def score(radius):
-        asked = Instance(image, 1, method=ExplainerCall(explainer, parameters, 11))
+        asked = Instance(image, 1, call=ExplainerCall(explainer, parameters, 11))
         return drive(Robustness().measure(asked, RobustnessParameters(radius=radius, draw_count=3)), run).value
 
     assert score(1e-5) > 0.999

@@ -29,10 +29,10 @@ EXPLAINER = """
     from pydantic import Field
 
     from xai_sidecar.engine.work import Forward
-    from xai_sidecar.explainers.base import Computed, Explainer, Parameters
+    from xai_sidecar.explainers.base import Computed, Explainer, ExplainerParameters
 
 
-    class ChannelParameters(Parameters):
+    class ChannelParameters(ExplainerParameters):
         channel: int = Field(default=0, ge=0, le=2, description="Which channel of the picture.")
         factor: float = Field(default=1.0, gt=0, le=100, description="What it is multiplied by.")
         sign: Literal["plus", "minus"] = Field(default="plus", description="Its sign.")
@@ -56,10 +56,10 @@ EXPLAINER = """
 METRIC = """
     from pydantic import Field
 
-    from xai_sidecar.metrics.base import Metric, Need, Parameters, Score
+    from xai_sidecar.metrics.base import Metric, Need, MetricParameters, Score
 
 
-    class ShareParameters(Parameters):
+    class ShareParameters(MetricParameters):
         above: float = Field(default=0.0, description="Pixels above this value count.")
 
 
@@ -71,12 +71,12 @@ METRIC = """
         needs = frozenset({Need.SALIENCY})
         parameters_type = ShareParameters
 
-        def pass_count(self, parameters, model, method=None):
+        def pass_count(self, parameters, model, call=None):
             return 0
 
-        def _measure(self, subject, parameters, context):
+        def _measure(self, instance, parameters, context):
             yield from ()
-            return Score(float((subject.saliency > parameters.above).mean()))
+            return Score(float((instance.saliency > parameters.above).mean()))
 """
 
 

@@ -19,9 +19,9 @@ NUMBERS = itertools.count()
 EXPLAINER = """
     from pydantic import Field
     from xai_sidecar.engine.work import Forward
-    from xai_sidecar.explainers.base import Computed, Explainer, LayerParameters, Parameters
+    from xai_sidecar.explainers.base import Computed, Explainer, LayerParameters, ExplainerParameters
 
-    class ToyParameters(Parameters):
+    class ToyParameters(ExplainerParameters):
         strength: float = Field(default=1, ge=0, le=9, description="How strong.")
 
     class Toy(Explainer[ToyParameters]):
@@ -37,9 +37,9 @@ EXPLAINER = """
             return Computed(image.mean(axis=0)[None], [None])
 """
 METRIC = """
-    from xai_sidecar.metrics.base import Metric, Need, Parameters, Score
+    from xai_sidecar.metrics.base import Metric, Need, MetricParameters, Score
 
-    class ToyParameters(Parameters):
+    class ToyParameters(MetricParameters):
         pass
 
     class Toy(Metric[ToyParameters]):
@@ -50,10 +50,10 @@ METRIC = """
         needs = frozenset({Need.SALIENCY})
         parameters_type = ToyParameters
 
-        def pass_count(self, parameters, model, method=None):
+        def pass_count(self, parameters, model, call=None):
             return 0
 
-        def _measure(self, subject, parameters, context):
+        def _measure(self, instance, parameters, context):
             yield from ()
             return Score(0.5)
 """
@@ -135,7 +135,7 @@ def test_those_of_packages_come_after_the_built_in_ones(install):
         ('"toy"', '"model_dump"', "The name 'model_dump' is taken"),
         ("description = ", "explanation = ", "toy has no description"),
         ('name = "toy"', 'name, version = "toy", "1.0"', "version of toy is '1.0'; give a whole number"),
-        ("parameters_type = ToyParameters", "parameters_type = dict", "no subclass of xai_sidecar.explainers.base.Par"),
+        ("parameters_type = ToyParameters", "parameters_type = dict", "no subclass of xai_sidecar.explainers.base.Exp"),
         ("default=1, ", "", "parameter 'strength' of toy has no default"),
         (', description="How strong."', "", "parameter 'strength' of toy has no description"),
         ("default=1", "default=-1", "default of the parameter 'strength' of toy is none: Input should be greater"),

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from xai_sidecar.config.metrics import MetricParametersConfig, metric_parameters_section
 from xai_sidecar.config.section import MadeSection, Section
 from xai_sidecar.explainers.discovery import installed_explainers
-from xai_sidecar.metrics.base import Metric, Parameters
+from xai_sidecar.metrics.base import Metric, MetricParameters
 from xai_sidecar.metrics.discovery import installed_metrics
 
 
@@ -176,9 +176,9 @@ class EvaluatorConfig(Section):
     def _known_metrics(cls, names: list[str]) -> list[str]:
         return _known(names, list(installed_metrics()), "metric")
 
-    def parameters_of(self, metric: Metric[Any]) -> Parameters:
+    def parameters_of(self, metric: Metric[Any]) -> MetricParameters:
         """A metric's parameters: those of its section, and where that says no `protocol`, this section's."""
-        parameters: Parameters = getattr(self.metric_parameters, metric.name)
+        parameters: MetricParameters = getattr(self.metric_parameters, metric.name)
         if "protocol" in type(parameters).model_fields and "protocol" not in parameters.model_fields_set:
             return type(parameters)(**{**parameters.model_dump(), "protocol": self.protocol})
         return parameters

@@ -14,9 +14,8 @@ from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.work import Kind, Steps, Work, drive
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
 from xai_sidecar.explainers.activations import Activation
-from xai_sidecar.explainers.base import Context, Explainer, MapStatus, ModelFacts, Parameters
-from xai_sidecar.metrics.base import Metric, Need, Score, ScoreStatus, whole
-from xai_sidecar.metrics.base import Parameters as MetricParameters
+from xai_sidecar.explainers.base import Context, Explainer, ExplainerParameters, MapStatus, ModelFacts
+from xai_sidecar.metrics.base import Metric, MetricParameters, Need, Score, ScoreStatus, whole
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.regions import Region
@@ -54,7 +53,7 @@ class EvaluatedModel:
     labels: tuple[str, ...]
     facts: ModelFacts
     activation: Activation
-    explainers: Mapping[str, tuple[Explainer[Any], Parameters]]
+    explainers: Mapping[str, tuple[Explainer[Any], ExplainerParameters]]
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ class Measurer:
             rows[kind] += self._map_passes(name)
             for metric, _, passes in self._passes(name):
                 if 0 < passes <= self._max_passes:
-                    explains = Need.METHOD in metric.needs or not metric.kinds
+                    explains = Need.EXPLAINER in metric.needs or not metric.kinds
                     rows[kind if explains else next(iter(metric.kinds))] += passes
         return list(rows.items())
 

@@ -24,7 +24,7 @@ def softmax(logits: FloatArray) -> Probabilities:
 
 def sigmoid(logits: FloatArray) -> Probabilities:
     """Logits (…, classes) as probabilities, each on its own."""
-    # As a logarithm first, so that no logit is large enough to overflow, and none too small to be told from 0.
+    # As a logarithm first, so that no logit is large enough to overflow, and none too small to differ from 0.
     with np.errstate(invalid="ignore"):  # NaN stays NaN, and the map's status tells
         return np.asarray(np.exp(-np.logaddexp(0, -logits.astype(np.float64))))
 

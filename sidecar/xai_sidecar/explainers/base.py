@@ -1,4 +1,4 @@
-"""What every explainer is: typed parameters, and a computation that turns an image and targets into maps."""
+"""The base of all explainers: typed parameters, and a computation of maps from an image and targets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xai_sidecar.picture_units import PICTURES, PictureUnits
 Normalization = Literal["none", "max"]
 
 
-class Parameters(BaseModel):
+class ExplainerParameters(BaseModel):
     """Parameters of an explainer. Descriptions, ranges and defaults of the fields are what `GetModelInfo` lists."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -34,7 +34,7 @@ class Parameters(BaseModel):
     )
 
 
-class LayerParameters(Parameters):
+class LayerParameters(ExplainerParameters):
     """Parameters of an explainer of a layer. The config says which layers are compiled at start for it."""
 
     layer: str = Field(
@@ -44,7 +44,7 @@ class LayerParameters(Parameters):
     )
 
 
-P = TypeVar("P", bound=Parameters)
+P = TypeVar("P", bound=ExplainerParameters)
 
 
 MOST_STANDARD_ERROR = 0.7
@@ -53,7 +53,7 @@ correlation with the map of infinitely many passes √(1 - 0.7²), which is 0.7,
 
 
 class MapStatus(enum.Enum):
-    """Whether a map can be believed. Only the maps of the first three may be shown, UNRELIABLE ones with a warning."""
+    """Whether a map can be believed. Only OK, ALL_ZERO and UNRELIABLE maps may be shown, the last with a warning."""
 
     OK = "ok"
     ALL_ZERO = "all zero"
@@ -69,7 +69,7 @@ class MapStatus(enum.Enum):
 
     @property
     def believed(self) -> bool:
-        """Whether the map says what the explainer says of the picture."""
+        """Whether the map is the explainer's result, and not noise or missing."""
         return self in (MapStatus.OK, MapStatus.ALL_ZERO)
 
 
@@ -91,7 +91,7 @@ class Saliency:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What explainers may know of the model before they run.
+    """The facts about the model that explainers may use.
 
     Attributes:
         height: Rows of its input.
@@ -99,8 +99,8 @@ class ModelFacts:
         layers: Its layers with a spatial output, by name, in the order in which they run.
         default_layer: The layer that explains best by default; None when there is no spatial layer.
         has_ood: Whether it can be asked for OoD scores.
-        units: How its input's values stand to those of a picture.
-        refused_layers: Why other layers cannot be explained, by name.
+        units: Conversion between its input's values and those of a picture.
+        refused_layers: The reasons why other layers cannot be explained, by name.
     """
 
     height: int
@@ -114,12 +114,12 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Context:
-    """What holds for one explanation besides its parameters.
+    """The settings of one explanation besides its parameters.
 
     Attributes:
-        activation: How the model's logits become probabilities.
-        seed: Of everything random in it.
-        units: As of `ModelFacts`; what covers pictures is theirs.
+        activation: Maps the model's logits to probabilities.
+        seed: Seed of everything random in it.
+        units: As in `ModelFacts`; their `fill` is the value that covers pixels.
     """
 
     activation: Activation = softmax
@@ -129,13 +129,13 @@ class Context:
 
 @dataclass(frozen=True)
 class Computed:
-    """Maps as a method defines them, before they are normalised and judged.
+    """Maps as an explainer defines them, before they are normalised and their statuses are set.
 
     Attributes:
         maps: (targets, H, W).
-        flaws: For each target why its map must not be believed, None where nothing speaks against it; standard errors
-            are looked at besides.
-        standard_errors: As of `Saliency`.
+        flaws: For each target the status of a map that must not be believed; None for one that is judged by its values
+            and its standard error.
+        standard_errors: As in `Saliency`.
     """
 
     maps: FloatArray
@@ -148,9 +148,9 @@ class PassCounts:
     """How many rows go through the model for an explanation.
 
     Attributes:
-        first: Before there is a map to hand out should it be cut short.
-        least: Before it can be complete.
-        most: At the most.
+        first: Rows until the first map, which is returned if the budget ends then.
+        least: The fewest rows of a complete explanation.
+        most: The most rows of a complete explanation.
     """
 
     first: int
@@ -187,11 +187,14 @@ class Explainer(Extension, Generic[P]):
         Args:
             image: (C, H, W) float32, a model input.
             targets: (t,) int32 class ids, at least one.
-            parameters: The explainer's own, resolved.
-            context: What else holds; by default a softmax model, seed 0 and pictures as model inputs.
+            parameters: The explainer's parameters, resolved.
+            context: The other settings; by default a softmax model, seed 0 and pictures as model inputs.
 
         Returns:
-            The maps, the partial ones, too, normalised as the parameters say, each with its status.
+            The maps, normalised as the parameters say, each with its status; the `Partial` ones that it yields, too.
+
+        Raises:
+            ValueError: The explainer computed maps of another shape than (targets, H, W).
         """
 
         def finish(computed: Computed) -> Saliency:
@@ -204,10 +207,10 @@ class Explainer(Extension, Generic[P]):
 
     @abstractmethod
     def _compute(self, image: FloatArray, targets: IntArray, parameters: P, context: Context) -> Steps[Computed]:
-        """The maps as the method defines them; see `explain`. It may yield a `Partial` when it has a map to show."""
+        """The maps as the explainer defines them; see `explain`. It may yield `Partial` maps."""
 
     def resolve(self, parameters: P, model: ModelFacts) -> P:
-        """The parameters with everything filled in that depends on the model.
+        """The parameters with those set that depend on the model.
 
         Raises:
             UnknownLayerError: A layer that the model does not have, or not with a spatial output.
@@ -217,15 +220,15 @@ class Explainer(Extension, Generic[P]):
         return parameters
 
     def largest(self, model: ModelFacts) -> dict[str, float]:
-        """The largest values that parameters can have with a model, where it limits them further."""
+        """The largest values of parameters, by name, where the model allows less than their own ranges."""
         return {}
 
     @abstractmethod
     def kind(self, parameters: P) -> Kind:
-        """The kind of work that resolved parameters will ask for; it has to be compiled."""
+        """The kind of work that it yields with resolved parameters; the backend compiles it."""
 
     def pass_counts(self, target_count: int, parameters: P, model: ModelFacts) -> PassCounts:
-        """The rows that will go through the model for resolved parameters: here one for each target, and no less."""
+        """The rows that go through the model with resolved parameters; by default one for each target."""
         return PassCounts(target_count, target_count, target_count)
 
 

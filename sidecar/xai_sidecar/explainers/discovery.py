@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from xai_sidecar import extensions
-from xai_sidecar.explainers.base import Explainer, LayerParameters, Parameters
+from xai_sidecar.explainers.base import Explainer, ExplainerParameters, LayerParameters
 
 SCHEMA_TYPES = ("integer", "number", "string", "boolean")
 """Types of parameters that the contract has, as JSON schemas name them."""
@@ -68,7 +68,7 @@ def _fault(explainer: Explainer[Any]) -> str:
 _GROUP: extensions.Group[Explainer[Any]] = extensions.Group(
     noun="explainer",
     base=Explainer,
-    parameters_base=Parameters,
+    parameters_base=ExplainerParameters,
     package="xai_sidecar.explainers",
     entry_points="xai_sidecar.explainers",
     names=r"[a-z][a-z0-9_]*",

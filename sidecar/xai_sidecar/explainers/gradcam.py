@@ -37,7 +37,7 @@ class GradCam(Explainer[GradCamParameters]):
     parameters_type = GradCamParameters
 
     def resolve(self, parameters: GradCamParameters, model: ModelFacts) -> GradCamParameters:
-        """Fills in the layer; see `Explainer.resolve`."""
+        """Sets the layer where none is given; see `Explainer.resolve`."""
         if not parameters.layer:
             if model.default_layer is None:
                 raise PreconditionError(_without_layers(model))

@@ -8,12 +8,12 @@ import numpy as np
 from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, InputGradient, IntArray, Kind, Steps
-from xai_sidecar.explainers.base import Computed, Context, Explainer, Parameters, repeated, without_gradient
+from xai_sidecar.explainers.base import Computed, Context, Explainer, ExplainerParameters, repeated, without_gradient
 
 Aggregation = Literal["max_abs", "sum_abs"]
 
 
-class GradientParameters(Parameters):
+class GradientParameters(ExplainerParameters):
     """Parameters of the explainers that look at the gradient by the input."""
 
     aggregation: Aggregation = Field(

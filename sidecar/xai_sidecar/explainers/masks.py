@@ -16,7 +16,7 @@ BLOCK = 32
 """Masks drawn at a time, each block from a random stream of its own: mask i is the same however many are drawn."""
 
 _CHUNK_BYTES = 2**21
-"""Masks at full size that one computation holds at a time. Many may be under way at once."""
+"""Masks at full size that one computation holds at a time. Many computations may run at once."""
 
 
 FIRST_MAP = 8

@@ -13,7 +13,15 @@ from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind, MaskedForward, Partial, Steps
 from xai_sidecar.errors import ParameterError
-from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters, PassCounts
+from xai_sidecar.explainers.base import (
+    Computed,
+    Context,
+    Explainer,
+    ExplainerParameters,
+    MapStatus,
+    ModelFacts,
+    PassCounts,
+)
 from xai_sidecar.explainers.blur import gaussian_blur
 from xai_sidecar.explainers.masks import FIRST_MAP, masks_at_a_time
 from xai_sidecar.explainers.pull_push import pull_push
@@ -28,7 +36,7 @@ _LEAST_COVERED = 0.25
 of each row and column has been looked at, and what lies between may have been missed."""
 
 
-class OcclusionParameters(Parameters):
+class OcclusionParameters(ExplainerParameters):
     """Parameters of occlusion."""
 
     follows: ClassVar[Mapping[str, str]] = {"stride": "window_size"}
@@ -69,7 +77,7 @@ class Occlusion(Explainer[OcclusionParameters]):
     parameters_type = OcclusionParameters
 
     def resolve(self, parameters: OcclusionParameters, model: ModelFacts) -> OcclusionParameters:
-        """Fills in window and stride; see `Explainer.resolve`."""
+        """Sets window and stride where they are not given; see `Explainer.resolve`."""
         side = min(model.height, model.width)
         window, step = (side // 32, side // 32) if side > _SMALL_SIDE else (min(3, side), 1)
         window = parameters.window_size or window
@@ -178,7 +186,7 @@ def _evenly(height: int, width: int) -> NDArray[Any]:
 
 
 def _fill(image: FloatArray, fill: Fill, window: int) -> FloatArray:
-    """What is made of the picture itself, and so is the same in any units."""
+    """The cover made of the picture itself, which is the same in any units: its mean colour, or the picture blurred."""
     if fill == "mean":
         return np.broadcast_to(image.mean(axis=(1, 2), keepdims=True), image.shape)
     return gaussian_blur(image, window / 2)

@@ -1,4 +1,4 @@
-"""RISE and RISEPlus: what the model says of the picture under random masks."""
+"""RISE and RISEPlus: saliency from the model's output for the picture under random masks."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ from xai_sidecar.engine.work import (
 )
 from xai_sidecar.errors import ParameterError, PreconditionError
 from xai_sidecar.explainers.activations import Probabilities
-from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters, PassCounts
+from xai_sidecar.explainers.base import (
+    Computed,
+    Context,
+    Explainer,
+    ExplainerParameters,
+    MapStatus,
+    ModelFacts,
+    PassCounts,
+)
 from xai_sidecar.explainers.masks import FIRST_MAP, CoarseMasks, MaskGrid, masks_at_a_time
-from xai_sidecar.explainers.rise_estimate import Estimate, Estimator, PlainMean, Regression
+from xai_sidecar.explainers.rise_estimate import EstimatedMaps, Estimator, PlainMean, Regression
 
 _GRID_SIZE = 7
 _SMALLEST = 2
@@ -37,7 +45,7 @@ _CHECK_GROWTH = 1.25
 """Factor between the numbers of masks at which the error is looked at: each look costs some passes' time."""
 
 
-class RiseParameters(Parameters):
+class RiseParameters(ExplainerParameters):
     """Parameters of RISE."""
 
     masks: int = Field(default=1000, ge=16, le=100_000, description="Masks to spend at the most.")
@@ -86,7 +94,7 @@ class Rise(Explainer[RiseParameters]):
     is_random: ClassVar[bool] = True
 
     def resolve(self, parameters: RiseParameters, model: ModelFacts) -> RiseParameters:
-        """Fills in the grid, which can be no finer than the input; see `Explainer.resolve`."""
+        """Sets the grid size, which can be no finer than the input; see `Explainer.resolve`."""
         side = min(model.height, model.width)
         if side < _SMALLEST:
             raise PreconditionError("The input is 1 pixel high or wide: too little for masks of cells.")
@@ -221,7 +229,7 @@ def _first_apart(chunks: Iterator[CoarseMasks]) -> Iterator[CoarseMasks]:
 
 
 class _Collected:
-    """The masks scored so far. What they come to is worked out at most once for each number of them.
+    """The masks scored so far. The estimate is computed at most once for each number of masks.
 
     Attributes:
         count: Number of masks.
@@ -230,7 +238,7 @@ class _Collected:
     def __init__(self, estimator: Estimator) -> None:
         self.count = 0
         self._estimator = estimator
-        self._estimate: Estimate | None = None
+        self._estimate: EstimatedMaps | None = None
 
     def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: Probabilities) -> None:
         """See `Estimator.add`."""
@@ -238,7 +246,7 @@ class _Collected:
         self._estimator.add(masks, enlarged, scores)
         self._estimate = None
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> EstimatedMaps:
         """See `Estimator.estimate`."""
         if self._estimate is None:
             self._estimate = self._estimator.estimate()

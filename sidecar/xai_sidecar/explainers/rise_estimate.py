@@ -41,7 +41,7 @@ _JITTER = 1e-6
 
 
 @dataclass(frozen=True)
-class Estimate:
+class EstimatedMaps:
     """Maps estimated from some masks.
 
     Attributes:
@@ -54,7 +54,7 @@ class Estimate:
 
 
 class Estimator(Protocol):
-    """Collects masks and what the model says of them."""
+    """Collects masks with their scores, and estimates maps from them."""
 
     def add(self, masks: CoarseMasks, enlarged: FloatArray, scores: Matrix) -> None:
         """Takes in some masks.
@@ -62,11 +62,11 @@ class Estimator(Protocol):
         Args:
             masks: n of them.
             enlarged: The same, (n, H, W) float32.
-            scores: (n, t), what RISE weighs the masks by for each target.
+            scores: (n, t), the weight of each mask in the map of each target.
         """
 
-    def estimate(self) -> Estimate:
-        """The maps as they stand, of at least two masks."""
+    def estimate(self) -> EstimatedMaps:
+        """The maps estimated from the masks so far, of which there must be at least two."""
 
 
 class PlainMean:
@@ -91,11 +91,11 @@ class PlainMean:
         # What a mask adds to all pixels alike does not change what the map shows.
         self._squares += scores.T**2 @ (pixels - pixels.mean(axis=1, keepdims=True)) ** 2
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> EstimatedMaps:
         """See `Estimator.estimate`."""
         means = self._sums / self._count
-        shapes = means - means.mean(axis=1, keepdims=True)
-        variances = (self._squares / self._count - shapes**2).mean(axis=1) / self._count
+        deviations = means - means.mean(axis=1, keepdims=True)
+        variances = (self._squares / self._count - deviations**2).mean(axis=1) / self._count
         return _estimate(self._grid, means, variances)
 
 
@@ -127,7 +127,7 @@ class Regression:
         self._masks.append(CoarseMasks(masks.cells.astype(np.uint8), masks.shifts.astype(np.int16)))
         self._scores.append(scores)
 
-    def estimate(self) -> Estimate:
+    def estimate(self) -> EstimatedMaps:
         """See `Estimator.estimate`."""
         grid = self._grid
         scores = np.concatenate(self._scores)
@@ -154,9 +154,9 @@ class Regression:
         fits = [self._fit_with(length, scores, products) for length in _LENGTHS]
         best = np.argmax([[fit.evidence for fit in row] for row in fits], axis=0)
         chosen = [fits[row][target] for target, row in enumerate(best)]
-        left = scores - features @ np.stack([fit.slopes for fit in chosen], axis=1)
-        means = self._mean_products(left)
-        found = [self._judged(fit, left[:, t], means[t]) for t, fit in enumerate(chosen)]
+        residuals = scores - features @ np.stack([fit.slopes for fit in chosen], axis=1)
+        means = self._mean_products(residuals)
+        found = [self._shrunk(fit, residuals[:, t], means[t]) for t, fit in enumerate(chosen)]
         return np.stack([covariance for covariance, _ in found]), np.array([variance for _, variance in found])
 
     def _fit_with(self, length: float, scores: Matrix, products: Matrix) -> list[_Fit]:
@@ -182,18 +182,18 @@ class Regression:
             for t, r in enumerate(best)
         ]
 
-    def _judged(self, fit: _Fit, left: Matrix, rest: Matrix) -> tuple[Matrix, float]:
-        """One target's covariance, (H, W), and its variance.
+    def _shrunk(self, fit: _Fit, residuals: Matrix, rest: Matrix) -> tuple[Matrix, float]:
+        """One target's covariance with the pixels, (H, W), and its variance: the fit plus the shrunk rest.
 
         Args:
             fit: The regression.
-            left: (n,), what it leaves over of the scores.
-            rest: (H, W), the covariance of that with the pixels.
+            residuals: (n,), the residuals of the scores.
+            rest: (H, W), the covariance of the residuals with the pixels.
         """
         q = self._grid.keep_probability
         rows, columns = self._axes
         smooth = q * (1 - q) * rows.pixels @ fit.slopes.reshape(rows.knots, columns.knots) @ columns.pixels.T
-        noise = np.mean(left**2) * q * (1 - q) * rows.weight * columns.weight / len(left)
+        noise = np.mean(residuals**2) * q * (1 - q) * rows.weight * columns.weight / len(residuals)
         share = max(0.0, 1 - noise / max((rest**2).sum(), 1e-300))
         overlap = np.kron(rows.pixels.T @ rows.pixels, columns.pixels.T @ columns.pixels)
         spread = np.einsum("ik,ik,k->", fit.basis, overlap @ fit.basis, 1 / fit.sums)
@@ -218,13 +218,13 @@ class Regression:
         return np.stack(means)
 
 
-def _estimate(grid: MaskGrid, means: Matrix, variances: Matrix) -> Estimate:
-    """From the means of p M, (t, H W), and the mean over the pixels of their variances, (t,)."""
+def _estimate(grid: MaskGrid, means: Matrix, variances: Matrix) -> EstimatedMaps:
+    """Maps and errors from the means of p M, (t, H W), and the mean over the pixels of their variances, (t,)."""
     spreads = means.std(axis=1)
     errors = np.full(len(means), np.inf)
     np.divide(np.sqrt(np.maximum(variances, 0)), spreads, out=errors, where=spreads > 0)
     maps = (means / grid.keep_probability).reshape(-1, grid.height, grid.width)
-    return Estimate(maps.astype(np.float32), errors.astype(np.float32))
+    return EstimatedMaps(maps.astype(np.float32), errors.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ class _Fit:
 
 @dataclass(frozen=True)
 class _Axis:
-    """What the regression needs to know of one axis.
+    """Matrices of the regression that depend on one axis alone.
 
     Attributes:
         tents: (shifts, side, knots): β at each cell's centre is Σ tents · slopes.

@@ -1,4 +1,4 @@
-"""What every benchmark is: typed parameters, and a computation that turns a picture with its map into a score."""
+"""The base of all metrics: typed parameters, and a computation of a score from a picture and its saliency map."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ FloatMap: TypeAlias = NDArray[np.float64]
 """A map (H, W)."""
 
 
-class Parameters(BaseModel):
-    """Parameters of a benchmark, each with its description, range and default."""
+class MetricParameters(BaseModel):
+    """Parameters of a metric, each with its description, range and default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-P = TypeVar("P", bound=Parameters)
+P = TypeVar("P", bound=MetricParameters)
 T = TypeVar("T")
 
 
 class Need(enum.Enum):
-    """What a benchmark has to know besides image and target; see `Instance`."""
+    """What a metric needs besides image and target; see `Instance`."""
 
     SALIENCY = "saliency map"
     OBJECTS = "boxes or masks"
     CLASSES = "several classes"
-    METHOD = "explainer"
+    EXPLAINER = "explainer"
 
 
 class ScoreStatus(enum.Enum):
-    """Whether there is a score, and why not."""
+    """Whether there is a score, or the reason why there is none."""
 
     OK = "ok"
     NO_SALIENCY = "no saliency map"
     NO_OBJECTS = "no objects"
-    NO_METHOD = "no explainer"
+    NO_EXPLAINER = "no explainer"
     ONE_CLASS = "one class"
     OBJECTS_OUTSIDE = "objects outside the frame"
     MAP_NOT_FINITE = "map not finite"
@@ -68,16 +68,16 @@ _DISBELIEVED = {
     MapStatus.NOT_FINITE: ScoreStatus.MAP_NOT_FINITE,
     MapStatus.NO_OOD_RANGE: ScoreStatus.MAP_NO_OOD_RANGE,
 }
-"""Why there is no score of a map that must not be believed."""
+"""The status of a score by a map that must not be believed, by the map's status."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a benchmark says of a subject.
+    """The score of an instance by a metric.
 
     Attributes:
-        value: Finite, in the benchmark's range; None if it could not be measured.
-        status: OK, or why it could not.
+        value: Finite, in the metric's range; None if it could not be measured.
+        status: OK, or why it could not be measured.
     """
 
     value: float | None
@@ -97,11 +97,11 @@ class Metric(Extension, Generic[P]):
     the group `xai_sidecar.metrics`. Its config section, `GetModelInfo` and the documentation are made from it.
 
     Attributes:
-        name: As of `Extension`: letters, digits and underscores, with a slash after what it is one of several of.
+        name: As of `Extension`: letters, digits and underscores; a slash may divide a family from its member.
         higher_is_better: Whether a higher score is a better one.
         value_range: The lowest and the highest score that there can be.
-        needs: What a subject must come with.
-        kinds: The work that it asks for, besides that of an explainer.
+        needs: What an instance must have to be measured.
+        kinds: The kinds of work that it yields, besides those of the explainer.
         parameters_type: Its parameters.
     """
 
@@ -111,74 +111,78 @@ class Metric(Extension, Generic[P]):
     kinds: ClassVar[frozenset[Kind]] = frozenset()
     parameters_type: type[P]
 
-    def measure(self, subject: Instance, parameters: P, context: Context | None = None) -> Steps[Score]:
-        """Measures one subject.
+    def measure(self, instance: Instance, parameters: P, context: Context | None = None) -> Steps[Score]:
+        """Measures one instance.
 
         Args:
-            subject: The picture with its map.
-            parameters: The benchmark's own.
-            context: How logits become probabilities, the seed of what is random in the benchmark, and what covers
-                pictures; by default softmax, 0, and 0. The explainer's seed is in `Instance.method`.
+            instance: The picture with its map.
+            parameters: The metric's parameters.
+            context: The activation, the seed of everything random in the metric, and the units of pictures; by default
+                softmax, 0, and pictures as model inputs. The explainer's seed is in `Instance.call`.
 
         Returns:
-            The score; where the subject lacks something, or the map or the model's output has no score, the reason. It
-            yields no `Partial`.
+            The score; without a value where the instance lacks something, or no score is defined for the map or the
+            model's output. No `Partial` is yielded.
 
         Raises:
             TargetError: The model does not have the target.
         """
-        lack = self._lack(subject)
+        lack = self._lack(instance)
         if lack is not None:
             return Score(None, lack)
-        return (yield from self._measure(subject, parameters, context or Context()))
+        return (yield from self._measure(instance, parameters, context or Context()))
 
     @abstractmethod
-    def _measure(self, subject: Instance, parameters: P, context: Context) -> Steps[Score]:
-        """The score of a subject that has everything; see `measure`. A map, where one is needed, is finite."""
+    def _measure(self, instance: Instance, parameters: P, context: Context) -> Steps[Score]:
+        """The score of an instance that has all that is needed; see `measure`. Its map, where needed, is finite."""
 
     @abstractmethod
-    def pass_count(self, parameters: P, model: ModelFacts, method: ExplainerCall | None = None) -> int:
-        """The rows that go through the model for a subject, at the most.
+    def pass_count(self, parameters: P, model: ModelFacts, call: ExplainerCall | None = None) -> int:
+        """The most rows that go through the model for one instance.
 
         Args:
-            parameters: The benchmark's own.
-            model: Which model.
-            method: The subject's; required of benchmarks that explain again. Explainers that stop when they are good
-                enough, and subjects that come with logits, may cost less.
+            parameters: The metric's parameters.
+            model: Facts about the model.
+            call: The instance's; required by metrics that explain again. Explainers that stop at a tolerance, and
+                instances with logits, may take fewer rows.
         """
 
-    def _lack(self, subject: Instance) -> ScoreStatus | None:
+    def _lack(self, instance: Instance) -> ScoreStatus | None:
         if Need.SALIENCY in self.needs:
-            if subject.saliency is None:
+            if instance.saliency is None:
                 return ScoreStatus.NO_SALIENCY
-            if not np.isfinite(subject.saliency).all():
+            if not np.isfinite(instance.saliency).all():
                 return ScoreStatus.MAP_NOT_FINITE
-        if Need.OBJECTS in self.needs and not len(subject.objects):
+        if Need.OBJECTS in self.needs and not len(instance.objects):
             return ScoreStatus.NO_OBJECTS
-        if Need.METHOD in self.needs and subject.method is None:
-            return ScoreStatus.NO_METHOD
+        if Need.EXPLAINER in self.needs and instance.call is None:
+            return ScoreStatus.NO_EXPLAINER
         return None
 
 
-def saliency_of(subject: Instance) -> FloatMap:
-    """The subject's map, (H, W) float64."""
-    if subject.saliency is None:
-        raise ValueError("the subject has no map")
-    return subject.saliency.astype(np.float64)
+def saliency_of(instance: Instance) -> FloatMap:
+    """The instance's map, (H, W) float64."""
+    if instance.saliency is None:
+        raise ValueError("the instance has no map")
+    return instance.saliency.astype(np.float64)
 
 
-def method_of(method: ExplainerCall | None) -> ExplainerCall:
-    """A method that has to be there."""
-    if method is None:
-        raise ValueError("the benchmark explains again and needs the method")
-    return method
+def required(call: ExplainerCall | None) -> ExplainerCall:
+    """The call of a metric that explains again.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if call is None:
+        raise ValueError("the metric explains again and needs the explainer call")
+    return call
 
 
 def target_probabilities(logits: FloatArray, target: int, activation: Activation) -> Probabilities:
-    """What logits (n, classes) say of one class, (n,) float64; NaN where they do.
+    """Probabilities of one class, (n,) float64, by logits (n, classes); NaN where the logits are.
 
     Raises:
-        TargetError: They have no such class.
+        TargetError: There are no logits of that class.
     """
     if target >= logits.shape[1]:
         raise no_such_class(target, logits.shape[1])
@@ -187,24 +191,24 @@ def target_probabilities(logits: FloatArray, target: int, activation: Activation
 
 
 def explained(
-    method: ExplainerCall, image: FloatArray, targets: IntArray, context: Context
+    call: ExplainerCall, image: FloatArray, targets: IntArray, context: Context
 ) -> Generator[Work, Any, Saliency]:
-    """The maps of an image by a method, by the method's seed, without the partial ones."""
-    steps = method.explainer.explain(image, targets, method.parameters, replace(context, seed=method.seed))
+    """Maps of an image (C, H, W) for targets (t,) by an explainer call, with its seed; no `Partial` is yielded."""
+    steps = call.explainer.explain(image, targets, call.parameters, replace(context, seed=call.seed))
     return (yield from whole(steps))
 
 
 def disbelief(saliency: Saliency) -> ScoreStatus | None:
-    """Why a metric that explains again has no score: one of the maps must not be believed. None if all can be."""
+    """The status of a score by maps of which one must not be believed; None if all can be."""
     return next((_DISBELIEVED[status] for status in saliency.statuses if not status.believed), None)
 
 
 def whole(steps: Steps[T], asks: Callable[[Work], None] = lambda work: None) -> Generator[Work, Any, T]:
-    """The same computation without what is partial.
+    """The same computation without its `Partial` results.
 
     Args:
         steps: The computation.
-        asks: Told of each piece of work that it asks for.
+        asks: Called with each piece of work before it is yielded.
     """
     with closing(steps):
         sent = None

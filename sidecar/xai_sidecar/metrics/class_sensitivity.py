@@ -8,13 +8,13 @@ import numpy as np
 
 from xai_sidecar.engine.work import FloatArray, Forward, Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import Metric, Need, Parameters, Score, ScoreStatus, disbelief, explained, method_of
+from xai_sidecar.metrics.base import Metric, MetricParameters, Need, Score, ScoreStatus, disbelief, explained, required
 from xai_sidecar.metrics.correlation import correlation, is_constant
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 
 
-class ClassSensitivityParameters(Parameters):
-    """Class sensitivity has none."""
+class ClassSensitivityParameters(MetricParameters):
+    """Class sensitivity has no parameters."""
 
 
 class ClassSensitivity(Metric[ClassSensitivityParameters]):
@@ -23,7 +23,7 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
     Li et al.: Quantitative Evaluations on Saliency Methods, arXiv:2012.15616, brought into [0, 1]. Both maps come from
     one explanation, and so from the same masks where there are any; two that are mostly noise would be unlike, too, and
     are not compared. MindSpore XAI agrees, but for maps that are zero, which it scores 0.5, and for RISE, where it
-    fails. The subject's target and map do not matter.
+    fails. The instance's target and map do not matter.
     """
 
     name: ClassVar[str] = "class_sensitivity"
@@ -31,21 +31,21 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
     description: ClassVar[str] = "How unlike the maps of the most and the least probable class are (Li et al. 2020)."
     higher_is_better = True
     value_range = (0, 1)
-    needs = frozenset({Need.METHOD, Need.CLASSES})
+    needs = frozenset({Need.EXPLAINER, Need.CLASSES})
     kinds = frozenset({Forward.kind})
     parameters_type = ClassSensitivityParameters
 
     def pass_count(
-        self, parameters: ClassSensitivityParameters, model: ModelFacts, method: ExplainerCall | None = None
+        self, parameters: ClassSensitivityParameters, model: ModelFacts, call: ExplainerCall | None = None
     ) -> int:
-        """One to know the classes, and those of an explanation of two."""
-        method = method_of(method)
-        return 1 + method.explainer.pass_counts(2, method.parameters, model).most
+        """One for the logits, and those of explaining two classes."""
+        call = required(call)
+        return 1 + call.explainer.pass_counts(2, call.parameters, model).most
 
-    def _measure(self, subject: Instance, parameters: ClassSensitivityParameters, context: Context) -> Steps[Score]:
-        logits = subject.logits  # in the order of the probabilities, and never saturated
+    def _measure(self, instance: Instance, parameters: ClassSensitivityParameters, context: Context) -> Steps[Score]:
+        logits = instance.logits  # in the order of the probabilities, and never saturated
         if logits is None:
-            rows: FloatArray = yield Forward(subject.image[np.newaxis])
+            rows: FloatArray = yield Forward(instance.image[np.newaxis])
             logits = rows[0]
         if not np.isfinite(logits).all():
             return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
@@ -54,7 +54,7 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
         if is_constant(logits.astype(np.float64), 0):
             return Score(None, ScoreStatus.OUTPUT_CONSTANT)
         targets = np.array([logits.argmax(), logits.argmin()], np.int32)
-        saliency = yield from explained(method_of(subject.method), subject.image, targets, context)
+        saliency = yield from explained(required(instance.call), instance.image, targets, context)
         lack = disbelief(saliency)
         if lack is not None:
             return Score(None, lack)

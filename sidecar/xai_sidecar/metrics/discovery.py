@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xai_sidecar import extensions
-from xai_sidecar.metrics.base import Metric, Parameters
+from xai_sidecar.metrics.base import Metric, MetricParameters
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def _fault(metric: Metric[Any]) -> str:
 _GROUP: extensions.Group[Metric[Any]] = extensions.Group(
     noun="metric",
     base=Metric,
-    parameters_base=Parameters,
+    parameters_base=MetricParameters,
     package="xai_sidecar.metrics",
     entry_points="xai_sidecar.metrics",
     names=r"[a-z][a-z0-9_]*(/[a-z][a-z0-9_]*)?",

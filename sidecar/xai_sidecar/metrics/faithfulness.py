@@ -26,7 +26,7 @@ from xai_sidecar.metrics.perturbation import (
 
 
 class Faithfulness(Metric[PerturbationParameters]):
-    """A benchmark that covers or uncovers a picture step by step."""
+    """A metric that covers or uncovers a picture step by step."""
 
     needs = frozenset({Need.SALIENCY})
     kinds = frozenset({MaskedForward.kind})
@@ -51,19 +51,19 @@ class NaiveFaithfulness(Faithfulness):
     value_range = (-1, 1)
 
     def pass_count(
-        self, parameters: PerturbationParameters, model: ModelFacts, method: ExplainerCall | None = None
+        self, parameters: PerturbationParameters, model: ModelFacts, call: ExplainerCall | None = None
     ) -> int:
-        """One for each step."""
+        """One pass for each step."""
         return len(step_ends(model.height * model.width, parameters.protocol)) - 1
 
-    def _measure(self, subject: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
-        saliency = saliency_of(subject)
+    def _measure(self, instance: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
+        saliency = saliency_of(instance)
         ends = step_ends(saliency.size, parameters.protocol)
         by_rank = saliency.ravel()[ranked(saliency)]
         importance = np.array([by_rank[start:end].mean() for start, end in itertools.pairwise(ends)])
         if is_constant(importance):
             return Score(None, ScoreStatus.MAP_CONSTANT)
-        probabilities = yield from perturbed(subject, context, ends[:-1], ends[1:], kept=False)
+        probabilities = yield from perturbed(instance, context, ends[:-1], ends[1:], kept=False)
         if not np.isfinite(probabilities).all():
             return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
         if is_constant(probabilities, 0):
@@ -71,7 +71,7 @@ class NaiveFaithfulness(Faithfulness):
         return Score(-correlation(importance, probabilities))
 
 
-class CurveBenchmark(Faithfulness):
+class CurveMetric(Faithfulness):
     """The area under the curve of the target's probability while pixels are changed, the most salient first.
 
     The mean height of the curve, in [0, 1], with both ends: (Σ p - p_first / 2 - p_last / 2) / steps, as RISE's authors
@@ -82,30 +82,30 @@ class CurveBenchmark(Faithfulness):
     value_range = (0, 1)
 
     def pass_count(
-        self, parameters: PerturbationParameters, model: ModelFacts, method: ExplainerCall | None = None
+        self, parameters: PerturbationParameters, model: ModelFacts, call: ExplainerCall | None = None
     ) -> int:
-        """One for each step, and one before the first."""
+        """One pass for each step, and one before the first."""
         return len(step_ends(model.height * model.width, parameters.protocol))
 
     def curve(
-        self, subject: Instance, parameters: PerturbationParameters, context: Context | None = None
+        self, instance: Instance, parameters: PerturbationParameters, context: Context | None = None
     ) -> Steps[Any]:
-        """The probability before the first step and after each, (steps + 1,) float64. The subject has a finite map."""
-        ends = step_ends(subject.image[0].size, parameters.protocol)
-        return self._curve(subject, ends, parameters.protocol, context or Context())
+        """The probability before the first step and after each, (steps + 1,) float64. The instance has a finite map."""
+        ends = step_ends(instance.image[0].size, parameters.protocol)
+        return self._curve(instance, ends, parameters.protocol, context or Context())
 
     @abstractmethod
-    def _curve(self, subject: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
-        """The probabilities when so many pixels have been changed; see `curve`."""
+    def _curve(self, instance: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
+        """The probabilities after `ends` pixels have been changed; see `curve`."""
 
-    def _measure(self, subject: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
-        curve = yield from self.curve(subject, parameters, context)
+    def _measure(self, instance: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
+        curve = yield from self.curve(instance, parameters, context)
         if not np.isfinite(curve).all():
             return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
         return Score(area(curve))
 
 
-class DeletionAuc(CurveBenchmark):
+class DeletionAuc(CurveMetric):
     """Deletion of Petsiuk, Das, Saenko: RISE, arXiv:1806.07421: pixels get the mean colour. The lower, the better.
 
     MindSpore XAI's score is the higher, the worse the map is.
@@ -118,11 +118,11 @@ class DeletionAuc(CurveBenchmark):
     )
     higher_is_better = False
 
-    def _curve(self, subject: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
-        return perturbed(subject, context, np.zeros_like(ends), ends, kept=False)
+    def _curve(self, instance: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
+        return perturbed(instance, context, np.zeros_like(ends), ends, kept=False)
 
 
-class InsertionAuc(CurveBenchmark):
+class InsertionAuc(CurveMetric):
     """Insertion of Petsiuk, Das, Saenko: RISE, arXiv:1806.07421: pixels appear. The higher, the better.
 
     MindSpore XAI's is (1 + a) / 2, with a = Σ (p - p_blank) over all steps but the first and the last, over the number
@@ -136,9 +136,9 @@ class InsertionAuc(CurveBenchmark):
     )
     higher_is_better = True
 
-    def _curve(self, subject: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
-        fill = rise_blur(subject.image, context.units.fill) if protocol == "rise" else None
-        return perturbed(subject, context, np.zeros_like(ends), ends, kept=True, fill=fill)
+    def _curve(self, instance: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
+        fill = rise_blur(instance.image, context.units.fill) if protocol == "rise" else None
+        return perturbed(instance, context, np.zeros_like(ends), ends, kept=True, fill=fill)
 
 
 def area(curve: Probabilities) -> float:

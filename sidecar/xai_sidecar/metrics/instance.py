@@ -1,4 +1,4 @@
-"""What is measured: a picture with its map, and what else is known of it."""
+"""What metrics measure: a picture with its saliency map, its explainer, and the objects in it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from xai_sidecar.metrics.regions import Region, checked
 
 @dataclass(frozen=True)
 class ExplainerCall:
-    """How pictures are explained.
+    """An explainer with its parameters, with which pictures are explained anew.
 
     Attributes:
         explainer: The explainer.
-        parameters: Its own, resolved for the model.
-        seed: Of everything random in it.
+        parameters: Its parameters, resolved for the model.
+        seed: Seed of everything random in it.
     """
 
     explainer: Explainer[Any]
@@ -32,17 +32,17 @@ class ExplainerCall:
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One picture, explained for one class. Each benchmark says what it needs of this.
+    """One picture, explained for one class. `Metric.needs` says which of the optional fields a metric uses.
 
     Attributes:
         image: (C, H, W) float32, a model input.
         target: The class id that is explained, at least 0.
         saliency: (H, W), real numbers; higher is more important for the target. Anybody may have made it. None if there
             is no map.
-        method: For benchmarks that explain again. None if the explainer is not at hand.
+        call: For metrics that explain again; None if the explainer is not known.
         objects: The target's objects, in the frame of the model input: boxes (left, top, right, bottom) in pixels, or
             masks (H, W) bool. Empty if none are known.
-        logits: (classes,), what the model makes of the image, if that is known: it saves a pass.
+        logits: (classes,), the model's output for the image; given, it saves a pass.
 
     Raises:
         TensorError: A shape or dtype that does not fit.
@@ -52,7 +52,7 @@ class Instance:
     image: FloatArray
     target: int
     saliency: NDArray[Any] | None = None
-    method: ExplainerCall | None = None
+    call: ExplainerCall | None = None
     objects: Sequence[Region] = ()
     logits: FloatArray | None = None
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from xai_sidecar.engine.work import Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import FloatMap, Metric, Need, Parameters, Score, ScoreStatus, saliency_of
+from xai_sidecar.metrics.base import FloatMap, Metric, MetricParameters, Need, Score, ScoreStatus, saliency_of
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.regions import Mask, dilated, union
 
@@ -17,7 +17,7 @@ _TOLERANCE = 15
 """Pixels, of TorchRay and MindSpore XAI, for inputs of 224 by 224."""
 
 
-class PointingGameParameters(Parameters):
+class PointingGameParameters(MetricParameters):
     """Parameters of the pointing game."""
 
     tolerance: int | None = Field(
@@ -29,7 +29,7 @@ class PointingGameParameters(Parameters):
     )
 
 
-class IosrParameters(Parameters):
+class IosrParameters(MetricParameters):
     """Parameters of IoSR."""
 
     threshold: float = Field(
@@ -40,11 +40,11 @@ class IosrParameters(Parameters):
     )
 
 
-P = TypeVar("P", bound=Parameters)
+P = TypeVar("P", bound=MetricParameters)
 
 
 class Localization(Metric[P]):
-    """A benchmark that compares a map with the target's objects, all taken together. It costs no passes.
+    """A metric that compares a map with the target's objects, all taken together. It costs no passes.
 
     Objects, or parts of them, that lie outside the frame are left out; with none in it there is no score.
     """
@@ -53,20 +53,20 @@ class Localization(Metric[P]):
     value_range = (0, 1)
     needs = frozenset({Need.SALIENCY, Need.OBJECTS})
 
-    def pass_count(self, parameters: P, model: ModelFacts, method: ExplainerCall | None = None) -> int:
-        """None."""
+    def pass_count(self, parameters: P, model: ModelFacts, call: ExplainerCall | None = None) -> int:
+        """No passes."""
         return 0
 
-    def _measure(self, subject: Instance, parameters: P, context: Context) -> Steps[Score]:
+    def _measure(self, instance: Instance, parameters: P, context: Context) -> Steps[Score]:
         yield from ()
-        objects = union(subject.objects, subject.frame)
+        objects = union(instance.objects, instance.frame)
         if not objects.any():
             return Score(None, ScoreStatus.OBJECTS_OUTSIDE)
-        return self._located(saliency_of(subject), objects, parameters)
+        return self._located(saliency_of(instance), objects, parameters)
 
     @abstractmethod
     def _located(self, saliency: FloatMap, objects: Mask, parameters: P) -> Score:
-        """The score of a finite map (H, W) with some pixels of objects, (H, W)."""
+        """The score of a finite map (H, W) by the pixels of objects, (H, W), at least one of which is set."""
 
 
 class PointingGame(Localization[PointingGameParameters]):

@@ -13,7 +13,7 @@ from pydantic import Field
 from xai_sidecar.engine.work import FloatArray, MaskedForward, Steps
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.masks import masks_at_a_time
-from xai_sidecar.metrics.base import FloatMap, Parameters, saliency_of, target_probabilities
+from xai_sidecar.metrics.base import FloatMap, MetricParameters, saliency_of, target_probabilities
 from xai_sidecar.metrics.instance import Instance
 
 Protocol = Literal["mindspore_xai", "rise"]
@@ -29,8 +29,8 @@ _TIES = 20180619
 """Seed of the order of pixels that are equally salient."""
 
 
-class PerturbationParameters(Parameters):
-    """Parameters of the benchmarks that cover or uncover a picture."""
+class PerturbationParameters(MetricParameters):
+    """Parameters of the metrics that cover or uncover a picture."""
 
     protocol: Protocol = Field(
         default="mindspore_xai",
@@ -65,7 +65,7 @@ def ranked(saliency: FloatMap) -> NDArray[np.int64]:
 
 
 def perturbed(
-    subject: Instance,
+    instance: Instance,
     context: Context,
     starts: Counts,
     ends: Counts,
@@ -73,26 +73,28 @@ def perturbed(
     kept: bool,
     fill: float | FloatArray | None = None,
 ) -> Steps[Any]:
-    """The target's probabilities, (n,) float64, where only the pixels of some ranks are shown, or covered.
+    """The target's probabilities, (n,) float64, for n copies of the picture with pixels of some ranks kept or covered.
+
+    Rank 0 is the most salient pixel.
 
     Args:
-        subject: With a map.
-        context: Of the benchmark.
-        starts: (n,), the first rank in question for each picture.
-        ends: (n,), the first rank that is not any more.
-        kept: Whether these pixels are those shown; else they are those covered.
-        fill: What covers the picture, as of `MaskedForward`; by default the mean colour.
+        instance: The picture, with a map.
+        context: The metric's context.
+        starts: (n,), the first rank of each copy's range.
+        ends: (n,), the end of its range, exclusive.
+        kept: Whether the pixels in the range are kept and all others covered, or the reverse.
+        fill: What covers pixels, as in `MaskedForward`; by default the mean colour.
     """
     fill = context.units.fill if fill is None else fill
-    ranks = np.empty(subject.frame, np.int32)
-    ranks.ravel()[ranked(saliency_of(subject))] = np.arange(ranks.size)
+    ranks = np.empty(instance.frame, np.int32)
+    ranks.ravel()[ranked(saliency_of(instance))] = np.arange(ranks.size)
     chunk = masks_at_a_time(ranks.size)
     probabilities = []
     for first in range(0, len(starts), chunk):
         start, end = (places[first : first + chunk, np.newaxis, np.newaxis] for places in (starts, ends))
         inside = (start <= ranks) & (ranks < end)
-        logits: FloatArray = yield MaskedForward(subject.image, (inside == kept).astype(np.float32), fill)
-        probabilities.append(target_probabilities(logits, subject.target, context.activation))
+        logits: FloatArray = yield MaskedForward(instance.image, (inside == kept).astype(np.float32), fill)
+        probabilities.append(target_probabilities(logits, instance.target, context.activation))
     return np.concatenate(probabilities)
 
 
@@ -108,7 +110,7 @@ def rise_blur(image: FloatArray, fill: float | FloatArray = 0.0) -> FloatArray:
 
 
 def _kernel() -> NDArray[np.float64]:
-    """One axis of it, (11,)."""
+    """One axis of the kernel, (11,)."""
     reach = 4 * _KERNEL_DEVIATION  # where SciPy cuts the Gaussian off
     distances = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (distances / _KERNEL_DEVIATION) ** 2)
@@ -119,7 +121,7 @@ def _kernel() -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=8)
 def _blurring(length: int) -> NDArray[np.float64]:
-    """(length, length): how much each pixel of one axis takes of each."""
+    """The blur along one axis as a matrix: (length, length), a row of weights for each pixel of the result."""
     reach = _KERNEL_SIDE // 2
     distances = np.arange(length) - np.arange(length)[:, np.newaxis]
     weights = _kernel()[np.clip(distances, -reach, reach) + reach]

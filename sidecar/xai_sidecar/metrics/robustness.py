@@ -10,14 +10,14 @@ from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import Metric, Need, Parameters, Score, ScoreStatus, disbelief, explained, method_of
+from xai_sidecar.metrics.base import Metric, MetricParameters, Need, Score, ScoreStatus, disbelief, explained, required
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 
 
-class RobustnessParameters(Parameters):
+class RobustnessParameters(MetricParameters):
     """Parameters of robustness."""
 
-    draw_count: int = Field(default=10, ge=1, le=1000, description="Noisy pictures that are explained.")
+    draw_count: int = Field(default=10, ge=1, le=1000, description="How many noisy pictures are explained.")
     radius: float = Field(
         default=0.045,
         gt=0,
@@ -31,10 +31,10 @@ class Robustness(Metric[RobustnessParameters]):
     """exp(-max ‖S' - S‖ / ‖S‖) over the maps S' of noisy pictures, as MindSpore XAI has it.
 
     After max-sensitivity: Yeh et al.: On the (In)fidelity and Sensitivity of Explanations, arXiv:1901.09392. S is
-    explained anew, by the same seed as S', so that the same masks are used for all; the subject's own map may come from
-    another seed or from a budget. The noise is the same for every picture of a shape, and is that
-    of the picture, whatever its normalisation makes of it. Given that noise, MindSpore XAI
-    agrees: it means to draw again where noise changes the prediction, but looks at the prediction without noise.
+    explained anew with the seed of S', so that all share their masks; the instance's own map may come from another seed
+    or from a budget. The noise is the same for all pictures of a shape, in units of pictures rather than of normalised
+    inputs. With the same noise MindSpore XAI's score is the same: it means to draw again where noise changes the
+    prediction, but looks at the prediction without noise.
     """
 
     name: ClassVar[str] = "robustness"
@@ -44,19 +44,17 @@ class Robustness(Metric[RobustnessParameters]):
     )
     higher_is_better = True
     value_range = (0, 1)
-    needs = frozenset({Need.METHOD})
+    needs = frozenset({Need.EXPLAINER})
     parameters_type = RobustnessParameters
 
-    def pass_count(
-        self, parameters: RobustnessParameters, model: ModelFacts, method: ExplainerCall | None = None
-    ) -> int:
-        """Those of an explanation of each draw, and of the picture itself."""
-        method = method_of(method)
-        return (1 + parameters.draw_count) * method.explainer.pass_counts(1, method.parameters, model).most
+    def pass_count(self, parameters: RobustnessParameters, model: ModelFacts, call: ExplainerCall | None = None) -> int:
+        """Those of explaining the picture and each noisy picture."""
+        call = required(call)
+        return (1 + parameters.draw_count) * call.explainer.pass_counts(1, call.parameters, model).most
 
-    def _measure(self, subject: Instance, parameters: RobustnessParameters, context: Context) -> Steps[Score]:
-        method, target = method_of(subject.method), np.array([subject.target], np.int32)
-        saliency = yield from explained(method, subject.image, target, context)
+    def _measure(self, instance: Instance, parameters: RobustnessParameters, context: Context) -> Steps[Score]:
+        call, target = required(instance.call), np.array([instance.target], np.int32)
+        saliency = yield from explained(call, instance.image, target, context)
         lack = disbelief(saliency)
         if lack is not None:
             return Score(None, lack)
@@ -66,9 +64,9 @@ class Robustness(Metric[RobustnessParameters]):
             return Score(None, ScoreStatus.MAP_ZERO)
         largest = 0.0
         for draw in range(parameters.draw_count):
-            added = noise(subject.image.shape, parameters.radius, context.seed, draw)
-            image = subject.image + context.units.difference(added)
-            saliency = yield from explained(method, image, target, context)
+            added = noise(instance.image.shape, parameters.radius, context.seed, draw)
+            image = instance.image + context.units.difference(added)
+            saliency = yield from explained(call, image, target, context)
             lack = disbelief(saliency)
             if lack is not None:
                 return Score(None, lack)

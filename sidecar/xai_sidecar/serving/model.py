@@ -15,7 +15,7 @@ from xai_sidecar.engine.costs import least_seconds
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward, Kind, OodScore
 from xai_sidecar.errors import ConfigError, NotFoundError, PreconditionError, SidecarError, quoted
-from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters
+from xai_sidecar.explainers.base import Explainer, ExplainerParameters, ModelFacts
 from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.serving.probing import doubts, label_doubts
@@ -35,8 +35,8 @@ class ExplainerSetup:
     """
 
     explainer: Explainer[Any]
-    configured: Parameters
-    defaults: Parameters
+    configured: ExplainerParameters
+    defaults: ExplainerParameters
     kinds: tuple[Kind, ...] = ()
     on_demand: bool = False
     unavailable: str = ""

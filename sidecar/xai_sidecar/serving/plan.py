@@ -11,7 +11,7 @@ import numpy as np
 
 from xai_sidecar.engine.work import FloatArray, IntArray, Kind
 from xai_sidecar.evaluator.choice import Choice
-from xai_sidecar.explainers.base import Explainer, ModelFacts, Parameters, PassCounts, Saliency
+from xai_sidecar.explainers.base import Explainer, ExplainerParameters, ModelFacts, PassCounts, Saliency
 from xai_sidecar.imaging import Prepared
 
 
@@ -104,7 +104,7 @@ class ExplanationPlan:
 
     name: str
     explainer: Explainer[Any]
-    parameters: Parameters
+    parameters: ExplainerParameters
     targets: Targets
     kind: Kind
     counts: PassCounts

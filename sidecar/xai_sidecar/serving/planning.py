@@ -19,7 +19,7 @@ from xai_sidecar.errors import (
     quoted,
     within,
 )
-from xai_sidecar.explainers.base import Explainer, Parameters
+from xai_sidecar.explainers.base import Explainer, ExplainerParameters
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 from xai_sidecar.serving.plan import Condition, ExplanationPlan, Targets, in_units
 from xai_sidecar.serving.requests import ExplanationRequest
@@ -167,7 +167,7 @@ def _class_ids(class_ids: Collection[int], class_count: int, limit: int) -> tupl
     return tuple(class_ids)
 
 
-def _parameters(given: Mapping[str, Any], setup: ExplainerSetup, model: ServedModel) -> Parameters:
+def _parameters(given: Mapping[str, Any], setup: ExplainerSetup, model: ServedModel) -> ExplainerParameters:
     """An explainer's parameters as far as the caller gives them, the rest as configured."""
     if not given:
         return setup.defaults
@@ -184,7 +184,7 @@ def _parameters(given: Mapping[str, Any], setup: ExplainerSetup, model: ServedMo
             problem = error.errors()[0]
             path = ".".join(str(part) for part in problem["loc"])
             raise ParameterError(f"{problem['msg']}; got {quoted(problem['input'])}.", field=path) from None
-        resolved: Parameters = explainer.resolve(parameters, model.facts)
+        resolved: ExplainerParameters = explainer.resolve(parameters, model.facts)
         _check_compiled(resolved, setup)
     return resolved
 
@@ -196,7 +196,7 @@ def _check_names(given: Mapping[str, Any], explainer: Explainer[Any]) -> None:
             raise ParameterError(f"{explainer.name} has no parameter {quoted(name)}. It has {', '.join(known)}.")
 
 
-def _check_compiled(parameters: Parameters, setup: ExplainerSetup) -> None:
+def _check_compiled(parameters: ExplainerParameters, setup: ExplainerSetup) -> None:
     """Refuses a layer that would have to be compiled first, unless the config allows that."""
     explainer = setup.explainer
     kind = explainer.kind(parameters)

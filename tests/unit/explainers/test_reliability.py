@@ -7,7 +7,7 @@ import pytest
 
 from xai_sidecar.engine.work import MaskedForward, drive
 from xai_sidecar.explainers.activations import sigmoid
-from xai_sidecar.explainers.base import Computed, Context, Explainer, MapStatus, ModelFacts, Parameters
+from xai_sidecar.explainers.base import Computed, Context, Explainer, ExplainerParameters, MapStatus, ModelFacts
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.explainers.rise import Rise
 
@@ -16,12 +16,12 @@ TARGET = np.array([0], np.int32)
 ESTIMATORS = pytest.mark.parametrize("estimator", ["regression", "plain"])
 
 
-class Made(Explainer[Parameters]):
+class Made(Explainer[ExplainerParameters]):
     """An estimate that is given."""
 
     name: ClassVar[str] = "made"
     description: ClassVar[str] = "Nothing."
-    parameters_type = Parameters
+    parameters_type = ExplainerParameters
 
     def __init__(self, maps, flaws, errors):
         self.computed = Computed(maps, flaws, errors)
@@ -37,7 +37,7 @@ class Made(Explainer[Parameters]):
 def judged(maps, flaws, errors):
     errors = None if errors is None else np.array(errors, np.float32)
     made = Made(np.array(maps, np.float32).reshape(-1, 2, 2), flaws, errors)
-    steps = made.explain(IMAGE[:, :2, :2], np.arange(len(maps), dtype=np.int32), Parameters())
+    steps = made.explain(IMAGE[:, :2, :2], np.arange(len(maps), dtype=np.int32), ExplainerParameters())
     return drive(steps, None).statuses
 
 

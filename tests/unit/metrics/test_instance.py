@@ -77,5 +77,5 @@ def test_parameters_out_of_range(kind, values):
 
 @pytest.mark.parametrize("benchmark", [Robustness(), ClassSensitivity()], ids=lambda b: b.name)
 def test_the_cost_of_explaining_again_needs_the_explainer(benchmark):
-    with pytest.raises(ValueError, match="method"):
+    with pytest.raises(ValueError, match="explainer call"):
         benchmark.pass_count(benchmark.parameters_type(), ModelFacts(8, 12))
