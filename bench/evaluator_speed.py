@@ -33,7 +33,7 @@ from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.paths import cache_folder
 from xai_sidecar.serving.evaluation import sample_of, start_evaluation
 from xai_sidecar.serving.model import ServedModel, start_model
-from xai_sidecar.serving.plan import Predicted
+from xai_sidecar.serving.plan import ModelOutput
 from xai_sidecar.zoo.sample import sample_picture
 
 _EXPLAINERS = ("gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise")
@@ -131,15 +131,15 @@ def scoring() -> Iterator[tuple[Iterator[Scored], list[Sample]]]:
             engine.close()
 
 
-def _predicted(name: str, model: ServedModel, engine: Engine) -> Predicted:
+def _predicted(name: str, model: ServedModel, engine: Engine) -> ModelOutput:
     prepared = prepare(decode(sample_picture(name).read_bytes(), 10**9), model.input)
     logits = engine.submit(forward(prepared.array[np.newaxis]), Lane.PREDICT).result().value[0]
     activation = ACTIVATIONS[model.config.model.activation]
-    return Predicted(prepared, logits, np.asarray(activation(logits), np.float32))
+    return ModelOutput(prepared, logits, np.asarray(activation(logits), np.float32))
 
 
 def _score(
-    name: str, model: ServedModel, engine: Engine, observer: _Observer, predicted: Sequence[Predicted]
+    name: str, model: ServedModel, engine: Engine, observer: _Observer, predicted: Sequence[ModelOutput]
 ) -> Scored:
     """Scores pictures by one explainer, with bare launches in between."""
     offered = model.explainers[name]

@@ -27,7 +27,7 @@ from xai_sidecar.serving.admission import Admission
 from xai_sidecar.serving.core import Core, ServingState
 from xai_sidecar.serving.evaluation import Evaluation, start_evaluation
 from xai_sidecar.serving.model import served_model
-from xai_sidecar.serving.plan import Condition, ExplanationPlan, Predicted, Targets
+from xai_sidecar.serving.plan import Condition, ExplanationPlan, ModelOutput, Targets
 from xai_sidecar.serving.predictor import Predictor
 from xai_sidecar.telemetry import EvaluatorTelemetry, Telemetry
 
@@ -277,6 +277,6 @@ def predicted(picture):
     def predicted(prepared=None, ood=None):
         prepared = prepared or picture()
         logits = SlowNet.logits(prepared.array)
-        return Predicted(prepared, logits, np.asarray(softmax(logits), np.float32), ood)
+        return ModelOutput(prepared, logits, np.asarray(softmax(logits), np.float32), ood)
 
     return predicted

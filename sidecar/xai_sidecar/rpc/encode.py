@@ -19,7 +19,7 @@ from xai_sidecar.imaging import Region
 from xai_sidecar.serving.answers import Answer, Event, Explanation, Prediction, SaliencyMap
 from xai_sidecar.serving.plan import Stage
 from xai_sidecar.serving.requests import MapEncoding
-from xai_sidecar.serving.streaming import Progress
+from xai_sidecar.serving.streaming import ExplanationProgress
 
 _STATUSES = {
     MapStatus.OK: pb.MAP_STATUS_OK,
@@ -59,7 +59,7 @@ def stream_event(request_id: str) -> Callable[[Event], pb.PredictStreamResponse]
         response = pb.PredictStreamResponse(request_id=request_id)
         if isinstance(event, Answer):
             response.predicted.CopyFrom(predict_response(event))
-        elif isinstance(event, Progress):
+        elif isinstance(event, ExplanationProgress):
             response.progress.CopyFrom(_progress(event))
         else:
             response.explained.image_index = event.image_index
@@ -75,7 +75,7 @@ def finished_event(request_id: str) -> pb.PredictStreamResponse:
     return pb.PredictStreamResponse(request_id=request_id, finished=pb.StreamFinished())
 
 
-def _progress(event: Progress) -> pb.ExplanationProgress:
+def _progress(event: ExplanationProgress) -> pb.ExplanationProgress:
     progress = pb.ExplanationProgress(
         image_index=event.place.image_index,
         name=event.name,

@@ -13,7 +13,7 @@ from xai_sidecar.errors import DeadlineTooShortError, OverloadedError
 from xai_sidecar.explainers.base import Saliency
 from xai_sidecar.serving.budgets import check_budgets
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
-from xai_sidecar.serving.load import FirstMap, Load, retry_after
+from xai_sidecar.serving.load import ExplanationLoad, FirstMapLoad, retry_after
 from xai_sidecar.serving.plan import ExplanationPlan, in_units
 
 _CERTAIN = 0.8
@@ -51,7 +51,7 @@ class Demand:
 
 
 @dataclass(eq=False)
-class Admitted:
+class AdmittedRequest:
     """A request under way.
 
     Attributes:
@@ -62,11 +62,11 @@ class Admitted:
         bytes: What it holds in memory.
     """
 
-    loads: list[Load]
-    first_maps: list[FirstMap] = field(default_factory=list)
-    images: Part = field(default_factory=lambda: Part())
-    explanations: Part = field(default_factory=lambda: Part())
-    bytes: Part = field(default_factory=lambda: Part())
+    loads: list[ExplanationLoad]
+    first_maps: list[FirstMapLoad] = field(default_factory=list)
+    images: Reservation = field(default_factory=lambda: Reservation())
+    explanations: Reservation = field(default_factory=lambda: Reservation())
+    bytes: Reservation = field(default_factory=lambda: Reservation())
 
     def predicted(self) -> None:
         """Gives back the share of its pictures: all that is left to do is to explain and to answer."""
@@ -104,13 +104,13 @@ class Admission:
         self._limits = limits
         self._input_bytes = input_bytes
         self._map_bytes = map_bytes
-        self._under_way: set[Admitted] = set()
-        self.images = Share("pictures", limits.queue_capacity, _RESERVE)
-        self.explanations = Share("explanations", limits.queue_capacity)
-        self.bytes = Share("bytes", limits.queue_bytes, _RESERVE)
+        self._under_way: set[AdmittedRequest] = set()
+        self.images = Capacity("pictures", limits.queue_capacity, _RESERVE)
+        self.explanations = Capacity("explanations", limits.queue_capacity)
+        self.bytes = Capacity("bytes", limits.queue_bytes, _RESERVE)
 
     @contextmanager
-    def admit(self, demand: Demand) -> Iterator[Admitted]:
+    def admit(self, demand: Demand) -> Iterator[AdmittedRequest]:
         """Takes a request on for as long as the context lasts.
 
         Raises:
@@ -119,8 +119,9 @@ class Admission:
         """
         sure = [plan for plan in demand.plans if plan.budget_seconds is None and plan.condition.always]
         hurried = [plan for plan in demand.plans if plan.budget_seconds is not None]
-        admitted = Admitted(
-            [Load(plan, demand.image_count) for plan in sure], [FirstMap(plan, demand.image_count) for plan in hurried]
+        admitted = AdmittedRequest(
+            [ExplanationLoad(plan, demand.image_count) for plan in sure],
+            [FirstMapLoad(plan, demand.image_count) for plan in hurried],
         )
         self._check_time(demand, admitted)
         others = [each for other in self._under_way for each in other.first_maps]
@@ -128,7 +129,7 @@ class Admission:
         explaining = bool(demand.plans)
         with ExitStack() as parts:
 
-            def take(share: Share, count: int) -> Part:
+            def take(share: Capacity, count: int) -> Reservation:
                 part = share.take(count, self._room_seconds, explaining=explaining)
                 parts.callback(lambda: part.give_back(part.count))
                 return part
@@ -158,7 +159,7 @@ class Admission:
         working = len(demand.plans) * _WORKING_BYTES
         return demand.byte_count + demand.image_count * (self._input_bytes + maps + working)
 
-    def _seconds(self, admitted: Admitted) -> list[float]:
+    def _seconds(self, admitted: AdmittedRequest) -> list[float]:
         """What is left to do of each of a request's explanations, at the least."""
         return [seconds for load in admitted.loads for seconds in load.seconds(self._costs)]
 
@@ -167,7 +168,7 @@ class Admission:
         left = [seconds for admitted in self._under_way for seconds in self._seconds(admitted)]
         return retry_after(self._costs.beside_predictions(min(left, default=0.0) * len(left)))
 
-    def _check_time(self, demand: Demand, admitted: Admitted) -> None:
+    def _check_time(self, demand: Demand, admitted: AdmittedRequest) -> None:
         """Refuses what would be run in vain.
 
         Explanations under way share the device evenly: until the longest of a request is done, each of the others has
@@ -203,14 +204,14 @@ def _end(demand: Demand, left: float) -> str:
     return f"the call's deadline is in {in_units(left)}"
 
 
-class Part:
+class Reservation:
     """What a request has of a share.
 
     Attributes:
         count: How much it still has.
     """
 
-    def __init__(self, share: Share | None = None, count: int = 0, *, explaining: bool = False) -> None:
+    def __init__(self, share: Capacity | None = None, count: int = 0, *, explaining: bool = False) -> None:
         self.count = count
         self._share = share
         self._explaining = explaining
@@ -223,7 +224,7 @@ class Part:
             self._share.taken_by[self._explaining] -= count
 
 
-class Share:
+class Capacity:
     """A capacity that requests take a part of.
 
     Args:
@@ -246,7 +247,7 @@ class Share:
         """How much is taken."""
         return sum(self.taken_by)
 
-    def take(self, count: int, room_seconds: Callable[[], float], *, explaining: bool) -> Part:
+    def take(self, count: int, room_seconds: Callable[[], float], *, explaining: bool) -> Reservation:
         """Takes a part.
 
         Raises:
@@ -261,7 +262,7 @@ class Share:
             self._check(self.taken, count, self._capacity, "", room_seconds)
             self._check(explanations, count, self._explaining_capacity, " for explanations", room_seconds)
         self.taken_by[explaining] += count
-        return Part(self, count, explaining=explaining)
+        return Reservation(self, count, explaining=explaining)
 
     def _check(self, taken: int, count: int, capacity: int, of: str, room_seconds: Callable[[], float]) -> None:
         if taken and count and taken + count > capacity:

@@ -17,10 +17,10 @@ from xai_sidecar.explainers.base import MOST_STANDARD_ERROR, MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.serving.checking import CheckedRequest
 from xai_sidecar.serving.model import ServedModel
-from xai_sidecar.serving.plan import Explained, Predicted, Stage, ranked
+from xai_sidecar.serving.plan import ExplanationResult, ModelOutput, Stage, ranked
 from xai_sidecar.serving.planning import AUTO
 from xai_sidecar.serving.requests import MapEncoding
-from xai_sidecar.serving.streaming import Progress, Update
+from xai_sidecar.serving.streaming import ExplanationProgress, ExplanationVersion
 
 
 class ClassScore(NamedTuple):
@@ -135,12 +135,12 @@ class ExplanationUpdate:
     explanation: Explanation
 
 
-Event: TypeAlias = Answer | Progress | ExplanationUpdate
+Event: TypeAlias = Answer | ExplanationProgress | ExplanationUpdate
 """What a stream consists of: an answer without explanations, then progress and versions of explanations."""
 
 
 @dataclass(frozen=True)
-class Answering:
+class AnswerBuilder:
     """Makes answers to a request.
 
     Attributes:
@@ -154,7 +154,7 @@ class Answering:
     model: ServedModel
 
     def answer(
-        self, predicted: Sequence[Predicted], explained: Sequence[Sequence[Explained]] | None, sampled: bool
+        self, predicted: Sequence[ModelOutput], explained: Sequence[Sequence[ExplanationResult]] | None, sampled: bool
     ) -> Answer:
         """The answer to the request.
 
@@ -167,16 +167,16 @@ class Answering:
         predictions = [self._prediction(*each) for each in zip(predicted, rows, strict=True)]
         return Answer(self.request_id, self.model.version, sampled, tuple(predictions))
 
-    def event(self, event: Progress | Update) -> Progress | ExplanationUpdate:
+    def event(self, event: ExplanationProgress | ExplanationVersion) -> ExplanationProgress | ExplanationUpdate:
         """What is sent of an explanation in progress."""
-        if isinstance(event, Progress):
+        if isinstance(event, ExplanationProgress):
             return event
         place = event.place
         return ExplanationUpdate(
             place.image_index, place.plan_index, self._explanation(event.explained, place.plan_index)
         )
 
-    def _prediction(self, predicted: Predicted, explained: Sequence[Explained]) -> Prediction:
+    def _prediction(self, predicted: ModelOutput, explained: Sequence[ExplanationResult]) -> Prediction:
         logits, probabilities = predicted.logits, predicted.probabilities
         best = ranked(logits)[: self.checked.top_k]
         scores = zip(best.tolist(), probabilities[best].tolist(), logits[best].tolist(), strict=True)
@@ -189,7 +189,7 @@ class Answering:
             region=prepared.region,
         )
 
-    def _explanation(self, explained: Explained, index: int) -> Explanation:
+    def _explanation(self, explained: ExplanationResult, index: int) -> Explanation:
         plan = explained.plan
         chosen = not plan.candidates  # else it was not begun
         return Explanation(
@@ -206,7 +206,7 @@ class Answering:
             encoding=self.checked.encodings[index],
         )
 
-    def _maps(self, explained: Explained) -> Iterator[SaliencyMap]:
+    def _maps(self, explained: ExplanationResult) -> Iterator[SaliencyMap]:
         saliency = explained.saliency
         errors = saliency.standard_errors
         for index, class_id in enumerate(explained.targets.tolist()):

@@ -6,12 +6,15 @@ from collections.abc import Iterable, Sequence
 
 from xai_sidecar.errors import OverloadedError
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
-from xai_sidecar.serving.load import FirstMap, retry_after
+from xai_sidecar.serving.load import FirstMapLoad, retry_after
 from xai_sidecar.serving.plan import ExplanationPlan, in_units
 
 
 def check_budgets(
-    costs: ExplanationCosts, plans: Sequence[ExplanationPlan], wanted: Sequence[FirstMap], others: Iterable[FirstMap]
+    costs: ExplanationCosts,
+    plans: Sequence[ExplanationPlan],
+    wanted: Sequence[FirstMapLoad],
+    others: Iterable[FirstMapLoad],
 ) -> None:
     """Refuses a budget that would end before there is a map, as far as can be told.
 

@@ -1,7 +1,7 @@
 """A call from beginning to end, whatever protocol it came by: check, admit, prepare, predict, explain, sample, answer.
 
-    adapter ─ PredictRequest ─► Core.predict ─► encode(Answer), on a worker thread where that takes its time
-                                Core.predict_stream ─► encode(Answer), encode(Progress), encode(ExplanationUpdate), …
+    adapter ─ PredictRequest ─► Core.predict ────────► encode(Answer)
+                                Core.predict_stream ─► encode(Answer), encode(ExplanationProgress or -Update), …
 
 An adapter makes neutral requests of its protocol's, gives a function that makes messages of answers, and maps errors to
 statuses. An error's field is its path in the neutral request.
@@ -19,19 +19,19 @@ from typing import TypeVar
 
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import PreconditionError, ShuttingDownError
-from xai_sidecar.serving.admission import Admission, Admitted, Demand
-from xai_sidecar.serving.answers import Answer, Answering, Event
+from xai_sidecar.serving.admission import Admission, AdmittedRequest, Demand
+from xai_sidecar.serving.answers import Answer, AnswerBuilder, Event
 from xai_sidecar.serving.checking import check_request
 from xai_sidecar.serving.description import ModelDescription, describe
 from xai_sidecar.serving.evaluation import Evaluation
 from xai_sidecar.serving.ground_truth import GroundTruthReceipt, check_report, receipt_of, report_paths
 from xai_sidecar.serving.model import ServedModel
-from xai_sidecar.serving.plan import Predicted
+from xai_sidecar.serving.plan import ModelOutput
 from xai_sidecar.serving.predictor import Predictor
 from xai_sidecar.serving.preprocessing import Preprocessor
 from xai_sidecar.serving.request_ids import new_request_id
 from xai_sidecar.serving.requests import GroundTruthReport, PredictRequest
-from xai_sidecar.serving.streaming import Update, explanations, is_partial
+from xai_sidecar.serving.streaming import ExplanationVersion, explanations, is_partial
 from xai_sidecar.serving.workers import Workers
 
 T = TypeVar("T")
@@ -108,12 +108,12 @@ class Core:
             SidecarError: With the path of the field at fault in the request, if one is.
         """
         call = self._begin(request, deadline)
-        state, plans = call.state, call.answering.checked.plans
+        state, plans = call.state, call.builder.checked.plans
         with state.admission.admit(call.demand) as admitted:
             predicted = await self._predicted(call, admitted)
             explained = await state.predictor.explain(predicted, plans, call.demand.deadline, admitted)
-            sampled = state.evaluation.sample(call.answering.request_id, state.model, predicted, explained)
-            answer = partial(call.answering.answer, predicted, explained, sampled)
+            sampled = state.evaluation.sample(call.builder.request_id, state.model, predicted, explained)
+            answer = partial(call.builder.answer, predicted, explained, sampled)
             return await self._encoded(lambda: encode(answer()), small=not plans and call.has_few_scores)
 
     async def predict_stream(
@@ -139,18 +139,18 @@ class Core:
             SidecarError: With the path of the field at fault in the request, if one is.
         """
         call = self._begin(request, deadline)
-        state, answering = call.state, call.answering
+        state, builder = call.state, call.builder
         with state.admission.admit(call.demand) as admitted:
             predicted = await self._predicted(call, admitted)
-            sampled = state.evaluation.sample(answering.request_id, state.model, predicted)
-            first = partial(answering.answer, predicted, None, sampled)
+            sampled = state.evaluation.sample(builder.request_id, state.model, predicted)
+            first = partial(builder.answer, predicted, None, sampled)
             yield await self._encoded(lambda: encode(first()), small=call.has_few_scores)
-            plans, deadline = answering.checked.plans, call.demand.deadline
+            plans, deadline = builder.checked.plans, call.demand.deadline
             events = explanations(state.predictor, predicted, plans, deadline, interval, admitted)
             async with aclosing(events):
                 async for event in events:
-                    message = partial(lambda event: encode(answering.event(event)), event)
-                    has_maps = isinstance(event, Update) and len(event.explained.targets) > 0
+                    message = partial(lambda event: encode(builder.event(event)), event)
+                    has_maps = isinstance(event, ExplanationVersion) and len(event.explained.targets) > 0
                     try:
                         encoded = await self._encoded(message, small=not has_maps)
                     except PreconditionError:
@@ -206,13 +206,15 @@ class Core:
         demand = Demand(
             len(request.images), checked.plans, request.byte_count, min(deadline, latest), capped=deadline > latest
         )
-        return _Call(state, request, Answering(request.request_id or new_request_id(), checked, state.model), demand)
+        return _Call(
+            state, request, AnswerBuilder(request.request_id or new_request_id(), checked, state.model), demand
+        )
 
-    async def _predicted(self, call: _Call, admitted: Admitted) -> list[Predicted]:
+    async def _predicted(self, call: _Call, admitted: AdmittedRequest) -> list[ModelOutput]:
         """What the model says of the pictures of a request."""
         state, deadline = call.state, call.demand.deadline
         images = await self._preprocessor.prepare(call.request.images, state.model.input, deadline)
-        predicted = await state.predictor.predict(images, deadline, ood=call.answering.checked.needs_ood)
+        predicted = await state.predictor.predict(images, deadline, ood=call.builder.checked.needs_ood)
         admitted.predicted()
         return predicted
 
@@ -227,9 +229,9 @@ class _Call:
 
     state: ServingState
     request: PredictRequest
-    answering: Answering
+    builder: AnswerBuilder
     demand: Demand
 
     @property
     def has_few_scores(self) -> bool:
-        return self.demand.image_count * self.answering.checked.top_k <= _FEW_SCORES
+        return self.demand.image_count * self.builder.checked.top_k <= _FEW_SCORES

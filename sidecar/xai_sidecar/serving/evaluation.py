@@ -22,7 +22,7 @@ from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.paths import data_folder
 from xai_sidecar.serving.model import ServedModel
-from xai_sidecar.serving.plan import Explained, Predicted, Stage, positives
+from xai_sidecar.serving.plan import ExplanationResult, ModelOutput, Stage, positives
 from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector, Registry
 
 _DAY = 86_400
@@ -50,8 +50,8 @@ class Evaluation:
         self,
         request_id: str,
         model: ServedModel,
-        predicted: Sequence[Predicted],
-        explained: Sequence[Sequence[Explained]] = (),
+        predicted: Sequence[ModelOutput],
+        explained: Sequence[Sequence[ExplanationResult]] = (),
     ) -> bool:
         """Has the pictures of a request measured, if its id is sampled.
 
@@ -167,7 +167,12 @@ def _version(model: ServedModel) -> str:
 
 
 def sample_of(
-    key: SampleKey, now: float, version: str, model: ServedModel, predicted: Predicted, explained: Sequence[Explained]
+    key: SampleKey,
+    now: float,
+    version: str,
+    model: ServedModel,
+    predicted: ModelOutput,
+    explained: Sequence[ExplanationResult],
 ) -> Sample:
     """A prediction as a sample, with the caller's maps that were made as the server makes them by default.
 

@@ -13,7 +13,7 @@ _RETRY_SECONDS = (0.1, 30.0)
 
 
 @dataclass(eq=False)
-class Load:
+class ExplanationLoad:
     """What one explanation of a request puts on the device until it may be complete, picture by picture.
 
     Attributes:
@@ -41,7 +41,7 @@ class Load:
         return [costs.alone(self.plan.explainer.name, self.plan.kind, count) for count in self.rows() if count]
 
 
-class FirstMap(Load):
+class FirstMapLoad(ExplanationLoad):
     """The same until there is a map, of an explanation with a budget."""
 
     @property

@@ -130,7 +130,7 @@ class Stage(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplanationResult:
     """An explanation of one picture.
 
     Attributes:
@@ -155,7 +155,7 @@ class Explained:
 
 
 @dataclass(frozen=True)
-class Predicted:
+class ModelOutput:
     """What the model says of one picture.
 
     Attributes:

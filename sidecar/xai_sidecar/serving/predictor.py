@@ -23,9 +23,17 @@ from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context, Saliency
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.picture_units import PICTURES, PictureUnits
-from xai_sidecar.serving.admission import Admitted
+from xai_sidecar.serving.admission import AdmittedRequest
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
-from xai_sidecar.serving.plan import Explained, ExplanationPlan, Predicted, Stage, in_units, positives, without_positive
+from xai_sidecar.serving.plan import (
+    ExplanationPlan,
+    ExplanationResult,
+    ModelOutput,
+    Stage,
+    in_units,
+    positives,
+    without_positive,
+)
 from xai_sidecar.telemetry import Telemetry
 
 _ANSWERING_SECONDS = 0.1
@@ -45,7 +53,7 @@ _NOTHING_YET = "The server's end ended it before there was a map."
 T = TypeVar("T")
 
 
-class Explaining:
+class RunningExplanation:
     """An explanation of one picture under way.
 
     Attributes:
@@ -61,7 +69,7 @@ class Explaining:
         job: Job[Saliency] | None,
         message: str = "",
         choice: Choice | None = None,
-        admitted: Admitted | None = None,
+        admitted: AdmittedRequest | None = None,
     ) -> None:
         self.plan = plan
         self.planned_passes = max(plan.counts.most, len(targets))
@@ -92,7 +100,7 @@ class Explaining:
         if self._admitted is not None:
             self._admitted.explained()
 
-    async def peek(self, engine: Engine) -> Explained | None:
+    async def peek(self, engine: Engine) -> ExplanationResult | None:
         """The maps as they stand; None if there are none yet, or the last ones are coming."""
         if self._job is None:
             return None
@@ -102,7 +110,7 @@ class Explaining:
         seconds = time.monotonic() - self._job.submitted
         return self._explained(self._targets, saliency, self.pass_count, seconds, Stage.PARTIAL)
 
-    async def result(self) -> Explained:
+    async def result(self) -> ExplanationResult:
         """The maps as they are in the end. Cancelling it cancels the job."""
         if self._job is None:
             stage = Stage.SKIPPED if self._message else Stage.COMPLETE
@@ -121,7 +129,7 @@ class Explaining:
                 message += _LATE.format(in_units(done.seconds))
         return self._explained(self._targets, done.value, done.pass_count, done.seconds, stage, message)
 
-    def _without_maps(self, pass_count: int, seconds: float, stage: Stage, message: str) -> Explained:
+    def _without_maps(self, pass_count: int, seconds: float, stage: Stage, message: str) -> ExplanationResult:
         nothing = Saliency(np.empty((0, *self._shape), np.float32), ())
         return self._explained(np.empty(0, np.int32), nothing, pass_count, seconds, stage, message)
 
@@ -133,8 +141,8 @@ class Explaining:
         seconds: float,
         stage: Stage,
         message: str = "",
-    ) -> Explained:
-        return Explained(self.plan, targets, saliency, pass_count, seconds, stage, message, self._choice)
+    ) -> ExplanationResult:
+        return ExplanationResult(self.plan, targets, saliency, pass_count, seconds, stage, message, self._choice)
 
 
 class Predictor:
@@ -171,7 +179,7 @@ class Predictor:
         self._max_targets = max_targets
         self._telemetry = telemetry
 
-    async def predict(self, images: Sequence[Prepared], deadline: float, *, ood: bool = False) -> list[Predicted]:
+    async def predict(self, images: Sequence[Prepared], deadline: float, *, ood: bool = False) -> list[ModelOutput]:
         """Predicts all images. Cancelling it cancels what it submitted.
 
         Args:
@@ -184,7 +192,7 @@ class Predictor:
         """
         return await together([self._predict(i, image, deadline, ood) for i, image in enumerate(images)])
 
-    async def _predict(self, index: int, image: Prepared, deadline: float, ood: bool) -> Predicted:
+    async def _predict(self, index: int, image: Prepared, deadline: float, ood: bool) -> ModelOutput:
         inputs = image.array[np.newaxis]
         scored = None
         if ood:
@@ -196,14 +204,14 @@ class Predictor:
             raise _not_finite(index, image)
         probabilities = np.asarray(self._activation(logits), np.float32)
         self._telemetry.predicted(len(positives(logits, probabilities, self._least_positive)))
-        return Predicted(image, logits, probabilities, scored)
+        return ModelOutput(image, logits, probabilities, scored)
 
     async def _run(self, steps: Steps[Any], deadline: float) -> Any:
         return (await asyncio.wrap_future(self.engine.submit(steps, Lane.PREDICT, deadline=deadline))).value
 
     def begin(
-        self, predicted: Predicted, plan: ExplanationPlan, deadline: float, admitted: Admitted | None = None
-    ) -> Explaining:
+        self, predicted: ModelOutput, plan: ExplanationPlan, deadline: float, admitted: AdmittedRequest | None = None
+    ) -> RunningExplanation:
         """Begins to explain a prediction. Whoever calls it must see to it that it is cancelled if nobody waits.
 
         Args:
@@ -230,7 +238,7 @@ class Predictor:
                 job.add_done_callback(partial(self._measure, plan))
         if admitted is not None:
             admitted.begun(wanted, job)
-        return Explaining(plan, targets, image.shape[1:], job, skipped, choice, admitted)
+        return RunningExplanation(plan, targets, image.shape[1:], job, skipped, choice, admitted)
 
     def _measure(self, plan: ExplanationPlan, job: Future[Completed[Saliency]]) -> None:
         """Takes down what an explanation took that came when there was no other, and ends when there is none."""
@@ -239,7 +247,7 @@ class Predictor:
             if not done.cut_short:
                 self.costs.ran(plan.explainer.name, done.device_seconds, done.seconds)
 
-    def _unasked(self, predicted: Predicted, plan: ExplanationPlan) -> str:
+    def _unasked(self, predicted: ModelOutput, plan: ExplanationPlan) -> str:
         """Why a class is not explained that is not there, unless somebody asks for it; empty if one is."""
         least = self._least_positive
         if least is None or not plan.targets.by_default:
@@ -272,7 +280,7 @@ class Predictor:
             budget = left if budget is None else min(budget, left)
         return self._quality.choose(candidates, budget, target)
 
-    async def explained(self, explaining: Explaining) -> Explained:
+    async def explained(self, explaining: RunningExplanation) -> ExplanationResult:
         """Waits for an explanation, and counts it. Cancelling it cancels the explanation."""
         explained = await explaining.result()
         explaining.done()
@@ -283,11 +291,11 @@ class Predictor:
 
     async def explain(
         self,
-        predicted: Sequence[Predicted],
+        predicted: Sequence[ModelOutput],
         plans: Sequence[ExplanationPlan],
         deadline: float,
-        admitted: Admitted | None = None,
-    ) -> list[list[Explained]]:
+        admitted: AdmittedRequest | None = None,
+    ) -> list[list[ExplanationResult]]:
         """Explains predictions as planned, all at a time; for each, the explanations in the order of the plans.
 
         Cancelling it cancels what it submitted.
@@ -295,7 +303,7 @@ class Predictor:
         Raises:
             ShuttingDownError: The server ends before there is a map of any.
         """
-        begun: list[Explaining] = []
+        begun: list[RunningExplanation] = []
         try:
             for one in predicted:
                 for plan in plans:

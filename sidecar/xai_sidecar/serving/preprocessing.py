@@ -24,7 +24,7 @@ from xai_sidecar.imaging import (
     read_header,
 )
 from xai_sidecar.serving.requests import EncodedPicture, ModelInput, Picture, Pixels
-from xai_sidecar.serving.workers import Look, Workers, WorkerTask
+from xai_sidecar.serving.workers import Checkpoint, Workers, WorkerTask
 
 _QUICK_BYTES = 2 * 2**20
 _RETRY_SECONDS = 1.0
@@ -90,11 +90,13 @@ class Preprocessor:
                     )
                 yield header
 
-    def _read(self, index: int, picture: Picture, spec: InputSpec, look: Look) -> Prepared:
+    def _read(self, index: int, picture: Picture, spec: InputSpec, look: Checkpoint) -> Prepared:
         with within(f"images[{index}]"):
             return read_picture(picture, spec, self._limits, look)
 
-    def _start(self, read: Callable[[Look], Prepared], header: Header | None, deadline: float) -> WorkerTask[Prepared]:
+    def _start(
+        self, read: Callable[[Checkpoint], Prepared], header: Header | None, deadline: float
+    ) -> WorkerTask[Prepared]:
         task = WorkerTask(read, deadline, self._limits.decode_seconds)
         self._workers.submit(task, header.work if header else 0.0)
         return task

@@ -40,7 +40,7 @@ _SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Answers:
+class ProbeOutputs:
     """What a model says of the probes.
 
     Attributes:
@@ -99,7 +99,7 @@ def _some(class_ids: Sequence[int]) -> str:
     return f"classes {shown}" + (f" and {len(class_ids) - _SHOWN:,} more" if len(class_ids) > _SHOWN else "")
 
 
-def ask(backend: Backend, spec: InputSpec) -> Answers:
+def ask(backend: Backend, spec: InputSpec) -> ProbeOutputs:
     """Runs the probes through a backend whose forward passes are compiled; on its own thread."""
     pictures = _pictures(spec)
     inputs = np.stack([prepare(picture, spec).array for picture in pictures.values()])
@@ -107,10 +107,10 @@ def ask(backend: Backend, spec: InputSpec) -> Answers:
     sizes = [size for size in backend.costs(Forward.kind) if size <= len(inputs)]
     run = in_batches(backend.run, max(sizes, default=1))
     logits = drive(forward(np.concatenate([inputs, extremes])), run)
-    return Answers(inputs, tuple(pictures), logits[: len(inputs)], logits[len(inputs) :])
+    return ProbeOutputs(inputs, tuple(pictures), logits[: len(inputs)], logits[len(inputs) :])
 
 
-def judge(answers: Answers, activation: str) -> list[str]:
+def judge(answers: ProbeOutputs, activation: str) -> list[str]:
     """What may not be meant, a sentence and a cure each.
 
     Args:
@@ -140,7 +140,7 @@ def judge(answers: Answers, activation: str) -> list[str]:
     return list(_doubts(answers, activation))
 
 
-def _refuse_probabilities(answers: Answers, activation: str) -> None:
+def _refuse_probabilities(answers: ProbeOutputs, activation: str) -> None:
     values = _all(answers)
     if _adds_up(values):
         raise ConfigError(
@@ -165,7 +165,7 @@ def _refuse_probabilities(answers: Answers, activation: str) -> None:
         )
 
 
-def _doubts(answers: Answers, activation: str) -> Iterator[str]:
+def _doubts(answers: ProbeOutputs, activation: str) -> Iterator[str]:
     values = _all(answers)
     largest = float(np.abs(answers.inputs).max())
     if largest > _LARGE:
@@ -197,7 +197,7 @@ def _doubts(answers: Answers, activation: str) -> Iterator[str]:
 # ------------------------------------------------------------------------------------------------ of outputs
 
 
-def _all(answers: Answers) -> FloatArray:
+def _all(answers: ProbeOutputs) -> FloatArray:
     """The outputs for pictures, and those for extremes that did not overflow."""
     extreme = answers.extreme[np.isfinite(answers.extreme).all(axis=1)]
     return np.asarray(np.concatenate([answers.logits, extreme]), np.float64)

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from xai_sidecar.serving.admission import Admitted
-from xai_sidecar.serving.plan import Explained, ExplanationPlan, Predicted, Stage
-from xai_sidecar.serving.predictor import Explaining, Predictor
+from xai_sidecar.serving.admission import AdmittedRequest
+from xai_sidecar.serving.plan import ExplanationPlan, ExplanationResult, ModelOutput, Stage
+from xai_sidecar.serving.predictor import Predictor, RunningExplanation
 
 _GROWTH = 1.5
 """Factor between the passes of two versions of a map: with fewer, the eye sees no difference."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ExplanationKey:
     """Which explanation of a request: of the picture and the plan of these indices."""
 
     image_index: int
@@ -28,7 +28,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Progress:
+class ExplanationProgress:
     """How far an explanation has come.
 
     Attributes:
@@ -40,7 +40,7 @@ class Progress:
         seconds_left: An estimate, from how long it has taken so far.
     """
 
-    place: Place
+    place: ExplanationKey
     name: str
     pass_count: int
     planned_passes: int
@@ -49,16 +49,16 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Update:
+class ExplanationVersion:
     """A version of an explanation."""
 
-    place: Place
-    explained: Explained
+    place: ExplanationKey
+    explained: ExplanationResult
 
 
-def is_partial(event: Progress | Update) -> bool:
+def is_partial(event: ExplanationProgress | ExplanationVersion) -> bool:
     """Whether it is a version to be followed by a better one."""
-    return isinstance(event, Update) and event.explained.stage is Stage.PARTIAL
+    return isinstance(event, ExplanationVersion) and event.explained.stage is Stage.PARTIAL
 
 
 @dataclass(eq=False)
@@ -74,32 +74,32 @@ class _Running:
         standard_error: As of the last version.
     """
 
-    place: Place
-    explaining: Explaining
+    place: ExplanationKey
+    explaining: RunningExplanation
     next_version: int
     began: float = field(default_factory=time.monotonic)
     told_passes: int = 0
     standard_error: float | None = None
 
-    def progress(self) -> Progress | None:
+    def progress(self) -> ExplanationProgress | None:
         """What is to be told now; None if nothing has changed."""
         done, planned = self.explaining.pass_count, self.explaining.planned_passes
         if not self.told_passes < done < planned:
             return None
         self.told_passes = done
         left = (time.monotonic() - self.began) * (planned - done) / done
-        return Progress(self.place, self.explaining.plan.name, done, planned, self.standard_error, left)
+        return ExplanationProgress(self.place, self.explaining.plan.name, done, planned, self.standard_error, left)
 
     def wants_version(self) -> bool:
         """Whether it is time for another version."""
         return 0 < self.next_version <= self.explaining.pass_count < self.explaining.planned_passes
 
-    def seen(self, explained: Explained) -> Update:
+    def seen(self, explained: ExplanationResult) -> ExplanationVersion:
         """Takes down a version."""
         errors = explained.saliency.standard_errors
         worst = float(errors.max()) if errors is not None and len(errors) else np.inf
         self.standard_error = worst if np.isfinite(worst) else None
-        return Update(self.place, explained)
+        return ExplanationVersion(self.place, explained)
 
 
 class _Stream:
@@ -112,15 +112,15 @@ class _Stream:
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self.finals: dict[asyncio.Future[Explained], _Running] = {}
-        self.versions: dict[asyncio.Future[Explained | None], _Running] = {}
+        self.finals: dict[asyncio.Future[ExplanationResult], _Running] = {}
+        self.versions: dict[asyncio.Future[ExplanationResult | None], _Running] = {}
 
-    def add(self, place: Place, explaining: Explaining) -> None:
+    def add(self, place: ExplanationKey, explaining: RunningExplanation) -> None:
         """Waits for an explanation."""
         final = asyncio.ensure_future(self._predictor.explained(explaining))
         self.finals[final] = _Running(place, explaining, explaining.plan.counts.first)
 
-    async def wait(self, until: float) -> list[Update]:
+    async def wait(self, until: float) -> list[ExplanationVersion]:
         """What has come, as soon as something has, or nothing once a time has come."""
         futures: set[asyncio.Future[Any]] = {*self.finals, *self.versions}
         timeout = max(0.0, until - time.monotonic())
@@ -133,10 +133,10 @@ class _Stream:
             if explained is not None and running in self.finals.values():
                 updates.append(running.seen(explained))
         for final in [each for each in self.finals if each in done]:
-            updates.append(Update(self.finals.pop(final).place, final.result()))
+            updates.append(ExplanationVersion(self.finals.pop(final).place, final.result()))
         return updates
 
-    def look(self) -> list[Progress]:
+    def look(self) -> list[ExplanationProgress]:
         """How far each has come; has another version worked out where it is time for one."""
         for running in self.finals.values():
             if running.wants_version():
@@ -157,12 +157,12 @@ class _Stream:
 
 async def explanations(
     predictor: Predictor,
-    predicted: Sequence[Predicted],
+    predicted: Sequence[ModelOutput],
     plans: Sequence[ExplanationPlan],
     deadline: float,
     interval: float,
-    admitted: Admitted | None = None,
-) -> AsyncGenerator[Progress | Update, None]:
+    admitted: AdmittedRequest | None = None,
+) -> AsyncGenerator[ExplanationProgress | ExplanationVersion, None]:
     """Explains predictions as planned, and tells of it as it goes.
 
     Versions and progress are worked out when they are asked for: a caller that reads slowly gets fewer of them.
@@ -180,7 +180,7 @@ async def explanations(
     try:
         for image_index, one in enumerate(predicted):
             for plan_index, plan in enumerate(plans):
-                stream.add(Place(image_index, plan_index), predictor.begin(one, plan, deadline, admitted))
+                stream.add(ExplanationKey(image_index, plan_index), predictor.begin(one, plan, deadline, admitted))
         next_look = time.monotonic() + interval
         while stream.finals:
             for update in await stream.wait(next_look):

@@ -32,7 +32,7 @@ _CHEAP_WORK = 4e6
 _SECONDS_PER_WORK = 10 / 200e6
 """By how much later a task counts as come for each pixel of its work: ten times what decoding one takes."""
 
-Look = Callable[[], None]
+Checkpoint = Callable[[], None]
 """Called between pieces of work; raises where the rest is not wanted."""
 
 
@@ -53,7 +53,7 @@ class WorkerTask(Generic[T]):
     """
 
     def __init__(
-        self, function: Callable[[Look], T], deadline: float = float("inf"), seconds: float = float("inf")
+        self, function: Callable[[Checkpoint], T], deadline: float = float("inf"), seconds: float = float("inf")
     ) -> None:
         self._function = function
         self._deadline = deadline

@@ -14,10 +14,10 @@ from xai_sidecar.explainers.base import MapStatus, Saliency
 from xai_sidecar.imaging import Prepared, Region
 from xai_sidecar.rpc import decode, encode
 from xai_sidecar.rpc.encode import finished_event
-from xai_sidecar.serving.answers import Answering
+from xai_sidecar.serving.answers import AnswerBuilder
 from xai_sidecar.serving.checking import check_request
-from xai_sidecar.serving.plan import Explained, Predicted, Stage
-from xai_sidecar.serving.streaming import Place, Progress, Update
+from xai_sidecar.serving.plan import ExplanationResult, ModelOutput, Stage
+from xai_sidecar.serving.streaming import ExplanationKey, ExplanationProgress, ExplanationVersion
 
 
 def read_request(message, model):
@@ -25,15 +25,17 @@ def read_request(message, model):
 
 
 def predict_response(predicted, explained, asked, model, request_id):
-    return encode.predict_response(Answering(request_id, asked, model).answer(predicted, explained, sampled=False))
+    return encode.predict_response(AnswerBuilder(request_id, asked, model).answer(predicted, explained, sampled=False))
 
 
 def predicted_event(predicted, asked, model, request_id):
-    return encode.stream_event(request_id)(Answering(request_id, asked, model).answer(predicted, None, sampled=False))
+    return encode.stream_event(request_id)(
+        AnswerBuilder(request_id, asked, model).answer(predicted, None, sampled=False)
+    )
 
 
 def explaining_event(event, asked, model, request_id):
-    return encode.stream_event(request_id)(Answering(request_id, asked, model).event(event))
+    return encode.stream_event(request_id)(AnswerBuilder(request_id, asked, model).event(event))
 
 
 RAMP = np.linspace(0, 2, 48, dtype=np.float32).reshape(6, 8)
@@ -50,10 +52,10 @@ def answer(model):
         statuses = statuses or (MapStatus.OK,) * len(maps)
         saliency = Saliency(maps, tuple(statuses), errors)
         targets = np.arange(len(maps), dtype=np.int32)
-        explained = Explained(asked.plans[0], targets, saliency, 7, 0.25)
+        explained = ExplanationResult(asked.plans[0], targets, saliency, 7, 0.25)
         prepared = Prepared(np.zeros((3, 6, 8), np.float32), (40, 30), Region(1, 2, 33, 26))
         logits, probabilities = (np.array(row, np.float32) for row in ((1, 3, 3, 0), (0.1, 0.4, 0.4, 0.1)))
-        return predict_response([Predicted(prepared, logits, probabilities)], [[explained]], asked, model, "id")
+        return predict_response([ModelOutput(prepared, logits, probabilities)], [[explained]], asked, model, "id")
 
     return answer
 
@@ -79,7 +81,7 @@ def test_a_response(answer):
 def test_saturated_classes_come_by_their_logits(model):
     asked = read_request(pb.PredictRequest(images=[pb.Image()], top_k=3), model)
     prepared = Prepared(np.zeros((3, 6, 8), np.float32), None, None)
-    one = Predicted(prepared, np.array([18, 40, -130, -120], np.float32), np.array([1, 1, 0, 0], np.float32))
+    one = ModelOutput(prepared, np.array([18, 40, -130, -120], np.float32), np.array([1, 1, 0, 0], np.float32))
     (prediction,) = predict_response([one], [[]], asked, model, "id").predictions
     assert [(each.class_id, each.logit) for each in prediction.classes] == [(1, 40), (0, 18), (3, -120)]
 
@@ -166,13 +168,13 @@ def asked(make_model):
 
 
 def one_picture(ood=None):
-    return Predicted(Prepared(np.zeros((3, 6, 8), np.float32), None, None), FOUR, FOUR, ood)
+    return ModelOutput(Prepared(np.zeros((3, 6, 8), np.float32), None, None), FOUR, FOUR, ood)
 
 
 def explained(plan, maps=(RAMP,), **fields):
     maps = np.reshape(maps, (-1, 6, 8)).astype(np.float32)
     saliency = Saliency(maps, (MapStatus.OK,) * len(maps), fields.pop("errors", None))
-    return Explained(plan, np.arange(len(maps), dtype=np.int32), saliency, 7, 0.25, **fields)
+    return ExplanationResult(plan, np.arange(len(maps), dtype=np.int32), saliency, 7, 0.25, **fields)
 
 
 def test_seeds_are_told_where_something_is_random(asked):
@@ -230,7 +232,7 @@ def test_how_an_explanation_ended(asked):
         explained(plan, stage=Stage.PARTIAL),
     ]
     got = [
-        explaining_event(Update(Place(0, 0), end), wanted, model, "id").explained.explanation
+        explaining_event(ExplanationVersion(ExplanationKey(0, 0), end), wanted, model, "id").explained.explanation
         for end in ends
     ]  # fmt: skip
     assert [(one.status, one.truncated, one.status_message, len(one.maps)) for one in got] == [
@@ -261,13 +263,17 @@ def test_the_first_and_the_last_event(asked):
 
 def test_progress_events(asked):
     wanted, model = asked()
-    event = explaining_event(Progress(Place(1, 0), "masks", 40, 1000, 0.25, 1.5), wanted, model, "id")
+    event = explaining_event(
+        ExplanationProgress(ExplanationKey(1, 0), "masks", 40, 1000, 0.25, 1.5), wanted, model, "id"
+    )
     progress = event.progress
     assert (event.request_id, event.WhichOneof("event")) == ("id", "progress")
     assert (progress.image_index, progress.name) == (1, "masks")
     assert (progress.pass_count, progress.planned_pass_count) == (40, 1000)
     assert (progress.standard_error, progress.remaining.ToMilliseconds()) == (0.25, 1500)
-    without = explaining_event(Progress(Place(0, 1), "slopes", 1, 2, None, 0.0), wanted, model, "id").progress
+    without = explaining_event(
+        ExplanationProgress(ExplanationKey(0, 1), "slopes", 1, 2, None, 0.0), wanted, model, "id"
+    ).progress
     assert (without.name, without.HasField("standard_error")) == ("slopes", False)
     assert (without.image_index, without.remaining.ToNanoseconds()) == (0, 0)
 
@@ -275,7 +281,7 @@ def test_progress_events(asked):
 def test_versions(asked):
     wanted, model = asked()
     version = explained(wanted.plans[1], stage=Stage.PARTIAL, errors=np.array([0.5], np.float32))
-    event = explaining_event(Update(Place(1, 1), version), wanted, model, "id")
+    event = explaining_event(ExplanationVersion(ExplanationKey(1, 1), version), wanted, model, "id")
     assert (event.request_id, event.WhichOneof("event")) == ("id", "explained")
     assert event.explained.image_index == 1
     got = event.explained.explanation
@@ -287,5 +293,7 @@ def test_versions(asked):
 def test_a_version_that_its_encoding_cannot_carry(asked):
     wanted, model = asked(pb.MAP_ENCODING_FLOAT16)
     with pytest.raises(PreconditionError) as caught:
-        explaining_event(Update(Place(0, 1), explained(wanted.plans[1], [RAMP * 1e6])), wanted, model, "id")
+        explaining_event(
+            ExplanationVersion(ExplanationKey(0, 1), explained(wanted.plans[1], [RAMP * 1e6])), wanted, model, "id"
+        )
     assert caught.value.field == "explanations[1].encoding"

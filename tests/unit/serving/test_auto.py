@@ -20,9 +20,9 @@ from xai_sidecar.metrics.base import ScoreStatus
 from xai_sidecar.rpc import decode
 from xai_sidecar.rpc.interceptors import REQUEST_ID
 from xai_sidecar.rpc.parameters import contract_paths
-from xai_sidecar.serving.admission import Admitted
+from xai_sidecar.serving.admission import AdmittedRequest
 from xai_sidecar.serving.checking import check_request
-from xai_sidecar.serving.load import Load
+from xai_sidecar.serving.load import ExplanationLoad
 from xai_sidecar.serving.plan import Condition, Stage, Targets
 
 FOREVER = float("inf")
@@ -292,7 +292,7 @@ async def test_the_admission_knows_the_plan_that_was_asked_for(start, make_net, 
     net = make_net()
     predictor = start(net, quality=known(RISE_FOR_2))
     auto = make_auto()
-    admitted = Admitted([Load(auto, 2)])
+    admitted = AdmittedRequest([ExplanationLoad(auto, 2)])
     assert admitted.loads[0].rows() == [25, 25]
     net.gate.clear()
     explaining = asyncio.ensure_future(predictor.explain([predicted(), predicted()], [auto], FOREVER, admitted))

@@ -9,7 +9,7 @@ from xai_sidecar.errors import OverloadedError
 from xai_sidecar.explainers.base import PassCounts
 from xai_sidecar.serving.budgets import check_budgets
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
-from xai_sidecar.serving.load import FirstMap
+from xai_sidecar.serving.load import FirstMapLoad
 from xai_sidecar.serving.plan import Condition, ExplanationPlan, Targets
 
 
@@ -36,7 +36,7 @@ def job(pass_count, done=False):
 
 
 def check(device, *plans, pictures=1, others=()):
-    check_budgets(ExplanationCosts(device), plans, [FirstMap(each, pictures) for each in plans], others)
+    check_budgets(ExplanationCosts(device), plans, [FirstMapLoad(each, pictures) for each in plans], others)
 
 
 def test_a_first_map_and_the_launch_before_it():
@@ -61,7 +61,7 @@ def test_predictions_take_their_part():
 
 def test_who_came_before_goes_before():
     """Of others, 8 - 3 rows of one are left, 2 pictures of 8 rows are to come, and two have their maps."""
-    others = [FirstMap(plan(9), 2, [job(3), job(8), job(100), job(2, done=True)])]
+    others = [FirstMapLoad(plan(9), 2, [job(3), job(8), job(100), job(2, done=True)])]
     check(Dispatcher(), plan(0.301), others=others)
     with pytest.raises(OverloadedError, match="300 ms"):
         check(Dispatcher(), plan(0.299), others=others)

@@ -30,7 +30,7 @@ from xai_sidecar.serving.requests import (
     ReportedObject,
     ReportedPolygon,
 )
-from xai_sidecar.serving.streaming import Progress
+from xai_sidecar.serving.streaming import ExplanationProgress
 from xai_sidecar.telemetry import Telemetry
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (12, 10, 3), np.uint8)
@@ -180,7 +180,7 @@ async def test_a_stream_is_the_same_as_over_grpc(both):
     sent = await over_grpc(both, ask)
     assert isinstance(events[0], Answer)
     check_answer(events[0], sent[0].predicted)
-    assert {type(event) for event in events[1:]} <= {Progress, ExplanationUpdate}
+    assert {type(event) for event in events[1:]} <= {ExplanationProgress, ExplanationUpdate}
     assert {event.WhichOneof("event") for event in sent[1:-1]} <= {"progress", "explained"}
     ours = {
         (event.image_index, event.explanation.name): event.explanation

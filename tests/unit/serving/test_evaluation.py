@@ -22,7 +22,7 @@ from xai_sidecar.imaging import Prepared, Region
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.rpc.interceptors import REQUEST_ID
 from xai_sidecar.serving.evaluation import evaluated_model, open_store, sample_of, start_evaluation
-from xai_sidecar.serving.plan import Explained, Predicted, Stage, Targets
+from xai_sidecar.serving.plan import ExplanationResult, ModelOutput, Stage, Targets
 
 PERTURBING = tuple(
     f"explainers.{name}.enabled=false" for name in ("gradient", "guided_backprop", "deconvolution", "gradcam")
@@ -56,7 +56,7 @@ def served_rise(make_model, make_plan):
         plan = make_plan(None, seed=2**40 + 1, targets=Targets(class_ids=targets), **{"mask_count": 64, **parameters})
         maps = np.stack([np.full((6, 8), target, np.float32) for target in targets]) if targets else np.empty((0, 6, 8))
         saliency = Saliency(maps, statuses or (MapStatus.OK,) * len(targets))
-        return Explained(plan, np.array(targets, np.int32), saliency, pass_count, 0.5, stage)
+        return ExplanationResult(plan, np.array(targets, np.int32), saliency, pass_count, 0.5, stage)
 
     return model, served_rise
 
@@ -65,7 +65,7 @@ def test_a_prediction_as_a_sample(model, picture):
     array = picture().array
     prepared = Prepared(array, (80, 60), Region(10, 0, 70, 60))
     probabilities = np.array([0.1, 0.2, 0.6, 0.1], np.float32)
-    predicted = Predicted(prepared, np.log(probabilities), probabilities, (0.5, 12.5))
+    predicted = ModelOutput(prepared, np.log(probabilities), probabilities, (0.5, 12.5))
     sample = sample_of(KEY, 1_700_000_000.5, "v", model, predicted, ())
     assert (sample.key, sample.time, sample.model_version) == (KEY, 1_700_000_000.5, "v")
     assert vars(sample.frame) == {"height": 6, "width": 8, "picture_size": (80, 60), "region": Region(10, 0, 70, 60)}

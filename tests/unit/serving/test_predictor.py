@@ -15,9 +15,9 @@ from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.explainers.rise import Rise, RisePlus
-from xai_sidecar.serving.admission import Admitted
+from xai_sidecar.serving.admission import AdmittedRequest
 from xai_sidecar.serving.core import deadline_of
-from xai_sidecar.serving.load import Load
+from xai_sidecar.serving.load import ExplanationLoad
 from xai_sidecar.serving.plan import Condition, Stage, Targets
 from xai_sidecar.serving.predictor import together
 
@@ -235,7 +235,7 @@ async def test_the_admission_is_told_of_jobs(start, make_net, predicted, make_pl
     net = make_net()
     predictor = start(net)
     plan = make_plan(mask_count=64)
-    admitted = Admitted([Load(plan, 2)])
+    admitted = AdmittedRequest([ExplanationLoad(plan, 2)])
     await predictor.explain([predicted()], [plan], FOREVER, admitted)
     assert admitted.loads[0].rows() == [0, 64]
     net.gate.clear()

@@ -15,8 +15,8 @@ from xai_sidecar.errors import DeviceError, ExpiredError
 from xai_sidecar.explainers.base import MapStatus, Saliency
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.explainers.rise import RisePlus
-from xai_sidecar.serving.plan import Condition, Explained, Stage, Targets
-from xai_sidecar.serving.streaming import Place, Progress, Update, explanations
+from xai_sidecar.serving.plan import Condition, ExplanationResult, Stage, Targets
+from xai_sidecar.serving.streaming import ExplanationKey, ExplanationProgress, ExplanationVersion, explanations
 
 FOREVER = float("inf")
 INTERVAL = 0.01
@@ -46,7 +46,7 @@ class Scripted:
     def version(self, stage=Stage.PARTIAL, errors=None):
         errors = None if errors is None else np.array(errors, np.float32)
         saliency = Saliency(np.ones((1, 6, 8), np.float32), (MapStatus.OK,), errors)
-        return Explained(self.plan, np.zeros(1, np.int32), saliency, self.pass_count, 0.1, stage)
+        return ExplanationResult(self.plan, np.zeros(1, np.int32), saliency, self.pass_count, 0.1, stage)
 
     def finish(self):
         self.final.set_result(self.version(Stage.COMPLETE))
@@ -108,8 +108,8 @@ async def test_progress_is_told_when_there_is_some(script):
     assert await reader.nothing()
     one.pass_count = 5
     event = await reader.next()
-    assert isinstance(event, Progress)
-    assert (event.place, event.pass_count, event.planned_passes) == (Place(0, 0), 5, 1000)
+    assert isinstance(event, ExplanationProgress)
+    assert (event.place, event.pass_count, event.planned_passes) == (ExplanationKey(0, 0), 5, 1000)
     assert event.standard_error is None
     assert await reader.nothing(), "nothing has changed"
     one.pass_count = 6
@@ -119,7 +119,7 @@ async def test_progress_is_told_when_there_is_some(script):
     assert one.peeks == []
     one.finish()
     event = await reader.next()
-    assert (event.place, event.explained.stage) == (Place(0, 0), Stage.COMPLETE)
+    assert (event.place, event.explained.stage) == (ExplanationKey(0, 0), Stage.COMPLETE)
     assert await reader.ended()
 
 
@@ -142,16 +142,16 @@ async def test_versions_are_made_at_each_half_as_many_passes_more(script):
     assert await reader.nothing()
     assert one.peeks == [], "before there can be a map"
     one.pass_count = 8
-    assert isinstance(await reader.next(), Progress)
+    assert isinstance(await reader.next(), ExplanationProgress)
     assert len(one.peeks) == 1
     one.pass_count = 40
-    assert isinstance(await reader.next(), Progress)
+    assert isinstance(await reader.next(), ExplanationProgress)
     assert await reader.nothing()
     assert len(one.peeks) == 1, "it is still being worked out"
     version = one.version()
     one.peeks[0].set_result(version)
     event = await reader.next()
-    assert isinstance(event, Update)
+    assert isinstance(event, ExplanationVersion)
     assert event.explained is version
     one.pass_count = 59  # 1.5 times 40 is 60
     assert (await reader.next()).pass_count == 59
@@ -170,25 +170,25 @@ async def test_versions_are_made_at_each_half_as_many_passes_more(script):
 async def test_a_version_that_the_last_has_overtaken_is_kept_back(script):
     one, other, reader = script(2)
     one.pass_count = 40
-    assert isinstance(await reader.next(), Progress)
+    assert isinstance(await reader.next(), ExplanationProgress)
     late = one.version()
     one.finish()
     event = await reader.next()
-    assert (event.place, event.explained.stage) == (Place(0, 0), Stage.COMPLETE)
+    assert (event.place, event.explained.stage) == (ExplanationKey(0, 0), Stage.COMPLETE)
     one.peeks[0].set_result(late)
     assert await reader.nothing()
     other.pass_count = 50
     event = await reader.next()
-    assert (event.place, event.pass_count) == (Place(1, 0), 50)
+    assert (event.place, event.pass_count) == (ExplanationKey(1, 0), 50)
     other.finish()
-    assert (await reader.next()).place == Place(1, 0)
+    assert (await reader.next()).place == ExplanationKey(1, 0)
     assert await reader.ended()
 
 
 async def test_a_version_goes_before_the_last(script):
     one, reader = script()
     one.pass_count = 40
-    assert isinstance(await reader.next(), Progress)
+    assert isinstance(await reader.next(), ExplanationProgress)
     one.finish()
     one.peeks[0].set_result(one.version())
     assert (await reader.next()).explained.stage is Stage.PARTIAL
@@ -205,7 +205,7 @@ async def test_the_standard_error_is_the_last_versions_largest(script, errors, t
     one.pass_count = 40
     assert (await reader.next()).standard_error is None
     one.peeks[0].set_result(one.version(errors=errors))
-    assert isinstance(await reader.next(), Update)
+    assert isinstance(await reader.next(), ExplanationVersion)
     one.pass_count = 41
     assert (await reader.next()).standard_error == told
 
@@ -214,7 +214,7 @@ async def test_a_version_that_fails_ends_the_stream(script, complaints):
     complaints()
     one, other, reader = script(2)
     one.pass_count = other.pass_count = 40
-    assert {(await reader.next()).place for _ in range(2)} == {Place(0, 0), Place(1, 0)}
+    assert {(await reader.next()).place for _ in range(2)} == {ExplanationKey(0, 0), ExplanationKey(1, 0)}
     one.peeks[0].set_exception(ZeroDivisionError())
     other.peeks[0].set_exception(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
@@ -228,7 +228,7 @@ async def test_one_that_fails_ends_the_stream(script, complaints):
     complaints()
     one, other, third, reader = script(3)
     third.pass_count = 40
-    assert isinstance(await reader.next(), Progress)
+    assert isinstance(await reader.next(), ExplanationProgress)
     other.final.set_exception(ZeroDivisionError())
     third.final.set_exception(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
@@ -257,11 +257,11 @@ async def read(events, pause=0.0):
 
 
 def progress_of(events, place):
-    return [event for event in events if isinstance(event, Progress) and event.place == place]
+    return [event for event in events if isinstance(event, ExplanationProgress) and event.place == place]
 
 
 def versions_of(events, place):
-    return [event.explained for event in events if isinstance(event, Update) and event.place == place]
+    return [event.explained for event in events if isinstance(event, ExplanationVersion) and event.place == place]
 
 
 async def still(net):
@@ -287,7 +287,7 @@ async def test_a_stream_ends_with_what_predict_answers(start, make_net, picture,
     answer = await predictor.explain(pictures, plans, FOREVER)
     for image_index, row in enumerate(answer):
         for plan_index, expected in enumerate(row):
-            place = Place(image_index, plan_index)
+            place = ExplanationKey(image_index, plan_index)
             *partial, final = versions_of(events, place)
             assert all(one.stage is Stage.PARTIAL for one in partial)
             assert (final.stage, final.plan.name) == (Stage.COMPLETE, expected.plan.name)
@@ -302,14 +302,14 @@ async def test_a_stream_ends_with_what_predict_answers(start, make_net, picture,
             assert all(0 < count < expected.pass_count for count in told)
             assert all(one.planned_passes == expected.pass_count for one in progress_of(events, place))
             last = max(index for index, event in enumerate(events) if event.place == place)
-            assert isinstance(events[last], Update)
+            assert isinstance(events[last], ExplanationVersion)
             assert events[last].explained is final, "nothing follows the final"
-    assert len(progress_of(events, Place(0, 0))) > 3
-    counts = [one.pass_count for one in versions_of(events, Place(1, 0))]
+    assert len(progress_of(events, ExplanationKey(0, 0))) > 3
+    counts = [one.pass_count for one in versions_of(events, ExplanationKey(1, 0))]
     assert len(counts) > 2
     assert counts[0] >= 8
     assert all(later >= 1.5 * former for former, later in pairwise(counts[:-1]))
-    assert len(versions_of(events, Place(0, 1))) <= 4, "of 25 passes, after 9, 14 and 21 at the soonest"
+    assert len(versions_of(events, ExplanationKey(0, 1))) <= 4, "of 25 passes, after 9, 14 and 21 at the soonest"
     assert (complaints(), logs) == ([], [])
 
 
@@ -317,7 +317,7 @@ async def test_versions_get_better(start, make_net, predicted, make_plan):
     predictor = start(make_net(0.004))
     plan = make_plan(mask_count=800, seed=2)
     events = await read(explanations(predictor, [predicted()], [plan], FOREVER, INTERVAL))
-    *partial, final = (one.saliency for one in versions_of(events, Place(0, 0)))
+    *partial, final = (one.saliency for one in versions_of(events, ExplanationKey(0, 0)))
     assert len(partial) > 3
 
     def distance(one):
@@ -326,7 +326,7 @@ async def test_versions_get_better(start, make_net, predicted, make_plan):
     assert distance(partial[0]) > 2 * distance(partial[-1]) > 0
     errors = [float(one.standard_errors[0]) for one in (*partial, final)]
     assert errors[0] > 2 * errors[-1] > 0
-    told = [one.standard_error for one in progress_of(events, Place(0, 0))]
+    told = [one.standard_error for one in progress_of(events, ExplanationKey(0, 0))]
     assert told[0] is None
     assert told[-1] in [pytest.approx(error) for error in errors[:-1]]
 
@@ -335,15 +335,15 @@ async def test_a_slow_reader_gets_fewer_versions(start, make_net, predicted, mak
     predictor = start(make_net(0.004))
     plan = make_plan(mask_count=600, estimator="plain")
     fast = await read(explanations(predictor, [predicted()], [plan], FOREVER, INTERVAL))
-    assert len(versions_of(fast, Place(0, 0))) > 3
-    assert len(progress_of(fast, Place(0, 0))) > 5
+    assert len(versions_of(fast, ExplanationKey(0, 0))) > 3
+    assert len(progress_of(fast, ExplanationKey(0, 0))) > 5
     slow = []
     async with aclosing(explanations(predictor, [predicted()], [plan], FOREVER, INTERVAL)) as events:
         async for event in events:
             slow.append(event)
             await idle(predictor.engine)  # reads on when all is done
-    assert len(progress_of(slow, Place(0, 0))) == 1
-    *partial, final = versions_of(slow, Place(0, 0))
+    assert len(progress_of(slow, ExplanationKey(0, 0))) == 1
+    *partial, final = versions_of(slow, ExplanationKey(0, 0))
     assert len(partial) <= 1
     assert slow[-1].explained is final
     np.testing.assert_array_equal(final.saliency.maps, fast[-1].explained.saliency.maps)
@@ -359,13 +359,13 @@ async def test_what_is_not_made_is_told_at_once(start, make_net, predicted, make
     ]
     events = await read(explanations(predictor, [predicted()], plans, FOREVER, INTERVAL))
     first, second = events[:2]
-    assert {first.place, second.place} == {Place(0, 1), Place(0, 2)}
-    skipped, targetless = (versions_of(events, Place(0, index)) for index in (1, 2))
+    assert {first.place, second.place} == {ExplanationKey(0, 1), ExplanationKey(0, 2)}
+    skipped, targetless = (versions_of(events, ExplanationKey(0, index)) for index in (1, 2))
     assert [one.stage for one in skipped] == [Stage.SKIPPED]
     assert "not below 0.5" in skipped[0].message
     assert [(one.stage, one.message, len(one.targets)) for one in targetless] == [(Stage.COMPLETE, "", 0)]
-    assert progress_of(events, Place(0, 1)) == progress_of(events, Place(0, 2)) == []
-    assert versions_of(events, Place(0, 0))[-1].stage is Stage.COMPLETE
+    assert progress_of(events, ExplanationKey(0, 1)) == progress_of(events, ExplanationKey(0, 2)) == []
+    assert versions_of(events, ExplanationKey(0, 0))[-1].stage is Stage.COMPLETE
 
 
 async def test_a_class_that_is_not_there_is_not_explained_in_a_stream_either(start, make_net, predicted, make_plan):
@@ -373,7 +373,7 @@ async def test_a_class_that_is_not_there_is_not_explained_in_a_stream_either(sta
     plans = [make_plan(mask_count=64), make_plan(mask_count=64, targets=Targets(top_count=1))]
     blank = replace(predicted(), probabilities=np.full(4, 0.25, np.float32))
     events = await read(explanations(predictor, [blank], plans, FOREVER, INTERVAL))
-    (skipped,), (*_, asked) = (versions_of(events, Place(0, index)) for index in (0, 1))
+    (skipped,), (*_, asked) = (versions_of(events, ExplanationKey(0, index)) for index in (0, 1))
     assert (skipped.stage, len(skipped.targets), asked.stage) == (Stage.SKIPPED, 0, Stage.COMPLETE)
     assert "No class reaches the probability of 0.999" in skipped.message
 
@@ -393,11 +393,15 @@ async def test_budgets_in_a_stream(start, make_net, predicted, make_plan):
     events = await read(explanations(predictor, [predicted()], [some, none, late], deadline, INTERVAL))
     assert time.monotonic() < deadline
     for index, maps in enumerate((1, 1, 1)):  # the second one comes late
-        *partial, final = versions_of(events, Place(0, index))
+        *partial, final = versions_of(events, ExplanationKey(0, index))
         assert (final.stage, len(final.saliency.maps)) == (Stage.TRUNCATED, maps)
         assert all(one.pass_count <= final.pass_count for one in partial)
-    done = [event.place for event in events if isinstance(event, Update) and event.explained.stage is Stage.TRUNCATED]
-    assert done == [Place(0, 1), Place(0, 0), Place(0, 2)]
+    done = [
+        event.place
+        for event in events
+        if isinstance(event, ExplanationVersion) and event.explained.stage is Stage.TRUNCATED
+    ]
+    assert done == [ExplanationKey(0, 1), ExplanationKey(0, 0), ExplanationKey(0, 2)]
 
 
 async def test_a_stream_ends_with_what_there_is_when_the_server_ends(start, make_net, predicted, make_plan, idle):
@@ -406,9 +410,9 @@ async def test_a_stream_ends_with_what_there_is_when_the_server_ends(start, make
     updates = []
     async with aclosing(explanations(predictor, [predicted(), predicted()], [plan], FOREVER, INTERVAL)) as events:
         async for event in events:
-            if isinstance(event, Update) and not updates:
+            if isinstance(event, ExplanationVersion) and not updates:
                 predictor.engine.wind_up()
-            updates += [event.explained] if isinstance(event, Update) else []
+            updates += [event.explained] if isinstance(event, ExplanationVersion) else []
     assert [one.stage for one in updates[-2:]] == [Stage.TRUNCATED] * 2
     assert all(len(one.saliency.maps) == 1 and "server's end" in one.message for one in updates[-2:])
     await idle(predictor.engine)
@@ -432,7 +436,7 @@ async def test_closing_the_stream_cancels_what_is_not_done(start, make_net, pred
     plans = [make_plan(name=name, mask_count=100_000) for name in "ab"]
     events = explanations(predictor, [predicted(), predicted()], plans, FOREVER, INTERVAL)
     for _ in range(after):
-        assert (await anext(events)).place in [Place(image, plan) for image in (0, 1) for plan in (0, 1)]
+        assert (await anext(events)).place in [ExplanationKey(image, plan) for image in (0, 1) for plan in (0, 1)]
     with capture_logs() as logs:
         assert len(predictor.engine._open) == (4 if after else 0)
         await events.aclose()
