@@ -38,13 +38,14 @@ class Popen(subprocess.Popen):
     """A process that the launcher forks."""
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
-        _, _, _, p2cread, _, _, c2pwrite, _, errwrite, *rest = others
+        _, _, _, p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite, *rest = others
         assert args[0] == PYTHON, f"the launcher starts no other program than Python, and not {args[0]}"
         files = [given if given >= 0 else number for number, given in enumerate((p2cread, c2pwrite, errwrite))]
         whole = {"arguments": list(map(str, args[1:])), "cwd": os.fspath(cwd or Path.cwd()), "session": bool(rest[5])}
         self.pid = _Launcher.get().start({**whole, "environment": dict(os.environ if env is None else env)}, files)
         self._child_created = True
-        for given in {p2cread, c2pwrite, errwrite} - {-1, getattr(self, "_devnull", None)}:
+        pipes = ((p2cread, p2cwrite), (c2pwrite, c2pread), (errwrite, errread))
+        for given in {theirs for theirs, ours in pipes if ours >= 0} | {getattr(self, "_devnull", -1)} - {-1}:
             os.close(given)
 
 

@@ -34,7 +34,7 @@ def cache(tmp_path_factory):
 
 def test_once(cache, tmp_path):
     done = subprocess.run(
-        [*COMMAND, "--once"], env=cache, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False
+        [*COMMAND, "--once"], env=cache, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
     for label, percent in (("tiger cat", 38.6), ("Egyptian cat", 35.6), ("tabby", 16.9)):

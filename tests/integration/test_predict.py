@@ -239,7 +239,7 @@ def test_model_info_describes_the_explainers(stub):
         assert one.available
         assert one.unavailable_reason == ""
         assert one.description
-        assert 0 < one.cost.duration.ToNanoseconds() < 120e9
+        assert 0 < one.cost.duration.ToNanoseconds() < 3600e9
         assert all(parameter.description for parameter in one.parameters)
         assert {each.name: described(each) for each in one.parameters} == {**PARAMETERS[one.name], **NORMALIZATION}
 

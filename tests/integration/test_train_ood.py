@@ -225,10 +225,10 @@ def test_the_net_of_another_classifier_is_refused(case, with_net):
 
 @pytest.fixture
 def many(tmp_path):
-    """1,280 pictures in two folders, most of them hard links."""
+    """640 pictures in two folders, most of them hard links."""
     for name, grain in (("clouds", 2), ("crumbs", 40)):
         first = draw(tmp_path / "many" / name, 1, grain) / "0.png"
-        for index in range(1, 640):
+        for index in range(1, 320):
             os.link(first, first.with_name(f"{index}.png"))
     return tmp_path / "many"
 
@@ -236,7 +236,7 @@ def many(tmp_path):
 class Terminal:
     """A training whose standard error is a terminal; all that it shows is collected."""
 
-    def __init__(self, command, environment, cwd):
+    def __init__(self, command, environment, cwd, start=subprocess.Popen):
         master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         # A width in the environment, as pytest's workers have it, wins over that of the terminal.
@@ -301,7 +301,7 @@ def test_ctrl_c_loses_nothing(folder, train, many, environment, tmp_path, eventu
     started = []
 
     def start():
-        started.append(Terminal(command, environment, tmp_path))
+        started.append(Terminal(command, environment, tmp_path, launcher.Popen))
         return started[-1]
 
     try:
@@ -309,14 +309,14 @@ def test_ctrl_c_loses_nothing(folder, train, many, environment, tmp_path, eventu
         eventually(lambda: cached("000002.npz"), pause=0.005)
         _check_interrupted(*first.interrupt())
         shards = cached("0*.npz")
-        assert 3 <= len(shards) < 20, "it was not in the middle of the features"
+        assert 3 <= len(shards) < 10, "it was not in the middle of the features"
 
         second = start()
         eventually(lambda: cached("training.safetensors"))
         shown = _check_interrupted(*second.interrupt())
-        assert _first(shown, "features of pictures", 1280) == SHARD * len(shards)
+        assert _first(shown, "features of pictures", 640) == SHARD * len(shards)
         assert shards.items() <= cached("0*.npz").items(), "features were computed again"
-        assert len(cached("0*.npz")) == 20
+        assert len(cached("0*.npz")) == 10
         reached = max(map(int, re.findall(rf"(\d+)/{EPOCHS} ", shown)))
         assert not (tmp_path / "net.safetensors").exists()
 
@@ -326,7 +326,7 @@ def test_ctrl_c_loses_nothing(folder, train, many, environment, tmp_path, eventu
         for terminal in started:
             terminal.process.kill()
     assert status == 0, shown
-    assert _first(shown, "features of pictures", 1280) == 1280
+    assert _first(shown, "features of pictures", 640) == 640
     assert 1 < _first(shown, "training", EPOCHS) <= reached + 1
     assert cached("training.safetensors") == {}
 
