@@ -7,7 +7,7 @@ from xai_sidecar.engine.work import drive
 from xai_sidecar.metrics.base import ScoreStatus
 from xai_sidecar.metrics.instance import Instance
 from xai_sidecar.metrics.localization import Iosr, IosrParameters, PointingGame, PointingGameParameters
-from xai_sidecar.metrics.regions import dilated, union
+from xai_sidecar.metrics.objects import dilated, union
 
 
 def located(benchmark, saliency, objects, parameters=None, channels=3):

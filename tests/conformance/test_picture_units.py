@@ -18,7 +18,7 @@ from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.robustness import noise
-from xai_sidecar.ood.extraction import Featuring
+from xai_sidecar.ood.extraction import FeatureExtraction
 from xai_sidecar.ood.pictures import Pictures
 from xai_sidecar.picture_units import PictureUnits
 from xai_sidecar.serving.model import served_model
@@ -184,9 +184,9 @@ def test_outliers_for_the_ood_net_are_the_same_pictures(tmp_path):
 
         classifier = SimpleNamespace(version="1", labels=("a",), class_count=1, spec=spec, featured=featured)
         arguments = (lambda line: None, lambda step: None, lambda: False)
-        Featuring(Pictures(tmp_path, tuple(paths), None), classifier, tmp_path / str(len(made)), *arguments).outliers(
-            paths, 3, 5
-        )
+        FeatureExtraction(
+            Pictures(tmp_path, tuple(paths), None), classifier, tmp_path / str(len(made)), *arguments
+        ).outliers(paths, 3, 5)
         std, mean = (np.array(each)[:, None, None] for each in (spec.std, spec.mean))
         made.append([inputs * std + mean for inputs in seen])
     assert len(made[0]) == 3

@@ -1,4 +1,4 @@
-"""What pydantic finds wrong, told so that it names the key and the cure."""
+"""Errors of pydantic as errors that name the key and the cure."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def config_error(error: ValidationError) -> ConfigError:
     # Where several types are allowed there is a problem for each; that of a value of the right type is the point.
     fitting = [one for one in problems if not one["type"].endswith(("_type", "_strict", "_attributes_type"))]
     if len(problems) > 1 and len(fitting) != 1:
-        told = "this is no value for it"
+        text = "this is no value for it"
     else:
-        told = (fitting or problems)[0]["msg"].removeprefix("Value error, ")
+        text = (fitting or problems)[0]["msg"].removeprefix("Value error, ")
     # The input of a whole section would be the whole section.
     got = "" if isinstance(problem["input"], (dict, BaseModel)) else f" (got {problem['input']!r})"
-    return ConfigError(f"{told[:1].lower()}{told[1:]}{got}.{_description(path)}{more}", field=field)
+    return ConfigError(f"{text[:1].lower()}{text[1:]}{got}.{_description(path)}{more}", field=field)
 
 
 def _path(location: Sequence[int | str]) -> tuple[str, ...]:

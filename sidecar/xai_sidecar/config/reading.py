@@ -84,8 +84,8 @@ def parse_config(
         return _with_files(_validated(data), folder or Path.cwd(), needs_ood)
     except ConfigError as error:
         if error.field in variables:  # nobody would look for it there
-            told = f"{error.message} The environment variable {variables[error.field]} sets it."
-            raise ConfigError(told, field=error.field) from error
+            text = f"{error.message} The environment variable {variables[error.field]} sets it."
+            raise ConfigError(text, field=error.field) from error
         raise
 
 

@@ -18,7 +18,7 @@ from xai_sidecar.paths import cache_folder
 
 
 def _must_match(value: str, pattern: str, what: str) -> str:
-    """Checks a text of a form that is better told in words than by its pattern."""
+    """Checks a text of a form that is better described in words than by its pattern."""
     if not re.fullmatch(pattern, value):
         raise ValueError(f"it is not {what}")
     return value
@@ -195,20 +195,20 @@ class ServerConfig(Section):
         default=200_000,
         ge=1,
         le=10**9,
-        description="Most passes through the model that all explanations of a request may come to.",
+        description="Most passes through the model that all explanations of a request may take.",
     )
     queue_capacity: int = Field(
         default=256,
         ge=1,
         le=100_000,
-        description="Most pictures, and as many explanations, under way; requests beyond that are refused, with a "
+        description="Most pictures, and as many explanations, in progress; requests beyond that are refused, with a "
         "retry hint.",
     )
     queue_bytes: int = Field(
         default=2**30,
         ge=2**20,
         le=2**40,
-        description="Most bytes of requests under way, with their pictures, masks and maps; requests beyond that are "
+        description="Most bytes of requests in progress, with their pictures, masks and maps; requests beyond that are "
         "refused, with a retry hint.",
     )
     max_calls: int = Field(

@@ -22,7 +22,7 @@ from xai_sidecar.evaluator.placement import (
 )
 from xai_sidecar.evaluator.records import Annotation, BoxAnnotation, Frame, PolygonAnnotation
 from xai_sidecar.imaging import load_png, read_header
-from xai_sidecar.metrics.regions import Box, Mask, Region
+from xai_sidecar.metrics.objects import Box, Mask, ObjectArea
 
 MOST_POINTS = 10_000
 """Most corners of a polygon."""
@@ -66,7 +66,7 @@ def check_annotation(annotation: Annotation, frame: Frame, max_pixels: int) -> l
     return _check_mask(_decoded(annotation.png, size_of(frame), max_pixels), frame)
 
 
-def regions(annotations: Sequence[Annotation], frame: Frame) -> list[Region]:
+def regions(annotations: Sequence[Annotation], frame: Frame) -> list[ObjectArea]:
     """Maps annotations into the frame of the model input, as regions for the metrics of localization.
 
     A box stays a box. A polygon or a mask becomes the mask (H, W) of the pixels whose centres lie in it, left and
@@ -81,7 +81,7 @@ def regions(annotations: Sequence[Annotation], frame: Frame) -> list[Region]:
     return [_region(annotation, frame) for annotation in annotations]
 
 
-def _region(annotation: Annotation, frame: Frame) -> Region:
+def _region(annotation: Annotation, frame: Frame) -> ObjectArea:
     if isinstance(annotation, BoxAnnotation):
         return _box(annotation, frame)
     if isinstance(annotation, PolygonAnnotation):

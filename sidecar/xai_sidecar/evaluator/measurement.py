@@ -18,7 +18,7 @@ from xai_sidecar.explainers.base import Context, Explainer, ExplainerParameters,
 from xai_sidecar.metrics.base import Metric, MetricParameters, Need, Score, ScoreStatus, whole
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.regions import Region
+from xai_sidecar.metrics.objects import ObjectArea
 from xai_sidecar.telemetry import EXPLAIN
 
 ERROR = "error"
@@ -172,7 +172,7 @@ class Measurer:
         measurement = Measurement(sample, explainer, [EXPLAIN, *(metric.name for metric, _ in measured)])
         return measurement, self._steps(measurement, measured)
 
-    def locate(self, record: MapRecord, frame: tuple[int, int], objects: Sequence[Region]) -> list[ScoreRecord]:
+    def locate(self, record: MapRecord, frame: tuple[int, int], objects: Sequence[ObjectArea]) -> list[ScoreRecord]:
         """Scores of a map by the metrics that need ground truth.
 
         Args:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.evaluator.records import Frame
-from xai_sidecar.metrics.regions import Mask
+from xai_sidecar.metrics.objects import Mask
 
 Edges: TypeAlias = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels of the picture."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import TargetError, TensorError
 from xai_sidecar.explainers.base import Explainer
-from xai_sidecar.metrics.regions import Region, checked
+from xai_sidecar.metrics.objects import ObjectArea, checked
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Instance:
     target: int
     saliency: NDArray[Any] | None = None
     call: ExplainerCall | None = None
-    objects: Sequence[Region] = ()
+    objects: Sequence[ObjectArea] = ()
     logits: FloatArray | None = None
 
     def __post_init__(self) -> None:
@@ -68,8 +68,8 @@ class Instance:
             self._check_saliency(self.saliency)
         if self.logits is not None:
             self._check_logits(self.logits)
-        for number, region in enumerate(self.objects):
-            checked(region, self.frame, f"objects[{number}]")
+        for number, area in enumerate(self.objects):
+            checked(area, self.frame, f"objects[{number}]")
 
     @property
     def frame(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from xai_sidecar.engine.work import Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
 from xai_sidecar.metrics.base import FloatMap, Metric, MetricParameters, Need, Score, ScoreStatus, saliency_of
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.regions import Mask, dilated, union
+from xai_sidecar.metrics.objects import Mask, dilated, union
 
 _TOLERANCE = 15
 """Pixels, of TorchRay and MindSpore XAI, for inputs of 224 by 224."""

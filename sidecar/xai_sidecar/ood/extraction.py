@@ -1,4 +1,4 @@
-"""What the classifier makes of pictures, computed once and kept on disk."""
+"""Features and logits of pictures, computed once by the classifier and kept on disk."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _SHOWN = 3
 
 
 class Classifier(Protocol):
-    """The classifier whose inputs are to be told from others."""
+    """The classifier whose usual inputs the OoD net separates from all others."""
 
     @property
     def version(self) -> str:
-        """Fingerprint of all that its features depend on."""
+        """Fingerprint of everything that its features depend on."""
 
     @property
     def labels(self) -> Sequence[str]:
@@ -46,7 +46,7 @@ class Classifier(Protocol):
 
     @property
     def spec(self) -> InputSpec:
-        """What it takes."""
+        """Its input."""
 
     def featured(self, inputs: FloatArray) -> Featured:
         """Features and logits of inputs, (n, C, H, W) float32, for any n."""
@@ -54,7 +54,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Samples:
-    """What the classifier made of the pictures that could be read.
+    """Features and classes of the pictures that could be read.
 
     Attributes:
         paths: The pictures.
@@ -67,16 +67,16 @@ class Samples:
     class_ids: IntArray
 
 
-class Featuring:
-    """Passes pictures through a classifier, each once, whatever interrupts it.
+class FeatureExtraction:
+    """Passes pictures through a classifier, each once even if it is interrupted and started again.
 
     Args:
         pictures: The pictures.
         classifier: The classifier.
-        root: Where to keep what has been computed.
-        report: Told of pictures that cannot be read.
-        progress: Told how far it is.
-        stop: Asked before each shard whether to stop.
+        root: Folder for the features computed so far.
+        report: Called with a line about pictures that cannot be read.
+        progress: Called with every step.
+        stop: Called before each shard; returns whether to stop.
 
     Raises:
         ConfigError: `root` cannot be written.

@@ -31,7 +31,7 @@ _TRAIN_AGAIN = "Train the OoD net again with xai-sidecar train-ood."
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a head was trained on, and how good it turned out.
+    """The pictures that a head was trained on, and its measured quality.
 
     Attributes:
         sample_count: Pictures used, held-out ones included.
@@ -43,7 +43,7 @@ class TrainingRecord:
         labels: Whether classes came from the names of folders or are the classifier's own predictions.
         folder: Name of the folder of the pictures, without its path.
         epochs: Passes over the pictures.
-        seed: Of the training.
+        seed: Seed of the training.
     """
 
     sample_count: int
@@ -66,7 +66,7 @@ class OodHead:
         weights: (k, features) float32, a row for each class that occurred in training; their lengths do not matter.
         class_ids: (k,) int32, the classes of the rows.
         reference_scores: (m,) float32, ascending: the inlier scores of training pictures that were held out.
-        training: Where it comes from.
+        training: The record of its training.
     """
 
     weights: FloatArray

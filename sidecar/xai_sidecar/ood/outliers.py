@@ -1,4 +1,4 @@
-"""Inputs that no one would call pictures of the training set, made from pictures of it, and how well they are told."""
+"""Outliers made from training pictures, and how well scores separate them from inliers (AUROC)."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def auroc(inlier_scores: FloatArray, outlier_scores: FloatArray) -> float:
         outlier_scores: (m,) finite.
 
     Returns:
-        In [0, 1]; 0.5 when the scores tell nothing, 1 when every inlier scores higher than every outlier.
+        In [0, 1]; 0.5 when the scores do not separate them, 1 when every inlier scores higher than every outlier.
 
     Raises:
         ValueError: There are no inliers or no outliers, or a score is NaN.

@@ -1,4 +1,4 @@
-"""Finding the pictures that an OoD net is to be trained on, and what they show."""
+"""Finding the pictures that an OoD net is trained on, and their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a training is, and how long it will still take: as lines or as bars."""
+"""Progress of a training, with the time left, as lines or as bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SPEED_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Step:
-    """How far a training is.
+    """Progress within a stage of a training.
 
     Attributes:
         stage: Name of the stage.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from xai_sidecar.engine.work import FloatArray, IntArray
 from xai_sidecar.errors import ConfigError
-from xai_sidecar.ood.extraction import Classifier, Featuring, Samples
+from xai_sidecar.ood.extraction import Classifier, FeatureExtraction, Samples
 from xai_sidecar.ood.head import OodHead, TrainingRecord, save_head
 from xai_sidecar.ood.outliers import auroc
 from xai_sidecar.ood.pictures import Pictures, find_pictures
@@ -28,7 +28,7 @@ from xai_sidecar.ood.progress import Progress, Step
 
 
 class Fitted(Protocol):
-    """What `Fit` returns."""
+    """The result of `Fit`."""
 
     @property
     def weights(self) -> FloatArray:
@@ -60,8 +60,8 @@ class TrainingOptions:
     Attributes:
         epochs: Passes over the pictures, at least 1.
         batch_size: Pictures a step, at least 4.
-        seed: Of everything that is random, at least 0; equal seeds give equal nets.
-        holdout: Share of the pictures that are held out to see how good the net is, above 0 and below 1.
+        seed: Seed of everything random, at least 0; equal seeds give equal nets.
+        holdout: Share of the pictures that are held out to measure the net, above 0 and below 1.
         outlier_pictures: Of how many held-out pictures outliers are made, at least 1; each is three more passes.
 
     Raises:
@@ -103,12 +103,12 @@ def train_ood(
         folder: The pictures that the classifier was trained on, or some of their kind; see `find_pictures`.
         out: Where the head goes, .safetensors; an older one is replaced at the very end.
         classifier: The classifier.
-        cache: Where to keep what has been computed.
+        cache: Folder for the features computed so far.
         fit: Trains the weights.
         options: How to train; None for the defaults.
-        report: Told what is worth knowing, a line at a time.
-        progress: Told how far it is.
-        stop: Asked now and then whether to stop.
+        report: Called with lines for the user.
+        progress: Called with every step.
+        stop: Called now and then; returns whether to stop.
         clock: Unix seconds.
 
     Raises:
@@ -118,11 +118,11 @@ def train_ood(
     _check_place(out)
     options = options or TrainingOptions()
     pictures = find_pictures(folder, classifier.labels, classifier.class_count)
-    featuring = Featuring(pictures, classifier, cache, report, progress, stop)
-    state = featuring.folder / "training.safetensors"
+    extraction = FeatureExtraction(pictures, classifier, cache, report, progress, stop)
+    state = extraction.folder / "training.safetensors"
 
     try:
-        samples = featuring.samples()
+        samples = extraction.samples()
         held = hold_out(samples.class_ids, options.holdout, options.seed)
         class_ids, labels = _classes(samples.class_ids, held, report)
         fitted = fit(
@@ -132,15 +132,15 @@ def train_ood(
             batch_size=options.batch_size,
             seed=options.seed,
             state=state,
-            report=lambda *told: progress(_epoch(options.epochs, *told)),
+            report=lambda *epoch: progress(_epoch(options.epochs, *epoch)),
             stop=stop,
         )
         record = _record(samples, pictures, classifier, options, clock())
         head = OodHead(fitted.weights, class_ids, np.zeros(1, np.float32), record)
-        head = _judged(head, samples, held, featuring, options)
+        head = _evaluated(head, samples, held, extraction, options)
         save_head(out, head)
     except KeyboardInterrupt:
-        report(f"Interrupted. What is done is kept in {featuring.folder}: start the same again to go on from there.")
+        report(f"Interrupted. What is done is kept in {extraction.folder}: start the same again to go on from there.")
         raise
     state.unlink(missing_ok=True)
     return head
@@ -167,13 +167,13 @@ def _record(
     )
 
 
-def _judged(
-    head: OodHead, samples: Samples, held: NDArray[np.bool_], featuring: Featuring, options: TrainingOptions
+def _evaluated(
+    head: OodHead, samples: Samples, held: NDArray[np.bool_], extraction: FeatureExtraction, options: TrainingOptions
 ) -> OodHead:
-    """The head with what the held-out pictures tell of it."""
+    """The head with its reference scores and its AUROC on the held-out pictures."""
     inliers = np.sort(head.scores(samples.features[held]))
     paths = [path for path, chosen in zip(samples.paths, held, strict=True) if chosen]
-    outliers = featuring.outliers(paths, options.outlier_pictures, options.seed)
+    outliers = extraction.outliers(paths, options.outlier_pictures, options.seed)
     areas = {name: auroc(inliers, head.scores(features)) for name, features in outliers.items()}
     return replace(head, reference_scores=inliers, training=replace(head.training, auroc=areas))
 

@@ -17,7 +17,7 @@ from xai_sidecar.evaluator.annotations import check_annotation, regions
 from xai_sidecar.evaluator.records import BoxAnnotation, Frame, MaskAnnotation, PolygonAnnotation
 from xai_sidecar.imaging import InputSpec, Region, prepare
 from xai_sidecar.metrics.instance import Instance
-from xai_sidecar.metrics.regions import union
+from xai_sidecar.metrics.objects import union
 
 PLAIN = Frame(6, 8)
 """A model input without a picture."""

@@ -1,4 +1,4 @@
-"""Where objects lie in a model input: boxes and masks."""
+"""Objects in the frame of a model input, as boxes and masks."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ Mask: TypeAlias = NDArray[np.bool_]
 Box: TypeAlias = tuple[float, float, float, float]
 """(left, top, right, bottom) in pixels from the top left corner of the frame: pixel (i, j) spans j to j + 1 across."""
 
-Region: TypeAlias = Box | Mask
+ObjectArea: TypeAlias = Box | Mask
+"""Where an object is: a box, or a mask (H, W) of the frame."""
 
 
-def checked(region: Region, frame: tuple[int, int], field: str) -> None:
-    """Sees to it that a region is a box, or a mask of the frame's height and width.
+def checked(area: ObjectArea, frame: tuple[int, int], field: str) -> None:
+    """Sees to it that an area is a box, or a mask of the frame's height and width.
 
     Raises:
-        TensorError: It is neither; `field` says which region it is.
+        TensorError: It is neither; `field` says which area it is.
     """
-    if isinstance(region, np.ndarray) and region.ndim != 1:
-        if region.shape != frame or region.dtype != np.bool_:
+    if isinstance(area, np.ndarray) and area.ndim != 1:
+        if area.shape != frame or area.dtype != np.bool_:
             raise TensorError(
-                f"The mask is {region.dtype} of shape {region.shape}. Make it bool of the image's height and width, "
+                f"The mask is {area.dtype} of shape {area.shape}. Make it bool of the image's height and width, "
                 f"{frame}.",
                 field=field,
             )
         return
-    if len(region) != 4 or not all(math.isfinite(edge) for edge in region):
+    if len(area) != 4 or not all(math.isfinite(edge) for edge in area):
         raise TensorError("A box is four finite numbers: left, top, right, bottom.", field=field)
-    left, top, right, bottom = region
+    left, top, right, bottom = area
     if left >= right or top >= bottom:
         raise TensorError(
             f"The box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) is empty. Give left, top, right, bottom.",
@@ -44,18 +45,18 @@ def checked(region: Region, frame: tuple[int, int], field: str) -> None:
         )
 
 
-def union(regions: Sequence[Region], frame: tuple[int, int]) -> Mask:
-    """The pixels of a frame (H, W) that belong to any of the regions, (H, W) bool.
+def union(areas: Sequence[ObjectArea], frame: tuple[int, int]) -> Mask:
+    """The pixels of a frame (H, W) that belong to any of the areas, (H, W) bool.
 
     A box has the pixels whose centres lie in it, so that edges a rounding error off whole numbers change nothing; one
     that lies between centres has the pixel that holds its middle. What is outside the frame is left out.
     """
     covered = np.zeros(frame, np.bool_)
-    for region in regions:
-        if isinstance(region, np.ndarray) and region.ndim == 2:
-            covered |= region
+    for area in areas:
+        if isinstance(area, np.ndarray) and area.ndim == 2:
+            covered |= area
         else:
-            left, top, right, bottom = region
+            left, top, right, bottom = area
             covered[_pixels(top, bottom, frame[0]), _pixels(left, right, frame[1])] = True
     return covered
 
