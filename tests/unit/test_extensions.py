@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from xai_sidecar.config.explainers import explainers_section
-from xai_sidecar.engine.work import drive
+from xai_sidecar.config.metrics import metric_parameters_section
+from xai_sidecar.engine.work import Kind, drive
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
 from xai_sidecar.metrics.discovery import built_in_metrics, installed_metrics
+from xai_sidecar.serving.evaluation import start_evaluation
 
 NUMBERS = itertools.count()
 
@@ -217,6 +220,41 @@ def test_one_that_fails_with_the_model_is_refused_by_its_module(install, anew, m
     assert caught.value.field == "explainers.toy"
     assert caught.value.message.startswith(f"this explainer of {name} fails with this model: {said}")
     assert make_model("explainers.toy.enabled=false").explainers["toy"].unavailable
+
+
+@pytest.fixture
+def metrics_anew():
+    """Has this process look for metrics again, now and after the test."""
+
+    def forget():
+        installed_metrics.cache_clear()
+        metric_parameters_section.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+def test_a_metric_that_fails_with_the_model_is_refused_by_its_module(install, metrics_anew, make_model):
+    name = install(METRIC.replace("return 0", "return 1 / 0"), "metrics")
+    with pytest.raises(ConfigError) as caught:
+        start_evaluation(make_model("evaluator.sample_rate=1"), None, CollectorRegistry())
+    assert caught.value.field == "evaluator.metrics"
+    assert caught.value.message.startswith(f"the metric toys/toy of {name} fails with this model: ZeroDivisionError")
+
+
+def test_what_a_metric_asks_for_is_compiled_at_start(install, metrics_anew, make_model):
+    kind = Kind("input_gradient")
+    asking = METRIC.replace("needs = ", 'kinds = frozenset({Kind("input_gradient")}); needs = ')
+    install(asking.replace("from xai", "from xai_sidecar.engine.work import Kind\n    from xai", 1), "metrics")
+    off = [f"explainers.{name}.enabled=false" for name in ("gradient", "guided_backprop", "deconvolution")]
+    assert kind not in make_model(*off).kinds
+    model = make_model(*off, "evaluator.sample_rate=1")
+    assert kind in model.kinds
+    with pytest.raises(ConfigError, match="toys/toy cannot be measured: It does not compile") as caught:
+        model.without({kind: "It does not compile."})
+    assert caught.value.field == "evaluator.metrics"
+    assert make_model("evaluator.sample_rate=1", "evaluator.metrics=['robustness']").without({}).explainers
 
 
 @pytest.mark.parametrize("made", ["[None]", "[:, None]", "[None, :-1]", "[None, None]"])

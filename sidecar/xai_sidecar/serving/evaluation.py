@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xai_sidecar.config import Config
+from xai_sidecar.config import Config, EvaluatorConfig
 from xai_sidecar.digest import digest
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.errors import ConfigError, StoreError
@@ -19,7 +19,8 @@ from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE, Evaluate
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import ACTIVATIONS
-from xai_sidecar.metrics.discovery import installed_metrics
+from xai_sidecar.metrics.discovery import built_in_metrics, installed_metrics
+from xai_sidecar.metrics.instance import ExplainerCall
 from xai_sidecar.paths import data_folder
 from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.plan import ExplanationResult, ModelOutput, Stage, positives
@@ -99,6 +100,8 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
         if name not in evaluated.explainers:
             why = model.explainers[name].unavailable
             raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
+    if settings.enabled:
+        _check_metrics(settings, evaluated)
     telemetry = EvaluatorTelemetry(registry, list(evaluated.explainers), settings.metrics, FAILURES, NOT_APPLICABLE)
     quality = LiveQuality(evaluated, settings, telemetry)
     registry.register(QualityCollector(quality.figures))
@@ -112,6 +115,25 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
         store.close()
         raise ConfigError(error.message, field="evaluator.store") from error
     return Evaluation(quality, evaluated.version, evaluator)
+
+
+def _check_metrics(settings: EvaluatorConfig, model: EvaluatedModel) -> None:
+    """Has the metrics of other packages say what they cost, at start rather than beside the first sample.
+
+    Raises:
+        ConfigError: One of them fails.
+    """
+    calls = [ExplainerCall(*each) for each in model.explainers.values()]
+    for metric in (installed_metrics()[name] for name in settings.metrics if name not in built_in_metrics()):
+        try:
+            for call in calls:
+                metric.pass_count(settings.parameters_of(metric), model.facts, call)
+        except Exception as error:
+            raise ConfigError(
+                f"the metric {metric.name} of {type(metric).__module__} fails with this model: {type(error).__name__}: "
+                f"{error}. Repair its package or uninstall it, or leave the metric out.",
+                field="evaluator.metrics",
+            ) from error
 
 
 def open_store(config: Config, *, claim: bool = False) -> Store:

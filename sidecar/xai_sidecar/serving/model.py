@@ -18,6 +18,8 @@ from xai_sidecar.errors import ConfigError, NotFoundError, PreconditionError, Si
 from xai_sidecar.explainers.base import Explainer, ExplainerParameters, ModelFacts
 from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
 from xai_sidecar.imaging import InputSpec
+from xai_sidecar.metrics.base import Metric
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.serving.probing import doubts, label_doubts
 
 
@@ -109,7 +111,7 @@ class ServedModel:
         """The same, less the explainers whose kinds of work cannot be had of this net.
 
         Raises:
-            ConfigError: The config names the layer at fault.
+            ConfigError: The config names the layer at fault, or a metric that needs such a kind of work.
         """
         if OodScore.kind in failed:
             raise ConfigError(failed[OodScore.kind], field="ood.checkpoint")
@@ -121,6 +123,9 @@ class ServedModel:
             if reasons and named:
                 raise ConfigError(f"{reasons[0]} Name another layer.", field=f"explainers.{name}.layer")
             explainers[name] = replace(offered, kinds=(), unavailable=reasons[0]) if reasons else offered
+        for metric in self._metrics:
+            for kind in metric.kinds & set(failed):
+                raise ConfigError(f"{metric.name} cannot be measured: {failed[kind]}", field="evaluator.metrics")
         return replace(self, explainers=explainers)
 
     def seconds(self, kind: Kind, row_count: int) -> float:
@@ -133,11 +138,18 @@ class ServedModel:
         return self.seconds(explainer.kind(defaults), explainer.pass_counts(1, defaults, self.facts).most)
 
     @property
+    def _metrics(self) -> list[Metric[Any]]:
+        """The metrics that are measured."""
+        evaluator = self.config.evaluator
+        return [installed_metrics()[name] for name in evaluator.metrics] if evaluator.enabled else []
+
+    @property
     def kinds(self) -> list[Kind]:
         """All that has to be compiled before the first request."""
         explaining = (kind for offered in self.explainers.values() for kind in offered.kinds)
         scoring = (OodScore.kind,) if self.facts.has_ood else ()
-        return list(dict.fromkeys((Forward.kind, *scoring, *explaining)))
+        measuring = (kind for metric in self._metrics for kind in metric.kinds)
+        return list(dict.fromkeys((Forward.kind, *scoring, *explaining, *measuring)))
 
 
 def start_model(engine: Engine, config: Config, report: Report) -> Future[ServedModel]:
