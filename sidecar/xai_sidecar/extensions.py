@@ -171,6 +171,8 @@ def _fault(extension: Extension, group: Group[Any]) -> str:
         return f"{name} has no description."
     if type(extension.version) is not int or extension.version < 1:
         return f"The version of {name} is {extension.version!r}; give a whole number from 1 on."
+    if type(extension.order) is not int:
+        return f"The order of {name} is {extension.order!r}; give a whole number."
     if not (inspect.isclass(parameters) and issubclass(parameters, group.parameters_base)):
         base = f"{group.parameters_base.__module__}.{group.parameters_base.__qualname__}"
         return f"The parameters_type of {name} is no subclass of {base}."

@@ -138,6 +138,7 @@ def test_those_of_packages_come_after_the_built_in_ones(install):
         ('"toy"', '"model_dump"', "The name 'model_dump' is taken"),
         ("description = ", "explanation = ", "toy has no description"),
         ('name = "toy"', 'name, version = "toy", "1.0"', "version of toy is '1.0'; give a whole number"),
+        ('name = "toy"', 'name, order = "toy", "first"', "order of toy is 'first'; give a whole number"),
         ("parameters_type = ToyParameters", "parameters_type = dict", "no subclass of xai_sidecar.explainers.base.Exp"),
         ("default=1, ", "", "parameter 'strength' of toy has no default"),
         (', description="How strong."', "", "parameter 'strength' of toy has no description"),

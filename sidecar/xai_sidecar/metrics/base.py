@@ -88,6 +88,8 @@ class Score:
             raise ValueError(f"a score of {self.value} is not {self.status.value}")
         if self.value is not None and not math.isfinite(self.value):
             raise ValueError(f"a score of {self.value} needs a status")
+        if self.value is not None:
+            object.__setattr__(self, "value", float(self.value))  # of a metric that returns NumPy's
 
 
 class Metric(Extension, Generic[P]):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from measuring import Summary, summary
 
@@ -14,6 +15,11 @@ def test_mean_and_standard_error_on_paper():
     assert summed.mean == 3
     assert summed.standard_error == pytest.approx(math.sqrt(10 / 4 / 5))
     assert (summed.count, summed.skipped) == (5, {})
+
+
+@pytest.mark.parametrize("value", [np.float32(0.5), np.float64(0.5), np.array(0.5), True])
+def test_a_score_is_a_plain_float(value):
+    assert type(Score(value).value) is float
 
 
 def test_what_could_not_be_measured_is_counted_by_reason():
