@@ -393,7 +393,7 @@ def test_the_compile_cache_serves_only_what_it_was_made_for(tmp_path):
 
     def run(seed, factor):
         command = [launcher.PYTHON, str(tmp_path / "run.py"), str(tmp_path), str(seed), str(factor)]
-        done = launcher.run(command, capture_output=True, text=True, timeout=120)
+        done = launcher.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         # The net is linear, so the gradient must tell exactly how much a step along its sign raises the logit.

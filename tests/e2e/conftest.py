@@ -7,7 +7,7 @@ import launcher
 import pytest
 
 HERE = Path(__file__).parent
-TRAINING_SECONDS = 180
+TRAINING_SECONDS = 500
 
 
 def load(path):

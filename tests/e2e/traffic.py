@@ -17,12 +17,12 @@ LOCALIZATION = "localization/pointing_game"
 METRICS = (*FAITHFULNESS, LOCALIZATION)
 WEIGHTS = dict.fromkeys(METRICS, 1.0)
 
-COUNT = 48
+COUNT = 36
 """Pictures of each round of traffic, and samples in a window. The alert wants 30."""
 
 RATE = 0.5
 MIN_SAMPLES = 20
-SCORED_SECONDS = 60
+SCORED_SECONDS = 300
 
 
 def without_salt(store):

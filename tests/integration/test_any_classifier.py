@@ -122,7 +122,7 @@ def classifier(request, tmp_path_factory, start_server):
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "users_lenet.py").write_text(LENET)
     (folder / "save.py").write_text(SAVE.format(**case))
-    launcher.run([launcher.PYTHON, str(folder / "save.py"), str(folder)], check=True, timeout=120, cwd=folder)
+    launcher.run([launcher.PYTHON, str(folder / "save.py"), str(folder)], check=True, timeout=300, cwd=folder)
     (folder / "sidecar.toml").write_text(CONFIG.format(**case))
     with start_server(folder / "sidecar.toml", cwd=folder) as server, Client(server.grpc, timeout=120) as client:
         yield case, client, np.load(folder / "expected.npz")
@@ -288,7 +288,7 @@ def odd(request, tmp_path_factory):
 
 def run_check(config, *options):
     command = [*launcher.CLI, "check", "--config", str(config), *options]
-    return launcher.run(command, capture_output=True, text=True, timeout=60)
+    return launcher.run(command, capture_output=True, text=True, timeout=300)
 
 
 def test_check_says_what_odd_nets_cannot_do(odd):

@@ -78,7 +78,7 @@ def train(folder, environment, tmp_path):
 
     def train(data, *options):
         command = [*COMMAND, "train-ood", "--config", str(folder / "sidecar.toml"), "--data", str(data), *options]
-        return launcher.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        return launcher.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
     return train
 
@@ -191,7 +191,7 @@ def with_net(folder, only, tmp_path_factory):
 
     def run(command, *options):
         whole = [*COMMAND, command, "--config", str(folder / "sidecar.toml"), *options]
-        return launcher.run(whole, env=environment, capture_output=True, text=True, timeout=60)
+        return launcher.run(whole, env=environment, capture_output=True, text=True, timeout=300)
 
     trained = run("train-ood", "--data", str(data), "--out", str(folder / "ood.safetensors"), "--epochs", "5")
     assert trained.returncode == 0, trained.stderr
@@ -321,7 +321,7 @@ def test_ctrl_c_loses_nothing(folder, train, many, environment, tmp_path, eventu
         assert not (tmp_path / "net.safetensors").exists()
 
         third = start()
-        status, shown = third.wait(120)
+        status, shown = third.wait(300)
     finally:
         for terminal in started:
             terminal.process.kill()

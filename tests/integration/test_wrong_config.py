@@ -93,7 +93,7 @@ def cli(folder):
     """Runs a command line in the folder."""
 
     def cli(*arguments):
-        return launcher.run([*launcher.CLI, *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
+        return launcher.run([*launcher.CLI, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
 
     return cli
 
