@@ -77,22 +77,28 @@ class Telemetry:
         self.maps = Counter(
             "xai_maps", "Saliency maps computed, by explainer and status.", ["explainer", "status"], registry=registry
         )
-        self.launches = Counter("xai_launches", "Launches on the device, by kind.", ["kind"], registry=registry)
-        self.launch_rows = Counter("xai_launch_rows", "Rows in launches, without padding.", ["kind"], registry=registry)
+        self.launches = Counter(
+            "xai_launches", "Batches run on the device, by kind of work.", ["kind"], registry=registry
+        )
+        self.launch_rows = Counter("xai_launch_rows", "Rows in batches, without padding.", ["kind"], registry=registry)
         self.launch_padding = Counter(
-            "xai_launch_padding_rows", "Rows in launches that were padding.", ["kind"], registry=registry
+            "xai_launch_padding_rows", "Rows in batches that were padding.", ["kind"], registry=registry
         )
         self.launch_seconds = Histogram(
-            "xai_launch_duration_seconds", "Time of one launch.", ["kind"], buckets=_LAUNCH_BUCKETS, registry=registry
+            "xai_launch_duration_seconds",
+            "Time of one batch on the device.",
+            ["kind"],
+            buckets=_LAUNCH_BUCKETS,
+            registry=registry,
         )
         self.slice_overruns = Counter(
             "xai_slice_overruns",
-            "Launches that took longer than a slice, by kind; of one row, or on a machine slower than measured.",
+            "Batches that took longer than a slice, by kind; of one row, or on a machine slower than measured.",
             ["kind"],
             registry=registry,
         )
         self.busy_seconds = Counter(
-            "xai_device_busy_seconds", "Time that the device spent on launches, by lane.", ["lane"], registry=registry
+            "xai_device_busy_seconds", "Time that the device spent on batches, by lane.", ["lane"], registry=registry
         )
         self.queue_rows = Gauge(
             "xai_queue_rows", "Rows that wait for the device, by lane.", ["lane"], registry=registry
@@ -140,7 +146,7 @@ class Telemetry:
                 self.jobs.labels(lane, outcome.value)
 
     def batch_ran(self, record: BatchRecord) -> None:
-        """Counts a launch; see `Observer`."""
+        """Counts a batch; see `Observer`."""
         kind, lane = record.kind.name, _name(record.lane)
         self.launches.labels(kind).inc()
         self.launch_rows.labels(kind).inc(record.row_count)
