@@ -73,7 +73,7 @@ class Prometheus:
         """The alerts that are pending or firing, as its API has them: labels, annotations, and state among others."""
         return self._api("alerts")["alerts"]
 
-    def wait(self, condition, seconds=30):
+    def wait(self, condition, seconds=120):
         """Calls `condition` until it is true, and returns what it returns; an error, or nothing yet, is tried again."""
         end = time.monotonic() + seconds
         while True:

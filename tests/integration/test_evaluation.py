@@ -352,7 +352,7 @@ def test_a_real_prometheus_answers_the_dashboard(traffic, tmp_path):
                 client.predict(picture, request_id=next(unsampled(1)))
                 return running.value("count_over_time(up[1m])") >= 4
 
-            running.wait(scraped, 30)
+            running.wait(scraped)
         (score,) = running.query('xai_quality_score{explainer="gradcam",metric="robustness"}')
         (row,) = (each for each in traffic.info.explainers["gradcam"].quality if each.metric == "robustness")
         assert score[1] == pytest.approx(row.mean, rel=1e-9)
