@@ -93,4 +93,4 @@ def check_refusal(refusal):
         (field,) = refusal.fields
         assert re.fullmatch(r"(request\.)?explanations\[\d+\]\.budget", field)
     else:
-        assert "under way" in refusal.message
+        assert "in progress" in refusal.message

@@ -126,7 +126,7 @@ def test_what_else_is_under_way_counts(stub, cat, refused, mask_seconds, metric)
         for method, asked in ((stub.Predict, request), (stub.PredictStream, pb.PredictStreamRequest(request=request))):
             refusal = refused_at_once(refused, method, asked, timeout=timeout)
             assert (refusal.code, refusal.reason, refusal.fields) == ("RESOURCE_EXHAUSTED", "OVERLOADED", ())
-            assert "With what else is under way" in refusal.message
+            assert "With what else is in progress" in refusal.message
             assert 0.1 <= refusal.retry_seconds <= 30
         plain = pb.PredictRequest(images=[cat], top_k=1)
         assert stub.Predict(plain, timeout=timeout).predictions[0].classes[0].class_id == 282
@@ -156,7 +156,7 @@ def full(refused, stub, request, what, **arguments):
     """That a request is refused because there is too much of something under way; returns when to come back."""
     refusal = refused_at_once(refused, stub.Predict, request, **arguments)
     assert (refusal.code, refusal.reason, refusal.fields) == ("RESOURCE_EXHAUSTED", "OVERLOADED", ())
-    assert f" {what} are under way" in refusal.message
+    assert f" {what} are in progress" in refusal.message
     assert 0.1 <= refusal.retry_seconds <= 30
     return refusal.retry_seconds
 

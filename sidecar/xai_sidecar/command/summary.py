@@ -37,8 +37,8 @@ def _rows(model: ServedModel) -> Iterator[tuple[str, str]]:
     costs = sorted(backend.costs(Forward.kind).items())
     yield "prediction", ", ".join(f"{1e3 * seconds:.1f} ms for {size}" for size, seconds in costs)
     yield "slice", _slice(model)
-    for name, offered in model.explainers.items():
-        yield name, _explainer(offered, model)
+    for name, setup in model.explainers.items():
+        yield name, _explainer(setup, model)
     yield "OoD net", _ood(backend.ood)
     yield "evaluator", _evaluator(model)
     yield from _warnings(model.warnings)
@@ -55,19 +55,19 @@ def _slice(model: ServedModel) -> str:
     """How long predictions wait for explanations."""
     milliseconds = model.config.server.slice_milliseconds
     longer = []
-    for name, offered in model.explainers.items():
-        row = max((1e3 * model.seconds(kind, 1) for kind in offered.kinds), default=0.0)
+    for name, setup in model.explainers.items():
+        row = max((1e3 * model.seconds(kind, 1) for kind in setup.kinds), default=0.0)
         if row > milliseconds:
             longer.append(f"{name} {row:.0f} ms")
     return f"{milliseconds:g} ms" + (f"; a single row takes longer of {', '.join(longer)}" if longer else "")
 
 
-def _explainer(offered: ExplainerSetup, model: ServedModel) -> str:
-    if offered.unavailable:
-        return f"not available: {offered.unavailable}"
-    layer = offered.explainer.kind(offered.defaults).layer
+def _explainer(setup: ExplainerSetup, model: ServedModel) -> str:
+    if setup.unavailable:
+        return f"not available: {setup.unavailable}"
+    layer = setup.explainer.kind(setup.defaults).layer
     where = f" at layer {layer}" if layer else ""
-    return f"{1e3 * model.expected_seconds(offered):.1f} ms for one target{where}"
+    return f"{1e3 * model.expected_seconds(setup):.1f} ms for one target{where}"
 
 
 def _ood(ood: OodTraining | None) -> str:

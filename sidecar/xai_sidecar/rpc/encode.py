@@ -77,7 +77,7 @@ def finished_event(request_id: str) -> pb.PredictStreamResponse:
 
 def _progress(event: ExplanationProgress) -> pb.ExplanationProgress:
     progress = pb.ExplanationProgress(
-        image_index=event.place.image_index,
+        image_index=event.key.image_index,
         name=event.name,
         pass_count=event.pass_count,
         planned_pass_count=event.planned_passes,

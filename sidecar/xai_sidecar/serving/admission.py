@@ -1,4 +1,4 @@
-"""What is taken on: bounded by count, by bytes, and by what can be done before a caller's deadline."""
+"""Admission control: by count, by bytes, and by what the device can do before a caller's deadline."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from xai_sidecar.serving.load import ExplanationLoad, FirstMapLoad, retry_after
 from xai_sidecar.serving.plan import ExplanationPlan, in_units
 
 _CERTAIN = 0.8
-"""A request is refused where even this part of what it should take is more than its caller waits."""
+"""Safety factor on estimated times: a request is refused only where even this part of them is too long."""
 
 _WORKING_BYTES = 3 * 2**20
-"""What an explanation under way holds besides its maps, most of it masks: those of one piece of work, and some more."""
+"""Memory of an explanation in progress besides its maps: mostly the masks of one unit of work."""
 
 _RESERVE = 0.25
-"""The part of the pictures and bytes that only plain predictions may take."""
+"""Share of the capacity for pictures and for bytes that only requests without explanations may use."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a request asks for.
+    """What a request would take of the server.
 
     Attributes:
-        image_count: Pictures.
-        plans: The explanations wanted of each.
-        byte_count: Size of the request.
+        image_count: Number of pictures.
+        plans: The explanations of each picture.
+        byte_count: Size of the request in bytes.
         deadline: When the call ends, on the clock of `time.monotonic`.
-        capped: Whether that is the longest time that the server lets a call take, and not its caller's own deadline.
+        capped: Whether the deadline is the server's (server.max_call_seconds) and not the caller's own.
     """
 
     image_count: int
@@ -46,20 +46,20 @@ class Demand:
 
     @property
     def explanation_count(self) -> int:
-        """Explanations of all pictures."""
+        """Number of explanations over all pictures."""
         return self.image_count * len(self.plans)
 
 
 @dataclass(eq=False)
 class AdmittedRequest:
-    """A request under way.
+    """A request in progress, with what it has reserved.
 
     Attributes:
-        loads: Its explanations that are sure to take the time that they take: those without budget or condition.
-        first_maps: Its explanations with a budget.
-        images: Its pictures, as long as they wait to be predicted.
-        explanations: Its explanations that are not done.
-        bytes: What it holds in memory.
+        loads: Its explanations whose cost is fixed: no budget, no condition.
+        first_maps: Its explanations with a budget, which are sure to take the time of a first map.
+        images: Reserved for its pictures until they are predicted.
+        explanations: Reserved for its explanations until they end.
+        bytes: Reserved for what it holds in memory.
     """
 
     loads: list[ExplanationLoad]
@@ -69,34 +69,44 @@ class AdmittedRequest:
     bytes: Reservation = field(default_factory=lambda: Reservation())
 
     def predicted(self) -> None:
-        """Gives back the share of its pictures: all that is left to do is to explain and to answer."""
-        self.images.give_back(self.images.count)
+        """Releases the reservation of the pictures, once all are predicted."""
+        self.images.release(self.images.count)
 
     def explained(self) -> None:
-        """Gives back the share of one explanation of one picture, but for its maps, which wait to be sent."""
-        self.explanations.give_back(1)
-        self.bytes.give_back(_WORKING_BYTES)
+        """Releases the reservation of one explanation of one picture, but for its maps, still to be sent."""
+        self.explanations.release(1)
+        self.bytes.release(_WORKING_BYTES)
 
-    def begun(self, plan: ExplanationPlan, job: Job[Saliency] | None) -> None:
-        """Takes down that one of its explanations is run by a job, or has turned out to need none."""
+    def started(self, plan: ExplanationPlan, job: Job[Saliency] | None) -> None:
+        """Records that an explanation of one picture has started.
+
+        Args:
+            plan: Which explanation.
+            job: What computes it; None where nothing is to be computed.
+        """
         for load in [*self.loads, *self.first_maps]:
             if load.plan is plan:
-                load.unbegun -= 1
+                load.unstarted -= 1
                 load.jobs += [job] if job is not None else []
 
 
 class Admission:
-    """Takes requests on, whole, before anything is done for them; or refuses them.
+    """Admits a whole request before any work on it starts, or refuses it.
 
-    A share lasts no longer than what it is for: that of a picture until it is predicted, that of an explanation until
-    it is done. Part of the pictures and bytes is kept for requests without explanations, so that those with
-    explanations cannot crowd them out. Whatever the capacities, a server with nothing to do takes any request.
+    A reservation is released as soon as what it was for is done: that of pictures once they are predicted, that of an
+    explanation when it ends. Part of the capacity for pictures and bytes is kept for requests without explanations, so
+    that explanations cannot crowd predictions out. An idle server admits any request, whatever the capacities.
 
     Args:
-        costs: Knows what explanations take.
-        limits: How much is taken on.
+        costs: Estimates how long explanations take.
+        limits: The capacities.
         input_bytes: Size of one model input.
         map_bytes: Size of one map.
+
+    Attributes:
+        images: Capacity for pictures that wait to be predicted.
+        explanations: Capacity for explanations, one for each picture.
+        bytes: Capacity for what requests hold in memory.
     """
 
     def __init__(self, costs: ExplanationCosts, limits: ServerConfig, input_bytes: int, map_bytes: int) -> None:
@@ -104,55 +114,55 @@ class Admission:
         self._limits = limits
         self._input_bytes = input_bytes
         self._map_bytes = map_bytes
-        self._under_way: set[AdmittedRequest] = set()
+        self._in_progress: set[AdmittedRequest] = set()
         self.images = Capacity("pictures", limits.queue_capacity, _RESERVE)
         self.explanations = Capacity("explanations", limits.queue_capacity)
         self.bytes = Capacity("bytes", limits.queue_bytes, _RESERVE)
 
     @contextmanager
     def admit(self, demand: Demand) -> Iterator[AdmittedRequest]:
-        """Takes a request on for as long as the context lasts.
+        """Admits a request for as long as the context lasts.
 
         Raises:
-            OverloadedError: Too much is under way.
-            DeadlineTooShortError: It takes longer than its caller waits, even if nothing else were under way.
+            OverloadedError: Other requests leave no capacity, or no time before the deadline.
+            DeadlineTooShortError: It would take longer than its caller waits, even on an idle server.
         """
-        sure = [plan for plan in demand.plans if plan.budget_seconds is None and plan.condition.always]
-        hurried = [plan for plan in demand.plans if plan.budget_seconds is not None]
+        fixed = [plan for plan in demand.plans if plan.budget_seconds is None and plan.condition.always]
+        budgeted = [plan for plan in demand.plans if plan.budget_seconds is not None]
         admitted = AdmittedRequest(
-            [ExplanationLoad(plan, demand.image_count) for plan in sure],
-            [FirstMapLoad(plan, demand.image_count) for plan in hurried],
+            [ExplanationLoad(plan, demand.image_count) for plan in fixed],
+            [FirstMapLoad(plan, demand.image_count) for plan in budgeted],
         )
         self._check_time(demand, admitted)
-        others = [each for other in self._under_way for each in other.first_maps]
+        others = [each for other in self._in_progress for each in other.first_maps]
         check_budgets(self._costs, demand.plans, admitted.first_maps, others)
         explaining = bool(demand.plans)
-        with ExitStack() as parts:
+        with ExitStack() as reservations:
 
-            def take(share: Capacity, count: int) -> Reservation:
-                part = share.take(count, self._room_seconds, explaining=explaining)
-                parts.callback(lambda: part.give_back(part.count))
-                return part
+            def take(capacity: Capacity, count: int) -> Reservation:
+                reserved = capacity.take(count, self._room_seconds, explaining=explaining)
+                reservations.callback(lambda: reserved.release(reserved.count))
+                return reserved
 
             admitted.images = take(self.images, demand.image_count)
             admitted.explanations = take(self.explanations, demand.explanation_count)
             admitted.bytes = take(self.bytes, self._bytes(demand))
-            self._under_way.add(admitted)
-            parts.callback(self._under_way.remove, admitted)
+            self._in_progress.add(admitted)
+            reservations.callback(self._in_progress.remove, admitted)
             yield admitted
 
     @contextmanager
     def holding(self, byte_count: int) -> Iterator[None]:
-        """Takes a call on that is no prediction, for as long as the context lasts: only its size counts.
+        """Admits a call that is no prediction, by its size alone, for as long as the context lasts.
 
         Raises:
-            OverloadedError: Too much is under way.
+            OverloadedError: Other requests leave no capacity.
         """
-        part = self.bytes.take(byte_count, self._room_seconds, explaining=True)
+        reserved = self.bytes.take(byte_count, self._room_seconds, explaining=True)
         try:
             yield
         finally:
-            part.give_back(byte_count)
+            reserved.release(byte_count)
 
     def _bytes(self, demand: Demand) -> int:
         maps = sum(plan.targets.most(self._limits.max_targets) for plan in demand.plans) * self._map_bytes
@@ -160,19 +170,23 @@ class Admission:
         return demand.byte_count + demand.image_count * (self._input_bytes + maps + working)
 
     def _seconds(self, admitted: AdmittedRequest) -> list[float]:
-        """What is left to do of each of a request's explanations, at the least."""
+        """Estimated seconds left of each of a request's explanations of fixed cost, on a device without other work."""
         return [seconds for load in admitted.loads for seconds in load.seconds(self._costs)]
 
     def _room_seconds(self) -> float:
-        """When there may be room again: once the shortest of what is under way, shared out evenly, is done."""
-        left = [seconds for admitted in self._under_way for seconds in self._seconds(admitted)]
+        """Seconds until capacity may be free: when the shortest of all explanations, sharing the device, ends."""
+        left = [seconds for admitted in self._in_progress for seconds in self._seconds(admitted)]
         return retry_after(self._costs.beside_predictions(min(left, default=0.0) * len(left)))
 
     def _check_time(self, demand: Demand, admitted: AdmittedRequest) -> None:
-        """Refuses what would be run in vain.
+        """Refuses a request whose explanations would miss its deadline.
 
-        Explanations under way share the device evenly: until the longest of a request is done, each of the others has
-        had as much time, or all that it needed.
+        Explanations share the device evenly: by the time that the longest one of the request ends, each of the others
+        in progress has had as much device time, or all that it needed.
+
+        Raises:
+            DeadlineTooShortError: They would miss it on an idle server, too.
+            OverloadedError: They would miss it beside what is in progress.
         """
         left = demand.deadline - time.monotonic()
         costs = self._seconds(admitted)
@@ -187,12 +201,12 @@ class Admission:
                 field=f"explanations[{demand.plans.index(worst)}]",
             )
         longest = max(costs)
-        others = (seconds for other in self._under_way for seconds in self._seconds(other))
+        others = (seconds for other in self._in_progress for seconds in self._seconds(other))
         beside = _CERTAIN * sum(min(longest, seconds) for seconds in others)
         together = self._costs.beside_predictions(alone + beside)
         if together > left:
             raise OverloadedError(
-                f"With what else is under way, the explanations take at least {in_units(together)}, but "
+                f"With what else is in progress, the explanations take at least {in_units(together)}, but "
                 f"{_end(demand, left)}. Try again later, allow it more time, or give explanations a budget.",
                 retry_seconds=retry_after(together - left),
             )
@@ -205,35 +219,35 @@ def _end(demand: Demand, left: float) -> str:
 
 
 class Reservation:
-    """What a request has of a share.
+    """What a request has reserved of a capacity.
 
     Attributes:
-        count: How much it still has.
+        count: How much is still reserved.
     """
 
-    def __init__(self, share: Capacity | None = None, count: int = 0, *, explaining: bool = False) -> None:
+    def __init__(self, capacity: Capacity | None = None, count: int = 0, *, explaining: bool = False) -> None:
         self.count = count
-        self._share = share
+        self._capacity = capacity
         self._explaining = explaining
 
-    def give_back(self, count: int) -> None:
-        """Gives some of it back, and no more than there is."""
+    def release(self, count: int) -> None:
+        """Releases so much of it, at most what is left."""
         count = min(count, self.count)
         self.count -= count
-        if self._share is not None:
-            self._share.taken_by[self._explaining] -= count
+        if self._capacity is not None:
+            self._capacity.taken_by[self._explaining] -= count
 
 
 class Capacity:
-    """A capacity that requests take a part of.
+    """A bounded quantity that requests reserve parts of.
 
     Args:
-        what: What is counted.
-        capacity: How much of it there is.
-        reserve: The part of it that only requests without explanations may take.
+        what: What is counted, as error messages name it.
+        capacity: The bound.
+        reserve: Share of it that only requests without explanations may use, 0 to 1.
 
     Attributes:
-        taken_by: How much requests without explanations have taken, and those with them.
+        taken_by: What is reserved by requests without explanations, and by those with them.
     """
 
     def __init__(self, what: str, capacity: int, reserve: float = 0.0) -> None:
@@ -244,11 +258,16 @@ class Capacity:
 
     @property
     def taken(self) -> int:
-        """How much is taken."""
+        """How much is reserved."""
         return sum(self.taken_by)
 
     def take(self, count: int, room_seconds: Callable[[], float], *, explaining: bool) -> Reservation:
-        """Takes a part.
+        """Reserves so much.
+
+        Args:
+            count: How much.
+            room_seconds: Estimates when capacity may be free again; called on refusal.
+            explaining: Whether the request has explanations.
 
         Raises:
             OverloadedError: There is not so much left.
@@ -267,7 +286,7 @@ class Capacity:
     def _check(self, taken: int, count: int, capacity: int, of: str, room_seconds: Callable[[], float]) -> None:
         if taken and count and taken + count > capacity:
             raise OverloadedError(
-                f"{taken:,} {self._what}{of} are under way, and {count:,} more would be over the {capacity:,} "
+                f"{taken:,} {self._what}{of} are in progress, and {count:,} more would be over the {capacity:,} "
                 "that the server takes on. Try again shortly.",
                 retry_seconds=room_seconds(),
             )

@@ -171,10 +171,8 @@ class AnswerBuilder:
         """What is sent of an explanation in progress."""
         if isinstance(event, ExplanationProgress):
             return event
-        place = event.place
-        return ExplanationUpdate(
-            place.image_index, place.plan_index, self._explanation(event.explained, place.plan_index)
-        )
+        key = event.key
+        return ExplanationUpdate(key.image_index, key.plan_index, self._explanation(event.result, key.plan_index))
 
     def _prediction(self, predicted: ModelOutput, explained: Sequence[ExplanationResult]) -> Prediction:
         logits, probabilities = predicted.logits, predicted.probabilities

@@ -1,4 +1,4 @@
-"""Whether a budget will buy a map as things are."""
+"""Whether a budget is long enough for a first map beside what runs now."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ def check_budgets(
     wanted: Sequence[FirstMapLoad],
     others: Iterable[FirstMapLoad],
 ) -> None:
-    """Refuses a budget that would end before there is a map, as far as can be told.
+    """Refuses a budget that is expected to end before the first map.
 
-    First maps go before everything else of the explanations, one after the other. On a device that explains nothing
-    else, every budget is taken that would do at the pace measured at start: the pace of late may be long past.
+    First maps of explanations with a budget have priority over other explanations and are made one after the other.
+    Where nothing else is explained now, recent costs say little: `plan_explanation` has compared the budget with the
+    costs measured at start.
 
     Args:
-        costs: Knows what explanations take, and what runs.
+        costs: Estimates how long explanations take, and knows what runs.
         plans: The explanations of the request.
-        wanted: Those with a budget.
-        others: The same of other requests.
+        wanted: Those of them with a budget.
+        others: Explanations with a budget of other requests in progress.
 
     Raises:
-        OverloadedError: It would end too soon, with what the first map takes now.
+        OverloadedError: A budget would end too soon; `field` is its path in the request.
     """
     if not wanted or not costs.explaining:
         return

@@ -150,7 +150,7 @@ class Core:
             async with aclosing(events):
                 async for event in events:
                     message = partial(lambda event: encode(builder.event(event)), event)
-                    has_maps = isinstance(event, ExplanationVersion) and len(event.explained.targets) > 0
+                    has_maps = isinstance(event, ExplanationVersion) and len(event.result.targets) > 0
                     try:
                         encoded = await self._encoded(message, small=not has_maps)
                     except PreconditionError:

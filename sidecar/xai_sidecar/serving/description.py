@@ -1,4 +1,4 @@
-"""What is served, and how: what callers are told of the model, its explainers, their parameters, costs and quality."""
+"""Describes the model for callers: its explainers with their parameters, costs and measured quality, and its layers."""
 
 from __future__ import annotations
 

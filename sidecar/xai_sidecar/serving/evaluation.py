@@ -1,4 +1,4 @@
-"""What the service and the evaluator have to do with each other: what is sampled of a call, and how it is set up."""
+"""Connects serving with the evaluator: starts it, and gives it the pictures of sampled requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Evaluation:
     """Measuring the quality of explanations.
 
     Attributes:
-        quality: What is known of it.
+        quality: The measurements of recent samples.
         version: As of `EvaluatedModel`.
         evaluator: What measures it; None where nothing is sampled.
     """
@@ -77,7 +77,7 @@ class Evaluation:
         return True
 
     def close(self) -> None:
-        """Ends it; what came in is stored."""
+        """Ends it, once all sampled pictures are stored."""
         if self.evaluator is not None:
             self.evaluator.close()
 
@@ -161,9 +161,7 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
         facts=model.facts,
         activation=ACTIVATIONS[model.config.model.activation],
         explainers={
-            name: (offered.explainer, offered.defaults)
-            for name, offered in model.explainers.items()
-            if not offered.unavailable
+            name: (setup.explainer, setup.defaults) for name, setup in model.explainers.items() if not setup.unavailable
         },
     )
 
@@ -179,9 +177,9 @@ def _version(model: ServedModel) -> str:
     definitions: dict[str, object] = {
         f"metric {name}": (metric.version, metrics.get(name, {})) for name, metric in installed_metrics().items()
     }
-    for name, offered in model.explainers.items():
-        if not offered.unavailable:
-            definitions[name] = (offered.explainer.version, offered.defaults.model_dump(exclude_defaults=True))
+    for name, setup in model.explainers.items():
+        if not setup.unavailable:
+            definitions[name] = (setup.explainer.version, setup.defaults.model_dump(exclude_defaults=True))
     changed = {name: definition for name, definition in definitions.items() if definition != (1, {})}
     protocol = (_PROTOCOL_VERSION, evaluator.protocol)
     ood = model.backend.ood

@@ -1,4 +1,4 @@
-"""What explanations take as a whole, as things are: the passes, and the arithmetic between them."""
+"""Cost model of whole explanations: the passes through the model, and the arithmetic between them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Kind
 
 _WEIGHT = 0.3
-"""Of the last explanation in the average."""
+"""Weight of the latest explanation in the moving average."""
 
 _BOUNDS = (1.0, 8.0)
-"""An explanation that took longer than its passes by more than this was held up by something else."""
+"""Least and largest ratio: what took longer was held up by something else."""
 
 
 class ExplanationCosts:
-    """Estimates times of whole explanations: one estimate for what callers are told and for what is decided by it.
+    """Estimates the seconds that explanations take, for admission, budgets, `auto` and `GetModelInfo` alike.
 
-    Passes are predicted by what batches have taken recently. What comes on top of them, such as making masks and
-    working out the maps, is learned from explanations that had the device to themselves, as a ratio for each explainer.
-    Until there is one, the beginning of one that was run at start has to do.
+    The engine estimates the time of passes from recent batches. What comes on top, such as making masks and computing
+    maps, is learned for each explainer as a ratio, from explanations that ran while no other did. Until one has, a
+    trial at start gives the ratio.
 
     Args:
-        engine: Knows what passes take, and what runs.
+        engine: Estimates the time of passes, and knows how many explanations run.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -34,9 +34,12 @@ class ExplanationCosts:
         return self._engine.explaining
 
     def ran(self, explainer: str, device_seconds: float, seconds: float) -> None:
-        """Takes down what an explanation took that had the device to itself, and what of it the device ran its passes.
+        """Learns from an explanation that ran while no other did.
 
-        That is of its own passes: what others take by the time that it ends may be far from it.
+        Args:
+            explainer: Name of the explainer.
+            device_seconds: Time that the device spent on its own passes.
+            seconds: Time from being submitted to being done.
         """
         if device_seconds > 0:
             ratio = _bounded(seconds / device_seconds)
@@ -44,24 +47,24 @@ class ExplanationCosts:
             self._ratios[explainer] = (1 - _WEIGHT) * before + _WEIGHT * ratio
 
     def tried(self, explainer: str, device_seconds: float, seconds: float) -> None:
-        """Takes down what the beginning of one took at start; of use until a whole one has been run."""
+        """Learns from a trial at start, whose ratio holds until a whole explanation has run; see `ran`."""
         if device_seconds > 0:
             self._at_start[explainer] = _bounded(seconds / device_seconds)
 
     def ratio(self, explainer: str) -> float:
-        """What an explanation takes as a whole, over what its passes take; 1 where nothing has been measured."""
+        """Time of a whole explanation over that of its passes; 1 where nothing has been measured."""
         return self._ratios.get(explainer, self._at_start.get(explainer, 1.0))
 
     def alone(self, explainer: str, kind: Kind, pass_count: int) -> float:
-        """Seconds that an explanation, or a part of one, would take now on a device that does nothing else."""
+        """Seconds that an explanation, or a part of one with so many passes, takes on a device without other work."""
         return self.ratio(explainer) * self._engine.seconds(kind, pass_count)
 
     def beside_predictions(self, seconds: float) -> float:
-        """Seconds that explanations take that take so long alone, with the predictions that come now."""
+        """Seconds that explanations of so many seconds alone take beside the current rate of predictions."""
         return seconds / self._engine.explain_share
 
     def seconds(self, explainer: str, kind: Kind, pass_count: int) -> float:
-        """Seconds that an explanation would take now, beside those that run and the predictions that come."""
+        """Seconds that an explanation takes beside the explanations that run and the current rate of predictions."""
         return self.beside_predictions(self.alone(explainer, kind, pass_count) * (1 + self.explaining))
 
 

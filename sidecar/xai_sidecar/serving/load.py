@@ -1,4 +1,4 @@
-"""What explanations in progress still put on the device."""
+"""The device time that explanations in progress still need."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ _RETRY_SECONDS = (0.1, 30.0)
 
 @dataclass(eq=False)
 class ExplanationLoad:
-    """What one explanation of a request puts on the device until it may be complete, picture by picture.
+    """What an explanation of a request still needs until it can be complete, over all pictures.
 
     Attributes:
-        plan: The explanation wanted.
-        unbegun: Pictures of which it is not begun.
-        jobs: Those that are.
+        plan: The explanation.
+        unstarted: Number of pictures for which it has not started.
+        jobs: Its computations that have.
     """
 
     plan: ExplanationPlan
-    unbegun: int
+    unstarted: int
     jobs: list[Job[Saliency]] = field(default_factory=list)
 
     @property
     def pass_count(self) -> int:
-        """The passes of one picture that count."""
+        """Passes that one picture takes at least until the explanation can be complete."""
         return self.plan.counts.least
 
     def rows(self) -> list[int]:
-        """The passes that are left to do, of each picture."""
+        """Passes left to run, for each picture."""
         begun = [0 if job.done() else max(0, self.pass_count - job.pass_count) for job in self.jobs]
-        return begun + [self.pass_count] * self.unbegun
+        return begun + [self.pass_count] * self.unstarted
 
     def seconds(self, costs: ExplanationCosts) -> list[float]:
-        """What these passes take with all that belongs to them, of each picture that has any left."""
+        """Estimated seconds left for each picture that has any, the arithmetic between passes included."""
         return [costs.alone(self.plan.explainer.name, self.plan.kind, count) for count in self.rows() if count]
 
 
 class FirstMapLoad(ExplanationLoad):
-    """The same until there is a map, of an explanation with a budget."""
+    """What an explanation with a budget still needs until its first map."""
 
     @property
     def pass_count(self) -> int:
-        """The passes of one picture that count."""
+        """Passes that one picture takes until the first map."""
         return self.plan.counts.first
 
 
 def retry_after(seconds: float) -> float:
-    """When a caller should come back for whom there is room in so many seconds: neither at once nor never."""
+    """Seconds after which to suggest a retry where capacity is expected in so many: within bounds of 0.1 and 30."""
     low, high = _RETRY_SECONDS
     return min(max(seconds, low), high)

@@ -1,4 +1,4 @@
-"""The model as the service sees it: labels, input, and every explainer with the server's defaults."""
+"""The model as it is served: labels, input, and every explainer with the server's defaults."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ class ServedModel:
         if OodScore.kind in failed:
             raise ConfigError(failed[OodScore.kind], field="ood.checkpoint")
         explainers = {}
-        for name, offered in self.explainers.items():
-            reasons = [failed[kind] for kind in offered.kinds if kind in failed]
+        for name, setup in self.explainers.items():
+            reasons = [failed[kind] for kind in setup.kinds if kind in failed]
             section: Any = getattr(self.config.explainers, name)
             named = getattr(section, "layer", "") or getattr(section, "layers", [])
             if reasons and named:
                 raise ConfigError(f"{reasons[0]} Name another layer.", field=f"explainers.{name}.layer")
-            explainers[name] = replace(offered, kinds=(), unavailable=reasons[0]) if reasons else offered
+            explainers[name] = replace(setup, kinds=(), unavailable=reasons[0]) if reasons else setup
         for metric in self._metrics:
             for kind in metric.kinds & set(failed):
                 raise ConfigError(f"{metric.name} cannot be measured: {failed[kind]}", field="evaluator.metrics")
@@ -132,9 +132,9 @@ class ServedModel:
         """Time that rows take on an idle device, as measured at start."""
         return least_seconds(row_count, self.backend.costs(kind))
 
-    def expected_seconds(self, offered: ExplainerSetup) -> float:
+    def expected_seconds(self, setup: ExplainerSetup) -> float:
         """Time that an explanation of one target takes with the defaults on an idle device."""
-        explainer, defaults = offered.explainer, offered.defaults
+        explainer, defaults = setup.explainer, setup.defaults
         return self.seconds(explainer.kind(defaults), explainer.pass_counts(1, defaults, self.facts).most)
 
     @property
@@ -146,7 +146,7 @@ class ServedModel:
     @property
     def kinds(self) -> list[Kind]:
         """All that has to be compiled before the first request."""
-        explaining = (kind for offered in self.explainers.values() for kind in offered.kinds)
+        explaining = (kind for setup in self.explainers.values() for kind in setup.kinds)
         scoring = (OodScore.kind,) if self.facts.has_ood else ()
         measuring = (kind for metric in self._metrics for kind in metric.kinds)
         return list(dict.fromkeys((Forward.kind, *scoring, *explaining, *measuring)))
@@ -158,7 +158,7 @@ def start_model(engine: Engine, config: Config, report: Report) -> Future[Served
     Args:
         engine: An engine whose backend is the configured one, not started yet.
         config: The config.
-        report: Told of the progress, on the device thread.
+        report: Called with each step of loading, on the device thread.
 
     Returns:
         The model, once it is ready to serve; or a ConfigError.
@@ -216,7 +216,7 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
 
 def _set_up(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> ExplainerSetup:
     try:
-        return _offered(explainer, config, facts)
+        return _setup_of(explainer, config, facts)
     except Exception as error:
         if isinstance(error, SidecarError) or explainer.name in built_in_explainers():
             raise
@@ -227,7 +227,7 @@ def _set_up(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> Exp
         ) from error
 
 
-def _offered(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> ExplainerSetup:
+def _setup_of(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> ExplainerSetup:
     section = getattr(config.explainers, explainer.name)
     plain = explainer.parameters_type(**section.model_dump(include=set(explainer.parameters_type.model_fields)))
     if not section.enabled:

@@ -1,4 +1,4 @@
-"""What is wanted of a picture, and what came of it. Knows nothing of gRPC."""
+"""What is to be explained of each picture, and the results: plain values between the stages of a call."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Targets:
 
     @property
     def fewest(self) -> int:
-        """The fewest classes that it is sure to come to, but no less than one."""
+        """The smallest number of classes that it can select, at least one."""
         if self.class_ids:
             return len(self.class_ids)
         return 1 if self.min_probability is not None else self.top_count or 1
 
     def most(self, limit: int) -> int:
-        """The most classes that it can come to."""
+        """The largest number of classes that it can select."""
         if self.class_ids:
             return len(self.class_ids)
         return limit if self.min_probability is not None else self.top_count or 1
@@ -80,8 +80,8 @@ class Condition:
             checks.append(("OoD percentile", ood_percentile, self.ood_percentile_below))
         if not checks or any(value < limit for _, value, limit in checks):
             return ""
-        told = ", and ".join(f"the {what} is {value:.4g}, not below {limit:.4g}" for what, value, limit in checks)
-        return f"Its condition did not hold: {told}."
+        reasons = ", and ".join(f"the {what} is {value:.4g}, not below {limit:.4g}" for what, value, limit in checks)
+        return f"Its condition did not hold: {reasons}."
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,12 @@ class ExplanationPlan:
         parameters: The explainer's, resolved.
         targets: Which classes.
         kind: The kind of work that it asks for.
-        counts: Passes that it takes for the fewest targets that it can come to.
+        counts: Passes that it takes for the fewest targets that it can have.
         seed: Of everything random in it.
         budget_seconds: Longest time to spend on it; None for as long as it takes.
         condition: When to make it at all.
-        candidates: What it may turn out to be, by explainer, where the caller leaves the choice to the server; the plan
-            itself is then the quickest of them.
+        candidates: The plans to choose from once the prediction is known, by explainer, where the caller leaves the
+            choice to the server; the plan itself is then the quickest of them. Empty otherwise.
     """
 
     name: str
@@ -114,7 +114,7 @@ class ExplanationPlan:
     candidates: Mapping[str, ExplanationPlan] = field(default_factory=dict)
 
     def most_passes(self, target_limit: int, model: ModelFacts) -> int:
-        """The most that it can take, of any of its candidates."""
+        """The most passes that it can take, whichever candidate is chosen."""
         targets = self.targets.most(target_limit)
         plans = self.candidates.values() or [self]
         return max(plan.explainer.pass_counts(targets, plan.parameters, model).most for plan in plans)
@@ -134,12 +134,12 @@ class ExplanationResult:
     """An explanation of one picture.
 
     Attributes:
-        plan: What was asked for.
+        plan: What was to be explained and how.
         targets: (t,) int32, the classes explained; none where there are no maps.
         saliency: Their maps.
         pass_count: Rows that went through the model for them.
         seconds: From being submitted to being done.
-        stage: Whether it is whole.
+        stage: Whether it is complete.
         message: Why it is not; empty if it is.
         choice: Why this explainer, where the server chose it.
     """

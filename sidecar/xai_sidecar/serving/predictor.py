@@ -1,9 +1,8 @@
-"""From pictures to predictions and explanations, on the engine. Knows nothing of gRPC."""
+"""From model inputs to predictions and explanations, on the engine."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
@@ -15,8 +14,8 @@ import numpy as np
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Completed, Job
-from xai_sidecar.engine.work import IntArray, OodScores, Steps, forward, ood_score
-from xai_sidecar.errors import BudgetSpentError, DeviceError, ShuttingDownError, SidecarError, TensorError
+from xai_sidecar.engine.work import OodScores, Steps, forward, ood_score
+from xai_sidecar.errors import DeviceError, ShuttingDownError, SidecarError, TensorError
 from xai_sidecar.evaluator.choice import Candidate, Choice
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.explainers.activations import ACTIVATIONS
@@ -29,135 +28,38 @@ from xai_sidecar.serving.plan import (
     ExplanationPlan,
     ExplanationResult,
     ModelOutput,
-    Stage,
-    in_units,
     positives,
     without_positive,
 )
+from xai_sidecar.serving.running import LATE_SECONDS, RunningExplanation
 from xai_sidecar.telemetry import Telemetry
 
 _ANSWERING_SECONDS = 0.1
-"""What a call's deadline must leave for sending the maps that are there."""
+"""Time before a call's deadline that is kept for sending the maps."""
 
-_LATE_SECONDS = 0.01
 
 _LARGEST_INPUT = 1e6
-"""No picture comes to that when it is normalised, not even one of 16 bits that is not scaled."""
+"""Magnitude that no normalised picture reaches, not even one of 16 bits that was not scaled."""
 
-_SPENT = "Its budget ended it after {} of at most {} passes."
-_LATE = " As others want the device, too, the first map took {}."
-_NOTHING = "The call's deadline came before there was a map."
-_SHUT_DOWN = "The server's end ended it after {} of at most {} passes."
-_NOTHING_YET = "The server's end ended it before there was a map."
 
 T = TypeVar("T")
 
 
-class RunningExplanation:
-    """An explanation of one picture under way.
-
-    Attributes:
-        plan: What was asked for.
-        planned_passes: The most that it will take.
-    """
-
-    def __init__(
-        self,
-        plan: ExplanationPlan,
-        targets: IntArray,
-        shape: tuple[int, ...],
-        job: Job[Saliency] | None,
-        message: str = "",
-        choice: Choice | None = None,
-        admitted: AdmittedRequest | None = None,
-    ) -> None:
-        self.plan = plan
-        self.planned_passes = max(plan.counts.most, len(targets))
-        self._targets = targets
-        self._shape = shape
-        self._job = job
-        self._message = message
-        self._choice = choice
-        self._admitted = admitted
-
-    @property
-    def pass_count(self) -> int:
-        """Passes done so far."""
-        return 0 if self._job is None else self._job.pass_count
-
-    def cancel(self) -> None:
-        """Ends it, if it has not ended yet."""
-        if self._job is not None:
-            self._job.cancel()
-
-    @property
-    def wound_up(self) -> bool:
-        """Whether the server's end cut it short."""
-        return self._job is not None and self._job.wound_up
-
-    def done(self) -> None:
-        """Gives back what it has of the server's capacities; to be called once, when there is a result."""
-        if self._admitted is not None:
-            self._admitted.explained()
-
-    async def peek(self, engine: Engine) -> ExplanationResult | None:
-        """The maps as they stand; None if there are none yet, or the last ones are coming."""
-        if self._job is None:
-            return None
-        saliency = await asyncio.wrap_future(engine.peek(self._job))
-        if saliency is None:
-            return None
-        seconds = time.monotonic() - self._job.submitted
-        return self._explained(self._targets, saliency, self.pass_count, seconds, Stage.PARTIAL)
-
-    async def result(self) -> ExplanationResult:
-        """The maps as they are in the end. Cancelling it cancels the job."""
-        if self._job is None:
-            stage = Stage.SKIPPED if self._message else Stage.COMPLETE
-            return self._without_maps(0, 0.0, stage, self._message)
-        try:
-            done: Completed[Saliency] = await asyncio.wrap_future(self._job)
-        except BudgetSpentError:
-            seconds = time.monotonic() - self._job.submitted
-            told = _NOTHING_YET if self.wound_up else _NOTHING
-            return self._without_maps(self.pass_count, seconds, Stage.TRUNCATED, told)
-        stage, message = Stage.COMPLETE, ""
-        if done.cut_short:
-            told = _SHUT_DOWN if self.wound_up else _SPENT
-            stage, message = Stage.TRUNCATED, told.format(done.pass_count, self.planned_passes)
-            if done.seconds > (self.plan.budget_seconds or math.inf) + _LATE_SECONDS:
-                message += _LATE.format(in_units(done.seconds))
-        return self._explained(self._targets, done.value, done.pass_count, done.seconds, stage, message)
-
-    def _without_maps(self, pass_count: int, seconds: float, stage: Stage, message: str) -> ExplanationResult:
-        nothing = Saliency(np.empty((0, *self._shape), np.float32), ())
-        return self._explained(np.empty(0, np.int32), nothing, pass_count, seconds, stage, message)
-
-    def _explained(
-        self,
-        targets: IntArray,
-        saliency: Saliency,
-        pass_count: int,
-        seconds: float,
-        stage: Stage,
-        message: str = "",
-    ) -> ExplanationResult:
-        return ExplanationResult(self.plan, targets, saliency, pass_count, seconds, stage, message, self._choice)
-
-
 class Predictor:
-    """Predicts and explains on an engine.
-
-    All of it is to be called on one event loop.
+    """Predicts and explains on an engine. To be used on one event loop.
 
     Args:
         engine: A started engine.
         activation: "softmax" or "sigmoid".
         max_targets: Most targets of an explanation.
-        telemetry: Told of what was done.
-        quality: Knows which explainer is the best, for callers who leave the choice to the server.
+        telemetry: Counts predictions and explanations.
+        quality: Chooses the explainer, where the caller leaves that to the server.
         least_positive: As of `ServedModel`.
         units: As of `ModelFacts`.
+
+    Attributes:
+        engine: As given.
+        costs: Estimates how long explanations take.
     """
 
     def __init__(
@@ -212,17 +114,19 @@ class Predictor:
     def begin(
         self, predicted: ModelOutput, plan: ExplanationPlan, deadline: float, admitted: AdmittedRequest | None = None
     ) -> RunningExplanation:
-        """Begins to explain a prediction. Whoever calls it must see to it that it is cancelled if nobody waits.
+        """Starts to explain a prediction. The caller must cancel what it does not wait for.
 
         Args:
             predicted: The prediction.
-            plan: What is wanted.
+            plan: What to explain and how.
             deadline: On the clock of `time.monotonic`.
             admitted: The request that it belongs to.
         """
         image, probabilities = predicted.prepared.array, predicted.probabilities
         percentile = None if predicted.ood is None else predicted.ood[1]
-        skipped = plan.condition.failure(float(probabilities.max()), percentile) or self._unasked(predicted, plan)
+        skipped = plan.condition.failure(float(probabilities.max()), percentile) or self._missing_positive(
+            predicted, plan
+        )
         targets = plan.targets.of(predicted.logits, probabilities, self._max_targets)
         wanted, choice = plan, None
         if plan.candidates and len(targets) and not skipped:
@@ -237,18 +141,18 @@ class Predictor:
             if alone:
                 job.add_done_callback(partial(self._measure, plan))
         if admitted is not None:
-            admitted.begun(wanted, job)
+            admitted.started(wanted, job)
         return RunningExplanation(plan, targets, image.shape[1:], job, skipped, choice, admitted)
 
     def _measure(self, plan: ExplanationPlan, job: Future[Completed[Saliency]]) -> None:
-        """Takes down what an explanation took that came when there was no other, and ends when there is none."""
+        """Learns the cost of an explanation that started while no other ran, if none runs when it ends."""
         if not self.engine.explaining and not job.cancelled() and job.exception() is None:
             done = job.result()
             if not done.cut_short:
                 self.costs.ran(plan.explainer.name, done.device_seconds, done.seconds)
 
-    def _unasked(self, predicted: ModelOutput, plan: ExplanationPlan) -> str:
-        """Why a class is not explained that is not there, unless somebody asks for it; empty if one is."""
+    def _missing_positive(self, predicted: ModelOutput, plan: ExplanationPlan) -> str:
+        """Why nothing is explained where no class counts as predicted and no target was given; empty otherwise."""
         least = self._least_positive
         if least is None or not plan.targets.by_default:
             return ""
@@ -257,7 +161,7 @@ class Predictor:
         return without_positive(predicted.probabilities, least)
 
     def _submit(self, steps: Steps[Saliency], plan: ExplanationPlan, deadline: float) -> Job[Saliency]:
-        """One with a budget gets a head start, and goes on for its first map should that come too late."""
+        """Submits the computation. With a budget it has a head start, and goes on beyond it until the first map."""
         if plan.budget_seconds is None:
             return self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline)
         return self.engine.submit(
@@ -270,7 +174,7 @@ class Predictor:
         )
 
     def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:
-        """Which of the candidates is the best that the time allows."""
+        """Chooses the best measured of the candidates that fit in the budget and before the deadline."""
         candidates = [
             Candidate(name, self.costs.seconds(each.explainer.name, each.kind, each.counts.most))
             for name, each in plan.candidates.items()
@@ -281,7 +185,7 @@ class Predictor:
         return self._quality.choose(candidates, budget, target)
 
     async def explained(self, explaining: RunningExplanation) -> ExplanationResult:
-        """Waits for an explanation, and counts it. Cancelling it cancels the explanation."""
+        """Waits for the final result of an explanation, and counts it. Cancelling it cancels the explanation."""
         explained = await explaining.result()
         explaining.done()
         self._telemetry.explained(
@@ -296,7 +200,7 @@ class Predictor:
         deadline: float,
         admitted: AdmittedRequest | None = None,
     ) -> list[list[ExplanationResult]]:
-        """Explains predictions as planned, all at a time; for each, the explanations in the order of the plans.
+        """Explains predictions, all concurrently; returns for each the results in the order of the plans.
 
         Cancelling it cancels what it submitted.
 
@@ -319,7 +223,7 @@ class Predictor:
 
 
 def _not_finite(index: int, image: Prepared) -> SidecarError:
-    """Whose fault it is that the model does not answer in numbers."""
+    """The error for outputs that are NaN or infinite: the input's fault where it is far too large, else the model's."""
     largest = float(np.abs(image.array).max())
     if image.picture_size is None and largest > _LARGEST_INPUT:
         return TensorError(
@@ -333,12 +237,12 @@ def _not_finite(index: int, image: Prepared) -> SidecarError:
 
 
 def _budget_end(seconds: float, deadline: float) -> float:
-    """When a budget ends, less what timers are late; the call's deadline must not come first and lose the map."""
-    return min(time.monotonic() + seconds - min(_LATE_SECONDS, seconds / 10), deadline - _ANSWERING_SECONDS)
+    """When a budget ends: early by how late timers are, and before the call's deadline would lose the map."""
+    return min(time.monotonic() + seconds - min(LATE_SECONDS, seconds / 10), deadline - _ANSWERING_SECONDS)
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All results; at the first failure the rest is cancelled, which plain `gather` leaves running."""
+    """All results; at the first failure the other coroutines are cancelled, which `gather` leaves running."""
     if len(coroutines) < 2:  # the most frequent case, and tasks cost time
         return [await coroutine for coroutine in coroutines]
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]

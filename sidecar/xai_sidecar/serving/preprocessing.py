@@ -1,7 +1,7 @@
 """From a request's pictures to model inputs, off the event loop.
 
-A picture's header tells about what decoding it takes. Each picture is a task of the worker threads; it is given up when
-its call ends, or when it has taken too long.
+Each picture is a task of the worker threads, whose cost is estimated from the picture's header. It is given up when its
+call ends, or when it has taken too much CPU time.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Preprocessor:
         headers = list(self._headers(pictures))
         inputs = [each for each in pictures if isinstance(each, ModelInput)]
         if len(inputs) == len(pictures) and sum(each.array.nbytes for each in inputs) <= _QUICK_BYTES:
-            # They are read sooner than a thread wakes up.
-            return [self._read(index, each, spec, _no_look) for index, each in enumerate(inputs)]
+            # Reading them takes less time than waking a thread.
+            return [self._read(index, each, spec, _no_checkpoint) for index, each in enumerate(inputs)]
         with self._room(sum(_pixels_to_decode(header) for header in headers)):
             tasks = [
                 self._start(partial(self._read, index, picture, spec), header, deadline)
@@ -76,7 +76,7 @@ class Preprocessor:
                     task.abandon()
 
     def _headers(self, pictures: Sequence[Picture]) -> Iterator[Header | None]:
-        """Of each picture, as long as there are not too many pixels."""
+        """The header of each picture, until there are too many pixels."""
         total = 0
         for index, picture in enumerate(pictures):
             with within(f"images[{index}]"):
@@ -90,9 +90,9 @@ class Preprocessor:
                     )
                 yield header
 
-    def _read(self, index: int, picture: Picture, spec: InputSpec, look: Checkpoint) -> Prepared:
+    def _read(self, index: int, picture: Picture, spec: InputSpec, checkpoint: Checkpoint) -> Prepared:
         with within(f"images[{index}]"):
-            return read_picture(picture, spec, self._limits, look)
+            return read_picture(picture, spec, self._limits, checkpoint)
 
     def _start(
         self, read: Callable[[Checkpoint], Prepared], header: Header | None, deadline: float
@@ -103,7 +103,7 @@ class Preprocessor:
 
     @contextmanager
     def _room(self, pixels: int) -> Iterator[None]:
-        """Takes room for pixels; where none wait to be decoded, there is room for any request."""
+        """Reserves room for pixels; where none wait to be decoded, there is room for any request."""
         most = self._limits.queue_pixels
         if self._pixels and self._pixels + pixels > most:
             raise OverloadedError(
@@ -141,7 +141,7 @@ def read_picture_header(picture: Picture, limits: ServerConfig) -> Header | None
 
 
 def read_picture(
-    picture: Picture, spec: InputSpec, limits: ServerConfig, look: Callable[[], None] = lambda: None
+    picture: Picture, spec: InputSpec, limits: ServerConfig, checkpoint: Checkpoint = lambda: None
 ) -> Prepared:
     """One picture as a model input.
 
@@ -149,14 +149,14 @@ def read_picture(
         picture: The picture.
         spec: What the net takes.
         limits: How large it may be.
-        look: Called between pieces of the work; what it raises ends it.
+        checkpoint: Called between steps of decoding; what it raises ends it.
 
     Raises:
         SidecarError: With the path of the field at fault within the picture.
     """
     if isinstance(picture, EncodedPicture):
         with within("encoded"):
-            return prepare(decode(picture.data, limits.max_pixels, look), spec)
+            return prepare(decode(picture.data, limits.max_pixels, checkpoint), spec)
     if isinstance(picture, Pixels):
         with within("pixels"):
             return prepare(from_pixels(picture.array, limits.max_pixels), spec)
@@ -168,5 +168,5 @@ def _pixels_to_decode(header: Header | None) -> int:
     return header.pixels if header is not None and header.format != "pixels" else 0
 
 
-def _no_look() -> None:
-    """Goes on."""
+def _no_checkpoint() -> None:
+    """Never gives up."""

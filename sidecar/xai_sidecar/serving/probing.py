@@ -23,7 +23,7 @@ _PHOTOGRAPH_SIDE = 96
 _PHOTOGRAPHS = 3
 
 _LARGE = 1e3
-"""Magnitude of a model input, which for nets that take pixels from 0 to 255 is 255."""
+"""Magnitude above which a model input is suspicious; inputs that are pixels from 0 to 255 reach 255."""
 
 _SUM_TOLERANCE = 1e-3
 """How far a sum of probabilities, or the logarithm of one, may be off by rounding."""
@@ -75,7 +75,7 @@ def doubts(backend: Backend, spec: InputSpec, activation: str) -> list[str]:
 
 
 def label_doubts(labels: Sequence[str]) -> list[str]:
-    """What may not be meant about the labels of the classes: two classes of one label cannot be told apart by it.
+    """Warns of classes that share a label, by which a report of ground truth cannot distinguish them.
 
     Args:
         labels: Of each class, in their order.
@@ -223,7 +223,7 @@ def _saturates(values: FloatArray) -> bool:
 
 
 def _constant(values: FloatArray) -> bool:
-    """Whether what goes in hardly matters: then no more can be told of what comes out."""
+    """Whether the outputs hardly depend on the input: then nothing can be inferred from them."""
     return bool(np.ptp(values, axis=0).max() <= _INDIFFERENT * np.abs(values).max())
 
 

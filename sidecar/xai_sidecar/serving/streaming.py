@@ -1,4 +1,4 @@
-"""Explanations as they come: progress, ever better maps, and each one's last. Knows nothing of gRPC."""
+"""Explanations as a stream: progress, partial results that get better, and the final result of each."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 
 from xai_sidecar.serving.admission import AdmittedRequest
 from xai_sidecar.serving.plan import ExplanationPlan, ExplanationResult, ModelOutput, Stage
-from xai_sidecar.serving.predictor import Predictor, RunningExplanation
+from xai_sidecar.serving.predictor import Predictor
+from xai_sidecar.serving.running import RunningExplanation
 
 _GROWTH = 1.5
-"""Factor between the passes of two versions of a map: with fewer, the eye sees no difference."""
+"""Factor between the pass counts of two versions of a map: with less, the eye sees no difference."""
 
 
 @dataclass(frozen=True)
 class ExplanationKey:
-    """Which explanation of a request: of the picture and the plan of these indices."""
+    """Which explanation of a request: indices of the picture and of the plan."""
 
     image_index: int
     plan_index: int
@@ -32,15 +33,15 @@ class ExplanationProgress:
     """How far an explanation has come.
 
     Attributes:
-        place: Which one.
-        name: What the caller calls it.
+        key: Which explanation.
+        name: The caller's name for it.
         pass_count: Passes done.
-        planned_passes: The most that it will take.
-        standard_error: The largest of the maps' relative standard errors as of the last version; None if unknown.
-        seconds_left: An estimate, from how long it has taken so far.
+        planned_passes: The most passes that it takes.
+        standard_error: Largest relative standard error of the maps of the last version; None if unknown.
+        seconds_left: Estimated from the pace so far.
     """
 
-    place: ExplanationKey
+    key: ExplanationKey
     name: str
     pass_count: int
     planned_passes: int
@@ -50,106 +51,111 @@ class ExplanationProgress:
 
 @dataclass(frozen=True)
 class ExplanationVersion:
-    """A version of an explanation."""
+    """A partial result of an explanation, or the final one.
 
-    place: ExplanationKey
-    explained: ExplanationResult
+    Attributes:
+        key: Which explanation.
+        result: The result.
+    """
+
+    key: ExplanationKey
+    result: ExplanationResult
 
 
 def is_partial(event: ExplanationProgress | ExplanationVersion) -> bool:
-    """Whether it is a version to be followed by a better one."""
-    return isinstance(event, ExplanationVersion) and event.explained.stage is Stage.PARTIAL
+    """Whether an event is a partial result, which a better one follows."""
+    return isinstance(event, ExplanationVersion) and event.result.stage is Stage.PARTIAL
 
 
 @dataclass(eq=False)
-class _Running:
-    """An explanation that is not done.
+class _Watched:
+    """An explanation that has not ended, and what was last sent of it.
 
     Attributes:
-        place: Which one.
-        explaining: The same, under way.
-        began: When, on the clock of `time.monotonic`.
-        told_passes: Passes that were last told of.
-        next_version: Passes from which on another version is worth a look; 0 where one is being worked out.
-        standard_error: As of the last version.
+        key: Which explanation.
+        explanation: The explanation.
+        next_version: Pass count from which another version is worth sending; 0 while one is being computed.
+        started: When it was added, on the clock of `time.monotonic`.
+        last_reported: Pass count of the last progress event.
+        standard_error: Of the last version; see `ExplanationProgress`.
     """
 
-    place: ExplanationKey
-    explaining: RunningExplanation
+    key: ExplanationKey
+    explanation: RunningExplanation
     next_version: int
-    began: float = field(default_factory=time.monotonic)
-    told_passes: int = 0
+    started: float = field(default_factory=time.monotonic)
+    last_reported: int = 0
     standard_error: float | None = None
 
     def progress(self) -> ExplanationProgress | None:
-        """What is to be told now; None if nothing has changed."""
-        done, planned = self.explaining.pass_count, self.explaining.planned_passes
-        if not self.told_passes < done < planned:
+        """A progress event; None where nothing has changed since the last one."""
+        done, planned = self.explanation.pass_count, self.explanation.planned_passes
+        if not self.last_reported < done < planned:
             return None
-        self.told_passes = done
-        left = (time.monotonic() - self.began) * (planned - done) / done
-        return ExplanationProgress(self.place, self.explaining.plan.name, done, planned, self.standard_error, left)
+        self.last_reported = done
+        left = (time.monotonic() - self.started) * (planned - done) / done
+        return ExplanationProgress(self.key, self.explanation.plan.name, done, planned, self.standard_error, left)
 
     def wants_version(self) -> bool:
-        """Whether it is time for another version."""
-        return 0 < self.next_version <= self.explaining.pass_count < self.explaining.planned_passes
+        """Whether to compute another version now."""
+        return 0 < self.next_version <= self.explanation.pass_count < self.explanation.planned_passes
 
     def seen(self, explained: ExplanationResult) -> ExplanationVersion:
-        """Takes down a version."""
+        """Makes an event of a partial result, and keeps its standard error."""
         errors = explained.saliency.standard_errors
         worst = float(errors.max()) if errors is not None and len(errors) else np.inf
         self.standard_error = worst if np.isfinite(worst) else None
-        return ExplanationVersion(self.place, explained)
+        return ExplanationVersion(self.key, explained)
 
 
 class _Stream:
-    """The explanations of a request that are not done.
+    """The explanations of a request that have not ended.
 
     Attributes:
-        finals: Of each what will be its last version.
-        versions: Versions that are being worked out.
+        finals: For each, the future of its final result.
+        versions: Futures of partial results that are being computed.
     """
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
-        self.finals: dict[asyncio.Future[ExplanationResult], _Running] = {}
-        self.versions: dict[asyncio.Future[ExplanationResult | None], _Running] = {}
+        self.finals: dict[asyncio.Future[ExplanationResult], _Watched] = {}
+        self.versions: dict[asyncio.Future[ExplanationResult | None], _Watched] = {}
 
-    def add(self, place: ExplanationKey, explaining: RunningExplanation) -> None:
-        """Waits for an explanation."""
-        final = asyncio.ensure_future(self._predictor.explained(explaining))
-        self.finals[final] = _Running(place, explaining, explaining.plan.counts.first)
+    def add(self, key: ExplanationKey, explanation: RunningExplanation) -> None:
+        """Watches another explanation."""
+        final = asyncio.ensure_future(self._predictor.explained(explanation))
+        self.finals[final] = _Watched(key, explanation, explanation.plan.counts.first)
 
     async def wait(self, until: float) -> list[ExplanationVersion]:
-        """What has come, as soon as something has, or nothing once a time has come."""
+        """Waits for results; returns those that have come, none where the time `until` came first."""
         futures: set[asyncio.Future[Any]] = {*self.finals, *self.versions}
         timeout = max(0.0, until - time.monotonic())
         done, _ = await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         updates = []
         for version in [each for each in self.versions if each in done]:
-            running = self.versions.pop(version)
-            running.next_version = math.ceil(_GROWTH * running.explaining.pass_count)
+            watched = self.versions.pop(version)
+            watched.next_version = math.ceil(_GROWTH * watched.explanation.pass_count)
             explained = version.result()
-            if explained is not None and running in self.finals.values():
-                updates.append(running.seen(explained))
+            if explained is not None and watched in self.finals.values():
+                updates.append(watched.seen(explained))
         for final in [each for each in self.finals if each in done]:
-            updates.append(ExplanationVersion(self.finals.pop(final).place, final.result()))
+            updates.append(ExplanationVersion(self.finals.pop(final).key, final.result()))
         return updates
 
     def look(self) -> list[ExplanationProgress]:
-        """How far each has come; has another version worked out where it is time for one."""
-        for running in self.finals.values():
-            if running.wants_version():
-                running.next_version = 0
-                version = asyncio.ensure_future(running.explaining.peek(self._predictor.engine))
-                self.versions[version] = running
-        told = (running.progress() for running in self.finals.values())
-        return [progress for progress in told if progress is not None]
+        """Progress events of all explanations; starts computing versions where it is time for one."""
+        for watched in self.finals.values():
+            if watched.wants_version():
+                watched.next_version = 0
+                version = asyncio.ensure_future(watched.explanation.peek(self._predictor.engine))
+                self.versions[version] = watched
+        progress = (watched.progress() for watched in self.finals.values())
+        return [event for event in progress if event is not None]
 
     def cancel(self) -> None:
-        """Ends all."""
-        for running in self.finals.values():
-            running.explaining.cancel()  # its task may not have begun
+        """Cancels all explanations."""
+        for watched in self.finals.values():
+            watched.explanation.cancel()  # its task may not have begun
         futures: set[asyncio.Future[Any]] = {*self.finals, *self.versions}
         for future in futures:
             future.cancel()
@@ -163,17 +169,17 @@ async def explanations(
     interval: float,
     admitted: AdmittedRequest | None = None,
 ) -> AsyncGenerator[ExplanationProgress | ExplanationVersion, None]:
-    """Explains predictions as planned, and tells of it as it goes.
+    """Explains predictions, and yields progress, partial results and the final results.
 
-    Versions and progress are worked out when they are asked for: a caller that reads slowly gets fewer of them.
-    Closing it cancels what is not done.
+    Progress and partial results are computed on demand: a caller that reads slowly gets fewer of them. Closing the
+    generator cancels what has not ended.
 
     Args:
         predictor: Runs it.
         predicted: The predictions.
-        plans: The explanations wanted of each.
+        plans: The explanations of each prediction.
         deadline: On the clock of `time.monotonic`.
-        interval: Seconds between two looks at what there is.
+        interval: Seconds between two progress events of one explanation.
         admitted: The request that they belong to.
     """
     stream = _Stream(predictor)

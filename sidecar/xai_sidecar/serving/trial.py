@@ -1,4 +1,4 @@
-"""The beginnings of explanations, run at start: so that the first one's time is not promised by its passes alone."""
+"""Trials at start: the first passes of explanations are run, to estimate what explanations take beyond their passes."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 
 _PASS_SECONDS = 0.8
-"""What the passes of all trials may take together."""
+"""The most time that the passes of all trials may take together."""
 
 _MOST_PASSES = 64
 _LEAST_PASSES = 12
-"""Those with fewer are not tried: they are over before their passes show what comes on top of them."""
+"""Explainers with fewer are not tried: they end before the overhead of a pass shows."""
 
 _LONGEST_SECONDS = 5.0
-"""How long a trial may take on a busy machine; without its figure, there is that of the passes."""
+"""How long a trial may take on a busy machine; where it takes longer, the passes alone are the estimate."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Unseen:
-    """An observer that is told of no explanations until the server is ready: trials are none of the traffic.
+    """Hides trials from an observer: before the server is ready, batches and jobs of explanations are not passed on.
 
     Args:
-        observer: Told of all that comes later.
+        observer: Gets everything else.
 
     Attributes:
-        ready: Whether it is.
+        ready: Whether the server is ready.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -59,50 +59,50 @@ class Unseen:
 
 
 async def try_explainers(model: ServedModel, engine: Engine, costs: ExplanationCosts) -> None:
-    """Runs the beginning of an explanation by every explainer of many passes, and takes down what it takes.
+    """Runs the first passes of an explanation by every explainer of many passes, and measures them.
 
     Args:
         model: The model.
-        engine: Ready, and with nothing else to do.
-        costs: Told of it.
+        engine: Ready and idle.
+        costs: Learns from the trials.
     """
     tried = list(_of_many_passes(model))
-    for offered in tried:
+    for setup in tried:
         try:
-            await _try(offered, model, engine, costs, _PASS_SECONDS / len(tried))
+            await _try(setup, model, engine, costs, _PASS_SECONDS / len(tried))
         except Exception as error:  # the device's; whether it will do for explanations shows when somebody asks for one
-            _log.warning("trial_failed", explainer=offered.explainer.name, error=f"{type(error).__name__}: {error}")
+            _log.warning("trial_failed", explainer=setup.explainer.name, error=f"{type(error).__name__}: {error}")
 
 
 def _of_many_passes(model: ServedModel) -> Iterable[ExplainerSetup]:
-    for offered in model.explainers.values():
-        explainer, defaults = offered.explainer, offered.defaults
-        if offered.unavailable or explainer.kind(defaults) not in offered.kinds:
+    for setup in model.explainers.values():
+        explainer, defaults = setup.explainer, setup.defaults
+        if setup.unavailable or explainer.kind(defaults) not in setup.kinds:
             continue
         if explainer.pass_counts(1, defaults, model.facts).most >= _LEAST_PASSES:
-            yield offered
+            yield setup
 
 
 async def _try(
-    offered: ExplainerSetup, model: ServedModel, engine: Engine, costs: ExplanationCosts, seconds: float
+    setup: ExplainerSetup, model: ServedModel, engine: Engine, costs: ExplanationCosts, seconds: float
 ) -> None:
-    explainer, kind, spec = offered.explainer, offered.explainer.kind(offered.defaults), model.input
+    explainer, kind, spec = setup.explainer, setup.explainer.kind(setup.defaults), model.input
     most = min(_MOST_PASSES, int(seconds / max(engine.seconds(kind, 1), 1e-9)))
     if most < _LEAST_PASSES:
-        return  # next to passes that take so long, the rest is nothing
+        return  # with passes as slow as this, the overhead does not matter
     noise = np.random.default_rng(0).standard_normal((spec.channels, spec.height, spec.width)).astype(np.float32)
     context = Context(ACTIVATIONS[model.config.model.activation], units=model.facts.units)
-    steps = explainer.explain(noise, np.zeros(1, np.int32), offered.defaults, context)
+    steps = explainer.explain(noise, np.zeros(1, np.int32), setup.defaults, context)
     job = engine.submit(beginning(steps, most), Lane.EXPLAIN, deadline=time.monotonic() + _LONGEST_SECONDS)
     done = await asyncio.wrap_future(job)
     costs.tried(explainer.name, done.device_seconds, done.value)
 
 
 def beginning(steps: Steps[Any], most: int) -> Steps[float]:
-    """The first pieces of work of a computation, up to so many passes, and the rest of it never.
+    """A computation cut after its first units of work, up to `most` passes.
 
     Returns:
-        The seconds from when the first piece is asked for to when the one after the last is.
+        Seconds from the request for the first unit of work to the request after the last.
     """
     sent, count = None, 0
     began: float | None = None

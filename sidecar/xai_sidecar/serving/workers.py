@@ -21,30 +21,30 @@ from xai_sidecar.errors import ExpiredError, PictureTooLargeError
 T = TypeVar("T")
 
 _CHEAP_THREADS = 2
-"""As many as keep a small machine's device fed."""
+"""Enough to keep the device of a small machine busy."""
 
 _MOST_COSTLY_THREADS = 4
-"""Each may have a picture of `server.max_pixels` in memory."""
+"""Each may hold a picture of `server.max_pixels` in memory."""
 
 _CHEAP_WORK = 4e6
 """Pixels of a baseline JPEG that are decoded in about 20 ms."""
 
 _SECONDS_PER_WORK = 10 / 200e6
-"""By how much later a task counts as come for each pixel of its work: ten times what decoding one takes."""
+"""Seconds by which each pixel of its work delays a task's turn: ten times what decoding one takes."""
 
 Checkpoint = Callable[[], None]
-"""Called between pieces of work; raises where the rest is not wanted."""
+"""Called between steps of a task; raises where the task is to be given up."""
 
 
 class AbandonedError(Exception):
-    """Nobody waits for it."""
+    """The task's caller has gone."""
 
 
 class WorkerTask(Generic[T]):
-    """A piece of work.
+    """A function to be run on a worker thread.
 
     Args:
-        function: Does it, and calls what it is given between pieces of it.
+        function: The function; it calls the checkpoint that it is given between its steps.
         deadline: When its caller stops waiting, on the clock of `time.monotonic`.
         seconds: The most CPU time that it may take.
 
@@ -63,24 +63,24 @@ class WorkerTask(Generic[T]):
         self.future: Future[T] = Future()
 
     def abandon(self) -> None:
-        """Has it not begin, or end at its next look."""
+        """Cancels it: it does not start, or ends at its next checkpoint."""
         self._abandoned = True
         self.future.cancel()
 
     def run(self) -> None:
-        """Does it, on the calling thread."""
+        """Runs it on the calling thread."""
         if not self.future.set_running_or_notify_cancel():
             return
         self._ends = time.thread_time() + self._seconds
         try:
-            self._look()
-            result = self._function(self._look)
+            self._checkpoint()
+            result = self._function(self._checkpoint)
         except BaseException as error:
             self.future.set_exception(error)
         else:
             self.future.set_result(result)
 
-    def _look(self) -> None:
+    def _checkpoint(self) -> None:
         if self._abandoned:
             raise AbandonedError
         if time.monotonic() > self._deadline:
@@ -93,11 +93,11 @@ class WorkerTask(Generic[T]):
 
 
 class WorkerPool:
-    """Threads that take tasks, those that are more urgent first.
+    """Threads that run tasks in the order of their priority.
 
     Args:
-        threads: How many.
-        name: Of the threads.
+        threads: Number of threads.
+        name: Prefix of their names.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -109,17 +109,17 @@ class WorkerPool:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, task: WorkerTask[Any], urgency: float) -> None:
-        """Has a task done.
+    def submit(self, task: WorkerTask[Any], priority: float) -> None:
+        """Queues a task.
 
         Args:
             task: The task.
-            urgency: Of tasks that wait, that with the least is done first; of equals, that which came first.
+            priority: The task with the smallest runs first; of equals, the one that was submitted first.
         """
-        self._tasks.put((urgency, next(self._numbers), task))
+        self._tasks.put((priority, next(self._numbers), task))
 
     def close(self) -> None:
-        """Ends the threads once they have done what they do; what waits is not done."""
+        """Ends the threads once they have finished their tasks; waiting tasks are not run."""
         for _ in self._threads:
             self._tasks.put((-float("inf"), -1, None))
 
@@ -141,7 +141,7 @@ class Workers:
 
     async def run(self, function: Callable[[], T]) -> T:
         """Runs something cheap, such as encoding an answer, on a thread, and returns its result."""
-        task = WorkerTask(lambda look: function())
+        task = WorkerTask(lambda checkpoint: function())
         self.submit(task)
         try:
             return await asyncio.wrap_future(task.future)

@@ -1,4 +1,4 @@
-"""The maps that RISE and RISEPlus could hand out while they are under way."""
+"""The maps that RISE and RISEPlus could hand out while they are in progress."""
 
 import numpy as np
 import pytest
@@ -118,7 +118,7 @@ def test_an_estimate_is_made_once_for_each_number_of_masks(kind, monkeypatch, an
                 np.testing.assert_array_equal(partial.make().maps, partial.make().maps)
                 calls.append(len(made))
             else:
-                if partial:  # also while the next masks are under way
+                if partial:  # also while the next masks are in progress
                     partial.make()
                     assert len(made) == calls[-1]
                 sent = answered(threshold_model, step)

@@ -190,7 +190,7 @@ async def test_errors_that_are_no_fields(serve, request_of):
             servicer.Predict(request_of(rise()), call()),
             read(servicer.PredictStream(streamed(request_of(rise())), call())),
         ):
-            with pytest.raises(errors.OverloadedError, match="2 explanations are under way") as caught:
+            with pytest.raises(errors.OverloadedError, match="2 explanations are in progress") as caught:
                 await answering
             assert caught.value.field == ""
             assert 0.1 <= caught.value.retry_seconds <= 30

@@ -123,10 +123,10 @@ def test_an_idle_server_takes_anything(admission):
 def test_pictures_are_counted(admission):
     with admission.admit(Demand(8)):
         with admission.admit(Demand(2)):
-            with pytest.raises(OverloadedError, match=r"10 pictures are under way, and 1 more .* the 10 that"):
+            with pytest.raises(OverloadedError, match=r"10 pictures are in progress, and 1 more .* the 10 that"):
                 admission.admit(Demand(1)).__enter__()
             assert admission.images.taken == 10
-        with pytest.raises(OverloadedError, match="8 pictures are under way, and 3 more"):
+        with pytest.raises(OverloadedError, match="8 pictures are in progress, and 3 more"):
             admission.admit(Demand(3)).__enter__()
         assert taken(admission) == (8, 0, 8 * 600)
         with admission.admit(Demand(2)):
@@ -135,7 +135,7 @@ def test_pictures_are_counted(admission):
 
 def test_explanations_do_not_crowd_out_predictions(admission):
     with admission.admit(Demand(1, [plan(name=str(index)) for index in range(10)])):
-        with pytest.raises(OverloadedError, match="10 explanations are under way, and 1 more"):
+        with pytest.raises(OverloadedError, match="10 explanations are in progress, and 1 more"):
             admission.admit(Demand(1, [plan()])).__enter__()
         assert taken(admission)[:2] == (1, 10), "its picture is not kept, either"
         with admission.admit(Demand(9)):
@@ -146,22 +146,22 @@ def test_explanations_do_not_crowd_out_predictions_by_their_pictures_or_bytes(ad
     """A quarter of both is kept for requests without."""
     with admission.admit(Demand(7, [plan()])):  # 7 of 10 pictures, 28 of 100 MiB and some
         with pytest.raises(
-            OverloadedError, match=r"7 pictures for explanations are under way, and 1 more .* the 7 that"
+            OverloadedError, match=r"7 pictures for explanations are in progress, and 1 more .* the 7 that"
         ):
             admission.admit(Demand(1, [plan()])).__enter__()
         with admission.admit(Demand(2)), admission.admit(Demand(1)):
             assert taken(admission)[:2] == (10, 7)
-            with pytest.raises(OverloadedError, match="10 pictures are under way"):
+            with pytest.raises(OverloadedError, match="10 pictures are in progress"):
                 admission.admit(Demand(1)).__enter__()
     with admission.admit(Demand(1, [plan()], byte_count=71 * MIB)):
-        with pytest.raises(OverloadedError, match="bytes for explanations are under way"):
+        with pytest.raises(OverloadedError, match="bytes for explanations are in progress"):
             admission.admit(Demand(1, [plan()], byte_count=MIB)).__enter__()
-        with pytest.raises(OverloadedError, match="bytes for explanations are under way"):
+        with pytest.raises(OverloadedError, match="bytes for explanations are in progress"):
             admission.holding(2 * MIB).__enter__()
         with (
             admission.admit(Demand(1, byte_count=20 * MIB)),
             admission.admit(Demand(1, byte_count=6 * MIB - 2000)),
-            pytest.raises(OverloadedError, match="bytes are under way"),
+            pytest.raises(OverloadedError, match="bytes are in progress"),
         ):
             assert admission.bytes.taken == 100 * MIB
             admission.admit(Demand(1)).__enter__()
@@ -179,7 +179,7 @@ def test_what_explanations_took_of_the_reserve_is_not_held_against_predictions(a
 
 
 def test_predictions_may_have_all_of_it(admission):
-    with admission.admit(Demand(10)), pytest.raises(OverloadedError, match="10 pictures are under way"):
+    with admission.admit(Demand(10)), pytest.raises(OverloadedError, match="10 pictures are in progress"):
         admission.admit(Demand(1, [plan()])).__enter__()
 
 
@@ -218,7 +218,7 @@ def test_the_longest_time_that_a_call_may_take_is_named(admission):
 
 def test_bytes_are_counted(admission):
     with admission.admit(Demand(1, byte_count=60 * MIB)):
-        with pytest.raises(OverloadedError, match="bytes are under way") as caught:
+        with pytest.raises(OverloadedError, match="bytes are in progress") as caught:
             admission.admit(Demand(1, byte_count=40 * MIB)).__enter__()
         assert "62,915,160 bytes" in caught.value.message  # 60 MiB and the input
         assert "104,857,600" in caught.value.message
@@ -228,7 +228,7 @@ def test_bytes_are_counted(admission):
 
 
 def test_when_to_come_back(admission, begin):
-    """As soon as the shortest of what is under way is done, but for the bounds."""
+    """As soon as the shortest of what is in progress is done, but for the bounds."""
 
     def hint():
         with pytest.raises(OverloadedError) as caught:
@@ -322,7 +322,7 @@ def accepted(admission, *demand):
 def test_others_get_as_much_of_the_device(admission):
     with admission.admit(Demand(1, [plan(1000)])):  # of which 8 s are certain
         error = refused(admission, 7.0, plan(500))  # 4 s, and as much for the other
-        assert "With what else is under way, the explanations take at least 8 s" in error.message
+        assert "With what else is in progress, the explanations take at least 8 s" in error.message
         assert "deadline is in 7 s" in error.message
         assert error.retry_seconds == pytest.approx(1, abs=0.1)
         assert (error.field, taken(admission)[:2]) == ("", (1, 1))
@@ -438,6 +438,6 @@ def test_what_comes_on_top_of_passes_counts(costly):
 def test_room_comes_as_late_as_explanations_end(costly):
     """Six of 2 s, and the shortest, of 1 s: seven share the device for 7 s until it ends, with predictions for 14 s."""
     with costly.admit(Demand(6, [plan()])), costly.admit(Demand(1, [plan(50)])):
-        with pytest.raises(OverloadedError, match="pictures for explanations are under way") as caught:
+        with pytest.raises(OverloadedError, match="pictures for explanations are in progress") as caught:
             costly.admit(Demand(1, [plan()])).__enter__()
         assert caught.value.retry_seconds == pytest.approx(14)

@@ -297,7 +297,7 @@ async def test_the_admission_knows_the_plan_that_was_asked_for(start, make_net, 
     net.gate.clear()
     explaining = asyncio.ensure_future(predictor.explain([predicted(), predicted()], [auto], FOREVER, admitted))
     await asyncio.sleep(0.01)
-    assert (admitted.loads[0].unbegun, len(admitted.loads[0].jobs)) == (0, 2)
+    assert (admitted.loads[0].unstarted, len(admitted.loads[0].jobs)) == (0, 2)
     net.gate.set()
     await explaining
     assert admitted.loads[0].rows() == [0, 0]

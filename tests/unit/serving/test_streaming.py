@@ -109,7 +109,7 @@ async def test_progress_is_told_when_there_is_some(script):
     one.pass_count = 5
     event = await reader.next()
     assert isinstance(event, ExplanationProgress)
-    assert (event.place, event.pass_count, event.planned_passes) == (ExplanationKey(0, 0), 5, 1000)
+    assert (event.key, event.pass_count, event.planned_passes) == (ExplanationKey(0, 0), 5, 1000)
     assert event.standard_error is None
     assert await reader.nothing(), "nothing has changed"
     one.pass_count = 6
@@ -119,7 +119,7 @@ async def test_progress_is_told_when_there_is_some(script):
     assert one.peeks == []
     one.finish()
     event = await reader.next()
-    assert (event.place, event.explained.stage) == (ExplanationKey(0, 0), Stage.COMPLETE)
+    assert (event.key, event.result.stage) == (ExplanationKey(0, 0), Stage.COMPLETE)
     assert await reader.ended()
 
 
@@ -152,7 +152,7 @@ async def test_versions_are_made_at_each_half_as_many_passes_more(script):
     one.peeks[0].set_result(version)
     event = await reader.next()
     assert isinstance(event, ExplanationVersion)
-    assert event.explained is version
+    assert event.result is version
     one.pass_count = 59  # 1.5 times 40 is 60
     assert (await reader.next()).pass_count == 59
     assert await reader.nothing()
@@ -174,14 +174,14 @@ async def test_a_version_that_the_last_has_overtaken_is_kept_back(script):
     late = one.version()
     one.finish()
     event = await reader.next()
-    assert (event.place, event.explained.stage) == (ExplanationKey(0, 0), Stage.COMPLETE)
+    assert (event.key, event.result.stage) == (ExplanationKey(0, 0), Stage.COMPLETE)
     one.peeks[0].set_result(late)
     assert await reader.nothing()
     other.pass_count = 50
     event = await reader.next()
-    assert (event.place, event.pass_count) == (ExplanationKey(1, 0), 50)
+    assert (event.key, event.pass_count) == (ExplanationKey(1, 0), 50)
     other.finish()
-    assert (await reader.next()).place == ExplanationKey(1, 0)
+    assert (await reader.next()).key == ExplanationKey(1, 0)
     assert await reader.ended()
 
 
@@ -191,8 +191,8 @@ async def test_a_version_goes_before_the_last(script):
     assert isinstance(await reader.next(), ExplanationProgress)
     one.finish()
     one.peeks[0].set_result(one.version())
-    assert (await reader.next()).explained.stage is Stage.PARTIAL
-    assert (await reader.next()).explained.stage is Stage.COMPLETE
+    assert (await reader.next()).result.stage is Stage.PARTIAL
+    assert (await reader.next()).result.stage is Stage.COMPLETE
     assert await reader.ended()
 
 
@@ -214,7 +214,7 @@ async def test_a_version_that_fails_ends_the_stream(script, complaints):
     complaints()
     one, other, reader = script(2)
     one.pass_count = other.pass_count = 40
-    assert {(await reader.next()).place for _ in range(2)} == {ExplanationKey(0, 0), ExplanationKey(1, 0)}
+    assert {(await reader.next()).key for _ in range(2)} == {ExplanationKey(0, 0), ExplanationKey(1, 0)}
     one.peeks[0].set_exception(ZeroDivisionError())
     other.peeks[0].set_exception(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
@@ -257,11 +257,11 @@ async def read(events, pause=0.0):
 
 
 def progress_of(events, place):
-    return [event for event in events if isinstance(event, ExplanationProgress) and event.place == place]
+    return [event for event in events if isinstance(event, ExplanationProgress) and event.key == place]
 
 
 def versions_of(events, place):
-    return [event.explained for event in events if isinstance(event, ExplanationVersion) and event.place == place]
+    return [event.result for event in events if isinstance(event, ExplanationVersion) and event.key == place]
 
 
 async def still(net):
@@ -301,9 +301,9 @@ async def test_a_stream_ends_with_what_predict_answers(start, make_net, picture,
             assert told == sorted(set(told))
             assert all(0 < count < expected.pass_count for count in told)
             assert all(one.planned_passes == expected.pass_count for one in progress_of(events, place))
-            last = max(index for index, event in enumerate(events) if event.place == place)
+            last = max(index for index, event in enumerate(events) if event.key == place)
             assert isinstance(events[last], ExplanationVersion)
-            assert events[last].explained is final, "nothing follows the final"
+            assert events[last].result is final, "nothing follows the final"
     assert len(progress_of(events, ExplanationKey(0, 0))) > 3
     counts = [one.pass_count for one in versions_of(events, ExplanationKey(1, 0))]
     assert len(counts) > 2
@@ -345,8 +345,8 @@ async def test_a_slow_reader_gets_fewer_versions(start, make_net, predicted, mak
     assert len(progress_of(slow, ExplanationKey(0, 0))) == 1
     *partial, final = versions_of(slow, ExplanationKey(0, 0))
     assert len(partial) <= 1
-    assert slow[-1].explained is final
-    np.testing.assert_array_equal(final.saliency.maps, fast[-1].explained.saliency.maps)
+    assert slow[-1].result is final
+    np.testing.assert_array_equal(final.saliency.maps, fast[-1].result.saliency.maps)
 
 
 async def test_what_is_not_made_is_told_at_once(start, make_net, predicted, make_plan):
@@ -359,7 +359,7 @@ async def test_what_is_not_made_is_told_at_once(start, make_net, predicted, make
     ]
     events = await read(explanations(predictor, [predicted()], plans, FOREVER, INTERVAL))
     first, second = events[:2]
-    assert {first.place, second.place} == {ExplanationKey(0, 1), ExplanationKey(0, 2)}
+    assert {first.key, second.key} == {ExplanationKey(0, 1), ExplanationKey(0, 2)}
     skipped, targetless = (versions_of(events, ExplanationKey(0, index)) for index in (1, 2))
     assert [one.stage for one in skipped] == [Stage.SKIPPED]
     assert "not below 0.5" in skipped[0].message
@@ -397,9 +397,7 @@ async def test_budgets_in_a_stream(start, make_net, predicted, make_plan):
         assert (final.stage, len(final.saliency.maps)) == (Stage.TRUNCATED, maps)
         assert all(one.pass_count <= final.pass_count for one in partial)
     done = [
-        event.place
-        for event in events
-        if isinstance(event, ExplanationVersion) and event.explained.stage is Stage.TRUNCATED
+        event.key for event in events if isinstance(event, ExplanationVersion) and event.result.stage is Stage.TRUNCATED
     ]
     assert done == [ExplanationKey(0, 1), ExplanationKey(0, 0), ExplanationKey(0, 2)]
 
@@ -412,7 +410,7 @@ async def test_a_stream_ends_with_what_there_is_when_the_server_ends(start, make
         async for event in events:
             if isinstance(event, ExplanationVersion) and not updates:
                 predictor.engine.wind_up()
-            updates += [event.explained] if isinstance(event, ExplanationVersion) else []
+            updates += [event.result] if isinstance(event, ExplanationVersion) else []
     assert [one.stage for one in updates[-2:]] == [Stage.TRUNCATED] * 2
     assert all(len(one.saliency.maps) == 1 and "server's end" in one.message for one in updates[-2:])
     await idle(predictor.engine)
@@ -436,7 +434,7 @@ async def test_closing_the_stream_cancels_what_is_not_done(start, make_net, pred
     plans = [make_plan(name=name, mask_count=100_000) for name in "ab"]
     events = explanations(predictor, [predicted(), predicted()], plans, FOREVER, INTERVAL)
     for _ in range(after):
-        assert (await anext(events)).place in [ExplanationKey(image, plan) for image in (0, 1) for plan in (0, 1)]
+        assert (await anext(events)).key in [ExplanationKey(image, plan) for image in (0, 1) for plan in (0, 1)]
     with capture_logs() as logs:
         assert len(predictor.engine._open) == (4 if after else 0)
         await events.aclose()
