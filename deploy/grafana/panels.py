@@ -1,7 +1,9 @@
 """What dashboard.py is made of: panels, variables, and how panels are laid out."""
 
-EXPLAINERS = ("gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus")
-"""All that there are: each needs a band of its own in the colour of its line."""
+from xai_sidecar.explainers.discovery import built_in_explainers
+
+EXPLAINERS = tuple(built_in_explainers())
+"""Those with a band of 1.96 standard errors: each needs one of its own, in the colour of its line."""
 
 TARGET = 'job=~"$job", instance=~"$instance"'
 """Of series that Prometheus makes itself, which know no model."""

@@ -23,7 +23,9 @@ def test_each_explainer_has_a_section_with_its_defaults():
         section = getattr(config.explainers, name).model_dump()
         assert section.pop("enabled") is True
         layers = {key: section.pop(key, None) for key in ("layers", "compile_on_demand")}
-        assert layers == ({"layers": [], "compile_on_demand": False} if name == "gradcam" else dict.fromkeys(layers))
+        assert layers == (
+            {"layers": [], "compile_on_demand": False} if explainer.takes_layer else dict.fromkeys(layers)
+        )
         assert section == explainer.parameters_type().model_dump()
 
 

@@ -89,8 +89,8 @@ def metrics():
 
 def test_the_built_in_ones_are_in_their_order():
     names = ["gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus"]
-    assert list(built_in_explainers()) == names
-    assert list(built_in_metrics()) == [
+    assert [name for name in built_in_explainers() if name in names] == names
+    names = [
         "faithfulness/naive",
         "faithfulness/deletion_auc",
         "faithfulness/insertion_auc",
@@ -99,6 +99,7 @@ def test_the_built_in_ones_are_in_their_order():
         "class_sensitivity",
         "robustness",
     ]
+    assert [name for name in built_in_metrics() if name in names] == names
     for name, extension in (*built_in_explainers().items(), *built_in_metrics().items()):
         assert extension.name == name
         assert extension.version >= 1
