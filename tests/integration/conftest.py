@@ -34,6 +34,7 @@ from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
 MISBEHAVING = Path(__file__).parents[1] / "chaos" / "misbehaving.py"
 SOURCES = Path(__file__).parents[2] / "sidecar"
+DAY = 24 * 3600
 START_SECONDS = 500
 STOP_SECONDS = 60
 
@@ -134,18 +135,21 @@ def held(folder):
 
 
 @pytest.fixture(scope="session")
-def sample_cache(request):
+def sample_cache(request, tmp_path_factory):
     """What is made of the sample classifier, for all processes of tests and for later runs on the same sources."""
     digest = hashlib.sha256(version("mindspore").encode())
     for path in sorted(SOURCES.rglob("*.py")):
         digest.update(path.read_bytes())
-    folder = Path(request.config.cache.mkdir("xai-sample"))
+    cache = getattr(request.config, "cache", None)  # pytest's may be switched off
+    folder = Path(cache.mkdir("xai-sample")) if cache else tmp_path_factory.mktemp("cache")
     with held(folder):
         for old in folder.iterdir():
-            if old.is_dir() and old.name != digest.hexdigest()[:16]:
+            if old.is_dir() and time.time() - old.stat().st_mtime > DAY:
                 shutil.rmtree(old)
-        (folder / digest.hexdigest()[:16]).mkdir(exist_ok=True)
-    return folder / digest.hexdigest()[:16]
+        made = folder / digest.hexdigest()[:16]
+        made.mkdir(exist_ok=True)
+        made.touch()
+    return made
 
 
 @pytest.fixture(scope="session")
