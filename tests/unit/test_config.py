@@ -131,15 +131,6 @@ def test_the_evaluator_is_off_by_default():
     assert (evaluator.enabled, evaluator.sample_rate, evaluator.keep_pictures, evaluator.store) == (False, 0, False, "")
     assert (evaluator.interval_seconds, evaluator.window_samples, evaluator.window_seconds) == (60, 500, 86_400)
     assert (evaluator.explainers, evaluator.classes, evaluator.protocol) == ([], [], "mindspore_xai")
-    assert evaluator.metrics == [
-        "faithfulness/naive",
-        "faithfulness/deletion_auc",
-        "faithfulness/insertion_auc",
-        "localization/pointing_game",
-        "localization/iosr",
-        "class_sensitivity",
-        "robustness",
-    ]
     assert evaluator.auto.weights == {
         "faithfulness/deletion_auc": 1.0,
         "faithfulness/insertion_auc": 1.0,

@@ -126,8 +126,12 @@ def make_quality(model, settings, clock=time.time):
     return quality, telemetry
 
 
+METRICS = ["faithfulness/naive", "faithfulness/deletion_auc", "faithfulness/insertion_auc"]
+METRICS += ["localization/pointing_game", "localization/iosr", "class_sensitivity", "robustness"]
+
+
 def config(**settings):
-    return EvaluatorConfig(**{"sample_rate": 1.0, **settings})
+    return EvaluatorConfig(**{"sample_rate": 1.0, "metrics": METRICS, **settings})
 
 
 def make_sample(name="request", index=0, seed=0, time=1_700_000_000.0, activation=softmax, **fields):

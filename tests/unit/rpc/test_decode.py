@@ -127,7 +127,7 @@ def test_explainers_that_are_not_to_be_had(make_model):
         with pytest.raises(errors.PreconditionError, match=told) as caught:
             read_request(request({}), model)
         assert caught.value.field == "explanations[0].explainer"
-        assert "Usable here: gradient, guided_backprop, deconvolution, occlusion, rise." in caught.value.message
+        assert "Usable here: gradient, guided_backprop, deconvolution, occlusion, rise" in caught.value.message
 
 
 def test_perturbing_explainers(make_model):
