@@ -4,7 +4,18 @@ import os
 import signal
 from pathlib import PurePath
 
+import hypothesis
 import pytest
+import structlog
+
+# A busy machine takes its time.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
+
+# Where nothing else sets it up: without the values of variables, which take seconds to show.
+structlog.configure(
+    processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)],
+)
 
 # Before anything imports NumPy, as the command line has it: OpenBLAS's threads wait for each other on a busy machine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -28,16 +28,17 @@ def set_up_logs(level: str, format: str) -> LineWriter:  # noqa: A002
         The writer; to be flushed where the process ends by `os._exit`.
     """
     people = sys.stderr.isatty() if format == "auto" else format == "text"
-    renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    # Not by rich, which structlog takes where it is installed: it shows variables, and so pictures and passwords.
+    plain = structlog.dev.plain_traceback
+    renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S" if people else "iso", utc=not people),
     ]
     if not people:
-        processors += [structlog.processors.format_exc_info]
         renderer = structlog.processors.JSONRenderer()
-    processors.append(_bounded)
+    processors += [structlog.processors.format_exc_info, _bounded]
     writer = LineWriter(sys.stderr)
     logger = LineLogger(writer)
     structlog.configure(

@@ -14,8 +14,8 @@ def logged(capsys, request):
     before = structlog.get_config()
     request.addfinalizer(lambda: structlog.configure(**before))
 
-    def logged(**entry):
-        writer = set_up_logs("info", "json")
+    def logged(form="json", **entry):
+        writer = set_up_logs("info", form)
         structlog.get_logger().info("told", **entry)
         assert writer.flush(10)
         return capsys.readouterr().err
@@ -38,3 +38,14 @@ def test_tracebacks_are_longer(logged):
         line = logged(exc_info=error)
     assert len(line) < 30_000
     assert json.loads(line)["exception"].startswith("Traceback")
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_tracebacks_show_no_values(logged, form):
+    password = "".join(["hunter", "2"])
+    try:
+        raise ValueError(f"not this {len(password)}")
+    except ValueError as error:
+        line = logged(form, exc_info=error)
+    assert "ValueError: not this 7" in line
+    assert "hunter2" not in line
