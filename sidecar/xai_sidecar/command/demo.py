@@ -1,4 +1,4 @@
-"""`xai-sidecar demo`: the sample classifier served, asked through the SDK, and what came back shown."""
+"""`xai-sidecar demo`: serves the sample classifier, asks it through the SDK, and shows the answer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
 
     Args:
         overrides: As of `--set`.
-        report: Told of what takes time.
+        report: Called with a line before each step that takes time.
 
     Raises:
         ConfigError: The extra `demo` is not installed, or an override is wrong.
@@ -86,7 +86,7 @@ def with_ood(config: Config, report: Callable[[str], None]) -> Config:
 
     Args:
         config: As from `demo_config`.
-        report: Told of what takes time.
+        report: Called with a line before each step that takes time.
 
     Raises:
         ConfigError: The classifier cannot be loaded, or the net not be kept.
@@ -107,13 +107,13 @@ def with_ood(config: Config, report: Callable[[str], None]) -> Config:
                 for index, crop in enumerate(crops(picture.convert("RGB"), _OOD_CROPS, seed=0)):
                     crop.save(Path(folder) / f"{name}-{index}.png")
         head = train_configured(config, Path(folder), path, _OOD_OPTIONS, report, lambda step: None)
-    told = ", ".join(f"{value:.2f} against {kind}" for kind, value in head.training.auroc.items())
-    report(f"It is a toy: {head.training.sample_count} crops. AUROC {told}")
+    scores = ", ".join(f"{value:.2f} against {kind}" for kind, value in head.training.auroc.items())
+    report(f"It is a toy: {head.training.sample_count} crops. AUROC {scores}")
     return done
 
 
 def _free(host: str, port: int) -> str:
-    """The address, or one with any free port where that one is taken: by a Prometheus, say."""
+    """The address, or the same host with any free port where that port is taken, for example by a Prometheus."""
     try:
         socket.create_server((host, port)).close()
     except OSError:
@@ -144,13 +144,13 @@ def ask(grpc_address: str, folder: Path, start_seconds: float) -> tuple[str, str
         f"  {100 * one.probability:5.1f} %  {one.label:<20} {'█' * round(40 * one.probability)}"
         for one in prediction.classes
     )
-    told = f"""
+    text = f"""
 Ready after {start_seconds:.1f} s. What EfficientNet-Lite0 sees in {picture.name}:
 
 {classes}
 
 Where it looked for {prediction.classes[0].label!r}: {overlay.resolve()}"""
-    return told, prediction.request_id
+    return text, prediction.request_id
 
 
 def suggestions(grpc_address: str, http_address: str, request_id: str) -> str:

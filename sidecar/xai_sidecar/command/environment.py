@@ -1,4 +1,4 @@
-"""What a process has to be set up with before it imports NumPy."""
+"""Environment variables that must be set before NumPy is imported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def prepare_environment() -> None:
-    """Has NumPy's matrix products run on one thread, unless the environment says otherwise.
+    """Makes NumPy's matrix products run on one thread, unless the environment says otherwise.
 
     They are small here, and OpenBLAS's threads would contend with the device's: products of masks take four times as
     long on two threads as on one.

@@ -1,4 +1,4 @@
-"""Whether the event loop still turns."""
+"""Watches whether the event loop still runs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from xai_sidecar.engine.watchdog import Watchdog, Watched
 _BEAT_SECONDS = 0.5
 
 LONGEST_SECONDS = 10.0
-"""For how long the loop may not turn. Whatever is slow enough for that is not to be done on it."""
+"""Longest time that one callback may block the loop."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """Has an event loop count, and looks from a thread of its own whether it does.
+    """A task that counts on the event loop, and a thread that checks that it does.
 
-    A pause of the whole process counts for no hang; see `Watchdog`.
+    A pause of the whole process does not count as a hang; see `Watchdog`.
 
     Args:
         beat_seconds: Time from one beat to the next.
-        longest_seconds: For how long there may be none.
+        longest_seconds: Longest time without a beat.
     """
 
     def __init__(self, beat_seconds: float = _BEAT_SECONDS, longest_seconds: float = LONGEST_SECONDS) -> None:
@@ -36,16 +36,16 @@ class Heartbeat:
 
     @property
     def alive(self) -> bool:
-        """Whether the loop turned not long ago; any thread may ask."""
+        """Whether the loop has run recently; any thread may ask."""
         return self._watched.seconds <= self._longest_seconds
 
     def start(self) -> None:
-        """Begins; to be called on the loop."""
+        """Starts both; to be called on the loop."""
         self._task = asyncio.ensure_future(self._beat())
         self._watchdog.start()
 
     def stop(self) -> None:
-        """Ends it; to be called on the loop."""
+        """Stops both; to be called on the loop."""
         self._watchdog.stop()
         if self._task is not None:
             self._task.cancel()

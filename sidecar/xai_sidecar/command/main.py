@@ -33,7 +33,7 @@ _EXIT_CONFIG = 2
 _EXIT_INTERRUPTED = 130
 _LEAVING_SECONDS = 1.0
 _POOLS = ("store_", "shapes_", "codec_", "decoder_")
-"""What the names of their threads begin with."""
+"""Prefixes of the names of their threads."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -286,8 +286,8 @@ def _demo(arguments: argparse.Namespace) -> int:
 
         def client() -> None:
             try:
-                told, request_id = ask(server.grpc_address, arguments.out, time.monotonic() - started)
-                print(told, flush=True)
+                text, request_id = ask(server.grpc_address, arguments.out, time.monotonic() - started)
+                print(text, flush=True)
                 outcome.append(0)
             except Exception as error:
                 print(f"xai-sidecar: the demo's own request failed: {error}", file=sys.stderr)

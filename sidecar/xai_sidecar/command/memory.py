@@ -1,4 +1,4 @@
-"""How the process deals with freed memory."""
+"""Settings of the C library's allocator for freed memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FROM_HEAP_BYTES = 32 * 2**20
 
 
 def give_back_freed_memory() -> None:
-    """Returns what is free to the kernel, once: loading a model leaves as much again as its weights."""
+    """Returns free memory to the kernel, once: loading a model leaves as much as its weights take."""
     library = _c_library()
     if library is not None and hasattr(library, "malloc_trim"):
         library.malloc_trim(0)
@@ -27,7 +27,7 @@ def _c_library() -> ctypes.CDLL | None:
 
 
 def keep_freed_memory() -> None:
-    """Has the C library keep some freed memory for the next request instead of returning it to the kernel.
+    """Makes the C library keep some freed memory for the next request instead of returning it to the kernel.
 
     Every picture takes buffers of some hundred kilobytes, which glibc would map and unmap afresh each time, most of all
     in threads other than the main one, whose arenas give memory back soonest; the page faults cost more than resizing

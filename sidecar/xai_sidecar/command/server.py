@@ -1,4 +1,4 @@
-"""The life of the server: load, serve, drain."""
+"""The server's life cycle: load, serve, drain."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
 _STOP_SECONDS = 0.5
 _CLOSING_SECONDS = 0.1
 _WINDING_UP_SECONDS = 2.0
-"""Of the time for draining: the last, in which explanations make do with what they have."""
+"""The end of the draining time, in which explanations end with their partial results."""
 
 _log = structlog.get_logger(__name__)
 
@@ -59,14 +59,14 @@ class Sidecar:
         config: What to serve and where.
         make_backend: Loads the model; called on the device thread.
         handle_signals: Whether SIGTERM and SIGINT stop it, which takes the main thread.
-        log: What writes the log, if that is to be shown on /metrics.
+        log: Writes the log; where given, /metrics counts the lines that it drops.
 
     Attributes:
-        lost: Why the device was lost, if it was; then threads may hang that would keep the interpreter from ending.
+        lost: Why the device was lost, if it was; threads that hang may then keep the interpreter from exiting.
         grpc_address: Where gRPC is served, once started.
         http_address: Where HTTP is served, once started.
-        engine: What runs it, once there.
-        serving: The model, once loaded.
+        engine: Runs the model, once started.
+        serving: What serves calls, once the model is loaded.
     """
 
     def __init__(
@@ -98,14 +98,14 @@ class Sidecar:
         """Loads, serves until `stop` or a signal, and drains.
 
         Args:
-            report: Told of the progress of loading, from another thread.
-            on_ready: Called once requests are taken.
+            report: Called with each step of loading, on another thread.
+            on_ready: Called once the server accepts requests.
 
         Returns:
             The exit status: 0, or 1 when the device was lost.
 
         Raises:
-            ConfigError: It cannot be started; whatever was started is stopped again.
+            ConfigError: It cannot be started; what was started is stopped again.
         """
         loop = asyncio.get_running_loop()
         telemetry = Telemetry(CollectorRegistry(), installed_explainers())
@@ -144,7 +144,7 @@ class Sidecar:
                 if not await self._load(engine, core, telemetry, report):
                     return 0
                 observer.ready = True
-                self._handle_signals(loop)  # again, should the model's module have put others in their place
+                self._handle_signals(loop)  # again, in case the model's module has replaced them
                 await self._set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
                 _log.info("ready", grpc=self.grpc_address, http=self.http_address, version=__version__)
                 on_ready(self)
@@ -154,7 +154,7 @@ class Sidecar:
                 await health_servicer.enter_graceful_shutdown()
                 await self._drain(calls, engine)
             finally:
-                # The calls that count are done; a health Watch would stay for as long as it may.
+                # All calls of the contract have ended; a health Watch would stay open for ever.
                 await server.stop(_STOP_SECONDS)
                 self._heartbeat.stop()  # it is a task, too
                 await _settled()
@@ -169,7 +169,7 @@ class Sidecar:
             loop.add_signal_handler(number, self.stop)
 
     async def _drain(self, calls: CallInterceptor, engine: Engine) -> None:
-        # After a loss all calls have failed; those that are left are of readers who do not read.
+        # After a loss all calls have failed; those left are of callers that do not read.
         seconds = self._config.server.drain_seconds if self.lost is None else _STOP_SECONDS
         started = time.monotonic()
         _log.info("draining", seconds=seconds)
@@ -183,7 +183,7 @@ class Sidecar:
         if self._evaluation is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._evaluation.close)
         closed = False
-        while not closed:  # by and by, for a device may turn out to hang only now
+        while not closed:  # in steps, since a device may turn out to hang only now
             closed = await asyncio.get_running_loop().run_in_executor(None, engine.close, _CLOSING_SECONDS)
             if not engine.alive or time.monotonic() > started + seconds:
                 closed = engine.close(0)  # it may have ended after that wait
@@ -194,12 +194,12 @@ class Sidecar:
             _log.warning("stopped_before_all_was_done", seconds=seconds)
 
     def stop(self) -> None:
-        """Has `run` drain and return; to be called on its event loop. A second call changes nothing."""
+        """Makes `run` drain and return; to be called on its event loop. A second call changes nothing."""
         self._stop.set()
 
     async def _load(self, engine: Engine, core: Core, telemetry: Telemetry, report: Callable[[str], None]) -> bool:
-        """Opens the store and loads the model; False when it was told to stop before that was done."""
-        store = await self._open_store()  # first: that another server has it is to be told at once
+        """Opens the store and loads the model; False if `stop` was called before that was done."""
+        store = await self._open_store()  # first, to report at once if another server has it
         try:
             return await self._load_model(engine, core, telemetry, report, store)
         finally:
@@ -285,7 +285,7 @@ class Sidecar:
         limits = self._config.server
         server = grpc.aio.server(
             interceptors=[calls],
-            # Who comes beyond `max_calls` is told so; beyond this, there is not even time for that.
+            # Calls beyond `max_calls` are refused with an error of ours; beyond this, gRPC refuses them itself.
             maximum_concurrent_rpcs=2 * limits.max_calls,
             options=server_options(limits.max_message_bytes, limits.max_calls),
         )
@@ -316,7 +316,7 @@ class Sidecar:
 
 
 async def _settled() -> None:
-    """Lets calls cancelled by the server's end come to their own; the loop's end would have gRPC print a traceback."""
+    """Waits until cancelled calls have ended; if the loop ended first, gRPC would print a traceback."""
     calls = asyncio.all_tasks() - {asyncio.current_task()}
     if calls:
         await asyncio.wait(calls, timeout=_STOP_SECONDS)

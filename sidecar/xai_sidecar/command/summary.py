@@ -1,4 +1,4 @@
-"""What `xai-sidecar check` prints."""
+"""The summary of a model that `xai-sidecar check` prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xai_sidecar.serving.plan import in_units
 
 
 def summary(model: ServedModel, width: int | None = None) -> str:
-    """A loaded model in a few lines: what was found, and what calls will cost.
+    """A loaded model in a few lines: its properties, and what calls will cost.
 
     Args:
         model: The model.
@@ -78,7 +78,7 @@ def _ood(ood: OodTraining | None) -> str:
 
 
 def _evaluator(model: ServedModel) -> str:
-    """What is sampled, and what measuring a sample takes."""
+    """The share of requests that is sampled, and the device time of measuring one."""
     settings = model.config.evaluator
     if not settings.enabled:
         return "off; set evaluator.sample_rate to measure how good explanations are"
@@ -88,12 +88,12 @@ def _evaluator(model: ServedModel) -> str:
     rare = sum(seconds for seconds, row in costs if is_long(row, settings.slice_milliseconds / 1e3))
     quiet = settings.device_share / total if total else 0.0
     busy = min(quiet, LONG_SHARE / rare) if rare else quiet
-    told = (
+    text = (
         f"samples {100 * settings.sample_rate:g} % of the requests; one takes {in_units(total)} of the device, so that "
         f"{3600 * quiet:,.0f} an hour can be measured in quiet, {3600 * busy:,.0f} while calls come"
     )
     costly = measurer.too_costly()
-    return told + (f". Not measured, for evaluator.max_passes: {', '.join(costly)}" if costly else "")
+    return text + (f". Not measured, for evaluator.max_passes: {', '.join(costly)}" if costly else "")
 
 
 def _shown(names: list[str]) -> str:

@@ -23,8 +23,8 @@ class HttpServer:
         host: Where to listen.
         port: Where to listen; 0 takes a free port.
         registry: What /metrics shows.
-        is_alive: What /healthz tells: whether the process can still do its work, or has to be restarted.
-        is_ready: What /readyz tells: whether requests should be sent here.
+        is_alive: Answers /healthz: whether the process still works, or has to be restarted.
+        is_ready: Answers /readyz: whether requests should be sent here.
 
     Attributes:
         port: Where it listens.
@@ -72,10 +72,10 @@ def _answer(start_response: Any, good: bool, yes: str, no: str) -> Iterable[byte
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each connection, but for no more than some, and for no longer than a while.
+    """A thread for each connection, with bounds on their number and age.
 
-    Where there are too many, the oldest goes: whoever opens connections and says nothing must keep no probe out, and a
-    probe takes no more than milliseconds.
+    Where there are too many connections, the oldest is closed: idle ones must not keep probes out, and a probe takes
+    only milliseconds.
     """
 
     daemon_threads = True
@@ -89,7 +89,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(*arguments, **others)
 
     def server_bind(self) -> None:
-        """As the base classes, but without looking the host's name up, which can take seconds."""
+        """Binds as the base classes do, but does not look up the host's name, which can take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]  # type: ignore[assignment]
         self.setup_environ()
@@ -109,20 +109,20 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called every half second."""
+        """Closes connections that are too old; called every half second."""
         horizon = time.monotonic() - self.longest_seconds
         with self._lock:
             for request in [request for request, came in self._open.items() if came < horizon]:
                 self._end(request)
 
     def _end(self, request: socket.socket) -> None:
-        """Has a connection's thread find it closed; the thread does the rest."""
+        """Shuts a connection down; its thread then ends by itself."""
         self._open.pop(request, None)
         with contextlib.suppress(OSError):
             request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A prober that hangs up early is nothing to report."""
+        """Ignores probes that hang up early."""
 
 
 class _Server6(_Server):

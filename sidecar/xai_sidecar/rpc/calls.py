@@ -1,4 +1,4 @@
-"""How long calls may take: to arrive, altogether, and to be read by their callers."""
+"""Time limits of calls: for the request to arrive, for the call as a whole, and for the caller to read the answer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from xai_sidecar.errors import SidecarError
 _log = structlog.get_logger(__name__)
 
 _GRPC_CALL = "_schedule_rpc_coro"
-"""The coroutine by which grpc.aio keeps a call alive until its caller has all of it, or has gone."""
+"""The coroutine of grpc.aio that keeps a call open until its caller has read all of it, or has gone."""
 
 _SLOWEST_BYTES = 256 * 1024
-"""What a connection is taken to carry in a second, at the least."""
+"""The slowest transfer that is waited for, in bytes a second."""
 
 _SOONER_SECONDS = 0.05
 _INSTANT_SECONDS = 2.0
@@ -28,10 +28,10 @@ _keeper: contextvars.ContextVar[list[weakref.ref[asyncio.Task[Any]]]] = contextv
 
 
 def task_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, /, **options: Any) -> asyncio.Task[Any]:
-    """Makes the loop's tasks; those that handle a call are told of the one that keeps it alive.
+    """Makes the event loop's tasks, and remembers for each call the task of grpc.aio that keeps it open.
 
-    grpc.aio lets a handler end, not a call: what was written and is not read keeps it open, message and all, for as
-    long as its caller likes. It is over as soon as that other task is.
+    Ending the handler does not end a call in grpc.aio: while the caller does not read what was written, the call stays
+    open and its message in memory. Cancelling the task remembered here ends it.
     """
     if getattr(coroutine, "__name__", "") != _GRPC_CALL:
         return asyncio.Task(coroutine, loop=loop, **options)
@@ -47,13 +47,13 @@ def task_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, /, **options: 
 
 
 @dataclass(frozen=True)
-class Patience:
-    """What is waited for.
+class TimeLimits:
+    """The time limits of calls.
 
     Attributes:
-        call_seconds: The longest time that a call may take.
-        stall_seconds: The longest time that its caller may take to send or to read a message that is small.
-        message_bytes: The largest message.
+        call_seconds: Longest time of a whole call.
+        stall_seconds: Longest time for the caller to send or to read a small message.
+        message_bytes: Size of the largest message.
     """
 
     call_seconds: float = float("inf")
@@ -61,22 +61,22 @@ class Patience:
     message_bytes: int = 0
 
     def for_bytes(self, count: int) -> float:
-        """Seconds that so many bytes may take."""
+        """Longest time to transfer a message of so many bytes, in seconds."""
         return self.stall_seconds + count / _SLOWEST_BYTES
 
 
 @dataclass
-class Unread:
-    """Bytes of answers that wait to be read by their callers."""
+class UnreadBytes:
+    """Counts the bytes of answers, over all calls, that their callers have not read."""
 
     byte_count: int = 0
 
 
-class Arrivals:
-    """Requests on their way. Each may become a message of the largest size, so that only so many may take their time.
+class IncomingRequests:
+    """The requests that are being received. Each may grow to the largest message, so that their number is bounded.
 
     Args:
-        most: How many of them there may be for longer than an instant.
+        most: Most requests that may take longer than an instant.
     """
 
     def __init__(self, most: int) -> None:
@@ -84,7 +84,7 @@ class Arrivals:
         self._since: dict[Call, float] = {}
 
     def begin(self, call: Call) -> None:
-        """Another one; those that take longest make room for it."""
+        """Adds a call; where there are too many, ends those that have taken longest."""
         now = time.monotonic()
         while len(self._since) >= self._most:
             longest = next(iter(self._since))
@@ -95,31 +95,31 @@ class Arrivals:
         self._since[call] = now
 
     def end(self, call: Call) -> None:
-        """It has come, or never will."""
+        """Removes a call: its request is complete, or the call has ended."""
         self._since.pop(call, None)
 
 
 class Call:
-    """A call, from its beginning; to be made by the task that handles it.
+    """A call and its time limits; to be made by the task that handles it.
 
     Args:
-        patience: How long it may take.
-        total: Has what it sends added, until that is read.
-        arrivals: The requests on their way, of which it is one.
+        limits: Its time limits.
+        total: Counts the unread bytes of all calls.
+        incoming: The requests that are being received.
 
     Attributes:
-        error: What ended it, if that was the server.
-        stalled: Whether its caller took too long to send or to read.
-        unread: Bytes of it that wait to be read.
+        error: The error by which the server ended it; None unless it did.
+        stalled: Whether it was ended because its caller took too long to send or to read.
+        unread: Bytes of its answer that the caller has not read.
     """
 
-    def __init__(self, patience: Patience, total: Unread, arrivals: Arrivals) -> None:
+    def __init__(self, limits: TimeLimits, total: UnreadBytes, incoming: IncomingRequests) -> None:
         self.error: SidecarError | None = None
         self.stalled = False
         self.unread = 0
         self._total = total
-        self._arrivals = arrivals
-        self._patience = patience
+        self._incoming = incoming
+        self._limits = limits
         self._keeper = _keeper.get([])
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
@@ -130,46 +130,46 @@ class Call:
         task.add_done_callback(self._over)
 
     def receiving(self) -> None:
-        """Begins to wait for the request."""
-        self._arrivals.begin(self)
-        self._after("transfer", self._patience.for_bytes(self._patience.message_bytes), self.stall)
+        """Starts the time limit of receiving the request."""
+        self._incoming.begin(self)
+        self._after("transfer", self._limits.for_bytes(self._limits.message_bytes), self.stall)
 
     def received(self, too_long: SidecarError) -> None:
-        """The request has come; from now on it may take its time, and then ends with an error."""
-        self._arrivals.end(self)
+        """Starts the time limit of the call, whose request is complete; at its end the call fails with `too_long`."""
+        self._incoming.end(self)
         self._stop("transfer")
-        # A little sooner than the work that it waits for, which would not say why.
-        self._after("call", self._patience.call_seconds - _SOONER_SECONDS, lambda: self.end(too_long))
+        # A little before the deadline of the work that it waits for, whose error would not say why.
+        self._after("call", self._limits.call_seconds - _SOONER_SECONDS, lambda: self.end(too_long))
 
     def sending(self, byte_count: int) -> None:
-        """Begins to send something, which is over with `sent` or with the call."""
+        """Starts the time limit of sending a message; it ends with `sent` or with the call."""
         self._set_unread(byte_count)
-        self._after("transfer", self._patience.for_bytes(byte_count), self.stall)
+        self._after("transfer", self._limits.for_bytes(byte_count), self.stall)
 
     def sent(self) -> None:
-        """It has been read, or is on its way at least."""
+        """Ends the time limit of sending: the message has been read, or is in the transport's buffers."""
         self._set_unread(0)
         self._stop("transfer")
 
     def end(self, error: SidecarError) -> None:
-        """Ends it with an error, which its handler gets as a cancellation; the first one counts."""
+        """Ends the call with an error by cancelling its handler; only the first error counts."""
         if self.error is not None or self.stalled:
             return
         if self.unread:
-            self.stall()  # no status gets past what is not read
+            self.stall()  # a status cannot overtake an unread message
             return
         self.error = error
         self._task.cancel()
 
     def kill(self) -> None:
-        """Ends it at once, without a word."""
+        """Ends the call at once, without a status."""
         self._task.cancel()
         for keeper in self._keeper:
             if (task := keeper()) is not None:
                 task.cancel()
 
     def stall(self) -> None:
-        """Ends it at once, since its caller does not read or send."""
+        """Ends the call at once, since its caller takes too long to send or to read."""
         self.stalled = True
         _log.warning("stalled", unread_bytes=self.unread)
         self.kill()
@@ -189,7 +189,7 @@ class Call:
             timer.cancel()
 
     def _over(self, _: asyncio.Task[Any]) -> None:
-        self._arrivals.end(self)
+        self._incoming.end(self)
         self._set_unread(0)
         for name in list(self._timers):
             self._stop(name)

@@ -1,13 +1,13 @@
-"""What gRPC is told about connections: how large messages may be, how many, and how dead ones are told from quiet."""
+"""gRPC's channel arguments: sizes of messages, numbers of connections and calls, and keepalive."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 KEEPALIVE_SECONDS: Final = 10.0
-"""A connection on which nothing came for so long is pinged."""
+"""A connection that was silent for so long is pinged."""
 PING_TIMEOUT_SECONDS: Final = 8.0
-"""How long the answer may take; then the connection is dead, and its calls are cancelled."""
+"""Longest time to answer a ping; then the connection counts as dead, and its calls are cancelled."""
 SHORTEST_PING_SECONDS: Final = 0.5
 """Clients may ping that often. gRPC's own bound of five minutes ends the long calls of every client with keepalive."""
 
@@ -24,8 +24,8 @@ def server_options(
     Args:
         max_message_bytes: Largest message received or sent.
         max_calls: Most calls of a connection, and most connections.
-        keepalive_seconds: A connection on which nothing came for so long is pinged.
-        ping_timeout_seconds: How long the answer may take.
+        keepalive_seconds: A connection that was silent for so long is pinged.
+        ping_timeout_seconds: Longest time to answer a ping.
     """
     timeout = round(ping_timeout_seconds * 1000)
     return [

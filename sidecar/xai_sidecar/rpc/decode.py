@@ -1,6 +1,6 @@
 """From the contract's requests to those that the core takes.
 
-Refused here is only what the wire can say wrongly: durations, enums, tensors that are none. The core checks the rest.
+Refused here are only values that are malformed on the wire: durations, enums and tensors. The core checks the rest.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def read_explanation(request: pb.ExplanationRequest) -> ExplanationRequest:
     """The core's request for an explanation.
 
     Raises:
-        InvalidRequestError: A duration or an encoding that is none; with the field.
-        ParameterError: Parameters of another explainer than the one asked for, or an enum that is none.
+        InvalidRequestError: A malformed duration or an unknown encoding; with the field.
+        ParameterError: Parameters of another explainer than the one asked for, or an unknown enum value.
     """
     encoding = _ENCODINGS.get(request.encoding)
     if encoding is None:
@@ -93,7 +93,7 @@ def read_duration(duration: Duration, field: str) -> float:
     """A duration in seconds.
 
     Raises:
-        InvalidRequestError: It is none: google.protobuf.Duration has bounds, and one sign for both of its fields.
+        InvalidRequestError: It is malformed: google.protobuf.Duration has bounds, and one sign for both of its fields.
     """
     seconds, nanos = duration.seconds, duration.nanos
     if abs(seconds) > _MOST_SECONDS or abs(nanos) > _MOST_NANOS or seconds * nanos < 0:

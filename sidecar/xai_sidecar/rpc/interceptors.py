@@ -15,7 +15,7 @@ import structlog
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import CallTooLongError, InvalidRequestError, OverloadedError, SidecarError, shortened
-from xai_sidecar.rpc.calls import Arrivals, Call, Patience, Unread
+from xai_sidecar.rpc.calls import Call, IncomingRequests, TimeLimits, UnreadBytes
 from xai_sidecar.rpc.messages import Reader
 from xai_sidecar.rpc.status import status_metadata, status_of
 from xai_sidecar.serving.request_ids import new_request_id, valid_request_id
@@ -30,10 +30,10 @@ _READERS = {
     "ReportGroundTruth": Reader(pb.ReportGroundTruthRequest),
     "GetModelInfo": Reader(pb.GetModelInfoRequest),
 }
-_LEAST_ARRIVALS = 16
+_LEAST_INCOMING = 16
 _LONGEST_NAME = 32
 _MOST_NAMES = 16
-"""Explainers of a request that its line in the log names."""
+"""Most explainers of a request that its log line names."""
 
 _log = structlog.get_logger(__name__)
 
@@ -42,29 +42,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of the ExplanationService; of others, health and reflection, it only bounds the number.
 
     Args:
-        telemetry: Told of every call that ends.
-        limits: How many calls there may be, and how long they may take.
+        telemetry: Counts the calls that end.
+        limits: Bounds the number of calls, and their time.
     """
 
     def __init__(self, telemetry: Telemetry, limits: ServerConfig | None = None) -> None:
         self._telemetry = telemetry
         self._limits = limits = limits or ServerConfig()
-        self._patience = Patience(limits.max_call_seconds, limits.stall_seconds, limits.max_message_bytes)
+        self._time_limits = TimeLimits(limits.max_call_seconds, limits.stall_seconds, limits.max_message_bytes)
         self._most_unread = max(limits.queue_bytes // 4, limits.max_message_bytes)
         self._answering: set[Call] = set()
-        self._unread = Unread()
-        self._arrivals = Arrivals(max(_LEAST_ARRIVALS, limits.queue_bytes // limits.max_message_bytes))
+        self._unread = UnreadBytes()
+        self._incoming = IncomingRequests(max(_LEAST_INCOMING, limits.queue_bytes // limits.max_message_bytes))
         self._others = 0
 
     async def finished(self, seconds: float) -> bool:
-        """Waits until no call is in flight, but no longer than that; whether it came to that."""
+        """Waits until no call is in progress, for at most so many seconds; returns whether none is."""
         deadline = time.monotonic() + seconds
         while self._answering and time.monotonic() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
         return not self._answering
 
     def cut_off(self, error: SidecarError) -> None:
-        """Ends all calls in flight with an error."""
+        """Ends all calls in progress with an error."""
         for call in list(self._answering):
             call.end(error)
 
@@ -78,7 +78,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method.removeprefix(_SERVICE)
         if handler is None or method not in METHODS:
             return self._other(handler)
-        call = Call(self._patience, self._unread, self._arrivals)
+        call = Call(self._time_limits, self._unread, self._incoming)
         call.receiving()
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method, call))
@@ -105,7 +105,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _other(self, handler: Any) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """A handler of another service; streams, which may stay for as long as they like, are counted."""
+        """The handler of another service; of its streams, which may stay open for ever, the number is bounded."""
         if handler is None or not handler.response_streaming:
             return handler  # type: ignore[no-any-return]
         if self._others >= self._limits.max_calls:
@@ -123,11 +123,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _around(self, data: bytes, context: Any, method: str, call: Call) -> AsyncIterator[Any]:
-        told: dict[str, Any] = {"method": method, "bytes": len(data)}
+        entry: dict[str, Any] = {"method": method, "bytes": len(data)}
         request_id = _named(context, _own_request_id(context))
         self._answering.add(call)
-        # All that is told of a call is told before its caller knows its end, and may look for it.
-        ended = partial(self._ended, told, time.perf_counter())
+        # Logged and counted before the answer leaves: the caller may look for both at once.
+        ended = partial(self._ended, entry, time.perf_counter())
         try:
             call.received(self._too_long())
             self._check_room()
@@ -135,7 +135,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             asked = request.request if method == "PredictStream" else request  # a stream's is inside
             if valid_request_id(own := getattr(asked, "request_id", "")):
                 request_id = _named(context, own)
-            told |= _described(asked)
+            entry |= _described(asked)
             yield request
             ended(grpc.StatusCode.OK)
         except asyncio.CancelledError:
@@ -154,14 +154,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             )
             await self._abort(context, request_id, call, failed, ended)
         finally:
-            # It counts until its answer is on its way.
+            # The call counts as in progress until its answer has been handed to gRPC.
             asyncio.get_running_loop().call_soon(self._answering.discard, call)
 
     def _sendable(self, message: Any) -> bytes:
-        """A message's bytes.
+        """The encoded message.
 
         Raises:
-            InvalidRequestError: They are more than the server sends in a message.
+            InvalidRequestError: It is larger than the server sends.
         """
         data: bytes = message.SerializeToString()
         if len(data) > self._limits.max_message_bytes:
@@ -172,10 +172,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return data
 
     def _check_room(self) -> None:
-        """Refuses a call where there are too many, or too much of what was answered is not read.
+        """Refuses a call where too many are in progress, or callers have left too many bytes of answers unread.
 
         Raises:
-            OverloadedError: So it is.
+            OverloadedError: It is refused.
         """
         if len(self._answering) > self._limits.max_calls:
             raise OverloadedError(
@@ -195,11 +195,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             "(server.max_call_seconds). Ask for less at a time, or give explanations a budget."
         )
 
-    def _ended(self, told: dict[str, Any], started: float, code: grpc.StatusCode) -> None:
+    def _ended(self, entry: dict[str, Any], started: float, code: grpc.StatusCode) -> None:
         seconds = time.perf_counter() - started
-        self._telemetry.requests.labels(told["method"], code.name).inc()
-        self._telemetry.request_seconds.labels(told["method"]).observe(seconds)
-        _log.info("request", **told, code=code.name, milliseconds=round(seconds * 1e3, 1))
+        self._telemetry.requests.labels(entry["method"], code.name).inc()
+        self._telemetry.request_seconds.labels(entry["method"]).observe(seconds)
+        _log.info("request", **entry, code=code.name, milliseconds=round(seconds * 1e3, 1))
 
     async def _abort(
         self, context: Any, request_id: str, call: Call, error: SidecarError, ended: Callable[[grpc.StatusCode], None]
@@ -214,12 +214,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 def request_id_of(context: Any) -> str:
-    """The id that `CallInterceptor` gave a call."""
+    """The request id that `CallInterceptor` gave a call."""
     return str(dict(context.trailing_metadata())[REQUEST_ID])
 
 
 def _own_request_id(context: Any) -> str:
-    """The metadata's, else a new one; what is not fit to be logged is passed over."""
+    """The request id of the metadata if it is valid, else a new one."""
     given = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
     return given if isinstance(given, str) and valid_request_id(given) else new_request_id()
 
@@ -231,13 +231,13 @@ def _named(context: Any, request_id: str) -> str:
 
 
 def _described(asked: Any) -> dict[str, Any]:
-    """What the log says of a request."""
+    """The fields that describe a request in the log."""
     if not isinstance(asked, pb.PredictRequest):
         return {}
     names = [shortened(wanted.explainer, _LONGEST_NAME) for wanted in asked.explanations[:_MOST_NAMES]]
     more = len(asked.explanations) - len(names)
-    told = ",".join(names) + (f" and {more:,} more" if more else "")
-    return {"pictures": len(asked.images), **({"explainers": told} if names else {})}
+    explainers = ",".join(names) + (f" and {more:,} more" if more else "")
+    return {"pictures": len(asked.images), **({"explainers": explainers} if names else {})}
 
 
 def _why_cancelled(call: Call, context: Any) -> grpc.StatusCode:
@@ -251,7 +251,7 @@ async def _write(event: bytes, context: Any, call: Call) -> None:
     try:
         await context.write(event)
     except grpc.aio.BaseError:
-        raise asyncio.CancelledError from None  # its caller has gone, and that has not been told yet
+        raise asyncio.CancelledError from None  # the caller has gone, and the cancellation is still to come
     call.sent()
 
 

@@ -2,7 +2,7 @@
 
 Parsing runs on the event loop and holds the interpreter's lock: 16 MiB of empty messages, two bytes each, take half a
 second and half a gigabyte, while 16 MiB of one picture take two milliseconds. So the bytes of pictures and masks are
-told from the rest, by their lengths alone, and only so much of a rest is parsed.
+counted first, by the lengths on the wire alone, and a message with too many other bytes is refused unparsed.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ MOST_REST_BYTES = 512 * 1024
 """Most bytes of a request besides its pictures and masks."""
 
 _SMALL_BYTES = 64 * 1024
-"""What is no larger is parsed sooner than looked through."""
+"""Smaller messages take less time to parse than to count."""
 
 _MOST_STEPS = 10_000
-"""Fields looked at; a request of pictures and masks has a few for each."""
+"""Most fields that counting looks at; a request has a few for each picture or mask."""
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 Blobs = Mapping[int, Any]
-"""By number the fields of a message that are bytes, with None, or messages that have such, with theirs."""
+"""Where a message has bytes, by field number: None for a field of bytes, else the `Blobs` of the message in it."""
 
 
 def blobs_of(descriptor: Any, within: tuple[Any, ...] = ()) -> Blobs:
-    """Where the contract has bytes in a message; messages inside messages of their own kind, as a Struct has, left out.
+    """Where the contract has bytes in a message. Recursive messages, such as a Struct's values, are left out.
 
     Args:
         descriptor: The message's descriptor.
-        within: Descriptors of the messages that it is a part of.
+        within: Descriptors of the messages around it.
     """
     found: dict[int, Any] = {}
     within = (*within, descriptor)
@@ -51,10 +51,10 @@ def blobs_of(descriptor: Any, within: tuple[Any, ...] = ()) -> Blobs:
 
 
 class Reader:
-    """Reads requests of one kind.
+    """Parses requests of one message type.
 
     Args:
-        kind: Their class.
+        kind: The message's class.
     """
 
     def __init__(self, kind: type[M]) -> None:
@@ -62,10 +62,11 @@ class Reader:
         self._blobs = blobs_of(kind.DESCRIPTOR)
 
     def read(self, data: bytes) -> Any:
-        """The message.
+        """Parses a message.
 
         Raises:
-            InvalidRequestError: It is none, or more of it than `MOST_REST_BYTES` is neither a picture nor a mask.
+            InvalidRequestError: The bytes are no such message, or more than `MOST_REST_BYTES` of them are neither of
+                pictures nor of masks.
         """
         if len(data) > _SMALL_BYTES:
             rest = len(data) - blob_bytes(data, self._blobs)
@@ -84,12 +85,12 @@ class Reader:
 
 
 def blob_bytes(data: bytes, blobs: Blobs) -> int:
-    """How many bytes of a message are those of pictures and masks, found by lengths, without looking into any."""
+    """Counts the bytes of pictures and masks in an encoded message, without parsing it."""
     return _Walk(data).blob_bytes(0, len(data), blobs)
 
 
 class _Walk:
-    """A walk through a message, which ends early where there is too much to look at or nothing to make sense of."""
+    """A walk over the fields of an encoded message; ends early where there are too many, or the encoding is broken."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -118,7 +119,7 @@ class _Walk:
         return found
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:
-        """The number at a place, and the place after it; the end where there is none."""
+        """The varint at an offset, and the offset after it; 0 and the end where there is none."""
         value = 0
         for shift in range(0, 70, 7):
             if at >= end:

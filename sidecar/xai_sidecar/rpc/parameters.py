@@ -39,7 +39,7 @@ def read_parameters(request: pb.ExplanationRequest) -> dict[str, Any]:
 
     Raises:
         ParameterError: They are set twice, for another explainer than the one asked for, or for "auto", or a value is
-            none; with the field.
+            malformed; with the field.
     """
     given = _given(request)
     if given is None:

@@ -1,4 +1,4 @@
-"""The calls of the contract: messages become requests, the core answers them, answers become messages."""
+"""The calls of the contract: messages become the core's requests, its answers become messages."""
 
 from __future__ import annotations
 

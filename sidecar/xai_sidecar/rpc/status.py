@@ -22,7 +22,7 @@ _RETRIED: Final = ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
 """What callers' retry policies name as a rule. Of other codes nothing is said: a negative pushback also throttles the
 retries of a channel, and there wrong requests must not cost others theirs."""
 _SPREAD: Final = 1.5
-"""gRPC comes back exactly when told; callers that were refused together must not come back together."""
+"""gRPC retries exactly when the pushback says; callers that were refused together must not retry together."""
 
 
 def status_of(error: SidecarError, request_id: str) -> status_pb2.Status:

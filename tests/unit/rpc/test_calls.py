@@ -235,13 +235,13 @@ async def test_a_request_that_does_not_arrive(serving):
 async def test_many_requests_that_do_not_arrive(serving):
     """The longest make room, where each could become a message of the largest size."""
     async with serving(queue_bytes=2**20, max_message_bytes=2**20) as (_, calls, connect):
-        calls._arrivals._since = Aged(calls._arrivals._since)
+        calls._incoming._since = Aged(calls._incoming._since)
         methods = [(await connect()).stream_unary(PREDICT) for _ in range(4)]
         halves = [methods[number % 4]() for number in range(18)]
         for half in halves:
             sent(half)
             await asyncio.sleep(0.01)
-        await until(lambda: len(calls._arrivals._since) == 16)
+        await until(lambda: len(calls._incoming._since) == 16)
         stub = pb_grpc.ExplanationServiceStub(await connect())
         await stub.Predict(pb.PredictRequest())
         gc.collect()
@@ -251,7 +251,7 @@ async def test_many_requests_that_do_not_arrive(serving):
         await stub.Predict(pb.PredictRequest())
         for half in halves:
             half.cancel()
-        await until(lambda: not calls._arrivals._since)
+        await until(lambda: not calls._incoming._since)
 
 
 class Aged(dict):
