@@ -39,7 +39,10 @@ T = TypeVar("T")
 _FOREVER = float("inf")
 
 _FEW_SCORES = 1000
-"""So many are encoded sooner than a thread wakes up."""
+"""So many are encoded in less time than waking a thread takes."""
+
+_SMALL_REPORT_BYTES = 16 * 1024
+"""Size up to which a report is checked in a millisecond or two."""
 
 
 def deadline_of(seconds: float | None) -> float:
@@ -114,7 +117,7 @@ class Core:
             explained = await state.predictor.explain(predicted, plans, call.demand.deadline, admitted)
             sampled = state.evaluation.sample(call.builder.request_id, state.model, predicted, explained)
             answer = partial(call.builder.answer, predicted, explained, sampled)
-            return await self._encoded(lambda: encode(answer()), small=not plans and call.has_few_scores)
+            return await self._result(lambda: encode(answer()), small=not plans and call.has_few_scores)
 
     async def predict_stream(
         self,
@@ -144,7 +147,7 @@ class Core:
             predicted = await self._predicted(call, admitted)
             sampled = state.evaluation.sample(builder.request_id, state.model, predicted)
             first = partial(builder.answer, predicted, None, sampled)
-            yield await self._encoded(lambda: encode(first()), small=call.has_few_scores)
+            yield await self._result(lambda: encode(first()), small=call.has_few_scores)
             plans, deadline = builder.checked.plans, call.demand.deadline
             events = explanations(state.predictor, predicted, plans, deadline, interval, admitted)
             async with aclosing(events):
@@ -152,7 +155,7 @@ class Core:
                     message = partial(lambda event: encode(builder.event(event)), event)
                     has_maps = isinstance(event, ExplanationVersion) and len(event.result.targets) > 0
                     try:
-                        encoded = await self._encoded(message, small=not has_maps)
+                        encoded = await self._result(message, small=not has_maps)
                     except PreconditionError:
                         if not is_partial(event):
                             raise
@@ -175,7 +178,8 @@ class Core:
                 "config."
             )
         with state.admission.holding(report.byte_count):
-            key, truth = await self._workers.run(partial(check_report, report, state.model))
+            check = partial(check_report, report, state.model)
+            key, truth = await self._result(check, small=report.byte_count <= _SMALL_REPORT_BYTES)
             with report_paths(report):
                 receipt = await asyncio.wrap_future(evaluator.ingest.report(key, truth))
         return receipt_of(receipt, report)
@@ -218,9 +222,9 @@ class Core:
         admitted.predicted()
         return predicted
 
-    async def _encoded(self, encode: Callable[[], T], *, small: bool) -> T:
-        """A message; a small one is not worth a thread."""
-        return encode() if small else await self._workers.run(encode)
+    async def _result(self, function: Callable[[], T], *, small: bool) -> T:
+        """A function's result; a small piece of work is done at once, since it is not worth a thread."""
+        return function() if small else await self._workers.run(function)
 
 
 @dataclass(frozen=True)

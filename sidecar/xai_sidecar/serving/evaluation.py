@@ -29,13 +29,13 @@ from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector, Registry
 _DAY = 86_400
 
 _PROTOCOL_VERSION = 3
-"""To be raised when what all scores mean changes: of what was kept before nothing is comparable. What one explainer or
-metric computes has a version of its own. 2: in picture units. 3: none by noise."""
+"""Raised when the meaning of all scores changes, so that older ones are not comparable. Changes of one explainer or
+metric raise a version of its own. 2: in picture units. 3: none by noise."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Measuring the quality of explanations.
+    """The measuring of explanations on live traffic.
 
     Attributes:
         quality: The measurements of recent samples.
@@ -54,13 +54,13 @@ class Evaluation:
         predicted: Sequence[ModelOutput],
         explained: Sequence[Sequence[ExplanationResult]] = (),
     ) -> bool:
-        """Has the pictures of a request measured, if its id is sampled.
+        """Queues the pictures of a request for measuring, if its id is sampled.
 
         Args:
             request_id: Its id.
             model: The model that predicted.
             predicted: Its predictions.
-            explained: For each of them the explanations that the caller gets, if there are any.
+            explained: For each prediction the explanations that the caller gets, if any.
 
         Returns:
             Whether it is sampled.
@@ -83,12 +83,12 @@ class Evaluation:
 
 
 def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, store: Store | None = None) -> Evaluation:
-    """Sets up what the config says.
+    """Starts the evaluator as configured.
 
     Args:
         model: The model.
         engine: Runs it.
-        registry: Where the series go.
+        registry: Gets the Prometheus series.
         store: The configured store, if it is open already; closed at the end.
 
     Raises:
@@ -118,7 +118,7 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
 
 
 def _check_metrics(settings: EvaluatorConfig, model: EvaluatedModel) -> None:
-    """Has the metrics of other packages say what they cost, at start rather than beside the first sample.
+    """Asks the metrics of other packages for their costs, at start rather than with the first sample.
 
     Raises:
         ConfigError: One of them fails.
@@ -167,7 +167,7 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
 
 
 def _version(model: ServedModel) -> str:
-    """The model's version with all that scores depend on besides: those of different settings do not mix.
+    """The model's version and all else that scores depend on, so that scores of different settings do not mix.
 
     It tells nothing of releases. Explainers and metrics of version 1 with default parameters count for nothing, so that
     one that a release adds leaves the scores of the others as they are.
@@ -194,7 +194,7 @@ def sample_of(
     predicted: ModelOutput,
     explained: Sequence[ExplanationResult],
 ) -> Sample:
-    """A prediction as a sample, with the caller's maps that were made as the server makes them by default.
+    """A prediction as a sample, with those of the caller's maps that were made with the server's defaults.
 
     Args:
         key: Which picture.
@@ -202,7 +202,7 @@ def sample_of(
         version: As of `EvaluatedModel`.
         model: The model.
         predicted: The prediction.
-        explained: What the caller got.
+        explained: The explanations that the caller got.
     """
     prepared, top = predicted.prepared, predicted.logits.argmax()
     _, height, width = prepared.array.shape

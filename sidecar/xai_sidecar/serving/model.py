@@ -25,12 +25,12 @@ from xai_sidecar.serving.probing import doubts, label_doubts
 
 @dataclass(frozen=True)
 class ExplainerSetup:
-    """An explainer and what becomes of it with this model and config.
+    """An explainer with the config's settings, resolved for this model.
 
     Attributes:
         explainer: The explainer.
         configured: Its parameters as configured.
-        defaults: The same, resolved for the model; not resolved where it is not available.
+        defaults: `configured`, resolved for the model; unresolved where the explainer is unavailable.
         kinds: Kinds of work to be compiled for it at start.
         on_demand: Whether requests may ask for kinds of work besides these.
         unavailable: Why it cannot be used; empty if it can.
@@ -50,12 +50,12 @@ class ServedModel:
 
     Attributes:
         config: The config.
-        backend: Where it runs.
-        labels: Of each class.
-        input: What it takes.
-        facts: What explainers know of it.
-        explainers: All of them by name, whether they can be used or not.
-        warnings: What may not be meant about it, a sentence and a cure each.
+        backend: Runs it.
+        labels: The label of each class, by class id.
+        input: How pictures become its inputs.
+        facts: What explainers need to know of it.
+        explainers: All installed explainers by name, usable or not.
+        warnings: Suspicions about it, such as labels that two classes share: a sentence and a cure each.
     """
 
     config: Config
@@ -79,7 +79,7 @@ class ServedModel:
 
     @cached_property
     def class_ids(self) -> dict[str, tuple[int, ...]]:
-        """The classes of each label."""
+        """The class ids of each label."""
         found: dict[str, tuple[int, ...]] = {}
         for class_id, label in enumerate(self.labels):
             found[label] = (*found.get(label, ()), class_id)
@@ -87,7 +87,7 @@ class ServedModel:
 
     @property
     def least_positive(self) -> float | None:
-        """The probability from which on a class counts as predicted; None where the most probable one alone does."""
+        """The least probability at which a class counts as predicted; None where only the most probable one does."""
         config = self.config
         return config.evaluator.positive_probability if config.model.activation == "sigmoid" else None
 
@@ -108,7 +108,7 @@ class ServedModel:
             )
 
     def without(self, failed: Mapping[Kind, str]) -> ServedModel:
-        """The same, less the explainers whose kinds of work cannot be had of this net.
+        """This model without the explainers whose kinds of work failed to compile.
 
         Raises:
             ConfigError: The config names the layer at fault, or a metric that needs such a kind of work.
@@ -145,7 +145,7 @@ class ServedModel:
 
     @property
     def kinds(self) -> list[Kind]:
-        """All that has to be compiled before the first request."""
+        """The kinds of work to compile before the first request."""
         explaining = (kind for setup in self.explainers.values() for kind in setup.kinds)
         scoring = (OodScore.kind,) if self.facts.has_ood else ()
         measuring = (kind for metric in self._metrics for kind in metric.kinds)
@@ -153,7 +153,7 @@ class ServedModel:
 
 
 def start_model(engine: Engine, config: Config, report: Report) -> Future[ServedModel]:
-    """Has an engine load and compile the configured model.
+    """Makes an engine load and compile the configured model.
 
     Args:
         engine: An engine whose backend is the configured one, not started yet.
@@ -189,10 +189,10 @@ def start_model(engine: Engine, config: Config, report: Report) -> Future[Served
 
 
 def served_model(config: Config, backend: Backend) -> ServedModel:
-    """Puts a loaded net and the config together.
+    """Combines a loaded net with the config.
 
     Raises:
-        ConfigError: They do not fit each other.
+        ConfigError: They do not match.
     """
     spec = config.model.input.spec()
     facts = ModelFacts(

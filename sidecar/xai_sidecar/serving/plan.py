@@ -90,12 +90,12 @@ class ExplanationPlan:
 
     Attributes:
         name: What the caller calls it.
-        explainer: Who makes it.
+        explainer: The explainer that makes it.
         parameters: The explainer's, resolved.
         targets: Which classes.
-        kind: The kind of work that it asks for.
+        kind: The kind of work that it needs.
         counts: Passes that it takes for the fewest targets that it can have.
-        seed: Of everything random in it.
+        seed: Seed of everything random in it.
         budget_seconds: Longest time to spend on it; None for as long as it takes.
         condition: When to make it at all.
         candidates: The plans to choose from once the prediction is known, by explainer, where the caller leaves the
@@ -138,7 +138,7 @@ class ExplanationResult:
         targets: (t,) int32, the classes explained; none where there are no maps.
         saliency: Their maps.
         pass_count: Rows that went through the model for them.
-        seconds: From being submitted to being done.
+        seconds: Time from being submitted to being done.
         stage: Whether it is complete.
         message: Why it is not; empty if it is.
         choice: Why this explainer, where the server chose it.
@@ -180,12 +180,12 @@ def ranked(logits: FloatArray) -> IntArray:
 
 
 def positives(logits: FloatArray, probabilities: FloatArray, least: float | None) -> IntArray:
-    """The classes that count as predicted, rising, (n,) int32.
+    """The classes that count as predicted, ascending, (n,) int32.
 
     Args:
         logits: (classes,).
         probabilities: (classes,).
-        least: The probability from which on a class counts; None where it is the most probable one, whatever it is.
+        least: The least probability at which a class counts; None where only the most probable one counts, always.
     """
     if least is None:
         return ranked(logits)[:1]
@@ -193,7 +193,7 @@ def positives(logits: FloatArray, probabilities: FloatArray, least: float | None
 
 
 def without_positive(probabilities: FloatArray, least: float) -> str:
-    """Why nothing is explained of a picture on which no class counts as predicted, and how to have it, for callers."""
+    """The message for a picture on which no class counts as predicted: why nothing is explained, and the cure."""
     return (
         f"No class reaches the probability of {least:g} from which on it counts as predicted (the highest is "
         f"{float(probabilities.max()):.4g}). Name class_ids or top_count to have one explained all the same."
@@ -201,5 +201,5 @@ def without_positive(probabilities: FloatArray, least: float) -> str:
 
 
 def in_units(seconds: float) -> str:
-    """A time for people: in milliseconds below a second."""
+    """A time to be read by people: in milliseconds below a second."""
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"

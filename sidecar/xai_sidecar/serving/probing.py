@@ -1,8 +1,8 @@
-"""What a loaded model says of pictures that tell a mistake in its contract, before anybody relies on it.
+"""Checks of a loaded model by its outputs for a few pictures, which reveal mistakes in how it is configured.
 
 Nobody looks at a classifier's units until its answers are wrong: a mean in 0 to 255, a net that ends in a softmax. So a
-few pictures go through the real preparation and the compiled passes at start. What cannot be right is refused; what may
-not be meant is a warning.
+few pictures go through the real preparation and the compiled passes at start. What cannot be right is refused; what is
+suspicious is a warning.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _LARGE = 1e3
 """Magnitude above which a model input is suspicious; inputs that are pixels from 0 to 255 reach 255."""
 
 _SUM_TOLERANCE = 1e-3
-"""How far a sum of probabilities, or the logarithm of one, may be off by rounding."""
+"""Rounding error allowed of a sum of probabilities, or of its logarithm."""
 
 _SATURATED = 1e-2
-"""Probabilities of huge inputs come as near to 0 and to 1 as this."""
+"""How near to 0 and 1 the probabilities for huge inputs are."""
 
 _INDIFFERENT = 3e-3
-"""Differences between outputs, as a share of the outputs, below which pictures hardly matter."""
+"""Relative difference between outputs below which they hardly depend on the picture."""
 
 
 _SHOWN = 3
-"""Labels, and classes of one, that a warning names."""
+"""Most labels, and most classes of each, that a warning names."""
 
 
 @dataclass(frozen=True)
 class ProbeOutputs:
-    """What a model says of the probes.
+    """The outputs of a model for the probes.
 
     Attributes:
         inputs: The pictures as model inputs, (n, C, H, W) float32.
@@ -57,7 +57,7 @@ class ProbeOutputs:
 
 
 def doubts(backend: Backend, spec: InputSpec, activation: str) -> list[str]:
-    """What may not be meant about a loaded model, by what it says of the probes; see `judge`.
+    """Suspicions about a loaded model, from its outputs for the probes; see `judge`.
 
     Args:
         backend: Its forward passes are compiled; to be called on its own thread.
@@ -111,10 +111,10 @@ def ask(backend: Backend, spec: InputSpec) -> ProbeOutputs:
 
 
 def judge(answers: ProbeOutputs, activation: str) -> list[str]:
-    """What may not be meant, a sentence and a cure each.
+    """Suspicions about a model, a sentence and a cure each.
 
     Args:
-        answers: What the model says of the probes.
+        answers: The model's outputs for the probes.
         activation: "softmax" or "sigmoid", as configured.
 
     Raises:
@@ -240,7 +240,7 @@ def _are_logarithms(values: FloatArray) -> bool:
 
 
 def _pictures(spec: InputSpec) -> dict[str, Image.Image]:
-    """Upright pictures by what they show; the same in every process."""
+    """The probes, upright pictures by what they show; the same in every process."""
     generator = np.random.default_rng(0)
     side = (_PHOTOGRAPH_SIDE, _PHOTOGRAPH_SIDE)
     pictures = {"black": Image.new("RGB", side, "black"), "white": Image.new("RGB", side, "white")}
@@ -252,7 +252,7 @@ def _pictures(spec: InputSpec) -> dict[str, Image.Image]:
 
 
 def _photograph(generator: np.random.Generator) -> Image.Image:
-    """Like a photograph in its statistics: amplitudes fall with the frequency, and the channels go together."""
+    """A random picture with a photograph's statistics: amplitudes fall with frequency, channels are correlated."""
     side = _PHOTOGRAPH_SIDE
     rows, columns = np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None, :]
     amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / side)
@@ -267,7 +267,7 @@ def _photograph(generator: np.random.Generator) -> Image.Image:
 
 
 def _extremes(inputs: FloatArray) -> FloatArray:
-    """Inputs far beyond any picture's, for which logits are large and probabilities still are not."""
+    """Inputs far beyond any picture's: logits become large, probabilities stay in [0, 1]."""
     centred = inputs[-2:] - inputs[-2:].mean(axis=(2, 3), keepdims=True)  # a photograph, and noise
     unit = centred / np.maximum(np.abs(centred).max(), np.float32(1e-12))
     return np.asarray(np.concatenate([1e2 * unit, -1e2 * unit, 1e4 * unit, -1e4 * unit]), np.float32)
