@@ -201,6 +201,202 @@ def test_tokens_of_a_net_that_takes_channels_last():
     assert found.spatial["net.mix"].order == tuple(PLAIN)
 
 
+# ------------------------------------------------------------------------------------------------ in the right place
+
+
+class Moving(nn.Cell):
+    """A patch net, (n, CHANNELS, rows, columns) or channels last, some moves of its cells, and what undoes them."""
+
+    def __init__(self, moves, undo=None, last=False, blur=False):
+        super().__init__()
+        weight = tensor(CHANNELS, 3, SIDE, SIDE)
+        self.embed = nn.Conv2d(3, CHANNELS, SIDE, stride=SIDE, pad_mode="valid", weight_init=weight)
+        # Sees nine cells, and itself as much as all others.
+        look = np.random.default_rng(6).normal(0, 0.5, (CHANNELS, CHANNELS, 3, 3)).astype(np.float32)
+        look[:, :, 1, 1] *= 3
+        self.look = nn.Conv2d(CHANNELS, CHANNELS, 3, weight_init=ms.Tensor(look)) if blur else nn.Identity()
+        self.last = last
+        self.moved = nn.CellList([Move(move, last) for move in moves])
+        self.undone = Move(undo or (lambda cells: cells), last)
+        self.head = dense(CHANNELS, 3, seed=2)
+
+    def construct(self, x):
+        cells = self.look(self.embed(x))
+        cells = cells.transpose(0, 2, 3, 1) if self.last else cells
+        moved = cells
+        for move in self.moved:
+            moved = move(cells)
+        return self.head(self.undone(moved).mean((1, 2) if self.last else (2, 3)))
+
+
+class Move(nn.Cell):
+    """Moves cells by a function of (n, rows, columns, channels)."""
+
+    def __init__(self, move, last):
+        super().__init__()
+        self.move, self.last = move, last
+
+    def construct(self, cells):
+        if self.last:
+            return self.move(cells)
+        return self.move(cells.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def rolled(rows, columns):
+    return lambda cells: ms.numpy.roll(cells, (rows, columns), (1, 2))
+
+
+def shifted(cells):
+    """By a column, and what comes in is zero."""
+    return ms.ops.concat((0 * cells[:, :, :1], cells[:, :, :-1]), 2)
+
+
+def windows_in(order, size=2):
+    """Cuts the cells into windows, which come back in another order."""
+
+    def move(cells):
+        rows, columns = cells.shape[1] // size, cells.shape[2] // size
+        cut = cells.reshape((-1, rows, size, columns, size, CHANNELS)).transpose(0, 1, 3, 2, 4, 5)
+        cut = ms.ops.gather(cut.reshape((-1, rows * columns, size, size, CHANNELS)), ms.Tensor(order(rows, columns)), 1)
+        cut = cut.reshape((-1, rows, columns, size, size, CHANNELS)).transpose(0, 1, 3, 2, 4, 5)
+        return cut.reshape(cells.shape)
+
+    return move
+
+
+def windows_unwoven(cells):
+    """Windows of two by two that are laid out as if they were rows."""
+    rows, columns = cells.shape[1] // 2, cells.shape[2] // 2
+    return cells.reshape((-1, rows, 2, columns, 2, CHANNELS)).transpose(0, 1, 3, 2, 4, 5).reshape(cells.shape)
+
+
+def scattered(cells):
+    count = cells.shape[1] * cells.shape[2]
+    order = ms.Tensor(np.random.default_rng(3).permutation(count), ms.int32)
+    return ms.ops.gather(cells.reshape((-1, count, CHANNELS)), order, 1).reshape(cells.shape)
+
+
+MOVES = {
+    "a row down": rolled(1, 0),
+    "two rows up": rolled(-2, 0),
+    "a column to the right": rolled(0, 1),
+    "two columns to the left": rolled(0, -2),
+    "as Swin does": rolled(-1, -1),
+    "zeros come in": shifted,
+    "rows flipped": lambda cells: ms.ops.flip(cells, (1,)),
+    "columns flipped": lambda cells: ms.ops.flip(cells, (2,)),
+    "turned": lambda cells: ms.ops.flip(cells, (1, 2)),
+    "windows backwards": windows_in(lambda rows, columns: np.arange(rows * columns)[::-1].copy()),
+    "windows down the columns": windows_in(lambda rows, columns: np.arange(rows * columns).reshape(rows, -1).T.ravel()),
+    "windows not put together": windows_unwoven,
+    "scattered": scattered,
+}
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_layers_whose_cells_lie_elsewhere_are_refused(last):
+    found, default = traced(Moving(MOVES.values(), last=last), height=6 * SIDE, width=8 * SIDE)
+    offered = [move for number, move in enumerate(MOVES) if f"moved.{number}" in found.spatial]
+    assert offered == []
+    assert "the layer 'moved.3' does not lie on the picture as its 6 rows and 8 columns do" in found.refused["moved.3"]
+    assert "undone" in found.refused  # it only hands on what lies elsewhere
+    assert default == "look"
+
+
+@pytest.mark.parametrize("blur", [False, True])
+def test_layers_behind_one_that_puts_the_cells_back_are_not(blur):
+    net = Moving([rolled(-2, -3)], rolled(2, 3), blur=blur)
+    assert list(traced(net, height=7 * SIDE, width=7 * SIDE)[0].refused) == ["moved.0"]
+
+
+def test_rows_and_columns_exchanged_are_refused():
+    net = Moving([lambda cells: cells.transpose(0, 2, 1, 3)])
+    assert list(traced(net, height=6 * SIDE, width=6 * SIDE)[0].refused) == ["moved.0", "undone"]
+
+
+@pytest.mark.parametrize("blur", [False, True])
+def test_layers_that_move_nothing_are_not_refused(blur):
+    found, default = traced(Moving([lambda cells: cells], blur=blur), height=6 * SIDE, width=8 * SIDE)
+    assert found.refused == {}
+    assert default == "undone"
+
+
+class Looking(nn.Cell):
+    """Layers that look at more and more of the picture, at last at all of it alike."""
+
+    def __init__(self):
+        super().__init__()
+        sizes = [(3, 8), (8, 8), (8, 16), (16, 16), (16, 16), (16, 16)]
+        self.body = nn.SequentialCell(
+            [
+                cell
+                for seed, (inputs, outputs) in enumerate(sizes)
+                for cell in (
+                    nn.Conv2d(
+                        inputs, outputs, 3, stride=1 + seed % 2, weight_init=tensor(outputs, inputs, 3, 3, seed=seed)
+                    ),
+                    nn.ReLU(),
+                )
+            ]
+        )
+        self.gate = Gate()
+        self.head = dense(16, 3)
+
+    def construct(self, x):
+        return self.head(self.gate(self.body(x)).mean((2, 3)))
+
+
+class Gate(nn.Cell):
+    """All cells alike, from the whole picture."""
+
+    def construct(self, cells):
+        return ms.ops.softmax(cells.mean((2, 3), keep_dims=True), 1) * ms.ops.ones_like(cells)
+
+
+def test_layers_that_look_at_all_of_the_picture_are_not_refused():
+    found, _ = traced(Looking(), height=56, width=56)
+    assert found.refused == {}
+    assert "gate" in found.spatial
+
+
+TOKEN_MOVES = {
+    "two columns": rolled(0, 2),
+    "a row": rolled(1, 0),
+    "rows flipped": lambda cells: ms.ops.flip(cells, (1,)),
+    "scattered": scattered,
+}
+
+
+class OnTokens(nn.Cell):
+    """Moves of cells as moves of tokens, rows of eight."""
+
+    def __init__(self, moves):
+        super().__init__()
+        self.moves = nn.CellList([Move(move, True) for move in moves])
+        self.moved = nn.CellList([Flat() for _ in moves])
+
+    def construct(self, tokens):
+        cells = tokens.reshape((len(tokens), -1, 8, CHANNELS))
+        for move, flat in zip(self.moves, self.moved, strict=True):
+            flat(move(cells))
+        return tokens
+
+
+class Flat(nn.Cell):
+    def construct(self, cells):
+        return cells.reshape((len(cells), -1, CHANNELS))
+
+
+def test_tokens_behind_the_first_layer_that_lie_elsewhere_are_refused():
+    net = Transformer(PLAIN)
+    net.placed, net.reordered = nn.Identity(), OnTokens(TOKEN_MOVES.values())
+    found, default = traced(net, height=6 * SIDE, width=8 * SIDE)
+    refused = [f"reordered.{kind}.{number}" for number in range(len(TOKEN_MOVES)) for kind in ("moves", "moved")]
+    assert sorted(found.refused) == sorted(refused)
+    assert "they do not lie as in the layers before" in found.refused["reordered.moved.0"]
+    assert default == "reordered"
+
+
 # ------------------------------------------------------------------------------------------------ where it flows
 
 

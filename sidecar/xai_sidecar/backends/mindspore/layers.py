@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xai_sidecar.backends.mindspore.displacement import displaced
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy, wrapped_copy
 from xai_sidecar.backends.mindspore.tokens import UnplacedError, place_tokens
@@ -107,7 +108,7 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: 
 
 
 def _placed(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, layout: str) -> Layers:
-    """The layers with the positions of their tokens; those whose tokens have none are refused."""
+    """The layers with the positions of their tokens; those that lie elsewhere, or have no positions, are refused."""
     groups: dict[tuple[int, int, int], list[SpatialLayer]] = {}
     for layer in layers.values():
         if layer.axes == "tokens":
@@ -115,16 +116,28 @@ def _placed(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, layou
     placed, refused = dict(layers), {}
     for (_, height, width), group in groups.items():
         try:
-            found = place_tokens(net, [layer.name for layer in group], example, (height, width), layout)
+            order = place_tokens(net, group[0].name, example, (height, width), layout)
         except UnplacedError as error:
-            reasons = dict.fromkeys((layer.name for layer in group), f"{error}.")
+            refused.update({layer.name: _unplaced(layer, f"{error}.") for layer in group})
         else:
-            placed.update({layer.name: replace(layer, order=found.order) for layer in group})
-            reasons = dict.fromkeys(found.moved, "they do not lie as in the layers before.")
-        for name, reason in reasons.items():
-            del placed[name]
-            refused[name] = f"Where the tokens of the layer {name!r} lie on the picture cannot be told: {reason}"
-    return Layers(placed, refused)
+            placed.update({layer.name: replace(layer, order=order) for layer in group})
+    kept = [layer for layer in placed.values() if layer.name not in refused]
+    moved = displaced(net, kept, example, layout)
+    refused.update({layer.name: _displaced(layer) for layer in kept if layer.name in moved})
+    return Layers({name: layer for name, layer in placed.items() if name not in refused}, refused)
+
+
+def _unplaced(layer: SpatialLayer, reason: str) -> str:
+    return f"Where the tokens of the layer {layer.name!r} lie on the picture cannot be told: {reason}"
+
+
+def _displaced(layer: SpatialLayer) -> str:
+    if layer.axes == "tokens":
+        return _unplaced(layer, "they do not lie as in the layers before.")
+    return (
+        f"The output of the layer {layer.name!r} does not lie on the picture as its {layer.height} rows and "
+        f"{layer.width} columns do: it is shifted, turned or in another order."
+    )
 
 
 def default_layer(net: nn.Cell, layers: dict[str, SpatialLayer], examples: Array, class_count: int) -> str | None:
