@@ -28,6 +28,7 @@ ALLOWED = {
     "telemetry": {"engine", "errors", "explainers"},
     "evaluator": {
         "config",
+        "digest",
         "engine",
         "errors",
         "explainers",

@@ -288,7 +288,7 @@ class Evaluator:
         self._quality.put_truth(record.key, record.positives, truth.class_ids)
         self._quality.remove_scores(record.key, self._measurer.localization)
         self._store.remove_scores(record.key, self._measurer.localization)
-        maps = [each for each in self._store.maps(record.key) if each.explainer in self._model.explainers]
+        maps = [each for each in self._store.maps(record.key) if self._measurer.defines(each)]
         self._locate(record, truth, maps)
 
     def _locate(self, record: Sample | SampleRecord, truth: GroundTruth, maps: Sequence[MapRecord]) -> None:
@@ -316,7 +316,7 @@ class Evaluator:
         version, now = self._model.version, self._clock()
         since, most = now - self._settings.window_seconds, self._settings.window_samples
         known = set(self._model.explainers)
-        for key, sample_time, score in self._store.recent_scores(version, since, most):
+        for key, sample_time, score in self._store.recent_scores(version, since, most, self._measurer.definitions):
             self._quality.add_sample(key, sample_time)
             if score.explainer in known and score.metric in (*self._settings.metrics, EXPLAIN):
                 self._quality.put_score(key, sample_time, score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.work import Kind, Steps, Work, drive
+from xai_sidecar.evaluator.definitions import map_definition, score_definition
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
 from xai_sidecar.explainers.activations import Activation
 from xai_sidecar.explainers.base import Context, Explainer, ExplainerParameters, MapStatus, ModelFacts
@@ -42,7 +44,7 @@ class EvaluatedModel:
     """The model as the evaluator uses it.
 
     Attributes:
-        version: Fingerprint of everything that its answers, and the scores of their explanations, depend on.
+        version: Version of all that its predictions and OoD scores depend on.
         labels: Labels of its classes, by class id.
         facts: Facts about it that explainers use.
         activation: Maps its logits to probabilities.
@@ -116,6 +118,7 @@ class Measurer:
         self._compared = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
         metrics = [installed_metrics()[name] for name in settings.metrics]
         chosen = [(metric, settings.parameters_of(metric)) for metric in metrics]
+        self._definitions = {name: map_definition(*called) for name, called in model.explainers.items()}
         self._located = [each for each in chosen if Need.OBJECTS in each[0].needs]
         self._measured = [each for each in chosen if Need.OBJECTS not in each[0].needs]
 
@@ -128,6 +131,17 @@ class Measurer:
     def metrics(self) -> list[str]:
         """The names of all metrics that are measured."""
         return [metric.name for metric, _ in (*self._measured, *self._located)]
+
+    @property
+    def definitions(self) -> set[str]:
+        """The definitions of all scores that are measured now, those by `EXPLAIN` included."""
+        of_maps = self._definitions.values()
+        pairs = itertools.product(of_maps, (*self._measured, *self._located))
+        return {*of_maps, *(score_definition(of_map, *metric) for of_map, metric in pairs)}
+
+    def defines(self, record: MapRecord) -> bool:
+        """Whether a map is as its explainer would make it now."""
+        return record.definition == self._definitions.get(record.explainer)
 
     def explainers(self, sample: Sample) -> list[str]:
         """The explainers to measure on a sample: those listed that are not too costly, and those that the caller used.
@@ -186,7 +200,8 @@ class Measurer:
         for metric, parameters in self._located:
             started = time.monotonic()
             score = drive(metric.measure(instance, parameters), _runs_nothing)
-            found.append(_record(record.explainer, metric, record.target, score, started, 0))
+            definition = score_definition(record.definition, metric, parameters)
+            found.append(_record(record.explainer, metric, record.target, score, started, 0, definition))
         return found
 
     # ------------------------------------------------------------------------------------------------
@@ -220,20 +235,23 @@ class Measurer:
             saliency, status, passes = made.maps[0], made.statuses[0], tally.passes
             seconds = time.monotonic() - started
             measurement.runs.append(MetricRun(EXPLAIN, seconds, passes, _failure(status)))
+        definition = self._definitions[name]
         if not status.believed:
             seconds = measurement.runs[-1].seconds
-            said = ScoreRecord(name, EXPLAIN, sample.target, 0.0, ScoreStatus.OK, time.time(), seconds, passes)
-            measurement.disbelieved = said
+            measurement.disbelieved = ScoreRecord(
+                name, EXPLAIN, sample.target, 0.0, ScoreStatus.OK, time.time(), seconds, passes, definition
+            )
             return
         parameters = call.parameters.model_dump(mode="json")
-        measurement.map = MapRecord(name, sample.target, parameters, call.seed, status, saliency, passes)
+        measurement.map = MapRecord(name, sample.target, parameters, call.seed, status, saliency, passes, definition)
         instance = Instance(sample.image, sample.target, saliency, call, (), sample.logits)
         # The seed is the sample's: noise that a metric adds differs from sample to sample, too.
         context = Context(self._model.activation, sample.key.seed, self._model.facts.units)
         for metric, values in measured:
             started, tally = time.monotonic(), _Tally()
             score = yield from whole(metric.measure(instance, values, context), tally.add)
-            record = _record(name, metric, sample.target, score, started, tally.passes)
+            of_score = score_definition(definition, metric, values)
+            record = _record(name, metric, sample.target, score, started, tally.passes, of_score)
             measurement.scores.append(record)
             measurement.runs.append(run_of(record))
 
@@ -253,9 +271,12 @@ class _Tally:
         self.passes += len(work.rows[0])
 
 
-def _record(explainer: str, metric: Metric[Any], target: int, score: Score, started: float, passes: int) -> ScoreRecord:
+def _record(
+    explainer: str, metric: Metric[Any], target: int, score: Score, started: float, passes: int, definition: str
+) -> ScoreRecord:
     seconds = time.monotonic() - started
-    return ScoreRecord(explainer, metric.name, target, score.value, score.status, time.time(), seconds, passes)
+    value, status = score.value, score.status
+    return ScoreRecord(explainer, metric.name, target, value, status, time.time(), seconds, passes, definition)
 
 
 def _failure(status: MapStatus) -> str | None:

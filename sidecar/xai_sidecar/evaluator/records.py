@@ -218,6 +218,7 @@ class MapRecord:
         status: Whether it can be believed.
         saliency: (H, W) float32.
         pass_count: Rows that went through the model for it.
+        definition: As of `definitions.map_definition`; empty where it is not known.
     """
 
     explainer: str
@@ -227,6 +228,7 @@ class MapRecord:
     status: MapStatus
     saliency: FloatArray
     pass_count: int
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,8 @@ class ScoreRecord:
         time: When it was measured, as Unix time in seconds.
         seconds: Time that measuring took, waiting included.
         pass_count: Rows that went through the model for it.
+        definition: As of `definitions.score_definition`, or of the map where that is what is scored; empty where it is
+            not known.
     """
 
     explainer: str
@@ -252,3 +256,4 @@ class ScoreRecord:
     time: float
     seconds: float
     pass_count: int
+    definition: str = ""

@@ -28,10 +28,6 @@ from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector, Registry
 
 _DAY = 86_400
 
-_PROTOCOL_VERSION = 3
-"""Raised when the meaning of all scores changes, so that older ones are not comparable. Changes of one explainer or
-metric raise a version of its own. 2: in picture units. 3: none by noise."""
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -167,23 +163,9 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
 
 
 def _version(model: ServedModel) -> str:
-    """The model's version and all else that scores depend on, so that scores of different settings do not mix.
-
-    It tells nothing of releases. Explainers and metrics of version 1 with default parameters count for nothing, so that
-    one that a release adds leaves the scores of the others as they are.
-    """
-    evaluator = model.config.evaluator
-    metrics = evaluator.metric_parameters.model_dump(exclude_defaults=True)
-    definitions: dict[str, object] = {
-        f"metric {name}": (metric.version, metrics.get(name, {})) for name, metric in installed_metrics().items()
-    }
-    for name, setup in model.explainers.items():
-        if not setup.unavailable:
-            definitions[name] = (setup.explainer.version, setup.defaults.model_dump(exclude_defaults=True))
-    changed = {name: definition for name, definition in definitions.items() if definition != (1, {})}
-    protocol = (_PROTOCOL_VERSION, evaluator.protocol)
+    """The version of the model with its OoD net. Maps and scores carry their own definitions besides."""
     ood = model.backend.ood
-    return f"{model.version}-{digest(changed, protocol, ood and (ood.time, ood.sample_count))[:8]}"
+    return model.version if ood is None else f"{model.version}-{digest(ood.time, ood.sample_count)[:8]}"
 
 
 def sample_of(

@@ -31,6 +31,7 @@ from xai_sidecar.evaluator.records import (
 from xai_sidecar.evaluator.store import Reported, Store
 from xai_sidecar.explainers.activations import sigmoid
 from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.explainers.gradient import Gradient
 from xai_sidecar.metrics.robustness import Robustness
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
@@ -834,6 +835,33 @@ def test_another_model_begins_anew(start):
     third = start("gradient")
     assert third.quality.statistics("gradient", DELETION).count == 1
     assert third.outcomes("dog")[2] + third.outcomes("dog")[0] == 1
+
+
+def test_an_explainer_that_computes_something_else_begins_anew_alone(start, monkeypatch):
+    """The scores of the others stay, and so does ground truth; its old maps are compared with nothing."""
+    first = start("gradient", "occlusion")
+    sample = now_sample("a")
+    first.offer(sample)
+    first.measured(1)
+    first.report(sample.key, left_half(), class_ids=[sample.target])
+    first.applied()
+    first.close()
+    monkeypatch.setattr(Gradient, "version", Gradient.version + 1)
+    second = start("gradient", "occlusion")
+    label = second.model.labels[sample.target]
+    assert second.outcomes(label) == (1, 0, 0, 0)
+    assert second.quality.statistics("gradient", DELETION) is None
+    assert second.quality.statistics("gradient", IOSR) is None
+    assert second.quality.statistics("occlusion", DELETION).count == 1
+    assert second.quality.statistics("occlusion", IOSR).count == 1
+    second.report(sample.key, right_half(), class_ids=[sample.target], time=2e9)
+    second.applied()
+    assert second.quality.statistics("gradient", IOSR) is None
+    assert second.quality.statistics("occlusion", IOSR).count == 1
+    second.close()
+    monkeypatch.undo()
+    third = start("gradient", "occlusion")
+    assert third.quality.statistics("gradient", DELETION).count == 1
 
 
 def test_truth_that_was_not_applied_when_the_server_ended(start, waiting):

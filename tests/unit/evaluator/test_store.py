@@ -288,6 +288,21 @@ def test_recent_scores(store, make_sample, make_score):
     assert [key for key, *_ in store.recent_scores("other", 0.0, 9)] == [other.key]
 
 
+def test_recent_scores_of_some_definitions(store, make_sample, make_score):
+    """The newest of each of these, however many newer ones there are of others."""
+    for time, definition in enumerate(("old", "old", "new", "newest", ""), start=1):
+        store.add_sample(make_sample(float(time), SampleKey(str(time), 0)))
+        store.put_scores(SampleKey(str(time), 0), [replace(make_score(), definition=definition)])
+
+    def recent(*definitions):
+        return [(key.request_id, score.definition) for key, _, score in store.recent_scores("m", 0.0, 1, definitions)]
+
+    assert recent("old") == [("2", "old")]
+    assert recent("old", "new") == [("3", "new")]
+    assert recent("none") == recent() == []
+    assert [score.definition for _, _, score in store.recent_scores("m", 0.0, 9)] == ["old", "old", "new", "newest", ""]
+
+
 def test_recent_ood(store, make_sample):
     for name, time in {"c": 3.0, "a": 1.0, "b": 2.0}.items():
         store.add_sample(make_sample(time, SampleKey(name, 0), ood=(time / 10, time)))

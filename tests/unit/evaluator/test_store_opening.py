@@ -131,11 +131,23 @@ def test_pictures_of_the_first_version_have_no_logits(url, open_store, make_samp
     store.close()
     with engine(url).begin() as connection:
         connection.execute(sa.text("ALTER TABLE pictures DROP COLUMN logits"))
+        for table in ("maps", "scores"):
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN definition"))
         connection.execute(sa.text("DROP TABLE store_secrets"))
         connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0001'"))
     ((_, found),) = open_store(url).pending()
     np.testing.assert_array_equal(found.image, kept.image)
     np.testing.assert_array_equal(found.logits, kept.probabilities)  # their order, as far as it is known
+
+
+def test_scores_of_an_earlier_version_have_no_definition(url, filled, open_store, make_score):
+    with engine(url).begin() as connection:
+        for table in ("maps", "scores"):
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN definition"))
+        connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0003'"))
+    store = open_store(url)
+    assert store.scores(filled) == [make_score()]
+    assert [each.definition for each in (*store.scores(filled), *store.maps(filled))] == ["", ""]
 
 
 def test_a_newer_version_is_refused_and_not_touched(url, filled):

@@ -13,7 +13,10 @@ from prometheus_client import CollectorRegistry
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
+from xai_sidecar.engine.backend import OodTraining
+from xai_sidecar.evaluator.definitions import map_definition, score_definition
 from xai_sidecar.evaluator.live_quality import State
+from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.evaluator.records import SampleKey, SampleState
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import sigmoid, softmax
@@ -147,7 +150,7 @@ def test_the_first_of_two_maps_is_used(served_rise, predicted):
 def test_the_model_as_the_evaluator_sees_it(make_model):
     model = make_model("explainers.gradient.enabled=false", MASKS)
     evaluated = evaluated_model(model)
-    assert evaluated.version.startswith(f"{model.version}-")
+    assert evaluated.version == model.version
     assert evaluated.labels == ("a", "b", "c", "d")
     assert (evaluated.activation, evaluated.facts) == (softmax, model.facts)
     assert list(evaluated.explainers)[:5] == ["guided_backprop", "deconvolution", "gradcam", "occlusion", "rise"]
@@ -158,41 +161,55 @@ def test_the_model_as_the_evaluator_sees_it(make_model):
     assert several.activation is sigmoid
 
 
+def definitions(model):
+    return Measurer(evaluated_model(model), model.config.evaluator).definitions
+
+
 @pytest.mark.parametrize(
-    "override",
+    ("override", "kept"),
     [
-        "explainers.rise.masks=65",
-        "explainers.gradcam.layer=early",
-        'explainers.gradient.aggregation="sum_abs"',
-        "evaluator.protocol=rise",
-        "evaluator.metric_parameters.localization/iosr.threshold=0.25",
+        ("explainers.rise.masks=65", 5),
+        ("explainers.gradcam.layer=early", 5),
+        ('explainers.gradient.aggregation="sum_abs"', 5),
+        ("explainers.gradient.enabled=false", 5),
+        ("evaluator.protocol=rise", 6),
+        ("evaluator.metric_parameters.localization/iosr.threshold=0.25", 6),
     ],
 )
-def test_scores_of_other_settings_are_of_another_version(make_model, override):
-    assert evaluated_model(make_model()).version == evaluated_model(make_model()).version
-    assert evaluated_model(make_model(override)).version != evaluated_model(make_model()).version
+def test_scores_of_other_settings_are_of_other_definitions(make_model, override, kept):
+    """Those of the other explainers, and by the other metrics, stay: `kept` explainers have scores that count on."""
+    before, after = make_model(), make_model(override)
+    assert evaluated_model(after).version == evaluated_model(before).version
+    assert definitions(before) == definitions(make_model())
+    explainers = {name: map_definition(*called) for name, called in evaluated_model(before).explainers.items()}
+    assert len(definitions(before)) == 6 * (1 + len(installed_metrics()))  # by each metric, and of the map itself
+    assert sum(definition in definitions(after) for definition in explainers.values()) == kept
+    assert definitions(after) != definitions(before)
 
 
-def test_scores_outlive_a_release_but_not_another_definition(make_model, monkeypatch):
+def test_definitions_outlive_a_release_but_not_another_version(make_model, monkeypatch):
+    """As they are written, too: a release that changes them forgets all quality that was measured."""
     model = make_model()
-    version = evaluated_model(model).version
+    explainer, parameters = evaluated_model(model).explainers["gradient"]
+    metric = installed_metrics()["robustness"]
+    of_map = map_definition(explainer, parameters)
+    assert of_map == hashlib.sha256(b'[3,"gradient",1,{}]').hexdigest()[:12]
+    of_score = score_definition(of_map, metric, metric.parameters_type())
+    assert of_score == hashlib.sha256(f'["{of_map}","robustness",{metric.version},{{}}]'.encode()).hexdigest()[:12]
     monkeypatch.setattr("xai_sidecar.__version__", "99.0")
-    monkeypatch.setattr(
-        "xai_sidecar.serving.evaluation.installed_metrics", lambda: {**metrics, "added": SimpleNamespace(version=1)}
-    )
-    metrics = dict(installed_metrics())
-    assert evaluated_model(model).version == version
-    metrics["robustness"] = SimpleNamespace(version=2)
-    other_metric = evaluated_model(model).version
-    monkeypatch.setattr(type(model.explainers["rise"].explainer), "version", 2)
-    assert len({version, other_metric, evaluated_model(model).version}) == 3
+    assert map_definition(explainer, parameters) == of_map
+    monkeypatch.setattr(type(metric), "version", metric.version + 1)
+    assert score_definition(of_map, metric, metric.parameters_type()) != of_score
+    monkeypatch.setattr(type(explainer), "version", explainer.version + 1)
+    assert map_definition(explainer, parameters) != of_map
 
 
-def test_the_version_of_scores_is_kept(make_model):
-    """Written down by hand: a release that changes it forgets all quality that was measured."""
-    model = make_model(*(f"explainers.{name}.enabled=false" for name in ("occlusion", "rise", "gradcam")))
-    expected = hashlib.sha256(b'[{},[3,"mindspore_xai"],null]').hexdigest()[:8]
-    assert evaluated_model(model).version == f"{model.version}-{expected}"
+def test_another_ood_net_makes_another_version(make_model):
+    versions = {
+        evaluated_model(make_model(ood=ood)).version
+        for ood in (None, OodTraining(10, 1.0, {}), OodTraining(10, 2.0, {}), OodTraining(11, 1.0, {}))
+    }
+    assert len(versions) == 4
 
 
 @pytest.mark.parametrize(

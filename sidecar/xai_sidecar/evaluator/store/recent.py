@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, and_, func, select
+from collections.abc import Collection
+
+from sqlalchemy import Connection, and_, func, select, true
 
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.evaluator.store.rows import code_of, score_record
@@ -11,7 +13,7 @@ from xai_sidecar.metrics.base import ScoreStatus
 
 
 def load_scores(
-    connection: Connection, model_version: str, since: float, limit_samples: int
+    connection: Connection, model_version: str, since: float, limit_samples: int, definitions: Collection[str] | None
 ) -> list[tuple[SampleKey, float, ScoreRecord]]:
     """See `Store.recent_scores`."""
     place = func.row_number().over(
@@ -30,6 +32,7 @@ def load_scores(
             samples.c.model_version == model_version,
             samples.c.time >= since,
             scores.c.status == code_of(ScoreStatus.OK),
+            true() if definitions is None else scores.c.definition.in_(sorted(definitions)),
         )
         .subquery()
     )

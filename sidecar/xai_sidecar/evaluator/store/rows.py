@@ -158,6 +158,7 @@ def map_row(sample_id: int, record: MapRecord) -> dict[str, Any]:
         "width": width,
         "saliency": pack(record.saliency),
         "pass_count": record.pass_count,
+        "definition": record.definition or None,
     }
 
 
@@ -171,6 +172,7 @@ def map_record(row: Row[Any]) -> MapRecord:
         status=_member(MapStatus, row.status),
         saliency=unpack(row.saliency, row.height, row.width),
         pass_count=row.pass_count,
+        definition=row.definition or "",
     )
 
 
@@ -186,6 +188,7 @@ def score_row(sample_id: int, record: ScoreRecord) -> dict[str, Any]:
         "time": record.time,
         "seconds": record.seconds,
         "pass_count": record.pass_count,
+        "definition": record.definition or None,
     }
 
 
@@ -200,6 +203,7 @@ def score_record(row: Row[Any]) -> ScoreRecord:
         time=row.time,
         seconds=row.seconds,
         pass_count=row.pass_count,
+        definition=row.definition or "",
     )
 
 

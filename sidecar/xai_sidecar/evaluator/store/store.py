@@ -278,7 +278,7 @@ class Store:
     # ------------------------------------------------------------------------------------------------ recent figures
 
     def recent_scores(
-        self, model_version: str, since: float, limit_samples: int
+        self, model_version: str, since: float, limit_samples: int, definitions: Collection[str] | None = None
     ) -> list[tuple[SampleKey, float, ScoreRecord]]:
         """Scores that could be measured, to fill the rolling windows with.
 
@@ -286,12 +286,13 @@ class Store:
             model_version: Version of the model that predicted.
             since: Unix time of the oldest samples.
             limit_samples: Most samples for each explainer and metric, the newest.
+            definitions: Definitions of the scores; None for all.
 
         Returns:
             Key and time of a sample, and a score of it; in order of the samples' time.
         """
         with self._database.read() as connection:
-            return recent.load_scores(connection, model_version, since, limit_samples)
+            return recent.load_scores(connection, model_version, since, limit_samples, definitions)
 
     def recent_ood(
         self, model_version: str, since: float, limit: int

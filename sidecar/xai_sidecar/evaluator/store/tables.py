@@ -99,6 +99,7 @@ maps = Table(
     Column("width", Integer, nullable=False),
     Column("saliency", LargeBinary, nullable=False),
     Column("pass_count", BigInteger, nullable=False),
+    Column("definition", Text),  # NULL in what versions before 0004 wrote; of scores, too
 )
 
 scores = Table(
@@ -113,6 +114,7 @@ scores = Table(
     Column("time", Double, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("pass_count", BigInteger, nullable=False),
+    Column("definition", Text),
 )
 
 ground_truths = Table(
