@@ -232,6 +232,7 @@ def test_two_samples_at_a_time(start):
     samples = [now_sample(f"r{number}", time=time.time() - 10 + number) for number in range(5)]
     running.offer(*reversed(samples))
     models.until(lambda: len(running.engine._open) == 4)
+    models.until(lambda: running.evaluator.ingest.waiting.count == 3)
     time.sleep(0.1)
     assert len(running.engine._open) == 4  # two explainers of each of two
     assert running.evaluator.ingest.waiting.count == 3
