@@ -361,4 +361,6 @@ def test_a_real_prometheus_answers_the_dashboard(traffic, tmp_path):
             for query in queries.dashboard_queries()
             if running.query(query.expression) == []
         }
-    assert set(silent) <= {"Failures/s by reason/A"}, silent  # there are none
+    # There are no failures, no OoD net, and fewer samples than a composite score takes.
+    unknown = {"Failures/s by reason/A", "Out of distribution/A", "Composite quality/A"}
+    assert set(silent) <= unknown, silent
