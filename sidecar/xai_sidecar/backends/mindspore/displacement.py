@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import nn
-from xai_sidecar.backends.mindspore.watching import Watched
+from xai_sidecar.backends.mindspore.watching import WatchedNet
 from xai_sidecar.engine.work import Array
 
 _FILLS = 2
@@ -84,7 +84,7 @@ def displaced(net: nn.Cell, layers: Sequence[Laid], example: Array, layout: str)
     halves = _halves([(layer.height, layer.width) for layer in layers], _sides(example, layout))
     leanings: dict[str, list[Array]] = {layer.name: [] for layer in layers}
     with np.errstate(over="ignore", invalid="ignore"):  # of a layer whose values are not finite nothing is known
-        for found in _leanings(Watched(net, list(leanings)), layers, halves, example, layout):
+        for found in _leanings(WatchedNet(net, list(leanings)), layers, halves, example, layout):
             for name, leaning in found.items():
                 leanings[name].append(leaning)
     return frozenset(
@@ -128,7 +128,7 @@ def _on_grid(halves: Array, rows: int, columns: int) -> Array:
 
 
 def _leanings(
-    watched: Watched, layers: Sequence[Laid], halves: Array, example: Array, layout: str
+    watched: WatchedNet, layers: Sequence[Laid], halves: Array, example: Array, layout: str
 ) -> Iterator[dict[str, Array]]:
     """For each fill and each half, how far the cells of each layer lean to it: from 1 to -1, (rows, columns)."""
     rng = np.random.default_rng(3)

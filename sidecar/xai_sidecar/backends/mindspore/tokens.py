@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import nn
-from xai_sidecar.backends.mindspore.watching import Watched
+from xai_sidecar.backends.mindspore.watching import WatchedNet
 from xai_sidecar.engine.work import Array
 
 _SURE = 0.1
@@ -51,7 +51,7 @@ class _Responses:
     """The responses of a layer's tokens to changes in parts of an input. Arguments as of `place_tokens`."""
 
     def __init__(self, net: nn.Cell, layer: str, example: Array, grid: tuple[int, int], layout: str) -> None:
-        self._watched = Watched(net, [layer])
+        self._watched = WatchedNet(net, [layer])
         self._layer = layer
         self._example = example
         self._grid = grid

@@ -15,7 +15,7 @@ class _ReachedError(Exception):
     """Ends a pass at the last layer that is needed."""
 
 
-class Watched:
+class WatchedNet:
     """A copy of a net that records the outputs of layers.
 
     Args:
