@@ -1,8 +1,11 @@
 """Which layers of a net can be explained, and where on the picture their outputs lie."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from xai_sidecar.backends.mindspore import displacement
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.device import select_device
 from xai_sidecar.backends.mindspore.layers import default_layer, trace_layers
@@ -450,3 +453,24 @@ def test_a_dead_layer_that_is_asked_for_is_refused_by_name(how):
     assert list(failed) == [kind]
     assert failed[kind].startswith("The prediction does not flow through the layer 'late'")
     assert "device" not in failed[kind]
+
+
+def test_likeness_to_some_shift_by_chance_refuses_nothing():
+    """Leanings to nothing in particular, in the few cells of a last layer."""
+    draws = np.random.default_rng(5)
+    for _ in range(300):
+        halves = np.sign(draws.standard_normal((1, 7, 7)))
+        own = 0.4 * draws.standard_normal((7, 7))
+        leanings = np.stack([own + 0.1 * draws.standard_normal((7, 7)) for _ in range(2)])
+        assert not displacement._is_displaced(leanings, halves)
+
+
+def test_a_layer_that_runs_for_some_values_only_is_not_judged():
+    def run(values):
+        return {"always": values} if values.max() > 1 else {"always": values, "rarely": values}
+
+    watched = SimpleNamespace(run=run)
+    layers = [SimpleNamespace(name=name, to_nchw=lambda output: output) for name in ("always", "rarely")]
+    halves = np.random.default_rng(1).random((2, 8, 8)) > 0.5
+    found = list(displacement._leanings(watched, layers, halves, np.zeros((1, 3, 8, 8), np.float32), "nchw"))
+    assert all(set(each) == {"always"} for each in found)
