@@ -145,7 +145,7 @@ def test_an_answer_over_the_limit(narrow, narrow_stub, small, refused, read_metr
     before = read_metrics(narrow.http)["xai_requests_total", "OK", "Predict"]
     refusal = refused(narrow_stub.Predict, pb.PredictRequest(images=[small], **one()))
     assert (refusal.code, refusal.reason, refusal.fields) == ("INVALID_ARGUMENT", "INVALID_REQUEST", ("explanations",))
-    assert "MAP_ENCODING_FLOAT16" in refusal.message
+    assert "float16" in refusal.message
     assert read_metrics(narrow.http)["xai_requests_total", "OK", "Predict"] == before, "counted as if it had gone well"
     half = narrow_stub.Predict(pb.PredictRequest(images=[small], **one(encoding=pb.MAP_ENCODING_FLOAT16)), timeout=60)
     assert half.predictions[0].explanations[0].maps[0].tensor.data
