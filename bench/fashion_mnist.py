@@ -42,7 +42,7 @@ from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.explainers.resize import resize_bilinear
 from xai_sidecar.ood.head import OodHead, TrainingRecord
 from xai_sidecar.ood.outliers import OUTLIERS, auroc
-from xai_sidecar.ood.progress import Lines, Progress, Step
+from xai_sidecar.ood.progress import Progress, ProgressLines, Step
 from xai_sidecar.ood.training import TrainingOptions, hold_out
 from xai_sidecar.paths import cache_folder
 
@@ -73,7 +73,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the figures there as JSON, too")
     arguments = parser.parse_args()
     started = time.monotonic()
-    progress = Lines(lambda line: print(f"  {line}", file=sys.stderr, flush=True))
+    progress = ProgressLines(lambda line: print(f"  {line}", file=sys.stderr, flush=True))
 
     digits = _digits()
     training, test = _read(arguments.data, "train"), _read(arguments.data, "t10k")

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from xai_sidecar.evaluator.records import (
-    BoxShape,
+    BoxAnnotation,
     Frame,
     GroundTruth,
     MapRecord,
-    MaskShape,
+    MaskAnnotation,
     SampleKey,
     SampleRecord,
     ScoreRecord,
@@ -58,8 +58,8 @@ def scores_of(number, explainer):
 
 def truth_of(number, version):
     objects = (
-        TruthObject(BoxShape(0, 0, number, version), version),
-        TruthObject(MaskShape(np.random.default_rng(number).bytes(3000 + version))),
+        TruthObject(BoxAnnotation(0, 0, number, version), version),
+        TruthObject(MaskAnnotation(np.random.default_rng(number).bytes(3000 + version))),
     )
     return GroundTruth((number, number + 1 + version), objects, float(version))
 

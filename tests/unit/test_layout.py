@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,21 @@ def test_the_client_stands_alone():
 def test_no_file_is_too_long_to_read():
     for _, path in rooms():
         assert len(path.read_text().splitlines()) <= 350, path
+
+
+@pytest.mark.parametrize("folder", ["bench", "deploy", "docs", "tests"])
+def test_what_others_import_of_the_product_is_there(folder):
+    """No type checker looks at these, and benchmarks run rarely."""
+    missing = set()
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("xai_client", "xai_sidecar")):
+                missing |= {(path.name, node.module, name) for name in _missing(node)}
+    assert not missing
+
+
+def _missing(node):
+    module = importlib.import_module(node.module)
+    for alias in node.names:
+        if not hasattr(module, alias.name) and importlib.util.find_spec(f"{node.module}.{alias.name}") is None:
+            yield alias.name
