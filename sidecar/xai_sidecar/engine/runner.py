@@ -104,8 +104,7 @@ class Runner:
         return max(self._hang_seconds, _COMPILING_SECONDS * self._compiling)
 
     def _hangs(self, seconds: float) -> None:
-        self._worker.give_up()
-        replaced = not self._worker.hopeless
+        replaced = self._worker.give_up()
         _log.error("batch_hangs", seconds=round(seconds, 1), replaced=replaced)
         if not replaced:
             self._lost(DeviceError(f"The backend has not come back for {seconds:.0f} s, as several times before."))

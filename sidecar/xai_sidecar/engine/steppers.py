@@ -68,9 +68,7 @@ class Steppers:
         ]
 
     def _hangs(self, lane: Lane, seconds: float) -> None:
-        worker = self._workers[lane]
-        worker.give_up()
-        replaced = not worker.hopeless
+        replaced = self._workers[lane].give_up()
         _log.error("computation_hangs", lane=lane.name.lower(), seconds=round(seconds, 1), replaced=replaced)
         if not replaced:
             for job in self._waiting(lane):

@@ -87,16 +87,19 @@ class Worker:
         """Ends the thread after the calls that are queued."""
         self._calls.put(None)
 
-    def give_up(self) -> None:
+    def give_up(self) -> bool:
         """Gives up the call in progress: a new thread goes on with the queue, unless too many hang already.
 
         A thread cannot be ended from outside. Should it come back after all, it ends if it was replaced, or else goes
         on.
+
+        Returns:
+            Whether the queue goes on; False where too many threads hang.
         """
         with self._lock:
             running = self._running
             if running is None:  # it has come back just now
-                return
+                return True
             self._stuck = [thread for thread in self._stuck if thread.is_alive()]
             if len(self._stuck) < MOST_STUCK:
                 self._stuck.append(self._thread)
@@ -107,6 +110,7 @@ class Worker:
                 running.hopeless = True
         with logged("giving_up_failed"):
             running.given_up()
+        return not self.hopeless
 
     def _new_thread(self) -> threading.Thread:
         return threading.Thread(target=self._run, name=self._name, daemon=True)

@@ -256,7 +256,7 @@ def test_a_worker_that_is_given_up_goes_on_with_what_waits(woken):
     worker.call(lambda: woken.wait(30), told.set)
     worker.call(done.set)
     until(lambda: worker.busy_since is not None)
-    worker.give_up()
+    assert worker.give_up()
     assert told.wait(10)
     assert done.wait(10)
     assert not worker.hopeless
