@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import nn
-from xai_sidecar.backends.mindspore.watching import WatchedNet
+from xai_sidecar.backends.mindspore.watching import WatchedNet, sides, with_changed
 from xai_sidecar.engine.work import Array
 
 _FILLS = 2
@@ -85,7 +85,7 @@ def displaced(net: nn.Cell, layers: Sequence[Laid], example: Array, layout: str)
     """
     if not layers:
         return frozenset()
-    halves = _halves([(layer.height, layer.width) for layer in layers], _sides(example, layout))
+    halves = _halves([(layer.height, layer.width) for layer in layers], sides(example, layout))
     leanings: dict[str, list[Array]] = {layer.name: [] for layer in layers}
     with np.errstate(over="ignore", invalid="ignore"):  # of a layer whose values are not finite nothing is known
         for found in _leanings(WatchedNet(net, list(leanings)), layers, halves, example, layout):
@@ -99,20 +99,15 @@ def displaced(net: nn.Cell, layers: Sequence[Laid], example: Array, layout: str)
     )
 
 
-def _sides(example: Array, layout: str) -> tuple[int, int]:
-    height, width = example.shape[2:] if layout == "nchw" else example.shape[1:3]
-    return height, width
-
-
-def _halves(grids: list[tuple[int, int]], sides: tuple[int, int]) -> Array:
+def _halves(grids: list[tuple[int, int]], size: tuple[int, int]) -> Array:
     """Halves of the picture in parts like the cells of all grids, and larger ones, (halves, height, width) bool."""
     rng = np.random.default_rng(2)
     coarsest = min(grids, key=math.prod)
     count = min(_MOST_HALVES, -(-_CELLS // math.prod(coarsest)))
-    sums = np.zeros((count, *sides))
+    sums = np.zeros((count, *size))
     for rows, columns in sorted({*grids, (-(-coarsest[0] // 2), -(-coarsest[1] // 2))}):
         parts = rng.standard_normal((count, rows, columns))
-        sums += parts[:, _cells(sides[0], rows)[:, None], _cells(sides[1], columns)]
+        sums += parts[:, _cells(size[0], rows)[:, None], _cells(size[1], columns)]
     return sums > 0
 
 
@@ -142,14 +137,10 @@ def _leanings(
         other = rng.standard_normal(example.shape).astype(np.float32)
         for half in halves:
             one, rest = (
-                _energies(layers, before, watched.run(np.where(_like(part, layout), other, example)))
+                _energies(layers, before, watched.run(with_changed(example, other, part, layout)))
                 for part in (half, ~half)
             )
             yield {name: _leaning(one[name], rest[name]) for name in one if name in rest}
-
-
-def _like(part: Array, layout: str) -> Array:
-    return part[None, None] if layout == "nchw" else part[None, :, :, None]
 
 
 def _energies(layers: Sequence[Laid], before: dict[str, Array], after: dict[str, Array]) -> dict[str, Array]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import nn
-from xai_sidecar.backends.mindspore.watching import WatchedNet
+from xai_sidecar.backends.mindspore.watching import WatchedNet, sides, with_changed
 from xai_sidecar.engine.work import Array
 
 _SURE = 0.1
@@ -81,11 +81,10 @@ class _Responses:
         return np.asarray(np.linalg.norm((self._run(self._changed(cells)) - self._before)[0], axis=-1))
 
     def _changed(self, cells: Array) -> Array:
-        height, width = self._example.shape[2:] if self._layout == "nchw" else self._example.shape[1:3]
+        height, width = sides(self._example, self._layout)
         rows, columns = self._grid
-        mask = cells.repeat(height // rows, axis=0).repeat(width // columns, axis=1)
-        mask = mask[None, None] if self._layout == "nchw" else mask[None, :, :, None]
-        return np.where(mask, self._other, self._example)
+        pixels = cells.repeat(height // rows, axis=0).repeat(width // columns, axis=1)
+        return with_changed(self._example, self._other, pixels, self._layout)
 
 
 def _having(axis: int, bit: int, grid: tuple[int, int]) -> Array:

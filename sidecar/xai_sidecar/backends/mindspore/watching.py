@@ -1,10 +1,12 @@
-"""Records the outputs of layers of a net, uncompiled."""
+"""Records the outputs of layers of a net, uncompiled, and changes parts of an input to see which of them respond."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
 from typing import Any
+
+import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy
@@ -46,3 +48,15 @@ class WatchedNet:
                 raise _ReachedError
 
         return record
+
+
+def sides(example: Array, layout: str) -> tuple[int, int]:
+    """Rows and columns of an input as the net takes it, (1, …), of the layout "nchw" or "nhwc"."""
+    height, width = example.shape[2:] if layout == "nchw" else example.shape[1:3]
+    return height, width
+
+
+def with_changed(example: Array, other: Array, pixels: Array, layout: str) -> Array:
+    """An input with the values of another one in some pixels, (rows, columns) bool, in all channels."""
+    mask = pixels[None, None] if layout == "nchw" else pixels[None, :, :, None]
+    return np.where(mask, other, example)
