@@ -77,6 +77,10 @@ class Exposed:
         self.fresh, _, _ = series(QualityFigures("no_traffic", scores=dict.fromkeys(PAIRS, ScoreFigures())))
         self.registry, self.serving, self.evaluator = series(FIGURES)
         self._set_gauges()
+        # What belongs together is counted together: no scrape falls in between.
+        self._counting_step = threading.Lock()
+        collect = self.registry.collect
+        self.registry.collect = lambda: self._collected(collect)
         self._http, self._thread = start_http_server(0, "127.0.0.1", self.registry)
         self.address = f"127.0.0.1:{self._http.server_port}"
         self._stop = threading.Event()
@@ -94,6 +98,10 @@ class Exposed:
         """The names of all series."""
         return {sample.name for family in self.registry.collect() for sample in family.samples}
 
+    def _collected(self, collect):
+        with self._counting_step:
+            return list(collect())
+
     def _set_gauges(self):
         self.serving.became_ready()
         self.serving.model.info({"name": "cats", "version": "1", "device": "cpu", "engine": "e", "server_version": "0"})
@@ -104,25 +112,30 @@ class Exposed:
 
     def _count(self):
         """Every 0.1 s: a request, an explanation by each explainer, an evaluation of each metric; 1 in 4 fails."""
-        serving, evaluator, step = self.serving, self.evaluator, 0
+        step = 0
         while not self._stop.wait(0.1):
             step += 1
-            serving.requests.labels("Predict", "OK").inc()
-            serving.request_seconds.labels("Predict").observe(0.02)
-            serving.images.inc()
-            for lane, kind in ((Lane.PREDICT, Forward.kind), (Lane.EXPLAIN, Kind("masked_forward"))):
-                serving.batch_ran(BatchRecord(kind, lane, 8, 6, 0.01, True, (0.002,)))
-                serving.ended(lane, JobOutcome.DONE)
-            evaluator.ood(0.5, 1 + step % 90, step % 4 == 0)
-            for event in ("sampled", "scored"):
-                evaluator.event(event)
-            evaluator.report("new")
-            for explainer in installed_explainers():
-                serving.explained(explainer, "complete", (MapStatus.OK,), 20.0 if step % 2 else 0.2)
-                evaluator.chosen(explainer, "best")
-                evaluator.evaluated(explainer, EXPLAIN, 0.5, 100)
-                for metric in installed_metrics():
-                    evaluator.evaluated(explainer, metric, 0.25, 10, "map_constant" if step % 4 == 0 else None)
+            with self._counting_step:
+                self._count_step(step)
+
+    def _count_step(self, step):
+        serving, evaluator = self.serving, self.evaluator
+        serving.requests.labels("Predict", "OK").inc()
+        serving.request_seconds.labels("Predict").observe(0.02)
+        serving.images.inc()
+        for lane, kind in ((Lane.PREDICT, Forward.kind), (Lane.EXPLAIN, Kind("masked_forward"))):
+            serving.batch_ran(BatchRecord(kind, lane, 8, 6, 0.01, True, (0.002,)))
+            serving.ended(lane, JobOutcome.DONE)
+        evaluator.ood(0.5, 1 + step % 90, step % 4 == 0)
+        for event in ("sampled", "scored"):
+            evaluator.event(event)
+        evaluator.report("new")
+        for explainer in installed_explainers():
+            serving.explained(explainer, "complete", (MapStatus.OK,), 20.0 if step % 2 else 0.2)
+            evaluator.chosen(explainer, "best")
+            evaluator.evaluated(explainer, EXPLAIN, 0.5, 100)
+            for metric in installed_metrics():
+                evaluator.evaluated(explainer, metric, 0.25, 10, "map_constant" if step % 4 == 0 else None)
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,7 @@ def test_too_many_that_hang_lose_the_device(remote, start, lost):
     with pytest.raises((HungError, DeviceLostError)):
         engine.submit(forward(column(POISON)), Lane.PREDICT).result(10)
     assert engine.close(10)
+    until(lambda: lost)  # the watchdog says so after it has failed the jobs
     assert len(lost) == 1
     assert not engine.alive
 

@@ -1,5 +1,6 @@
 """The series of serving: what begins at 0, and what is counted where."""
 
+import threading
 from itertools import product
 
 import numpy as np
@@ -179,12 +180,21 @@ def test_what_an_engine_tells(telemetry):
         yield Forward(np.ones((rows, 2), np.float32))
         yield Forward(np.ones((rows, 2), np.float32))
 
+    over = threading.Event()
+
+    def waiting():
+        """Cannot be done before its deadline is looked at."""
+        yield Forward(np.ones((1, 2), np.float32))
+        over.wait(10)
+        yield Forward(np.ones((1, 2), np.float32))
+
     try:
         engine.submit(forward(np.ones((1, 2), np.float32)), Lane.PREDICT).result(10)
         engine.submit(twice(3), Lane.EXPLAIN).result(10)
         with pytest.raises(DeviceError):
             engine.submit(forward(np.full((1, 2), 101, np.float32)), Lane.PREDICT).result(10)
-        late = engine.submit(twice(1), Lane.EXPLAIN, deadline=0.0)
+        late = engine.submit(waiting(), Lane.EXPLAIN, deadline=0.0)
+        late.add_done_callback(lambda _: over.set())
         assert late.exception(10)
     finally:
         assert engine.close(10)
