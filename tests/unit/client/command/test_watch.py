@@ -1,5 +1,6 @@
 """Watching a stream: what is shown, on a terminal and elsewhere, and which overlays there are at every moment."""
 
+import codecs
 import fcntl
 import io
 import json
@@ -322,9 +323,10 @@ class Terminal:
         self._reader.start()
 
     def _read(self):
+        decode = codecs.getincrementaldecoder("utf-8")().decode  # a read may end within a character
         while True:
             try:
-                self.text += os.read(self._ours, 65536).decode()
+                self.text += decode(os.read(self._ours, 65536))
             except OSError:
                 return
 
