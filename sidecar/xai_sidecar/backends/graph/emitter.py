@@ -1,0 +1,212 @@
+"""Adds operations to a graph, in the version of ONNX's operators that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from xai_sidecar.backends.graph.graph import Graph, Node
+from xai_sidecar.backends.graph.tracing import Shape, Traced
+from xai_sidecar.engine.work import Array
+
+_PREFIX = "derivative"
+"""What names of added values begin with."""
+
+
+class Emitter:
+    """Adds operations to a graph. Rules of derivatives write with it.
+
+    Args:
+        graph: The graph. It is changed.
+        traced: The shapes and types of its values.
+        dtype: Type of all gradients: that of the logits.
+        active: Names of the values between what is derived by and the logits: those whose gradient is wanted.
+        rectifiers: Names of the outputs of rectifiers, which follow `relu_rule`.
+        relu_rule: As of `engine.work.Kind`.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        traced: Traced,
+        dtype: np.dtype[Any],
+        active: Iterable[str] = (),
+        rectifiers: Iterable[str] = (),
+        relu_rule: str = "",
+    ) -> None:
+        self.graph = graph
+        self.dtype = dtype
+        self.relu_rule = relu_rule
+        self._traced = traced
+        self._active = frozenset(active)
+        self._rectifiers = frozenset(rectifiers)
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._count = 0
+
+    # ------------------------------------------------------------------------------------ what is known of the graph
+
+    @property
+    def opset(self) -> int:
+        """The version of the operators."""
+        return self.graph.opset
+
+    def is_active(self, name: str) -> bool:
+        """Whether the gradient by a value is wanted."""
+        return name in self._active
+
+    def is_ruled(self, node: Node) -> bool:
+        """Whether a node is a rectifier for which a ReLU rule holds."""
+        return bool(self.relu_rule) and node.outputs[0] in self._rectifiers
+
+    def shape(self, name: str) -> Shape:
+        """The shape of a value of the original graph; None for axes that go by the batch size."""
+        return self._traced.shapes[name]
+
+    def rank(self, name: str) -> int:
+        """The number of axes of a value of the original graph."""
+        return len(self.shape(name))
+
+    def value(self, name: str) -> Array | None:
+        """The value of a constant; None if it is none, or left out."""
+        return self.graph.constants.get(name)
+
+    # ------------------------------------------------------------------------------------ operations
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Adds an operation with one output, and returns its name. Attributes that are None are left out."""
+        return self.ops(kind, 1, *inputs, **attributes)[0]
+
+    def ops(self, kind: str, count: int, *inputs: str, **attributes: Any) -> tuple[str, ...]:
+        """Adds an operation with several outputs."""
+        self._count += 1
+        outputs = tuple(f"{_PREFIX}/{self._count}/{kind}{f'/{place}' if place else ''}" for place in range(count))
+        given = {name: value for name, value in attributes.items() if value is not None}
+        self.graph.nodes.append(Node(kind, inputs, outputs, given, outputs[0]))
+        return outputs
+
+    def constant(self, value: Any, dtype: Any = None) -> str:
+        """A constant; by default numbers have the type of gradients."""
+        array = np.asarray(value, self.dtype if dtype is None else dtype)
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self._constants:
+            self._constants[key] = f"{_PREFIX}/constant/{len(self._constants)}"
+            self.graph.constants[self._constants[key]] = array
+        return self._constants[key]
+
+    def integers(self, values: Iterable[int]) -> str:
+        """A constant list of integers, such as a shape."""
+        return self.constant(list(values), np.int64)
+
+    def add(self, one: str, other: str) -> str:
+        """The sum of two values."""
+        return self.op("Add", one, other)
+
+    def subtract(self, one: str, other: str) -> str:
+        """The first value minus the second."""
+        return self.op("Sub", one, other)
+
+    def multiply(self, *factors: str) -> str:
+        """The product of all factors."""
+        product, *others = factors
+        for other in others:
+            product = self.op("Mul", product, other)
+        return product
+
+    def divide(self, one: str, other: str) -> str:
+        """The first value over the second."""
+        return self.op("Div", one, other)
+
+    def scaled(self, value: str, factor: float) -> str:
+        """A value times a number."""
+        return value if factor == 1 else self.op("Mul", value, self.constant(factor))
+
+    def number(self, condition: str) -> str:
+        """A condition as the numbers 1 and 0."""
+        from onnx import helper
+
+        return self.op("Cast", condition, to=int(helper.np_dtype_to_tensor_dtype(self.dtype)))
+
+    def where(self, condition: str, yes: str, no: str) -> str:
+        """Values by a condition."""
+        return self.op("Where", condition, yes, no)
+
+    def zeros_like(self, name: str) -> str:
+        """Zeros in the shape of a value."""
+        return self.op("Sub", name, name)
+
+    def transpose(self, value: str, permutation: Sequence[int]) -> str:
+        """A value with its axes in another order."""
+        return self.op("Transpose", value, perm=tuple(permutation))
+
+    def sum(self, value: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """The sum over axes."""
+        return self._reduced("ReduceSum", value, axes, keepdims, since=13)
+
+    def mean(self, value: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """The mean over axes."""
+        return self._reduced("ReduceMean", value, axes, keepdims, since=18)
+
+    def _reduced(self, kind: str, value: str, axes: Sequence[int], keepdims: bool, since: int) -> str:
+        """A reduction, whose axes are an input from some version of the operators on, and an attribute before."""
+        if not axes:
+            return value
+        if self.opset >= since:
+            return self.op(kind, value, self.integers(axes), keepdims=int(keepdims))
+        return self.op(kind, value, axes=tuple(axes), keepdims=int(keepdims))
+
+    def unsqueezed(self, value: str, axes: Sequence[int]) -> str:
+        """A value with axes of length 1 put in, by their places in the result."""
+        if not axes:
+            return value
+        if self.opset >= 13:
+            return self.op("Unsqueeze", value, self.integers(axes))
+        return self.op("Unsqueeze", value, axes=tuple(axes))
+
+    def squeezed(self, value: str, axes: Sequence[int]) -> str:
+        """A value without some axes of length 1."""
+        if not axes:
+            return value
+        if self.opset >= 13:
+            return self.op("Squeeze", value, self.integers(axes))
+        return self.op("Squeeze", value, axes=tuple(axes))
+
+    def reshaped_like(self, value: str, name: str) -> str:
+        """A value in the shape of one of the original graph, which has as many elements."""
+        shape = self.shape(name)
+        if shape.count(None) > 1 or (None in shape and 0 in shape):
+            return self.op("Reshape", value, self.op("Shape", name))
+        return self.op("Reshape", value, self.integers(-1 if axis is None else axis for axis in shape))
+
+    def expanded_like(self, value: str, name: str) -> str:
+        """A value broadcast to the shape of one of the original graph."""
+        shape = self.shape(name)
+        target = self.op("Shape", name) if None in shape else self.integers(axis or 0 for axis in shape)
+        return self.op("Expand", value, target)
+
+    def sliced(self, value: str, axis: int, start: int, stop: int, step: int = 1) -> str:
+        """Part of a value along one axis, as Python slices; a large stop means the end."""
+        bounds = (self.integers([number]) for number in (start, stop, axis, step))
+        return self.op("Slice", value, *bounds)
+
+    def padded(self, value: str, before: Sequence[int], after: Sequence[int], fill: float = 0.0) -> str:
+        """A value with a border: elements put before and after along each axis; negative numbers cut off."""
+        if not any((*before, *after)):
+            return value
+        return self.op("Pad", value, self.integers([*before, *after]), self.constant(fill), mode="constant")
+
+    def unbroadcast(self, gradient: str, name: str, output: str) -> str:
+        """The gradient by an input that was broadcast: the sum over the axes along which it was repeated.
+
+        Args:
+            gradient: The gradient by what was computed.
+            name: The input.
+            output: What was computed; the gradient has its shape.
+        """
+        small, large = self.shape(name), self.shape(output)
+        extra = len(large) - len(small)
+        leading = list(range(extra))
+        repeated = [extra + axis for axis, length in enumerate(small) if length == 1 and large[extra + axis] != 1]
+        summed = self.sum(gradient, [*leading, *repeated])
+        return self.squeezed(summed, leading)
