@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from xai_sidecar.backends.onnx import usable_cpus
+from xai_sidecar.backends.runtimes.cpus import usable_cpus
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.errors import ConfigError

@@ -1,0 +1,122 @@
+"""The interface of engines, which load ONNX graphs, and of programs, the graphs that they have loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+import numpy as np
+
+from xai_sidecar.engine.work import Array
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+"""What an engine computes products in. What goes in and comes out is float32 whichever it is."""
+
+
+class EngineError(Exception):
+    """An engine cannot be used, or cannot load or run a graph. The message is one line that says why."""
+
+
+class Program(Protocol):
+    """A graph that an engine has loaded. Any thread may call it, several at once, too.
+
+    Attributes:
+        inputs: Names of the graph's inputs, in the graph's order.
+        outputs: Names of its outputs, in the graph's order.
+    """
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs."""
+
+    def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Runs the graph.
+
+        Args:
+            rows: An array for each of `inputs`. They may be views of any strides, and are not changed. Numbers of
+                another size are converted, as float64 to float32. Further arrays are ignored.
+
+        Returns:
+            An array for each of `outputs`, with memory of its own. Floating-point numbers are float32 whatever the
+            graph has; others are as the graph has them.
+
+        Raises:
+            Exception: The engine's own: the arrays do not fit the graph.
+        """
+
+
+class Engine(Protocol):
+    """A library that runs ONNX graphs on a device. Nothing is imported before it is asked something.
+
+    Attributes:
+        name: The library's, and the device's if it is not the CPU: "openvino", "onnxruntime-cuda".
+        fixes_batch: Whether programs made for one batch size are faster than those for any.
+    """
+
+    name: str
+    fixes_batch: bool
+
+    @property
+    def version(self) -> str:
+        """The library's version. Nothing may be missing."""
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Precisions that gain speed on this machine, "float32" first. Nothing may be missing."""
+
+    def missing(self) -> str | None:
+        """Why the engine cannot be used in this process, naming the package or library; None if it can."""
+
+    def load(
+        self,
+        model: bytes | Path,
+        *,
+        batch_size: int | None = None,
+        precision: Precision = "float32",
+        threads: int | None = None,
+    ) -> Program:
+        """Loads a graph.
+
+        Args:
+            model: A serialised model, or its path. One of more than 2 GB has to be a path, with external data beside.
+            batch_size: Length of the first axis of all inputs in every call; None if it varies. A program that was
+                made for one size may refuse others.
+            precision: One of `precisions`.
+            threads: Number of threads on the CPU, the caller's included; None for one on each usable CPU.
+
+        Raises:
+            EngineError: It cannot load the graph, lacks the precision, or something is missing.
+        """
+
+
+def described(engine: Engine) -> str:
+    """An engine's name and version, as they are shown to users. Nothing may be missing."""
+    return f"{engine.name} {engine.version}"
+
+
+def one_line(error: Exception) -> str:
+    """An error in one line: its type and the first line of its message that has words."""
+    lines = (line.strip() for line in str(error).splitlines())
+    first = next((line for line in lines if re.search(r"\w", line)), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def fitted(array: Array, dtype: np.dtype[Any]) -> Array:
+    """An array as a graph's input wants it: contiguous, of a dtype of the same kind.
+
+    Raises:
+        TypeError: It is of another kind, as integers for floating-point numbers.
+    """
+    if array.dtype.kind != dtype.kind:
+        raise TypeError(f"the graph takes {dtype} where {array.dtype} was given")
+    return np.asarray(array, dtype, order="C")
+
+
+def returned(array: Array) -> Array:
+    """An array as programs return it: floating-point numbers as float32."""
+    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
