@@ -10,12 +10,10 @@ from collections.abc import Iterable, Sequence
 
 from xai_sidecar.backends.graph.emitter import Emitter
 from xai_sidecar.backends.graph.graph import Graph, Node
-from xai_sidecar.backends.graph.rules import RULES
+from xai_sidecar.backends.graph.rules import RULES, NotDerivableError
 from xai_sidecar.backends.graph.tracing import Traced
 
-
-class NotDerivableError(Exception):
-    """An operator has no rule; the message names it."""
+__all__ = ["NotDerivableError", "derive", "without_rule"]
 
 
 def derive(
@@ -45,7 +43,7 @@ def derive(
     Raises:
         NotDerivableError: An operator between has no rule, or no path leads there.
     """
-    active = graph.after(by) & graph.before([logits])
+    active = _active(graph, traced, logits, by)
     derived = graph.copy()
     derived.inputs[seed] = traced.shapes[logits]
     derived.input_dtypes[seed] = traced.dtypes[logits]
@@ -66,12 +64,18 @@ def derive(
 
 def without_rule(graph: Graph, traced: Traced, logits: str, by: Sequence[str]) -> list[str]:
     """The operators on the way from some values to the logits that have no rule, each as often as it occurs."""
-    active = graph.after(by) & graph.before([logits])
+    active = _active(graph, traced, logits, by)
     return [
         node.kind
         for node in graph.nodes
         if node.kind not in RULES and any(name in active for name in node.outputs) and active & set(node.inputs)
     ]
+
+
+def _active(graph: Graph, traced: Traced, logits: str, by: Sequence[str]) -> set[str]:
+    """The values between some values and the logits that can have a gradient: integers, such as shapes, have none."""
+    between = graph.after(by) & graph.before([logits])
+    return {name for name in between if traced.dtypes[name].kind == "f"}
 
 
 def _total(parts: dict[str, list[str]], name: str, emit: Emitter) -> str | None:
@@ -87,12 +91,12 @@ def _total(parts: dict[str, list[str]], name: str, emit: Emitter) -> str | None:
 def _by_inputs(node: Node, outputs: Sequence[str | None], emit: Emitter) -> Sequence[str | None]:
     rule = RULES.get(node.kind)
     if rule is None:
-        raise NotDerivableError(f"The operator {node.kind} ({node.name or node.outputs[0]}) has no derivative here.")
+        raise NotDerivableError.of(node, "has no derivative here.")
+    emit.dtype = emit.type(next(name for name, gradient in zip(node.outputs, outputs, strict=True) if gradient))
     gradients = rule(node, outputs, emit)
     last = max(place for place, name in enumerate(node.inputs) if emit.is_active(name))
     if last >= len(gradients):
-        raise NotDerivableError(
-            f"The operator {node.kind} ({node.name or node.outputs[0]}) has no derivative by its input {last}, "
-            f"{node.inputs[last]!r}, which depends on the picture."
+        raise NotDerivableError.of(
+            node, f"has no derivative by its input {last}, {node.inputs[last]!r}, which depends on the picture."
         )
     return gradients

@@ -21,7 +21,7 @@ class Emitter:
     Args:
         graph: The graph. It is changed.
         traced: The shapes and types of its values.
-        dtype: Type of all gradients: that of the logits.
+        dtype: Type of the logits, in which gradients begin. While a rule writes, it is that of its node's output.
         active: Names of the values between what is derived by and the logits: those whose gradient is wanted.
         rectifiers: Names of the outputs of rectifiers, which follow `relu_rule`.
         relu_rule: As of `engine.work.Kind`.
@@ -67,6 +67,10 @@ class Emitter:
     def rank(self, name: str) -> int:
         """The number of axes of a value of the original graph."""
         return len(self.shape(name))
+
+    def type(self, name: str) -> np.dtype[Any]:
+        """The type of a value of the original graph."""
+        return self._traced.dtypes[name]
 
     def value(self, name: str) -> Array | None:
         """The value of a constant; None if it is none, or left out."""
@@ -124,17 +128,21 @@ class Emitter:
 
     def number(self, condition: str) -> str:
         """A condition as the numbers 1 and 0."""
+        return self.cast(condition, self.dtype)
+
+    def cast(self, value: str, dtype: np.dtype[Any]) -> str:
+        """A value as another type."""
         from onnx import helper
 
-        return self.op("Cast", condition, to=int(helper.np_dtype_to_tensor_dtype(self.dtype)))
+        return self.op("Cast", value, to=int(helper.np_dtype_to_tensor_dtype(dtype)))
 
     def where(self, condition: str, yes: str, no: str) -> str:
         """Values by a condition."""
         return self.op("Where", condition, yes, no)
 
     def zeros_like(self, name: str) -> str:
-        """Zeros in the shape of a value."""
-        return self.op("Sub", name, name)
+        """Zeros in the shape of a value, whatever it holds: infinity minus itself would not be zero."""
+        return self.expanded_like(self.constant(0), name)
 
     def transpose(self, value: str, permutation: Sequence[int]) -> str:
         """A value with its axes in another order."""

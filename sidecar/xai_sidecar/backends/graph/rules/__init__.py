@@ -9,6 +9,6 @@ from xai_sidecar.backends.graph.rules import (
     activations,
     elementwise,
 )
-from xai_sidecar.backends.graph.rules.registry import RULES, Rule
+from xai_sidecar.backends.graph.rules.registry import RULES, NotDerivableError, Rule
 
-__all__ = ["RULES", "Rule", "activations", "elementwise"]
+__all__ = ["RULES", "NotDerivableError", "Rule", "activations", "elementwise"]

@@ -17,6 +17,16 @@ Rule: TypeAlias = Callable[[Node, Gradients, Emitter], Gradients]
 Simple: TypeAlias = Callable[[Node, str, Emitter], Gradients]
 """A rule for operators of whose outputs only the first has a gradient."""
 
+
+class NotDerivableError(Exception):
+    """An operator has no rule, or none for its attributes; the message names both."""
+
+    @classmethod
+    def of(cls, node: Node, why: str) -> NotDerivableError:
+        """For an operator: `why` goes on after its name."""
+        return cls(f"The operator {node.kind} ({node.name or node.outputs[0]}) {why}")
+
+
 RULES: dict[str, Rule] = {}
 """The rules by operator."""
 
