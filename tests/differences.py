@@ -1,14 +1,17 @@
 """Derivatives of operators worked out by central differences in double precision, for comparison."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
 import onnx
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
+from operators import OPERATORS
 
 from xai_sidecar.backends.graph.derivative import derive
 from xai_sidecar.backends.graph.graph import read, write
-from xai_sidecar.backends.graph.tracing import run_by_reference, trace
+from xai_sidecar.backends.graph.tracing import trace
 
 STEP = 1e-6
 
@@ -31,15 +34,26 @@ def model(nodes, shape, constants=None, opset=17, output="y", dtype=np.float64):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
+def run(graph, rows):
+    """Runs a graph slowly, in double precision where its inputs are."""
+    results = evaluated(graph).run(None, dict(zip(graph.inputs, rows, strict=True)))
+    return tuple(np.asarray(result) for result in results)
+
+
+def evaluated(graph):
+    return ReferenceEvaluator(write(graph), new_ops=OPERATORS)
+
+
 def by_differences(graph, x, seed):
     """The gradient of sum(y * seed) by x, element by element."""
+    evaluator = evaluated(graph)
     gradient = np.zeros_like(x)
     for place in product(*map(range, x.shape)):
         values = []
         for step in (STEP, -STEP):
             moved = x.copy()
             moved[place] += step
-            values.append(np.sum(run_by_reference(graph, (moved,))[0] * seed))
+            values.append(np.sum(evaluator.run(None, {"x": moved})[0] * seed))
         gradient[place] = (values[0] - values[1]) / (2 * STEP)
     return gradient
 
@@ -60,16 +74,16 @@ def check(nodes, shape, constants=None, opset=17, sizes=(1, 2, 4), rng=0, draw=N
     rng = np.random.default_rng(rng)
     draw = draw or (lambda rng, shape: rng.standard_normal(shape))
     graph = read(model(nodes, shape, constants, opset))
-    folded, traced = trace(graph, draw(rng, (1, *shape)), run_by_reference)
+    folded, traced = trace(graph, draw(rng, (1, *shape)), run)
     derived, names = derive(folded, traced, "y", "seed", ["x"])
     derived = derived.pruned(["y", *names])
-    single = list(engines(derived_in_single_precision(nodes, shape, constants, opset, draw(rng, (1, *shape)))))
+    single = list(engines(gradient_graph(nodes, shape, constants, opset, draw(rng, (1, *shape)), np.float32)))
     for size in sizes:
         x = draw(rng, (size, *shape))
-        (y,) = run_by_reference(graph, (x,))
+        (y,) = run(graph, (x,))
         seed = rng.standard_normal(y.shape)
         expected = by_differences(graph, x, seed)
-        again, gradient = run_by_reference(derived, (x, seed))
+        again, gradient = run(derived, (x, seed))
         np.testing.assert_allclose(again, y, rtol=1e-12, atol=1e-12)
         allowed = tolerance * max(1.0, np.abs(expected).max())
         assert gradient.shape == x.shape
@@ -80,26 +94,35 @@ def check(nodes, shape, constants=None, opset=17, sizes=(1, 2, 4), rng=0, draw=N
             np.testing.assert_allclose(result, expected, rtol=0, atol=allowed)
 
 
-def derived_in_single_precision(nodes, shape, constants, opset, example):
-    graph = read(model(nodes, shape, constants, opset, dtype=np.float32))
-    folded, traced = trace(graph, example.astype(np.float32), run_by_reference)
-    derived, names = derive(folded, traced, "y", "seed", ["x"])
+def gradient_graph(nodes, shape, constants=None, opset=17, example=None, dtype=np.float64):
+    """A graph of x and seed with one output: the gradient of sum(y * seed) by x."""
+    graph = read(model(nodes, shape, constants, opset, dtype=dtype))
+    example = np.ones((1, *shape)) if example is None else example
+    derived, names = derive(*trace(graph, example.astype(dtype), run), "y", "seed", ["x"])
     return derived.pruned(names)
 
 
 def engines(graph):
     """The graph's gradient by ONNX Runtime and by OpenVINO."""
     import onnxruntime
-    import openvino
 
     serialised = write(graph).SerializeToString()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(serialised, options)
-    core = openvino.Core()
-    compiled = core.compile_model(core.read_model(serialised), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    core = _openvino()
+    hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = core.compile_model(core.read_model(serialised), "CPU", hints)
     # Engines drop inputs that the gradient does not depend on.
     fed = [each.name for each in session.get_inputs()]
     taken = [each.get_any_name() for each in compiled.inputs]
     yield lambda **rows: session.run(None, {name: rows[name] for name in fed})[0]
     yield lambda **rows: compiled({name: rows[name] for name in taken})[0]
+
+
+@cache
+def _openvino():
+    import openvino
+
+    return openvino.Core()
