@@ -180,12 +180,16 @@ class Emitter:
             return self.op("Squeeze", value, self.integers(axes))
         return self.op("Squeeze", value, axes=tuple(axes))
 
+    def reshaped(self, value: str, shape: Sequence[int | None]) -> str:
+        """A value in another shape, one of whose axes may be None: the free one."""
+        return self.op("Reshape", value, self.integers(-1 if axis is None else axis for axis in shape))
+
     def reshaped_like(self, value: str, name: str) -> str:
         """A value in the shape of one of the original graph, which has as many elements."""
         shape = self.shape(name)
         if shape.count(None) > 1 or (None in shape and 0 in shape):
             return self.op("Reshape", value, self.op("Shape", name))
-        return self.op("Reshape", value, self.integers(-1 if axis is None else axis for axis in shape))
+        return self.reshaped(value, shape)
 
     def expanded_like(self, value: str, name: str) -> str:
         """A value broadcast to the shape of one of the original graph."""

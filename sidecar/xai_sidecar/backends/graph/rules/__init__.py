@@ -8,7 +8,21 @@ up to the last input that can have one: None is a gradient of zero. What nobody 
 from xai_sidecar.backends.graph.rules import (
     activations,
     elementwise,
+    indexing,
+    parts,
+    reductions,
+    shapes,
 )
 from xai_sidecar.backends.graph.rules.registry import RULES, NotDerivableError, Rule
 
-__all__ = ["RULES", "NotDerivableError", "Rule", "activations", "elementwise"]
+__all__ = [
+    "RULES",
+    "NotDerivableError",
+    "Rule",
+    "activations",
+    "elementwise",
+    "indexing",
+    "parts",
+    "reductions",
+    "shapes",
+]

@@ -8,7 +8,7 @@ from xai_sidecar.backends.graph.rules.registry import Gradients, rule, without_g
 
 without_gradient(
     "Shape", "Size", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual",
-    "Not", "And", "Or", "Xor", "Floor", "Ceil", "Round", "Sign", "IsNaN", "IsInf", "NonZero", "OneHot",
+    "Not", "And", "Or", "Xor", "Floor", "Ceil", "Round", "Sign", "IsNaN", "IsInf", "NonZero",
 )  # fmt: skip
 
 
