@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xai_sidecar.backends.mindspore import displacement
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.device import select_device
-from xai_sidecar.backends.mindspore.layers import default_layer, trace_layers
+from xai_sidecar.backends.mindspore.layers import layers_with_gradient, trace_layers
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
+from xai_sidecar.backends.spatial import displacement
+from xai_sidecar.backends.spatial.layers import default_layer
 from xai_sidecar.engine.work import Forward, Kind
 
 ROWS, COLUMNS, SIDE, CHANNELS = 3, 4, 4, 6
@@ -90,7 +91,9 @@ def traced(net, layout="nchw", height=HEIGHT, width=WIDTH):
     shape = (2, 3, height, width) if layout == "nchw" else (2, height, width, 3)
     examples = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
     found = trace_layers(net.set_train(False), examples[:1], height, width, layout)
-    return found, default_layer(net, found.spatial, examples, 3)
+    return found, default_layer(
+        found.spatial, examples, lambda layers, inputs: layers_with_gradient(net, layers, inputs, 3)
+    )
 
 
 # ------------------------------------------------------------------------------------------------ tokens

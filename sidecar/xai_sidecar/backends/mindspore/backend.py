@@ -9,10 +9,11 @@ from functools import cached_property
 
 import numpy as np
 
+from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
 from xai_sidecar.backends.mindspore.features import features_net
-from xai_sidecar.backends.mindspore.layers import check_has_gradient, default_layer, trace_layers
+from xai_sidecar.backends.mindspore.layers import check_has_gradient, layers_with_gradient, trace_layers
 from xai_sidecar.backends.mindspore.loading import Loaded, error_line, load_net
 from xai_sidecar.backends.mindspore.net_version import net_version
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_passes
@@ -34,8 +35,7 @@ from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy, wrapped_copy
-from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
-from xai_sidecar.backends.runtimes.program import EngineError, described
+from xai_sidecar.backends.spatial.layers import default_layer
 from xai_sidecar.engine.backend import Layer, OodTraining, Report
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
@@ -80,7 +80,11 @@ class MindSporeBackend:
         self.layers: Mapping[str, Layer] = self._spatial
         self.refused_layers: Mapping[str, str] = found.refused
         self._probes = probe
-        self.default_layer = default_layer(self._net, self._spatial, probe, self.class_count)
+        self.default_layer = default_layer(
+            self._spatial,
+            probe,
+            lambda layers, inputs: layers_with_gradient(self._net, layers, inputs, self.class_count),
+        )
         self._reference = Reference(self._net, probe, logits, self._spatial)
         self._cache_key = compile_cache.cache_key(
             self._net, source.factory, source.arguments, source.layout, self._example.shape, source.device
@@ -160,14 +164,13 @@ class MindSporeBackend:
         forwards = [kind for kind in wanted if kind in (Forward.kind, Features.kind)]
         if self._source.forward_engine == "mindspore" or not self._source.device.startswith("cpu") or not forwards:
             return []
-        engine = OnnxRuntime()
         try:
-            if missing := engine.missing():  # before exporting, which takes seconds
+            if missing := onnx.available():  # before exporting, which takes seconds
                 raise ExportError(missing)
             report("exporting the forward pass to ONNX Runtime, and checking it")
             cells = {kind: self._cell(kind.layer) for kind in wanted if kind.name == "layer_gradient"}
             exported, places = export_passes(self._net, self._example, self.class_count, cells, forwards)
-            model = engine.load(exported, threads=self._source.threads)
+            model = onnx.OnnxProgram(exported, self._source.threads)
             for kind in forwards:
                 self._programs[kind] = model.only(*places[kind])
                 for size in self._sizes(kind):
@@ -175,7 +178,7 @@ class MindSporeBackend:
             self._outputs_of = {kind: model.only(*places[kind]) for kind in cells if kind in places}
         except Exception as error:  # of the export, of ONNX Runtime, or a check that failed
             self._drop(*forwards)
-            why = str(error) if isinstance(error, (EngineError, ExportError, WrongOutputError)) else error_line(error)
+            why = str(error) if isinstance(error, (ExportError, WrongOutputError)) else error_line(error)
             self.engine_note = f"ONNX Runtime does not run the forward passes: {why.rstrip('.')}."
             if self._source.forward_engine == "onnxruntime":
                 raise ConfigError(
@@ -183,7 +186,7 @@ class MindSporeBackend:
                 ) from None
             report(self.engine_note)
             return []
-        self.engine = described(engine)
+        self.engine = onnx.engine()
         return forwards
 
     def _cell(self, layer: str) -> nn.Cell:

@@ -2,79 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from xai_sidecar.backends.mindspore.displacement import displaced
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy, wrapped_copy
-from xai_sidecar.backends.mindspore.tokens import UnplacedError, place_tokens
-from xai_sidecar.engine.backend import Layer
+from xai_sidecar.backends.mindspore.watching import WatchedNet
+from xai_sidecar.backends.spatial.layers import EXAMPLES, Layers, SpatialLayer, find_layers, place
 from xai_sidecar.engine.work import Array
 from xai_sidecar.errors import PreconditionError
-
-_MOST_EXTRA = 16
-"""Class, distillation and register tokens besides the picture's own, at the most."""
-
-_TRIED = 16
-"""Layers whose gradients are computed together in the search for the default layer, from the last one on."""
-
-_EXAMPLES = 2
-"""Inputs for all of which a layer that matters is unlikely to be dead."""
-
-_MISFIT = 1.5
-"""Cells by which padding may change the size of a grid."""
-
-
-@dataclass(frozen=True)
-class SpatialLayer(Layer):
-    """A layer with a spatial output, and its layout.
-
-    Attributes:
-        axes: "nchw"; "nhwc"; or "tokens", (n, tokens, channels).
-        token_count: Number of tokens, at least height · width.
-        order: The index of the token of each position, row by row.
-    """
-
-    axes: str
-    token_count: int = 0
-    order: tuple[int, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the layer's output for one input."""
-        if self.axes == "nchw":
-            return 1, self.channels, self.height, self.width
-        if self.axes == "nhwc":
-            return 1, self.height, self.width, self.channels
-        return 1, self.token_count, self.channels
-
-    def to_nchw(self, output: Array) -> Array:
-        """The layer's output (n, …) as (n, channels, height, width)."""
-        if self.axes == "nchw":
-            return output
-        if self.axes == "tokens":
-            output = output[:, list(self.order)].reshape(-1, self.height, self.width, self.channels)
-        return output.transpose(0, 3, 1, 2)
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The layers of a net, by name, in the order in which they finish.
-
-    Attributes:
-        spatial: Those with a spatial output.
-        refused: Why others are not counted as such, though their shape suggests it.
-        calls: Each call of a layer in order, with the shape of its output; None if that is no tensor.
-    """
-
-    spatial: dict[str, SpatialLayer]
-    refused: dict[str, str]
-    calls: tuple[tuple[str, tuple[int, ...] | None], ...] = ()
 
 
 def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: str) -> Layers:
@@ -96,82 +36,11 @@ def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: 
         if name:
             cell.register_forward_hook(_recorder(name, outputs))
     copy(ms.Tensor(example))
-    token_counts = {shape[1] for _, shape in outputs if shape is not None and len(shape) == 3}
-    calls = Counter(name for name, _ in outputs)
-    layers: dict[str, SpatialLayer] = {}
-    for name, shape in outputs:
-        if shape is not None and calls[name] == 1:
-            layer = _spatial(name, shape, height, width, layout, token_counts)
-            if layer:
-                layers[name] = layer
-    return replace(_placed(net, layers, example, layout), calls=tuple(outputs))
+    layers = find_layers(outputs, (height, width), layout)
+    return replace(place(partial(WatchedNet, net), layers, example, layout), calls=tuple(outputs))
 
 
-def _placed(net: nn.Cell, layers: dict[str, SpatialLayer], example: Array, layout: str) -> Layers:
-    """The layers with the positions of their tokens; those that lie elsewhere, or have no positions, are refused."""
-    groups: dict[tuple[int, int, int], list[SpatialLayer]] = {}
-    for layer in layers.values():
-        if layer.axes == "tokens":
-            groups.setdefault((layer.token_count, layer.height, layer.width), []).append(layer)
-    placed, refused = dict(layers), {}
-    for (_, height, width), group in groups.items():
-        try:
-            order = place_tokens(net, group[0].name, example, (height, width), layout)
-        except UnplacedError as error:
-            refused.update({layer.name: _unplaced(layer, f"{error}.") for layer in group})
-        else:
-            placed.update({layer.name: replace(layer, order=order) for layer in group})
-    kept = [layer for layer in placed.values() if layer.name not in refused]
-    moved = displaced(net, kept, example, layout)
-    refused.update({layer.name: _displaced(layer) for layer in kept if layer.name in moved})
-    return Layers({name: layer for name, layer in placed.items() if name not in refused}, refused)
-
-
-def _unplaced(layer: SpatialLayer, reason: str) -> str:
-    return f"Where the tokens of the layer {layer.name!r} lie on the picture cannot be told: {reason}"
-
-
-def _displaced(layer: SpatialLayer) -> str:
-    if layer.axes == "tokens":
-        return _unplaced(layer, "they do not lie as in the layers before.")
-    return (
-        f"The output of the layer {layer.name!r} does not lie on the picture as its {layer.height} rows and "
-        f"{layer.width} columns do: it is shifted, turned or in another order."
-    )
-
-
-def default_layer(net: nn.Cell, layers: dict[str, SpatialLayer], examples: Array, class_count: int) -> str | None:
-    """The last layer with a spatial output at whose positions the logits have a gradient.
-
-    Behind the last attention of a transformer that classifies by a class token, the picture's own tokens no longer
-    matter to the prediction: their gradient is zero, and so would be every map. Such layers are passed over, as are
-    branches that training alone used, and layers inside an attention, whose channels are no longer the embedding's.
-
-    Args:
-        net: The net.
-        layers: Its layers.
-        examples: Some inputs as the net takes them, (n, …) float32.
-        class_count: Number of logits.
-    """
-    tokens = [layer for layer in layers.values() if layer.axes == "tokens"]
-    embedded, counts = {layer.channels for layer in tokens[-1:]}, {layer.token_count for layer in tokens}
-    candidates = [
-        layer
-        for layer in layers.values()
-        # With as many rows or columns as there are tokens, it is an attention's, split by heads.
-        if (layer.channels in embedded if layer.axes == "tokens" else not {layer.height, layer.width} & counts)
-    ]
-    while candidates:
-        last = candidates[-_TRIED:]
-        for start in range(min(_EXAMPLES, len(examples))):
-            alive = layers_with_gradient(net, last, examples[start : start + 1], class_count)
-            if alive:
-                return alive[-1]
-        del candidates[-_TRIED:]
-    return None
-
-
-def layers_with_gradient(net: nn.Cell, layers: list[SpatialLayer], examples: Array, class_count: int) -> list[str]:
+def layers_with_gradient(net: nn.Cell, layers: Sequence[SpatialLayer], examples: Array, class_count: int) -> list[str]:
     """Names of the layers by whose output, at the positions of the picture, the logits have a gradient.
 
     Args:
@@ -183,7 +52,7 @@ def layers_with_gradient(net: nn.Cell, layers: list[SpatialLayer], examples: Arr
     # A mix of the logits that no symmetry of theirs is likely to cancel, as their plain sum might be.
     mix = np.random.default_rng(0).standard_normal((1, class_count)).astype(np.float32)
     alive: set[str] = set()
-    for start in range(min(_EXAMPLES, len(examples))):
+    for start in range(min(EXAMPLES, len(examples))):
         left = [layer for layer in layers if layer.name not in alive]
         if not left:
             break
@@ -202,45 +71,6 @@ def _recorder(name: str, outputs: list[tuple[str, Any]]) -> Any:
         outputs.append((name, tuple(output.shape) if isinstance(output, ms.Tensor) else None))
 
     return record
-
-
-def _spatial(
-    name: str, shape: tuple[int, ...], height: int, width: int, layout: str, token_counts: set[int]
-) -> SpatialLayer | None:
-    if shape[0] != 1:  # windows of an attention, say
-        return None
-    if len(shape) == 4:
-        _, a, b, c = shape
-        if b == c and b in token_counts:  # an attention matrix
-            return None
-        readings = [SpatialLayer(name, a, b, c, "nchw"), SpatialLayer(name, c, a, b, "nhwc")]
-        fitting = [one for one in readings if _misfit(one.height, one.width, height, width) < _MISFIT]
-        # As many channels as columns, or nearly so: the better fit is right, and on a tie the axes of the input.
-        return min(
-            fitting, key=lambda one: (_misfit(one.height, one.width, height, width), one.axes != layout), default=None
-        )
-    if len(shape) == 3:
-        for extra in range(min(_MOST_EXTRA + 1, shape[1])):
-            grid = _grid(shape[1] - extra, height, width)
-            if grid:
-                return SpatialLayer(name, shape[2], *grid, "tokens", shape[1])
-    return None
-
-
-def _misfit(rows: int, columns: int, height: int, width: int) -> float:
-    """Deviation in cells of a grid from the proportions of the input; infinite for an impossible grid."""
-    if rows * columns <= 1 or rows > height or columns > width:
-        return math.inf
-    scale = math.sqrt(height * width / (rows * columns))
-    return max(abs(rows - height / scale), abs(columns - width / scale))
-
-
-def _grid(count: int, height: int, width: int) -> tuple[int, int] | None:
-    """The grid of patches of a whole number of pixels per side that has `count` of them and covers the input."""
-    for side in range(1, min(height, width) // 2 + 1):
-        if height % side == 0 and width % side == 0 and height * width == count * side * side:
-            return height // side, width // side
-    return None
 
 
 class _Shift(nn.Cell):

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from xai_sidecar.backends.mindspore.features import features_net
-from xai_sidecar.backends.mindspore.layers import SpatialLayer, layer_gradients, layer_output
+from xai_sidecar.backends.mindspore.layers import layer_gradients, layer_output
 from xai_sidecar.backends.mindspore.loading import error_line
 from xai_sidecar.backends.mindspore.programs import Program, as_arrays
 from xai_sidecar.backends.mindspore.rectifiers import rectified_copy
 from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.backends.spatial.layers import SpatialLayer
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import ConfigError
 

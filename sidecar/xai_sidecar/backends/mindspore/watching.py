@@ -1,12 +1,10 @@
-"""Records the outputs of layers of a net, uncompiled, and changes parts of an input to see which of them respond."""
+"""Records the outputs of layers of a net, uncompiled."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
 from typing import Any
-
-import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy
@@ -18,7 +16,7 @@ class _ReachedError(Exception):
 
 
 class WatchedNet:
-    """A copy of a net that records the outputs of layers.
+    """A copy of a net that records the outputs of layers, as a `Watched`.
 
     Args:
         net: The net; it is not changed.
@@ -34,7 +32,7 @@ class WatchedNet:
             cells[name].register_forward_hook(self._recorder(name))
 
     def run(self, inputs: Array, until: str | None = None) -> dict[str, Array]:
-        """The outputs for an input as the net takes it, float32, of all layers or of those up to one."""
+        """The outputs of all layers or of those up to one; see `Watched.run`."""
         self._seen, self._until = {}, until
         with contextlib.suppress(_ReachedError):
             self._copy(ms.Tensor(inputs))
@@ -48,15 +46,3 @@ class WatchedNet:
                 raise _ReachedError
 
         return record
-
-
-def sides(example: Array, layout: str) -> tuple[int, int]:
-    """Rows and columns of an input as the net takes it, (1, …), of the layout "nchw" or "nhwc"."""
-    height, width = example.shape[2:] if layout == "nchw" else example.shape[1:3]
-    return height, width
-
-
-def with_changed(example: Array, other: Array, pixels: Array, layout: str) -> Array:
-    """An input with the values of another one in some pixels, (rows, columns) bool, in all channels."""
-    mask = pixels[None, None] if layout == "nchw" else pixels[None, :, :, None]
-    return np.where(mask, other, example)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xai_sidecar.backends.mindspore.runtime import nn
-from xai_sidecar.backends.mindspore.watching import WatchedNet, sides, with_changed
+from xai_sidecar.backends.spatial.watched import Watch, sides, with_changed
 from xai_sidecar.engine.work import Array
 
 _SURE = 0.1
@@ -24,11 +23,11 @@ class UnplacedError(Exception):
     """The tokens have no positions on the picture; the message says why."""
 
 
-def place_tokens(net: nn.Cell, layer: str, example: Array, grid: tuple[int, int], layout: str) -> tuple[int, ...]:
+def place_tokens(watch: Watch, layer: str, example: Array, grid: tuple[int, int], layout: str) -> tuple[int, ...]:
     """Finds the index of the token of each cell of the grid, row by row.
 
     Args:
-        net: The net; it is not changed.
+        watch: Makes the net be watched.
         layer: The first layer with tokens of that number.
         example: One input as the net takes it, (1, …) float32.
         grid: Rows and columns of the cells that the picture is divided into.
@@ -37,7 +36,7 @@ def place_tokens(net: nn.Cell, layer: str, example: Array, grid: tuple[int, int]
     Raises:
         UnplacedError: There is not one token for each cell.
     """
-    responses = _Responses(net, layer, example, grid, layout)
+    responses = _Responses(watch, layer, example, grid, layout)
     # A shift turns the lowest bits round, and a flip the highest ones.
     leanings = [(axis, bit, responses.leaning(axis, bit)) for axis in (0, 1) for bit in _ends(grid[axis])]
     if responses.count == grid[0] * grid[1] and all(
@@ -50,8 +49,8 @@ def place_tokens(net: nn.Cell, layer: str, example: Array, grid: tuple[int, int]
 class _Responses:
     """The responses of a layer's tokens to changes in parts of an input. Arguments as of `place_tokens`."""
 
-    def __init__(self, net: nn.Cell, layer: str, example: Array, grid: tuple[int, int], layout: str) -> None:
-        self._watched = WatchedNet(net, [layer])
+    def __init__(self, watch: Watch, layer: str, example: Array, grid: tuple[int, int], layout: str) -> None:
+        self._watched = watch([layer])
         self._layer = layer
         self._example = example
         self._grid = grid

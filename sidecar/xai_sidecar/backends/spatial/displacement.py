@@ -21,8 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from xai_sidecar.backends.mindspore.runtime import nn
-from xai_sidecar.backends.mindspore.watching import WatchedNet, sides, with_changed
+from xai_sidecar.backends.spatial.watched import Watch, Watched, sides, with_changed
 from xai_sidecar.engine.work import Array
 
 _FILLS = 2
@@ -74,11 +73,11 @@ class Laid(Protocol):
         """Its output as (n, channels, height, width)."""
 
 
-def displaced(net: nn.Cell, layers: Sequence[Laid], example: Array, layout: str) -> frozenset[str]:
+def displaced(watch: Watch, layers: Sequence[Laid], example: Array, layout: str) -> frozenset[str]:
     """The names of those layers whose output lies elsewhere on the picture than said.
 
     Args:
-        net: The net; it is not changed.
+        watch: Makes the net be watched.
         layers: The layers.
         example: An input as the net takes it, (1, …) float32.
         layout: "nchw" or "nhwc", the axes of the input.
@@ -88,7 +87,7 @@ def displaced(net: nn.Cell, layers: Sequence[Laid], example: Array, layout: str)
     halves = _halves([(layer.height, layer.width) for layer in layers], sides(example, layout))
     leanings: dict[str, list[Array]] = {layer.name: [] for layer in layers}
     with np.errstate(over="ignore", invalid="ignore"):  # of a layer whose values are not finite nothing is known
-        for found in _leanings(WatchedNet(net, list(leanings)), layers, halves, example, layout):
+        for found in _leanings(watch(list(leanings)), layers, halves, example, layout):
             for name, leaning in found.items():
                 leanings[name].append(leaning)
     judged = [layer for layer in layers if len(leanings[layer.name]) == _FILLS * len(halves)]
@@ -128,7 +127,7 @@ def _on_grid(halves: Array, rows: int, columns: int) -> Array:
 
 
 def _leanings(
-    watched: WatchedNet, layers: Sequence[Laid], halves: Array, example: Array, layout: str
+    watched: Watched, layers: Sequence[Laid], halves: Array, example: Array, layout: str
 ) -> Iterator[dict[str, Array]]:
     """For each fill and each half, how far the cells of each layer lean to it: from 1 to -1, (rows, columns)."""
     rng = np.random.default_rng(3)
