@@ -1,18 +1,15 @@
 """What runs forward passes: the same answers whoever does, and the choice told."""
 
 import itertools
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
+from xai_sidecar.backends.runtimes import onnxruntime
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import (
     INPUT_GRADIENT,
@@ -194,14 +191,14 @@ def test_onnx_runtime_is_chosen_where_it_is_right():
 def test_a_wrong_export_is_found_out_and_told(monkeypatch):
     """Wrong by 1 % in the third row of a batch of four, and nowhere else."""
 
-    class SlightlyWrong(onnx.OnnxProgram):
+    class SlightlyWrong(onnxruntime.OnnxProgram):
         def _run(self, names, rows):
             outputs = super()._run(names, rows)
             if len(rows[0]) == 4:
                 outputs[-1][2] *= 1.01
             return outputs
 
-    monkeypatch.setattr(onnx, "OnnxProgram", SlightlyWrong)
+    monkeypatch.setattr(onnxruntime, "OnnxProgram", SlightlyWrong)
     backend, told = loaded(Net()), []
     assert not backend.warm_up(KINDS, told.append)
     assert backend.engine.startswith("mindspore ")
@@ -251,32 +248,6 @@ def test_the_version_of_features_tells_what_they_depend_on():
         MindSporeBackend(source, net=Bent()),
     ]
     assert len({same, *(other.version for other in others)}) == 4
-
-
-def test_onnx_runtime_keeps_no_notes_of_what_it_runs(tmp_path):
-    script = (
-        "import numpy as np\n"
-        "from xai_sidecar.backends import onnx\n"
-        "assert onnx.available() is None\n"
-        "from onnx import TensorProto, helper\n"
-        "values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ['batch', 2]) for n in 'xy']\n"
-        "graph = helper.make_graph([helper.make_node('Relu', ['x'], ['y'])], 'g', values[:1], values[1:])\n"
-        "opset = helper.make_opsetid('', 11)\n"
-        "model = helper.make_model(graph, opset_imports=[opset], ir_version=4)\n"
-        "print(onnx.OnnxProgram(model.SerializeToString())((np.array([[-1, 2]], np.float32),)))\n"
-    )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ORT_", "XDG_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**environment, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2." in done.stdout
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_an_ood_net_of_another_classifier_is_refused():

@@ -4,20 +4,16 @@ import ast
 import copy
 import gc
 import os
-import re
 import sys
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
-from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
 from xai_sidecar.backends.mindspore.programs import compiled_graphs, forward_program, release_graphs
 from xai_sidecar.backends.mindspore.runtime import ms, nn
-from xai_sidecar.backends.onnx import OnnxProgram
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxProgram
 from xai_sidecar.zoo.efficientnet_lite import efficientnet_lite0
 
 HEIGHT, WIDTH = 8, 12
@@ -296,88 +292,3 @@ def test_an_export_does_not_touch_the_compile_cache(monkeypatch, tmp_path):
     export_onnx(FeaturesAndLogits(), pictures(1))
     assert list(tmp_path.rglob("*")) == []
     assert os.environ["MS_COMPILER_CACHE_ENABLE"] == "1"
-
-
-# ---------------------------------------------------------------------------------------- ONNX Runtime
-
-
-@pytest.fixture(scope="module")
-def model(small_net):
-    return export_onnx(small_net, pictures(1))
-
-
-def test_outputs_are_the_callers_own(model):
-    program = OnnxProgram(model)
-    (first,) = program((pictures(2),))
-    kept = first.copy()
-    program((pictures(2) + 1,))
-    np.testing.assert_array_equal(first, kept)
-    first[:] = 0
-    (again,) = program((pictures(2),))
-    np.testing.assert_array_equal(again, kept)
-
-
-def test_inputs_may_be_any_view(model):
-    program = OnnxProgram(model)
-    inputs = pictures(4)
-    np.testing.assert_array_equal(program((inputs[::2],))[0], program((inputs[::2].copy(),))[0])
-    repeated = np.broadcast_to(inputs[:1], inputs.shape)
-    np.testing.assert_array_equal(program((repeated,))[0], program((repeated.copy(),))[0])
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_threads_are_as_many_as_asked_for(model, threads):
-    before = running_threads()
-    program = OnnxProgram(model, threads=threads)
-    assert running_threads() - before == threads - 1  # the caller's is the first
-    del program
-    assert running_threads() == before
-
-
-def test_threads_are_as_many_as_cpus(model, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 4, 5})
-    before = running_threads()
-    program = OnnxProgram(model)
-    assert running_threads() - before == onnx.usable_cpus() - 1
-    del program
-
-
-@pytest.mark.parametrize(
-    ("quota", "cpus"), [("max 100000", 4), ("150000 100000", 2), ("20000 100000", 1), ("800000 100000", 4), (None, 4)]
-)
-def test_cpus_go_by_affinity_and_quota(monkeypatch, tmp_path, quota, cpus):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 4, 5})
-    monkeypatch.setattr(onnx, "_QUOTA", tmp_path / "cpu.max")
-    if quota is not None:
-        (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert onnx.usable_cpus() == cpus
-
-
-def test_an_error_is_raised_and_not_printed(capfd, clean):
-    rows = helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["batch", 6])
-    fours = helper.make_tensor_value_info("fours", TensorProto.FLOAT, None)
-    shape = helper.make_tensor("shape", TensorProto.INT64, [2], [-1, 4])
-    reshape = helper.make_node("Reshape", ["rows", "shape"], ["fours"])
-    graph = helper.make_graph([reshape], "", [rows], [fours], [shape])
-    model = helper.make_model(graph, ir_version=4, opset_imports=[helper.make_opsetid("", 11)])
-    program = OnnxProgram(model.SerializeToString())
-    assert [output.shape for output in program((np.zeros((2, 6), np.float32),))] == [(3, 4)]
-    with pytest.raises(Exception, match="Reshape"):
-        program((np.zeros((3, 6), np.float32),))
-    with pytest.raises(Exception, match="Protobuf"):
-        OnnxProgram(b"no model")
-    assert capfd.readouterr() == ("", "")
-
-
-def test_the_runtime_has_a_name():
-    assert re.fullmatch(r"onnxruntime \d+\.\d+\.\d+", onnx.engine())
-    assert onnx.available() is None
-
-
-def test_without_the_runtime_there_is_a_reason(monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert "onnxruntime" in onnx.available()
-
-
-def running_threads():
-    return len(list(Path("/proc/self/task").iterdir()))

@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 
-from xai_sidecar.backends import onnx
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
 from xai_sidecar.backends.mindspore.features import features_net
@@ -35,6 +34,8 @@ from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy, wrapped_copy
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
+from xai_sidecar.backends.runtimes.program import EngineError, described
 from xai_sidecar.backends.spatial.layers import default_layer
 from xai_sidecar.engine.backend import Layer, OodTraining, Report
 from xai_sidecar.engine.batching import masked
@@ -164,13 +165,14 @@ class MindSporeBackend:
         forwards = [kind for kind in wanted if kind in (Forward.kind, Features.kind)]
         if self._source.forward_engine == "mindspore" or not self._source.device.startswith("cpu") or not forwards:
             return []
+        engine = OnnxRuntime()
         try:
-            if missing := onnx.available():  # before exporting, which takes seconds
+            if missing := engine.missing():  # before exporting, which takes seconds
                 raise ExportError(missing)
             report("exporting the forward pass to ONNX Runtime, and checking it")
             cells = {kind: self._cell(kind.layer) for kind in wanted if kind.name == "layer_gradient"}
             exported, places = export_passes(self._net, self._example, self.class_count, cells, forwards)
-            model = onnx.OnnxProgram(exported, self._source.threads)
+            model = engine.load(exported, threads=self._source.threads)
             for kind in forwards:
                 self._programs[kind] = model.only(*places[kind])
                 for size in self._sizes(kind):
@@ -178,7 +180,7 @@ class MindSporeBackend:
             self._outputs_of = {kind: model.only(*places[kind]) for kind in cells if kind in places}
         except Exception as error:  # of the export, of ONNX Runtime, or a check that failed
             self._drop(*forwards)
-            why = str(error) if isinstance(error, (ExportError, WrongOutputError)) else error_line(error)
+            why = str(error) if isinstance(error, (EngineError, ExportError, WrongOutputError)) else error_line(error)
             self.engine_note = f"ONNX Runtime does not run the forward passes: {why.rstrip('.')}."
             if self._source.forward_engine == "onnxruntime":
                 raise ConfigError(
@@ -186,7 +188,7 @@ class MindSporeBackend:
                 ) from None
             report(self.engine_note)
             return []
-        self.engine = onnx.engine()
+        self.engine = described(engine)
         return forwards
 
     def _cell(self, layer: str) -> nn.Cell:
