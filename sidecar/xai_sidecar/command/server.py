@@ -30,11 +30,12 @@ from xai_sidecar.errors import ConfigError, ShuttingDownError
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.http.server import HttpServer
-from xai_sidecar.rpc.calls import task_factory
 from xai_sidecar.rpc.channel import server_options
 from xai_sidecar.rpc.interceptors import CallInterceptor
+from xai_sidecar.rpc.keepers import task_factory
 from xai_sidecar.rpc.servicer import ExplanationServicer
 from xai_sidecar.serving.admission import Admission
+from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.serving.core import Core, ServingState
 from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluation
 from xai_sidecar.serving.model import start_model
@@ -131,7 +132,7 @@ class Sidecar:
             hang_seconds=limits.hang_seconds,
         )
         core = Core(limits)
-        calls = CallInterceptor(telemetry, limits)
+        calls = CallRecords(telemetry, limits)
         loop.set_task_factory(task_factory)
         http = self._start_http(registry, engine, core)
         self._heartbeat.start()
@@ -168,7 +169,7 @@ class Sidecar:
         for number in self._signals:
             loop.add_signal_handler(number, self.stop)
 
-    async def _drain(self, calls: CallInterceptor, engine: Engine) -> None:
+    async def _drain(self, calls: CallRecords, engine: Engine) -> None:
         # After a loss all calls have failed; those left are of callers that do not read.
         seconds = self._config.server.drain_seconds if self.lost is None else _STOP_SECONDS
         started = time.monotonic()
@@ -279,12 +280,10 @@ class Sidecar:
         self.http_address = _joined(host, http.port)
         return http
 
-    async def _start_grpc(
-        self, core: Core, calls: CallInterceptor
-    ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    async def _start_grpc(self, core: Core, calls: CallRecords) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
         limits = self._config.server
         server = grpc.aio.server(
-            interceptors=[calls],
+            interceptors=[CallInterceptor(calls)],
             # Calls beyond `max_calls` are refused with an error of ours; beyond this, gRPC refuses them itself.
             maximum_concurrent_rpcs=2 * limits.max_calls,
             options=server_options(limits.max_message_bytes, limits.max_calls),

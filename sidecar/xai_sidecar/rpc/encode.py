@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from google.protobuf.struct_pb2 import Value
-from PIL import Image
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.engine.work import FloatArray
-from xai_sidecar.errors import PreconditionError, within
+from xai_sidecar.errors import within
 from xai_sidecar.evaluator.choice import Reason
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.serving.answers import Answer, Event, Explanation, Prediction, SaliencyMap
+from xai_sidecar.serving.map_encodings import float_bytes, png
 from xai_sidecar.serving.plan import Stage
 from xai_sidecar.serving.requests import MapEncoding
 from xai_sidecar.serving.streaming import ExplanationProgress
@@ -34,8 +31,7 @@ _KINDS = {
     Reason.BEST_OF_CLASS: pb.AUTO_CHOICE_KIND_BEST_OF_CLASS,
     Reason.FALLBACK: pb.AUTO_CHOICE_KIND_FALLBACK,
 }
-_HALF_RANGE = (2.0**-14, 65504.0)
-"""Largest magnitudes of maps that half precision carries to its full relative precision."""
+_DTYPES = {MapEncoding.FLOAT32: pb.DATA_TYPE_FLOAT32, MapEncoding.FLOAT16: pb.DATA_TYPE_FLOAT16}
 
 
 def predict_response(answer: Answer) -> pb.PredictResponse:
@@ -139,37 +135,12 @@ def _map(one: SaliencyMap, encoding: MapEncoding) -> pb.SaliencyMap:
         standard_error_bound=one.standard_error_bound,
     )
     if one.values is not None and encoding is MapEncoding.PNG:
-        message.png.CopyFrom(_png(one.values))
+        data, minimum, maximum = png(one.values)
+        message.png.CopyFrom(pb.PngMap(data=data, minimum=minimum, maximum=maximum))
     elif one.values is not None:
-        message.tensor.CopyFrom(_tensor(one.values, encoding))
+        data = float_bytes(one.values, encoding)
+        message.tensor.CopyFrom(pb.Tensor(dtype=_DTYPES[encoding], shape=one.values.shape, data=data))
     return message
-
-
-def _tensor(saliency: FloatArray, encoding: MapEncoding) -> pb.Tensor:
-    if encoding is MapEncoding.FLOAT32:
-        return pb.Tensor(
-            dtype=pb.DATA_TYPE_FLOAT32, shape=saliency.shape, data=np.ascontiguousarray(saliency, "<f4").tobytes()
-        )
-    largest = float(np.abs(saliency).max())
-    low, high = _HALF_RANGE
-    if largest and not low <= largest <= high:
-        raise PreconditionError(
-            f"The map's largest value is {largest:.3g}, which half precision cannot carry well. "
-            "Ask for MAP_ENCODING_FLOAT32, or for NORMALIZATION_MAX.",
-            field="encoding",
-        )
-    return pb.Tensor(
-        dtype=pb.DATA_TYPE_FLOAT16, shape=saliency.shape, data=np.ascontiguousarray(saliency, "<f2").tobytes()
-    )
-
-
-def _png(saliency: FloatArray) -> pb.PngMap:
-    minimum, maximum = float(saliency.min()), float(saliency.max())
-    scale = 255 / (maximum - minimum) if maximum > minimum else 0.0
-    grey = np.rint((saliency.astype(np.float64) - minimum) * scale).astype(np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG", compress_level=3)
-    return pb.PngMap(data=file.getvalue(), minimum=minimum, maximum=maximum)
 
 
 def value_message(value: Any) -> Value:

@@ -15,8 +15,9 @@ from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import ShuttingDownError
-from xai_sidecar.rpc.calls import task_factory
 from xai_sidecar.rpc.interceptors import CallInterceptor
+from xai_sidecar.rpc.keepers import task_factory
+from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.telemetry import Telemetry
 
 LARGE = 300_000
@@ -55,15 +56,15 @@ class Answers(pb_grpc.ExplanationServiceServicer):
 
 @pytest.fixture
 def serving():
-    """Serves `Answers` with some limits; yields the servicer, the interceptor and a function that connects."""
+    """Serves `Answers` with some limits; yields the servicer, the calls in progress and a function that connects."""
 
     @contextlib.asynccontextmanager
     async def serving(**limits):
         asyncio.get_running_loop().set_task_factory(task_factory)
         limits = ServerConfig(**limits)
-        calls, servicer = CallInterceptor(Telemetry(CollectorRegistry(), []), limits), Answers()
+        calls, servicer = CallRecords(Telemetry(CollectorRegistry(), []), limits), Answers()
         size = [("grpc.max_receive_message_length", limits.max_message_bytes)]
-        server = grpc.aio.server(interceptors=[calls], options=size)
+        server = grpc.aio.server(interceptors=[CallInterceptor(calls)], options=size)
         pb_grpc.add_ExplanationServiceServicer_to_server(servicer, server)
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()

@@ -96,7 +96,7 @@ def test_float32_and_float16(answer):
 @pytest.mark.parametrize("largest", [1e5, 65505, 1e-5, 1e-30])
 def test_half_precision_is_refused_where_it_would_be_wrong(answer, largest):
     maps = [RAMP / 2 * np.float32(largest)]
-    with pytest.raises(PreconditionError, match="MAP_ENCODING_FLOAT32") as caught:
+    with pytest.raises(PreconditionError, match="Ask for the encoding float32") as caught:
         answer(maps, pb.MAP_ENCODING_FLOAT16)
     assert caught.value.field == "explanations[0].encoding"
     answer(maps, pb.MAP_ENCODING_FLOAT32)

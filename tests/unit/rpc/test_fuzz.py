@@ -25,6 +25,7 @@ from structlog.testing import capture_logs
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.rpc.interceptors import CallInterceptor
+from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.telemetry import Telemetry
 
 MESSAGES = int(os.environ.get("XAI_FUZZ", "300"))
@@ -270,7 +271,8 @@ def ask(serve, tmp_path):
     store = ("evaluator.sample_rate=1", f"evaluator.store=sqlite:///{tmp_path}/a.db", "evaluator.metrics=[]")
     off = [f"explainers.{name}.enabled=false" for name in ("gradient", "guided_backprop", "deconvolution", "gradcam")]
     servicer, admission = serve(0.0, *limits, *store[:2], *off, evaluated=True)
-    calls = CallInterceptor(Telemetry(CollectorRegistry(), []), servicer.core.state.model.config.server)
+    calls = CallRecords(Telemetry(CollectorRegistry(), []), servicer.core.state.model.config.server)
+    interceptor = CallInterceptor(calls)
 
     async def ask(method, data):
         async def continuation(details):
@@ -284,7 +286,7 @@ def ask(serve, tmp_path):
 
         details = Details()
         details.method = f"/xai.v1.ExplanationService/{method}"
-        handler = await calls.intercept_service(continuation, details)
+        handler = await interceptor.intercept_service(continuation, details)
         context = Context()
         with contextlib.suppress(AbortedError):
             await (handler.unary_stream or handler.unary_unary)(data, context)

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.rpc.interceptors import REQUEST_ID, CallInterceptor, request_id_of
+from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.telemetry import Telemetry
 
 
@@ -52,7 +53,8 @@ async def answered(method, request, context):
             return grpc.unary_stream_rpc_method_handler(stream)
         return grpc.unary_unary_rpc_method_handler(predict)
 
-    interceptor = CallInterceptor(Telemetry(CollectorRegistry(), []))
+    records = CallRecords(Telemetry(CollectorRegistry(), []))
+    interceptor = CallInterceptor(records)
     details = SimpleNamespace(method=f"/xai.v1.ExplanationService/{method}")
     handler = await interceptor.intercept_service(continuation, details)
     if handler.response_streaming:
@@ -63,7 +65,7 @@ async def answered(method, request, context):
             await handler.unary_unary(request.SerializeToString(), context)
         ).request_id
     assert context.trailing_metadata() == ((REQUEST_ID, answer),)
-    assert await interceptor.finished(1)
+    assert await records.finished(1)
     return answer
 
 
@@ -128,19 +130,20 @@ class Watched(Call):
 async def test_a_call_is_told_of_before_its_end_leaves_and_counts_until_then(end, code):
     """Nothing is awaited between a handler's return and the answer's leaving; its error leaves by `abort`."""
     registry = CollectorRegistry()
-    interceptor = CallInterceptor(Telemetry(registry, []))
+    records = CallRecords(Telemetry(registry, []))
+    interceptor = CallInterceptor(records)
     seen = []
 
     def look(_=None):
         method = "PredictStream" if end == "stream" else "Predict"
         told = [(entry["method"], entry["code"]) for entry in logs if entry["event"] == "request"]
         counted = registry.get_sample_value("xai_requests_total", {"method": method, "code": code})
-        seen.append((told == [(method, code)], counted, len(interceptor._answering)))
+        seen.append((told == [(method, code)], counted, records.count))
 
     with capture_logs() as logs:
         with contextlib.suppress(grpc.aio.AbortError):
             await ask(end, Watched(look), interceptor)
             look()
         assert seen == [(True, 1.0, 1)]
-        assert await interceptor.finished(1)
+        assert await records.finished(1)
     assert [entry["event"] for entry in logs].count("request") == 1

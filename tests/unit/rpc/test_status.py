@@ -9,7 +9,6 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from xai_proto import explanation_pb2 as pb
-from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import (
     DeviceLostError,
     InvalidRequestError,
@@ -19,6 +18,7 @@ from xai_sidecar.errors import (
 )
 from xai_sidecar.rpc.interceptors import CallInterceptor
 from xai_sidecar.rpc.status import pushback_milliseconds, status_of
+from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.telemetry import Telemetry
 
 RETRYING = """{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 4, "initialBackoff": "9s",
@@ -70,7 +70,7 @@ async def refusing():
     async def refuse_stream(request, context):
         yield pb.PredictStreamResponse(request_id=(await refuse(request, context)).request_id)
 
-    server = grpc.aio.server(interceptors=[CallInterceptor(Telemetry(CollectorRegistry(), []), ServerConfig())])
+    server = grpc.aio.server(interceptors=[CallInterceptor(CallRecords(Telemetry(CollectorRegistry(), [])))])
     handlers = {
         "Predict": grpc.unary_unary_rpc_method_handler(refuse),
         "PredictStream": grpc.unary_stream_rpc_method_handler(refuse_stream),

@@ -18,6 +18,7 @@ from xai_sidecar import errors
 from xai_sidecar.evaluator.records import BoxAnnotation
 from xai_sidecar.rpc.interceptors import CallInterceptor
 from xai_sidecar.serving.answers import Answer, ExplanationUpdate
+from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.serving.plan import Condition, Stage, Targets
 from xai_sidecar.serving.requests import (
     EncodedPicture,
@@ -92,7 +93,7 @@ def both(serve, picture):
 async def over_grpc(both, ask):
     """What a caller gets."""
     limits = both.core.state.model.config.server
-    server = grpc.aio.server(interceptors=[CallInterceptor(Telemetry(CollectorRegistry(), []), limits)])
+    server = grpc.aio.server(interceptors=[CallInterceptor(CallRecords(Telemetry(CollectorRegistry(), []), limits))])
     pb_grpc.add_ExplanationServiceServicer_to_server(both.servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import time
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,35 +15,11 @@ from xai_sidecar.errors import SidecarError
 
 _log = structlog.get_logger(__name__)
 
-_GRPC_CALL = "_schedule_rpc_coro"
-"""The coroutine of grpc.aio that keeps a call open until its caller has read all of it, or has gone."""
-
 _SLOWEST_BYTES = 256 * 1024
 """The slowest transfer that is waited for, in bytes a second."""
 
 _SOONER_SECONDS = 0.05
 _INSTANT_SECONDS = 2.0
-
-_keeper: contextvars.ContextVar[list[weakref.ref[asyncio.Task[Any]]]] = contextvars.ContextVar("keeper")
-
-
-def task_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, /, **options: Any) -> asyncio.Task[Any]:
-    """Makes the event loop's tasks, and remembers for each call the task of grpc.aio that keeps it open.
-
-    Ending the handler does not end a call in grpc.aio: while the caller does not read what was written, the call stays
-    open and its message in memory. Cancelling the task remembered here ends it.
-    """
-    if getattr(coroutine, "__name__", "") != _GRPC_CALL:
-        return asyncio.Task(coroutine, loop=loop, **options)
-    keeper: list[weakref.ref[asyncio.Task[Any]]] = []
-
-    def make() -> asyncio.Task[Any]:
-        _keeper.set(keeper)
-        return asyncio.Task(coroutine, loop=loop, **options)
-
-    task = contextvars.copy_context().run(make)
-    keeper.append(weakref.ref(task))
-    return task
 
 
 @dataclass(frozen=True)
@@ -106,6 +82,7 @@ class Call:
         limits: Its time limits.
         total: Counts the unread bytes of all calls.
         incoming: The requests that are being received.
+        keepers: Tasks of the adapter's besides, which keep it open until its caller has read the answer.
 
     Attributes:
         error: The error by which the server ended it; None unless it did.
@@ -113,14 +90,20 @@ class Call:
         unread: Bytes of its answer that the caller has not read.
     """
 
-    def __init__(self, limits: TimeLimits, total: UnreadBytes, incoming: IncomingRequests) -> None:
+    def __init__(
+        self,
+        limits: TimeLimits,
+        total: UnreadBytes,
+        incoming: IncomingRequests,
+        keepers: Sequence[weakref.ref[asyncio.Task[Any]]] = (),
+    ) -> None:
         self.error: SidecarError | None = None
         self.stalled = False
         self.unread = 0
         self._total = total
         self._incoming = incoming
         self._limits = limits
-        self._keeper = _keeper.get([])
+        self._keepers = keepers
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         if task is None:
@@ -134,12 +117,12 @@ class Call:
         self._incoming.begin(self)
         self._after("transfer", self._limits.for_bytes(self._limits.message_bytes), self.stall)
 
-    def received(self, too_long: SidecarError) -> None:
-        """Starts the time limit of the call, whose request is complete; at its end the call fails with `too_long`."""
+    def received(self, too_long: Callable[[], SidecarError]) -> None:
+        """Starts the time limit of the call, whose request is complete; `too_long` makes the error that it ends by."""
         self._incoming.end(self)
         self._stop("transfer")
         # A little before the deadline of the work that it waits for, whose error would not say why.
-        self._after("call", self._limits.call_seconds - _SOONER_SECONDS, lambda: self.end(too_long))
+        self._after("call", self._limits.call_seconds - _SOONER_SECONDS, lambda: self.end(too_long()))
 
     def sending(self, byte_count: int) -> None:
         """Starts the time limit of sending a message; it ends with `sent` or with the call."""
@@ -164,7 +147,7 @@ class Call:
     def kill(self) -> None:
         """Ends the call at once, without a status."""
         self._task.cancel()
-        for keeper in self._keeper:
+        for keeper in self._keepers:
             if (task := keeper()) is not None:
                 task.cancel()
 
