@@ -15,7 +15,7 @@ help:
 	@echo "make test-long   the same, with many more kills, crowds and messages drawn at random"
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
 	@echo "make lint        lint and types only"
-	@echo "make docs        write docs/reference/ anew from the code"
+	@echo "make docs        write docs/reference/ and the dashboard anew from the code"
 	@echo "make proto       generate the stubs from proto/xai/v1/explanation.proto"
 
 demo: .venv/demo
@@ -51,6 +51,7 @@ bench: .venv/dev
 
 docs: .venv/dev
 	.venv/bin/python docs/generate.py
+	.venv/bin/python deploy/grafana/dashboard.py
 
 proto:
 	PYTHON=$(PYTHON) proto/generate.sh
