@@ -22,13 +22,13 @@ import grpc
 import launcher
 import numpy as np
 import pytest
+import toys
 from google.rpc import error_details_pb2, status_pb2
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
-from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.ood.outliers import crops
 from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
@@ -199,11 +199,7 @@ def start_server():
 @pytest.fixture(scope="session")
 def only():
     """Overrides that switch every explainer off but those named, for a quick start."""
-
-    def only(*names):
-        return tuple(f"explainers.{name}.enabled=false" for name in installed_explainers() if name not in names)
-
-    return only
+    return toys.only
 
 
 # ------------------------------------------------------------------------------------------------ calling it

@@ -8,13 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from toys import EXPLAINER, METRIC, write_package
 
 from xai_client import Client, Explain
 from xai_client.errors import InvalidRequestError
@@ -22,77 +22,18 @@ from xai_client.errors import InvalidRequestError
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "tests" / "chaos" / "misbehaving.py"
 
-EXPLAINER = """
-    from typing import Literal
-
-    import numpy as np
-    from pydantic import Field
-
-    from xai_sidecar.engine.work import Forward
-    from xai_sidecar.explainers.base import Computed, Explainer, ExplainerParameters
+NAMES = ("channel", "stranger")
 
 
-    class ChannelParameters(ExplainerParameters):
-        channel: int = Field(default=0, ge=0, le=2, description="Which channel of the picture.")
-        factor: float = Field(default=1.0, gt=0, le=100, description="What it is multiplied by.")
-        sign: Literal["plus", "minus"] = Field(default="plus", description="Its sign.")
-        squared: bool = Field(default=False, description="Whether it is squared.")
+def named(name):
+    """The toy explainer, or the toy metric, by a name."""
+    source, old = (METRIC, "toys/toy") if "share" in name else (EXPLAINER, "toy")
+    return source.replace(f'"{old}"', f'"{name}"')
 
 
-    class Channel(Explainer[ChannelParameters]):
-        name = "NAME"
-        description = "A channel of the picture."
-        parameters_type = ChannelParameters
-
-        def kind(self, parameters):
-            return Forward.kind
-
-        def _compute(self, image, targets, parameters, context):
-            yield Forward(image[np.newaxis])
-            channel = image[parameters.channel] ** (2 if parameters.squared else 1)
-            factor = np.float32(parameters.factor * (1 if parameters.sign == "plus" else -1))
-            return Computed(np.stack([factor * channel] * len(targets)), [None] * len(targets))
-"""
-METRIC = """
-    from pydantic import Field
-
-    from xai_sidecar.metrics.base import Metric, Need, MetricParameters, Score
-
-
-    class ShareParameters(MetricParameters):
-        above: float = Field(default=0.0, description="Pixels above this value count.")
-
-
-    class Share(Metric[ShareParameters]):
-        name = "NAME"
-        description = "The part of a map's pixels that are above a value."
-        higher_is_better = True
-        value_range = (0, 1)
-        needs = frozenset({Need.SALIENCY})
-        parameters_type = ShareParameters
-
-        def pass_count(self, parameters, model, call=None):
-            return 0
-
-        def _measure(self, instance, parameters, context):
-            yield from ()
-            return Score(float((instance.saliency > parameters.above).mean()))
-"""
-
-
-def write_package(folder):
-    """Somebody else's package, as pip installs one."""
-    folder.mkdir()
-    (folder / "strangers.py").write_text(
-        textwrap.dedent(EXPLAINER).replace("NAME", "stranger")
-        + textwrap.dedent(METRIC).replace("NAME", "strangers/share")
-    )
-    info = folder / "strangers-2.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: strangers\nVersion: 2.0\n")
-    (info / "entry_points.txt").write_text(
-        "[xai_sidecar.explainers]\nchannel = strangers:Channel\n[xai_sidecar.metrics]\nshare = strangers:Share\n"
-    )
+def write_strangers(folder):
+    """Somebody else's package."""
+    write_package(folder, "strangers", explainers=named("stranger"), metrics=named("strangers/share"))
 
 
 @contextmanager
@@ -110,15 +51,21 @@ def running(folder, *paths):
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory):
+def copy(tmp_path_factory):
+    """A folder with a copy of the package that has an explainer and a metric more: a file each, and nothing else."""
+    folder = tmp_path_factory.mktemp("copy")
+    package = folder / "xai_sidecar"
+    shutil.copytree(ROOT / "sidecar" / "xai_sidecar", package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "explainers" / "channel.py").write_text(named("channel"))
+    (package / "metrics" / "share.py").write_text(named("share"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(copy, tmp_path_factory):
     """A client of a server with two explainers and two metrics more."""
     folder = tmp_path_factory.mktemp("extensions")
-    copy = folder / "copy" / "xai_sidecar"
-    shutil.copytree(ROOT / "sidecar" / "xai_sidecar", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    # A file each, and nothing else.
-    (copy / "explainers" / "channel.py").write_text(textwrap.dedent(EXPLAINER).replace("NAME", "channel"))
-    (copy / "metrics" / "share.py").write_text(textwrap.dedent(METRIC).replace("NAME", "share"))
-    write_package(folder / "site")
+    write_strangers(folder / "site")
     (folder / "sidecar.toml").write_text(f"""
         [model]
         factory = "none:none"
@@ -143,7 +90,7 @@ def client(tmp_path_factory):
         grpc = "127.0.0.1:0"
         http = "127.0.0.1:0"
         """)
-    with running(folder, folder / "copy", folder / "site") as process:
+    with running(folder, copy, folder / "site") as process:
         for line in process.stderr:
             if line.startswith("{") and (entry := json.loads(line))["event"] == "ready":
                 break
@@ -160,7 +107,8 @@ def image():
 
 def test_they_are_listed_with_their_parameters(client):
     explainers = client.model_info().explainers
-    assert list(explainers)[-2:] == ["channel", "stranger"]
+    assert "channel" in explainers
+    assert list(explainers)[-1] == "stranger", "those of packages come last"
     for name, channel, factor, sign in (("channel", 1, 2, "plus"), ("stranger", 0, 1, "minus")):
         info = explainers[name]
         assert (info.available, info.description, info.cost.passes) == (True, "A channel of the picture.", 1)
@@ -184,7 +132,7 @@ def test_they_explain_by_the_parameters_of_the_config(client, image, name, chann
     np.testing.assert_array_equal(explanation.maps[0].values, factor * image[channel])
 
 
-@pytest.mark.parametrize("name", ["channel", "stranger"])
+@pytest.mark.parametrize("name", NAMES)
 def test_they_explain_by_the_parameters_of_a_request(client, image, name):
     asked = Explain(name, channel=2, factor=2.5, sign="minus", squared=True, targets=[3, 1])
     explanation = client.predict(image, explain=asked).explanations[name]
@@ -195,6 +143,7 @@ def test_they_explain_by_the_parameters_of_a_request(client, image, name):
     assert explanation.parameters == {**given, "normalization": "none"}
 
 
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("parameters", "field", "said"),
     [
@@ -204,9 +153,9 @@ def test_they_explain_by_the_parameters_of_a_request(client, image, name):
         ({"colour": 1}, "", "It has normalization, channel, factor, sign, squared."),
     ],
 )
-def test_what_they_do_not_take_is_refused(client, image, parameters, field, said):
+def test_what_they_do_not_take_is_refused(client, image, name, parameters, field, said):
     with pytest.raises(InvalidRequestError) as caught:
-        client.predict(image, explain=Explain("stranger", **parameters))
+        client.predict(image, explain=Explain(name, **parameters))
     assert said in caught.value.message
     assert caught.value.field == f"explanations[0].named_parameters{field}"
 
@@ -230,14 +179,28 @@ def test_metrics_measure_by_the_parameters_of_the_config(client, image):
     assert measured == pytest.approx(expected)
 
 
+def test_the_references_have_them(copy, tmp_path):
+    (tmp_path / "generate.py").write_text((ROOT / "docs" / "generate.py").read_text())
+    path = os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, tmp_path / "generate.py"], env={**os.environ, "PYTHONPATH": path}, check=True)
+    pages = {page.stem: page.read_text() for page in (tmp_path / "reference").iterdir()}
+    assert "## `channel`\n\nA channel of the picture.\n" in pages["explainers"]
+    assert "| `factor` | `1` | 0 to 100 | What it is multiplied by. |" in pages["explainers"]
+    assert "| `share` | higher | 0 to 1 | The part of a map's pixels that are above a value" in pages["metrics"]
+    assert "| `above` | `0.0` | number | Pixels above this value count. |" in pages["metrics"]
+    assert "## `[explainers.channel]`" in pages["config"]
+    assert "## `[evaluator.metric_parameters.share]`" in pages["config"]
+
+
 def test_a_broken_package_ends_the_start_by_name(tmp_path):
-    write_package(tmp_path / "site")
-    module = tmp_path / "site" / "strangers.py"
+    write_strangers(tmp_path / "site")
+    module = tmp_path / "site" / "strangers_explainers.py"
     module.write_text(module.read_text().replace("from typing import Literal", "from typing import Literally"))
     (tmp_path / "sidecar.toml").write_text('[model]\nfactory = "none:none"\ninput.size = 32\n')
     with running(tmp_path, tmp_path / "site") as process:
         output = process.stderr.read()
         assert process.wait(60) == 2
-    assert "the package strangers 2.0, by its entry point xai_sidecar.explainers: channel = strangers:Channel" in output
+    source = "xai_sidecar.explainers: plaything = strangers_explainers:Toy"
+    assert f"the package strangers 1.5, by its entry point {source}" in output
     assert "cannot import name 'Literally'" in output
     assert "Traceback" not in output

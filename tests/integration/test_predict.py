@@ -14,6 +14,7 @@ from xai_client import AsyncClient, Client, Explain
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar import imaging
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.zoo.sample import sample_picture
 
 SPEC = imaging.InputSpec(3, 224, 224, 256, 256, False, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3)
@@ -234,14 +235,17 @@ PARAMETERS = {
 
 def test_model_info_describes_the_explainers(stub):
     info = stub.GetModelInfo(pb.GetModelInfoRequest(), timeout=60).model
-    assert {one.name: one.cost.pass_count for one in info.explainers} == PASSES
+    passes = {one.name: one.cost.pass_count for one in info.explainers}
+    assert list(passes) == list(installed_explainers())
+    assert passes.items() >= PASSES.items()
     for one in info.explainers:
         assert one.available
         assert one.unavailable_reason == ""
         assert one.description
         assert 0 < one.cost.duration.ToNanoseconds() < 3600e9
         assert all(parameter.description for parameter in one.parameters)
-        assert {each.name: described(each) for each in one.parameters} == {**PARAMETERS[one.name], **NORMALIZATION}
+        found = {each.name: described(each) for each in one.parameters}
+        assert found == {**PARAMETERS.get(one.name, found), **NORMALIZATION}
 
 
 def described(parameter):

@@ -2,78 +2,34 @@
 
 import itertools
 import re
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
+from toys import EXPLAINER, METRIC, only, write_package
 
 from xai_sidecar.config.explainers import explainers_section
 from xai_sidecar.config.metrics import metric_parameters_section
 from xai_sidecar.engine.work import Kind, drive
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
 from xai_sidecar.metrics.discovery import built_in_metrics, installed_metrics
+from xai_sidecar.serving.description import describe
 from xai_sidecar.serving.evaluation import start_evaluation
 
 NUMBERS = itertools.count()
 
-EXPLAINER = """
-    from pydantic import Field
-    from xai_sidecar.engine.work import Forward
-    from xai_sidecar.explainers.base import Computed, Explainer, LayerParameters, ExplainerParameters
-
-    class ToyParameters(ExplainerParameters):
-        strength: float = Field(default=1, ge=0, le=9, description="How strong.")
-
-    class Toy(Explainer[ToyParameters]):
-        name = "toy"
-        description = "A toy."
-        parameters_type = ToyParameters
-
-        def kind(self, parameters):
-            return Forward.kind
-
-        def _compute(self, image, targets, parameters, context):
-            yield Forward(image[None])
-            return Computed(image.mean(axis=0)[None], [None])
-"""
-METRIC = """
-    from xai_sidecar.metrics.base import Metric, Need, MetricParameters, Score
-
-    class ToyParameters(MetricParameters):
-        pass
-
-    class Toy(Metric[ToyParameters]):
-        name = "toys/toy"
-        description = "A toy."
-        higher_is_better = True
-        value_range = (0, 1)
-        needs = frozenset({Need.SALIENCY})
-        parameters_type = ToyParameters
-
-        def pass_count(self, parameters, model, call=None):
-            return 0
-
-        def _measure(self, instance, parameters, context):
-            yield from ()
-            return Score(0.5)
-"""
-
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Installs a package of one module; returns its name."""
+    """Installs a package of one module, which is named after it and the group; returns its name."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def install(source, group="explainers", attribute="Toy"):
         name = f"toys_{next(NUMBERS)}"
-        (tmp_path / f"{name}.py").write_text(textwrap.dedent(source))
-        info = tmp_path / f"{name}-1.5.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
-        (info / "entry_points.txt").write_text(f"[xai_sidecar.{group}]\nplaything = {name}:{attribute}\n")
+        write_package(tmp_path, name, attribute, **{group: source})
         return name
 
     return install
@@ -117,14 +73,14 @@ def test_those_of_packages_come_after_the_built_in_ones(install):
     install(METRIC, "metrics")
     assert list(explainers()) == [*built_in_explainers(), "early", "late"]
     assert list(metrics()) == [*built_in_metrics(), "toys/toy"]
-    assert explainers()["late"].parameters_type().strength == 1
+    assert explainers()["late"].parameters_type().factor == 1
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("from pydantic", "import nothing_of_that_name\n    from pydantic", "ModuleNotFoundError: No module named"),
-        ("from pydantic", "raise SystemExit(3)\n    from pydantic", "SystemExit: 3"),
+        ("from pydantic", "import nothing_of_that_name\nfrom pydantic", "ModuleNotFoundError: No module named"),
+        ("from pydantic", "raise SystemExit(3)\nfrom pydantic", "SystemExit: 3"),
         ("class Toy(", "class Tay(", "AttributeError: module"),
         (
             "class Toy(Explainer[ToyParameters])",
@@ -141,23 +97,23 @@ def test_those_of_packages_come_after_the_built_in_ones(install):
         ('name = "toy"', 'name, version = "toy", "1.0"', "version of toy is '1.0'; give a whole number"),
         ('name = "toy"', 'name, order = "toy", "first"', "order of toy is 'first'; give a whole number"),
         ("parameters_type = ToyParameters", "parameters_type = dict", "no subclass of xai_sidecar.explainers.base.Exp"),
-        ("default=1, ", "", "parameter 'strength' of toy has no default"),
-        (', description="How strong."', "", "parameter 'strength' of toy has no description"),
-        ("default=1", "default=-1", "default of the parameter 'strength' of toy is none: Input should be greater"),
-        ("default=1", "default=None", "default of the parameter 'strength' of toy is none: Input should be a valid"),
+        ("default=1, ", "", "parameter 'factor' of toy has no default"),
+        (', description="What it is multiplied by."', "", "parameter 'factor' of toy has no description"),
+        ("default=1", "default=-1", "default of the parameter 'factor' of toy is none: Input should be greater"),
+        ("default=1", "default=None", "default of the parameter 'factor' of toy is none: Input should be a valid"),
         (
-            "strength: float = Field(default=1, ge=0, le=9",
-            "strength: list[int] = Field(default=[]",
-            "parameter 'strength' is none of integer, number, string, boolean",
+            "factor: float = Field(default=1, gt=0, le=100",
+            "factor: list[int] = Field(default=[]",
+            "parameter 'factor' is none of integer, number, string, boolean",
         ),
-        ("strength: float", "enabled: float", "parameter 'enabled' has the name of something else"),
-        ("strength: float", "seed: float", "parameter 'seed' has the name of something else"),
+        ("factor: float", "enabled: float", "parameter 'enabled' has the name of something else"),
+        ("factor: float", "seed: float", "parameter 'seed' has the name of something else"),
         (
-            "strength: float = Field(default=1, ge=0, le=9",
+            "factor: float = Field(default=1, gt=0, le=100",
             'layer: str = Field(default=""',
             "subclass of LayerParameters",
         ),
-        ("def kind(", "def __init__(self, more): ...\n\n        def kind(", "TypeError: "),
+        ("def kind(", "def __init__(self, more): ...\n\n    def kind(", "TypeError: "),
     ],
 )
 def test_a_broken_explainer_is_refused_by_its_package(install, old, new, said):
@@ -165,7 +121,7 @@ def test_a_broken_explainer_is_refused_by_its_package(install, old, new, said):
     name = install(EXPLAINER.replace(old, new, 1))
     with pytest.raises(ConfigError) as caught:
         explainers()
-    source = f"the package {name} 1.5, by its entry point xai_sidecar.explainers: plaything = {name}:Toy,"
+    source = f"the package {name} 1.5, by its entry point xai_sidecar.explainers: plaything = {name}_explainers:Toy,"
     assert source in str(caught.value)
     assert said in str(caught.value)
 
@@ -185,7 +141,7 @@ def test_a_broken_metric_is_refused_by_its_package(install, old, new, said):
     name = install(METRIC.replace(old, new, 1), "metrics")
     with pytest.raises(ConfigError) as caught:
         metrics()
-    source = f"the package {name} 1.5, by its entry point xai_sidecar.metrics: plaything = {name}:Toy,"
+    source = f"the package {name} 1.5, by its entry point xai_sidecar.metrics: plaything = {name}_metrics:Toy,"
     assert source in str(caught.value)
     assert said in str(caught.value)
 
@@ -209,10 +165,10 @@ def anew():
         ("return Forward.kind", "return Forward.sort", "AttributeError: type object 'Forward' has no attribute 'sort'"),
         (
             "def kind(",
-            "def resolve(self, parameters, model): return 1 / 0\n\n        def kind(",
+            "def resolve(self, parameters, model): return 1 / 0\n\n    def kind(",
             "ZeroDivisionError: div",
         ),
-        ("def kind(", "def pass_counts(self): pass\n\n        def kind(", "TypeError: Toy.pass_counts() takes 1 pos"),
+        ("(self, target_count, parameters, model)", "(self)", "TypeError: Toy.pass_counts() takes 1 pos"),
     ],
 )
 def test_one_that_fails_with_the_model_is_refused_by_its_module(install, anew, make_model, old, new, said):
@@ -220,7 +176,7 @@ def test_one_that_fails_with_the_model_is_refused_by_its_module(install, anew, m
     with pytest.raises(ConfigError) as caught:
         make_model()
     assert caught.value.field == "explainers.toy"
-    assert caught.value.message.startswith(f"this explainer of {name} fails with this model: {said}")
+    assert caught.value.message.startswith(f"this explainer of {name}_explainers fails with this model: {said}")
     assert make_model("explainers.toy.enabled=false").explainers["toy"].unavailable
 
 
@@ -242,14 +198,14 @@ def test_a_metric_that_fails_with_the_model_is_refused_by_its_module(install, me
     with pytest.raises(ConfigError) as caught:
         start_evaluation(make_model("evaluator.sample_rate=1"), None, CollectorRegistry())
     assert caught.value.field == "evaluator.metrics"
-    assert caught.value.message.startswith(f"the metric toys/toy of {name} fails with this model: ZeroDivisionError")
+    assert caught.value.message.startswith(f"the metric toys/toy of {name}_metrics fails with this model: ZeroDiv")
 
 
 def test_what_a_metric_asks_for_is_compiled_at_start(install, metrics_anew, make_model):
     kind = Kind("input_gradient")
     asking = METRIC.replace("needs = ", 'kinds = frozenset({Kind("input_gradient")}); needs = ')
-    install(asking.replace("from xai", "from xai_sidecar.engine.work import Kind\n    from xai", 1), "metrics")
-    off = [f"explainers.{name}.enabled=false" for name in ("gradient", "guided_backprop", "deconvolution")]
+    install(asking.replace("from xai", "from xai_sidecar.engine.work import Kind\nfrom xai", 1), "metrics")
+    off = only("gradcam", "occlusion", "rise", "rise_plus")
     assert kind not in make_model(*off).kinds
     model = make_model(*off, "evaluator.sample_rate=1")
     assert kind in model.kinds
@@ -259,9 +215,26 @@ def test_what_a_metric_asks_for_is_compiled_at_start(install, metrics_anew, make
     assert make_model("evaluator.sample_rate=1", "evaluator.metrics=['robustness']").without({}).explainers
 
 
+def test_layers_are_those_of_whatever_explains_a_layer(install, anew, make_model, make_quality):
+    source = EXPLAINER.replace("ExplainerParameters", "LayerParameters").replace(
+        "import Forward", "import Forward, Kind"
+    )
+    install(source.replace("Forward.kind", 'Kind("layer_gradient", parameters.layer or "early")'))
+
+    def layers(*overrides):
+        layers = describe(make_model(*only("gradcam", "toy"), *overrides), 0, make_quality().summary()).layers
+        return {one.layer.name: (one.available, one.compiled, one.is_default) for one in layers}
+
+    assert layers() == {"early": (True, True, True), "late": (True, True, True)}
+    of_the_toy = layers("explainers.gradcam.enabled=false")
+    assert of_the_toy == {"early": (True, True, True), "late": (False, False, False)}
+    on_demand = layers("explainers.gradcam.enabled=false", "explainers.toy.compile_on_demand=true")
+    assert on_demand == {"early": (True, True, True), "late": (True, False, False)}
+
+
 @pytest.mark.parametrize("made", ["[None]", "[:, None]", "[None, :-1]", "[None, None]"])
 def test_maps_of_another_shape_than_the_picture_are_never_handed_out(install, made):
-    install(EXPLAINER.replace("image.mean(axis=0)[None]", f"image.mean(axis=0){made}"))
+    install(EXPLAINER.replace("np.stack([factor * channel] * len(targets))", f"channel{made}"))
     explainer, image = explainers()["toy"], np.ones((3, 4, 5), np.float32)
     steps = explainer.explain(image, np.zeros(1, np.int32), explainer.parameters_type())
     if made == "[None]":
@@ -289,5 +262,11 @@ def test_the_example_of_the_documentation_works(install):
     explainer = explainers()["channel"]
     image, targets = np.random.default_rng(0).random((3, 4, 5), np.float32), np.array([1, 0], np.int32)
     steps = explainer.explain(image, targets, explainer.parameters_type(channel=2))
-    saliency = drive(steps, lambda kind, rows: (np.zeros((len(rows[0]), 2), np.float32),))
-    np.testing.assert_array_equal(saliency.maps, np.stack([image[2], image[2]]))
+    rows = []
+
+    def run(kind, inputs):
+        rows.extend(inputs[0])
+        return (np.zeros((len(inputs[0]), 2), np.float32),)
+
+    np.testing.assert_array_equal(drive(steps, run).maps, np.stack([image[2], image[2]]))
+    assert len(rows) == explainer.pass_counts(2, explainer.parameters_type(), ModelFacts(4, 5)).most

@@ -101,13 +101,13 @@ class ExplainerDescription:
 
 @dataclass(frozen=True)
 class LayerDescription:
-    """A layer that Grad-CAM can explain.
+    """A layer that explainers of a layer can explain.
 
     Attributes:
         layer: Its name and shape.
         available: Whether a request may name it.
         compiled: Whether it was compiled at start.
-        is_default: Whether it is explained where a request names none.
+        is_default: Whether one of them explains it where a request names none.
     """
 
     layer: Layer
@@ -124,7 +124,7 @@ class ModelDescription:
         model: The model, with its config, input and labels.
         ready_seconds: When the server became ready, as Unix time.
         explainers: All explainers, in the order to list them in.
-        layers: The layers that Grad-CAM can explain, in the order in which they run.
+        layers: The layers that explainers of a layer can explain, in the order in which they run.
         batches: Seconds of a batch of each compiled size, ascending.
         quality: How good explanations and predictions have been.
         metrics: What explanations are measured by, in the order to list it in.
@@ -174,12 +174,12 @@ def confidence_half_width(standard_error: float | None, count: int) -> float:
 
 
 def _layers(model: ServedModel) -> tuple[LayerDescription, ...]:
-    gradcam = model.explainers["gradcam"]
-    compiled = {kind.layer for kind in gradcam.kinds}
-    on_demand = gradcam.on_demand and not gradcam.unavailable
-    default = "" if gradcam.unavailable else gradcam.explainer.kind(gradcam.defaults).layer
+    setups = [one for one in model.explainers.values() if one.explainer.takes_layer and not one.unavailable]
+    compiled = {kind.layer for setup in setups for kind in setup.kinds}
+    on_demand = any(setup.on_demand for setup in setups)
+    defaults = {setup.explainer.kind(setup.defaults).layer for setup in setups}
     return tuple(
-        LayerDescription(layer, layer.name in compiled or on_demand, layer.name in compiled, layer.name == default)
+        LayerDescription(layer, layer.name in compiled or on_demand, layer.name in compiled, layer.name in defaults)
         for layer in model.facts.layers.values()
     )
 

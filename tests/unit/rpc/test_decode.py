@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
+from toys import only
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
@@ -120,14 +121,16 @@ def test_refused(model, asked, kind, field):
 
 
 def test_explainers_that_are_not_to_be_had(make_model):
+    usable = ["gradient", "guided_backprop", "deconvolution", "occlusion", "rise"]
+    others = only("gradcam", *usable)
     for model, told in (
-        (make_model("explainers.gradcam.enabled=false"), "explainers.gradcam.enabled = true"),
-        (make_model(layers=()), "No layer with a spatial output"),
+        (make_model(*others, "explainers.gradcam.enabled=false"), "explainers.gradcam.enabled = true"),
+        (make_model(*others, layers=()), "No layer with a spatial output"),
     ):
         with pytest.raises(errors.PreconditionError, match=told) as caught:
             read_request(request({}), model)
         assert caught.value.field == "explanations[0].explainer"
-        assert "Usable here: gradient, guided_backprop, deconvolution, occlusion, rise" in caught.value.message
+        assert f"Usable here: {', '.join(usable)}." in caught.value.message
 
 
 def test_perturbing_explainers(make_model):

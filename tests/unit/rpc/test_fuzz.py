@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
+from toys import only
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.rpc.interceptors import CallInterceptor
@@ -269,7 +270,7 @@ def ask(serve, tmp_path):
     """Calls a method with some bytes; returns the context, once it has been answered."""
     limits = ("server.max_passes=600", "server.queue_capacity=16", "explainers.rise.masks=16")
     store = ("evaluator.sample_rate=1", f"evaluator.store=sqlite:///{tmp_path}/a.db", "evaluator.metrics=[]")
-    off = [f"explainers.{name}.enabled=false" for name in ("gradient", "guided_backprop", "deconvolution", "gradcam")]
+    off = only("occlusion", "rise", "rise_plus")
     servicer, admission = serve(0.0, *limits, *store[:2], *off, evaluated=True)
     calls = CallRecords(Telemetry(CollectorRegistry(), []), servicer.core.state.model.config.server)
     interceptor = CallInterceptor(calls)

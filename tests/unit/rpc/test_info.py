@@ -3,6 +3,7 @@
 import math
 
 import pytest
+from toys import only
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.backend import OodTraining
@@ -11,6 +12,8 @@ from xai_sidecar.evaluator.choice import QualityRow, QualityTable
 from xai_sidecar.evaluator.confusion import Accuracy, Counts
 from xai_sidecar.evaluator.live_quality import QualitySummary, State
 from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.rpc import info as rpc_info
 from xai_sidecar.serving.description import confidence_half_width, describe
 
@@ -47,9 +50,7 @@ def test_model_info(make_model, nothing):
     assert (info.limits.max_pass_count, info.limits.max_call_duration.ToMilliseconds()) == (200_000, 3_600_000)
     assert [(one.batch_size, one.duration.ToMilliseconds()) for one in info.batches] == [(1, 10), (4, 20)]
     explainers = {one.name: one for one in info.explainers}
-    assert list(explainers) == [
-        "gradient", "guided_backprop", "deconvolution", "gradcam", "occlusion", "rise", "rise_plus"
-    ]  # fmt: skip
+    assert list(explainers) == list(installed_explainers())
     gradient, gradcam = explainers["gradient"], explainers["gradcam"]
     assert (gradient.available, gradient.HasField("cost")) == (False, False)
     assert (gradcam.available, gradcam.cost.duration.ToMilliseconds()) == (True, 30)
@@ -112,13 +113,13 @@ def test_layers_that_may_be_asked_for(make_model, nothing):
     ],
 )
 def test_all_layers_are_listed_with_what_requests_may_do(make_model, nothing, overrides, expected):
-    layers = model_info(make_model(*overrides), 0, nothing).layers
+    layers = model_info(make_model(*only("gradcam"), *overrides), 0, nothing).layers
     assert {one.name: (one.available, one.compiled, one.is_default) for one in layers} == expected
     assert [(one.channels, one.height, one.width) for one in layers] == [(2, 3, 4)] * 2
 
 
 def test_no_layer_can_be_asked_for_where_grad_cam_failed(make_model, nothing):
-    model = make_model("explainers.gradcam.compile_on_demand=true")
+    model = make_model(*only("gradcam"), "explainers.gradcam.compile_on_demand=true")
     failed = {model.explainers["gradcam"].kinds[0]: "It does not compile."}
     layers = model_info(model.without(failed), 0, nothing).layers
     assert [(one.name, one.available, one.is_default) for one in layers] == [
@@ -185,7 +186,7 @@ def test_before_the_first_sample(make_model, state):
     told = model_info(make_model("evaluator.sample_rate=1"), 0, summary).evaluator
     assert pb.EvaluatorState.Name(told.state) == f"EVALUATOR_STATE_{state.name}"
     assert (told.HasField("last_sample_time"), told.note, told.window_sample_count) == (False, "", 0)
-    assert len(told.metrics) == 7
+    assert [one.name for one in told.metrics] == list(installed_metrics())
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from toys import only
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
@@ -28,7 +29,8 @@ from xai_sidecar.serving.plan import Condition, Stage, Targets
 FOREVER = float("inf")
 INSERTION = "faithfulness/insertion_auc"
 GRADIENTS = ("gradient", "guided_backprop", "deconvolution")
-PERTURBING = tuple(f"explainers.{name}.enabled=false" for name in (*GRADIENTS, "gradcam"))
+PERTURBING = only("occlusion", "rise", "rise_plus")
+BUILT_IN = only(*GRADIENTS, "gradcam", "occlusion", "rise", "rise_plus")
 MASKS = "explainers.rise.masks=320"
 AUTO = {"weights": {INSERTION: 1.0}, "min_samples": 2, "fallback": "occlusion"}
 
@@ -51,7 +53,8 @@ def call(seconds=None):
 # ------------------------------------------------------------------------------------------------ what is asked for
 
 
-def test_what_it_may_turn_out_to_be(model):
+def test_what_it_may_turn_out_to_be(make_model):
+    model = make_model(*BUILT_IN)
     wanted = {"targets": pb.Targets(class_ids=[3, 0]), "condition": pb.Condition(top_probability_below=0.5)}
     (plan,) = read_request(request({**wanted, "seed": 9}), model).plans
     assert list(plan.candidates) == [*GRADIENTS, "gradcam", "occlusion", "rise"]
@@ -122,7 +125,7 @@ def test_what_else_is_wrong(model, wanted, kind, field):
 
 def test_a_budget_below_the_quickest(make_model):
     """A row takes 30 ms: the first map of occlusion 9 of them."""
-    for model, least in ((make_model(), 30), (make_model(*PERTURBING), 270)):
+    for model, least in ((make_model(*BUILT_IN), 30), (make_model(*PERTURBING), 270)):
         read_request(request({"budget": Duration(nanos=(least + 1) * 1_000_000)}), model)
         with pytest.raises(errors.PreconditionError, match=f"{least} ms") as caught:
             read_request(request({"budget": Duration(nanos=(least - 1) * 1_000_000)}), model)

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from PIL import Image
 from prometheus_client import CollectorRegistry
+from toys import only
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
@@ -59,7 +60,7 @@ ON_THE_WIRE = [
 ]
 ON_THE_WIRE[0]["targets"] = {"top_count": 2}
 ON_THE_WIRE[2]["targets"] = {"class_ids": [3, 0]}
-OFF = [f"explainers.{name}.enabled=false" for name in ("gradient", "guided_backprop", "deconvolution", "gradcam")]
+OFF = only("occlusion", "rise", "rise_plus")
 
 
 def itself(message):

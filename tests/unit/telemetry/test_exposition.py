@@ -25,15 +25,18 @@ from xai_sidecar.telemetry import (
 )
 
 CLASSES = [f"class number {number}" for number in range(20)]
+EXPLAINERS = list(installed_explainers())[:7]
+METRICS = list(installed_metrics())[:7]
+"""So many are built in; what more of them would show is no matter of how it is shown."""
 
 
 def exposed(figures, model="efficientnet-lite0"):
     """All series of a server, and the registry that its own are in."""
     registry, own = process_registry(), CollectorRegistry()
-    telemetry = Telemetry(own, installed_explainers())
+    telemetry = Telemetry(own, EXPLAINERS)
     telemetry.became_ready()
     telemetry.model.info({"name": model, "version": "0123456789ab", "device": "cpu", "engine": "engine 1.0"})
-    EvaluatorTelemetry(own, list(installed_explainers()), list(installed_metrics()), FAILURES, NOT_APPLICABLE)
+    EvaluatorTelemetry(own, EXPLAINERS, METRICS, FAILURES, NOT_APPLICABLE)
     own.register(QualityCollector(lambda: figures))
     registry.register(ModelSeries(own, model))
     return registry, telemetry
@@ -42,20 +45,20 @@ def exposed(figures, model="efficientnet-lite0"):
 def of_nothing():
     return QualityFigures(
         "no_traffic",
-        scores=dict.fromkeys(product(installed_explainers(), installed_metrics()), ScoreFigures()),
-        composites=dict.fromkeys(installed_explainers()),
+        scores=dict.fromkeys(product(EXPLAINERS, METRICS), ScoreFigures()),
+        composites=dict.fromkeys(EXPLAINERS),
         confusion_counts=dict.fromkeys([*CLASSES, "other"], (0, 0, 0, 0)),
     )
 
 
 def of_all():
-    pairs = list(product(installed_explainers(), installed_metrics()))
+    pairs = list(product(EXPLAINERS, METRICS))
     return QualityFigures(
         "up_to_date",
         1.7e9,
         dict.fromkeys(pairs, ScoreFigures(0.25, 0.125, 0.75, 0.0625, 40, 1.7e9)),
         {(*pair, name): (0.5, 2) for pair, name in product(pairs, CLASSES)},
-        dict.fromkeys(installed_explainers(), 0.5),
+        dict.fromkeys(EXPLAINERS, 0.5),
         0.125,
         dict.fromkeys(CLASSES, (1, 2, 3, 4)),
     )
