@@ -285,7 +285,8 @@ def test_without_a_model():
         ({"factory": "nets:small", "onnx": "model.onnx"}, "model.onnx", ("model.factory", "model.onnx")),
         ({"oip": "grpc://a:1/net", "factory": "nets:small"}, "model.oip", ("model.factory", "model.oip")),
         ({"onnx": "model.onnx", "oip": "grpc://a:1/net"}, "model.oip", ("model.onnx", "model.oip")),
-        ({"onnx": "model.onnx"}, "model.onnx", ("yet", "model.factory")),
+        ({"onnx": "model.onnx", "checkpoint": "net.ckpt"}, "model.checkpoint", ("model.onnx", "model.factory")),
+        ({"factory": "nets:small", "onnx_output": "logits"}, "model.onnx_output", ("model.onnx", "model.factory")),
         ({"oip": "grpc://a:1/net"}, "model.oip", ("yet", "model.factory")),
     ],
 )

@@ -18,6 +18,40 @@ def load_backend(config: Config) -> Backend:
     Raises:
         ConfigError: Something that the config names does not exist or does not fit, or MindSpore is not installed.
     """
+    return _graph(config) if config.model.source == "onnx" else _cell(config)
+
+
+def _graph(config: Config) -> Backend:
+    from xai_sidecar.backends.graph.backend import GraphBackend
+    from xai_sidecar.backends.graph.source import GraphSource
+
+    model = config.model
+    spec = model.input.spec()
+    if model.forward_engine == "mindspore":
+        raise ConfigError("MindSpore does not run ONNX files. Set it to auto.", field="model.forward_engine")
+    return GraphBackend(
+        GraphSource(
+            path=model.onnx or Path(),  # the config has checked that it is the source
+            input=model.onnx_input,
+            output=model.onnx_output,
+            activation=model.activation,
+            device=model.device,
+            preparation=repr(spec),
+            layout=model.input.layout,
+            channels=spec.channels,
+            height=spec.height,
+            width=spec.width,
+            batch_sizes=tuple(model.batch_sizes),
+            gradient_batch_sizes=tuple(model.gradient_batch_sizes),
+            cache=model.compile_cache if isinstance(model.compile_cache, Path) else None,
+            engine=model.forward_engine,
+            threads=model.threads,
+            ood=load_head(config.ood.checkpoint) if config.ood.checkpoint else None,
+        )
+    )
+
+
+def _cell(config: Config) -> Backend:
     limit_threads(config.model.threads)
     try:
         # Only here, since importing MindSpore takes seconds.

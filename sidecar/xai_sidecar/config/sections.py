@@ -47,6 +47,9 @@ Address = Annotated[str, AfterValidator(_address)]
 SOURCES = ("factory", "onnx", "oip")
 """The keys that say where a model comes from, of which exactly one is set."""
 
+_BELONGING = {"arguments": "factory", "checkpoint": "factory", "onnx_input": "onnx", "onnx_output": "onnx"}
+"""Keys that mean something for one source alone."""
+
 
 class ModelConfig(Section):
     """The classifier."""
@@ -57,11 +60,23 @@ class ModelConfig(Section):
         description="module:callable that returns a MindSpore cell. Exactly one of model.factory, model.onnx and "
         "model.oip says where the model comes from.",
     )
-    onnx: Path | None = Field(default=None, description="An ONNX file. Not yet: this release serves factories alone.")
+    onnx: Path | None = Field(
+        default=None,
+        description="An ONNX file of a classifier, from any framework. Weights in files of their own lie beside it.",
+    )
+    onnx_input: str | None = Field(
+        default=None, min_length=1, description="Input of the ONNX file that takes the pictures. Default: its only one."
+    )
+    onnx_output: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Output of the ONNX file with the logits, or with what a last softmax or sigmoid made of them. "
+        "Default: its only one.",
+    )
     oip: str | None = Field(
         default=None,
         description="A model on another server, by the Open Inference Protocol: grpc://host:port/model. Not yet: this "
-        "release serves factories alone.",
+        "release serves factories and ONNX files.",
     )
     arguments: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
     checkpoint: Path | None = Field(
@@ -84,8 +99,8 @@ class ModelConfig(Section):
     )
     forward_engine: Literal["auto", "onnxruntime", "mindspore"] = Field(
         default="auto",
-        description="What runs forward passes on a CPU. auto: ONNX Runtime, which is faster, where the net can be "
-        "exported and its answers are the same; else MindSpore. Gradients always run on MindSpore.",
+        description="What runs passes on a CPU. auto: the fastest engine that gives the same answers. Of an ONNX file "
+        "it runs gradients, too; of a MindSpore cell they run on MindSpore.",
     )
     batch_sizes: BatchSizes = Field(default=[1, 2, 4, 8], description="Batch sizes of forward passes.")
     gradient_batch_sizes: BatchSizes = Field(
@@ -126,8 +141,8 @@ class ModelConfig(Section):
             return given[0]
         if not given:
             raise ConfigError(
-                f"nothing says where the model comes from. Set one of {_keys(SOURCES)}: as yet model.factory, a "
-                "module:callable that returns a MindSpore cell.",
+                f"nothing says where the model comes from. Set one of {_keys(SOURCES)}: a module:callable that returns "
+                "a MindSpore cell, an ONNX file, or a model on another server.",
                 field="model.factory",
             )
         raise ConfigError(
@@ -137,12 +152,18 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _from_one_source(self) -> ModelConfig:
-        if self.source != "factory":
+        source = self.source
+        if source == "oip":
             raise ConfigError(
-                "this release cannot serve such a model yet. Set model.factory instead, a module:callable that returns "
-                "a MindSpore cell.",
-                field=f"model.{self.source}",
+                "this release cannot serve such a model yet. Set model.onnx instead, an ONNX file, or model.factory, a "
+                "module:callable that returns a MindSpore cell.",
+                field="model.oip",
             )
+        for key, of in _BELONGING.items():
+            if key in self.model_fields_set and of != source:
+                raise ConfigError(
+                    f"it belongs to model.{of}, and model.{source} is set. Leave it out.", field=f"model.{key}"
+                )
         return self
 
 

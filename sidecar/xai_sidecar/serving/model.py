@@ -175,7 +175,8 @@ def start_model(engine: Engine, config: Config, report: Report) -> Future[Served
         report("looking at what the net says of a few pictures")
         warnings.extend(filter(None, [getattr(backend, "weights_warning", "")]))
         warnings.extend(label_doubts(models[0].labels))
-        warnings.extend(doubts(backend, models[0].input, config.model.activation))
+        source = f"model.{config.model.source}"
+        warnings.extend(doubts(backend, models[0].input, config.model.activation, source))
 
     def finish(started: Future[Mapping[Kind, str]]) -> None:
         try:

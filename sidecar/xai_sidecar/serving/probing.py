@@ -56,13 +56,14 @@ class ProbeOutputs:
     extreme: FloatArray
 
 
-def doubts(backend: Backend, spec: InputSpec, activation: str) -> list[str]:
+def doubts(backend: Backend, spec: InputSpec, activation: str, source: str = "model.factory") -> list[str]:
     """Suspicions about a loaded model, from its outputs for the probes; see `judge`.
 
     Args:
         backend: Its forward passes are compiled; to be called on its own thread.
         spec: How pictures become its inputs.
         activation: "softmax" or "sigmoid", as configured.
+        source: The key that says where the model comes from.
 
     Raises:
         ConfigError: Something that cannot be right.
@@ -71,7 +72,7 @@ def doubts(backend: Backend, spec: InputSpec, activation: str) -> list[str]:
         answers = ask(backend, spec)
     except Exception as error:  # of the device; whether that will do is not for the probes to say
         return [f"What the net says of pictures could not be looked at: {type(error).__name__}: {error}."]
-    return judge(answers, activation)
+    return judge(answers, activation, source)
 
 
 def label_doubts(labels: Sequence[str]) -> list[str]:
@@ -110,12 +111,13 @@ def ask(backend: Backend, spec: InputSpec) -> ProbeOutputs:
     return ProbeOutputs(inputs, tuple(pictures), logits[: len(inputs)], logits[len(inputs) :])
 
 
-def judge(answers: ProbeOutputs, activation: str) -> list[str]:
+def judge(answers: ProbeOutputs, activation: str, source: str = "model.factory") -> list[str]:
     """Suspicions about a model, a sentence and a cure each.
 
     Args:
         answers: The model's outputs for the probes.
         activation: "softmax" or "sigmoid", as configured.
+        source: The key that says where the model comes from.
 
     Raises:
         ConfigError: Something that cannot be right.
@@ -123,7 +125,7 @@ def judge(answers: ProbeOutputs, activation: str) -> list[str]:
     if answers.logits.shape[1] == 1 and activation == "softmax":
         raise ConfigError(
             "the net has one output, whose softmax is 1 for every picture. Set model.activation to sigmoid, or name a "
-            "model.factory whose net has an output for each class.",
+            f"{source} whose net has an output for each class.",
             field="model.activation",
         )
     finite = np.isfinite(answers.logits).all(axis=1)
@@ -131,41 +133,41 @@ def judge(answers: ProbeOutputs, activation: str) -> list[str]:
         raise ConfigError(
             "the outputs of the net are not finite for any picture. Check the weights (model.checkpoint) and the "
             "units of model.input.mean and model.input.std.",
-            field="model.factory",
+            field=source,
         )
     if not finite.all():
         names = ", ".join(name for name, fine in zip(answers.names, finite, strict=True) if not fine)
         return [f"The outputs of the net are not finite for {names}: such pictures get no prediction."]
-    _refuse_probabilities(answers, activation)
-    return list(_doubts(answers, activation))
+    _refuse_probabilities(answers, activation, source)
+    return list(_doubts(answers, activation, source))
 
 
-def _refuse_probabilities(answers: ProbeOutputs, activation: str) -> None:
+def _refuse_probabilities(answers: ProbeOutputs, activation: str, source: str) -> None:
     values = _all(answers)
     if _adds_up(values):
         raise ConfigError(
             "the outputs of the net are probabilities already: for every picture they add up to the same sum, and "
             f"none is negative. It ends in a softmax, and model.activation = {activation!r} would be applied on top of "
-            "that. Name a model.factory whose net returns the logits, without the last softmax.",
-            field="model.factory",
+            f"that. Name a {source} whose net returns the logits, without the last softmax.",
+            field=source,
         )
     if _saturates(values):
         raise ConfigError(
             "the outputs of the net are probabilities already: they stay between 0 and 1 whatever goes in. It ends in "
-            f"a sigmoid, and model.activation = {activation!r} would be applied on top of that. Name a model.factory "
+            f"a sigmoid, and model.activation = {activation!r} would be applied on top of that. Name a {source} "
             "whose net returns the logits, without the last sigmoid, and set model.activation to sigmoid.",
-            field="model.factory",
+            field=source,
         )
     if activation == "sigmoid" and _are_logarithms(values):
         raise ConfigError(
             "the outputs of the net are logarithms of probabilities that add up to 1: it ends in a log-softmax, of "
-            "which a sigmoid means nothing. Set model.activation to softmax, or name a model.factory whose net "
+            f"which a sigmoid means nothing. Set model.activation to softmax, or name a {source} whose net "
             "returns the logits.",
             field="model.activation",
         )
 
 
-def _doubts(answers: ProbeOutputs, activation: str) -> Iterator[str]:
+def _doubts(answers: ProbeOutputs, activation: str, source: str) -> Iterator[str]:
     values = _all(answers)
     largest = float(np.abs(answers.inputs).max())
     if largest > _LARGE:
@@ -184,13 +186,13 @@ def _doubts(answers: ProbeOutputs, activation: str) -> Iterator[str]:
         yield (
             "All outputs of the net lie between 0 and 1 for every picture, as if it ended in a sigmoid or a softmax: "
             f"model.activation = {activation!r} would be applied on top of that. If they are probabilities, name a "
-            "model.factory whose net returns the logits."
+            f"{source} whose net returns the logits."
         )
     elif _are_logarithms(values):
         yield (
             "The outputs of the net are logarithms of probabilities: it ends in a log-softmax. Its probabilities are "
             "right, but gradients and Grad-CAM are then of the log-probability, and not of the logit. Name a "
-            "model.factory whose net returns the logits."
+            f"{source} whose net returns the logits."
         )
 
 

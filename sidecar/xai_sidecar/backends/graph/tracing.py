@@ -43,13 +43,14 @@ class Traced:
     dtypes: dict[str, np.dtype[Any]]
 
 
-def trace(graph: Graph, example: Array, run: Run) -> tuple[Graph, Traced]:
+def trace(graph: Graph, example: Array, run: Run, rows: int | None = None) -> tuple[Graph, Traced]:
     """Runs a graph at two batch sizes, and puts constants in the place of arithmetic on shapes that gives the same.
 
     Args:
         graph: The graph, with one input.
         example: One input, (1, …).
         run: What runs it.
+        rows: The batch size, if the graph takes no other.
 
     Returns:
         A graph that computes the same, and the shapes of its values.
@@ -57,7 +58,8 @@ def trace(graph: Graph, example: Array, run: Run) -> tuple[Graph, Traced]:
     names = [name for node in graph.nodes for name in node.outputs if name]
     everything = graph.copy()
     everything.outputs = names
-    one, other = (run(everything, (np.repeat(example, size, axis=0),)) for size in _SIZES)
+    sizes = (rows, rows) if rows else _SIZES
+    one, other = (run(everything, (np.repeat(example, size, axis=0),)) for size in sizes)
     shapes: dict[str, Shape] = {name: value.shape for name, value in graph.constants.items()} | dict(graph.inputs)
     dtypes = {name: value.dtype for name, value in graph.constants.items()}
     dtypes.update(dict.fromkeys(graph.inputs, example.dtype))

@@ -1,0 +1,185 @@
+"""A classifier in an ONNX file as a backend: passes and their derivatives, each a graph that an engine runs."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+
+from xai_sidecar.backends.graph.checking import Checker
+from xai_sidecar.backends.graph.graph import Graph, write
+from xai_sidecar.backends.graph.kinds import graph_of
+from xai_sidecar.backends.graph.loaded import load, probe_inputs
+from xai_sidecar.backends.graph.programs import KindProgram, take_times
+from xai_sidecar.backends.graph.reference import Reference
+from xai_sidecar.backends.graph.source import GraphSource
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
+from xai_sidecar.backends.runtimes.program import described
+from xai_sidecar.engine.backend import Layer, OodTraining, Report
+from xai_sidecar.engine.batching import masked
+from xai_sidecar.engine.work import Array, Features, Forward, Kind
+from xai_sidecar.errors import ConfigError, PreconditionError
+from xai_sidecar.ood.head import check_head
+
+_ON_DEMAND_KEPT = 8
+"""Layers loaded on demand that are kept; the least recently used one is dropped."""
+
+_LEAST_PROBES = 3
+
+_SAME_PASSES = {
+    "masked_forward": Forward.kind,
+    "ood_score": Features.kind,
+    "masked_ood_score": Features.kind,
+}
+
+
+class GraphBackend:
+    """A classifier in an ONNX file as a `Backend`.
+
+    Args:
+        source: What to load.
+
+    Raises:
+        ConfigError: The file does not exist, is no classifier, or does not accept the configured input; or the engine
+            or device is not there.
+    """
+
+    max_in_flight = 1
+    compiling = False
+
+    def __init__(self, source: GraphSource) -> None:
+        self._source = source
+        self._engine = OnnxRuntime()
+        if missing := self._engine.missing():
+            raise ConfigError(f"{missing}. Run pip install 'xai-sidecar[onnx]'.", field="model.onnx")
+        self.device = source.device
+        self.hang_is_fatal = not source.device.startswith("cpu")
+        self._reference = Reference()
+        sizes = (*source.batch_sizes, *source.gradient_batch_sizes)
+        self._probes = probe_inputs(source, max(_LEAST_PROBES, *sizes))
+        self._loaded = load(source, self._probes, self._reference)
+        self.engine = described(self._engine)
+        self.engine_note = self._loaded.note
+        self.version = self._loaded.version
+        self.weights = self._loaded.weights
+        self.weights_warning = ""
+        self.class_count = self._loaded.class_count
+        self.layers: Mapping[str, Layer] = self._loaded.layers.spatial
+        self.refused_layers: Mapping[str, str] = self._loaded.layers.refused
+        self.default_layer = self._loaded.default_layer
+        self.ood = self._ood_info()
+        self._checker = Checker(self._loaded, self._probes, self._reference)
+        self._programs: OrderedDict[Kind, KindProgram] = OrderedDict()
+        self._costs: dict[Kind, dict[int, float]] = {}
+        self._warmed: set[Kind] = set()
+        self._refused: dict[Kind, str] = {}
+
+    # ---------------------------------------------------------------------------------------- the Backend protocol
+
+    def warm_up(self, kinds: list[Kind], report: Report) -> dict[Kind, str]:
+        """Loads, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
+        wanted = list(dict.fromkeys(map(_same_passes, kinds)))
+        self._warmed = set(wanted)
+        for done, kind in enumerate(wanted, start=1):
+            report(f"loading and checking the {_text(kind)} ({done} of {len(wanted)})")
+            try:
+                self._load(kind)
+            except (PreconditionError, ConfigError) as error:
+                if kind == Forward.kind:
+                    raise ConfigError(error.message, field="model.onnx") from error
+                self._refused[kind] = error.message
+        return {kind: self._refused[_same_passes(kind)] for kind in kinds if _same_passes(kind) in self._refused}
+
+    def costs(self, kind: Kind) -> Mapping[int, float]:
+        """Batch sizes and measured seconds; of a kind not loaded yet only its smallest size, assumed to take 1 s."""
+        return self._costs.get(_same_passes(kind)) or {self._sizes(kind)[0]: 1.0}
+
+    def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Runs one batch; see `Backend.run`. A layer that was not warmed up is loaded first, which takes a second."""
+        same = _same_passes(kind)
+        if same not in self._programs:
+            self._load_on_demand(same)
+        program = self._programs[same]
+        self._programs.move_to_end(same)
+        if kind.name in ("masked_forward", "masked_ood_score"):
+            rows = (masked(*rows),)
+        outputs = program((self._to_layout(rows[0]), *rows[1:]))
+        if kind.name == "input_gradient":
+            return (self._from_layout(outputs[0]), *outputs[1:])
+        if kind.name == "layer_gradient":
+            to_nchw = self._loaded.layers.spatial[kind.layer].to_nchw
+            return (to_nchw(outputs[0]), to_nchw(outputs[1]), *outputs[2:])
+        if kind.name in ("ood_score", "masked_ood_score"):
+            return self._scored(*outputs)
+        return outputs
+
+    def close(self) -> None:
+        """Drops the programs."""
+        self._programs.clear()
+        self._costs.clear()
+
+    # ---------------------------------------------------------------------------------------- loading
+
+    def _load(self, kind: Kind) -> None:
+        """Makes the program of a kind, checks it against what it has to give, and times it."""
+        graph = graph_of(kind, self._loaded.classifier)
+        program = self._program(kind, graph)
+        sizes = self._sizes(kind)
+        self._checker.check(kind, graph, program, sizes)
+        self._programs[kind] = program
+        rows = {size: self._checker.rows(kind, size) for size in sizes}
+        self._costs[kind] = take_times({size: lambda size=size: program(rows[size]) for size in sizes})  # type: ignore[misc]
+        on_demand = [known for known in self._programs if known not in self._warmed]
+        for old in on_demand[:-_ON_DEMAND_KEPT]:
+            del self._programs[old], self._costs[old]
+
+    def _program(self, kind: Kind, graph: Graph) -> KindProgram:
+        loaded = self._engine.load(write(graph).SerializeToString(), threads=self._source.threads)
+        return KindProgram(kind, loaded, tuple(graph.inputs), self.class_count, self._loaded.rows)
+
+    def _load_on_demand(self, kind: Kind) -> None:
+        if kind not in self._refused:
+            self.compiling = True
+            try:
+                self._load(kind)
+            except (PreconditionError, ConfigError) as error:
+                self._refused[kind] = error.message
+            finally:
+                self.compiling = False
+        if kind in self._refused:
+            raise PreconditionError(f"{self._refused[kind]} Ask for another layer.")
+
+    def _sizes(self, kind: Kind) -> tuple[int, ...]:
+        return self._source.gradient_batch_sizes if kind.name.endswith("gradient") else self._source.batch_sizes
+
+    def _ood_info(self) -> OodTraining | None:
+        head = self._source.ood
+        if head is None:
+            return None
+        check_head(head, self.version)
+        return OodTraining(head.training.sample_count, head.training.time, head.training.auroc)
+
+    def _scored(self, features: Array, logits: Array) -> tuple[Array, ...]:
+        """Computes inlier scores and percentiles of features, and adds the logits."""
+        if self._source.ood is None:
+            raise PreconditionError("There is no OoD net. Set ood.checkpoint in the config.")
+        scores = self._source.ood.scores(features)
+        return scores, self._source.ood.percentiles(scores), logits
+
+    def _to_layout(self, inputs: Array) -> Array:
+        return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if self._source.layout == "nhwc" else inputs
+
+    def _from_layout(self, gradients: Array) -> Array:
+        return gradients.transpose(0, 3, 1, 2) if self._source.layout == "nhwc" else gradients
+
+
+def _same_passes(kind: Kind) -> Kind:
+    """The kind whose program also runs the passes of this kind."""
+    return _SAME_PASSES.get(kind.name, kind)
+
+
+def _text(kind: Kind) -> str:
+    """The name of a kind of work in messages."""
+    name = f"{kind.relu_rule} {kind.name}".strip().replace("_", " ")
+    return name + (f" of {kind.layer}" if kind.layer else "")
