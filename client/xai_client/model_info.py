@@ -161,7 +161,7 @@ class BatchCost:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """A layer that Grad-CAM can explain, since its output lies on the picture.
+    """A layer that explainers of a layer can explain, since its output lies on the picture.
 
     Attributes:
         name: Name, as the parameter `layer` takes it.
@@ -188,7 +188,8 @@ class ModelInfo:
 
     Attributes:
         name: Name from the config.
-        version: Fingerprint of the net, its weights and its input: equal versions give equal answers.
+        version: Fingerprint of what answers depend on: the net's structure and weights, how pictures become its inputs,
+            the activation and the labels. Equal versions give equal answers, but for rounding.
         class_count: Number of classes.
         labels: Label of every class, by class id.
         activation: "softmax" or "sigmoid".
@@ -203,7 +204,7 @@ class ModelInfo:
         ready_time: When the server became ready, UTC; None if not known.
         batches: Batch sizes compiled for predictions, ascending.
         evaluator: What measures how good explanations are; None where nothing is sampled.
-        layers: The layers that Grad-CAM can explain, in the order in which they run.
+        layers: The layers that explainers of a layer, such as Grad-CAM, can explain, in the order in which they run.
         weights: Where the weights came from, in a sentence; says so where any were not loaded from a file.
     """
 
