@@ -42,9 +42,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_PIECE_WORK = 1 << 18
-_PIECE_BYTES = (512, 1 << 16)
-"""Work between two checks whether to go on: about so many pixels, read as a part of the file within these bounds."""
+_READ_WORK = 1 << 18
+_READ_BYTES = (512, 1 << 16)
+"""Work between two calls of `look`: about so many pixels, and a read of the file within these bounds."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ _FORMATS = {
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:
-    """Reads format, size and decoding effort of a picture's file, in a millisecond at the most.
+    """Reads format, size and decoding cost of a picture's file, in a millisecond at the most.
 
     Args:
         data: The encoded picture.
@@ -123,8 +123,8 @@ def decode(data: bytes, max_pixels: int, look: Callable[[], None] = lambda: None
         stripped = _FORMATS[header.format].strip(data)
         opened = _loaded(stripped, header, look)
         if header.format == "PNG" and has_deep_colours(stripped.data) and _is_dark(opened):
-            opened = _deep_colours(opened, _loaded(stripped, header, look, lower=True), stripped.brightest)
-        picture = _eight_bits(opened, stripped.brightest)
+            opened = _deep_colours(opened, _loaded(stripped, header, look, lower=True), stripped.white_level)
+        picture = _eight_bits(opened, stripped.white_level)
         look()
         turn = _UPRIGHT.get(stripped.orientation)
         return picture if turn is None else picture.transpose(turn)
@@ -143,23 +143,23 @@ def load_png(data: bytes) -> Image.Image:
 def _loaded(stripped: Stripped, header: Header, look: Callable[[], None], *, lower: bool = False) -> Image.Image:
     """A file's pixels; the lower eight bits of colours that have 16, where they are wanted."""
     _hold_settings()
-    opened = _FORMATS[header.format].reader(_Pieces(stripped.data, look))
+    opened = _FORMATS[header.format].reader(_WatchedFile(stripped.data, look))
     if opened.size != (header.width, header.height):
         raise broken(header.format, "it says twice how large it is, and not the same")
     if lower:
         opened.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in opened.tile]
-    opened.decodermaxblock = _piece_bytes(len(stripped.data), header)
+    opened.decodermaxblock = _read_bytes(len(stripped.data), header)
     opened.load()
     look()
     return opened
 
 
-def _piece_bytes(size: int, header: Header) -> int:
-    least, most = _PIECE_BYTES
-    return min(max(int(size * _PIECE_WORK / max(header.work, 1)), least), most)
+def _read_bytes(size: int, header: Header) -> int:
+    least, most = _READ_BYTES
+    return min(max(int(size * _READ_WORK / max(header.work, 1)), least), most)
 
 
-class _Pieces(io.BytesIO):
+class _WatchedFile(io.BytesIO):
     """A file that calls `look` whenever a decoder reads more of it."""
 
     def __init__(self, data: bytes, look: Callable[[], None]) -> None:
@@ -228,9 +228,9 @@ def _as_picture_errors(name: str) -> Iterator[None]:
     except SidecarError:
         raise
     except Exception as error:  # With corrupt bytes decoders raise anything from IndexError to zlib.error.
-        told = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise PictureError(
-            f"The {name} picture cannot be decoded: {told.rstrip('.')}. "
+            f"The {name} picture cannot be decoded: {reason.rstrip('.')}. "
             "Check that it was sent whole and opens in a viewer, or save it again as PNG or JPEG."
         ) from error
 
@@ -240,19 +240,19 @@ def _is_dark(opened: Image.Image) -> bool:
     return max(int(band.getextrema()[1]) for band in opened.split()[:3]) <= 15  # type: ignore[arg-type]
 
 
-def _deep_colours(upper: Image.Image, lower: Image.Image, brightest: int | None) -> Image.Image:
+def _deep_colours(upper: Image.Image, lower: Image.Image, white_level: int | None) -> Image.Image:
     """Colours of 16 bits, scaled as greys are; transparency has its upper bits."""
     values = np.asarray(upper).astype(np.uint32) * 256 + np.asarray(lower)
     scaled = np.array(upper)
-    scaled[..., :3] = _scaled(values[..., :3], brightest)
+    scaled[..., :3] = _scaled(values[..., :3], white_level)
     return Image.fromarray(scaled)
 
 
-def _eight_bits(opened: Image.Image, brightest: int | None) -> Image.Image:
+def _eight_bits(opened: Image.Image, white_level: int | None) -> Image.Image:
     if opened.mode.startswith("I;16"):
-        return _from_16_bits(opened, brightest)
+        return _from_16_bits(opened, white_level)
     if opened.mode in ("I", "F"):
-        return _from_32_bits(opened, brightest)
+        return _from_32_bits(opened, white_level)
     if opened.has_transparency_data:
         return _on_white(opened)
     if opened.mode in ("L", "RGB"):
@@ -268,16 +268,16 @@ def _on_white(opened: Image.Image) -> Image.Image:
     return ground
 
 
-def _from_16_bits(opened: Image.Image, brightest: int | None) -> Image.Image:
+def _from_16_bits(opened: Image.Image, white_level: int | None) -> Image.Image:
     values = np.asarray(opened)
-    grey = _scaled(values, brightest)
+    grey = _scaled(values, white_level)
     transparent = opened.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return Image.fromarray(grey)
 
 
-def _from_32_bits(opened: Image.Image, brightest: int | None) -> Image.Image:
+def _from_32_bits(opened: Image.Image, white_level: int | None) -> Image.Image:
     values = np.asarray(opened)
     low, high = float(values.min()), float(values.max())
     if opened.mode == "F":
@@ -292,12 +292,12 @@ def _from_32_bits(opened: Image.Image, brightest: int | None) -> Image.Image:
             f"The picture's 32-bit values go from {low:.0f} to {high:.0f}, where 0 to 65535 can be shown. "
             "Scale them or save 8 bits."
         )
-    return Image.fromarray(_scaled(values, brightest))
+    return Image.fromarray(_scaled(values, white_level))
 
 
-def _scaled(values: NDArray[Any], brightest: int | None) -> NDArray[np.uint8]:
-    """Greys with `brightest` as 255, rounded; where it is not known the fewest of 8, 12 and 16 bits that hold them."""
+def _scaled(values: NDArray[Any], white_level: int | None) -> NDArray[np.uint8]:
+    """Values with `white_level` as 255, rounded; where unknown, the fewest of 8, 12 and 16 bits that hold them."""
     highest = int(values.max())
-    told = brightest if brightest is not None and highest <= brightest else None
-    white = told or next(white for white in (255, 4095, 65_535) if highest <= white)
+    declared = white_level if white_level is not None and highest <= white_level else None
+    white = declared or next(white for white in (255, 4095, 65_535) if highest <= white)
     return ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)

@@ -1,8 +1,7 @@
 """Headers of picture files, and files stripped to what a decoder needs.
 
-Each format has a function that reads the size, in little and bounded time, and one that removes comments, profiles,
-thumbnails, further frames and directories. Those may be broken, or be made to keep a decoder busy, and no pixel depends
-on them.
+Each format has a function that reads the size in bounded time, and one that removes what no pixel depends on: comments,
+profiles, thumbnails, further frames and directories. Those may be corrupt, or crafted to keep a decoder busy.
 """
 
 from __future__ import annotations
@@ -11,8 +10,8 @@ from dataclasses import dataclass
 
 from xai_sidecar.errors import PictureError
 
-MOST_PARTS = 1 << 16
-"""Most chunks or strips of a file; encoders write a few thousand for the largest pictures."""
+MOST_CHUNKS = 1 << 16
+"""Most chunks, strips or tiles of a file; encoders write a few thousand for the largest pictures."""
 
 
 @dataclass(frozen=True)
@@ -23,13 +22,13 @@ class Header:
         format: "JPEG", "PNG", "WebP", "GIF", "BMP" or "TIFF".
         width: In pixels, as stored.
         height: In pixels, as stored.
-        effort: Approximate time to decode a pixel, as a multiple of that for a baseline JPEG.
+        decoding_cost: Approximate time to decode a pixel, over that of a baseline JPEG.
     """
 
     format: str
     width: int
     height: int
-    effort: float = 1.0
+    decoding_cost: float = 1.0
 
     @property
     def pixels(self) -> int:
@@ -39,22 +38,22 @@ class Header:
     @property
     def work(self) -> float:
         """Approximate work of decoding, in pixels of a baseline JPEG."""
-        return self.pixels * self.effort
+        return self.pixels * self.decoding_cost
 
 
 @dataclass(frozen=True)
 class Stripped:
-    """A file without anything that the pixels do not need.
+    """A file reduced to what its pixels depend on.
 
     Attributes:
         data: The file.
-        orientation: EXIF's, 1 to 8.
-        brightest: The value that is white in greys of more than 8 bits, if the file says so.
+        orientation: As EXIF numbers it, 1 to 8.
+        white_level: The value that is white, of greys or colours with more than 8 bits; None if the file has none.
     """
 
     data: bytes
     orientation: int = 1
-    brightest: int | None = None
+    white_level: int | None = None
 
 
 def broken(name: str, why: str) -> PictureError:

@@ -1,4 +1,4 @@
-"""JPEG files: size, orientation, scans."""
+"""JPEG files: reads the size and the orientation, removes segments that no pixel depends on, bounds the scans."""
 
 from __future__ import annotations
 
@@ -12,47 +12,49 @@ from xai_sidecar.imaging.exif import orientation
 from xai_sidecar.imaging.files import Header, Stripped, broken
 
 _MOST_SEGMENTS = 4096
-"""Segments before the pixels, and again among them; large profiles take some hundred."""
+"""Most segments before the first scan, and again after it; large colour profiles take some hundred."""
 
 _MOST_STRAY_BYTES = 1 << 16
-"""Bytes between segments, which decoders skip."""
+"""Most bytes between segments, which decoders skip."""
 
 _MOST_SCANS = 100
-"""As in libtiff. A progressive picture has about ten, and each of them can cost as much as decoding it whole."""
+"""Most scans, as in libtiff. A progressive JPEG has about ten, and each can cost as much as decoding the whole."""
 
 _START_OF_SCAN, _END, _COMMENT, _JFIF, _EXIF, _ADOBE = 0xDA, 0xD9, 0xFE, 0xE0, 0xE1, 0xEE
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
-_ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a segment
+_STANDALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a segment: TEM and the restart markers
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-_PROGRESSIVE_EFFORT = 10.0  # and up to fifty with as many scans as are taken
+_PROGRESSIVE_COST = 10.0  # and up to fifty with the most scans
 
 
 class _Segment(NamedTuple):
+    """A marker with its segment, `data[start:stop]`."""
+
     marker: int
     start: int
     stop: int
 
 
 def jpeg_header(data: bytes) -> Header:
-    """The size, and whether there are several scans.
+    """Reads the size, and whether the picture is progressive, from the frame header.
 
     Raises:
-        PictureError: There is no frame before the pixels.
+        PictureError: There is no frame header before the first scan.
     """
     for segment in _segments(data):
         if segment.marker in _FRAMES and segment.stop - segment.start >= 10:
             height, width = struct.unpack_from(">HH", data, segment.start + 5)
-            return Header("JPEG", width, height, _PROGRESSIVE_EFFORT if segment.marker in _PROGRESSIVE else 1.0)
+            return Header("JPEG", width, height, _PROGRESSIVE_COST if segment.marker in _PROGRESSIVE else 1.0)
     raise broken("JPEG", "there is no frame header")
 
 
 def strip_jpeg(data: bytes) -> Stripped:
-    """Without comments, thumbnails and profiles.
+    """Removes comments, thumbnails and profiles.
 
     Raises:
-        PictureError: There are no pixels, or too many scans or segments.
+        PictureError: There is no scan, or there are too many scans or segments.
     """
     kept, exif, xmp, frame = [data[:2]], b"", b"", None
     for segment in _segments(data):
@@ -74,45 +76,46 @@ def strip_jpeg(data: bytes) -> Stripped:
 
 
 def _is_needed(marker: int, data: bytes, start: int) -> bool:
-    """Whether the pixels depend on a segment; JFIF's and Adobe's say what the colours are."""
+    """Whether pixels depend on a segment; JFIF's and Adobe's name the colour space."""
     if marker == _JFIF:
         return data.startswith(b"JFIF\0", start + 4)
     return marker == _ADOBE or not (0xE0 <= marker <= 0xEF or marker == _COMMENT)
 
 
 def _segments(data: bytes) -> Iterator[_Segment]:
-    """The segments up to the first scan's header, that included."""
-    place, stray = 2, _MOST_STRAY_BYTES
+    """Yields the segments up to the first scan's header, which is included."""
+    offset, stray_bytes = 2, _MOST_STRAY_BYTES
     for _ in range(_MOST_SEGMENTS):
-        found = _MARKER.search(data, place, place + stray)
+        found = _MARKER.search(data, offset, offset + stray_bytes)
         if found is None or found[1][0] == _END:
             return
         marker, start = found[1][0], found.end() - 2
-        stray -= start - place
-        if marker in _ALONE:
-            place = found.end()
+        stray_bytes -= start - offset
+        if marker in _STANDALONE:
+            offset = found.end()
             continue
         if start + 4 > len(data):
             return
-        place = start + 2 + max(2, data[start + 2] << 8 | data[start + 3])
-        yield _Segment(marker, start, min(place, len(data)))
+        offset = start + 2 + max(2, data[start + 2] << 8 | data[start + 3])
+        yield _Segment(marker, start, min(offset, len(data)))
         if marker == _START_OF_SCAN:
             return
     raise broken("JPEG", f"there are more than {_MOST_SEGMENTS:,} segments before its pixels")
 
 
 def _has_several_scans(data: bytes, frame: _Segment, scan: _Segment) -> bool:
-    """Whether a decoder will look for more scans: it does unless the first has all components of a plain frame."""
+    """Whether a decoder expects further scans: it does unless the first has all components of a sequential frame."""
     if frame.marker in _PROGRESSIVE:
         return True
     components = data[frame.start + 9 : frame.start + 10]
     return data[scan.start + 4 : scan.start + 5] != components
 
 
-def _check_scans(data: bytes, place: int) -> None:
+def _check_scans(data: bytes, offset: int) -> None:
+    """Raises a PictureError where there are too many scans or segments after the first scan's header."""
     scans = 1
     for _ in range(_MOST_SEGMENTS):
-        found = _MARKER.search(data, place)
+        found = _MARKER.search(data, offset)
         if found is None or found[1][0] == _END:
             return
         scans += found[1][0] == _START_OF_SCAN
@@ -121,8 +124,8 @@ def _check_scans(data: bytes, place: int) -> None:
                 f"The JPEG picture has more than {_MOST_SCANS} scans, each of which takes as long as a picture. "
                 "Save it again as a baseline JPEG, or as PNG."
             )
-        if found[1][0] in _ALONE or found.end() + 2 > len(data):
-            place = found.end()
+        if found[1][0] in _STANDALONE or found.end() + 2 > len(data):
+            offset = found.end()
         else:
-            place = found.end() + max(2, *struct.unpack_from(">H", data, found.end()))
+            offset = found.end() + max(2, *struct.unpack_from(">H", data, found.end()))
     raise broken("JPEG", f"there are more than {_MOST_SEGMENTS:,} segments among its pixels")

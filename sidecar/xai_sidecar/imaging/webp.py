@@ -1,4 +1,4 @@
-"""WebP files: size, orientation, the chunks that the first frame needs."""
+"""WebP files: reads the size and the orientation, removes chunks that the first frame does not depend on."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import struct
 from collections.abc import Iterator
 
 from xai_sidecar.imaging.exif import orientation
-from xai_sidecar.imaging.files import MOST_PARTS, Header, Stripped, broken
+from xai_sidecar.imaging.files import MOST_CHUNKS, Header, Stripped, broken
 
-_FIRST_CHUNK = 12
-_PIXELS = {b"ANIM", b"ALPH", b"VP8 ", b"VP8L"}
+_RIFF_HEADER_BYTES = 12
+_PIXEL_CHUNKS = {b"ANIM", b"ALPH", b"VP8 ", b"VP8L"}
 _METADATA_FLAGS = 0x20 | 0x08 | 0x04  # ICC profile, EXIF, XMP
-_EFFORT = 2.5
+_DECODING_COST = 2.5
 
 
 def webp_header(data: bytes) -> Header:
-    """The size.
+    """Reads the size from the first chunk.
 
     Raises:
-        PictureError: The file does not begin with it.
+        PictureError: The first chunk has none.
     """
-    kind = data[_FIRST_CHUNK : _FIRST_CHUNK + 4]
+    kind = data[_RIFF_HEADER_BYTES : _RIFF_HEADER_BYTES + 4]
     if len(data) >= 30 and kind == b"VP8X":
-        width, height = (int.from_bytes(data[place : place + 3], "little") + 1 for place in (24, 27))
+        width, height = (int.from_bytes(data[offset : offset + 3], "little") + 1 for offset in (24, 27))
     elif len(data) >= 30 and kind == b"VP8 ":
         width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
     elif len(data) >= 25 and kind == b"VP8L":
@@ -30,11 +30,11 @@ def webp_header(data: bytes) -> Header:
         width, height = (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
     else:
         raise broken("WebP", "it does not begin with a picture")
-    return Header("WebP", width, height, _EFFORT)
+    return Header("WebP", width, height, _DECODING_COST)
 
 
 def strip_webp(data: bytes) -> Stripped:
-    """Without profiles, metadata and further frames.
+    """Removes profiles, metadata and all frames but the first.
 
     Raises:
         PictureError: There are too many chunks.
@@ -45,7 +45,7 @@ def strip_webp(data: bytes) -> Stripped:
         if kind == b"VP8X":
             flags = data[start + 8 : start + 9]
             kept += [data[start : start + 8], bytes(flag & ~_METADATA_FLAGS for flag in flags), data[start + 9 : stop]]
-        elif kind in _PIXELS or (kind == b"ANMF" and not frames):
+        elif kind in _PIXEL_CHUNKS or (kind == b"ANMF" and not frames):
             frames += kind == b"ANMF"
             kept.append(data[start:stop])
         elif kind == b"EXIF":
@@ -57,12 +57,12 @@ def strip_webp(data: bytes) -> Stripped:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and stop of each chunk, padding included; the last may be cut short."""
-    place, end = _FIRST_CHUNK, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
-    for _ in range(MOST_PARTS):
-        if place + 8 > end:
+    """Yields type, first byte and end of each chunk, padding included; the last one may be truncated."""
+    offset, end = _RIFF_HEADER_BYTES, min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    for _ in range(MOST_CHUNKS):
+        if offset + 8 > end:
             return
-        kind, length = struct.unpack_from("<4sI", data, place)
-        yield kind, place, min(place + 8 + length + length % 2, len(data))
-        place += 8 + length + length % 2
-    raise broken("WebP", f"it has more than {MOST_PARTS:,} chunks")
+        kind, length = struct.unpack_from("<4sI", data, offset)
+        yield kind, offset, min(offset + 8 + length + length % 2, len(data))
+        offset += 8 + length + length % 2
+    raise broken("WebP", f"it has more than {MOST_CHUNKS:,} chunks")
