@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from xai_sidecar.config import Config
 from xai_sidecar.config.section import key_path, section_of
+from xai_sidecar.explainers.base import ExplainerParameters
 from xai_sidecar.explainers.discovery import built_in_explainers
 from xai_sidecar.metrics.discovery import built_in_metrics
 from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector, QualityFigures, Registry, Telemetry
@@ -72,11 +73,21 @@ def _toml(value: Any) -> str:
 
 
 def explainers_page() -> str:
-    """Every explainer with its parameters."""
-    parts = ["# Explainers\n\nWhat a server offers of these, with which defaults, tells `xai-client info`.\n"]
+    """Every explainer: a table of them, and the parameters of each."""
+    common = list(ExplainerParameters.model_fields)
+    rows, parts = [], []
     for name, explainer in built_in_explainers().items():
-        parts.append(f"## `{name}`\n\n{explainer.description}\n\n{_parameters(explainer.parameters_type)}")
-    return "\n".join(parts)
+        parameters = explainer.parameters_type
+        own = ", ".join(f"`{each}`" for each in parameters.model_fields if each not in common)
+        rows.append(f"| [`{name}`](#{name}) | {_text(explainer.description)} | {own} |")
+        parts.append(f"## `{name}`\n\n{explainer.description}\n\n{_parameters(parameters)}")
+    head = (
+        "# Explainers\n\n"
+        "What a server offers of these, with which defaults, tells `xai-client info`. All take "
+        f"{', '.join(f'`{name}`' for name in common)}, too.\n\n"
+        "| explainer | what it shows | parameters |\n|---|---|---|\n"
+    )
+    return "\n".join([head + "\n".join(rows) + "\n", *parts])
 
 
 def metrics_page() -> str:

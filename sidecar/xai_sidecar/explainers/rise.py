@@ -89,7 +89,9 @@ class Rise(Explainer[RiseParameters]):
 
     name: ClassVar[str] = "rise"
     order: ClassVar[int] = 60
-    description: ClassVar[str] = "Randomised input sampling (Petsiuk et al. 2018)."
+    description: ClassVar[str] = (
+        "Randomised input sampling: which pixels go with a high probability under random masks (Petsiuk et al. 2018)."
+    )
     parameters_type: type[RiseParameters] = RiseParameters
     is_random: ClassVar[bool] = True
 
