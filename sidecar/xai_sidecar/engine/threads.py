@@ -1,4 +1,4 @@
-"""Worker threads that call functions one after the other, and are replaced when one hangs."""
+"""Threads that are replaced when they hang, and workers that call functions one after the other on such a thread."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 Call = Callable[[], None]
 
 MOST_STUCK = 3
-"""Hanging threads of a worker that are replaced; the next one is not."""
+"""Hanging threads that are replaced; the next one is not."""
 
 _log = structlog.get_logger(__name__)
 
@@ -30,6 +31,40 @@ def logged(event: str) -> Iterator[None]:
         yield
     except Exception:
         _log.exception(event)
+
+
+class ReplaceableThread:
+    """A thread that another one can take the place of: one that hangs cannot be ended from outside.
+
+    Its owner has it replaced and asks whether it is current under a lock of the owner's.
+
+    Args:
+        name: Of the thread.
+        run: What it runs. It has to return when it finds that it is not current any more.
+    """
+
+    def __init__(self, name: str, run: Call) -> None:
+        self._make = partial(threading.Thread, target=run, name=name, daemon=True)
+        self._thread = self._make()
+        self._stuck: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller's thread is this one, and was not replaced."""
+        return threading.current_thread() is self._thread
+
+    def replacement(self) -> threading.Thread | None:
+        """A thread in the place of the present one, which hangs, for the owner to start; None if too many hang."""
+        self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+        if len(self._stuck) >= MOST_STUCK:
+            return None
+        self._stuck.append(self._thread)
+        self._thread = self._make()
+        return self._thread
 
 
 @dataclass(eq=False)
@@ -51,12 +86,10 @@ class Worker:
     """Calls functions one after the other on its own thread. Exceptions are logged."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
         self._calls: queue.SimpleQueue[tuple[Call, Call] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # guards the rest
         self._running: _Running | None = None
-        self._stuck: list[threading.Thread] = []
-        self._thread = self._new_thread()
+        self._thread = ReplaceableThread(name, self._run)
 
     @property
     def busy_since(self) -> float | None:
@@ -90,8 +123,7 @@ class Worker:
     def give_up(self) -> bool:
         """Gives up the call in progress: a new thread goes on with the queue, unless too many hang already.
 
-        A thread cannot be ended from outside. Should it come back after all, it ends if it was replaced, or else goes
-        on.
+        Should its thread come back after all, it ends if it was replaced, or else goes on.
 
         Returns:
             Whether the queue goes on; False where too many threads hang.
@@ -100,20 +132,15 @@ class Worker:
             running = self._running
             if running is None:  # it has come back just now
                 return True
-            self._stuck = [thread for thread in self._stuck if thread.is_alive()]
-            if len(self._stuck) < MOST_STUCK:
-                self._stuck.append(self._thread)
-                self._running = None
-                self._thread = self._new_thread()
-                self._thread.start()
-            else:
+            replacement = self._thread.replacement()
+            if replacement is None:
                 running.hopeless = True
+            else:
+                self._running = None
+                replacement.start()
         with logged("giving_up_failed"):
             running.given_up()
         return not self.hopeless
-
-    def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._run, name=self._name, daemon=True)
 
     def _run(self) -> None:
         while (queued := self._calls.get()) is not None:

@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from xai_sidecar.engine.threads import MOST_STUCK, Call, logged, nothing
+from xai_sidecar.engine.threads import Call, ReplaceableThread, logged, nothing
 from xai_sidecar.engine.watchdog import Watched
 
 _LONGEST_WAIT = 3600.0
@@ -38,14 +38,12 @@ class Timer:
     """Calls functions at given times on its own thread. They must be quick; exceptions are logged."""
 
     def __init__(self, name: str) -> None:
-        self._name = name
         self._due: list[tuple[float, int, Alarm]] = []
         self._cancelled = 0  # of these
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._stopped = False
-        self._stuck: list[threading.Thread] = []
-        self._thread = self._new_thread()
+        self._thread = ReplaceableThread(name, self._run)
         self.busy_since: float | None = None
 
     def start(self) -> None:
@@ -79,15 +77,9 @@ class Timer:
     def give_up(self) -> None:
         """Gives up the call in progress: a new thread goes on, unless too many hang already."""
         with self._changed:
-            self._stuck = [thread for thread in self._stuck if thread.is_alive()]
-            if self.busy_since is not None and len(self._stuck) < MOST_STUCK:
-                self._stuck.append(self._thread)
+            if self.busy_since is not None and (replacement := self._thread.replacement()) is not None:
                 self.busy_since = None
-                self._thread = self._new_thread()
-                self._thread.start()
-
-    def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._run, name=self._name, daemon=True)
+                replacement.start()
 
     def _forget(self, alarm: Alarm) -> None:
         """Cancels an alarm. It stays in the heap until most there are cancelled: constant time on average."""
@@ -110,7 +102,7 @@ class Timer:
     def _next(self) -> Call | None:
         """Waits for the next call that is due; None when the thread has to end."""
         with self._changed:
-            if threading.current_thread() is not self._thread:
+            if not self._thread.is_current:
                 return None
             self.busy_since = None
             while not self._stopped and not (self._due and self._due[0][0] <= time.monotonic()):
