@@ -31,7 +31,9 @@ def model(nodes, shape, constants=None, opset=17, output="y", dtype=np.float64):
         [helper.make_empty_tensor_value_info(output)],
         tensors,
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    domains = {node.domain for node in nodes} - {""}
+    imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)
 
 
 def run(graph, rows):

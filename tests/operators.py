@@ -1,7 +1,11 @@
 """Operators that the onnx package's evaluator lacks or gets wrong, by NumPy: it takes these instead.
 
-What is wrong there: Pad refuses negative pads; GatherElements refuses negative axes and more than 32 elements.
+What is wrong there: Pad refuses negative pads; GatherElements refuses negative axes and more than 32 elements; Erf, and
+Gelu with it, computes in single precision; Mean does not broadcast; Softmax and LogSoftmax take one axis before opset
+13, too.
 """
+
+import math
 
 import numpy as np
 from onnx.reference.op_run import OpRun
@@ -26,4 +30,89 @@ class GatherElements(OpRun):
         return (np.take_along_axis(data, indices, axis or 0),)
 
 
-OPERATORS = [Pad, GatherElements]
+class Erf(OpRun):
+    def _run(self, x):
+        return (erf(x),)
+
+
+def erf(x):
+    return np.vectorize(math.erf, otypes=[x.dtype])(x)
+
+
+class Mean(OpRun):
+    def _run(self, *values):
+        return (sum(values) / len(values),)
+
+
+class Softmax(OpRun):
+    """Before opset 13 all axes from the given one on are one axis."""
+
+    def _run(self, x, axis=None):
+        return (np.exp(self.log_softmax(x)),)
+
+    def log_softmax(self, x):
+        # What the evaluator gives as an attribute that is left out is the newest version's.
+        axis = next((each.i for each in self.onnx_node.attribute), None)
+        if self.run_params["opsets"][""] >= 13:
+            axes = -1 if axis is None else axis
+        else:
+            axes = tuple(range(x.ndim)[1 if axis is None else axis :])
+        shifted = x - x.max(axes, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(axes, keepdims=True))
+
+
+class LogSoftmax(Softmax):
+    def _run(self, x, axis=None):
+        return (self.log_softmax(x),)
+
+
+class Gelu(OpRun):
+    def _run(self, x, approximate=None):
+        return (gelu_by_tanh(x) if approximate == "tanh" else gelu(x),)
+
+
+def gelu(x):
+    return x * (1 + erf(x / math.sqrt(2))) / 2
+
+
+def gelu_by_tanh(x):
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+class FusedGelu(OpRun):
+    """ONNX Runtime's own, with a bias or without; the evaluator adds an attribute that ONNX's has."""
+
+    op_domain = "com.microsoft"
+
+    def _run(self, x, bias=0.0, approximate=None):
+        return (gelu(x + bias),)
+
+
+class FastGelu(FusedGelu):
+    def _run(self, x, bias=0.0):
+        return (gelu_by_tanh(x + bias),)
+
+
+class QuickGelu(FusedGelu):
+    def _run(self, x, alpha=None):
+        return (x / (1 + np.exp(-(1.702 if alpha is None else alpha) * x)),)
+
+
+def renamed(operator, name):
+    """An evaluator goes by the names of classes; two domains have some in common."""
+    return type(name, (operator,), {})
+
+
+OPERATORS = [
+    Pad,
+    GatherElements,
+    Erf,
+    Mean,
+    Softmax,
+    LogSoftmax,
+    Gelu,
+    renamed(FusedGelu, "Gelu"),
+    renamed(FusedGelu, "BiasGelu"),
+    FastGelu,
+    QuickGelu,
+]

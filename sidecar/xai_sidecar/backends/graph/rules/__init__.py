@@ -8,10 +8,12 @@ up to the last input that can have one: None is a gradient of zero. What nobody 
 from xai_sidecar.backends.graph.rules import (
     activations,
     elementwise,
+    functions,
     indexing,
     parts,
     reductions,
     shapes,
+    smooth,
 )
 from xai_sidecar.backends.graph.rules.registry import RULES, NotDerivableError, Rule
 
@@ -21,8 +23,10 @@ __all__ = [
     "Rule",
     "activations",
     "elementwise",
+    "functions",
     "indexing",
     "parts",
     "reductions",
     "shapes",
+    "smooth",
 ]
