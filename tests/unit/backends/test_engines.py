@@ -1,5 +1,7 @@
 """What holds of every engine that this machine has."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from onnx import save
@@ -7,9 +9,10 @@ from onnx.external_data_helper import convert_model_to_external_data
 from small_graphs import convolution, convolution_by_hand, pictures, serialised
 
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
+from xai_sidecar.backends.runtimes.openvino import OpenVino
 from xai_sidecar.backends.runtimes.program import EngineError
 
-ENGINES = [OnnxRuntime()]
+ENGINES = [OnnxRuntime(), OpenVino()]
 
 
 @pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)
@@ -49,6 +52,60 @@ def test_an_output_that_is_an_input_is_the_callers_own_too(engine):
     (output,) = engine.load(same)((rows,))
     output[:] = 7
     assert (rows == 1).all()
+
+
+def test_outputs_have_the_graphs_names_in_its_order(engine):
+    """Also where an engine makes one of two values: of a copy and what it copies, of twice the same."""
+    model = serialised(
+        [
+            ("Identity", ["x"], ["same"], {}),
+            ("Relu", ["x"], ["positive"], {}),
+            ("Identity", ["positive"], ["copy"], {}),
+            ("Relu", ["x"], ["again"], {}),
+        ],
+        {"x": ["batch", 4]},
+        ["again", "copy", "same", "positive"],
+    )
+    program = engine.load(model)
+    assert program.outputs == ("again", "copy", "same", "positive")
+    rows = np.array([[-1, 2, -3, 4]], np.float32)
+    again, copy, same, positive = program((rows,))
+    np.testing.assert_array_equal(same, rows)
+    for output in (again, copy, positive):
+        np.testing.assert_array_equal(output, [[0, 2, 0, 4]])
+
+
+def test_calls_at_once_do_not_mix(engine):
+    program = engine.load(convolution(), threads=1)
+    inputs = [pictures(2, seed) for seed in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda rows: program((rows,))[1], inputs * 4))
+    for output, rows in zip(results, inputs * 4, strict=True):
+        np.testing.assert_allclose(output, convolution_by_hand(rows)[1], atol=1e-5)
+
+
+def test_a_program_for_one_batch_size_is_right_or_refuses(engine):
+    program = engine.load(convolution(), batch_size=2)
+    try:
+        _, logits = program((pictures(3),))
+    except Exception:
+        return
+    np.testing.assert_allclose(logits, convolution_by_hand(pictures(3))[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_lower_precision_is_used_or_refused(engine, precision):
+    if precision not in engine.precisions:
+        with pytest.raises(EngineError, match=precision):
+            engine.load(convolution(), precision=precision)
+        return
+    (_, logits), (_, expected) = (
+        engine.load(convolution(), precision=precision)((pictures(4),)),
+        convolution_by_hand(pictures(4)),
+    )
+    assert logits.dtype == np.float32
+    error = np.abs(logits - expected).max() / np.abs(expected).max()
+    assert 1e-5 < error < 3e-2  # rounded, to 8 or 11 bits
 
 
 def test_inputs_may_be_any_view_of_any_size_of_float(engine):

@@ -1,0 +1,187 @@
+"""Runs ONNX graphs with OpenVINO, on the CPU."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xai_sidecar.backends.runtimes.cpus import usable_cpus
+from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
+from xai_sidecar.backends.runtimes.program import EngineError, Precision, fitted, one_line, returned
+from xai_sidecar.engine.work import Array
+
+_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES: dict[str, Precision] = {"BF16": "bfloat16", "FP16": "float16"}
+
+_LIMIT = "ONEDNN_MAX_CPU_ISA"
+
+
+class OpenVino:
+    """OpenVINO on the CPU as an `Engine`.
+
+    A program made for one batch size is up to a quarter faster than one for any, for one row; from eight rows on there
+    is no difference. Each has a copy of the weights, laid out anew.
+
+    Args:
+        cache: Where compiled programs are kept; None keeps none.
+    """
+
+    name = "openvino"
+    fixes_batch = True
+
+    def __init__(self, cache: EngineCache | None = None) -> None:
+        self._cache = cache
+
+    @property
+    def version(self) -> str:
+        """OpenVINO's version."""
+        return str(_package().__version__).partition("-")[0]
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Besides float32 what this CPU has instructions for."""
+        found = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ("float32", *(precision for name, precision in _CAPABILITIES.items() if name in found))
+
+    def missing(self) -> str | None:
+        """Why OpenVINO cannot be used; see `Engine.missing`."""
+        try:
+            _core()
+        except ImportError as error:
+            return f"openvino cannot be imported: {error}"
+        except RuntimeError as error:  # no CPU plug-in, or a library that it needs
+            return f"openvino does not start: {_reason(error)}"
+        return None
+
+    def load(
+        self,
+        model: bytes | Path,
+        *,
+        batch_size: int | None = None,
+        precision: Precision = "float32",
+        threads: int | None = None,
+    ) -> OpenVinoProgram:
+        """Loads a graph; see `Engine.load`."""
+        if missing := self.missing():
+            raise EngineError(missing)
+        if precision not in self.precisions:
+            raise EngineError(f"OpenVINO has no {precision} on this CPU")
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": usable_cpus() if threads is None else threads,
+            # Pinned threads stay on CPUs that others use as well, and that a container may be taken off.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            return OpenVinoProgram(self._compiled(model, batch_size, options))
+        except Exception as error:  # OpenVINO's are RuntimeErrors for the most part
+            raise EngineError(_reason(error)) from error
+
+    def _compiled(self, model: bytes | Path, batch_size: int | None, options: dict[str, Any]) -> Any:
+        if self._cache is None:
+            return _compile(model, batch_size, options)
+        key = cache_key(model, self.name, _package().__version__, batch_size, sorted(options.items()))
+        kept = self._cache.find(key)
+        if kept is not None:
+            try:
+                return _core().import_model(kept.read_bytes(), "CPU", options)
+            except RuntimeError:  # compiled anew, as if it were not there
+                kept.unlink(missing_ok=True)
+        compiled = _compile(model, batch_size, options)
+        content = io.BytesIO()
+        compiled.export_model(content)
+        self._cache.keep(key, content.getvalue())
+        return compiled
+
+
+class OpenVinoProgram:
+    """A graph that OpenVINO has compiled; see `Program`.
+
+    Args:
+        compiled: An `openvino.CompiledModel`.
+    """
+
+    def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
+        self.inputs = tuple(_name(port) for port in compiled.inputs)
+        self.outputs = tuple(_name(port) for port in compiled.outputs)
+        self._dtypes = [np.dtype(port.get_element_type().to_dtype()) for port in compiled.inputs]
+        # A request serves one call at a time. As many are made as calls there are at once.
+        self._idle: deque[Any] = deque()
+
+    def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Runs the graph; see `Program.__call__`."""
+        if len(rows) < len(self._dtypes):
+            raise TypeError(f"the graph takes {len(self._dtypes)} arrays where {len(rows)} were given")
+        fed = [fitted(row, dtype) for row, dtype in zip(rows, self._dtypes, strict=False)]
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            request.infer(fed, share_inputs=True, share_outputs=True)
+            # Copies, since the request uses its own memory again.
+            return tuple(returned(np.array(tensor.data)) for tensor in request.output_tensors)
+        finally:
+            self._idle.append(request)
+
+
+def _package() -> Any:
+    """The openvino package; imported here since it need not be installed."""
+    return importlib.import_module("openvino")
+
+
+@cache
+def _core() -> Any:
+    core = _package().Core()
+    with _unlimited():
+        # Loads the plug-in, and has oneDNN in it look at the CPU.
+        core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return core
+
+
+@contextmanager
+def _unlimited() -> Iterator[None]:
+    """Hides the limit that MindSpore's copy of oneDNN needs, and this one would heed: no bfloat16, and half the speed.
+
+    Each copy reads it once. `DNNL_MAX_CPU_ISA` still limits this one.
+    """
+    limit = os.environ.pop(_LIMIT, None)
+    try:
+        yield
+    finally:
+        if limit is not None:
+            os.environ[_LIMIT] = limit
+
+
+def _compile(model: bytes | Path, batch_size: int | None, options: dict[str, Any]) -> Any:
+    read = _core().read_model(model)
+    if batch_size is not None:
+        shapes = {port: port.partial_shape for port in read.inputs}
+        for shape in shapes.values():
+            shape[0] = batch_size
+        read.reshape(shapes)
+    return _core().compile_model(read, "CPU", options)
+
+
+def _name(port: Any) -> str:
+    """The name that an input or output has in the ONNX graph."""
+    return str(port.get_any_name())
+
+
+def _reason(error: Exception) -> str:
+    """What one of OpenVINO's errors says, without the places in its sources that come first."""
+    lines = [line.strip(" -") for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Exception from", "Check ", "FrontEnd API"))]
+    skipped = ("Model wasn't fully converted", "Summary:")
+    return next((line for line in said if not line.startswith(skipped)), one_line(error))

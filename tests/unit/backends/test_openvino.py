@@ -1,0 +1,83 @@
+"""OpenVINO as an engine."""
+
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from small_graphs import convolution, elementwise
+
+from xai_sidecar.backends.runtimes import openvino
+from xai_sidecar.backends.runtimes.openvino import OpenVino
+from xai_sidecar.backends.runtimes.program import EngineError, described
+
+
+def test_the_package_has_a_name():
+    assert OpenVino().missing() is None
+    assert re.fullmatch(r"openvino \d+\.\d+\.\d+", described(OpenVino()))
+    assert OpenVino().precisions[0] == "float32"
+
+
+def test_without_the_package_there_is_a_reason(monkeypatch):
+    openvino._core.cache_clear()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert "openvino" in OpenVino().missing()
+    with pytest.raises(EngineError, match="openvino"):
+        OpenVino().load(convolution())
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, 1), (3, 3), (None, 5)])
+def test_threads_are_as_many_as_asked_for_or_as_cpus(monkeypatch, threads, expected):
+    monkeypatch.setattr(openvino, "usable_cpus", lambda: 5)
+    asked = []
+    monkeypatch.setattr(openvino, "_compile", lambda model, size, options: asked.append(options) or _stub())
+    OpenVino().load(convolution(), threads=threads)
+    assert asked[0]["INFERENCE_NUM_THREADS"] == expected
+    monkeypatch.undo()
+    compiled = OpenVino().load(convolution(), threads=1)._compiled
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert compiled.get_property("ENABLE_CPU_PINNING") is False
+
+
+class _stub:  # noqa: N801
+    inputs = outputs = ()
+
+
+# The limit is read once in a process.
+SCRIPT = """
+import os, sys, numpy as np
+from pathlib import Path
+from xai_sidecar.backends.runtimes.openvino import OpenVino
+engine = OpenVino()
+assert engine.missing() is None
+print(os.environ.get("ONEDNN_MAX_CPU_ISA"))
+for precision in engine.precisions:
+    engine.load(Path(sys.argv[1]), precision=precision)((np.ones((2, 3, 8, 12), np.float32),))
+"""
+
+
+@pytest.mark.parametrize("limit", ["AVX2", None])
+def test_the_limit_that_mindspore_needs_does_not_reach_it(tmp_path, limit):
+    """Its oneDNN would refuse the precisions that its plug-in says it has, and lose half of its speed."""
+    model = tmp_path / "model.onnx"
+    model.write_bytes(convolution())
+    environment = {key: value for key, value in os.environ.items() if key != "ONEDNN_MAX_CPU_ISA"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(model)],
+        env={**environment, "HOME": str(tmp_path / "home")} | ({"ONEDNN_MAX_CPU_ISA": limit} if limit else {}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(limit)  # MindSpore, imported later, finds it
+    assert not (tmp_path / "home").exists()  # no telemetry, no notes
+
+
+def test_it_takes_nan_for_zero_in_a_relu():
+    """Which is why it is not believed where the reference says NaN."""
+    (output,) = OpenVino().load(elementwise("Relu"))((np.array([[np.nan, 1, -1, np.inf]], np.float32),))
+    np.testing.assert_array_equal(output, [[0, 1, 0, np.inf]])
