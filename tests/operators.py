@@ -2,7 +2,8 @@
 
 What is wrong there: Pad refuses negative pads; GatherElements refuses negative axes and more than 32 elements; Erf, and
 Gelu with it, computes in single precision; Mean does not broadcast; Softmax and LogSoftmax take one axis before opset
-13, too.
+13, too; BatchNormalization before version 14 normalizes by the batch; LRN takes as many channels as there are rows;
+LpNormalization forgets the absolute value. Normalizations that are functions of others compute in single precision.
 """
 
 import math
@@ -103,6 +104,76 @@ def renamed(operator, name):
     return type(name, (operator,), {})
 
 
+class BatchNormalization(OpRun):
+    def _run(self, x, scale, bias, mean, variance, epsilon=None, **_):
+        channel = (-1, *[1] * (x.ndim - 2))
+        factor = (scale / np.sqrt(variance + epsilon)).reshape(channel)
+        y = (x - mean.reshape(channel)) * factor + bias.reshape(channel)
+        return (y, mean, variance, mean, variance)[: len(self.output)]
+
+
+def normalized(x, axes, epsilon):
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + epsilon)
+
+
+class GroupNormalization(OpRun):
+    """With a scale for each group, as in version 18, or for each channel."""
+
+    def _run(self, x, scale, bias, epsilon=None, num_groups=None, **_):
+        groups = x.reshape(len(x), num_groups, x.shape[1] // num_groups, -1)
+        scale, bias = (value.reshape(num_groups, -1, 1) for value in (scale, bias))
+        return ((normalized(groups, (2, 3), epsilon) * scale + bias).reshape(x.shape),)
+
+
+class MeanVarianceNormalization(OpRun):
+    def _run(self, x, axes=None):
+        axes = tuple(axes or (0, 2, 3))
+        return ((x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + 1e-9),)
+
+
+class LRN(OpRun):
+    def _run(self, x, alpha=None, beta=None, bias=None, size=None):
+        y = np.empty_like(x)
+        for channel in range(x.shape[1]):
+            nearby = x[:, max(0, channel - (size - 1) // 2) : channel + size // 2 + 1]
+            y[:, channel] = x[:, channel] / (bias + alpha / size * np.sum(nearby**2, axis=1)) ** beta
+        return (y,)
+
+
+class LpNormalization(OpRun):
+    def _run(self, x, axis=None, p=None):
+        norm = np.linalg.norm(x, p or 2, -1 if axis is None else axis, keepdims=True)
+        return (np.divide(x, norm, out=np.zeros_like(x), where=norm != 0),)
+
+
+class SimplifiedLayerNormalization(OpRun):
+    def _run(self, x, scale, axis=-1, epsilon=1e-5, **_):
+        axes = tuple(range(axis % x.ndim, x.ndim))
+        return (x / np.sqrt(np.mean(x**2, axes, keepdims=True) + epsilon) * scale,)
+
+
+class RMSNormalization(SimplifiedLayerNormalization):
+    pass
+
+
+class SkipLayerNormalization(OpRun):
+    op_domain = "com.microsoft"
+
+    def _run(self, x, skip, scale, shift=None, bias=None, epsilon=1e-12):
+        total = x + skip + (0 if bias is None else bias)
+        y = normalized(total, -1, epsilon) * scale + (0 if shift is None else shift)
+        return (y, total, total, total)[: len(self.output)]
+
+
+class SkipSimplifiedLayerNormalization(OpRun):
+    op_domain = "com.microsoft"
+
+    def _run(self, x, skip, scale, bias=None, epsilon=1e-5):
+        total = x + skip + (0 if bias is None else bias)
+        y = total / np.sqrt(np.mean(total**2, -1, keepdims=True) + epsilon) * scale
+        return (y, total, total, total)[: len(self.output)]
+
+
 OPERATORS = [
     Pad,
     GatherElements,
@@ -115,4 +186,13 @@ OPERATORS = [
     renamed(FusedGelu, "BiasGelu"),
     FastGelu,
     QuickGelu,
+    BatchNormalization,
+    GroupNormalization,
+    MeanVarianceNormalization,
+    LRN,
+    LpNormalization,
+    SimplifiedLayerNormalization,
+    RMSNormalization,
+    SkipLayerNormalization,
+    SkipSimplifiedLayerNormalization,
 ]
