@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from pathlib import PurePath
 
 import hypothesis
@@ -26,6 +28,47 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 # A shell has what it runs in the background ignore Ctrl-C, which tests send, and processes hand that on.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# ------------------------------------------------------------------------------------------------ a busy machine
+
+
+class Metronome(threading.Thread):
+    """Wakes up every few milliseconds, and remembers by how much it was late at most.
+
+    Attributes:
+        latest: Seconds.
+    """
+
+    INTERVAL = 0.005
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.latest = 0.0
+        self._ended = threading.Event()
+
+    def run(self):
+        due = time.monotonic()
+        while not self._ended.wait(max(0.0, due - time.monotonic())):
+            now = time.monotonic()
+            self.latest = max(self.latest, now - due)
+            due = now + self.INTERVAL
+
+    def end(self):
+        self._ended.set()
+        self.join()
+
+
+@pytest.fixture
+def allowance():
+    """By how many seconds something may be late: so many, and as long as this machine kept others from being on time.
+
+    A limit of time that is meant for an idle machine is kept to there, and grows with what else a machine does.
+    """
+    metronome = Metronome()
+    metronome.start()
+    yield lambda seconds: seconds + 5 * metronome.latest
+    metronome.end()
+
 
 # ------------------------------------------------------------------------------------------------ several processes
 

@@ -298,10 +298,10 @@ def sequential_scans(count):
 
 
 def refused(data, error, *words):
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(error) as caught:
         decode(data)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
     assert all(word in caught.value.message for word in words), caught.value.message
 
 
@@ -389,9 +389,9 @@ def test_a_tiff_whose_tags_share_their_bytes_is_not_read_for_each_of_them():
     """1,000 tags of a megabyte in a file of a megabyte."""
     array = np.zeros((600, 600, 3), np.uint8)
     data = tiff_with([(40_000 + index, 7, 1_000_000, 8) for index in range(1000)], array=array)
-    started = time.perf_counter()
+    started = time.thread_time()
     assert decode(data).shape == array.shape
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_frames_and_pages_after_the_first_are_not_looked_at(monkeypatch):

@@ -9,7 +9,6 @@ from itertools import pairwise
 import grpc
 import numpy as np
 import pytest
-from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
 import xai_client
@@ -37,7 +36,8 @@ def refusal(failure):
     """Makes what an xai-sidecar refuses with, and asks for the call again after so many seconds."""
 
     def make(seconds, code=RESOURCE_EXHAUSTED, reason="OVERLOADED", pushback=None):
-        retry = error_details_pb2.RetryInfo(retry_delay=Duration(nanos=round(seconds * 1e9)))
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromNanoseconds(round(seconds * 1e9))
         pushback = str(round(seconds * 1000)) if pushback is None else pushback
         return failure(code, "full", (info(reason), retry), (("grpc-retry-pushback-ms", pushback),))
 
@@ -244,12 +244,12 @@ async def test_a_stream_that_is_refused_unseen_is_made_again(connect):
 
 
 async def test_a_refusal_is_reported_at_once_when_waiting_would_pass_the_deadline(fake, connect, refusal):
-    fake.script = [refusal(0.9)] * 5
+    fake.script = [refusal(25)] * 5
     start = time.monotonic()
     with pytest.raises(xai_client.OverloadedError):
-        await connect(fake.address, timeout=0.8).call("predict", b"x")
+        await connect(fake.address, timeout=20).call("predict", b"x")
     assert len(fake.received) == 1
-    assert time.monotonic() - start < 0.7
+    assert time.monotonic() - start < 10
 
 
 async def test_a_stream_is_not_begun_again_after_its_deadline(fake, connect, refusal):
@@ -262,7 +262,7 @@ async def test_a_stream_is_not_begun_again_after_its_deadline(fake, connect, ref
     assert caught.value.retry_after == pytest.approx(0.7)
 
 
-async def test_the_deadline_bounds_all_attempts_together(fake, connect, refusal):
+async def test_the_deadline_bounds_all_attempts_together(fake, connect, refusal, allowance):
     def slow(request):
         time.sleep(1.5)
         return pb.PredictResponse()
@@ -271,7 +271,7 @@ async def test_the_deadline_bounds_all_attempts_together(fake, connect, refusal)
     start = time.monotonic()
     with pytest.raises(xai_client.DeadlineError, match=r"0\.7 s") as caught:
         await connect(fake.address, timeout=0.7).call("predict", b"x", request_id="slow")
-    assert 0.6 < time.monotonic() - start < 1.2
+    assert 0.6 < time.monotonic() - start < 0.7 + allowance(0.4)
     assert caught.value.request_id == "slow"
     remaining = [each.time_remaining for each in fake.received]
     assert len(remaining) == 3

@@ -38,10 +38,10 @@ def lost():
 
 
 def assert_all_is_over(engine, lost, jobs):
-    assert lost.event.wait(HANG + 1)
+    assert lost.event.wait(10)
     for job in jobs:
         with pytest.raises(DeviceLostError):
-            job.result(1)
+            job.result(10)
     for lane in Lane:
         with pytest.raises(DeviceLostError):
             engine.submit(forward(column(1)), lane)
@@ -53,13 +53,13 @@ def assert_all_is_over(engine, lost, jobs):
 # ------------------------------------------------------------------------------------ hanging
 
 
-def test_a_launch_that_hangs_fails_every_job(backend, start, hold, recorder, lost):
+def test_a_launch_that_hangs_fails_every_job(backend, start, hold, recorder, lost, allowance):
     engine = start(backend, observer=recorder, on_lost=lost, hang_seconds=HANG)
     began = time.monotonic()
     jobs = [hold(backend, engine)]
     jobs += [engine.submit(forward(column(50)), lane) for lane in Lane for _ in range(5)]
-    assert lost.event.wait(HANG + 1)
-    assert HANG <= time.monotonic() - began < HANG + 1
+    assert lost.event.wait(10)
+    assert HANG <= time.monotonic() - began < HANG + allowance(0.5)
     assert_all_is_over(engine, lost, jobs)
     assert recorder.outcomes(16) == {(lane, JobOutcome.FAILED): 5 + (lane is Lane.PREDICT) for lane in Lane}
     backend.gate.set()

@@ -96,7 +96,7 @@ def test_a_worker_says_since_when_it_is_busy(worker):
     assert worker.busy_since is None
 
 
-def test_a_timer_calls_in_order_of_time_and_never_early(timer):
+def test_a_timer_calls_in_order_of_time_and_never_early(timer, allowance):
     called, done = [], threading.Event()
     now = time.monotonic()
     for number, wait in enumerate((0.15, 0.05, 0.1, 0.05, 0.05, -1.0)):
@@ -104,17 +104,17 @@ def test_a_timer_calls_in_order_of_time_and_never_early(timer):
     timer.at(now + 0.16, done.set)
     assert done.wait(10)
     assert [number for number, _ in called] == [5, 1, 3, 4, 2, 0]
-    assert all(0 <= late < 0.5 for _, late in called[1:])
+    assert all(0 <= late < allowance(0.25) for _, late in called[1:])
 
 
-def test_a_timer_wakes_up_for_what_comes_sooner_than_what_it_waits_for(timer):
+def test_a_timer_wakes_up_for_what_comes_sooner_than_what_it_waits_for(timer, allowance):
     done = threading.Event()
     timer.at(time.monotonic() + 60, lambda: None)
     time.sleep(0.02)
     began = time.monotonic()
     timer.at(began + 0.05, done.set)
-    assert done.wait(5)
-    assert time.monotonic() - began < 1.0
+    assert done.wait(10)
+    assert time.monotonic() - began < 0.05 + allowance(0.25)
 
 
 def test_a_timer_survives_what_it_calls(timer, capsys):
@@ -131,7 +131,7 @@ def test_a_timer_can_wait_for_longer_than_a_thread_can(timer):
     timer.at(time.monotonic() + 3e10, lambda: None)
     time.sleep(0.05)
     timer.at(time.monotonic() + 0.05, done.set)
-    assert done.wait(2)
+    assert done.wait(10)
 
 
 def test_a_timer_that_is_stopped_calls_nothing_more():

@@ -13,7 +13,7 @@ from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import Forward, Partial, forward
 from xai_sidecar.errors import BudgetSpentError, ExpiredError
 
-LATE = 3.0  # what a loaded machine may take to come to it; what is cut short would go on for longer
+LATE = 0.15  # seconds, and what a busy machine takes to come to it
 SLOW_LANES = [Lane.EXPLAIN, Lane.EVALUATE]
 
 
@@ -43,14 +43,14 @@ def timed(job):
 
 
 @pytest.mark.parametrize("lane", Lane)
-def test_deadlines_pass_on_time_while_the_device_is_stuck(backend, start, hold, recorder, lane):
+def test_deadlines_pass_on_time_while_the_device_is_stuck(backend, start, hold, recorder, lane, allowance):
     engine = start(backend, observer=recorder)
     held = hold(backend, engine)
     now = time.monotonic()
     deadlines = [now + 0.1 + 0.02 * i for i in range(5)]
     jobs = [engine.submit(forward(column(50 + i)), lane, deadline=at) for i, at in enumerate(deadlines)]
     for at, deadline in zip([timed(job) for job in jobs], deadlines, strict=True):
-        assert 0 <= at.result(20) - deadline < LATE
+        assert 0 <= at.result(20) - deadline < allowance(LATE)
     for job in jobs:
         with pytest.raises(ExpiredError):
             job.result(0)
@@ -62,13 +62,15 @@ def test_deadlines_pass_on_time_while_the_device_is_stuck(backend, start, hold, 
 
 
 @pytest.mark.parametrize("lane", Lane)
-def test_the_deadline_of_what_is_running_passes_too_and_nothing_of_it_runs_later(backend, start, recorder, lane):
+def test_the_deadline_of_what_is_running_passes_too_and_nothing_of_it_runs_later(
+    backend, start, recorder, lane, allowance
+):
     engine = start(backend, observer=recorder)
     backend.gate.clear()
     deadline = time.monotonic() + 0.1
     job = engine.submit(forward(column(*range(50, 60))), lane, deadline=deadline)
     assert backend.entered.acquire(timeout=10)
-    assert 0 <= timed(job).result(20) - deadline < LATE
+    assert 0 <= timed(job).result(20) - deadline < allowance(LATE)
     backend.gate.set()
     engine.submit(forward(column(7)), Lane.EVALUATE).result(10)
     assert [rows[:, 0].tolist() for _, rows in backend.launches] == [[50, 51, 52, 53], [7]]
@@ -81,12 +83,12 @@ def test_a_deadline_that_has_passed_already(backend, start, hold, lane):
     held = hold(backend, engine)
     job = engine.submit(forward(column(50)), lane, deadline=time.monotonic() - 1)
     with pytest.raises(ExpiredError):
-        job.result(2)
+        job.result(10)
     backend.gate.set()
     held.result(10)
 
 
-def test_a_deadline_passes_on_time_while_steps_are_slow(backend, start):
+def test_a_deadline_passes_on_time_while_steps_are_slow(backend, start, allowance):
     engine = start(backend)
     woken = threading.Event()
 
@@ -97,7 +99,7 @@ def test_a_deadline_passes_on_time_while_steps_are_slow(backend, start):
     deadline = time.monotonic() + 0.1
     jobs = [engine.submit(slow(), Lane.EXPLAIN, deadline=deadline) for _ in range(3)]
     for job in jobs:
-        assert 0 <= timed(job).result(20) - deadline < LATE
+        assert 0 <= timed(job).result(20) - deadline < allowance(LATE)
     woken.set()
     engine.submit(forward(column(7)), Lane.EXPLAIN).result(10)
     assert [rows[:, 0].tolist() for _, rows in backend.launches] == [[7]]
@@ -105,9 +107,9 @@ def test_a_deadline_passes_on_time_while_steps_are_slow(backend, start):
 
 def test_what_is_done_before_its_deadline_does_not_expire(backend, start, recorder):
     engine = start(backend, observer=recorder)
-    job = engine.submit(forward(column(1)), Lane.EXPLAIN, deadline=time.monotonic() + 0.2)
+    job = engine.submit(forward(column(1)), Lane.EXPLAIN, deadline=time.monotonic() + 0.4)
     assert job.result(10).value[0, 0] == 2
-    time.sleep(0.25)
+    time.sleep(0.45)
     assert recorder.ends == [(Lane.EXPLAIN, JobOutcome.DONE)]
 
 
@@ -115,14 +117,14 @@ def test_what_is_done_before_its_deadline_does_not_expire(backend, start, record
 
 
 @pytest.mark.parametrize("lane", SLOW_LANES)
-def test_a_budget_ends_an_endless_computation_with_the_best_so_far(backend, start, recorder, lane):
+def test_a_budget_ends_an_endless_computation_with_the_best_so_far(backend, start, recorder, lane, allowance):
     engine = start(backend, observer=recorder)
     budget_end = time.monotonic() + 0.3
     job = engine.submit(improving(), lane, budget_end=budget_end)
     at = timed(job)
     done = job.result(10)
     assert done.cut_short
-    assert -0.2 < at.result(20) - budget_end < LATE
+    assert -allowance(0.2) < at.result(20) - budget_end < allowance(LATE)
     assert done.value >= 2
     assert done.value <= done.pass_count <= 2 * done.value + 1
     launches = len(backend.launches)
@@ -131,7 +133,7 @@ def test_a_budget_ends_an_endless_computation_with_the_best_so_far(backend, star
     assert recorder.outcomes(2)[lane, JobOutcome.TRUNCATED] == 1
 
 
-def test_while_the_device_is_stuck_the_newest_result_is_taken(backend, start):
+def test_while_the_device_is_stuck_the_newest_result_is_taken(backend, start, allowance):
     def make(count):
         time.sleep(0.03)  # so that time is set aside for it
         return count
@@ -142,32 +144,32 @@ def test_while_the_device_is_stuck_the_newest_result_is_taken(backend, start):
     at = timed(job)
     done = job.result(10)
     assert (done.value, done.pass_count, done.cut_short) == (3, 3, True)
-    assert -0.3 < at.result(20) - budget_end < LATE
+    assert -allowance(0.3) < at.result(20) - budget_end < allowance(LATE)
     backend.gate.set()
     engine.submit(forward(column(7)), Lane.EXPLAIN).result(10)
     assert [rows[:, 0].tolist() for _, rows in backend.launches][4:] == [[7]]
 
 
-def test_while_the_steps_are_stuck_what_was_put_by_is_taken(backend, start):
+def test_while_the_steps_are_stuck_what_was_put_by_is_taken(backend, start, allowance):
     engine = start(backend)
     woken = threading.Event()
-    budget_end = time.monotonic() + 0.3
+    budget_end = time.monotonic() + 0.5
     job = engine.submit(improving(at={3: lambda: woken.wait(20)}), Lane.EXPLAIN, budget_end=budget_end)
     at = timed(job)
-    done = job.result(3)
+    done = job.result(10)
     assert (done.value, done.cut_short) == (2, True)
-    assert 0 <= at.result(20) - budget_end < LATE
+    assert 0 <= at.result(20) - budget_end < allowance(LATE)
     woken.set()
 
 
 @pytest.mark.parametrize("stuck", ["device", "steps"])
-def test_a_budget_that_ends_before_there_is_anything(backend, start, recorder, stuck):
+def test_a_budget_that_ends_before_there_is_anything(backend, start, recorder, stuck, allowance):
     engine = start(backend, observer=recorder)
     woken = threading.Event()
     budget_end = time.monotonic() + 0.1
     before = {"device": backend.gate.clear, "steps": lambda: woken.wait(20)}[stuck]
     job = engine.submit(improving(at={0: before}), Lane.EXPLAIN, budget_end=budget_end)
-    assert 0 <= timed(job).result(20) - budget_end < LATE
+    assert 0 <= timed(job).result(20) - budget_end < allowance(LATE)
     with pytest.raises(BudgetSpentError):
         job.result(0)
     assert recorder.outcomes(1) == {(Lane.EXPLAIN, JobOutcome.TRUNCATED): 1}
@@ -187,12 +189,12 @@ def test_what_has_nothing_at_the_end_of_its_budget_may_go_on_for_its_first(backe
     assert recorder.outcomes(1) == {(Lane.EXPLAIN, JobOutcome.TRUNCATED): 1}
 
 
-def test_what_has_nothing_when_it_is_to_give_up_fails(backend, start):
+def test_what_has_nothing_when_it_is_to_give_up_fails(backend, start, allowance):
     engine = start(backend)
     backend.gate.clear()
     now = time.monotonic()
     job = engine.submit(improving(), Lane.EXPLAIN, budget_end=now + 0.05, give_up=now + 0.2)
-    assert 0 <= timed(job).result(20) - (now + 0.2) < LATE
+    assert 0 <= timed(job).result(20) - (now + 0.2) < allowance(LATE)
     with pytest.raises(BudgetSpentError):
         job.result(0)
     backend.gate.set()
@@ -200,10 +202,10 @@ def test_what_has_nothing_when_it_is_to_give_up_fails(backend, start):
 
 def test_what_ends_before_its_budget_is_not_cut_short(backend, start, recorder):
     engine = start(backend, observer=recorder)
-    job = engine.submit(improving(5), Lane.EXPLAIN, budget_end=time.monotonic() + 0.3)
+    job = engine.submit(improving(5), Lane.EXPLAIN, budget_end=time.monotonic() + 0.5)
     done = job.result(10)
     assert (done.value, done.pass_count, done.cut_short) == (5, 5, False)
-    time.sleep(0.35)
+    time.sleep(0.55)
     assert recorder.ends == [(Lane.EXPLAIN, JobOutcome.DONE)]
 
 
@@ -215,7 +217,7 @@ def test_a_budget_and_an_earlier_deadline(backend, start):
         job.result(10)
 
 
-def test_time_to_work_out_the_result_is_set_aside(backend, start):
+def test_time_to_work_out_the_result_is_set_aside(backend, start, allowance):
     engine = start(backend)
     made = []
 
@@ -228,7 +230,7 @@ def test_time_to_work_out_the_result_is_set_aside(backend, start):
     job = engine.submit(improving(make=slowly), Lane.EXPLAIN, budget_end=budget_end)
     at = timed(job)
     done = job.result(10)
-    assert at.result(20) - budget_end < LATE
+    assert at.result(20) - budget_end < allowance(LATE)
     assert done.cut_short
     # The first after a pass, and then after twice as many; and the last.
     assert 2 <= len(made) <= 3 + math.log2(done.pass_count)
@@ -251,7 +253,7 @@ def test_a_prediction_has_a_budget_too(backend, start, hold):
     held = hold(backend, engine)
     job = engine.submit(forward(column(50)), Lane.PREDICT, budget_end=time.monotonic() + 0.05)
     with pytest.raises(BudgetSpentError):
-        job.result(2)
+        job.result(10)
     backend.gate.set()
     held.result(10)
 
@@ -313,4 +315,4 @@ def test_looking_in_when_all_is_over_is_answered(backend, start):
     job = engine.submit(improving(1), Lane.EXPLAIN)
     assert job.result(10).value == 1
     assert engine.close(10)
-    assert engine.peek(job).result(2) is None
+    assert engine.peek(job).result(10) is None

@@ -618,15 +618,13 @@ def test_truth_comes_while_it_is_measured(start):
 
 
 def test_truth_is_applied_between_rounds(make):
-    running = make("gradient", interval_seconds=1.0)
-    running.evaluator.start()
+    running = make("gradient", interval_seconds=3600)
     sample = now_sample("a")
     running.offer(sample)
+    running.evaluator.start()
     running.measured(1)
-    began = time.monotonic()
     running.report(sample.key, left_half())
     running.applied()
-    assert time.monotonic() - began < 0.5
     assert running.quality.statistics("gradient", IOSR).count == 1
 
 

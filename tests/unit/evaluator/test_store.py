@@ -20,7 +20,7 @@ from xai_sidecar.evaluator.records import (
     SampleState,
     TruthObject,
 )
-from xai_sidecar.evaluator.store import KeptPicture, Reported
+from xai_sidecar.evaluator.store import KeptPicture, Reported, truths
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.metrics.base import ScoreStatus
@@ -241,9 +241,9 @@ def test_what_is_said_of_a_sample_that_is_gone_is_dropped(store, make_map, make_
     assert store.sample_count() == 0
 
 
-def test_the_classes_of_truths(store, make_sample):
-    # More than are read at a time.
-    records = [make_sample(positives=(number, number + 1)) for number in range(1100)]
+def test_the_classes_of_truths(store, make_sample, monkeypatch):
+    monkeypatch.setattr(truths, "_AT_A_TIME", 50)  # fewer than there are
+    records = [make_sample(positives=(number, number + 1)) for number in range(110)]
     other = make_sample(model_version="other")
     for record in (*records[:3], other, *records[3:]):
         store.add_sample(record)

@@ -13,7 +13,7 @@ from xai_sidecar.evaluator.store import KeptPicture, Reported, database
 from xai_sidecar.evaluator.store.tables import METADATA
 
 MAX_BYTES = 3 << 20
-ROUNDS = int(os.environ.get("XAI_SOAK", "16"))
+ROUNDS = int(os.environ.get("XAI_SOAK", "12"))
 """Of filling and removing; XAI_SOAK=100 for so many."""
 
 NOISE = np.random.default_rng(0)
