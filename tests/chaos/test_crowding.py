@@ -98,52 +98,58 @@ def test_streams_and_answers_that_nobody_reads(
 
 
 HOSTILE = {
-    "axes": pb.PredictRequest(images=[pb.Image(model_input=pb.Tensor(dtype=1, shape=[2**62] * 20_000, data=b"x"))]),
-    "more axes": pb.PredictRequest(images=[pb.Image(pixels=pb.Tensor(dtype=3, shape=[-1] * 1_000_000))]),
-    "pictures": pb.PredictRequest(images=[pb.Image()] * 2_000_000),
-    "classes": pb.PredictRequest(
-        images=[pb.Image()],
-        explanations=[pb.ExplanationRequest(explainer="rise", targets=pb.Targets(class_ids=[1] * 2_000_000))],
-    ),
-    "explanations": pb.PredictRequest(images=[pb.Image()], explanations=[pb.ExplanationRequest()] * 2_000_000),
-    "a name": pb.PredictRequest(images=[pb.Image()], explanations=[pb.ExplanationRequest(explainer="x" * 10_000_000)]),
+    "axes": lambda: predict(pb.Image(model_input=pb.Tensor(dtype=1, shape=[2**62] * 20_000, data=b"x"))),
+    "more axes": lambda: predict(pb.Image(pixels=pb.Tensor(dtype=3, shape=[-1] * 1_000_000))),
+    "pictures": lambda: predict(*[pb.Image()] * 2_000_000),
+    "classes": lambda: predict(explain=[explained(explainer="rise", targets=pb.Targets(class_ids=[1] * 2_000_000))]),
+    "explanations": lambda: predict(explain=[explained()] * 2_000_000),
+    "a name": lambda: predict(explain=[explained(explainer="x" * 10_000_000)]),
+    "boxes": lambda: report(boxes=[pb.Region()] * 2_000_000),
+    "corners": lambda: report(objects=[pb.GroundTruthObject(polygon=pb.Polygon(points=[pb.Point()] * 2_000_000))]),
+    "labels": lambda: report(labels=["x"] * 2_000_000),
+    "a label": lambda: report(labels=["x" * 10_000_000]),
 }
-REPORTS = {
-    "boxes": pb.ReportGroundTruthRequest(request_id="a", boxes=[pb.Region()] * 2_000_000),
-    "corners": pb.ReportGroundTruthRequest(
-        request_id="a", objects=[pb.GroundTruthObject(polygon=pb.Polygon(points=[pb.Point()] * 2_000_000))]
-    ),
-    "labels": pb.ReportGroundTruthRequest(request_id="a", labels=["x"] * 2_000_000),
-    "a label": pb.ReportGroundTruthRequest(request_id="a", labels=["x" * 10_000_000]),
-}
+"""Makes each when it is asked for: they take seconds."""
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, *REPORTS])
-def test_hostile_sizes(server, stub, connect, picture, refused, name):
+def predict(*images, explain=()):
+    return "Predict", pb.PredictRequest(images=images or [pb.Image()], explanations=explain)
+
+
+def explained(**fields):
+    return pb.ExplanationRequest(**fields)
+
+
+def report(**fields):
+    return "ReportGroundTruth", pb.ReportGroundTruthRequest(request_id="a", **fields)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_sizes(server, stub, picture, refused, allowance, name):
     """Another caller's predictions do not notice. All that a request of megabytes costs is its way through a socket."""
     plain = pb.PredictRequest(images=[picture(0)])
     longest, stop = [0.0], threading.Event()
+    method, request = HOSTILE[name]()
+    message = request.SerializeToString()  # once, since it keeps this process from anything else
 
-    def predict():
+    def ask():
         while not stop.is_set():
             started = time.monotonic()
             stub.Predict(plain, timeout=20)
             longest[0] = max(longest[0], time.monotonic() - started)
 
-    with connect(server.grpc, *OWN_CONNECTION) as other, ThreadPoolExecutor(1) as pool:
-        predicting = pool.submit(predict)
+    with grpc.insecure_channel(server.grpc, OWN_CONNECTION) as other, ThreadPoolExecutor(1) as pool:
+        send = other.unary_unary(f"/xai.v1.ExplanationService/{method}")
+        asking = pool.submit(ask)
         try:
             for _ in range(3):
-                if name in REPORTS:
-                    refusal = refused(other.ReportGroundTruth, REPORTS[name], timeout=20)
-                else:
-                    refusal = refused(other.Predict, HOSTILE[name], timeout=20)
+                refusal = refused(send, message, timeout=20)
                 assert refusal.code == "INVALID_ARGUMENT", refusal
                 assert len(refusal.message) < 700
         finally:
             stop.set()
-        predicting.result(20)
-    assert longest[0] < 3
+        asking.result(20)
+    assert longest[0] < allowance(0.5)
     assert max(len(str(entry)) for entry in server.log) < 5000
 
 

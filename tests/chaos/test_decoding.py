@@ -1,5 +1,6 @@
 """Pictures made to keep a server busy: nobody else waits for them, and they are given up with their callers."""
 
+import functools
 import io
 import os
 import struct
@@ -47,14 +48,14 @@ def run_lengths():
 
 
 BOMBS = {
-    "scans": scans(4000, 3000),
-    "fewer scans": scans(80, SIDE),
-    "chunks": chunks(),
-    "run lengths": run_lengths(),
-    "png": blank("PNG", mode="RGB"),
-    "gif": blank("GIF"),
-    "webp": blank("WEBP", mode="RGB", lossless=True, quality=0, method=0),
-    "tiff": blank("TIFF", mode="RGB", compression="tiff_adobe_deflate"),
+    "scans": lambda: scans(4000, 3000),
+    "fewer scans": lambda: scans(80, SIDE),
+    "chunks": chunks,
+    "run lengths": run_lengths,
+    "png": lambda: blank("PNG", mode="RGB"),
+    "gif": lambda: blank("GIF"),
+    "webp": lambda: blank("WEBP", mode="RGB", lossless=True, quality=0, method=0),
+    "tiff": lambda: blank("TIFF", mode="RGB", compression="tiff_adobe_deflate"),
 }
 REFUSED = {"scans", "chunks", "run lengths"}
 
@@ -73,8 +74,14 @@ def small():
     return pb.PredictRequest(images=[pb.Image(encoded=out.getvalue())])
 
 
+@functools.cache
+def made(name):
+    """Only when it is asked for: it takes a second."""
+    return BOMBS[name]()
+
+
 def bomb(name, count=1):
-    return pb.PredictRequest(images=[pb.Image(encoded=BOMBS[name])] * count)
+    return pb.PredictRequest(images=[pb.Image(encoded=made(name))] * count)
 
 
 def cpu_seconds(server):
@@ -105,6 +112,8 @@ def test_many_large_ones_in_a_request_are_refused(server, connect, read_refusal)
 def test_small_pictures_among_large_ones(server, connect, small, check_unharmed):
     """All bombs at once, again and again, for as long as small pictures are asked for; then their callers go."""
     end = threading.Event()
+    for name in BOMBS:
+        made(name)
 
     def throw(name):
         with connect(server.grpc) as stub:
