@@ -36,15 +36,7 @@ picture = integration.picture
 read_metrics = integration.read_metrics
 read_refusal = integration.read_refusal
 refused = integration.refused
-sample_cache = integration.sample_cache
-sample_config = integration.sample_config
 start_misbehaving = integration.start_misbehaving
-
-
-@pytest.fixture(scope="session")
-def start_server(sample_config, only):
-    """Serves the sample classifier with two explainers, in a `with` statement."""
-    return lambda *overrides: integration.serving(sample_config, *only("gradcam", "rise"), *overrides)
 
 
 # ------------------------------------------------------------------------------------------------ unharmed

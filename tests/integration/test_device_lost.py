@@ -12,8 +12,6 @@ from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import parse_config
 
-pytestmark = pytest.mark.timed
-
 
 class Breakable:
     """A backend that gives logits once when it serves, then breaks in a place where nothing can go wrong."""

@@ -241,7 +241,7 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         # A width in the environment, as pytest's workers have it, wins over that of the terminal.
         plain = {name: value for name, value in environment.items() if name != "COLUMNS"}
-        self.process = subprocess.Popen(
+        self.process = start(
             command,
             cwd=cwd,
             env={**plain, "TERM": "xterm"},
