@@ -88,7 +88,10 @@ def tell(*what):
 
 def killed(path, number, seconds):
     """What a process told before it was killed, that long after it began to write."""
-    writer = subprocess.Popen([sys.executable, __file__, str(path), str(number)], stdout=subprocess.PIPE, text=True)
+    import launcher  # which is not there for the writer, who runs this file, too
+
+    command = [launcher.PYTHON, __file__, str(path), str(number)]
+    writer = launcher.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         first = writer.stdout.readline()
         time.sleep(seconds)

@@ -34,8 +34,8 @@ def bare(tmp_path_factory):
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
     run(*pip, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder), str(ROOT))
     (wheel,) = folder.glob("xai_sidecar-*.whl")
-    venv.create(folder / "env", with_pip=True)
-    run(str(folder / "env/bin/pip"), "install", "-q", str(wheel), "protobuf<6")
+    venv.create(folder / "env")
+    run(*pip, "--python", str(folder / "env"), "install", "-q", "--no-compile", str(wheel), "protobuf<6")
     return folder / "env/bin"
 
 
