@@ -91,10 +91,19 @@ ASKING_IT = (
 
 LONGEST = (
     ONE_SERVER,
+    "tests/integration/test_demo.py",
     "tests/integration/test_train_ood.py",
     "tests/integration/test_any_classifier.py",
-    "tests/integration/test_demo.py",
+    "tests/e2e/test_known_flaw.py",
     "tests/conformance/test_mindspore_backend.py",
+    "tests/conformance/test_layers.py",
+    "tests/conformance/test_forward_engines.py",
+    "tests/conformance/test_rectifiers.py",
+    "tests/conformance/test_ood.py",
+    "tests/unit/evaluator/test_store_concurrency.py",
+    "tests/unit/evaluator/test_store_pruning.py",
+    "tests/unit/evaluator/test_evaluator.py",
+    "tests/unit/evaluator/test_store.py",
 )
 """What takes longest is begun first, so that no process is left alone with it in the end."""
 

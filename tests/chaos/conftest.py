@@ -16,13 +16,6 @@ def load(path):
     return module
 
 
-def pytest_collection_modifyitems(items):
-    """All of this watches the clock."""
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.timed)
-
-
 integration = load(HERE.parent / "integration" / "conftest.py")
 
 connect = integration.connect

@@ -16,6 +16,8 @@ from PIL import Image
 
 from xai_proto import explanation_pb2 as pb
 
+pytestmark = pytest.mark.timed
+
 SIDE = 7000  # 49 megapixels, within server.max_pixels
 SMALL_SECONDS = 5  # of a small picture on a busy machine; a bomb alone takes longer in no format, all together minutes
 

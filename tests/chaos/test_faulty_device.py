@@ -16,6 +16,8 @@ from xai_sidecar.explainers.base import Context
 from xai_sidecar.explainers.gradcam import GradCam, GradCamParameters
 from xai_sidecar.explainers.rise import Rise, RiseParameters
 
+pytestmark = pytest.mark.timed
+
 MASKS, SEED, TARGET = 20, 5, 1
 TARGETS = pb.Targets(class_ids=[TARGET])
 RISE = pb.ExplanationRequest(

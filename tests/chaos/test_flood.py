@@ -11,6 +11,8 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
+pytestmark = pytest.mark.timed
+
 CALLS = 60
 MANY = 16  # pictures or explanations of each call; a server takes 256 of either
 

@@ -15,6 +15,8 @@ from xai_client import AsyncClient, Client, DeadlineError, Explain, Predicted, U
 from xai_client.channel import channel_options
 from xai_sidecar.rpc.channel import server_options
 
+pytestmark = pytest.mark.timed
+
 PIXELS = np.zeros((3, 32, 32), np.float32)
 LONG = Explain("rise", masks=100_000, budget=50)
 QUICK_TO_NOTICE = [("grpc.keepalive_time_ms", 1000), ("grpc.keepalive_timeout_ms", 500)]

@@ -19,6 +19,8 @@ from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.zoo.sample import sample_picture
 
+pytestmark = pytest.mark.timed
+
 ROUNDS = int(os.environ.get("XAI_SOAK", "4"))
 CALLERS, CHANNELS = 200, 20
 LONGEST_STAY = 2.5

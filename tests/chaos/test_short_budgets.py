@@ -8,6 +8,8 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
+pytestmark = pytest.mark.timed
+
 TRIES = 12
 CALLERS = 6
 

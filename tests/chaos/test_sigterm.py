@@ -11,6 +11,8 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
+pytestmark = pytest.mark.timed
+
 DRAIN_SECONDS = 4
 DONE = (pb.EXPLANATION_STATUS_COMPLETE, pb.EXPLANATION_STATUS_TRUNCATED)
 

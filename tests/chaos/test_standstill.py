@@ -8,7 +8,11 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from xai_proto import explanation_pb2 as pb
+
+pytestmark = pytest.mark.timed
 
 RISE = pb.ExplanationRequest(explainer="rise", rise=pb.RiseParameters(mask_count=1000))
 ENDLESS = pb.ExplanationRequest(explainer="rise", rise=pb.RiseParameters(mask_count=100_000))

@@ -9,8 +9,6 @@ import pytest
 from xai_client import Client, DeadlineError, Explain, OverloadedError
 from xai_proto import explanation_pb2 as pb
 
-pytestmark = pytest.mark.timed
-
 AT_ONCE = 5.0
 """Seconds that a refusal may take on a busy machine, where the work refused takes a minute or more."""
 
@@ -70,6 +68,7 @@ def refused_at_once(refused, method, request, **arguments):
 # ------------------------------------------------------------------------------------------------ deadlines
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_deadline_too_short_is_refused_before_anything_is_run(streamed, server, stub, cat, refused, read_metrics):
     """100,000 masks in 10 s: no machine with two cores can."""
@@ -86,6 +85,7 @@ def test_a_deadline_too_short_is_refused_before_anything_is_run(streamed, server
     assert {key: after[key] - before[key] for key in before if key[0] in untouched and after[key] != before[key]} == {}
 
 
+@pytest.mark.timed
 def test_the_deadline_counts_for_all_pictures_together(stub, cat, refused, mask_seconds):
     """It is enough for one picture, but not for sixteen."""
     timeout = 4 * 128 * mask_seconds
@@ -95,6 +95,7 @@ def test_the_deadline_counts_for_all_pictures_together(stub, cat, refused, mask_
     assert stub.Predict(one, timeout=timeout).predictions[0].explanations[0].pass_count == 128
 
 
+@pytest.mark.timed
 def test_a_tolerance_or_a_budget_is_given_the_benefit_of_the_doubt(stub, cat):
     """It may be done much sooner, or makes do with what time there is."""
     tolerant = rise(100_000)
@@ -105,6 +106,7 @@ def test_a_tolerance_or_a_budget_is_given_the_benefit_of_the_doubt(stub, cat):
     assert statuses == [pb.EXPLANATION_STATUS_COMPLETE, pb.EXPLANATION_STATUS_TRUNCATED]
 
 
+@pytest.mark.timed
 def test_the_sdk_tells_of_its_timeout(server, photo):
     with Client(server.grpc) as client:
         started = time.monotonic()
@@ -117,6 +119,7 @@ def test_the_sdk_tells_of_its_timeout(server, photo):
 # ------------------------------------------------------------------------------------------------ too much under way
 
 
+@pytest.mark.timed
 def test_what_else_is_under_way_counts(stub, cat, refused, mask_seconds, metric):
     """Twenty others have the device share its time; who is too late because of them is told when to come back."""
     timeout = 3 * 60 * mask_seconds

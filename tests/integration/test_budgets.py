@@ -11,8 +11,6 @@ from xai_client import Client, Explain, MapWithheldError, PreconditionError
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.zoo.sample import sample_picture
 
-pytestmark = pytest.mark.timed
-
 ASKED = "explanations[0]"
 LATE, OVERHEAD = 1.0, 5.0
 """Seconds by which a budget may end late, and that a call may take besides, on a machine that does other things."""
@@ -64,6 +62,7 @@ def seconds_for(stub):
 # ------------------------------------------------------------------------------------------------ cut short
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("explainer", ENDLESS)
 def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics):
     counted = ("xai_explanations_total", explainer, "truncated")
@@ -88,6 +87,7 @@ def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics)
     assert read_metrics(server.http)[counted] == before + 1
 
 
+@pytest.mark.timed
 def test_more_time_makes_a_better_map(stub, cat, map_of):
     little, much = (explain(stub, cat, within(budget, seed=5))[0].explanations[0] for budget in (1.2, 3.6))
     assert little.pass_count < much.pass_count
@@ -95,6 +95,7 @@ def test_more_time_makes_a_better_map(stub, cat, map_of):
     assert np.corrcoef(map_of(little.maps[0]).ravel(), map_of(much.maps[0]).ravel())[0, 1] > 0.5
 
 
+@pytest.mark.timed
 def test_a_truncated_map_is_that_of_the_masks_there_was_time_for(stub, cat, map_of):
     cut = explain(stub, cat, within(3, seed=5))[0].explanations[0]
     complete = pb.ExplanationRequest(explainer="rise", seed=5, rise=pb.RiseParameters(mask_count=cut.pass_count))
@@ -105,6 +106,7 @@ def test_a_truncated_map_is_that_of_the_masks_there_was_time_for(stub, cat, map_
         assert cut.maps[0].standard_error == pytest.approx(whole.maps[0].standard_error, rel=0.5)
 
 
+@pytest.mark.timed
 def test_each_explanation_has_a_budget_of_its_own(stub, cat):
     wanted = [within(0.7), within(20, "gradcam"), within(1.4, "occlusion"), within(0.7, name="other")]
     prediction, seconds = explain(stub, cat, *wanted)
@@ -116,6 +118,7 @@ def test_each_explanation_has_a_budget_of_its_own(stub, cat):
     assert seconds <= 1.4 + OVERHEAD
 
 
+@pytest.mark.timed
 def test_a_deadline_before_the_budgets_end_loses_no_map(stub, cat):
     """The map comes back in time, and not the failure that the deadline would be otherwise."""
     prediction, seconds = explain(stub, cat, within(60), timeout=4)
@@ -127,6 +130,7 @@ def test_a_deadline_before_the_budgets_end_loses_no_map(stub, cat):
 # ------------------------------------------------------------------------------------------------ enough and too little
 
 
+@pytest.mark.timed
 def test_what_is_done_before_its_budget_ends_is_complete(stub, cat, map_of):
     small = {"seed": 5, "rise": pb.RiseParameters(mask_count=48)}
     prediction, _ = explain(stub, cat, within(30, "gradcam"), within(30, "rise", **small))
@@ -141,6 +145,7 @@ def test_what_is_done_before_its_budget_ends_is_complete(stub, cat, map_of):
     assert rise.pass_count == 48
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("explainer", [*ENDLESS, "gradcam"])
 def test_a_budget_for_nothing_is_refused_at_once(explainer, server, stub, cat, refused, read_metrics):
     before = read_metrics(server.http)
@@ -154,6 +159,7 @@ def test_a_budget_for_nothing_is_refused_at_once(explainer, server, stub, cat, r
     assert [after[key] for key in rows] == [before[key] for key in rows]
 
 
+@pytest.mark.timed
 def test_among_many_a_first_map_comes_soon(stub, cat, seconds_for, server, read_metrics):
     """A dozen others share the device, but first maps go first; or else the budget is refused."""
     some = pb.RiseParameters(mask_count=10_000)
@@ -176,6 +182,7 @@ def test_among_many_a_first_map_comes_soon(stub, cat, seconds_for, server, read_
         call.cancel()
 
 
+@pytest.mark.timed
 def test_budgets_through_the_sdk(server, photo):
     """Of as many masks as would take minutes: it is the budget that counts, not the client's timeout of 30 s."""
     with Client(server.grpc) as client:

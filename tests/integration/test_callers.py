@@ -11,14 +11,13 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
-pytestmark = pytest.mark.timed
-
 
 @pytest.fixture(scope="module")
 def cat(photo):
     return pb.PredictRequest(images=[pb.Image(encoded=photo)], top_k=1)
 
 
+@pytest.mark.timed
 def test_probes_are_answered_while_the_device_is_busy(server, stub, get, slow_request):
     call = stub.Predict.future(slow_request(images=8), timeout=120)
     slowest = 0.0
@@ -77,6 +76,7 @@ def test_callers_who_cancel_or_run_out_of_time_harm_nobody(
     assert server.other_output == []
 
 
+@pytest.mark.timed
 def test_predictions_pass_a_long_rise_which_ends_when_it_is_cancelled(server, stub, cat, read_metrics, eventually):
     def rows():
         return read_metrics(server.http)["xai_launch_rows_total", "masked_forward"]

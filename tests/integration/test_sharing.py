@@ -9,8 +9,6 @@ import pytest
 
 from xai_proto import explanation_pb2 as pb
 
-pytestmark = pytest.mark.timed
-
 LATE = ("DEADLINE_EXCEEDED", "CANCELLED")
 MANY = 20_000
 """Masks that take a minute or more."""
@@ -51,6 +49,7 @@ def timed(call):
 # ------------------------------------------------------------------------------------------------ who waits for whom
 
 
+@pytest.mark.timed
 def test_the_quick_do_not_wait_for_the_slow(stub, cat, busy):
     gradcam = pb.PredictRequest(images=[cat], explanations=[pb.ExplanationRequest(explainer="gradcam")])
     plain = pb.PredictRequest(images=[cat], top_k=1)
@@ -61,6 +60,7 @@ def test_the_quick_do_not_wait_for_the_slow(stub, cat, busy):
         assert max(seconds) < 10, "the slow one takes a minute"
 
 
+@pytest.mark.timed
 def test_a_short_explanation_takes_about_twice_its_time_beside_a_long_one(stub, cat, busy):
     """It has half of the device, however much the other one still wants and has had."""
     request = pb.PredictRequest(images=[cat], explanations=[rise(96)])
@@ -70,6 +70,7 @@ def test_a_short_explanation_takes_about_twice_its_time_beside_a_long_one(stub, 
     assert seconds < 4 * alone + 3
 
 
+@pytest.mark.timed
 def test_two_long_explanations_share_evenly(stub, cat, busy, eventually):
     """The one that has come later has nothing to catch up with, and the first one nothing to wait for."""
 
@@ -102,6 +103,7 @@ def test_two_long_explanations_share_evenly(stub, cat, busy, eventually):
     assert max(gained) < 1.6 * min(gained) + 10, gained
 
 
+@pytest.mark.timed
 def test_explanations_get_their_share_beside_predictions(server, connect, cat, busy, metrics):
     """However many predictions there are: the tenth of the device's time that the config promises."""
     stop = threading.Event()

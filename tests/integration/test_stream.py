@@ -12,8 +12,6 @@ from xai_client import AsyncClient, Client, Explain, Explained, Finished, Predic
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.zoo.sample import sample_picture
 
-pytestmark = pytest.mark.timed
-
 MASKS = 300
 WINDOWS = 7 * 7
 WANTED = (
@@ -308,6 +306,7 @@ def test_a_reader_who_leaves_ends_the_passes(server, stub, cat, metric, eventual
     assert server.other_output == []
 
 
+@pytest.mark.timed
 def test_a_deadline_that_passes_ends_the_stream(stub, cat, metric, eventually):
     """With a condition, nobody knows beforehand that there will be too little time; what has come by then counts."""
     late = pb.ExplanationRequest.FromString(ENDLESS.SerializeToString())
@@ -322,6 +321,7 @@ def test_a_deadline_that_passes_ends_the_stream(stub, cat, metric, eventually):
     eventually(lambda: metric("xai_open_explanations") == 0)
 
 
+@pytest.mark.timed
 def test_a_reader_who_dawdles_gets_fewer_versions_and_disturbs_nobody(
     server, stub, cat, connect, metric, eventually, map_of
 ):
