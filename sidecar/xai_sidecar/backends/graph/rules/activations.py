@@ -15,23 +15,7 @@ from xai_sidecar.backends.graph.rules.registry import Gradients, rule
 @rule("Relu")
 def relu(node: Node, gradient: str, emit: Emitter) -> Gradients:
     """The gradient passes where the input is positive; at 0 it does not, as all frameworks have it."""
-    return [masked(node, gradient, _is_positive(node, emit), emit)]
-
-
-def masked(node: Node, gradient: str, passes: str, emit: Emitter) -> str:
-    """The gradient of a rectifier, by the ReLU rule if it follows one.
-
-    Args:
-        node: The rectifier.
-        gradient: The gradient by its output.
-        passes: Name of a condition: where the output goes with the input.
-        emit: Writes.
-    """
-    if emit.is_ruled(node):
-        gradient = emit.op("Relu", gradient)
-        if emit.relu_rule == "deconvolution":
-            return gradient
-    return emit.multiply(gradient, emit.number(passes))
+    return [emit.multiply(gradient, emit.number(_is_positive(node, emit)))]
 
 
 @rule("ThresholdedRelu")

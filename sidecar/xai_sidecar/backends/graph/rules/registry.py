@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from xai_sidecar.backends.graph.emitter import Emitter
 from xai_sidecar.backends.graph.graph import Node
+from xai_sidecar.backends.graph.rules.relu_rules import ruled
 
 Gradients: TypeAlias = Sequence[str | None]
 """Names of gradients; None for zero."""
@@ -39,7 +40,9 @@ def rule(*kinds: str) -> Callable[[Simple], Simple]:
             if any(gradients[1:]):
                 return ()  # its other outputs matter; there is no rule for that
             gradient = gradients[0]
-            return simple(node, gradient, emit) if gradient else ()
+            if not gradient:
+                return ()
+            return ruled(node, gradient, emit) if emit.is_ruled(node) else simple(node, gradient, emit)
 
         RULES.update(dict.fromkeys(kinds, whole))
         return simple
