@@ -12,16 +12,10 @@ from xai_sidecar.backends.mindspore.loading import error_line
 from xai_sidecar.backends.mindspore.programs import Program, as_arrays
 from xai_sidecar.backends.mindspore.rectifiers import rectified_copy
 from xai_sidecar.backends.mindspore.runtime import ms, nn
+from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TOLERANCE, disagreement
 from xai_sidecar.backends.spatial.layers import SpatialLayer
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import ConfigError
-
-_LOGIT_TOLERANCE = 1e-3
-"""Tolerance of a program's logits: norm of the difference to the net's own over norm of these. Rounding makes
-some 1e-6; a graph that belongs to another net is off by its whole size."""
-
-_GRADIENT_TOLERANCE = 2e-2
-"""The same for gradients, features and layers' outputs, where rounding may switch a ReLU on or off."""
 
 
 class WrongOutputError(ConfigError):
@@ -117,25 +111,9 @@ def one_by_one(program: Program, rows: tuple[Array, ...]) -> tuple[Array, ...]:
 def check(outputs: tuple[Array, ...], expected: tuple[Array, ...], what: str) -> None:
     """Compares a program's outputs, the logits last, with the expected ones.
 
-    They are compared row by row, so that a row with its neighbour's result is noticed.
-
     Raises:
         WrongOutputError: They differ by more than rounding explains.
     """
-    for output, right in zip(outputs, expected, strict=True):
-        _check_one(output, right, _LOGIT_TOLERANCE if output is outputs[-1] else _GRADIENT_TOLERANCE, what)
-
-
-def _check_one(output: Array, expected: Array, tolerance: float, what: str) -> None:
-    if output.shape != expected.shape:
-        raise WrongOutputError(f"{what} gave shape {output.shape}, not {expected.shape}.")
-    size = len(output)
-    difference = np.linalg.norm((output - expected).reshape(size, -1).astype(np.float64), axis=1)
-    allowed = tolerance * np.linalg.norm(expected.reshape(size, -1).astype(np.float64), axis=1)
-    # Not "difference > allowed": NaN must fail, too.
-    if not (difference <= allowed).all():
-        row = int(np.argmax(~(difference <= allowed)))
-        raise WrongOutputError(
-            f"{what} differs from the net's own by {difference[row] / max(allowed[row], 1e-30):.3g} times what "
-            f"rounding explains, in row {row}."
-        )
+    tolerances = [GRADIENT_TOLERANCE] * (len(expected) - 1) + [LOGIT_TOLERANCE]
+    if how := disagreement(outputs, expected, tolerances, reference="the net's own"):
+        raise WrongOutputError(f"{what} {how}.")
