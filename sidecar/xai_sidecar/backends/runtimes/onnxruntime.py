@@ -24,7 +24,7 @@ class OnnxRuntime:
     """ONNX Runtime on the CPU as an `Engine`. One program serves all batch sizes."""
 
     name = "onnxruntime"
-    fixes_batch = False
+    fixed_up_to = 0
     precisions: tuple[Precision, ...] = ("float32",)
 
     @property

@@ -28,15 +28,15 @@ _LIMIT = "ONEDNN_MAX_CPU_ISA"
 class OpenVino:
     """OpenVINO on the CPU as an `Engine`.
 
-    A program made for one batch size is up to a quarter faster than one for any, for one row; from eight rows on there
-    is no difference. Each has a copy of the weights, laid out anew.
+    A program made for one row alone is a fifth faster than one for any number, and from eight rows on none is. Each has
+    a copy of the weights, laid out anew.
 
     Args:
         cache: Where compiled programs are kept; None keeps none.
     """
 
     name = "openvino"
-    fixes_batch = True
+    fixed_up_to = 4
 
     def __init__(self, cache: EngineCache | None = None) -> None:
         self._cache = cache

@@ -55,11 +55,12 @@ class Engine(Protocol):
 
     Attributes:
         name: The library's, and the device's if it is not the CPU: "openvino", "onnxruntime-cuda".
-        fixes_batch: Whether programs made for one batch size are faster than those for any.
+        fixed_up_to: Largest batch size for which a program that is made for it alone may be faster than one for any;
+            0 where none is.
     """
 
     name: str
-    fixes_batch: bool
+    fixed_up_to: int
 
     @property
     def version(self) -> str:

@@ -1,0 +1,259 @@
+"""Chooses what runs a graph at each batch size: the fastest engine among those that agree with the reference.
+
+First every engine's program for any batch size is checked and timed, and the one that is fastest over all sizes is
+taken. Another engine's program, or one made for a single batch size, replaces it at a size only where it saves a tenth:
+each program that is kept has a copy of the weights, laid out anew for its engine. For a ResNet-50 that is 110 MB in
+float32 and 60 MB in bfloat16, and what it computes with comes on top. While choosing, one more is in memory for each
+engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
+from xai_sidecar.backends.runtimes.program import Engine, EngineError, Precision, Program, described, one_line
+from xai_sidecar.engine.work import Array
+
+_GAIN = 0.9
+"""A further program has to take less than this share of the time."""
+
+_ROUNDS = 5
+_SECONDS = 3.0
+"""How long programs are timed for one graph, about, though each runs once at least."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs of a graph, with what it has to give.
+
+    Attributes:
+        rows: For each input, in the graph's order, as many rows as the largest batch size and at least two, all
+            different.
+        expected: For each output the right rows.
+        tolerances: For each output how far a row may be off; see `agreement`.
+        names: What the outputs are called in messages; by default by their place.
+    """
+
+    rows: tuple[Array, ...]
+    expected: tuple[Array, ...]
+    tolerances: Sequence[float]
+    names: Sequence[str] = ()
+
+    def part(self, start: int, size: int) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Some of the rows, in and out."""
+        inside = slice(start, start + size)
+        return tuple(array[inside] for array in self.rows), tuple(array[inside] for array in self.expected)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A program for some batch size.
+
+    Attributes:
+        program: It. A row with NaN or infinity among its inputs gives NaN, or what the reference gives, whatever the
+            engine makes of it.
+        engine: Name and version of the engine.
+        seconds: What a batch took; the shortest of some runs, since other load only adds time.
+    """
+
+    program: Program
+    engine: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs a graph.
+
+    Attributes:
+        by_size: The program for each batch size. Often it is the same one.
+        refused: Why engines do not run it, a sentence for each, by the engine's name. An engine may run some batch
+            sizes and be refused for others.
+    """
+
+    by_size: Mapping[int, Chosen]
+    refused: Mapping[str, str]
+
+    @property
+    def engine(self) -> str:
+        """Name and version of the engine, or engines, in the order of batch sizes."""
+        return ", ".join(dict.fromkeys(chosen.engine for chosen in self.by_size.values()))
+
+    def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Runs the graph on rows as many as one of the batch sizes."""
+        return self.by_size[len(rows[0])].program(rows)
+
+
+def choose(
+    model: bytes | Path,
+    engines: Sequence[Engine],
+    sizes: Sequence[int],
+    examples: Examples,
+    *,
+    precision: Precision = "float32",
+    threads: int | None = None,
+    seconds: float = _SECONDS,
+) -> Choice:
+    """Chooses what runs a graph.
+
+    Args:
+        model: The graph; see `Engine.load`.
+        engines: Those that may run it. At equal speed the first is taken.
+        sizes: Batch sizes.
+        examples: What programs are compared with.
+        precision: What it is computed in.
+        threads: Number of threads; see `Engine.load`.
+        seconds: How long programs are timed, about.
+
+    Raises:
+        EngineError: No engine runs it rightly at all batch sizes; the message has the reasons.
+    """
+    trial = _Trial(model, sizes, examples, precision, threads)
+    free = {engine.name: chosen for engine in engines if (chosen := trial.free(engine)) is not None}
+    trial.time([free[name] for name in free], seconds / 2)
+    base = _fastest_overall(list(free.values()), sizes)
+    by_size = {}
+    for size in sizes:
+        fitting = [engine for engine in engines if size <= engine.fixed_up_to]
+        fixed = [made for engine in fitting if (made := trial.fixed(engine, size)) is not None]
+        if fixed:
+            trial.time([*fixed, *([base] if base else [])], seconds / 2 / len(sizes), size)
+        found = _fastest_at(size, base, [*free.values(), *fixed])
+        if found is None:
+            raise EngineError(f"No engine runs the graph at batch size {size}. {' '.join(trial.refused.values())}")
+        by_size[size] = Chosen(found.program, found.engine, found.seconds[size])
+    return Choice(by_size, trial.refused)
+
+
+@dataclass
+class _Candidate:
+    """A program that agrees, with the seconds it took by batch size."""
+
+    program: Program
+    engine: str
+    seconds: dict[int, float]
+
+
+def _fastest_overall(candidates: list[_Candidate], sizes: Sequence[int]) -> _Candidate | None:
+    """The program for all sizes whose time, relative to the best at each size, is the least on average."""
+    best = {size: min((each.seconds[size] for each in candidates), default=0.0) for size in sizes}
+    return min(candidates, key=lambda each: sum(each.seconds[size] / best[size] for size in sizes), default=None)
+
+
+def _fastest_at(size: int, base: _Candidate | None, others: list[_Candidate]) -> _Candidate | None:
+    best = min(others, key=lambda each: each.seconds[size], default=base)
+    if best is None or base is None or best.seconds[size] < _GAIN * base.seconds[size]:
+        return best
+    return base
+
+
+class _Trial:
+    """Loads, checks and times programs of one graph.
+
+    Attributes:
+        refused: Why engines were refused, by name.
+    """
+
+    def __init__(
+        self,
+        model: bytes | Path,
+        sizes: Sequence[int],
+        examples: Examples,
+        precision: Precision,
+        threads: int | None,
+    ) -> None:
+        self._model = model
+        self._sizes = sizes
+        self._examples = examples
+        self._precision: Precision = precision
+        self._threads = threads
+        self.refused: dict[str, str] = {}
+
+    def free(self, engine: Engine) -> _Candidate | None:
+        """An engine's program for all batch sizes; None if it is refused."""
+        return self._candidate(engine, None, self._sizes)
+
+    def fixed(self, engine: Engine, size: int) -> _Candidate | None:
+        """An engine's program for one batch size; None if it is refused."""
+        return self._candidate(engine, size, [size])
+
+    def time(self, candidates: list[_Candidate], seconds: float, only: int | None = None) -> None:
+        """Times programs in turn, so that other load affects all alike."""
+        until = time.perf_counter() + seconds
+        for round_number in range(_ROUNDS):
+            for size in self._sizes if only is None else (only,):
+                rows, _ = self._examples.part(0, size)
+                for each in candidates:
+                    if round_number == 0 or time.perf_counter() < until:
+                        each.seconds[size] = min(each.seconds.get(size, np.inf), _seconds(each.program, rows))
+
+    def _candidate(self, engine: Engine, batch_size: int | None, sizes: Sequence[int]) -> _Candidate | None:
+        reason = engine.missing()
+        if reason is None:
+            try:
+                program = engine.load(
+                    self._model, batch_size=batch_size, precision=self._precision, threads=self._threads
+                )
+                reason = self._disagreement(program, sizes)
+                if reason is None:
+                    return _Candidate(self._guarded(program, sizes[0]), described(engine), {})
+            except Exception as error:  # of loading, or of running
+                reason = str(error) if isinstance(error, EngineError) else one_line(error)
+        self.refused[engine.name] = f"{engine.name} does not run it: {reason.rstrip('.')}."
+        return None
+
+    def _disagreement(self, program: Program, sizes: Sequence[int]) -> str | None:
+        for size in sizes:
+            # One row alone is tried twice: a faulty program may repeat the result of its first call.
+            for start in (0, 1) if size == 1 else (0,):
+                rows, expected = self._examples.part(start, size)
+                examples = self._examples
+                how = disagreement(program(rows), expected, examples.tolerances, examples.names)
+                if how is not None:
+                    return f"at batch size {size} it {how}"
+        return None
+
+    def _guarded(self, program: Program, size: int) -> Program:
+        rows, expected = self._examples.part(0, size)
+        finite = all(np.isfinite(array).all() for array in (*rows, *expected))
+        return program if not finite or passes_nan(program, rows) else Guarded(program)
+
+
+class Guarded:
+    """A program whose engine takes NaN for a number: here a row with a non-finite input gives NaN throughout.
+
+    Args:
+        program: It. The first axis of all inputs and outputs is the row.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self.inputs = program.inputs
+        self.outputs = program.outputs
+
+    def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Runs it; see `Program.__call__`."""
+        outputs = self._program(rows)
+        spoilt = ~np.all([_finite(array) for array in rows if array.dtype.kind == "f"], axis=0)
+        if spoilt.any():
+            for output in outputs:
+                if output.dtype.kind == "f":
+                    output[spoilt] = np.nan
+        return outputs
+
+
+def _finite(array: Array) -> Array:
+    """Which rows have finite numbers alone, (n,) bool."""
+    return np.asarray(np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
+
+
+def _seconds(program: Program, rows: tuple[Array, ...]) -> float:
+    started = time.perf_counter()
+    program(rows)
+    return time.perf_counter() - started

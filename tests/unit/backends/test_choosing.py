@@ -1,0 +1,210 @@
+"""The fastest engine that agrees runs a graph."""
+
+import numpy as np
+import pytest
+from small_graphs import convolution, convolution_by_hand, pictures
+
+from xai_sidecar.backends.runtimes import choosing
+from xai_sidecar.backends.runtimes.choosing import Examples, Guarded, choose
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
+from xai_sidecar.backends.runtimes.openvino import OpenVino
+from xai_sidecar.backends.runtimes.program import EngineError
+
+SIZES = (1, 2, 4)
+
+
+class Doubling:
+    """A program that doubles, and takes the seconds that it says."""
+
+    inputs, outputs = ("x",), ("y",)
+
+    def __init__(self, costs, wrong_at=None):
+        self.costs = costs
+        self.wrong_at = wrong_at
+
+    def __call__(self, rows):
+        output = rows[0] * np.float32(2)
+        if len(output) == self.wrong_at:
+            output[-1] *= 1.01
+        return (output,)
+
+
+class Fake:
+    """An engine with a cost a batch, by size, of free programs, and of fixed ones if it has any."""
+
+    version = "1.0"
+    precisions = ("float32", "bfloat16")
+
+    def __init__(self, name, free, fixed=None, missing=None, **more):
+        self.name, self._free, self._fixed, self._missing, self._more = name, free, fixed, missing, more
+        self.fixed_up_to = max(fixed or {0: 0})
+        self.loaded = []
+
+    def missing(self):
+        return self._missing
+
+    def load(self, model, *, batch_size=None, precision="float32", threads=None):
+        self.loaded.append((model, batch_size, precision, threads))
+        if self._free is None and batch_size is None:
+            raise EngineError("it wants to know the batch size")
+        return Doubling(self._free if batch_size is None else self._fixed, **self._more)
+
+
+@pytest.fixture(autouse=True)
+def told_seconds(monkeypatch):
+    measured = choosing._seconds
+
+    def seconds(program, rows):
+        return program.costs[len(rows[0])] if isinstance(program, Doubling) else measured(program, rows)
+
+    monkeypatch.setattr(choosing, "_seconds", seconds)
+
+
+def examples(count=4, tolerance=1e-3):
+    rows = np.random.default_rng(0).standard_normal((count, 3)).astype(np.float32)
+    return Examples((rows,), (rows * 2,), [tolerance], ["doubles"])
+
+
+def by_size(engines, sizes=SIZES, **more):
+    choice = choose(b"", engines, sizes, examples(), **more)
+    return {size: (chosen.engine.split()[0], chosen.seconds) for size, chosen in choice.by_size.items()}
+
+
+def costs(*seconds):
+    return dict(zip(SIZES, seconds, strict=True))
+
+
+def test_the_faster_engine_runs_all_sizes():
+    slow, fast = Fake("slow", costs(2, 4, 8)), Fake("fast", costs(1, 2, 4))
+    assert by_size([slow, fast]) == {1: ("fast", 1), 2: ("fast", 2), 4: ("fast", 4)}
+    assert choose(b"", [slow, fast], SIZES, examples()).engine == "fast 1.0"
+
+
+def test_a_small_gain_is_not_worth_a_second_program():
+    one, other = Fake("one", costs(1.0, 2, 4)), Fake("other", costs(0.95, 3, 6))
+    assert by_size([one, other]) == {1: ("one", 1.0), 2: ("one", 2), 4: ("one", 4)}
+
+
+def test_a_large_gain_is():
+    one, other = Fake("one", costs(1.0, 2, 4)), Fake("other", costs(0.5, 3, 6))
+    assert by_size([one, other]) == {1: ("other", 0.5), 2: ("one", 2), 4: ("one", 4)}
+    assert choose(b"", [one, other], SIZES, examples()).engine == "other 1.0, one 1.0"
+
+
+def test_a_program_for_one_size_replaces_the_free_one_where_it_gains():
+    engine = Fake("only", costs(1.0, 2, 4), fixed={1: 0.7, 2: 1.9})
+    assert by_size([engine]) == {1: ("only", 0.7), 2: ("only", 2), 4: ("only", 4)}
+    assert [size for _, size, _, _ in engine.loaded] == [None, 1, 2]  # not for sizes that it does not help
+
+
+def test_an_engine_that_wants_to_know_the_batch_size():
+    engine = Fake("fixed", None, fixed=costs(1, 2, 4))
+    assert by_size([engine]) == {1: ("fixed", 1), 2: ("fixed", 2), 4: ("fixed", 4)}
+
+
+def test_precision_and_threads_are_passed_on():
+    engine = Fake("only", costs(1, 2, 4))
+    choose(b"graph", [engine], SIZES, examples(), precision="bfloat16", threads=3)
+    assert engine.loaded == [(b"graph", None, "bfloat16", 3)]
+
+
+def test_who_is_refused_and_why():
+    engines = [
+        Fake("absent", costs(0.1, 0.1, 0.1), missing="the package absent is not installed"),
+        Fake("wrong", costs(0.1, 0.1, 0.1), wrong_at=4),
+        Fake("picky", None),
+        Fake("right", costs(1, 2, 4)),
+    ]
+    choice = choose(b"", engines, SIZES, examples())
+    assert {chosen.engine for chosen in choice.by_size.values()} == {"right 1.0"}
+    assert choice.refused["absent"] == "absent does not run it: the package absent is not installed."
+    assert choice.refused["picky"] == "picky does not run it: it wants to know the batch size."
+    wrong = choice.refused["wrong"]
+    assert wrong.startswith("wrong does not run it: at batch size 4 it differs from the reference by ")
+    assert wrong.endswith("in row 3 of doubles.")
+    assert set(choice.refused) == {"absent", "wrong", "picky"}
+
+
+def test_where_nobody_is_right_the_reasons_are_told():
+    with pytest.raises(EngineError, match=r"No engine runs the graph at batch size 1\. one does.*other does"):
+        choose(b"", [Fake("one", costs(1, 2, 4), wrong_at=1), Fake("other", None)], SIZES, examples())
+
+
+def test_a_program_that_repeats_its_first_result_is_found_out(monkeypatch):
+    class Stuck(Doubling):
+        def __call__(self, rows):
+            self.first = getattr(self, "first", None) or super().__call__(rows)
+            return self.first
+
+    engine = Fake("stuck", costs(1, 2, 4))
+    monkeypatch.setattr(engine, "load", lambda model, **more: Stuck({1: 1}))
+    with pytest.raises(EngineError, match="in row 0"):
+        choose(b"", [engine], (1,), examples())
+
+
+def test_timing_ends():
+    calls = []
+
+    class Slow(Doubling):
+        def __call__(self, rows):
+            calls.append(len(rows[0]))
+            return super().__call__(rows)
+
+    engine = Fake("slow", costs(1, 2, 4))
+    engine.load = lambda model, **more: Slow(costs(1, 2, 4))
+    choose(b"", [engine], SIZES, examples(), seconds=0)
+    assert len(calls) == 5  # checks: two of one row, one of two, one of four; and NaN
+
+
+# ---------------------------------------------------------------------------------------- real engines
+
+
+def real_examples(count):
+    rows = pictures(count)
+    return Examples((rows,), convolution_by_hand(rows), [1e-3, 1e-3], ["channels", "logits"])
+
+
+def test_real_engines_run_a_real_graph():
+    choice = choose(convolution(), [OpenVino(), OnnxRuntime()], (1, 3), real_examples(3), seconds=0.1)
+    assert choice.refused == {}
+    for size in (1, 3):
+        rows = pictures(size, seed=5)
+        np.testing.assert_allclose(choice((rows,))[1], convolution_by_hand(rows)[1], atol=1e-5)
+        assert choice.by_size[size].seconds > 0
+
+
+@pytest.mark.parametrize("engine", [OpenVino(), OnnxRuntime()], ids=lambda engine: engine.name)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_bad_number_spoils_its_row_alone_whoever_runs_it(engine, bad):
+    choice = choose(convolution(), [engine], (3,), real_examples(3), seconds=0)
+    rows = pictures(3)
+    rows[1, 2, 4, 4] = bad
+    channels, logits = choice((rows,))
+    assert not np.isfinite(logits[1]).any()
+    for output, expected in zip((channels, logits), convolution_by_hand(pictures(3)), strict=True):
+        np.testing.assert_allclose(output[[0, 2]], expected[[0, 2]], atol=1e-5)
+
+
+def test_an_engine_that_swallows_what_the_reference_has_is_refused():
+    good = real_examples(2)
+    rows = (good.rows[0].copy(),)
+    rows[0][1] = np.nan
+    expected = tuple(output.copy() for output in good.expected)
+    for output in expected:
+        output[1] = np.nan
+    choice = choose(convolution(), [OpenVino(), OnnxRuntime()], (2,), Examples(rows, expected, [1e-3, 1e-3]), seconds=0)
+    assert choice.engine.startswith("onnxruntime ")
+    assert "NaN or infinity, in row 1" in choice.refused["openvino"]
+
+
+def test_the_guard_leaves_good_rows_and_integers_alone():
+    class Zeros:
+        inputs, outputs = ("x", "t"), ("y", "i")
+
+        def __call__(self, rows):
+            return np.zeros((len(rows[0]), 2), np.float32), rows[1].copy()
+
+    x = np.array([[1.0], [np.nan], [3e38]], np.float32)
+    y, i = Guarded(Zeros())((x, np.array([1, 2, 3])))
+    np.testing.assert_array_equal(y, [[0, 0], [np.nan, np.nan], [0, 0]])
+    assert i.tolist() == [1, 2, 3]
