@@ -99,8 +99,8 @@ class ModelConfig(Section):
     )
     forward_engine: Literal["auto", "onnxruntime", "mindspore"] = Field(
         default="auto",
-        description="What runs passes on a CPU. auto: the fastest engine that gives the same answers. Of an ONNX file "
-        "it runs gradients, too; of a MindSpore cell they run on MindSpore.",
+        description="What runs passes and gradients on a CPU. auto: the fastest engine that gives the same answers; "
+        "what it cannot run of a MindSpore cell runs on MindSpore.",
     )
     batch_sizes: BatchSizes = Field(default=[1, 2, 4, 8], description="Batch sizes of forward passes.")
     gradient_batch_sizes: BatchSizes = Field(

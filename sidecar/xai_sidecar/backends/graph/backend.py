@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-import numpy as np
-
 from xai_sidecar.backends.graph.checking import Checker
 from xai_sidecar.backends.graph.graph import Graph, write
 from xai_sidecar.backends.graph.kinds import graph_of
@@ -14,11 +12,12 @@ from xai_sidecar.backends.graph.loaded import load, probe_inputs
 from xai_sidecar.backends.graph.programs import KindProgram, take_times
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.source import GraphSource
+from xai_sidecar.backends.passes import from_layout, kind_text, same_passes, scored, to_layout
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
-from xai_sidecar.backends.runtimes.program import described
+from xai_sidecar.backends.runtimes.program import Program, described
 from xai_sidecar.engine.backend import Layer, OodTraining, Report
 from xai_sidecar.engine.batching import masked
-from xai_sidecar.engine.work import Array, Features, Forward, Kind
+from xai_sidecar.engine.work import Array, Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError
 from xai_sidecar.ood.head import check_head
 
@@ -26,12 +25,6 @@ _ON_DEMAND_KEPT = 8
 """Layers loaded on demand that are kept; the least recently used one is dropped."""
 
 _LEAST_PROBES = 3
-
-_SAME_PASSES = {
-    "masked_forward": Forward.kind,
-    "ood_score": Features.kind,
-    "masked_ood_score": Features.kind,
-}
 
 
 class GraphBackend:
@@ -79,39 +72,39 @@ class GraphBackend:
 
     def warm_up(self, kinds: list[Kind], report: Report) -> dict[Kind, str]:
         """Loads, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
-        wanted = list(dict.fromkeys(map(_same_passes, kinds)))
+        wanted = list(dict.fromkeys(map(same_passes, kinds)))
         self._warmed = set(wanted)
         for done, kind in enumerate(wanted, start=1):
-            report(f"loading and checking the {_text(kind)} ({done} of {len(wanted)})")
+            report(f"loading and checking the {kind_text(kind)} ({done} of {len(wanted)})")
             try:
                 self._load(kind)
             except (PreconditionError, ConfigError) as error:
                 if kind == Forward.kind:
                     raise ConfigError(error.message, field="model.onnx") from error
                 self._refused[kind] = error.message
-        return {kind: self._refused[_same_passes(kind)] for kind in kinds if _same_passes(kind) in self._refused}
+        return {kind: self._refused[same_passes(kind)] for kind in kinds if same_passes(kind) in self._refused}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
         """Batch sizes and measured seconds; of a kind not loaded yet only its smallest size, assumed to take 1 s."""
-        return self._costs.get(_same_passes(kind)) or {self._sizes(kind)[0]: 1.0}
+        return self._costs.get(same_passes(kind)) or {self._sizes(kind)[0]: 1.0}
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs one batch; see `Backend.run`. A layer that was not warmed up is loaded first, which takes a second."""
-        same = _same_passes(kind)
+        same = same_passes(kind)
         if same not in self._programs:
             self._load_on_demand(same)
         program = self._programs[same]
         self._programs.move_to_end(same)
         if kind.name in ("masked_forward", "masked_ood_score"):
             rows = (masked(*rows),)
-        outputs = program((self._to_layout(rows[0]), *rows[1:]))
+        outputs = program((to_layout(rows[0], self._source.layout), *rows[1:]))
         if kind.name == "input_gradient":
-            return (self._from_layout(outputs[0]), *outputs[1:])
+            return (from_layout(outputs[0], self._source.layout), *outputs[1:])
         if kind.name == "layer_gradient":
             to_nchw = self._loaded.layers.spatial[kind.layer].to_nchw
             return (to_nchw(outputs[0]), to_nchw(outputs[1]), *outputs[2:])
         if kind.name in ("ood_score", "masked_ood_score"):
-            return self._scored(*outputs)
+            return scored(self._source.ood, *outputs)
         return outputs
 
     def close(self) -> None:
@@ -124,9 +117,9 @@ class GraphBackend:
     def _load(self, kind: Kind) -> None:
         """Makes the program of a kind, checks it against what it has to give, and times it."""
         graph = graph_of(kind, self._loaded.classifier)
-        program = self._program(kind, graph)
+        program = KindProgram(kind, graph, self._program, self.class_count, self._loaded.rows)
         sizes = self._sizes(kind)
-        self._checker.check(kind, graph, program, sizes)
+        self._checker.check(program, sizes)
         self._programs[kind] = program
         rows = {size: self._checker.rows(kind, size) for size in sizes}
         self._costs[kind] = take_times({size: lambda size=size: program(rows[size]) for size in sizes})  # type: ignore[misc]
@@ -134,9 +127,8 @@ class GraphBackend:
         for old in on_demand[:-_ON_DEMAND_KEPT]:
             del self._programs[old], self._costs[old]
 
-    def _program(self, kind: Kind, graph: Graph) -> KindProgram:
-        loaded = self._engine.load(write(graph).SerializeToString(), threads=self._source.threads)
-        return KindProgram(kind, loaded, tuple(graph.inputs), self.class_count, self._loaded.rows)
+    def _program(self, graph: Graph) -> Program:
+        return self._engine.load(write(graph).SerializeToString(), threads=self._source.threads)
 
     def _load_on_demand(self, kind: Kind) -> None:
         if kind not in self._refused:
@@ -159,27 +151,3 @@ class GraphBackend:
             return None
         check_head(head, self.version)
         return OodTraining(head.training.sample_count, head.training.time, head.training.auroc)
-
-    def _scored(self, features: Array, logits: Array) -> tuple[Array, ...]:
-        """Computes inlier scores and percentiles of features, and adds the logits."""
-        if self._source.ood is None:
-            raise PreconditionError("There is no OoD net. Set ood.checkpoint in the config.")
-        scores = self._source.ood.scores(features)
-        return scores, self._source.ood.percentiles(scores), logits
-
-    def _to_layout(self, inputs: Array) -> Array:
-        return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if self._source.layout == "nhwc" else inputs
-
-    def _from_layout(self, gradients: Array) -> Array:
-        return gradients.transpose(0, 3, 1, 2) if self._source.layout == "nhwc" else gradients
-
-
-def _same_passes(kind: Kind) -> Kind:
-    """The kind whose program also runs the passes of this kind."""
-    return _SAME_PASSES.get(kind.name, kind)
-
-
-def _text(kind: Kind) -> str:
-    """The name of a kind of work in messages."""
-    name = f"{kind.relu_rule} {kind.name}".strip().replace("_", " ")
-    return name + (f" of {kind.layer}" if kind.layer else "")

@@ -10,7 +10,7 @@ import numpy as np
 from xai_sidecar.backends.graph.graph import Graph, Node
 from xai_sidecar.backends.graph.kinds import Traceable
 from xai_sidecar.backends.graph.loaded import Loaded
-from xai_sidecar.backends.graph.programs import KindProgram, one_hot
+from xai_sidecar.backends.graph.programs import KindProgram
 from xai_sidecar.backends.graph.reference import ALLOWED, Reference, gradient_error
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.errors import PreconditionError
@@ -43,14 +43,15 @@ class Checker:
             return inputs, np.arange(size, dtype=np.int32) % self._loaded.class_count
         return (inputs,)
 
-    def check(self, kind: Kind, graph: Graph, program: KindProgram, sizes: Sequence[int]) -> None:
+    def check(self, program: KindProgram, sizes: Sequence[int]) -> None:
         """Compares a program at each of its batch sizes with the graph run plainly, row by row.
 
         Raises:
             PreconditionError: They differ by more than rounding explains, or a gradient is none.
         """
+        kind = program.kind
         rows = self.rows(kind, max(sizes))
-        expected = self._plainly(graph, rows)
+        expected = program.plainly(rows, self._run)
         for size in sizes:
             outputs = program(tuple(array[:size] for array in rows))
             for place, (output, right) in enumerate(zip(outputs, expected, strict=True)):
@@ -58,15 +59,6 @@ class Checker:
                 _compare(output, right[:size], tolerance, f"the {kind.name} at batch size {size}")
         if kind.name.endswith("gradient") and not kind.relu_rule:
             self._check_gradient(kind, rows, expected)
-
-    def _plainly(self, graph: Graph, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """The outputs of a graph for each row alone."""
-        fed = (rows[0], one_hot(rows[1], self._loaded.class_count)) if len(rows) == 2 else rows
-        count = self._loaded.rows or 1
-        alone = [
-            self._run(graph, tuple(np.repeat(array[i : i + 1], count, 0) for array in fed)) for i in range(len(fed[0]))
-        ]
-        return tuple(np.concatenate([output[:1] for output in column]) for column in zip(*alone, strict=True))
 
     def _check_gradient(self, kind: Kind, rows: tuple[Array, ...], expected: tuple[Array, ...]) -> None:
         """Compares a gradient with central differences of the plain forward pass."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from xai_sidecar.backends.graph.graph import Graph
+from xai_sidecar.backends.graph.tracing import Run
 from xai_sidecar.backends.runtimes.program import Program
 from xai_sidecar.engine.work import Array, Kind
 
@@ -18,26 +20,45 @@ class KindProgram:
 
     Args:
         kind: The kind.
-        program: The graph of the kind, loaded.
-        feed: Names of the graph's inputs: the picture's, and that of the weights of the logits if it has one.
+        graph: Its graph; the inputs are the picture's, and the weights of the logits if it has a gradient.
+        load: Loads graphs.
         class_count: Number of logits.
         rows: Rows that the graph takes at once; None for any number.
     """
 
-    def __init__(self, kind: Kind, program: Program, feed: tuple[str, ...], class_count: int, rows: int | None) -> None:
+    def __init__(
+        self, kind: Kind, graph: Graph, load: Callable[[Graph], Program], class_count: int, rows: int | None
+    ) -> None:
         self.kind = kind
-        self._program = program
-        self._places = [feed.index(name) for name in program.inputs]
+        self._graph = graph
+        self._program = load(graph)
+        self._places = [list(graph.inputs).index(name) for name in self._program.inputs]
         self._class_count = class_count
         self._rows = rows
 
     def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs it: inputs as the net takes them, and targets, (n,), for gradients → the graph's outputs."""
-        fed = (rows[0], one_hot(rows[1], self._class_count)) if self.kind.name.endswith("gradient") else rows[:1]
+        fed = self._fed(rows)
         if self._rows is None:
             return self._run(fed)
         parts = [self._part(fed, start) for start in range(0, len(fed[0]), self._rows)]
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+    def plainly(self, rows: tuple[Array, ...], run: Run) -> tuple[Array, ...]:
+        """What it has to give: the outputs of the graph as it stands, for each row alone.
+
+        Args:
+            rows: As it is called with.
+            run: Runs graphs plainly.
+        """
+        fed, count = self._fed(rows), self._rows or 1
+        parts = [
+            run(self._graph, tuple(np.repeat(array[i : i + 1], count, 0) for array in fed)) for i in range(len(fed[0]))
+        ]
+        return tuple(np.concatenate([output[:1] for output in column]) for column in zip(*parts, strict=True))
+
+    def _fed(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        return (rows[0], one_hot(rows[1], self._class_count)) if self.kind.name.endswith("gradient") else rows[:1]
 
     def _part(self, fed: tuple[Array, ...], start: int) -> tuple[Array, ...]:
         """Some rows at a time, the last one repeated where there are too few."""

@@ -9,22 +9,22 @@ from functools import cached_property
 
 import numpy as np
 
+from xai_sidecar.backends.graph.programs import KindProgram
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
+from xai_sidecar.backends.mindspore.exported import ExportedNet
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.layers import check_has_gradient, layers_with_gradient, trace_layers
 from xai_sidecar.backends.mindspore.loading import Loaded, error_line, load_net
 from xai_sidecar.backends.mindspore.net_version import net_version
-from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_passes
+from xai_sidecar.backends.mindspore.onnx_export import ExportError
 from xai_sidecar.backends.mindspore.programs import (
     Program,
     compiled_graphs,
     forward_program,
     in_place_as_plain,
     input_gradient_program,
-    kind_text,
     layer_gradient_program,
-    layer_tail_program,
     release_graphs,
     seconds,
     take_times,
@@ -33,9 +33,8 @@ from xai_sidecar.backends.mindspore.rectifiers import check_rectifiers, rectifie
 from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError, check, first_logits, one_by_one
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
-from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy, wrapped_copy
-from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
-from xai_sidecar.backends.runtimes.program import EngineError, described
+from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
+from xai_sidecar.backends.passes import from_layout, kind_text, same_passes, scored, to_layout
 from xai_sidecar.backends.spatial.layers import default_layer
 from xai_sidecar.engine.backend import Layer, OodTraining, Report
 from xai_sidecar.engine.batching import masked
@@ -98,42 +97,42 @@ class MindSporeBackend:
         self._warmed: set[Kind] = set()
         self._refused: dict[Kind, str] = {}
         self._graphs: dict[Kind, frozenset[str]] = {}
-        self._outputs_of: dict[Kind, Program] = {}
+        self._exported: ExportedNet | None = None
         self.compiling = False
 
     # ---------------------------------------------------------------------------------------- the Backend protocol
 
     def warm_up(self, kinds: list[Kind], report: Report) -> dict[Kind, str]:
         """Compiles, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
-        wanted = list(dict.fromkeys(map(_compiled, kinds)))
+        wanted = list(dict.fromkeys(map(same_passes, kinds)))
         self._warmed = set(wanted)
-        left = sorted(set(wanted) - set(self._run_by_onnx(wanted, report)), key=wanted.index)
+        left = sorted(set(wanted) - set(self._run_as_graph(wanted, report)), key=wanted.index)
         failed = self._compile_cached(left, report) if left else {}
         if Forward.kind in failed:
             raise failed[Forward.kind]
         self._drop(*failed)
         take_times(self._costs, lambda kind, size: seconds(self._programs[kind], self._reference.inputs(kind, size)))
-        return {kind: failed[_compiled(kind)].message for kind in kinds if _compiled(kind) in failed}
+        return {kind: failed[same_passes(kind)].message for kind in kinds if same_passes(kind) in failed}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
         """Batch sizes and measured seconds; of a kind not compiled yet only its smallest size, assumed to take 1 s."""
-        return self._costs.get(_compiled(kind)) or {self._sizes(kind)[0]: 1.0}
+        return self._costs.get(same_passes(kind)) or {self._sizes(kind)[0]: 1.0}
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs one batch; see `Backend.run`. A layer that was not warmed up is compiled first, which takes seconds."""
-        compiled = _compiled(kind)
+        compiled = same_passes(kind)
         if compiled not in self._costs:
             self._compile_on_demand(compiled)
         if kind.name in ("masked_forward", "masked_ood_score"):
             rows = (masked(*rows),)
-        outputs = self._program(compiled)((self._to_layout(rows[0]), *rows[1:]))
+        outputs = self._program(compiled)((to_layout(rows[0], self._source.layout), *rows[1:]))
         if kind.name == "input_gradient":
-            return (self._from_layout(outputs[0]), *outputs[1:])
+            return (from_layout(outputs[0], self._source.layout), *outputs[1:])
         if kind.name == "layer_gradient":
             to_nchw = self._spatial[kind.layer].to_nchw
             return (to_nchw(outputs[0]), to_nchw(outputs[1]), *outputs[2:])
         if kind.name in ("ood_score", "masked_ood_score"):
-            return self._scored(*outputs)
+            return scored(self._source.ood, *outputs)
         return outputs
 
     def close(self) -> None:
@@ -146,7 +145,7 @@ class MindSporeBackend:
         """Random inputs in the net's layout, the same in every process."""
         source = self._source
         shape = (size, source.channels, source.height, source.width)
-        return self._to_layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+        return to_layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32), source.layout)
 
     def _ood_info(self) -> OodTraining | None:
         head = self._source.ood
@@ -160,36 +159,49 @@ class MindSporeBackend:
         source = self._source
         return compile_cache.earlier_version(self._net, source.preparation, source.layout, self._example.shape)
 
-    def _run_by_onnx(self, wanted: list[Kind], report: Report) -> list[Kind]:
-        """Lets ONNX Runtime run the passes without a gradient, if its results are right; returns their kinds."""
-        forwards = [kind for kind in wanted if kind in (Forward.kind, Features.kind)]
-        if self._source.forward_engine == "mindspore" or not self._source.device.startswith("cpu") or not forwards:
+    def _run_as_graph(self, wanted: list[Kind], report: Report) -> list[Kind]:
+        """Lets an engine for graphs run what it runs right; returns the kinds of these."""
+        if self._source.forward_engine == "mindspore" or not self._source.device.startswith("cpu"):
             return []
-        engine = OnnxRuntime()
         try:
-            if missing := engine.missing():  # before exporting, which takes seconds
-                raise ExportError(missing)
-            report("exporting the forward pass to ONNX Runtime, and checking it")
-            cells = {kind: self._cell(kind.layer) for kind in wanted if kind.name == "layer_gradient"}
-            exported, places = export_passes(self._net, self._example, self.class_count, cells, forwards)
-            model = engine.load(exported, threads=self._source.threads)
-            for kind in forwards:
-                self._programs[kind] = model.only(*places[kind])
-                for size in self._sizes(kind):
-                    self._adopt(kind, size)
-            self._outputs_of = {kind: model.only(*places[kind]) for kind in cells if kind in places}
-        except Exception as error:  # of the export, of ONNX Runtime, or a check that failed
-            self._drop(*forwards)
-            why = str(error) if isinstance(error, (EngineError, ExportError, WrongOutputError)) else error_line(error)
-            self.engine_note = f"ONNX Runtime does not run the forward passes: {why.rstrip('.')}."
+            report("exporting the net as an ONNX graph")
+            source = self._source
+            self._exported = ExportedNet(self._net, self._example, self._spatial, self.class_count, source.threads)
+            self._adopt_graph(Forward.kind, report)
+        except (ExportError, PreconditionError, ConfigError) as error:
+            self._exported = None
+            self._drop(Forward.kind)
+            self.engine_note = f"ONNX Runtime does not run this net: {str(error).rstrip('.')}."
             if self._source.forward_engine == "onnxruntime":
                 raise ConfigError(
-                    f"{self.engine_note} Set it to auto to have MindSpore run them.", field="model.forward_engine"
+                    f"{self.engine_note} Set it to auto to have MindSpore run it.", field="model.forward_engine"
                 ) from None
             report(self.engine_note)
             return []
-        self.engine = described(engine)
-        return forwards
+        self.engine = self._exported.engine
+        return [Forward.kind] + [kind for kind in wanted if kind != Forward.kind and self._is_graph(kind, report)]
+
+    def _is_graph(self, kind: Kind, report: Report) -> bool:
+        """Whether an engine for graphs runs a kind right; if not, MindSpore does, and the reason is reported."""
+        if self._exported is None:
+            return False
+        try:
+            self._adopt_graph(kind, report)
+        except (PreconditionError, ConfigError) as error:
+            self._drop(kind)
+            report(f"MindSpore runs the {kind_text(kind)}: {error.message}")
+            return False
+        return True
+
+    def _adopt_graph(self, kind: Kind, report: Report) -> None:
+        report(f"making and checking the graph of the {kind_text(kind)}")
+        if self._exported is None:
+            raise PreconditionError("The net was not exported.")
+        if kind.layer:
+            check_has_gradient(self._net, self._spatial[kind.layer], self._probes, self.class_count)
+        self._programs[kind] = self._exported.program(kind)
+        for size in self._sizes(kind):
+            self._adopt(kind, size)
 
     def _cell(self, layer: str) -> nn.Cell:
         return dict(self._net.cells_and_names())[layer]
@@ -197,8 +209,7 @@ class MindSporeBackend:
     def _compile_cached(self, kinds: list[Kind], report: Report) -> dict[Kind, ConfigError]:
         """Compiles kinds, or loads them from the compile cache; returns the errors of those that fail."""
         source = self._source
-        split = [(str(kind), kind in self._outputs_of) for kind in kinds]
-        sizes = (source.batch_sizes, source.gradient_batch_sizes, split)
+        sizes = (source.batch_sizes, source.gradient_batch_sizes, [str(kind) for kind in kinds])
         key = hashlib.sha256(repr((self._cache_key, sizes)).encode()).hexdigest()[:20]
         with compile_cache.compile_cache(source.cache, key, report) as warm:
             failed = self._compile_all(kinds, "loading compiled" if warm else "compiling", report)
@@ -255,6 +266,9 @@ class MindSporeBackend:
             rows = self._reference.inputs(kind, size, start)
             if kind in (Forward.kind, Features.kind):
                 expected = self._reference.forward(kind, size, start)
+            elif kind.relu_rule and self._exported and isinstance(program, KindProgram):
+                # Rules reach a graph's rectifiers, functional ones as well, which they do not in a cell.
+                expected = self._exported.plainly(program, rows)
             else:
                 expected = self._reference.gradient(kind, start) if size == 1 else one_by_one(program, rows)
             check(program(rows), expected, f"the {kind_text(kind)} at batch size {size}")
@@ -264,7 +278,8 @@ class MindSporeBackend:
         if kind not in self._refused:
             self.compiling = True
             try:
-                self._compile(kind, self._sizes(kind)[0])
+                if not self._is_graph(kind, lambda line: None):
+                    self._compile(kind, self._sizes(kind)[0])
             except ConfigError as error:
                 self._drop(kind)
                 self._refused[kind] = error.message
@@ -305,14 +320,7 @@ class MindSporeBackend:
             return input_gradient_program(net, self.class_count)
         if kind.name == "layer_gradient":
             check_has_gradient(self._net, self._spatial[kind.layer], self._probes, self.class_count)
-            layer = self._cell(kind.layer)
-            if kind in self._outputs_of:
-                shape = self._spatial[kind.layer].shape
-                net = self._net
-                return layer_tail_program(
-                    self._outputs_of[kind], shape, lambda cell: wrapped_copy(net, {layer: cell}), self.class_count
-                )
-            return layer_gradient_program(*tapped_copy(self._net, layer), self.class_count)
+            return layer_gradient_program(*tapped_copy(self._net, self._cell(kind.layer)), self.class_count)
         raise ValueError(f"there is no program for {kind}")
 
     @cached_property
@@ -323,28 +331,3 @@ class MindSporeBackend:
         except PreconditionError as error:
             return error.message
         return ""
-
-    def _scored(self, features: Array, logits: Array) -> tuple[Array, ...]:
-        """Computes inlier scores and percentiles of features, and adds the logits."""
-        if self._source.ood is None:
-            raise PreconditionError("There is no OoD net. Set ood.checkpoint in the config.")
-        scores = self._source.ood.scores(features)
-        return scores, self._source.ood.percentiles(scores), logits
-
-    def _to_layout(self, inputs: Array) -> Array:
-        return np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if self._source.layout == "nhwc" else inputs
-
-    def _from_layout(self, gradients: Array) -> Array:
-        return gradients.transpose(0, 3, 1, 2) if self._source.layout == "nhwc" else gradients
-
-
-_SAME_PASSES = {
-    "masked_forward": Forward.kind,
-    "ood_score": Features.kind,
-    "masked_ood_score": Features.kind,
-}
-
-
-def _compiled(kind: Kind) -> Kind:
-    """The kind whose compiled program also runs the passes of this kind."""
-    return _SAME_PASSES.get(kind.name, kind)

@@ -10,19 +10,18 @@ before its outputs have been compared with the net's, for several inputs and bat
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from xai_sidecar.backends.mindspore.compile_cache import uncached
-from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.loading import error_line
 from xai_sidecar.backends.mindspore.programs import in_place_as_plain
 from xai_sidecar.backends.mindspore.runtime import ms, nn
-from xai_sidecar.backends.mindspore.surgery import Marked, shared_copy, wrapped_copy
-from xai_sidecar.engine.work import Array, Features, Forward, Kind
+from xai_sidecar.backends.mindspore.surgery import shared_copy
+from xai_sidecar.engine.work import Array
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
@@ -39,64 +38,29 @@ class ExportError(Exception):
     """The net cannot be exported to ONNX. The message is one line that says why."""
 
 
-def export_passes(
-    net: nn.Cell, example: Array, class_count: int, layers: Mapping[Kind, nn.Cell], kinds: Collection[Kind]
-) -> tuple[bytes, dict[Kind, tuple[int, ...]]]:
-    """Exports the forward passes of several kinds of work as one model, so that they share its weights.
-
-    Args:
-        net: The net.
-        example: (1, …) float32, an input of the net.
-        class_count: Number of logits.
-        layers: For kinds of work on layers, the net's cell whose output is wanted beside the logits.
-        kinds: Kinds of forward passes.
-
-    Returns:
-        The serialised model, and for each kind the indices of its outputs in it, the logits last; layers whose output
-        cannot be exported are left out.
-
-    Raises:
-        ExportError: As `export_onnx`.
-    """
-    marks = {kind: f"xai_mark_{index}" for index, kind in enumerate(layers)}
-    whole = wrapped_copy(net, {layers[kind]: Marked(mark) for kind, mark in marks.items()})
-    logits = int(Features.kind in kinds)
-    if logits:
-        whole = features_net(whole, example, class_count)
-    try:
-        model = export_onnx(whole, example, list(marks.values()))
-    except ExportError as error:
-        if "xai_mark" not in str(error):
-            raise
-        return export_passes(net, example, class_count, {}, kinds)
-    places = {kind: (logits + 1 + index, logits) for index, kind in enumerate(layers)}
-    return model, places | {Forward.kind: (logits,), Features.kind: (0, logits)}
-
-
-def export_onnx(net: nn.Cell, example: Array, marks: Sequence[str] = ()) -> bytes:
+def export_onnx(net: nn.Cell, example: Array) -> bytes:
     """Exports a net, as for inference, to a model whose batch axis is free. The net stays as it is.
 
     Args:
         net: Takes one tensor and returns one, or a tuple of several; the first axis of each is the row.
         example: (1, …) float32, an input of the net; only its shape matters.
-        marks: Names of parameters by each of which one value is multiplied; see `surgery.Marked`.
 
     Returns:
-        The serialised model. It has one input; its outputs come in the net's order, then the marked values.
+        The serialised model. It has one input; its outputs come in the net's order.
 
     Raises:
         ExportError: onnx is not installed, the net has an operator that MindSpore cannot export, the model takes more
             than 2 GB, or more than some integers depends on the batch size.
     """
     try:
-        return _export(net, example, marks)
+        return _export(net, example)
     except ExportError:
         raise
     except Exception as error:
         raise ExportError(error_line(error)) from error
 
 
-def _export(net: nn.Cell, example: Array, marks: Sequence[str]) -> bytes:
+def _export(net: nn.Cell, example: Array) -> bytes:
     model = _exported(net, example, _SIZES[0])
     weights = {parameter.name for parameter in net.get_parameters()}
     # Nets without a reshape or the like have only weights and bounds of activations; these are spared the second time.
@@ -107,20 +71,8 @@ def _export(net: nn.Cell, example: Array, marks: Sequence[str]) -> bytes:
         if not axes or axes[0].dim_value != _SIZES[0]:
             raise ExportError(f"the first axis of {value.name} is not the batch")
         axes[0].dim_param = _BATCH
-    for mark in marks:
-        _put_out(model.graph, mark)
     del model.graph.value_info[:]
     return model.SerializeToString()
-
-
-def _put_out(graph: GraphProto, mark: str) -> None:
-    """Makes the value that is multiplied by a parameter an output of the model."""
-    from onnx import TensorProto, helper
-
-    products = [node for node in graph.node if mark in node.input]
-    if len(products) != 1 or products[0].op_type != "Mul":
-        raise ExportError(f"{mark} is not found in the model, or not once")
-    graph.output.append(helper.make_tensor_value_info(products[0].output[0], TensorProto.FLOAT, None))
 
 
 def _exported(net: nn.Cell, example: Array, size: int) -> ModelProto:

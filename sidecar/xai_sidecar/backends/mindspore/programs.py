@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import api, ms, nn
-from xai_sidecar.backends.mindspore.surgery import Injected, Tapped
+from xai_sidecar.backends.mindspore.surgery import Tapped
 from xai_sidecar.engine.work import Array, Kind
 
 Program: TypeAlias = Callable[[tuple[Array, ...]], tuple[Array, ...]]
@@ -95,31 +95,6 @@ def layer_gradient_program(net: nn.Cell, tapped: Tapped, class_count: int) -> Pr
     return _on_targets(_LayerGradient(net, tapped), class_count)
 
 
-def layer_tail_program(
-    outputs: Program, shape: tuple[int, ...], injected: Callable[[Injected], nn.Cell], class_count: int
-) -> Program:
-    """As `layer_gradient_program`, but another, faster program runs the net up to the layer.
-
-    Args:
-        outputs: Inputs (n, …) float32 → the layer's outputs, logits.
-        shape: Shape of the layer's output for one input, (1, …).
-        injected: A copy of the net with a cell in the place of the layer.
-        class_count: Number of logits.
-    """
-    tails: dict[int, tuple[Injected, Program]] = {}
-
-    def run(rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        size = len(rows[0])
-        if size not in tails:  # a parameter has one shape
-            cell = Injected((size, *shape[1:]))
-            tails[size] = cell, _on_targets(_LayerTail(injected(cell), cell), class_count)
-        cell, tail = tails[size]
-        activations, logits = outputs(rows[:1])
-        return activations, tail((rows[0], activations, rows[1]))[0], logits
-
-    return run
-
-
 def _on_targets(program: nn.Cell, class_count: int) -> Program:
     def run(rows: tuple[Array, ...]) -> tuple[Array, ...]:
         *inputs, targets = rows
@@ -171,29 +146,3 @@ class _LayerGradient(nn.Cell):
     def construct(self, inputs: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor, ms.Tensor]:
         (_, logits), (activations, gradients) = self.derive(inputs, chosen)
         return activations, gradients, logits
-
-
-class _LayerTail(nn.Cell):
-    def __init__(self, net: nn.Cell, injected: Injected) -> None:
-        super().__init__(auto_prefix=False)
-        self.net = net
-        self.value = injected.value
-        self.derive = ms.value_and_grad(self.selected, grad_position=None, weights=[injected.value], has_aux=True)
-
-    def selected(self, inputs: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-        logits = self.net(inputs)
-        return (logits * chosen).sum(), logits
-
-    @ms.jit
-    def construct(self, inputs: ms.Tensor, activations: ms.Tensor, chosen: ms.Tensor) -> tuple[ms.Tensor, ms.Tensor]:
-        # Within the graph, since a value set from outside may not reach it: MindSpore caches what it has computed of
-        # parameters alone.
-        ms.ops.assign(self.value, activations)
-        (_, logits), (gradients,) = self.derive(inputs, chosen)
-        return gradients, logits
-
-
-def kind_text(kind: Kind) -> str:
-    """The name of a kind of work in messages."""
-    name = f"{kind.relu_rule} {kind.name}".strip().replace("_", " ")
-    return name + (f" of {kind.layer}" if kind.layer else "")

@@ -1,0 +1,111 @@
+"""A cell as an ONNX graph: exported, and each of its layers found among the graph's values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from xai_sidecar.backends.graph.graph import Graph, read, write
+from xai_sidecar.backends.graph.kinds import Traceable, graph_of
+from xai_sidecar.backends.graph.programs import KindProgram
+from xai_sidecar.backends.graph.reference import Reference
+from xai_sidecar.backends.graph.tracing import trace
+from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
+from xai_sidecar.backends.mindspore.runtime import nn
+from xai_sidecar.backends.mindspore.watching import WatchedNet
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
+from xai_sidecar.backends.runtimes.program import Program, described
+from xai_sidecar.backends.spatial.layers import SpatialLayer
+from xai_sidecar.engine.work import Array, Kind
+from xai_sidecar.errors import PreconditionError
+
+_SAME = 1e-3
+"""Tolerance of a layer's output, run as a cell and as a graph: norm of the difference over norm. Rounding makes some
+1e-6, and no two values of a net are that close by chance."""
+
+
+class ExportedNet:
+    """A net as a graph, from which the programs of all kinds of work are made.
+
+    Args:
+        net: The net; it is not changed.
+        example: One input as the net takes it, (1, …) float32.
+        layers: Its layers on the picture.
+        class_count: Number of logits.
+        threads: Threads of the engine; None for one on each usable CPU.
+
+    Raises:
+        ExportError: It cannot be exported, or no engine is there; the message is one line.
+    """
+
+    def __init__(
+        self,
+        net: nn.Cell,
+        example: Array,
+        layers: Mapping[str, SpatialLayer],
+        class_count: int,
+        threads: int | None,
+    ) -> None:
+        self._engine = OnnxRuntime()
+        if missing := self._engine.missing():  # before exporting, which takes seconds
+            raise ExportError(missing)
+        self._threads = threads
+        self._class_count = class_count
+        run = self._run = Reference()
+        try:
+            graph, traced = trace(_graph(export_onnx(net, example)), example, run)
+        except ValueError as error:
+            raise ExportError(str(error)) from error
+        found = _matched(WatchedNet(net, layers).run(example), graph, run, example)
+        self._classifier = Traceable(graph, traced, found)
+
+    @property
+    def engine(self) -> str:
+        """Name and version of what runs the programs."""
+        return described(self._engine)
+
+    def program(self, kind: Kind) -> KindProgram:
+        """The program of a kind of work, which has to be checked.
+
+        Raises:
+            PreconditionError: The graph does not support the kind; the message says why.
+        """
+        if kind.layer and kind.layer not in self._classifier.tensors:
+            raise PreconditionError(f"The output of the layer {kind.layer!r} is no value of the exported graph.")
+        graph = graph_of(kind, self._classifier)
+        return KindProgram(kind, graph, self._load, self._class_count, None)
+
+    def plainly(self, program: KindProgram, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What a program has to give, by its graph; see `KindProgram.plainly`."""
+        return program.plainly(rows, self._run)
+
+    def _load(self, graph: Graph) -> Program:
+        return self._engine.load(write(graph).SerializeToString(), threads=self._threads)
+
+
+def _graph(model: bytes) -> Graph:
+    import onnx
+
+    return read(onnx.load_from_string(model))
+
+
+def _matched(outputs: Mapping[str, Array], graph: Graph, run: Reference, example: Array) -> dict[str, str]:
+    """The values of a graph that are layers' outputs, by the layers' names."""
+    names = [name for node in graph.nodes for name in node.outputs if name]
+    everything = graph.copy()
+    everything.outputs = names
+    values = dict(zip(names, run(everything, (example,)), strict=True))
+    found = {}
+    for layer, output in outputs.items():
+        # The last one that is the same: what a cell returns comes after what it is made of.
+        same = [name for name in reversed(names) if _is_same(values[name], output)]
+        if same:
+            found[layer] = same[0]
+    return found
+
+
+def _is_same(value: Array, output: Array) -> bool:
+    if value.shape != output.shape or value.dtype.kind != "f":
+        return False
+    return bool(np.linalg.norm(value - output) <= _SAME * np.linalg.norm(output))
