@@ -6,13 +6,13 @@ computed, and says nothing of what a run would do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from xai_sidecar.backends.graph.graph import Graph, write
+from xai_sidecar.backends.graph.graph import Graph, Node, write
 from xai_sidecar.engine.work import Array
 
 Shape: TypeAlias = tuple[int | None, ...]
@@ -24,10 +24,15 @@ Run: TypeAlias = Callable[[Graph, tuple[Array, ...]], tuple[Array, ...]]
 _SIZES = (2, 3)
 """Batch sizes that are compared: what differs between them goes by the batch size."""
 
-_SMALL = 64
-"""Elements up to which an array of integers is taken for the result of arithmetic on shapes."""
-
 _MEASURES = frozenset({"Shape", "Size"})
+
+_RANDOM = frozenset(
+    {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+"""Operators that give something else each time."""
+
+_COUNTS = frozenset({"NonZero", "Unique", "Compress", "NonMaxSuppression"})
+"""Operators whose outputs are as long as the values of their inputs say."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,56 @@ def trace(graph: Graph, example: Array, run: Run, rows: int | None = None) -> tu
     Returns:
         A graph that computes the same, and the shapes of its values.
     """
-    names = [name for node in graph.nodes for name in node.outputs if name]
-    everything = graph.copy()
-    everything.outputs = names
-    sizes = (rows, rows) if rows else _SIZES
-    one, other = (run(everything, (np.repeat(example, size, axis=0),)) for size in sizes)
-    shapes: dict[str, Shape] = {name: value.shape for name, value in graph.constants.items()} | dict(graph.inputs)
-    dtypes = {name: value.dtype for name, value in graph.constants.items()}
-    dtypes.update(dict.fromkeys(graph.inputs, example.dtype))
-    for name, first, second in zip(names, one, other, strict=True):
-        shapes[name] = _common(first.shape, second.shape)
-        dtypes[name] = first.dtype
-    folded = _folded(graph, dict(zip(names, one, strict=True)), dict(zip(names, other, strict=True)))
-    return folded, Traced(shapes | {name: value.shape for name, value in folded.constants.items()}, dtypes)
+    measured = _measured(graph)
+    # Another picture in the second run: lengths that go by what a picture shows are likely to differ, too.
+    one = _run(graph, measured, np.repeat(example, rows or _SIZES[0], axis=0), run)
+    another = (example[..., ::-1] * 0.5).astype(example.dtype)
+    other = _run(graph, measured, np.repeat(another, rows or _SIZES[1], axis=0), run)
+    shapes = {name: _common(one.shapes[name], other.shapes[name]) for name in one.shapes}
+    shapes |= dict.fromkeys(graph.inputs, (rows, *example.shape[1:]))
+    folded = _with_free_targets(_folded(graph, one.values, other.values), shapes, measured)
+    dtypes = one.dtypes | dict.fromkeys(graph.inputs, example.dtype)
+    shapes |= {name: value.shape for name, value in folded.constants.items()}
+    dtypes |= {name: value.dtype for name, value in folded.constants.items()}
+    return folded, Traced(shapes, dtypes)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What was seen in a run: shapes and types of all values, and the values of some."""
+
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, np.dtype[Any]]
+    values: dict[str, Array]
+
+
+def _run(graph: Graph, wanted: list[str], rows: Array, run: Run) -> _Run:
+    """Runs a graph. Of what is not wanted only shape and type leave the engine: the rest takes much memory."""
+    measured = set(wanted)
+    others = [name for node in graph.nodes for name in node.outputs if name and name not in measured]
+    watched = graph.copy()
+    prefix = "trace"
+    while any(name.startswith(prefix) for name in (*graph.constants, *wanted, *others)):
+        prefix += "_"
+    all_of_it, start, stop = (f"{prefix}/{number}" for number in (-1, 0, 1))
+    watched.constants |= {name: np.array([number]) for name, number in ((all_of_it, -1), (start, 0), (stop, 1))}
+    for name in others:
+        watched.nodes += [
+            Node("Shape", (name,), (f"{prefix}/{name}/shape",)),
+            Node("Reshape", (name, all_of_it), (f"{prefix}/{name}/line",)),
+            Node("Slice", (f"{prefix}/{name}/line", start, stop), (f"{prefix}/{name}/element",)),
+        ]
+    outputs = [*wanted, *(f"{prefix}/{name}/{what}" for what in ("shape", "element") for name in others)]
+    watched.outputs = outputs
+    seen = dict(zip(outputs, run(watched, (rows,)), strict=True))
+    values = {name: seen[name] for name in wanted}
+    shapes = {name: tuple(seen[f"{prefix}/{name}/shape"].tolist()) for name in others}
+    dtypes = {name: seen[f"{prefix}/{name}/element"].dtype for name in others}
+    return _Run(
+        shapes | {name: value.shape for name, value in values.items()},
+        dtypes | {name: value.dtype for name, value in values.items()},
+        values,
+    )
 
 
 def run_by_reference(graph: Graph, rows: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -84,40 +126,44 @@ def _common(one: tuple[int, ...], other: tuple[int, ...]) -> Shape:
     return tuple(first if first == second else None for first, second in zip(one, other, strict=True))
 
 
-def _folded(graph: Graph, one: dict[str, Array], other: dict[str, Array]) -> Graph:
-    """Replaces what depends on the input by its shape alone, and is the same for all batch sizes."""
-    measured = _measured(graph)
-    folded = graph.copy()
-    for name in measured:
-        if np.array_equal(one[name], other[name]):
-            folded.constants[name] = one[name]
-        elif (shape := _reshaping(one[name], other[name])) is not None:
-            for index, node in enumerate(folded.nodes):
-                if node.kind == "Reshape" and node.inputs[1] == name and not node.attributes.get("allowzero"):
-                    constant = folded.unused_name(f"{name}_free")
-                    folded.constants[constant] = shape
-                    folded.nodes[index] = node.renamed({name: constant})
-    folded.nodes = [node for node in folded.nodes if not all(name in folded.constants for name in node.outputs if name)]
-    return folded.pruned(folded.outputs)
-
-
 def _measured(graph: Graph) -> list[str]:
     """Names of values that depend on constants and on the shapes of other values only."""
-    known = set(graph.constants)
-    found = []
+    known, found = set(graph.constants), list[str]()
+    counted = set[str]()
     for node in graph.nodes:
-        if node.kind in _MEASURES or all(name in known for name in node.inputs if name):
-            names = [name for name in node.outputs if name]
-            known.update(names)
-            found += names
+        inputs, outputs = set(filter(None, node.inputs)), [name for name in node.outputs if name]
+        if (node.kind in _MEASURES and inputs.isdisjoint(counted)) or (inputs <= known and node.kind not in _RANDOM):
+            known.update(outputs)
+            found += outputs
+        elif node.kind in _COUNTS or not inputs.isdisjoint(counted):
+            counted.update(outputs)
     return found
 
 
-def _reshaping(one: Array, other: Array) -> Array | None:
-    """A target shape with its one axis that goes by the batch size left open; None if there is no such shape."""
-    if one.ndim != 1 or one.shape != other.shape or one.dtype != np.int64 or len(one) > _SMALL:
-        return None
-    differs = one != other
-    if differs.sum() != 1 or (one[~differs] <= 0).any():
-        return None
-    return np.where(differs, -1, one)
+def _folded(graph: Graph, one: dict[str, Array], other: dict[str, Array]) -> Graph:
+    """Puts constants in the place of what is the same at all batch sizes."""
+    folded = graph.copy()
+    folded.constants |= {name: value for name, value in one.items() if np.array_equal(value, other[name])}
+    folded.nodes = []
+    for node in graph.nodes:
+        made = [name for name in node.outputs if name and name not in folded.constants]
+        if made:
+            # An operator some of whose outputs are constants still makes them, under other names.
+            again = {name: folded.unused_name(f"{name}_made") for name in node.outputs if name in folded.constants}
+            folded.nodes.append(replace(node, outputs=tuple(again.get(name, name) for name in node.outputs)))
+    return folded.pruned(folded.outputs)
+
+
+def _with_free_targets(graph: Graph, shapes: Mapping[str, Shape], measured: Iterable[str]) -> Graph:
+    """Puts constants in the place of shapes one of whose axes goes by the batch size: a reshape can leave one open."""
+    measured = set(measured)
+    free = graph.copy()
+    for index, node in enumerate(graph.nodes):
+        if node.kind != "Reshape" or node.inputs[1] not in measured or node.inputs[1] in graph.constants:
+            continue
+        shape = shapes[node.outputs[0]]
+        if shape.count(None) == 1 and 0 not in shape:
+            target = free.unused_name(f"{node.inputs[1]}_free")
+            free.constants[target] = np.array([-1 if axis is None else axis for axis in shape])
+            free.nodes[index] = replace(node, inputs=(node.inputs[0], target))
+    return free.pruned(free.outputs)
