@@ -1,11 +1,11 @@
-"""Runs ONNX graphs with ONNX Runtime, on the CPU."""
+"""Runs ONNX graphs with ONNX Runtime; as an engine on the CPU."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,14 +65,27 @@ class OnnxProgram:
     Args:
         model: A serialised model, or its path.
         threads: Number of threads, the caller's included; None for one on each usable CPU.
+        providers: What runs it, with options: each provider what those before it cannot run.
+
+    Attributes:
+        providers: Names of the providers that the session has. One that cannot be used is left out without a word.
 
     Raises:
         Exception: One of ONNX Runtime's own: it cannot load the model.
     """
 
-    def __init__(self, model: bytes | Path, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: bytes | Path,
+        threads: int | None = None,
+        providers: Sequence[tuple[str, Mapping[str, str]]] = (("CPUExecutionProvider", {}),),
+    ) -> None:
         with _as_file(model) as path:
-            self._session = runtime().InferenceSession(str(path), _options(threads), providers=["CPUExecutionProvider"])
+            # Without enable_fallback=0, a session whose provider fails tries the CPU, and prints that.
+            self._session = runtime().InferenceSession(
+                str(path), _options(threads), providers=list(providers), enable_fallback=0
+            )
+        self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.inputs = tuple(each.name for each in self._session.get_inputs())
         self.outputs = tuple(each.name for each in self._session.get_outputs())
         self._dtypes = [_dtype(each.type) for each in self._session.get_inputs()]

@@ -1,0 +1,34 @@
+"""Which engines may run graphs on a device."""
+
+from __future__ import annotations
+
+from xai_sidecar.backends.runtimes.accelerators import CANN, CUDA, TENSORRT, OnnxRuntimeOnDevice
+from xai_sidecar.backends.runtimes.keeping import EngineCache
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
+from xai_sidecar.backends.runtimes.openvino import OpenVino
+from xai_sidecar.backends.runtimes.program import Engine
+from xai_sidecar.errors import ConfigError
+
+_PROVIDERS = {"gpu": (TENSORRT, CUDA), "ascend": (CANN,)}
+
+
+def engines_for(device: str, cache: EngineCache | None = None) -> tuple[Engine, ...]:
+    """The engines of a device, one of which at least can be used; `choosing.choose` says why another cannot.
+
+    Args:
+        device: "cpu", "gpu" or "ascend", optionally with ":index".
+        cache: Where they keep what they have compiled; None keeps nothing.
+
+    Raises:
+        ConfigError: None of them can be used; the message says which package or library is missing.
+    """
+    kind, _, index = device.partition(":")
+    engines: tuple[Engine, ...] = (OpenVino(cache), OnnxRuntime())
+    if kind != "cpu":
+        engines = tuple(OnnxRuntimeOnDevice(provider, int(index or 0)) for provider in _PROVIDERS[kind])
+    reasons = [engine.missing() for engine in engines]
+    if None not in reasons:
+        raise ConfigError(
+            f"Nothing runs graphs on the device {device!r}: {'; '.join(filter(None, reasons))}.", field="model.device"
+        )
+    return engines
