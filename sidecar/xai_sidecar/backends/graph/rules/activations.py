@@ -41,7 +41,8 @@ def clip(node: Node, gradient: str, emit: Emitter) -> Gradients:
 def leaky_relu(node: Node, gradient: str, emit: Emitter) -> Gradients:
     """Up to 0 the slope is a constant."""
     slope = node.attributes.get("alpha", 0.01)
-    return [emit.where(_is_positive(node, emit, slope >= 0), gradient, emit.scaled(gradient, slope))]
+    slopes = emit.where(_is_positive(node, emit, slope >= 0), emit.constant(1), emit.constant(slope))
+    return [emit.multiply(gradient, slopes)]
 
 
 @rule("PRelu")
@@ -50,7 +51,7 @@ def parametric_relu(node: Node, gradient: str, emit: Emitter) -> Gradients:
     value = emit.value(node.inputs[1])
     positive = _is_positive(node, emit, value is not None and bool((value >= 0).all()))
     by_slope = emit.where(positive, emit.constant(0), emit.multiply(gradient, node.inputs[0]))
-    by_input = emit.where(positive, gradient, emit.multiply(gradient, node.inputs[1]))
+    by_input = emit.multiply(gradient, emit.where(positive, emit.constant(1), node.inputs[1]))
     return unbroadcast(node, [by_input, by_slope], emit)
 
 
@@ -58,8 +59,10 @@ def parametric_relu(node: Node, gradient: str, emit: Emitter) -> Gradients:
 def elu(node: Node, gradient: str, emit: Emitter) -> Gradients:
     """Up to 0 the slope is the output and alpha."""
     alpha = node.attributes.get("alpha", 1.0)
-    curve = emit.add(node.outputs[0], emit.constant(alpha))
-    return [emit.multiply(gradient, emit.where(_is_positive(node, emit, alpha >= 0), emit.constant(1), curve))]
+    one, curve = emit.constant(1), emit.add(node.outputs[0], emit.constant(alpha))
+    if alpha == 1:
+        return [emit.multiply(gradient, emit.op("Min", curve, one))]
+    return [emit.multiply(gradient, emit.where(_is_positive(node, emit, alpha >= 0), one, curve))]
 
 
 @rule("Selu")
@@ -74,34 +77,30 @@ def selu(node: Node, gradient: str, emit: Emitter) -> Gradients:
 
 @rule("Celu")
 def celu(node: Node, gradient: str, emit: Emitter) -> Gradients:
-    """Up to 0 the slope is exp(x / alpha), the output over alpha and 1."""
+    """Up to 0 the slope is exp(x / alpha), the output over alpha and 1; for positive numbers that is beyond 1."""
     alpha = node.attributes.get("alpha", 1.0)
     one = emit.constant(1)
     curve = emit.add(emit.scaled(node.outputs[0], 1 / alpha), one)
-    return [emit.multiply(gradient, emit.where(_is_positive(node, emit, alpha > 0), one, curve))]
+    return [emit.multiply(gradient, emit.op("Min" if alpha > 0 else "Max", curve, one))]
 
 
 @rule("HardSigmoid")
 def hard_sigmoid(node: Node, gradient: str, emit: Emitter) -> Gradients:
     """A constant slope between 0 and 1."""
-    passes = _is_between(node.outputs[0], 0, 1, emit)
-    return [emit.multiply(emit.scaled(gradient, node.attributes.get("alpha", 0.2)), emit.number(passes))]
+    above, below = (emit.op(kind, node.outputs[0], emit.constant(at)) for kind, at in (("Greater", 0), ("Less", 1)))
+    passes = emit.number(emit.op("And", above, below))
+    return [emit.multiply(emit.scaled(gradient, node.attributes.get("alpha", 0.2)), passes)]
 
 
 @rule("HardSwish")
 def hard_swish(node: Node, gradient: str, emit: Emitter) -> Gradients:
-    """The slope is x / 3 + 1 / 2 from -3 to 3, 0 before and 1 after."""
+    """For y = x · h with h = HardSigmoid(x): h + x / 6 from -3 to 3, and h outside."""
     x = node.inputs[0]
-    line = emit.add(emit.scaled(x, 1 / 3), emit.constant(0.5))
-    positive = emit.number(emit.op("Greater", x, emit.constant(0)))
-    return [emit.multiply(gradient, emit.where(_is_between(x, -3, 3, emit), line, positive))]
+    inside = emit.number(emit.op("Less", emit.op("Abs", x), emit.constant(3)))
+    slope = emit.multiply(inside, emit.scaled(x, 1 / 6))
+    return [emit.multiply(gradient, emit.add(slope, emit.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)))]
 
 
 def _is_positive(node: Node, emit: Emitter, by_output: bool = True) -> str:
     """Where the input is positive; by the output, if that is positive in the same places."""
     return emit.op("Greater", node.outputs[0] if by_output else node.inputs[0], emit.constant(0))
-
-
-def _is_between(value: str, low: float, high: float, emit: Emitter) -> str:
-    above, below = emit.op("Greater", value, emit.constant(low)), emit.op("Less", value, emit.constant(high))
-    return emit.op("And", above, below)
