@@ -11,11 +11,12 @@ squeeze-and-excite and, as what is gated, to the product with its result is none
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from xai_sidecar.backends.graph.graph import Graph, Node, counted
-from xai_sidecar.engine.work import Array
 from xai_sidecar.errors import PreconditionError
 
 _CURE = "Ask for gradient or gradcam instead."
@@ -32,6 +33,12 @@ _CARRYING = frozenset({
 
 _GATES = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Softmax"})
 """In a product with one of these, the other factor is what is gated."""
+
+_CASTING = frozenset({"Identity", "Cast", "CastLike"})
+"""Operators that leave each number what it is."""
+
+_REPEATING = _CASTING | {"Expand", "Reshape"}
+"""Operators that leave one number what it is."""
 
 _BLIND = frozenset({"Shape", "Size"})
 """Operators whose output does not depend on what their input holds."""
@@ -87,87 +94,89 @@ def find_rectifiers(graph: Graph) -> frozenset[str]:
     )
 
 
-def clamp_of(node: Node, constants: Mapping[str, Array], makers: Mapping[str, Node]) -> Clamp | None:
-    """What a node keeps between which bounds; None if it does something else.
+class Clamps:
+    """Tells which nodes of a graph clamp a value.
 
     Args:
-        node: The node.
-        constants: Those of its graph.
-        makers: The nodes of its graph by their outputs.
+        graph: The graph.
+
+    Attributes:
+        makers: The nodes by their outputs.
     """
-    if node.kind == "Clip":
-        low, high = (_bound(node.input(1), -math.inf, constants), _bound(node.input(2), math.inf, constants))
-        return None if low is None or high is None else Clamp(node.inputs[0], low, high)
-    if node.kind in ("Max", "Min"):
-        return _extreme(node, constants)
-    if node.kind in ("Where", "Mul"):
-        value = _masked(node, constants, makers)
-        return None if value is None else Clamp(value, 0, math.inf)
-    return Clamp(node.inputs[0], 0, math.inf) if _is_relu(node, constants) else None
 
+    def __init__(self, graph: Graph) -> None:
+        self._constants = graph.constants
+        self.makers = graph.makers()
 
-def _is_relu(node: Node, constants: Mapping[str, Array]) -> bool:
-    """Whether it is Relu, or one of its relatives without a slope below zero."""
-    if node.kind in ("LeakyRelu", "ThresholdedRelu"):
-        return node.attributes.get("alpha") == 0
-    return node.kind == "Relu" or (node.kind == "PRelu" and _uniform(node.inputs[1], constants) == 0)
+    def of(self, node: Node) -> Clamp | None:
+        """What a node keeps between which bounds; None if it does something else."""
+        if node.kind == "Clip":
+            low, high = (
+                self.number(node.input(place)) if node.input(place) else absent
+                for place, absent in ((1, -math.inf), (2, math.inf))
+            )
+            return None if low is None or high is None else Clamp(node.inputs[0], low, high)
+        if node.kind in ("Max", "Min"):
+            return self._extreme(node)
+        if node.kind in ("Where", "Mul"):
+            value = self._masked(node)
+            return None if value is None else Clamp(value, 0, math.inf)
+        return Clamp(node.inputs[0], 0, math.inf) if self._is_relu(node) else None
 
+    def number(self, name: str) -> float | None:
+        """The number that all elements of a value are, whatever its shape; None if it is none, or they differ."""
+        value = self._constants.get(name)
+        maker = self.makers.get(name)
+        if maker is not None and maker.kind in _REPEATING:
+            return self.number(maker.inputs[0])
+        if maker is not None and maker.kind == "ConstantOfShape":
+            value = maker.attributes.get("value", np.zeros(1))
+        if value is None or value.size == 0 or value.dtype.kind not in "fiu" or (value != value.flat[0]).any():
+            return None
+        return float(value.flat[0])
 
-def _extreme(node: Node, constants: Mapping[str, Array]) -> Clamp | None:
-    if len(node.inputs) != 2:
+    def _is_relu(self, node: Node) -> bool:
+        """Whether it is Relu, or one of its relatives without a slope below zero."""
+        if node.kind in ("LeakyRelu", "ThresholdedRelu"):
+            return node.attributes.get("alpha") == 0
+        return node.kind == "Relu" or (node.kind == "PRelu" and self.number(node.inputs[1]) == 0)
+
+    def _extreme(self, node: Node) -> Clamp | None:
+        if len(node.inputs) != 2:
+            return None
+        for value, other in (node.inputs, node.inputs[::-1]):
+            bound = self.number(other)
+            if bound is not None:
+                return Clamp(value, bound, math.inf) if node.kind == "Max" else Clamp(value, -math.inf, bound)
         return None
-    for value, other in (node.inputs, node.inputs[::-1]):
-        bound = _uniform(other, constants)
-        if bound is not None:
-            return Clamp(value, bound, math.inf) if node.kind == "Max" else Clamp(value, -math.inf, bound)
-    return None
 
-
-def _masked(node: Node, constants: Mapping[str, Array], makers: Mapping[str, Node]) -> str | None:
-    """The value that a product, or a choice between it and zero, lets through where it is positive."""
-    if node.kind == "Mul":
-        choices = [(mask, value, True) for value, mask in (node.inputs, node.inputs[::-1])]
-    else:
-        condition, yes, no = node.inputs
-        choices = [(condition, yes, True)] if _uniform(no, constants) == 0 else []
-        choices += [(condition, no, False)] if _uniform(yes, constants) == 0 else []
-    for condition, value, wanted in choices:
+    def _masked(self, node: Node) -> str | None:
+        """The value that a product, or a choice between it and zero, lets through where it is positive."""
         if node.kind == "Mul":
-            cast = makers.get(condition)
-            if cast is None or cast.kind not in ("Cast", "CastLike"):
-                continue
-            condition = cast.inputs[0]
-        if _sign(condition, constants, makers) == (value, wanted):
-            return value
-    return None
+            choices = [(mask, value, True) for value, mask in (node.inputs, node.inputs[::-1])]
+        else:
+            condition, yes, no = node.inputs
+            choices = [(condition, yes, True)] if self.number(no) == 0 else []
+            choices += [(condition, no, False)] if self.number(yes) == 0 else []
+        return next((value for condition, value, wanted in choices if self._sign(condition) == (value, wanted)), None)
 
-
-def _sign(condition: str, constants: Mapping[str, Array], makers: Mapping[str, Node]) -> tuple[str, bool] | None:
-    """The value that a condition compares with zero, and whether it holds for positive ones."""
-    node = makers.get(condition)
-    if node is None:
-        return None
-    if node.kind == "Not":
-        inner = _sign(node.inputs[0], constants, makers)
-        return None if inner is None else (inner[0], not inner[1])
-    if node.kind not in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
-        return None
-    is_greater = node.kind.startswith("Greater")
-    if _uniform(node.inputs[1], constants) == 0:
-        return node.inputs[0], is_greater
-    return (node.inputs[1], not is_greater) if _uniform(node.inputs[0], constants) == 0 else None
-
-
-def _bound(name: str, absent: float, constants: Mapping[str, Array]) -> float | None:
-    return _uniform(name, constants) if name else absent
-
-
-def _uniform(name: str, constants: Mapping[str, Array]) -> float | None:
-    """The number that all elements of a constant are; None if it is none, or they differ."""
-    value = constants.get(name)
-    if value is None or value.size == 0 or value.dtype.kind not in "fiu" or (value != value.flat[0]).any():
-        return None
-    return float(value.flat[0])
+    def _sign(self, condition: str) -> tuple[str, bool] | None:
+        """The value that a condition, or its numbers 1 and 0, compares with zero, and if it holds for positive ones."""
+        node = self.makers.get(condition)
+        if node is None:
+            return None
+        if node.kind in _CASTING:
+            return self._sign(node.inputs[0])
+        if node.kind == "Not":
+            inner = self._sign(node.inputs[0])
+            return None if inner is None else (inner[0], not inner[1])
+        if node.kind not in ("Greater", "GreaterOrEqual", "Less", "LessOrEqual"):
+            return None
+        is_greater = node.kind.startswith("Greater")
+        one, other = node.inputs
+        if self.number(other) == 0:
+            return one, is_greater
+        return (other, not is_greater) if self.number(one) == 0 else None
 
 
 class _Search:
@@ -182,8 +191,9 @@ class _Search:
         self._graph = graph
         self._users = graph.users()
         self._flowing = self._after(graph.inputs) & graph.before(graph.outputs)
-        self.makers = graph.makers()
-        clamps = {name: clamp_of(node, graph.constants, self.makers) for name, node in self.makers.items()}
+        self._numbers = Clamps(graph)
+        self.makers = self._numbers.makers
+        clamps = {name: self._numbers.of(node) for name, node in self.makers.items()}
         self._clamps = {name: clamp for name, clamp in clamps.items() if clamp and {name, clamp.value} <= self._flowing}
         self.floors = {name: clamp for name, clamp in self._clamps.items() if clamp.is_rectifier}
 
@@ -225,7 +235,7 @@ class _Search:
         maker = self.makers.get(value)
         if maker is None or maker.kind != "Add":
             return False
-        return any(_uniform(name, self._graph.constants) == shift for name in maker.inputs)
+        return any(self._numbers.number(name) == shift for name in maker.inputs)
 
     def _is_gate(self, name: str, ceiling: float) -> bool:
         """Whether a value multiplies one that depends on the picture but not on itself."""

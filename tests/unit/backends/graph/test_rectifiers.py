@@ -62,6 +62,8 @@ def found(text):
         "p = Greater(a, zero)\n r = Where(p, a, zero)",
         "p = LessOrEqual(a, zero)\n r = Where(p, zeros, a)",
         "p = Less(a, zero)\n q = Not(p)\n r = Where(q, a, zero)",
+        "s = Shape(a)\n n = ConstantOfShape(s)\n r = Max(a, n)",
+        "s = Shape(a)\n n = Expand(zero, s)\n p = Greater(a, n)\n r = Where(p, a, n)",
     ],
 )
 def test_rectifiers_in_all_their_forms(rectifier):

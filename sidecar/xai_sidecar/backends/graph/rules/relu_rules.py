@@ -6,7 +6,7 @@ import math
 
 from xai_sidecar.backends.graph.emitter import Emitter
 from xai_sidecar.backends.graph.graph import Node
-from xai_sidecar.backends.graph.rectifiers import clamp_of
+from xai_sidecar.backends.graph.rectifiers import Clamps
 
 
 def ruled(node: Node, gradient: str, emit: Emitter) -> list[str | None]:
@@ -24,7 +24,7 @@ def ruled(node: Node, gradient: str, emit: Emitter) -> list[str | None]:
     Raises:
         ValueError: The node is no rectifier.
     """
-    clamp = clamp_of(node, emit.graph.constants, emit.graph.makers())
+    clamp = Clamps(emit.graph).of(node)
     if clamp is None:
         raise ValueError(f"{node.outputs[0]!r} was said to be a rectifier, but {node.kind} is none")
     gradient = emit.op("Relu", gradient)
