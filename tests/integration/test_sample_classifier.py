@@ -1,8 +1,9 @@
-"""The sample classifier in MindSpore against the figures of its weights' own PyTorch package."""
+"""The sample classifier as a MindSpore cell, against its graph and the figures of its weights' PyTorch package."""
 
 import copy
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from xai_sidecar import imaging
@@ -24,20 +25,24 @@ REFERENCE = {
 def net(tmp_path_factory):
     from xai_sidecar.zoo.efficientnet_lite import efficientnet_lite0
 
-    files = sample.prepare_sample(tmp_path_factory.mktemp("cache"))
+    checkpoint = sample.sample_checkpoint(tmp_path_factory.mktemp("cache"))
     cell = efficientnet_lite0()
-    parameters = ms.load_checkpoint(str(files.checkpoint), format="safetensors")
+    parameters = ms.load_checkpoint(str(checkpoint), format="safetensors")
     assert ms.load_param_into_net(cell, parameters, strict_load=True) == ([], [])
     return cell.set_train(False)
 
 
 @pytest.fixture(scope="module")
-def probabilities(net):
+def logits(net):
     compiled = ms.jit(net)
+    return lambda array: compiled(ms.Tensor(array[None])).asnumpy()[0].astype(np.float64)
 
+
+@pytest.fixture(scope="module")
+def probabilities(logits):
     def probabilities(array):
-        logits = compiled(ms.Tensor(array[None])).asnumpy()[0].astype(np.float64)
-        exponents = np.exp(logits - logits.max())
+        values = logits(array)
+        exponents = np.exp(values - values.max())
         return exponents / exponents.sum()
 
     return probabilities
@@ -50,6 +55,16 @@ def test_reference_figures(probabilities, name):
     for class_id, expected in REFERENCE[name].items():
         assert got[class_id] == pytest.approx(expected, abs=0.01)
     assert got.argmax() == next(iter(REFERENCE[name]))
+
+
+def test_the_graph_computes_the_same(logits, tmp_path):
+    session = onnxruntime.InferenceSession(sample.prepare_sample(tmp_path).onnx)
+    noise = np.random.default_rng(0).standard_normal((3, 224, 224)).astype(np.float32)
+    pictures = [imaging.decode(sample.sample_picture(name).read_bytes(), 10_000_000) for name in REFERENCE]
+    inputs = np.stack([noise, *(imaging.prepare(picture, SPEC).array for picture in pictures)])
+    (got,) = session.run(["logits"], {"input": inputs})
+    expected = np.stack([logits(one) for one in inputs])
+    assert (np.linalg.norm(got - expected, axis=1) <= 1e-4 * np.linalg.norm(expected, axis=1)).all()
 
 
 def test_layers(net):

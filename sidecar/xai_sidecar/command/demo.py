@@ -20,7 +20,7 @@ from xai_sidecar.ood.head import load_head
 from xai_sidecar.ood.outliers import crops
 from xai_sidecar.ood.training import TrainingOptions
 from xai_sidecar.paths import cache_folder
-from xai_sidecar.zoo.sample import prepare_sample, sample_picture
+from xai_sidecar.zoo.sample import prepare_sample, sample_checkpoint, sample_picture
 
 _PICTURE = "chelsea"
 _OOD_PICTURES = (
@@ -54,7 +54,7 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
             "model": {
                 "name": "efficientnet-lite0",
                 "factory": "xai_sidecar.zoo.efficientnet_lite:efficientnet_lite0",
-                "checkpoint": str(files.checkpoint),
+                "checkpoint": str(sample_checkpoint(report=report)),
                 "labels": str(files.labels),
                 "input": {
                     "size": 224,

