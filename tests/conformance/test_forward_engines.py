@@ -10,6 +10,7 @@ from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.runtimes import onnxruntime
+from xai_sidecar.backends.runtimes.openvino import OpenVino
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import (
     INPUT_GRADIENT,
@@ -23,7 +24,7 @@ from xai_sidecar.engine.work import (
 from xai_sidecar.errors import ConfigError, PreconditionError
 from xai_sidecar.ood.head import OodHead, TrainingRecord
 
-ENGINES = pytest.mark.parametrize("engine", ["onnxruntime", "mindspore"])
+ENGINES = pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "mindspore"])
 KINDS = [Forward.kind, MaskedForward.kind, Features.kind, OodScore.kind, MaskedOodScore.kind]
 QUIET = lambda line: None  # noqa: E731
 
@@ -71,7 +72,7 @@ def cosines(features, weights):
     )
 
 
-@pytest.fixture(scope="module", params=itertools.product(("onnxruntime", "mindspore"), ("nchw", "nhwc")))
+@pytest.fixture(scope="module", params=itertools.product(("onnxruntime", "openvino", "mindspore"), ("nchw", "nhwc")))
 def compiled(request):
     """A net in a layout, and a backend with all kinds of forward passes of it."""
     engine, layout = request.param
@@ -178,11 +179,11 @@ def test_layers_of_the_graph_are_those_of_the_cell():
                     assert np.abs(theirs).max() > 1e-3
 
 
-def test_onnx_runtime_is_chosen_where_it_is_right():
+def test_a_faster_engine_is_chosen_where_it_is_right():
     told = []
     backend = loaded(Net())
     backend.warm_up([Forward.kind], told.append)
-    assert backend.engine.startswith("onnxruntime ")
+    assert backend.engine.startswith(("onnxruntime ", "openvino "))
     assert backend.engine_note == ""
     assert any("ONNX" in line for line in told)
 
@@ -198,6 +199,7 @@ def test_a_wrong_export_is_found_out_and_told(monkeypatch):
             return outputs
 
     monkeypatch.setattr(onnxruntime, "OnnxProgram", SlightlyWrong)
+    monkeypatch.setattr(OpenVino, "missing", lambda self: "openvino is not installed")
     backend, told = loaded(Net()), []
     assert not backend.warm_up(KINDS, told.append)
     assert backend.engine.startswith("mindspore ")
@@ -219,7 +221,7 @@ def test_a_net_that_cannot_be_exported_runs_on_mindspore():
     backend = loaded(NoExport())
     assert not backend.warm_up([Forward.kind], QUIET)
     assert backend.engine.startswith("mindspore ")
-    assert "ONNX Runtime does not run this net" in backend.engine_note
+    assert "MindSpore runs this net" in backend.engine_note
     assert "HSwish" in backend.engine_note
 
 

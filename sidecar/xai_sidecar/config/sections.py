@@ -97,7 +97,7 @@ class ModelConfig(Section):
         description="Threads that compute passes on a CPU. Default: one for each CPU that the process may use, by its "
         "affinity and its container's quota.",
     )
-    forward_engine: Literal["auto", "onnxruntime", "mindspore"] = Field(
+    forward_engine: Literal["auto", "onnxruntime", "openvino", "mindspore"] = Field(
         default="auto",
         description="What runs passes and gradients on a CPU. auto: the fastest engine that gives the same answers; "
         "what it cannot run of a MindSpore cell runs on MindSpore.",

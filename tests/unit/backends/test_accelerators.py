@@ -136,8 +136,15 @@ def test_one_engine_is_enough_and_the_other_ones_absence_is_told(monkeypatch):
     assert choice.engine.startswith("onnxruntime ")
 
 
-def test_no_engine_at_all_is_an_error(monkeypatch):
-    for engine in (engines.OpenVino, engines.OnnxRuntime):
-        monkeypatch.setattr(engine, "missing", lambda self: f"{self.name} is not installed")
-    with pytest.raises(ConfigError, match="openvino is not installed; onnxruntime is not installed"):
-        engines_for("cpu")
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_nothing_runs_without_what_says_what_is_right(monkeypatch, device):
+    monkeypatch.setattr(engines.OnnxRuntime, "missing", lambda self: f"{self.name} is not installed")
+    with pytest.raises(ConfigError, match=r"onnxruntime is not installed.*xai-sidecar\[onnx\]"):
+        engines_for(device)
+
+
+def test_the_one_engine_that_is_wanted(monkeypatch):
+    assert [engine.name for engine in engines_for("cpu", wanted="openvino")] == ["openvino"]
+    monkeypatch.setattr(engines.OpenVino, "missing", lambda self: f"{self.name} is not installed")
+    with pytest.raises(ConfigError, match="openvino is not installed"):
+        engines_for("cpu", wanted="openvino")

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from xai_sidecar.backends.graph.checking import Checker
-from xai_sidecar.backends.graph.graph import Graph, write
-from xai_sidecar.backends.graph.kinds import graph_of
+from xai_sidecar.backends.graph.checking import check_gradient, probe_rows
 from xai_sidecar.backends.graph.loaded import load, probe_inputs
-from xai_sidecar.backends.graph.programs import KindProgram, take_times
+from xai_sidecar.backends.graph.programs import KindProgram, Maker, costs
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.passes import from_layout, kind_text, same_passes, scored, to_layout
-from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
-from xai_sidecar.backends.runtimes.program import Program, described
+from xai_sidecar.backends.runtimes.engines import engines_for
+from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.engine.backend import Layer, OodTraining, Report
 from xai_sidecar.engine.batching import masked
 from xai_sidecar.engine.work import Array, Forward, Kind
@@ -43,16 +41,15 @@ class GraphBackend:
 
     def __init__(self, source: GraphSource) -> None:
         self._source = source
-        self._engine = OnnxRuntime()
-        if missing := self._engine.missing():
-            raise ConfigError(f"{missing}. Run pip install 'xai-sidecar[onnx]'.", field="model.onnx")
+        cache = EngineCache(source.cache) if source.cache else None
+        engines = engines_for(source.device, cache, source.engine)
         self.device = source.device
         self.hang_is_fatal = not source.device.startswith("cpu")
         self._reference = Reference()
         sizes = (*source.batch_sizes, *source.gradient_batch_sizes)
         self._probes = probe_inputs(source, max(_LEAST_PROBES, *sizes))
         self._loaded = load(source, self._probes, self._reference)
-        self.engine = described(self._engine)
+        self.engine = ""
         self.engine_note = self._loaded.note
         self.version = self._loaded.version
         self.weights = self._loaded.weights
@@ -62,7 +59,9 @@ class GraphBackend:
         self.refused_layers: Mapping[str, str] = self._loaded.layers.refused
         self.default_layer = self._loaded.default_layer
         self.ood = self._ood_info()
-        self._checker = Checker(self._loaded, self._probes, self._reference)
+        self._maker = Maker(
+            self._loaded.classifier, engines, self.class_count, self._loaded.rows, source.threads, self._reference
+        )
         self._programs: OrderedDict[Kind, KindProgram] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}
         self._warmed: set[Kind] = set()
@@ -116,19 +115,18 @@ class GraphBackend:
 
     def _load(self, kind: Kind) -> None:
         """Makes the program of a kind, checks it against what it has to give, and times it."""
-        graph = graph_of(kind, self._loaded.classifier)
-        program = KindProgram(kind, graph, self._program, self.class_count, self._loaded.rows)
         sizes = self._sizes(kind)
-        self._checker.check(program, sizes)
+        rows = probe_rows(kind, self._probes, self.class_count)
+        program = self._maker.make(kind, sizes, rows)
+        if kind.name.endswith("gradient") and not kind.relu_rule:
+            check_gradient(program, rows, self._loaded, self._reference)
         self._programs[kind] = program
-        rows = {size: self._checker.rows(kind, size) for size in sizes}
-        self._costs[kind] = take_times({size: lambda size=size: program(rows[size]) for size in sizes})  # type: ignore[misc]
+        self._costs[kind] = costs(program, sizes, rows)
+        if kind == Forward.kind:
+            self.engine = program.choice.engine
         on_demand = [known for known in self._programs if known not in self._warmed]
         for old in on_demand[:-_ON_DEMAND_KEPT]:
             del self._programs[old], self._costs[old]
-
-    def _program(self, graph: Graph) -> Program:
-        return self._engine.load(write(graph).SerializeToString(), threads=self._source.threads)
 
     def _load_on_demand(self, kind: Kind) -> None:
         if kind not in self._refused:

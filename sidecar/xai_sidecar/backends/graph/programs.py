@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from xai_sidecar.backends.graph.graph import Graph
+from xai_sidecar.backends.graph.graph import Graph, write
+from xai_sidecar.backends.graph.kinds import Traceable, graph_of
 from xai_sidecar.backends.graph.tracing import Run
-from xai_sidecar.backends.runtimes.program import Program
+from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TOLERANCE
+from xai_sidecar.backends.runtimes.choosing import Choice, Examples, choose
+from xai_sidecar.backends.runtimes.program import Engine, EngineError
 from xai_sidecar.engine.work import Array, Kind
+from xai_sidecar.errors import PreconditionError
+
+_SECONDS = 0.4
+"""How long the engines are timed for a kind of work; a start has half a dozen of these."""
 
 _TIMED_RUNS = 5
 
@@ -18,47 +27,36 @@ _TIMED_RUNS = 5
 class KindProgram:
     """A program for a kind of work.
 
+    Attributes:
+        kind: The kind.
+        choice: The engines that run it.
+
     Args:
         kind: The kind.
         graph: Its graph; the inputs are the picture's, and the weights of the logits if it has a gradient.
-        load: Loads graphs.
+        choice: The engines that run the graph.
         class_count: Number of logits.
         rows: Rows that the graph takes at once; None for any number.
     """
 
-    def __init__(
-        self, kind: Kind, graph: Graph, load: Callable[[Graph], Program], class_count: int, rows: int | None
-    ) -> None:
+    def __init__(self, kind: Kind, graph: Graph, choice: Choice, class_count: int, rows: int | None) -> None:
         self.kind = kind
+        self.choice = choice
         self._graph = graph
-        self._program = load(graph)
-        self._places = [list(graph.inputs).index(name) for name in self._program.inputs]
         self._class_count = class_count
         self._rows = rows
 
     def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs it: inputs as the net takes them, and targets, (n,), for gradients → the graph's outputs."""
-        fed = self._fed(rows)
+        fed = graph_rows(self.kind, rows, self._class_count)
         if self._rows is None:
-            return self._run(fed)
+            return self.choice(fed)
         parts = [self._part(fed, start) for start in range(0, len(fed[0]), self._rows)]
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def plainly(self, rows: tuple[Array, ...], run: Run) -> tuple[Array, ...]:
-        """What it has to give: the outputs of the graph as it stands, for each row alone.
-
-        Args:
-            rows: As it is called with.
-            run: Runs graphs plainly.
-        """
-        fed, count = self._fed(rows), self._rows or 1
-        parts = [
-            run(self._graph, tuple(np.repeat(array[i : i + 1], count, 0) for array in fed)) for i in range(len(fed[0]))
-        ]
-        return tuple(np.concatenate([output[:1] for output in column]) for column in zip(*parts, strict=True))
-
-    def _fed(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        return (rows[0], one_hot(rows[1], self._class_count)) if self.kind.name.endswith("gradient") else rows[:1]
+        """What it has to give; see `plain_outputs`."""
+        return plain_outputs(self._graph, graph_rows(self.kind, rows, self._class_count), run, self._rows or 1)
 
     def _part(self, fed: tuple[Array, ...], start: int) -> tuple[Array, ...]:
         """Some rows at a time, the last one repeated where there are too few."""
@@ -66,17 +64,89 @@ class KindProgram:
         part = [array[start : start + count] for array in fed]
         missing = count - len(part[0])
         filled = tuple(np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part)
-        return tuple(output[: len(part[0])] for output in self._run(filled))
-
-    def _run(self, fed: tuple[Array, ...]) -> tuple[Array, ...]:
-        return self._program(tuple(fed[place] for place in self._places))
+        return tuple(output[: len(part[0])] for output in self.choice(filled))
 
 
-def one_hot(targets: Array, class_count: int) -> Array:
-    """(n, classes) float32, with a 1 at each row's class."""
-    chosen = np.zeros((len(targets), class_count), np.float32)
-    chosen[np.arange(len(targets)), targets] = 1
-    return chosen
+@dataclass(frozen=True)
+class Maker:
+    """Makes programs of a classifier.
+
+    Attributes:
+        classifier: The classifier.
+        engines: What may run it; the first is taken at equal speed.
+        class_count: Number of logits.
+        rows: Rows that its graph takes at once; None for any number.
+        threads: Threads of the engines; None for one on each usable CPU.
+        run: Runs graphs plainly; programs are compared with it.
+    """
+
+    classifier: Traceable
+    engines: Sequence[Engine]
+    class_count: int
+    rows: int | None
+    threads: int | None
+    run: Run
+
+    def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
+        """Makes the program of a kind, with the fastest engine that agrees with the graph run plainly.
+
+        Args:
+            kind: The kind.
+            sizes: Batch sizes.
+            rows: Inputs of the kind, as many as the largest batch size and at least two, all different.
+
+        Raises:
+            PreconditionError: This model does not support the kind, or no engine runs it right.
+        """
+        graph = graph_of(kind, self.classifier)
+        fed = graph_rows(kind, rows, self.class_count)
+        if self.rows and self.rows > 1:  # in a batch that cannot be changed, rows may have to do with each other
+            fed = tuple(np.repeat(array[:1], self.rows, axis=0) for array in fed)
+        expected = plain_outputs(graph, fed, self.run, self.rows or 1)
+        tolerances = [GRADIENT_TOLERANCE] * (len(expected) - 1) + [LOGIT_TOLERANCE]
+        model = write(graph).SerializeToString()
+        try:
+            choice = choose(
+                model,
+                self.engines,
+                [self.rows] if self.rows else sizes,
+                Examples(fed, expected, tolerances, graph.outputs),
+                threads=self.threads,
+                seconds=_SECONDS,
+            )
+        except EngineError as error:
+            raise PreconditionError(str(error)) from error
+        return KindProgram(kind, graph, choice, self.class_count, self.rows)
+
+
+def costs(program: KindProgram, sizes: Sequence[int], rows: tuple[Array, ...]) -> dict[int, float]:
+    """Seconds of a batch by batch size."""
+    if set(sizes) <= set(program.choice.by_size):
+        return {size: program.choice.by_size[size].seconds for size in sizes}
+    return take_times({size: partial(program, tuple(array[:size] for array in rows)) for size in sizes})
+
+
+def graph_rows(kind: Kind, rows: tuple[Array, ...], class_count: int) -> tuple[Array, ...]:
+    """The arrays that a graph of a kind takes: the inputs, and the weights of the logits in the place of targets."""
+    if not kind.name.endswith("gradient"):
+        return rows[:1]
+    chosen = np.zeros((len(rows[1]), class_count), np.float32)
+    chosen[np.arange(len(rows[1])), rows[1]] = 1
+    return rows[0], chosen
+
+
+def plain_outputs(graph: Graph, fed: tuple[Array, ...], run: Run, count: int = 1) -> tuple[Array, ...]:
+    """The outputs of a graph as it stands, for each row alone.
+
+    Args:
+        graph: The graph.
+        fed: What it takes, (n, …) each.
+        run: Runs graphs plainly.
+        count: Rows that it takes at once; each row is repeated as often.
+    """
+    alone = (tuple(np.repeat(array[i : i + 1], count, 0) for array in fed) for i in range(len(fed[0])))
+    parts = [run(graph, row) for row in alone]
+    return tuple(np.concatenate([output[:1] for output in column]) for column in zip(*parts, strict=True))
 
 
 def take_times(runs: dict[int, Callable[[], object]]) -> dict[int, float]:

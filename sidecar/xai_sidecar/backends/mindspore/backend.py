@@ -35,6 +35,8 @@ from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
 from xai_sidecar.backends.passes import from_layout, kind_text, same_passes, scored, to_layout
+from xai_sidecar.backends.runtimes.engines import engines_for
+from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.spatial.layers import default_layer
 from xai_sidecar.engine.backend import Layer, OodTraining, Report
 from xai_sidecar.engine.batching import masked
@@ -164,21 +166,24 @@ class MindSporeBackend:
         if self._source.forward_engine == "mindspore" or not self._source.device.startswith("cpu"):
             return []
         try:
-            report("exporting the net as an ONNX graph")
             source = self._source
-            self._exported = ExportedNet(self._net, self._example, self._spatial, self.class_count, source.threads)
+            cache = EngineCache(source.cache) if source.cache else None
+            engines = engines_for(source.device, cache, source.forward_engine)  # before exporting
+            report("exporting the net as an ONNX graph")
+            self._exported = ExportedNet(
+                self._net, self._example, self._spatial, self.class_count, engines, source.threads
+            )
             self._adopt_graph(Forward.kind, report)
         except (ExportError, PreconditionError, ConfigError) as error:
             self._exported = None
             self._drop(Forward.kind)
-            self.engine_note = f"ONNX Runtime does not run this net: {str(error).rstrip('.')}."
-            if self._source.forward_engine == "onnxruntime":
+            self.engine_note = f"MindSpore runs this net: {str(error).rstrip('.')}."
+            if self._source.forward_engine != "auto":
                 raise ConfigError(
                     f"{self.engine_note} Set it to auto to have MindSpore run it.", field="model.forward_engine"
                 ) from None
             report(self.engine_note)
             return []
-        self.engine = self._exported.engine
         return [Forward.kind] + [kind for kind in wanted if kind != Forward.kind and self._is_graph(kind, report)]
 
     def _is_graph(self, kind: Kind, report: Report) -> bool:
@@ -199,9 +204,13 @@ class MindSporeBackend:
             raise PreconditionError("The net was not exported.")
         if kind.layer:
             check_has_gradient(self._net, self._spatial[kind.layer], self._probes, self.class_count)
-        self._programs[kind] = self._exported.program(kind)
-        for size in self._sizes(kind):
+        sizes = self._sizes(kind)
+        program = self._exported.program(kind, sizes, self._reference.inputs(kind, max(2, *sizes)))
+        self._programs[kind] = program
+        for size in sizes:
             self._adopt(kind, size)
+        if kind == Forward.kind:
+            self.engine = program.choice.engine
 
     def _cell(self, layer: str) -> nn.Cell:
         return dict(self._net.cells_and_names())[layer]

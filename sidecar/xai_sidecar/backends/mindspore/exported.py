@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from xai_sidecar.backends.graph.graph import Graph, read, write
-from xai_sidecar.backends.graph.kinds import Traceable, graph_of
-from xai_sidecar.backends.graph.programs import KindProgram
+from xai_sidecar.backends.graph.graph import Graph, read
+from xai_sidecar.backends.graph.kinds import Traceable
+from xai_sidecar.backends.graph.programs import KindProgram, Maker
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.tracing import trace
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
 from xai_sidecar.backends.mindspore.runtime import nn
 from xai_sidecar.backends.mindspore.watching import WatchedNet
-from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
-from xai_sidecar.backends.runtimes.program import Program, described
+from xai_sidecar.backends.runtimes.program import Engine
 from xai_sidecar.backends.spatial.layers import SpatialLayer
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.errors import PreconditionError
@@ -33,10 +32,11 @@ class ExportedNet:
         example: One input as the net takes it, (1, …) float32.
         layers: Its layers on the picture.
         class_count: Number of logits.
-        threads: Threads of the engine; None for one on each usable CPU.
+        engines: What may run the graph.
+        threads: Threads of the engines; None for one on each usable CPU.
 
     Raises:
-        ExportError: It cannot be exported, or no engine is there; the message is one line.
+        ExportError: It cannot be exported; the message is one line.
     """
 
     def __init__(
@@ -45,43 +45,26 @@ class ExportedNet:
         example: Array,
         layers: Mapping[str, SpatialLayer],
         class_count: int,
+        engines: Sequence[Engine],
         threads: int | None,
     ) -> None:
-        self._engine = OnnxRuntime()
-        if missing := self._engine.missing():  # before exporting, which takes seconds
-            raise ExportError(missing)
-        self._threads = threads
-        self._class_count = class_count
-        run = self._run = Reference()
+        run = Reference()
         try:
             graph, traced = trace(_graph(export_onnx(net, example)), example, run)
         except ValueError as error:
             raise ExportError(str(error)) from error
         found = _matched(WatchedNet(net, layers).run(example), graph, run, example)
-        self._classifier = Traceable(graph, traced, found)
+        self._maker = Maker(Traceable(graph, traced, found), engines, class_count, None, threads, run)
 
-    @property
-    def engine(self) -> str:
-        """Name and version of what runs the programs."""
-        return described(self._engine)
-
-    def program(self, kind: Kind) -> KindProgram:
-        """The program of a kind of work, which has to be checked.
-
-        Raises:
-            PreconditionError: The graph does not support the kind; the message says why.
-        """
-        if kind.layer and kind.layer not in self._classifier.tensors:
+    def program(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
+        """The program of a kind of work, which has to be compared with the net; see `Maker.make`."""
+        if kind.layer and kind.layer not in self._maker.classifier.tensors:
             raise PreconditionError(f"The output of the layer {kind.layer!r} is no value of the exported graph.")
-        graph = graph_of(kind, self._classifier)
-        return KindProgram(kind, graph, self._load, self._class_count, None)
+        return self._maker.make(kind, sizes, rows)
 
     def plainly(self, program: KindProgram, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """What a program has to give, by its graph; see `KindProgram.plainly`."""
-        return program.plainly(rows, self._run)
-
-    def _load(self, graph: Graph) -> Program:
-        return self._engine.load(write(graph).SerializeToString(), threads=self._threads)
+        return program.plainly(rows, self._maker.run)
 
 
 def _graph(model: bytes) -> Graph:

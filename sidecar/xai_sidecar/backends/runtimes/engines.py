@@ -12,20 +12,26 @@ from xai_sidecar.errors import ConfigError
 _PROVIDERS = {"gpu": (TENSORRT, CUDA), "ascend": (CANN,)}
 
 
-def engines_for(device: str, cache: EngineCache | None = None) -> tuple[Engine, ...]:
+def engines_for(device: str, cache: EngineCache | None = None, wanted: str = "auto") -> tuple[Engine, ...]:
     """The engines of a device, one of which at least can be used; `choosing.choose` says why another cannot.
 
     Args:
         device: "cpu", "gpu" or "ascend", optionally with ":index".
         cache: Where they keep what they have compiled; None keeps nothing.
+        wanted: The name of the one engine to use on a CPU, or "auto" for any.
 
     Raises:
         ConfigError: None of them can be used; the message says which package or library is missing.
     """
     kind, _, index = device.partition(":")
     engines: tuple[Engine, ...] = (OpenVino(cache), OnnxRuntime())
+    # Whatever runs graphs, ONNX Runtime says what is right.
+    if missing := OnnxRuntime().missing():
+        raise ConfigError(f"{missing}. Run pip install 'xai-sidecar[onnx]'.", field="model.forward_engine")
     if kind != "cpu":
         engines = tuple(OnnxRuntimeOnDevice(provider, int(index or 0)) for provider in _PROVIDERS[kind])
+    elif wanted != "auto":
+        engines = tuple(engine for engine in engines if engine.name == wanted)
     reasons = [engine.missing() for engine in engines]
     if None not in reasons:
         raise ConfigError(
