@@ -12,7 +12,6 @@ SidecarError
 │   └── UnknownLayerError
 ├── PreconditionError       FAILED_PRECONDITION: right, but not with this model or config
 ├── NotFoundError           NOT_FOUND: what the request names is not there, or no longer
-├── UnsupportedError        UNIMPLEMENTED: in the contract, not in this version
 ├── OverloadedError         RESOURCE_EXHAUSTED: try again later
 ├── ExpiredError            DEADLINE_EXCEEDED: the caller's deadline passed before it was done
 ├── DeadlineTooShortError   DEADLINE_EXCEEDED: it cannot be done before the caller's deadline, and was not begun
@@ -161,13 +160,6 @@ class NotFoundError(SidecarError):
 
     code = "NOT_FOUND"
     reason = "NOT_FOUND"
-
-
-class UnsupportedError(SidecarError):
-    """Part of the contract, but not of this version."""
-
-    code = "UNIMPLEMENTED"
-    reason = "UNSUPPORTED"
 
 
 class OverloadedError(SidecarError):

@@ -43,7 +43,6 @@ KINDS = {
     "GetModelInfo": pb.GetModelInfoRequest,
 }
 TYPED = {"OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
-TYPED |= {"UNIMPLEMENTED"}
 
 
 def png(*shape):
