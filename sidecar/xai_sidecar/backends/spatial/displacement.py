@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from xai_sidecar.backends.spatial.watched import Watch, Watched, sides, with_changed
+from xai_sidecar.backends.spatial.watched import Watch, Watched, contrast, sides, with_changed
 from xai_sidecar.engine.work import Array
 
 _FILLS = 2
@@ -88,8 +88,8 @@ def displaced(watch: Watch, layers: Sequence[Laid], example: Array, layout: str)
     leanings: dict[str, list[Array]] = {layer.name: [] for layer in layers}
     with np.errstate(over="ignore", invalid="ignore"):  # of a layer whose values are not finite nothing is known
         for found in _leanings(watch(list(leanings)), layers, halves, example, layout):
-            for name, leaning in found.items():
-                leanings[name].append(leaning)
+            for name, cells in found.items():
+                leanings[name].append(cells)
     judged = [layer for layer in layers if len(leanings[layer.name]) == _FILLS * len(halves)]
     return frozenset(
         layer.name
@@ -139,7 +139,7 @@ def _leanings(
                 _energies(layers, before, watched.run(with_changed(example, other, part, layout)))
                 for part in (half, ~half)
             )
-            yield {name: _leaning(one[name], rest[name]) for name in one if name in rest}
+            yield {name: contrast(one[name], rest[name]) for name in one if name in rest}
 
 
 def _energies(layers: Sequence[Laid], before: dict[str, Array], after: dict[str, Array]) -> dict[str, Array]:
@@ -148,11 +148,6 @@ def _energies(layers: Sequence[Laid], before: dict[str, Array], after: dict[str,
     seen = [layer for layer in layers if layer.name in before and layer.name in after]
     changes = {layer.name: layer.to_nchw(after[layer.name] - before[layer.name])[0] for layer in seen}
     return {name: np.einsum("chw,chw->hw", change, change, dtype=np.float64) for name, change in changes.items()}
-
-
-def _leaning(one: Array, rest: Array) -> Array:
-    total = one + rest
-    return np.divide(one - rest, total, out=np.zeros_like(total), where=(total > 0) & np.isfinite(total))
 
 
 def _is_displaced(leanings: Array, halves: Array) -> bool:

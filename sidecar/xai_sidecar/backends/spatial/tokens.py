@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from xai_sidecar.backends.spatial.watched import Watch, sides, with_changed
+from xai_sidecar.backends.spatial.watched import Watch, contrast, sides, with_changed
 from xai_sidecar.engine.work import Array
 
 _SURE = 0.1
@@ -66,7 +66,7 @@ class _Responses:
             (tokens,), from 1, only to cells with the bit, to -1, only to those without.
         """
         cells = _having(axis, bit, self._grid)
-        return _share(self._answers(cells), self._answers(~cells))
+        return contrast(self._answers(cells), self._answers(~cells))
 
     def all_bits(self) -> list[Array]:
         """The same for every bit of the row and of the column: (bits, tokens) each."""
@@ -98,11 +98,6 @@ def _bit_count(side: int) -> int:
 def _ends(side: int) -> list[int]:
     """The lowest and the highest bit of a row or column."""
     return sorted({0, _bit_count(side) - 1})
-
-
-def _share(having: Array, others: Array) -> Array:
-    total = having + others
-    return np.divide(having - others, total, out=np.zeros_like(total), where=total > 0)
 
 
 def _order(leanings: list[Array], grid: tuple[int, int]) -> tuple[int, ...]:

@@ -35,6 +35,17 @@ def sides(example: Array, layout: str) -> tuple[int, int]:
     return height, width
 
 
+def contrast(one: Array, rest: Array) -> Array:
+    """How far responses lean to one of two changes: from 1, only to that one, to -1, only to the other; 0 to neither.
+
+    Args:
+        one: Responses to the one change, at least 0.
+        rest: Responses to the other change.
+    """
+    total = one + rest
+    return np.divide(one - rest, total, out=np.zeros_like(total), where=(total > 0) & np.isfinite(total))
+
+
 def with_changed(example: Array, other: Array, pixels: Array, layout: str) -> Array:
     """An input with the values of another one in some pixels, (rows, columns) bool, in all channels."""
     mask = pixels[None, None] if layout == "nchw" else pixels[None, :, :, None]
