@@ -7,10 +7,11 @@ import pytest
 
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.device import select_device
-from xai_sidecar.backends.mindspore.layers import layers_with_gradient, trace_layers
+from xai_sidecar.backends.mindspore.layers import layers_with_gradient, spatial_layers, trace_calls
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.spatial import displacement
+from xai_sidecar.backends.spatial import layers as spatial_layers_module
 from xai_sidecar.backends.spatial.layers import default_layer
 from xai_sidecar.engine.work import Forward, Kind
 
@@ -90,7 +91,8 @@ def _on_a_cpu():
 def traced(net, layout="nchw", height=HEIGHT, width=WIDTH):
     shape = (2, 3, height, width) if layout == "nchw" else (2, height, width, 3)
     examples = np.random.default_rng(5).standard_normal(shape).astype(np.float32)
-    found = trace_layers(net.set_train(False), examples[:1], height, width, layout)
+    calls = trace_calls(net.set_train(False), examples[:1])
+    found = spatial_layers(net, calls, examples[:1], (height, width), layout)
     return found, default_layer(
         found.spatial, examples, lambda layers, inputs: layers_with_gradient(net, layers, inputs, 3)
     )
@@ -318,6 +320,24 @@ def test_layers_behind_one_that_puts_the_cells_back_are_not(blur):
 def test_rows_and_columns_exchanged_are_refused():
     net = Moving([lambda cells: cells.transpose(0, 2, 1, 3)])
     assert list(traced(net, height=6 * SIDE, width=6 * SIDE)[0].refused) == ["moved.0", "undone"]
+
+
+def test_what_an_earlier_start_found_holds_for_the_same_net_only(tmp_path, monkeypatch):
+    """The nets differ in nothing but what a function holds: layers, shapes and weights are the same."""
+    size = {"height": 6 * SIDE, "width": 8 * SIDE}
+    source = ModelSource("", **size, batch_sizes=(1,), gradient_batch_sizes=(1,), cache=tmp_path)
+    searched = []
+    search = spatial_layers_module.displaced
+    monkeypatch.setattr(spatial_layers_module, "displaced", lambda *args: searched.append(1) or search(*args))
+
+    def refused(move):
+        return set(MindSporeBackend(source, net=Moving([move])).refused_layers)
+
+    moves = [rolled(0, 0), rolled(1, 0)]
+    assert [refused(move) for move in moves] == [set(), {"moved.0", "undone"}]
+    assert len(searched) == 2
+    assert [refused(move) for move in moves] == [set(), {"moved.0", "undone"}]
+    assert len(searched) == 2
 
 
 @pytest.mark.parametrize("blur", [False, True])

@@ -12,7 +12,7 @@ import pytest
 
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.compile_cache import cache_key
-from xai_sidecar.backends.mindspore.layers import trace_layers
+from xai_sidecar.backends.mindspore.layers import trace_calls
 from xai_sidecar.backends.mindspore.net_version import net_version
 from xai_sidecar.backends.mindspore.runtime import ms
 from xai_sidecar.backends.mindspore.source import ModelSource
@@ -128,7 +128,7 @@ def make(folder):
 
 def version_of(net, height=8):
     example = np.zeros((1, 3, height, 12), np.float32)
-    calls = trace_layers(shared_copy(net), example, height, 12, "nchw").calls
+    calls = trace_calls(shared_copy(net), example)
     return net_version(net, calls, "", "nchw", example.shape)
 
 

@@ -109,7 +109,8 @@ class ModelConfig(Section):
     )
     compile_cache: Path | Literal[False] = Field(
         default_factory=lambda: cache_folder() / "compiled",
-        description="Folder for compiled programs, so that the next start is quicker; false for none.",
+        description="Folder for compiled programs, and for what was found out about the net, so that the next start is "
+        "quicker; false for none.",
     )
     input: InputConfig = Field(default_factory=InputConfig, description="What the net takes.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from xai_sidecar.backends.graph.graph import Graph
 from xai_sidecar.backends.graph.kinds import SEED, Traceable
 from xai_sidecar.backends.graph.tracing import Run
 from xai_sidecar.backends.spatial.layers import Layers, SpatialLayer, find_layers, place
+from xai_sidecar.backends.spatial.placement_cache import placed
 from xai_sidecar.engine.work import Array
 
 
@@ -37,7 +39,15 @@ class WatchedGraph:
         return dict(zip(wanted, (np.asarray(output, np.float32) for output in outputs), strict=True))
 
 
-def spatial_layers(classifier: Traceable, example: Array, size: tuple[int, int], layout: str, run: Run) -> Layers:
+def spatial_layers(
+    classifier: Traceable,
+    example: Array,
+    size: tuple[int, int],
+    layout: str,
+    run: Run,
+    cache: Path | None = None,
+    version: str = "",
+) -> Layers:
     """The layers of a graph: each value on the way to the logits that lies on the picture, by its name.
 
     Args:
@@ -46,6 +56,8 @@ def spatial_layers(classifier: Traceable, example: Array, size: tuple[int, int],
         size: Rows and columns of the input.
         layout: "nchw" or "nhwc", the axes of the input.
         run: What runs graphs.
+        cache: Folder in which it is kept where they lie, for the next start; None for none.
+        version: Of the graph, for that.
     """
     graph, traced = classifier.graph, classifier.traced
     named = {tensor: name for name, tensor in classifier.tensors.items()}
@@ -57,7 +69,8 @@ def spatial_layers(classifier: Traceable, example: Array, size: tuple[int, int],
             if tensor in flowing and shape.count(None) == 1 and shape[0] is None and traced.dtypes[tensor].kind == "f":
                 calls.append((named.get(tensor, tensor), (1, *(axis or 0 for axis in shape[1:]))))
     watch = partial(WatchedGraph, graph, run, dict(classifier.tensors))
-    return place(watch, find_layers(calls, size, layout), example, layout)
+    layers = find_layers(calls, size, layout)
+    return placed(cache, (version, example.shape), layers, lambda all_: place(watch, all_, example, layout))
 
 
 def layers_with_gradient(classifier: Traceable, run: Run, layers: Sequence[SpatialLayer], examples: Array) -> list[str]:

@@ -71,9 +71,10 @@ def load(source: GraphSource, probes: Array, run: Run) -> Loaded:
         graph, traced = trace(graph, probes[:1], run, freed.rows)
     classifier = Traceable(graph, traced)
     count = int(traced.shapes[classifier.logits][1] or 0)
-    layers = spatial_layers(classifier, probes[:1], (source.height, source.width), source.layout, run)
-    default = default_layer(layers.spatial, probes, partial(layers_with_gradient, classifier, run))
     version = graph_version(file.graph, source.preparation, source.layout, source.shape)
+    size = source.height, source.width
+    layers = spatial_layers(classifier, probes[:1], size, source.layout, run, source.cache, version)
+    default = default_layer(layers.spatial, probes, partial(layers_with_gradient, classifier, run))
     return Loaded(classifier, freed.rows, freed.note, count, layers, default, version, _weights(file))
 
 

@@ -14,7 +14,12 @@ from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
 from xai_sidecar.backends.mindspore.exported import ExportedNet
 from xai_sidecar.backends.mindspore.features import features_net
-from xai_sidecar.backends.mindspore.layers import check_has_gradient, layers_with_gradient, trace_layers
+from xai_sidecar.backends.mindspore.layers import (
+    check_has_gradient,
+    layers_with_gradient,
+    spatial_layers,
+    trace_calls,
+)
 from xai_sidecar.backends.mindspore.loading import Loaded, error_line, load_net
 from xai_sidecar.backends.mindspore.net_version import net_version
 from xai_sidecar.backends.mindspore.onnx_export import ExportError
@@ -77,7 +82,14 @@ class MindSporeBackend:
         self.engine_note = ""
         logits = first_logits(self._net, self._example, source.layout)
         self.class_count = int(logits.shape[1])
-        found = trace_layers(self._net, self._example, source.height, source.width, source.layout)
+        calls = trace_calls(self._net, self._example)
+        self._cache_key = compile_cache.cache_key(
+            self._net, source.factory, source.arguments, source.layout, self._example.shape, source.device
+        )
+        # Of the original net, on which no pass ran: state that a pass leaves in cells may differ by machine.
+        self.version = net_version(loaded.net, calls, source.preparation, source.layout, self._example.shape)
+        size, key = (source.height, source.width), (self.version, self._cache_key, [f"{x:.3g}" for x in logits[0, :16]])
+        found = spatial_layers(self._net, calls, self._example, size, source.layout, source.cache, key)
         self._spatial = found.spatial
         self.layers: Mapping[str, Layer] = self._spatial
         self.refused_layers: Mapping[str, str] = found.refused
@@ -88,11 +100,6 @@ class MindSporeBackend:
             lambda layers, inputs: layers_with_gradient(self._net, layers, inputs, self.class_count),
         )
         self._reference = Reference(self._net, probe, logits, self._spatial)
-        self._cache_key = compile_cache.cache_key(
-            self._net, source.factory, source.arguments, source.layout, self._example.shape, source.device
-        )
-        # Of the original net, on which no pass ran: state that a pass leaves in cells may differ by machine.
-        self.version = net_version(loaded.net, found.calls, source.preparation, source.layout, self._example.shape)
         self.ood = self._ood_info()
         self._programs: OrderedDict[Kind, Program] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}

@@ -1,11 +1,11 @@
-"""Finds the layers of a net with a spatial output: one whose positions correspond to those of the picture."""
+"""What is seen of a net's layers: their calls, their outputs, and the gradients by these."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,31 +13,55 @@ from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy, wrapped_copy
 from xai_sidecar.backends.mindspore.watching import WatchedNet
 from xai_sidecar.backends.spatial.layers import EXAMPLES, Layers, SpatialLayer, find_layers, place
+from xai_sidecar.backends.spatial.placement_cache import placed
 from xai_sidecar.engine.work import Array
 from xai_sidecar.errors import PreconditionError
 
+Calls: TypeAlias = tuple[tuple[str, tuple[int, ...] | None], ...]
+"""Each call of a net's cells, by name and in the order in which they finish, with the shape of its output for one
+input; None if that is no tensor."""
 
-def trace_layers(net: nn.Cell, example: Array, height: int, width: int, layout: str) -> Layers:
-    """Runs a net once and finds its layers with a spatial output.
+
+def trace_calls(net: nn.Cell, example: Array) -> Calls:
+    """Runs a net once, and records the calls of its cells.
 
     Args:
         net: The net; it is not changed.
         example: One input as the net takes it, (1, …) float32.
-        height: Rows of the input.
-        width: Columns of the input.
-        layout: "nchw" or "nhwc", the axes of the input.
-
-    Returns:
-        The layers. Those that run several times in a pass are left out: they have no single output.
     """
     copy = shared_copy(net)
-    outputs: list[tuple[str, Any]] = []
+    calls: list[tuple[str, Any]] = []
     for name, cell in copy.cells_and_names():
         if name:
-            cell.register_forward_hook(_recorder(name, outputs))
+            cell.register_forward_hook(_recorder(name, calls))
     copy(ms.Tensor(example))
-    layers = find_layers(outputs, (height, width), layout)
-    return replace(place(partial(WatchedNet, net), layers, example, layout), calls=tuple(outputs))
+    return tuple(calls)
+
+
+def spatial_layers(
+    net: nn.Cell,
+    calls: Calls,
+    example: Array,
+    size: tuple[int, int],
+    layout: str,
+    cache: Path | None = None,
+    key: object = (),
+) -> Layers:
+    """The layers of a net whose output lies on the picture.
+
+    Args:
+        net: The net; it is not changed.
+        calls: The calls of its cells. Those that run several times in a pass are left out: they have no single output.
+        example: One input as the net takes it, (1, …) float32.
+        size: Rows and columns of the input.
+        layout: "nchw" or "nhwc", the axes of the input.
+        cache: Folder in which it is kept where they lie, for the next start; None for none.
+        key: For that, all that the layers depend on: the net's version, which has the weights; the key of the compile
+            cache, which has the code, of which the version has but a part; and some logits, for what neither has.
+    """
+    watch = partial(WatchedNet, net)
+    layers = find_layers(calls, size, layout)
+    return placed(cache, key, layers, lambda all_: place(watch, all_, example, layout))
 
 
 def layers_with_gradient(net: nn.Cell, layers: Sequence[SpatialLayer], examples: Array, class_count: int) -> list[str]:

@@ -70,12 +70,10 @@ class Layers:
     Attributes:
         spatial: Those with a spatial output.
         refused: Why others are not counted as such, though their shape suggests it.
-        calls: Each call of a layer in order, with the shape of its output; None if that is no tensor.
     """
 
     spatial: dict[str, SpatialLayer]
     refused: dict[str, str]
-    calls: tuple[tuple[str, tuple[int, ...] | None], ...] = ()
 
 
 def find_layers(
