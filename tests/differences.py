@@ -99,8 +99,8 @@ def check(nodes, shape, constants=None, opset=17, sizes=(1, 2, 4), rng=0, draw=N
             np.testing.assert_allclose(result, expected, rtol=0, atol=allowed)
 
 
-def gradient_graph(nodes, shape, constants=None, opset=17, example=None, dtype=np.float64):
-    """A graph of x and seed with one output: the gradient of sum(y * seed) by x."""
+def gradient_graph(nodes, shape, constants=None, opset=17, example=None, dtype=np.float64, run=run):
+    """A graph of x and seed with one output: the gradient of sum(y * seed) by x; `run` runs graphs to trace them."""
     graph = read(model(nodes, shape, constants, opset, dtype=dtype))
     example = np.ones((1, *shape)) if example is None else example
     derived, names = derive(*trace(graph, example.astype(dtype), run), "y", "seed", ["x"])

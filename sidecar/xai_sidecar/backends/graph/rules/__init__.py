@@ -13,6 +13,7 @@ from xai_sidecar.backends.graph.rules import (
     normalization,
     parts,
     reductions,
+    resizing,
     shapes,
     smooth,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "normalization",
     "parts",
     "reductions",
+    "resizing",
     "shapes",
     "smooth",
 ]
