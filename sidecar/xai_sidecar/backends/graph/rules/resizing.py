@@ -56,7 +56,7 @@ def _is_identity(matrix: Array) -> bool:
 
 def _repeats(matrix: Array) -> int:
     """How often a matrix repeats each element in a row; 0 if that is not what it does."""
-    count, rest = divmod(*matrix.shape)
+    count, rest = divmod(len(matrix), matrix.shape[1])
     repeats = count > 0 and rest == 0 and (matrix == np.eye(matrix.shape[1]).repeat(count, axis=0)).all()
     return count if repeats else 0
 
