@@ -9,8 +9,8 @@ import pytest
 from xai_client import Client, DeadlineError, Explain, OverloadedError
 from xai_proto import explanation_pb2 as pb
 
-AT_ONCE = 5.0
-"""Seconds that a refusal may take on a busy machine, where the work refused takes a minute or more."""
+AT_ONCE = 2.0
+"""Seconds that a refusal may take, beside what the server is busy with."""
 
 
 def rise(masks, budget=None, **fields):
@@ -58,11 +58,17 @@ def under_way(stub, requests, open_explanations, count):
             time.sleep(0.02)
 
 
-def refused_at_once(refused, method, request, **arguments):
-    started = time.monotonic()
-    refusal = refused(method, request, **arguments)
-    assert time.monotonic() - started < AT_ONCE
-    return refusal
+@pytest.fixture
+def refused_at_once(refused, allowance):
+    """`refused`, which does not wait for what is in progress."""
+
+    def refused_at_once(method, request, **arguments):
+        started = time.monotonic()
+        refusal = refused(method, request, **arguments)
+        assert time.monotonic() - started < allowance(AT_ONCE)
+        return refusal
+
+    return refused_at_once
 
 
 # ------------------------------------------------------------------------------------------------ deadlines
@@ -70,14 +76,16 @@ def refused_at_once(refused, method, request, **arguments):
 
 @pytest.mark.timed
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_deadline_too_short_is_refused_before_anything_is_run(streamed, server, stub, cat, refused, read_metrics):
+def test_a_deadline_too_short_is_refused_before_anything_is_run(
+    streamed, server, stub, cat, refused_at_once, read_metrics
+):
     """100,000 masks in 10 s: no machine with two cores can."""
     request = pb.PredictRequest(images=[cat], explanations=[pb.ExplanationRequest(explainer="gradcam"), rise(100_000)])
     before = read_metrics(server.http)
     if streamed:
-        refusal = refused_at_once(refused, stub.PredictStream, pb.PredictStreamRequest(request=request), timeout=10)
+        refusal = refused_at_once(stub.PredictStream, pb.PredictStreamRequest(request=request), timeout=10)
     else:
-        refusal = refused_at_once(refused, stub.Predict, request, timeout=10)
+        refusal = refused_at_once(stub.Predict, request, timeout=10)
     refusal.check("DEADLINE_EXCEEDED", "DEADLINE_TOO_SHORT", f"{'request.' * streamed}explanations[1]")
     assert "rise" in refusal.message
     after = read_metrics(server.http)
@@ -86,11 +94,11 @@ def test_a_deadline_too_short_is_refused_before_anything_is_run(streamed, server
 
 
 @pytest.mark.timed
-def test_the_deadline_counts_for_all_pictures_together(stub, cat, refused, mask_seconds):
+def test_the_deadline_counts_for_all_pictures_together(stub, cat, refused_at_once, mask_seconds):
     """It is enough for one picture, but not for sixteen."""
     timeout = 4 * 128 * mask_seconds
     one, many = (pb.PredictRequest(images=[cat] * count, explanations=[rise(128)]) for count in (1, 16))
-    refusal = refused_at_once(refused, stub.Predict, many, timeout=timeout)
+    refusal = refused_at_once(stub.Predict, many, timeout=timeout)
     refusal.check("DEADLINE_EXCEEDED", "DEADLINE_TOO_SHORT", "explanations[0]")
     assert stub.Predict(one, timeout=timeout).predictions[0].explanations[0].pass_count == 128
 
@@ -107,12 +115,12 @@ def test_a_tolerance_or_a_budget_is_given_the_benefit_of_the_doubt(stub, cat):
 
 
 @pytest.mark.timed
-def test_the_sdk_tells_of_its_timeout(server, photo):
+def test_the_sdk_tells_of_its_timeout(server, photo, allowance):
     with Client(server.grpc) as client:
         started = time.monotonic()
         with pytest.raises(DeadlineError) as caught:
             client.predict(photo, explain=[Explain("rise", masks=100_000)])
-        assert time.monotonic() - started < AT_ONCE
+        assert time.monotonic() - started < allowance(AT_ONCE)
     assert (caught.value.reason, caught.value.field) == ("DEADLINE_TOO_SHORT", "explanations[0]")
 
 
@@ -120,14 +128,14 @@ def test_the_sdk_tells_of_its_timeout(server, photo):
 
 
 @pytest.mark.timed
-def test_what_else_is_under_way_counts(stub, cat, refused, mask_seconds, metric):
+def test_what_else_is_under_way_counts(stub, cat, refused_at_once, mask_seconds, metric):
     """Twenty others have the device share its time; who is too late because of them is told when to come back."""
     timeout = 3 * 60 * mask_seconds
     request = pb.PredictRequest(images=[cat], explanations=[rise(60)])
     others = [pb.PredictRequest(images=[cat], explanations=[rise(15_000)]) for _ in range(20)]
     with under_way(stub, others, lambda: metric("xai_open_explanations"), 20):
         for method, asked in ((stub.Predict, request), (stub.PredictStream, pb.PredictStreamRequest(request=request))):
-            refusal = refused_at_once(refused, method, asked, timeout=timeout)
+            refusal = refused_at_once(method, asked, timeout=timeout)
             assert (refusal.code, refusal.reason, refusal.fields) == ("RESOURCE_EXHAUSTED", "OVERLOADED", ())
             assert "With what else is in progress" in refusal.message
             assert 0.1 <= refusal.retry_seconds <= 30
@@ -155,22 +163,24 @@ def narrow_metric(narrow, read_metrics):
     return lambda *key: read_metrics(narrow.http)[key]
 
 
-def full(refused, stub, request, what, **arguments):
+def full(refused_at_once, stub, request, what, **arguments):
     """That a request is refused because there is too much of something under way; returns when to come back."""
-    refusal = refused_at_once(refused, stub.Predict, request, **arguments)
+    refusal = refused_at_once(stub.Predict, request, **arguments)
     assert (refusal.code, refusal.reason, refusal.fields) == ("RESOURCE_EXHAUSTED", "OVERLOADED", ())
     assert f" {what} are in progress" in refusal.message
     assert 0.1 <= refusal.retry_seconds <= 30
     return refusal.retry_seconds
 
 
-def test_the_capacity_for_explanations(narrow, narrow_stub, cat, photo, refused, narrow_metric):
+def test_the_capacity_for_explanations(narrow, narrow_stub, cat, photo, refused_at_once, narrow_metric):
     """Explanations crowd out no predictions; and what is refused is taken on once there is room."""
     three = pb.PredictRequest(images=[cat], explanations=[rise(20_000, 60, name=f"{index}") for index in range(3)])
     gradcam = pb.PredictRequest(images=[cat], explanations=[pb.ExplanationRequest(explainer="gradcam")])
     plain = pb.PredictRequest(images=[cat] * 2, top_k=1)
     with under_way(narrow_stub, [three], lambda: narrow_metric("xai_open_explanations"), 3):
-        assert full(refused, narrow_stub, gradcam, "explanations") == 0.1, "nobody knows when there will be room"
+        assert full(refused_at_once, narrow_stub, gradcam, "explanations") == 0.1, (
+            "nobody knows when there will be room"
+        )
         assert [one.classes[0].class_id for one in narrow_stub.Predict(plain, timeout=60).predictions] == [282] * 2
         with Client(narrow.grpc, timeout=60) as client, pytest.raises(OverloadedError) as caught:
             client.predict(photo, explain=["gradcam"])  # after five attempts
@@ -178,12 +188,12 @@ def test_the_capacity_for_explanations(narrow, narrow_stub, cat, photo, refused,
     assert narrow_stub.Predict(gradcam, timeout=60).predictions[0].explanations[0].maps
 
 
-def test_the_capacity_for_pictures(narrow_stub, cat, refused, narrow_metric, eventually):
+def test_the_capacity_for_pictures(narrow_stub, cat, refused_at_once, narrow_metric, eventually):
     three = pb.PredictRequest(images=[cat] * 3, explanations=[rise(20_000)])
     with under_way(narrow_stub, [three], lambda: narrow_metric("xai_open_explanations"), 3):
         eventually(lambda: narrow_metric("xai_open_images") == 0)
         another = pb.PredictRequest(images=[cat], explanations=[rise(20_000)])
-        assert full(refused, narrow_stub, another, "explanations", timeout=None) == 30, "this will take minutes"
+        assert full(refused_at_once, narrow_stub, another, "explanations", timeout=None) == 30, "this will take minutes"
         plain = narrow_stub.Predict(pb.PredictRequest(images=[cat] * 3, top_k=1), timeout=60)
         assert len(plain.predictions) == 3, "pictures that are predicted do not count"
     four = pb.PredictRequest(images=[cat] * 4, top_k=1)
@@ -191,14 +201,14 @@ def test_the_capacity_for_pictures(narrow_stub, cat, refused, narrow_metric, eve
     assert len(answer.predictions) == 4, "a server with nothing to do takes any request"
 
 
-def test_the_capacity_for_bytes(narrow_stub, cat, refused, narrow_metric):
+def test_the_capacity_for_bytes(narrow_stub, cat, refused_at_once, narrow_metric):
     """16 maps of 200 kB, and masks and the picture besides, come to some 8 MB."""
     large = pb.PredictRequest(images=[cat], explanations=[rise(20_000, targets=pb.Targets(top_count=16))])
     with under_way(narrow_stub, [large], lambda: narrow_metric("xai_open_explanations"), 1):
         taken = narrow_metric("xai_open_bytes")
         assert 16 * 224 * 224 * 4 < taken < 12 * 2**20
         two = pb.PredictRequest(images=[cat] * 2, explanations=large.explanations)
-        full(refused, narrow_stub, two, "bytes", timeout=None)
+        full(refused_at_once, narrow_stub, two, "bytes", timeout=None)
         assert narrow_stub.Predict(pb.PredictRequest(images=[cat]), timeout=60).predictions
         assert narrow_metric("xai_open_bytes") == taken
     assert narrow_metric("xai_open_bytes") == 0

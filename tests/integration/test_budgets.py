@@ -12,8 +12,11 @@ from xai_proto import explanation_pb2 as pb
 from xai_sidecar.zoo.sample import sample_picture
 
 ASKED = "explanations[0]"
-LATE, OVERHEAD = 1.0, 5.0
-"""Seconds by which a budget may end late, and that a call may take besides, on a machine that does other things."""
+OVERHEAD = 2.0
+"""Seconds that a call may take besides its budget."""
+
+TRIES = 3
+"""Of a call that is late, which one may be on a machine that does other things as well."""
 
 MANY = 20_000
 RISE = pb.RiseParameters(mask_count=MANY)
@@ -37,6 +40,27 @@ def explain(stub, image, *wanted, timeout=60):
     started = time.monotonic()
     answer = stub.Predict(pb.PredictRequest(images=[image], explanations=wanted), timeout=timeout)
     return answer.predictions[0], time.monotonic() - started
+
+
+def explained(stub, image, *wanted):
+    """The explanations of a call, and the seconds that it took."""
+    prediction, seconds = explain(stub, image, *wanted)
+    return prediction.explanations, seconds
+
+
+def elapsed(explanation):
+    return explanation.elapsed.ToNanoseconds() / 1e9
+
+
+def in_time(attempt):
+    """The answer of the first attempt that is not late; an attempt returns its answer, and by how much it is."""
+    lateness = []
+    while len(lateness) < TRIES:
+        answer, late = attempt()
+        if late <= 0:
+            return answer
+        lateness.append(late)
+    pytest.fail(f"each of the attempts was late, by {lateness} s")
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +90,14 @@ def seconds_for(stub):
 @pytest.mark.parametrize("explainer", ENDLESS)
 def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics):
     counted = ("xai_explanations_total", explainer, "truncated")
-    before = read_metrics(server.http)[counted]
-    prediction, seconds = explain(stub, cat, within(1.5, explainer))
-    (explanation,) = prediction.explanations
-    assert explanation.elapsed.ToNanoseconds() / 1e9 <= 1.5 + LATE
-    assert seconds <= 1.5 + OVERHEAD
+
+    def attempt():
+        before = read_metrics(server.http)[counted]
+        (explanation,), seconds = explained(stub, cat, within(1.5, explainer))
+        assert read_metrics(server.http)[counted] == before + 1
+        return explanation, max(elapsed(explanation) - 1.5, seconds - 1.5 - OVERHEAD)
+
+    explanation = in_time(attempt)
     assert (explanation.status, explanation.truncated) == (pb.EXPLANATION_STATUS_TRUNCATED, True)
     told = re.fullmatch(r"Its budget ended it after ([\d,]+) of at most ([\d,]+) passes\.", explanation.status_message)
     passes, planned = (int(number.replace(",", "")) for number in told.groups())
@@ -84,7 +111,6 @@ def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics)
     if explainer != "occlusion":
         assert one.standard_error > 0
         assert (one.status == pb.MAP_STATUS_UNRELIABLE) == (passes < 32 or one.standard_error > 0.7)
-    assert read_metrics(server.http)[counted] == before + 1
 
 
 @pytest.mark.timed
@@ -109,13 +135,15 @@ def test_a_truncated_map_is_that_of_the_masks_there_was_time_for(stub, cat, map_
 @pytest.mark.timed
 def test_each_explanation_has_a_budget_of_its_own(stub, cat):
     wanted = [within(0.7), within(20, "gradcam"), within(1.4, "occlusion"), within(0.7, name="other")]
-    prediction, seconds = explain(stub, cat, *wanted)
-    short, quick, long, other = prediction.explanations
-    assert quick.status == pb.EXPLANATION_STATUS_COMPLETE
-    for one, budget in ((short, 0.7), (long, 1.4), (other, 0.7)):
-        assert one.status == pb.EXPLANATION_STATUS_TRUNCATED
-        assert one.elapsed.ToNanoseconds() / 1e9 <= budget + LATE
-    assert seconds <= 1.4 + OVERHEAD
+
+    def attempt():
+        (short, quick, long, other), seconds = explained(stub, cat, *wanted)
+        assert quick.status == pb.EXPLANATION_STATUS_COMPLETE
+        assert {one.status for one in (short, long, other)} == {pb.EXPLANATION_STATUS_TRUNCATED}
+        late = (elapsed(one) - budget for one, budget in ((short, 0.7), (long, 1.4), (other, 0.7)))
+        return None, max(*late, seconds - 1.4 - OVERHEAD)
+
+    in_time(attempt)
 
 
 @pytest.mark.timed
@@ -147,11 +175,11 @@ def test_what_is_done_before_its_budget_ends_is_complete(stub, cat, map_of):
 
 @pytest.mark.timed
 @pytest.mark.parametrize("explainer", [*ENDLESS, "gradcam"])
-def test_a_budget_for_nothing_is_refused_at_once(explainer, server, stub, cat, refused, read_metrics):
+def test_a_budget_for_nothing_is_refused_at_once(explainer, server, stub, cat, refused, read_metrics, allowance):
     before = read_metrics(server.http)
     started = time.monotonic()
     refusal = refused(stub.Predict, pb.PredictRequest(images=[cat], explanations=[within(1e-4, explainer)]))
-    assert time.monotonic() - started < OVERHEAD
+    assert time.monotonic() - started < allowance(1.0)
     refusal.check("FAILED_PRECONDITION", "PRECONDITION", f"{ASKED}.budget")
     assert "first map takes" in refusal.message
     after = read_metrics(server.http)
@@ -160,7 +188,7 @@ def test_a_budget_for_nothing_is_refused_at_once(explainer, server, stub, cat, r
 
 
 @pytest.mark.timed
-def test_among_many_a_first_map_comes_soon(stub, cat, seconds_for, server, read_metrics):
+def test_among_many_a_first_map_comes_soon(stub, cat, seconds_for, server, read_metrics, allowance):
     """A dozen others share the device, but first maps go first; or else the budget is refused."""
     some = pb.RiseParameters(mask_count=10_000)
     others = [within(30, name=str(number), rise=some) for number in range(12)]
@@ -174,7 +202,7 @@ def test_among_many_a_first_map_comes_soon(stub, cat, seconds_for, server, read_
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "the first map of rise takes about" in error.details()
     else:
-        assert seconds <= budget + OVERHEAD
+        assert seconds <= budget + allowance(OVERHEAD)
         (explanation,) = prediction.explanations
         assert (explanation.status, explanation.truncated) == (pb.EXPLANATION_STATUS_TRUNCATED, True)
         assert explanation.maps
@@ -186,12 +214,16 @@ def test_among_many_a_first_map_comes_soon(stub, cat, seconds_for, server, read_
 def test_budgets_through_the_sdk(server, photo):
     """Of as many masks as would take minutes: it is the budget that counts, not the client's timeout of 30 s."""
     with Client(server.grpc) as client:
-        answer = client.predict(photo, explain=[Explain("rise", masks=MANY, budget=1.0)])
+
+        def attempt():
+            answer = client.predict(photo, explain=[Explain("rise", masks=MANY, budget=1.0)])
+            return answer, answer.explanations["rise"].elapsed - 1.0
+
+        answer = in_time(attempt)
         with pytest.raises(PreconditionError) as caught:
             client.predict(photo, explain=["gradcam", Explain("rise", budget=1e-4)])
     explanation = answer.explanations["rise"]
     assert (explanation.status, explanation.truncated) == ("truncated", True)
-    assert explanation.elapsed <= 1.0 + LATE
     assert explanation.standard_error > 0
     assert explanation.overlay(photo).size == (451, 300)
     assert caught.value.field == "explanations[1].budget"

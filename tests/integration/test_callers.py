@@ -58,14 +58,12 @@ def test_callers_who_cancel_or_run_out_of_time_harm_nobody(
         assert call.exception(timeout=10).code() == grpc.StatusCode.DEADLINE_EXCEEDED
     for call in cancelled:
         assert call.cancel()
-    started = time.monotonic()
     for call in good:
         saliency = map_of(call.result(timeout=60).predictions[0].explanations[0].maps[0])
         np.testing.assert_allclose(saliency, want, atol=1e-4 * want.max())
-    # All four slow ones together would have been 256 gradients, some 15 to 30 s.
-    assert time.monotonic() - started < 30
     eventually(lambda: read_metrics(server.http)["xai_open_images",] == 0)
     after = read_metrics(server.http)
+    # All four slow ones together would have been 256 gradients.
     assert after["xai_launch_rows_total", "input_gradient"] - before["xai_launch_rows_total", "input_gradient"] < 128
     ended = ("CANCELLED", "DEADLINE_EXCEEDED")
     count = sum(
@@ -85,18 +83,22 @@ def test_predictions_pass_a_long_rise_which_ends_when_it_is_cancelled(server, st
     before = rows()
     call = stub.Predict.future(pb.PredictRequest(images=cat.images, explanations=[rise]))
     eventually(lambda: rows() >= before + 64)
-    started = time.monotonic()
-    for _ in range(8):
-        assert stub.Predict(cat, timeout=60).predictions[0].classes[0].class_id == 282
-    assert time.monotonic() - started < 30
+
+    def seconds_of_eight():
+        started = time.monotonic()
+        for _ in range(8):
+            assert stub.Predict(cat, timeout=60).predictions[0].classes[0].class_id == 282
+        return time.monotonic() - started
+
+    beside = seconds_of_eight()
     assert not call.done()
     assert call.cancel()
     eventually(lambda: read_metrics(server.http)["xai_open_explanations",] == 0)
     stub.Predict(cat, timeout=60)  # when it is done, so is what was on the device before it
     spent = rows()
-    for _ in range(8):
-        stub.Predict(cat, timeout=60)
+    alone = seconds_of_eight()
     assert rows() == spent, "it went on after nobody waited for it"
+    assert beside < 5 * alone + 2, "each of them waited for more than a launch"
     assert server.other_output == []
 
 

@@ -50,24 +50,33 @@ def timed(call):
 
 
 @pytest.mark.timed
-def test_the_quick_do_not_wait_for_the_slow(stub, cat, busy):
+def test_the_quick_do_not_wait_for_the_slow(stub, cat, busy, metrics, eventually):
+    """For no more than a launch or two: they take some times as long as without it."""
     gradcam = pb.PredictRequest(images=[cat], explanations=[pb.ExplanationRequest(explainer="gradcam")])
     plain = pb.PredictRequest(images=[cat], top_k=1)
-    for request in (gradcam, plain):
-        answers, seconds = zip(*(timed(lambda: stub.Predict(request, timeout=60)) for _ in range(8)), strict=True)  # noqa: B023
+
+    def seconds_of(request):
+        answers, seconds = zip(*(timed(lambda: stub.Predict(request, timeout=60)) for _ in range(8)), strict=True)
         assert {answer.predictions[0].classes[0].class_id for answer in answers} == {282}
-        assert sorted(seconds)[4] < 3, f"half of them took longer: {seconds}"
-        assert max(seconds) < 10, "the slow one takes a minute"
+        return sorted(seconds)
+
+    beside = [seconds_of(request) for request in (gradcam, plain)]
+    busy.cancel()
+    eventually(lambda: metrics()["xai_open_explanations",] == 0)
+    alone = [seconds_of(request) for request in (gradcam, plain)]
+    for one, other in zip(beside, alone, strict=True):
+        assert one[4] < 5 * other[4] + 0.5, f"half of them took longer: {one}, and without the slow one {other}"
+        assert one[-1] < 10, "the slow one takes a minute"
 
 
 @pytest.mark.timed
-def test_a_short_explanation_takes_about_twice_its_time_beside_a_long_one(stub, cat, busy):
+def test_a_short_explanation_takes_about_twice_its_time_beside_a_long_one(stub, cat, busy, metrics):
     """It has half of the device, however much the other one still wants and has had."""
-    request = pb.PredictRequest(images=[cat], explanations=[rise(96)])
-    _, seconds = timed(lambda: stub.Predict(request, timeout=60))
-    busy.cancel()
-    _, alone = timed(lambda: stub.Predict(request, timeout=60))
-    assert seconds < 4 * alone + 3
+    before = metrics()["xai_launch_rows_total", "masked_forward"]
+    stub.Predict(pb.PredictRequest(images=[cat], explanations=[rise(96)]), timeout=60)
+    masks = metrics()["xai_launch_rows_total", "masked_forward"] - before
+    # As many of the long one's, and those that it had while the other picture was decoded and predicted.
+    assert masks < 4 * 96
 
 
 @pytest.mark.timed
@@ -104,8 +113,8 @@ def test_two_long_explanations_share_evenly(stub, cat, busy, eventually):
 
 
 @pytest.mark.timed
-def test_explanations_get_their_share_beside_predictions(server, connect, cat, busy, metrics):
-    """However many predictions there are: the tenth of the device's time that the config promises."""
+def test_explanations_get_their_share_beside_predictions(server, connect, cat, busy, metrics, eventually):
+    """However many predictions there are: the tenth of the device's time that the config promises; nothing without."""
     stop = threading.Event()
     answered = []
 
@@ -120,7 +129,8 @@ def test_explanations_get_their_share_beside_predictions(server, connect, cat, b
         thread.start()
     time.sleep(0.5)
     before = metrics()
-    time.sleep(3)
+    # A tenth of so many is some launches of explanations.
+    eventually(lambda: metrics()["xai_launches_total", "forward"] > before["xai_launches_total", "forward"] + 40)
     after = metrics()
     stop.set()
     for thread in threads:
@@ -128,7 +138,7 @@ def test_explanations_get_their_share_beside_predictions(server, connect, cat, b
     assert sum(answered) > 0
     spent = {lane: after[key] - before[key] for lane in ("predict", "explain") for key in [busy_seconds(lane)]}
     assert spent["predict"] > 0
-    assert spent["explain"] > 0.03 * sum(spent.values()), spent
+    assert spent["explain"] > 0.05 * sum(spent.values()), spent
 
 
 def busy_seconds(lane):
@@ -188,15 +198,18 @@ def test_how_explanations_end_is_counted(stub, cat, grown, metrics, eventually):
 def test_deadlines_that_pass_are_counted(stub, cat, grown, metrics, eventually):
     """With a condition, nobody knows beforehand that there will be too little time."""
     late = rise(condition=pb.Condition(top_probability_below=1))
-    calls = [
-        stub.Predict.future(pb.PredictRequest(images=[cat], explanations=[late]), timeout=0.8 + number / 10)
-        for number in range(4)
-    ]
-    assert {call.exception(timeout=30).code() for call in calls} == {grpc.StatusCode.DEADLINE_EXCEEDED}
-    eventually(lambda: metrics()["xai_open_explanations",] == 0)
-    ended = {outcome: grown("xai_jobs_total", "explain", outcome) for outcome in ("expired", "cancelled", "done")}
-    # The server's timer and gRPC, which cancels the call, are after the same moment.
-    assert ended["expired"] + ended["cancelled"] == 4, ended
+    # The server's timer and gRPC, which cancels the call, are after the same moment: the timer comes first sometimes.
+    for count in (4, 8, 12, 16, 20):
+        calls = [
+            stub.Predict.future(pb.PredictRequest(images=[cat], explanations=[late]), timeout=0.8 + number / 10)
+            for number in range(4)
+        ]
+        assert {call.exception(timeout=30).code() for call in calls} == {grpc.StatusCode.DEADLINE_EXCEEDED}
+        eventually(lambda: metrics()["xai_open_explanations",] == 0)
+        ended = {outcome: grown("xai_jobs_total", "explain", outcome) for outcome in ("expired", "cancelled", "done")}
+        assert ended["expired"] + ended["cancelled"] == count, ended
+        if ended["expired"]:
+            break
     assert ended["expired"] > 0, ended
-    eventually(lambda: sum(grown("xai_requests_total", code, "Predict") for code in LATE) == 4)
+    eventually(lambda: sum(grown("xai_requests_total", code, "Predict") for code in LATE) == count)
     assert metrics()["xai_queue_rows", "explain"] == 0
