@@ -235,7 +235,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from xai_sidecar.command.summary import summary
     from xai_sidecar.engine.engine import Engine
     from xai_sidecar.serving.evaluation import open_store
+    from xai_sidecar.serving.explanation_costs import ExplanationCosts
     from xai_sidecar.serving.model import start_model
+    from xai_sidecar.serving.trial import try_explainers
     from xai_sidecar.telemetry.logs import set_up_logs
 
     config = _config(arguments)
@@ -244,7 +246,9 @@ def _check(arguments: argparse.Namespace) -> int:
     model = start_model(engine, config, _progress()).result()
     if config.evaluator.enabled:
         open_store(config).close()
-    print(summary(model, terminal_width(sys.stdout)))
+    costs = ExplanationCosts(engine)
+    asyncio.run(try_explainers(model, engine, costs))
+    print(summary(model, costs, terminal_width(sys.stdout)))
     engine.close()
     return 0
 

@@ -10,21 +10,23 @@ from xai_sidecar.engine.throttle import LONG_SHARE, is_long
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.serving.evaluation import evaluated_model
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 from xai_sidecar.serving.plan import in_units
 
 
-def summary(model: ServedModel, width: int | None = None) -> str:
+def summary(model: ServedModel, costs: ExplanationCosts, width: int | None = None) -> str:
     """A loaded model in a few lines: its properties, and what calls will cost.
 
     Args:
         model: The model.
+        costs: Estimates what explanations take beyond their passes.
         width: Columns of the terminal; None for none.
     """
-    return "\n".join(pairs(_rows(model), width))
+    return "\n".join(pairs(_rows(model, costs), width))
 
 
-def _rows(model: ServedModel) -> Iterator[tuple[str, str]]:
+def _rows(model: ServedModel, costs: ExplanationCosts) -> Iterator[tuple[str, str]]:
     backend, spec = model.backend, model.input
     yield "model", f"{model.config.model.name}, version {model.version}"
     yield "runs on", f"{backend.device}, forward passes by {backend.engine}"
@@ -34,11 +36,11 @@ def _rows(model: ServedModel) -> Iterator[tuple[str, str]]:
         yield "weights", model.weights
     yield "input", f"{spec.channels} x {spec.height} x {spec.width}, {spec.interpolation} interpolation"
     yield "classes", f"{len(model.labels)} ({model.labels[0]}, …, {model.labels[-1]}), {model.config.model.activation}"
-    costs = sorted(backend.costs(Forward.kind).items())
-    yield "prediction", ", ".join(f"{1e3 * seconds:.1f} ms for {size}" for size, seconds in costs)
+    batches = sorted(backend.costs(Forward.kind).items())
+    yield "prediction", ", ".join(f"{1e3 * seconds:.1f} ms for {size}" for size, seconds in batches)
     yield "slice", _slice(model)
     for name, setup in model.explainers.items():
-        yield name, _explainer(setup, model)
+        yield name, _explainer(setup, model, costs)
     yield "OoD net", _ood(backend.ood)
     yield "evaluator", _evaluator(model)
     yield from _warnings(model.warnings)
@@ -62,12 +64,13 @@ def _slice(model: ServedModel) -> str:
     return f"{milliseconds:g} ms" + (f"; a single row takes longer of {', '.join(longer)}" if longer else "")
 
 
-def _explainer(setup: ExplainerSetup, model: ServedModel) -> str:
+def _explainer(setup: ExplainerSetup, model: ServedModel, costs: ExplanationCosts) -> str:
     if setup.unavailable:
         return f"not available: {setup.unavailable}"
     layer = setup.explainer.kind(setup.defaults).layer
     where = f" at layer {layer}" if layer else ""
-    return f"{1e3 * model.expected_seconds(setup):.1f} ms for one target{where}"
+    seconds = model.expected_seconds(setup) * costs.ratio(setup.explainer.name)
+    return f"{1e3 * seconds:.1f} ms for one target{where}"
 
 
 def _ood(ood: OodTraining | None) -> str:

@@ -1,0 +1,23 @@
+"""What `xai-sidecar check` says of a model."""
+
+import re
+
+from xai_sidecar.command.summary import summary
+from xai_sidecar.serving.explanation_costs import ExplanationCosts
+
+
+def row(text, name):
+    return re.search(rf"(?m)^{name} +(.*)$", text).group(1)
+
+
+def test_an_explanation_takes_its_passes_and_what_comes_on_top(make_model):
+    """A pass takes 30 ms here: occlusion 25 of them, Grad-CAM one."""
+    costs = ExplanationCosts(None)
+    text = summary(make_model(), costs)
+    assert row(text, "occlusion") == "750.0 ms for one target"
+    assert row(text, "gradcam") == "30.0 ms for one target at layer late"
+    assert row(text, "rise_plus").startswith("not available: ")
+    costs.tried("occlusion", 1.0, 1.5)
+    text = summary(make_model(), costs)
+    assert row(text, "occlusion") == "1125.0 ms for one target"
+    assert row(text, "gradcam") == "30.0 ms for one target at layer late"
