@@ -1,11 +1,15 @@
 """The fastest engine that agrees runs a graph."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from small_graphs import convolution, convolution_by_hand, pictures
 
 from xai_sidecar.backends.runtimes import choosing
 from xai_sidecar.backends.runtimes.choosing import Examples, Guarded, choose
+from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.openvino import OpenVino
 from xai_sidecar.backends.runtimes.program import EngineError
@@ -208,3 +212,16 @@ def test_the_guard_leaves_good_rows_and_integers_alone():
     y, i = Guarded(Zeros())((x, np.array([1, 2, 3])))
     np.testing.assert_array_equal(y, [[0, 0], [np.nan, np.nan], [0, 0]])
     assert i.tolist() == [1, 2, 3]
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_what_is_free_is_given_back_to_the_system():
+    # Blocks too small to have pages of their own, with one in use behind them.
+    blocks = [bytearray(50_000) for _ in range(2000)]
+    before = resident()
+    del blocks[:-1]
+    trim_heap()
+    assert resident() < before - 50_000_000
