@@ -9,6 +9,7 @@ from small_graphs import convolution, convolution_by_hand, pictures
 
 from xai_sidecar.backends.runtimes import choosing
 from xai_sidecar.backends.runtimes.choosing import Examples, Guarded, choose
+from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.openvino import OpenVino
@@ -158,6 +159,68 @@ def test_timing_ends():
     engine.load = lambda model, **more: Slow(costs(1, 2, 4))
     choose(b"", [engine], SIZES, examples(), seconds=0)
     assert len(calls) == 5  # checks: two of one row, one of two, one of four; and NaN
+
+
+# ---------------------------------------------------------------------------------------- at the next start
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return EngineCache(tmp_path)
+
+
+def mixed():
+    return Fake("slow", costs(2, 4, 8)), Fake("fast", costs(1.0, 2, 4), fixed={1: 0.5})
+
+
+def test_the_next_start_loads_only_what_was_chosen(kept):
+    first = choose(b"graph", mixed(), SIZES, examples(), cache=kept)
+    slow, fast = mixed()
+    again = choose(b"graph", (slow, fast), SIZES, examples(), cache=kept)
+    assert slow.loaded == []
+    assert [size for _, size, _, _ in fast.loaded] == [1, None]
+    assert list(again.by_size) == list(SIZES)
+    assert again.refused == first.refused
+    for size in SIZES:
+        assert (again.by_size[size].engine, again.by_size[size].seconds) == (
+            first.by_size[size].engine,
+            first.by_size[size].seconds,
+        )
+    assert again.by_size[2].program is again.by_size[4].program is not again.by_size[1].program
+
+
+def test_why_others_were_refused_is_kept(kept):
+    engines = [Fake("absent", costs(1, 1, 1), missing="it is not installed"), Fake("right", costs(1, 2, 4))]
+    for _ in range(2):
+        choice = choose(b"graph", engines, SIZES, examples(), cache=kept)
+        assert choice.refused == {"absent": "absent does not run it: it is not installed."}
+
+
+def test_what_was_chosen_is_checked_again(kept):
+    choose(b"graph", mixed(), SIZES, examples(), cache=kept)
+    slow, fast = mixed()
+    fast._more = {"wrong_at": 4}
+    choice = choose(b"graph", (slow, fast), SIZES, examples(), cache=kept)
+    assert choice.by_size[4].engine == "slow 1.0"
+    assert "in row 3" in choice.refused["fast"]
+    slow, fast = mixed()
+    choose(b"graph", (slow, fast), SIZES, examples(), cache=kept)
+    assert len(slow.loaded) == 1  # the new choice is the one that is kept
+
+
+def test_another_graph_version_or_engine_is_chosen_for_anew(kept):
+    choose(b"graph", mixed(), SIZES, examples(), cache=kept)
+    newer = mixed()
+    newer[0].version = "2.0"
+    installed = (*mixed(), Fake("third", costs(3, 3, 3)))
+    for model, engines, sizes in (
+        (b"another", mixed(), SIZES),
+        (b"graph", newer, SIZES),
+        (b"graph", installed, SIZES),
+        (b"graph", mixed(), (1, 2)),
+    ):
+        choose(model, engines, sizes, examples(), cache=kept)
+        assert all(engine.loaded for engine in engines)
 
 
 # ---------------------------------------------------------------------------------------- real engines

@@ -12,6 +12,7 @@ from small_graphs import convolution, convolution_by_hand, elementwise, pictures
 
 from xai_sidecar.backends.runtimes import openvino
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.openvino import OpenVino
 
 
@@ -26,6 +27,9 @@ def test_what_is_kept_is_found(tmp_path):
     kept.keep("two", b"second")
     assert EngineCache(tmp_path).find("one").read_bytes() == b"first"
     kept.keep("one", b"first")  # by another process, say
+    assert len(files(tmp_path)) == 2
+    kept.keep("one", b"another")
+    assert kept.find("one").read_bytes() == b"another"
     assert len(files(tmp_path)) == 2
 
 
@@ -101,6 +105,39 @@ def test_the_key_tells_weights_beside_the_model_apart(tmp_path):
     weights[0] ^= 1
     (tmp_path / "weights.bin").write_bytes(weights)
     assert cache_key(tmp_path / "model.onnx") != before
+
+
+# ---------------------------------------------------------------------------------------- ONNX Runtime's graphs
+
+
+def test_an_optimised_graph_gives_the_same_numbers(tmp_path, capfd):
+    plain = OnnxRuntime().load(convolution())
+    engine = OnnxRuntime(EngineCache(tmp_path))
+    for program in (engine.load(convolution()), engine.load(convolution())):
+        assert (program.inputs, program.outputs) == (plain.inputs, plain.outputs)
+        for count in (1, 3):
+            for output, expected in zip(program((pictures(count),)), plain((pictures(count),)), strict=True):
+                np.testing.assert_array_equal(output, expected)
+    (path,) = files(tmp_path)
+    names = [node.op_type for node in onnx.load_from_string(path.read_bytes()).graph.node]
+    assert "Relu" not in names  # fused with the convolution
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_graph_that_onnxruntime_does_not_take_is_optimised_anew(tmp_path):
+    engine = OnnxRuntime(EngineCache(tmp_path))
+    engine.load(convolution())
+    (path,) = files(tmp_path)
+    EngineCache(tmp_path).keep(path.name.partition(".")[0], b"whole, and no graph")
+    np.testing.assert_allclose(engine.load(convolution())((pictures(2),))[1], convolution_by_hand(pictures(2))[1], 1e-4)
+    assert files(tmp_path) == [path]
+
+
+def test_a_path_is_run_as_it_is(tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(convolution())
+    OnnxRuntime(EngineCache(tmp_path / "cache")).load(model)
+    assert files(tmp_path) == [model]
 
 
 # ---------------------------------------------------------------------------------------- OpenVINO's programs

@@ -9,14 +9,17 @@ choosing, one more of each engine is in memory.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
+from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.program import Engine, EngineError, Precision, Program, described, one_line
 from xai_sidecar.engine.work import Array
@@ -61,11 +64,15 @@ class Chosen:
             engine makes of it.
         engine: Name and version of the engine.
         seconds: What a batch took; the shortest of some runs, since other load only adds time.
+        name: The engine's name alone.
+        fixed: Whether the program is for this batch size alone.
     """
 
     program: Program
     engine: str
     seconds: float
+    name: str
+    fixed: bool
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,7 @@ def choose(
     precision: Precision = "float32",
     threads: int | None = None,
     seconds: float = _SECONDS,
+    cache: EngineCache | None = None,
 ) -> Choice:
     """Chooses what runs a graph.
 
@@ -111,31 +119,67 @@ def choose(
         precision: What it is computed in.
         threads: Number of threads; see `Engine.load`.
         seconds: How long programs are timed, about.
+        cache: Where the choice is kept, so that the next start loads, checks and times only what was chosen; None
+            keeps none.
 
     Raises:
         EngineError: No engine runs it rightly at all batch sizes; the message has the reasons.
     """
+    trial = _Trial(model, examples, precision, threads)
     try:
-        return _chosen(_Trial(model, sizes, examples, precision, threads), engines, sizes, seconds)
+        if cache is None:
+            return _chosen(trial, engines, sizes, seconds)
+        found = [(engine.name, engine.missing() or engine.version) for engine in engines]
+        key = cache_key(model, "choice", found, tuple(sizes), precision, threads)
+        kept = cache.find(key)
+        choice = _chosen_before(trial, engines, seconds, json.loads(kept.read_bytes())) if kept else None
+        if choice is None:
+            choice = _chosen(trial, engines, sizes, seconds)
+            cache.keep(key, _record(choice))
+        return choice
     finally:
         trim_heap()
 
 
 def _chosen(trial: _Trial, engines: Sequence[Engine], sizes: Sequence[int], seconds: float) -> Choice:
-    free = {engine.name: chosen for engine in engines if (chosen := trial.free(engine)) is not None}
-    trial.time([free[name] for name in free], seconds / 2)
-    base = _fastest_overall(list(free.values()), sizes)
+    free = [made for engine in engines if (made := trial.free(engine, sizes)) is not None]
+    trial.time(free, sizes, seconds / 2)
+    base = _fastest_overall(free, sizes)
     by_size = {}
     for size in sizes:
         fitting = [engine for engine in engines if size <= engine.fixed_up_to]
         fixed = [made for engine in fitting if (made := trial.fixed(engine, size)) is not None]
         if fixed:
-            trial.time([*fixed, *([base] if base else [])], seconds / 2 / len(sizes), size)
-        found = _fastest_at(size, base, [*free.values(), *fixed])
+            trial.time([*fixed, *([base] if base else [])], [size], seconds / 2 / len(sizes))
+        found = _fastest_at(size, base, [*free, *fixed])
         if found is None:
             raise EngineError(f"No engine runs the graph at batch size {size}. {' '.join(trial.refused.values())}")
-        by_size[size] = Chosen(found.program, found.engine, found.seconds[size])
+        by_size[size] = found.at(size)
     return Choice(by_size, trial.refused)
+
+
+def _chosen_before(trial: _Trial, engines: Sequence[Engine], seconds: float, record: Any) -> Choice | None:
+    """The choice that was kept, its programs checked and timed anew; None if one of them is not right any more."""
+    named = {engine.name: engine for engine in engines}
+    by_size: dict[int, Chosen] = {}
+    for name, fixed, sizes in record["programs"]:
+        made = trial.fixed(named[name], sizes[0]) if fixed else trial.free(named[name], sizes)
+        if made is None:
+            trial.refused.clear()
+            return None
+        trial.time([made], sizes, seconds * len(sizes) / len(record["sizes"]))
+        by_size |= {size: made.at(size) for size in sizes}
+    return Choice({size: by_size[size] for size in record["sizes"]}, record["refused"])
+
+
+def _record(choice: Choice) -> bytes:
+    """A choice as `_chosen_before` reads it."""
+    programs: dict[int, tuple[str, bool, list[int]]] = {}
+    for size, chosen in choice.by_size.items():
+        _, _, sizes = programs.setdefault(id(chosen.program), (chosen.name, chosen.fixed, []))
+        sizes.append(size)
+    record = {"programs": list(programs.values()), "sizes": list(choice.by_size), "refused": dict(choice.refused)}
+    return json.dumps(record).encode()
 
 
 @dataclass
@@ -143,8 +187,12 @@ class _Candidate:
     """A program that agrees, with the seconds it took by batch size."""
 
     program: Program
-    engine: str
+    engine: Engine
+    fixed: bool
     seconds: dict[int, float]
+
+    def at(self, size: int) -> Chosen:
+        return Chosen(self.program, described(self.engine), self.seconds[size], self.engine.name, self.fixed)
 
 
 def _fastest_overall(candidates: list[_Candidate], sizes: Sequence[int]) -> _Candidate | None:
@@ -167,34 +215,26 @@ class _Trial:
         refused: Why engines were refused, by name.
     """
 
-    def __init__(
-        self,
-        model: bytes | Path,
-        sizes: Sequence[int],
-        examples: Examples,
-        precision: Precision,
-        threads: int | None,
-    ) -> None:
+    def __init__(self, model: bytes | Path, examples: Examples, precision: Precision, threads: int | None) -> None:
         self._model = model
-        self._sizes = sizes
         self._examples = examples
         self._precision: Precision = precision
         self._threads = threads
         self.refused: dict[str, str] = {}
 
-    def free(self, engine: Engine) -> _Candidate | None:
-        """An engine's program for all batch sizes; None if it is refused."""
-        return self._candidate(engine, None, self._sizes)
+    def free(self, engine: Engine, sizes: Sequence[int]) -> _Candidate | None:
+        """An engine's program for any batch size, checked at some; None if it is refused."""
+        return self._candidate(engine, None, sizes)
 
     def fixed(self, engine: Engine, size: int) -> _Candidate | None:
         """An engine's program for one batch size; None if it is refused."""
         return self._candidate(engine, size, [size])
 
-    def time(self, candidates: list[_Candidate], seconds: float, only: int | None = None) -> None:
+    def time(self, candidates: Sequence[_Candidate], sizes: Sequence[int], seconds: float) -> None:
         """Times programs in turn, so that other load affects all alike."""
         until = time.perf_counter() + seconds
         for round_number in range(_ROUNDS):
-            for size in self._sizes if only is None else (only,):
+            for size in sizes:
                 rows, _ = self._examples.part(0, size)
                 for each in candidates:
                     if round_number == 0 or time.perf_counter() < until:
@@ -209,7 +249,7 @@ class _Trial:
                 )
                 reason = self._disagreement(program, sizes)
                 if reason is None:
-                    return _Candidate(self._guarded(program, sizes[0]), described(engine), {})
+                    return _Candidate(self._guarded(program, sizes[0]), engine, batch_size is not None, {})
             except Exception as error:  # of loading, or of running
                 reason = str(error) if isinstance(error, EngineError) else one_line(error)
         self.refused[engine.name] = f"{engine.name} does not run it: {reason.rstrip('.')}."

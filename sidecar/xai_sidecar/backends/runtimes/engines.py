@@ -24,7 +24,7 @@ def engines_for(device: str, cache: EngineCache | None = None, wanted: str = "au
         ConfigError: None of them can be used; the message says which package or library is missing.
     """
     kind, _, index = device.partition(":")
-    engines: tuple[Engine, ...] = (OpenVino(cache), OnnxRuntime())
+    engines: tuple[Engine, ...] = (OpenVino(cache), OnnxRuntime(cache))
     # Whatever runs graphs, ONNX Runtime says what is right.
     if missing := OnnxRuntime().missing():
         raise ConfigError(f"{missing}. Run pip install 'xai-sidecar[onnx]'.", field="model.forward_engine")

@@ -56,9 +56,13 @@ class EngineCache:
         return None
 
     def keep(self, key: str, content: bytes) -> None:
-        """Keeps some bytes under a key."""
+        """Keeps some bytes under a key, in the place of what was there."""
+        name = f"{key}.{hashlib.sha256(content).hexdigest()}"
         try:
-            self._write(f"{key}.{hashlib.sha256(content).hexdigest()}", content)
+            self._write(name, content)
+            for path in self._folder.glob(f"{key}.*"):
+                if path.name != name:
+                    path.unlink(missing_ok=True)
             self._tidy()
         except OSError as error:
             _log.warning("engine_cache_not_written", folder=str(self._folder), error=str(error))

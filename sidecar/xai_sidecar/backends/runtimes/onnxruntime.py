@@ -7,12 +7,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xai_sidecar.backends.runtimes.cpus import usable_cpus
+from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.program import EngineError, Precision, fitted, one_line, returned
 from xai_sidecar.engine.work import Array
 
@@ -20,12 +22,23 @@ _FATAL = 4
 """Log level at which ONNX Runtime prints nothing: errors are raised anyway."""
 
 
+_MOST_KEPT_BYTES = 1 << 30
+"""Largest model whose optimised graph is kept: those of 2 GB and more cannot be written to one file."""
+
+
 class OnnxRuntime:
-    """ONNX Runtime on the CPU as an `Engine`. One program serves all batch sizes."""
+    """ONNX Runtime on the CPU as an `Engine`. One program serves all batch sizes.
+
+    Args:
+        cache: Where optimised graphs are kept, which saves half of the time of loading; None keeps none.
+    """
 
     name = "onnxruntime"
     fixed_up_to = 0
     precisions: tuple[Precision, ...] = ("float32",)
+
+    def __init__(self, cache: EngineCache | None = None) -> None:
+        self._cache = cache
 
     @property
     def version(self) -> str:
@@ -54,9 +67,25 @@ class OnnxRuntime:
         if precision not in self.precisions:
             raise EngineError(f"ONNX Runtime computes in float32 on a CPU, not in {precision}")
         try:
-            return OnnxProgram(model, threads)
+            return self._program(model, threads)
         except Exception as error:  # ONNX Runtime's have no common base
             raise EngineError(one_line(error)) from error
+
+    def _program(self, model: bytes | Path, threads: int | None) -> OnnxProgram:
+        if self._cache is None or not isinstance(model, bytes) or len(model) > _MOST_KEPT_BYTES:
+            return OnnxProgram(model, threads)
+        key = cache_key(model, self.name, self.version)
+        kept = self._cache.find(key)
+        if kept is not None:
+            try:
+                return OnnxProgram(kept, threads, change=_as_it_stands)
+            except Exception:  # optimised anew, as if it were not there
+                kept.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(prefix="xai-sidecar-") as folder:
+            optimised = Path(folder) / "optimised.onnx"
+            program = OnnxProgram(model, threads, change=partial(_written_to, optimised))
+            self._cache.keep(key, optimised.read_bytes())
+        return program
 
 
 class OnnxProgram:
@@ -66,6 +95,7 @@ class OnnxProgram:
         model: A serialised model, or its path.
         threads: Number of threads, the caller's included; None for one on each usable CPU.
         providers: What runs it, with options: each provider what those before it cannot run.
+        change: Changes the session's options.
 
     Attributes:
         providers: Names of the providers that the session has. One that cannot be used is left out without a word.
@@ -79,12 +109,13 @@ class OnnxProgram:
         model: bytes | Path,
         threads: int | None = None,
         providers: Sequence[tuple[str, Mapping[str, str]]] = (("CPUExecutionProvider", {}),),
+        change: Callable[[Any], None] = lambda options: None,
     ) -> None:
+        options = _options(threads)
+        change(options)
         with _as_file(model) as path:
             # Without enable_fallback=0, a session whose provider fails tries the CPU, and prints that.
-            self._session = runtime().InferenceSession(
-                str(path), _options(threads), providers=list(providers), enable_fallback=0
-            )
+            self._session = runtime().InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.inputs = tuple(each.name for each in self._session.get_inputs())
         self.outputs = tuple(each.name for each in self._session.get_outputs())
@@ -138,6 +169,16 @@ def _options(threads: int | None) -> Any:
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False
     return options
+
+
+def _written_to(path: Path, options: Any) -> None:
+    """Has the optimised graph written to a file. It is good for this kind of CPU alone."""
+    options.optimized_model_filepath = str(path)
+
+
+def _as_it_stands(options: Any) -> None:
+    """Has a graph run that is optimised already."""
+    options.graph_optimization_level = runtime().GraphOptimizationLevel.ORT_DISABLE_ALL
 
 
 def _dtype(text: str) -> np.dtype[Any]:
