@@ -3,6 +3,8 @@
 import ast
 import graphlib
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,12 @@ def _missing(node):
     for alias in node.names:
         if not hasattr(module, alias.name) and importlib.util.find_spec(f"{node.module}.{alias.name}") is None:
             yield alias.name
+
+
+def test_a_server_imports_nothing_slow_that_it_may_never_need():
+    # What colours code, migrates databases, or computes what few callers ask for takes longer than all else.
+    slow = ["alembic", "mako", "mindspore", "openvino", "pygments.lexers", "scipy", "skimage"]
+    code = "import sys; import xai_sidecar.command.server, xai_sidecar.command.demo, xai_sidecar.backends.loading"
+    code += f"; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

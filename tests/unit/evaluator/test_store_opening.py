@@ -81,6 +81,12 @@ def filled(url, open_store, make_sample, make_map, make_score):
     return record.key
 
 
+def test_the_versions_are_those_that_alembic_finds():
+    scripts = ScriptDirectory(str(migrating.MIGRATIONS))
+    assert migrating.known_versions() == {script.revision for script in scripts.walk_revisions()}
+    assert max(migrating.known_versions()) == scripts.get_current_head()
+
+
 def test_the_migrations_lead_to_the_tables(url, store):
     with engine(url).connect() as connection:
         # The version table is compared, too, unless it is named.
