@@ -47,8 +47,17 @@ def evaluated(graph):
     return ReferenceEvaluator(write(graph), new_ops=OPERATORS)
 
 
-def by_differences(graph, x, seed):
-    """The gradient of sum(y * seed) by x, element by element."""
+def by_differences(graph, x, seed, apart=False):
+    """The gradient of sum(y * seed) by x, element by element.
+
+    Args:
+        graph: The graph.
+        x: Where.
+        seed: The weights of the sum.
+        apart: Whether each row of y goes by the same row of x alone: all elements of a row are then moved in one run.
+    """
+    if apart:
+        return np.array([_of_row(graph, row, weights) for row, weights in zip(x, seed, strict=True)])
     evaluator = evaluated(graph)
     gradient = np.zeros_like(x)
     for place in product(*map(range, x.shape)):
@@ -61,7 +70,26 @@ def by_differences(graph, x, seed):
     return gradient
 
 
-def check(nodes, shape, constants=None, opset=17, sizes=(1, 2, 4), rng=0, draw=None, tolerance=1e-6, by_engines=True):
+def _of_row(graph, row, weights):
+    steps = STEP * np.eye(row.size).reshape(-1, *row.shape)
+    (y,) = run(graph, (np.concatenate([row + steps, row - steps]),))
+    totals = (y * weights).reshape(2, row.size, -1).sum(-1)
+    return ((totals[0] - totals[1]) / (2 * STEP)).reshape(row.shape)
+
+
+def check(
+    nodes,
+    shape,
+    constants=None,
+    opset=17,
+    sizes=(1, 2, 4),
+    rng=0,
+    draw=None,
+    tolerance=1e-6,
+    by_engines=True,
+    apart=False,
+    wrong=None,
+):
     """Checks the derivative of some nodes against central differences, and that engines run it in single precision.
 
     Args:
@@ -74,6 +102,8 @@ def check(nodes, shape, constants=None, opset=17, sizes=(1, 2, 4), rng=0, draw=N
         draw: Makes x of a generator and a shape; standard normal numbers by default.
         tolerance: Of the largest element of the gradient.
         by_engines: Whether engines run it, too; one may refuse the operator.
+        apart: As of `by_differences`.
+        wrong: Has y of engines compared, too, but for those named here, "ONNX Runtime" or "OpenVINO".
     """
     rng = np.random.default_rng(rng)
     draw = draw or (lambda rng, shape: rng.standard_normal(shape))
@@ -81,34 +111,47 @@ def check(nodes, shape, constants=None, opset=17, sizes=(1, 2, 4), rng=0, draw=N
     folded, traced = trace(graph, draw(rng, (1, *shape)), run)
     derived, names = derive(folded, traced, "y", "seed", ["x"])
     derived = derived.pruned(["y", *names])
-    single_graph = gradient_graph(nodes, shape, constants, opset, draw(rng, (1, *shape)), np.float32)
-    single = list(engines(single_graph)) if by_engines else []
+    single_graph = gradient_graph(
+        nodes, shape, constants, opset, draw(rng, (1, *shape)), np.float32, forward=wrong is not None
+    )
+    single = programs(single_graph) if by_engines else {}
     for size in sizes:
         x = draw(rng, (size, *shape))
         (y,) = run(graph, (x,))
         seed = rng.standard_normal(y.shape)
-        expected = by_differences(graph, x, seed)
+        expected = by_differences(graph, x, seed, apart)
         again, gradient = run(derived, (x, seed))
         np.testing.assert_allclose(again, y, rtol=1e-12, atol=1e-12)
         allowed = tolerance * max(1.0, np.abs(expected).max())
         assert gradient.shape == x.shape
         np.testing.assert_allclose(gradient, expected, rtol=0, atol=allowed)
         allowed = max(allowed, 1e-4 * max(1.0, np.abs(expected).max()))
-        for engine in single:
-            result = engine(x=x.astype(np.float32), seed=seed.astype(np.float32))
+        for name, program in single.items():
+            *forward, result = program(x=x.astype(np.float32), seed=seed.astype(np.float32))
             np.testing.assert_allclose(result, expected, rtol=0, atol=allowed)
+            for each in forward if name not in (wrong or ()) else ():
+                np.testing.assert_allclose(each, y, rtol=0, atol=1e-4)
 
 
-def gradient_graph(nodes, shape, constants=None, opset=17, example=None, dtype=np.float64, run=run):
-    """A graph of x and seed with one output: the gradient of sum(y * seed) by x; `run` runs graphs to trace them."""
+def gradient_graph(nodes, shape, constants=None, opset=17, example=None, dtype=np.float64, run=run, forward=False):
+    """A graph of x and seed with one output: the gradient of sum(y * seed) by x; `run` runs graphs to trace them.
+
+    With `forward`, y comes before it.
+    """
     graph = read(model(nodes, shape, constants, opset, dtype=dtype))
     example = np.ones((1, *shape)) if example is None else example
     derived, names = derive(*trace(graph, example.astype(dtype), run), "y", "seed", ["x"])
-    return derived.pruned(names)
+    return derived.pruned([*["y"] * forward, *names])
 
 
 def engines(graph):
-    """The graph's gradient by ONNX Runtime and by OpenVINO."""
+    """The graph's first output by ONNX Runtime and by OpenVINO."""
+    for program in programs(graph).values():
+        yield lambda program=program, **rows: program(**rows)[0]
+
+
+def programs(graph):
+    """What runs the graph: its inputs by name → its outputs, by names of engines."""
     import onnxruntime
 
     serialised = write(graph).SerializeToString()
@@ -122,8 +165,10 @@ def engines(graph):
     # Engines drop inputs that the gradient does not depend on.
     fed = [each.name for each in session.get_inputs()]
     taken = [each.get_any_name() for each in compiled.inputs]
-    yield lambda **rows: session.run(None, {name: rows[name] for name in fed})[0]
-    yield lambda **rows: compiled({name: rows[name] for name in taken})[0]
+    return {
+        "ONNX Runtime": lambda **rows: session.run(None, {name: rows[name] for name in fed}),
+        "OpenVINO": lambda **rows: list(compiled({name: rows[name] for name in taken}).values()),
+    }
 
 
 @cache

@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from window_operators import WINDOW_OPERATORS
 
 
 class Pad(OpRun):
@@ -175,6 +176,7 @@ class SkipSimplifiedLayerNormalization(OpRun):
 
 
 OPERATORS = [
+    *WINDOW_OPERATORS,
     Pad,
     GatherElements,
     Erf,
