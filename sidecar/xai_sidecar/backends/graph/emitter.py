@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -93,7 +94,7 @@ class Emitter:
     def constant(self, value: Any, dtype: Any = None) -> str:
         """A constant; by default numbers have the type of gradients."""
         array = np.asarray(value, self.dtype if dtype is None else dtype)
-        key = array.dtype.str, array.shape, array.tobytes()
+        key = array.dtype.str, array.shape, _digest(array)
         if key not in self._constants:
             self._constants[key] = f"{_PREFIX}/constant/{len(self._constants)}"
             self.graph.constants[self._constants[key]] = array
@@ -202,6 +203,10 @@ class Emitter:
         bounds = (self.integers([number]) for number in (start, stop, axis, step))
         return self.op("Slice", value, *bounds)
 
+    def split(self, value: str, axis: int, count: int) -> tuple[str, ...]:
+        """Equal parts of a value along one axis."""
+        return self.ops("Split", count, value, axis=axis, num_outputs=count if self.opset >= 18 else None)
+
     def padded(self, value: str, before: Sequence[int], after: Sequence[int], fill: float = 0.0) -> str:
         """A value with a border: elements put before and after along each axis; negative numbers cut off."""
         if not any((*before, *after)):
@@ -216,9 +221,17 @@ class Emitter:
             name: The input.
             output: What was computed; the gradient has its shape.
         """
-        small, large = self.shape(name), self.shape(output)
+        return self.summed_to(gradient, self.shape(name), self.shape(output))
+
+    def summed_to(self, gradient: str, small: Shape, large: Shape) -> str:
+        """The sum over the axes along which a value of one shape was repeated to one of another shape."""
         extra = len(large) - len(small)
         leading = list(range(extra))
         repeated = [extra + axis for axis, length in enumerate(small) if length == 1 and large[extra + axis] != 1]
         summed = self.sum(gradient, [*leading, *repeated])
         return self.squeezed(summed, leading)
+
+
+def _digest(array: Array) -> bytes:
+    """What tells an array's elements from others, and is short for kernels of many megabytes, too."""
+    return hashlib.sha256(array.tobytes()).digest()
