@@ -7,6 +7,7 @@ up to the last input that can have one: None is a gradient of zero. What nobody 
 
 from xai_sidecar.backends.graph.rules import (
     activations,
+    convolutions,
     elementwise,
     functions,
     indexing,
@@ -24,6 +25,7 @@ __all__ = [
     "NotDerivableError",
     "Rule",
     "activations",
+    "convolutions",
     "elementwise",
     "functions",
     "indexing",
