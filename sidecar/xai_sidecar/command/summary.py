@@ -45,7 +45,8 @@ def _rows(model: ServedModel, costs: ExplanationCosts) -> Iterator[tuple[str, st
     yield "evaluator", _evaluator(model)
     yield from _warnings(model.warnings)
     layers = list(model.facts.layers)
-    yield "layers", f"{len(layers)} that explainers.gradcam.layer and layers may name: {_shown(layers)}"
+    keys = [f"explainers.{name}.layer" for name, setup in model.explainers.items() if setup.explainer.takes_layer]
+    yield "layers", f"{len(layers)} that {', '.join(keys)} and layers may name: {_shown(layers)}"
 
 
 def _warnings(warnings: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from xai_sidecar.errors import PreconditionError
 SEED = "seed"
 """Name of the input with the weights of the logits whose sum is derived, (n, classes)."""
 
-_STILL = "Explainers that need no gradient still work: occlusion, rise, riseplus."
+_STILL = "Explainers that need no gradient still work: occlusion, rise, rise_plus."
 
 
 @dataclass(frozen=True)
