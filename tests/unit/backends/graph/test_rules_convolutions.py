@@ -86,6 +86,17 @@ def check_convolution(kind, shape, kernels, outputs, wrong=(), **attributes):
     check(node, shape, constants, opset=11, sizes=(1, 3), apart=True, wrong=wrong)
 
 
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize(("channels", "attributes"), [(16, {"group": 2}), (12, {"strides": [2, 2]})], ids=str)
+def test_the_forward_pass_and_the_gradient_use_the_same_kernels(kind, channels, attributes):
+    # The activation keeps the forward pass in the gradient. With as many outputs as inputs, OpenVINO mixes kernels up
+    # that a convolution and a transposed one have in common.
+    convolution = helper.make_node(kind, ["x", "w"], ["c"], pads=[1, 1, 1, 1], **attributes)
+    nodes = [convolution, helper.make_node("Sigmoid", ["c"], ["y"])]
+    weights = np.random.default_rng(1).standard_normal((channels, channels // attributes.get("group", 1), 3, 3))
+    check(nodes, (channels, 3, 2), {"w": weights / channels}, opset=11, sizes=(1,))
+
+
 def test_kernels_that_depend_on_the_picture_are_refused():
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["kernels"], axes=[0]),
