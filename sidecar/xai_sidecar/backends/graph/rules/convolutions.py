@@ -60,8 +60,8 @@ def transposed(gradient: str, kernels: str, windows: list[Windows], group: int, 
 def _copied(kernels: str, emit: Emitter) -> str:
     """The same kernels as a constant of the derivative's own.
 
-    OpenVINO 2026.4 packs a constant once for all that use it, even where one is a convolution and the other a transposed
-    one, which take its first two axes the other way round: the second computes with mixed up kernels.
+    OpenVINO 2026.4 packs a constant once for all that use it, even where one is a convolution and another a transposed
+    one, which takes its first two axes the other way round: the second computes with mixed up kernels.
     """
     weights = emit.value(kernels)
     return kernels if weights is None else emit.constant(weights, weights.dtype)
