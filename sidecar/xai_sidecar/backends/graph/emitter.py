@@ -147,6 +147,8 @@ class Emitter:
 
     def transpose(self, value: str, permutation: Sequence[int]) -> str:
         """A value with its axes in another order."""
+        if list(permutation) == sorted(permutation):
+            return value
         return self.op("Transpose", value, perm=tuple(permutation))
 
     def sum(self, value: str, axes: Sequence[int], keepdims: bool = True) -> str:

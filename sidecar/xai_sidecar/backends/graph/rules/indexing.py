@@ -66,7 +66,7 @@ def gather(node: Node, gradient: str, emit: Emitter) -> Gradients:
     axis = node.attributes.get("axis", 0) % len(shape)
     indices, length = emit.value(node.inputs[1]), shape[axis]
     if indices is None:
-        raise NotDerivableError.of(node, "takes elements by indices that are computed on the way (indices).")
+        return [_by_computed_places(node, gradient, axis, emit)]
     if length is None:
         raise NotDerivableError.of(node, "takes elements along the axis that goes by the batch size (axis).")
     if indices.ndim == 0:
@@ -76,6 +76,19 @@ def gather(node: Node, gradient: str, emit: Emitter) -> Gradients:
             raise NotDerivableError.of(node, "has an input several of whose axes go by the batch size.")
         gradient = emit.reshaped(gradient, (*shape[:axis], indices.size, *shape[axis + 1 :]))
     return [by_places(gradient, len(shape), axis, indices.astype(np.int64).reshape(-1) % length, length, emit)]
+
+
+def _by_computed_places(node: Node, gradient: str, axis: int, emit: Emitter) -> str:
+    """The gradient of taking elements by indices that are computed on the way; the axis is put first for that."""
+    _needs_adding(node, emit)
+    rank, more = emit.rank(node.inputs[0]), emit.rank(node.inputs[1])
+    taken = range(axis, axis + more)
+    gradient = emit.transpose(gradient, [*taken, *range(axis), *range(axis + more, rank - 1 + more)])
+    order = [axis, *range(axis), *range(axis + 1, rank)]
+    zeros = emit.transpose(emit.zeros_like(node.inputs[0]), order)
+    places = emit.unsqueezed(node.inputs[1], [more])
+    summed = emit.op("ScatterND", zeros, places, gradient, reduction="add")
+    return emit.transpose(summed, np.argsort(order).tolist())
 
 
 @rule("OneHot")
