@@ -13,9 +13,9 @@ from xai_sidecar.backends.mindspore.runtime import ms, nn
 
 SEED = 0
 COUNT = 640
-EPOCHS = 8
-BATCH = 16
-LEARNING_RATE = 1e-2
+EPOCHS = 4
+BATCH = 32
+LEARNING_RATE = 2e-2
 
 
 class Flawed(nn.Cell):

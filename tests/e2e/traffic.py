@@ -17,7 +17,7 @@ LOCALIZATION = "localization/pointing_game"
 METRICS = (*FAITHFULNESS, LOCALIZATION)
 WEIGHTS = dict.fromkeys(METRICS, 1.0)
 
-COUNT = 36
+COUNT = 32
 """Pictures of each round of traffic, and samples in a window. The alert wants 30."""
 
 RATE = 0.5
