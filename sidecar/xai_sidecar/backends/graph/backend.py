@@ -60,7 +60,13 @@ class GraphBackend:
         self.default_layer = self._loaded.default_layer
         self.ood = self._ood_info()
         self._maker = Maker(
-            self._loaded.classifier, engines, self.class_count, self._loaded.rows, source.threads, self._reference
+            self._loaded.classifier,
+            engines,
+            self.class_count,
+            self._loaded.rows,
+            source.threads,
+            self._reference,
+            cache,
         )
         self._programs: OrderedDict[Kind, KindProgram] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}

@@ -12,9 +12,11 @@ import numpy as np
 from xai_sidecar.backends.graph.graph import Graph, write
 from xai_sidecar.backends.graph.kinds import Traceable, graph_of
 from xai_sidecar.backends.graph.tracing import Run
-from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TOLERANCE
-from xai_sidecar.backends.runtimes.choosing import Choice, Examples, choose
-from xai_sidecar.backends.runtimes.program import Engine, EngineError
+from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TOLERANCE, disagreement
+from xai_sidecar.backends.runtimes.choosing import Choice, Chosen, Examples, choose
+from xai_sidecar.backends.runtimes.keeping import EngineCache
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
+from xai_sidecar.backends.runtimes.program import Engine, EngineError, described
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.errors import PreconditionError
 
@@ -78,6 +80,7 @@ class Maker:
         rows: Rows that its graph takes at once; None for any number.
         threads: Threads of the engines; None for one on each usable CPU.
         run: Runs graphs plainly; programs are compared with it.
+        cache: Where choices of engines are kept; None keeps none.
     """
 
     classifier: Traceable
@@ -86,6 +89,7 @@ class Maker:
     rows: int | None
     threads: int | None
     run: Run
+    cache: EngineCache | None = None
 
     def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
         """Makes the program of a kind, with the fastest engine that agrees with the graph run plainly.
@@ -113,10 +117,25 @@ class Maker:
                 Examples(fed, expected, tolerances, graph.outputs),
                 threads=self.threads,
                 seconds=_SECONDS,
+                cache=self.cache,
             )
         except EngineError as error:
-            raise PreconditionError(str(error)) from error
+            choice = self._unoptimised(model, [self.rows] if self.rows else sizes, fed, expected, str(error))
         return KindProgram(kind, graph, choice, self.class_count, self.rows)
+
+    def _unoptimised(
+        self, model: bytes, sizes: Sequence[int], fed: tuple[Array, ...], expected: tuple[Array, ...], why: str
+    ) -> Choice:
+        """The graph as it stands, which is right by definition; it serves where engines differ from it.
+
+        They do in nets so rough that the order of a sum decides which way a ReLU goes.
+        """
+        plain = OnnxRuntime().load_unoptimised(model, self.threads)
+        if how := disagreement(plain(fed), expected, [GRADIENT_TOLERANCE] * len(expected)):
+            raise PreconditionError(f"{why} Without optimisations, it {how}.")
+        seconds = take_times({size: partial(plain, tuple(array[:size] for array in fed)) for size in sizes})
+        engine = f"{described(OnnxRuntime())} unoptimised"
+        return Choice({size: Chosen(plain, engine, seconds[size], "unoptimised", False) for size in sizes}, {"": why})
 
 
 def costs(program: KindProgram, sizes: Sequence[int], rows: tuple[Array, ...]) -> dict[int, float]:

@@ -178,7 +178,7 @@ class MindSporeBackend:
             engines = engines_for(source.device, cache, source.forward_engine)  # before exporting
             report("exporting the net as an ONNX graph")
             self._exported = ExportedNet(
-                self._net, self._example, self._spatial, self.class_count, engines, source.threads
+                self._net, self._example, self._spatial, self.class_count, engines, source.threads, cache
             )
             self._adopt_graph(Forward.kind, report)
         except (ExportError, PreconditionError, ConfigError) as error:

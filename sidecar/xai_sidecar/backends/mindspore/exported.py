@@ -14,6 +14,7 @@ from xai_sidecar.backends.graph.tracing import trace
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
 from xai_sidecar.backends.mindspore.runtime import nn
 from xai_sidecar.backends.mindspore.watching import WatchedNet
+from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.program import Engine
 from xai_sidecar.backends.spatial.layers import SpatialLayer
 from xai_sidecar.engine.work import Array, Kind
@@ -34,6 +35,7 @@ class ExportedNet:
         class_count: Number of logits.
         engines: What may run the graph.
         threads: Threads of the engines; None for one on each usable CPU.
+        cache: Where choices of engines are kept; None keeps none.
 
     Raises:
         ExportError: It cannot be exported; the message is one line.
@@ -47,6 +49,7 @@ class ExportedNet:
         class_count: int,
         engines: Sequence[Engine],
         threads: int | None,
+        cache: EngineCache | None,
     ) -> None:
         run = Reference()
         try:
@@ -54,7 +57,8 @@ class ExportedNet:
         except ValueError as error:
             raise ExportError(str(error)) from error
         found = _matched(WatchedNet(net, layers).run(example), graph, run, example)
-        self._maker = Maker(Traceable(graph, traced, found), engines, class_count, None, threads, run)
+        classifier = Traceable(graph, traced, found)
+        self._maker = Maker(classifier, engines, class_count, None, threads, run, cache)
 
     def program(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
         """The program of a kind of work, which has to be compared with the net; see `Maker.make`."""

@@ -71,6 +71,17 @@ class OnnxRuntime:
         except Exception as error:  # ONNX Runtime's have no common base
             raise EngineError(one_line(error)) from error
 
+    def load_unoptimised(self, model: bytes | Path, threads: int | None = None) -> OnnxProgram:
+        """Loads a graph to be run as it stands, one operator after the other.
+
+        Raises:
+            EngineError: As `load`.
+        """
+        try:
+            return OnnxProgram(model, threads, change=_as_it_stands)
+        except Exception as error:  # ONNX Runtime's have no common base
+            raise EngineError(one_line(error)) from error
+
     def _program(self, model: bytes | Path, threads: int | None) -> OnnxProgram:
         if self._cache is None or not isinstance(model, bytes) or len(model) > _MOST_KEPT_BYTES:
             return OnnxProgram(model, threads)
