@@ -100,6 +100,16 @@ class Emitter:
             self.graph.constants[self._constants[key]] = array
         return self._constants[key]
 
+    def own(self, name: str) -> str:
+        """A value to be multiplied with; a constant as one of the derivative's own.
+
+        OpenVINO 2026.4 packs a constant once for all that multiply with it, be it by its rows or by its columns, by a
+        convolution or by a transposed one: where its first two axes are as long, the second computes with mixed up
+        numbers.
+        """
+        value = self.value(name)
+        return name if value is None else self.constant(value, value.dtype)
+
     def integers(self, values: Iterable[int]) -> str:
         """A constant list of integers, such as a shape."""
         return self.constant(list(values), np.int64)

@@ -87,6 +87,18 @@ def test_product_by_vectors(factors):
     check(nodes, (2, 3), opset=11, sizes=(1, 2))
 
 
+@pytest.mark.parametrize("activation", ["Sigmoid", "Erf"])
+@pytest.mark.parametrize(("kind", "shape"), [("MatMul", (2, 16)), ("Gemm", (16,)), ("Einsum", (2, 16))], ids=str)
+def test_the_forward_pass_and_the_gradient_use_the_same_matrix(kind, shape, activation):
+    # OpenVINO packs a constant once for all, by its rows or by its columns: square ones it mixes up.
+    attributes = {"equation": "bij,jk->bik"} if kind == "Einsum" else {}
+    nodes = [
+        helper.make_node(kind, ["x", "w"], ["product"], **attributes),
+        helper.make_node(activation, ["product"], ["y"]),
+    ]
+    check(nodes, shape, {"w": array(16, 16) / 4}, sizes=(1, 3), apart=True)
+
+
 EINSUMS = {
     "bhid,bhjd->bhij": [(2, 3, 4)] * 2,
     "bihd,bjhd->bhij": [(3, 2, 4)] * 2,

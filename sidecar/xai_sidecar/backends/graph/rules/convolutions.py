@@ -53,25 +53,16 @@ def transposed(gradient: str, kernels: str, windows: list[Windows], group: int, 
         emit: Writes.
     """
     unreached = tuple(max(-each.after, 0) for each in windows)
-    kernels = _copied(kernels, emit)
-    return emit.op("ConvTranspose", gradient, kernels, output_padding=unreached, **_attributes(windows, group))
-
-
-def _copied(kernels: str, emit: Emitter) -> str:
-    """The same kernels as a constant of the derivative's own.
-
-    OpenVINO 2026.4 packs a constant once for all that use it, even where one is a convolution and another a transposed
-    one, which takes its first two axes the other way round: the second computes with mixed up kernels.
-    """
-    weights = emit.value(kernels)
-    return kernels if weights is None else emit.constant(weights, weights.dtype)
+    return emit.op(
+        "ConvTranspose", gradient, emit.own(kernels), output_padding=unreached, **_attributes(windows, group)
+    )
 
 
 @rule("ConvTranspose")
 def transposed_convolution(node: Node, gradient: str, emit: Emitter) -> Gradients:
     """Each input gets the gradient of its window, times the kernel: a convolution by the same kernels."""
     windows = _windows_of_transposed(node, emit)
-    kernels, group = _copied(node.inputs[1], emit), node.attributes.get("group", 1)
+    kernels, group = emit.own(node.inputs[1]), node.attributes.get("group", 1)
     found = emit.op("Conv", gradient, kernels, **_attributes(windows, group))
     for axis, each in enumerate(windows, FIRST_SPATIAL):
         if -each.after >= each.stride:  # more windows than there are inputs have room

@@ -25,7 +25,7 @@ def einsum(node: Node, gradient: str, emit: Emitter) -> Gradients:
 def _by_factor(place: int, node: Node, factors: list[str], output: str, gradient: str, emit: Emitter) -> str:
     wanted = factors[place]
     others = [subscripts for other, subscripts in enumerate(factors) if other != place]
-    names = [name for other, name in enumerate(node.inputs) if other != place]
+    names = [emit.own(name) for other, name in enumerate(node.inputs) if other != place]
     known = set(output).union(*others)
     found = "".join(axis for axis in wanted if axis in known)
     value = gradient

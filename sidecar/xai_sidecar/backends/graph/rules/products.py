@@ -16,7 +16,9 @@ def gemm(node: Node, gradient: str, emit: Emitter) -> Gradients:
     alpha = node.attributes.get("alpha", 1.0)
 
     def product(left: str, right: str, left_transposed: int, right_transposed: int) -> str:
-        return emit.op("Gemm", left, right, transA=left_transposed, transB=right_transposed, alpha=alpha)
+        return emit.op(
+            "Gemm", emit.own(left), emit.own(right), transA=left_transposed, transB=right_transposed, alpha=alpha
+        )
 
     by_inputs: list[str | None] = [None, None]
     if emit.is_active(one):
@@ -68,7 +70,10 @@ class _Matrix:
         self.shape: Shape = tuple(shape)
 
     def transposed(self) -> str:
-        """All matrices with rows and columns exchanged. Engines do so within the product, or once for constants."""
+        """All matrices with rows and columns exchanged; engines do so within the product."""
+        value = self._emit.value(self._name)
+        if value is not None:
+            return self._emit.constant(value.reshape(self.shape).swapaxes(-1, -2), value.dtype)
         *batch, rows, columns = range(len(self.shape))
         return self._emit.transpose(self._emit.unsqueezed(self._name, self._added), [*batch, columns, rows])
 
