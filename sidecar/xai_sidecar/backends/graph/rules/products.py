@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from xai_sidecar.backends.graph.emitter import Emitter
 from xai_sidecar.backends.graph.graph import Node
 from xai_sidecar.backends.graph.rules.registry import Gradients, rule
@@ -73,7 +75,7 @@ class _Matrix:
         """All matrices with rows and columns exchanged; engines do so within the product."""
         value = self._emit.value(self._name)
         if value is not None:
-            return self._emit.constant(value.reshape(self.shape).swapaxes(-1, -2), value.dtype)
+            return self._emit.constant(np.expand_dims(value, self._added).swapaxes(-1, -2), value.dtype)
         *batch, rows, columns = range(len(self.shape))
         return self._emit.transpose(self._emit.unsqueezed(self._name, self._added), [*batch, columns, rows])
 
