@@ -209,14 +209,17 @@ def _config(arguments: argparse.Namespace, *, needs_ood: bool = True) -> Config:
 def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any = None) -> int:
     import structlog
 
+    from xai_sidecar.telemetry.logs import set_up_logs
+
+    writer = set_up_logs(config.server.log_level, config.server.log_format)
+    log = structlog.get_logger("xai_sidecar")
+    log.info("starting", version=__version__)
+    # Only now, since importing all that a server is made of takes most of a second.
     from xai_sidecar.backends.loading import load_backend
     from xai_sidecar.command.memory import keep_freed_memory
     from xai_sidecar.command.server import Sidecar
-    from xai_sidecar.telemetry.logs import set_up_logs
 
     keep_freed_memory()
-    writer = set_up_logs(config.server.log_level, config.server.log_format)
-    log = structlog.get_logger("xai_sidecar")
     report = report or (lambda line: log.info("loading", step=line))
     server = Sidecar(config, load_backend, log=writer)
     try:

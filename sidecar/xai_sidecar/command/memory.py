@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 
 # From glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -22,8 +21,11 @@ def give_back_freed_memory() -> None:
 
 
 def _c_library() -> ctypes.CDLL | None:
-    name = ctypes.util.find_library("c")
-    return ctypes.CDLL(name) if name else None
+    """The C library that runs this process. Looking for its file instead would start a process that lists them all."""
+    try:
+        return ctypes.CDLL(None)
+    except OSError:
+        return None
 
 
 def keep_freed_memory() -> None:

@@ -264,6 +264,7 @@ class Engine:
 
     def _live(self) -> None:
         try:
+            self._report("loading the model")
             backend = self._make_backend()
             failed = backend.warm_up(self._kinds(backend), self._report)
             self._check(backend)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from xai_sidecar.backends.graph.graph import Graph, write
-from xai_sidecar.backends.runtimes.onnxruntime import runtime
+from xai_sidecar.backends.runtimes.onnxruntime import runtime, session_options
 from xai_sidecar.backends.runtimes.program import one_line
 from xai_sidecar.engine.work import Array
 
@@ -53,8 +53,7 @@ class Reference:
     def _session(self, graph: Graph) -> object:
         known = self._sessions.get(id(graph))
         if known is None:
-            options = runtime().SessionOptions()
-            options.log_severity_level = 4
+            options = session_options()
             options.graph_optimization_level = runtime().GraphOptimizationLevel.ORT_DISABLE_ALL
             model = write(graph).SerializeToString()
             # The graph is kept with it, so that its id is not used for another one.

@@ -122,7 +122,7 @@ class OnnxProgram:
         providers: Sequence[tuple[str, Mapping[str, str]]] = (("CPUExecutionProvider", {}),),
         change: Callable[[Any], None] = lambda options: None,
     ) -> None:
-        options = _options(threads)
+        options = session_options(threads)
         change(options)
         with _as_file(model) as path:
             # Without enable_fallback=0, a session whose provider fails tries the CPU, and prints that.
@@ -166,7 +166,12 @@ def _as_file(model: bytes | Path) -> Iterator[Path]:
         yield path
 
 
-def _options(threads: int | None) -> Any:
+def session_options(threads: int | None = None) -> Any:
+    """How sessions on a CPU run.
+
+    Args:
+        threads: Number of threads, the caller's included; None for one on each usable CPU.
+    """
     options = runtime().SessionOptions()
     options.log_severity_level = _FATAL
     options.intra_op_num_threads = usable_cpus() if threads is None else threads
