@@ -81,3 +81,15 @@ def test_it_takes_nan_for_zero_in_a_relu():
     """Which is why it is not believed where the reference says NaN."""
     (output,) = OpenVino().load(elementwise("Relu"))((np.array([[np.nan, 1, -1, np.inf]], np.float32),))
     np.testing.assert_array_equal(output, [[0, 1, 0, np.inf]])
+
+
+def test_importing_it_reports_to_nobody_and_forks_no_process():
+    code = """
+import os, sys
+events = []
+sys.addaudithook(lambda event, _: events.append(event) if event in ("os.fork", "socket.connect") else None)
+from xai_sidecar.backends.runtimes.openvino import OpenVino
+print(OpenVino().missing(), events, [name for name in sys.modules if "telemetry" in name or "ovc" in name])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "None [] []"

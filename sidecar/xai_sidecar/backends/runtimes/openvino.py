@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "float16":
 _CAPABILITIES: dict[str, Precision] = {"BF16": "bfloat16", "FP16": "float16"}
 
 _LIMIT = "ONEDNN_MAX_CPU_ISA"
+
+_CONVERTER = "openvino.tools.ovc"
 
 
 class OpenVino:
@@ -137,8 +140,18 @@ class OpenVinoProgram:
 
 
 def _package() -> Any:
-    """The openvino package; imported here since it need not be installed."""
-    return importlib.import_module("openvino")
+    """The openvino package; imported here since it need not be installed.
+
+    It imports its converter, too, where it has one. That reports to Intel that it was imported, and forks the process
+    for it, which a server with running threads must not be. So for the first import there is none.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault(_CONVERTER, None)  # type: ignore[arg-type]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        if sys.modules.get(_CONVERTER) is None:
+            sys.modules.pop(_CONVERTER, None)
 
 
 @cache
