@@ -31,7 +31,6 @@ import numpy as np
 from bench import lenet
 from bench.figure import Figure, table
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
-from xai_sidecar.backends.mindspore.ood_net import fit
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.engine.batching import Run, in_batches
 from xai_sidecar.engine.work import Array, Features, FloatArray, Forward, IntArray, drive, features, forward, ood_score
@@ -40,6 +39,7 @@ from xai_sidecar.explainers.base import Context, MapStatus, ModelFacts, Saliency
 from xai_sidecar.explainers.blur import gaussian_blur
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.explainers.resize import resize_bilinear
+from xai_sidecar.ood.fitting import fit
 from xai_sidecar.ood.head import OodHead, TrainingRecord
 from xai_sidecar.ood.outliers import OUTLIERS, auroc
 from xai_sidecar.ood.progress import Progress, ProgressLines, Step

@@ -1,18 +1,12 @@
-"""The OoD net in MindSpore: features out of any net, and a training that computes what the paper says."""
-
-import os
-import signal
-import time
+"""The OoD net and MindSpore: features out of any cell, and a training like that of MindSpore's own derivatives."""
 
 import numpy as np
 import pytest
 
 from xai_sidecar.backends.mindspore.features import features_net
-from xai_sidecar.backends.mindspore.ood_net import OoDNet, TrainingStep, fit
 from xai_sidecar.backends.mindspore.runtime import ms, nn
-from xai_sidecar.engine.work import IntArray
-from xai_sidecar.errors import ConfigError, PreconditionError
-from xai_sidecar.interrupt import interruptible
+from xai_sidecar.errors import PreconditionError
+from xai_sidecar.ood.fitting import first_weights, fit
 from xai_sidecar.ood.outliers import auroc
 
 CLASSES = 4
@@ -288,168 +282,71 @@ def test_a_declaration_that_does_not_hold_is_refused_and_nothing_is_left_set(kin
 # ------------------------------------------------------------------------------------------------------ the training
 
 
-def loss_of(flat, features, labels, classes):
-    """The mean cross-entropy of softmax(h / g), of all parameters in a row, in float64."""
-    count = features.shape[1]
-    weights = flat[: classes * count].reshape(classes, count)
-    divisor, gamma, beta = flat[classes * count : -2], flat[-2], flat[-1]
-    cosines = np.array([[f @ w / np.linalg.norm(f) / np.linalg.norm(w) for w in weights] for f in features])
-    values = features @ divisor
-    normalised = (values - values.mean()) / np.sqrt(values.var() + 1e-5)
-    logits = cosines * (1 + np.exp(-(gamma * normalised + beta)))[:, None]
-    return np.mean([np.log(np.exp(row).sum()) - row[label] for row, label in zip(logits, labels, strict=True)])
+class Head(nn.Cell):
+    """The head in training: cosines over sigmoid(BatchNorm(w · f))."""
+
+    def __init__(self, weights, divisor):
+        super().__init__()
+        self.weights = ms.Parameter(ms.Tensor(weights), name="weights")
+        self.divisor = nn.Dense(len(divisor), 1, weight_init=ms.Tensor(divisor[None]), has_bias=False)
+        self.norm = nn.BatchNorm1d(1, gamma_init="ones", beta_init="zeros")
+
+    def construct(self, features):
+        cosines = ms.ops.matmul(unit(features), unit(self.weights).T)
+        return cosines / ms.ops.sigmoid(self.norm(self.divisor(features)))
 
 
-@pytest.mark.parametrize(("scale", "shortened"), [(1, False), (0.1, True)])
-def test_steps_are_those_of_gradient_descent(scale, shortened):
-    """Three steps, against derivatives taken by differences. Short weights have a long gradient."""
-    generator = np.random.default_rng(0)
-    classes, count, samples = 3, 5, 7
-    features = generator.standard_normal((samples, count)).astype(np.float32)
-    labels = generator.integers(0, classes, samples).astype(np.int32)
-    weights = (scale * generator.standard_normal((classes, count))).astype(np.float32)
-    divisor = generator.standard_normal(count).astype(np.float32)
-    step = TrainingStep(OoDNet(weights, divisor).set_train())
-    flat = np.concatenate([weights.ravel(), divisor, [1, 0]]).astype(np.float64)
-    moment = np.zeros_like(flat)
-    lengths = []
-    for _ in range(3):
-        loss = loss_of(flat, features.astype(np.float64), labels, classes)
-        gradient = np.zeros_like(flat)
-        for index, unit in enumerate(np.eye(len(flat)) * 1e-6):
-            up, down = (loss_of(flat + sign * unit, features, labels, classes) for sign in (1, -1))
-            gradient[index] = (up - down) / 2e-6
-        lengths.append(np.linalg.norm(gradient))
-        moment = 0.9 * moment + gradient / max(1, lengths[-1]) + 1e-4 * flat
-        flat -= 0.1 * moment
-        told, _ = step(ms.Tensor(features), ms.Tensor(labels), ms.Tensor(0.1, ms.float32))
-        assert float(told) == pytest.approx(loss, abs=1e-5)
-    assert (max(lengths) > 1) == shortened
-    got = np.concatenate([parameter.asnumpy().ravel() for parameter in step.parameters])
-    np.testing.assert_allclose(got, flat, atol=1e-5)
+def unit(rows):
+    return rows / (rows * rows).sum(1, keepdims=True).sqrt()
 
 
-def test_without_training_the_head_gives_cosines():
-    weights = np.array([[3, 4], [0, -2]], np.float32)
-    net = OoDNet(weights, np.ones(2, np.float32)).set_train(False)
-    scores = net(ms.Tensor(np.array([[4, 3], [0, 0]], np.float32))).asnumpy()
-    np.testing.assert_allclose(scores, [[0.96, -0.6], [0, 0]], atol=1e-6)
+def by_mindspore(weights, divisor, batches, rates):
+    """The weights after some steps along MindSpore's own derivatives, clipped, with momentum and weight decay."""
+    net = Head(weights, divisor).set_train()
+    parameters = net.trainable_params()
+    derive = ms.value_and_grad(lambda x, y: ms.ops.cross_entropy(net(x), y), None, parameters)
+    moments = [0.0] * len(parameters)
+    for (features, labels), rate in zip(batches, rates, strict=True):
+        gradients = [gradient.asnumpy() for gradient in derive(ms.Tensor(features), ms.Tensor(labels))[1]]
+        length = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
+        for place, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            value = parameter.asnumpy()
+            moments[place] = 0.9 * moments[place] + gradient / max(1, length) + 1e-4 * value
+            parameter.set_data(ms.Tensor((value - rate * moments[place]).astype(np.float32)))
+    return net.weights.asnumpy()
 
 
-def clusters(classes=5, count=60, per_class=30, seed=0):
-    """Features as nets have them: none below 0, and far more alike than not."""
+def drawn(count, seed):
+    """Features of six classes, and of two more that are never learned, all much alike; and the classes."""
     generator = np.random.default_rng(seed)
-    centres = np.abs(generator.standard_normal((classes, count)))
-    labels = np.tile(np.arange(classes, dtype=np.int32), per_class)
-    features = np.abs(centres[labels] + 0.5 * generator.standard_normal((len(labels), count)))
-    return features.astype(np.float32), labels
+    centres = np.abs(np.random.default_rng(5).standard_normal((8, 40)))
+    labels = (np.arange(count) % 8).astype(np.int32)
+    return np.abs(centres[labels] + generator.standard_normal((count, 40))).astype(np.float32), labels
+
+
+def test_a_head_is_what_mindspore_makes_of_the_same_features_in_the_same_order():
+    features, labels = drawn(160, 0)
+    features, labels = features[labels < 6], labels[labels < 6]
+    epochs, size, seed = 3, 40, 3
+    trained = fit(features, labels, epochs=epochs, batch_size=size, seed=seed)
+
+    generator = np.random.default_rng([seed, 0])
+    divisor = generator.uniform(-1, 1, features.shape[1]) / np.sqrt(features.shape[1])
+    weights = first_weights(features, labels, generator)
+    scaled = features / np.sqrt(np.mean(features**2))
+    orders = [np.random.default_rng([seed, 1, epoch]).permutation(len(labels)) for epoch in range(epochs)]
+    batches = [(scaled[rows], labels[rows]) for order in orders for rows in np.split(order, len(labels) // size)]
+    rates = [0.1 * 0.1 ** (step // (len(batches) // 3)) for step in range(len(batches))]
+    expected = by_mindspore(weights, divisor.astype(np.float32), batches, rates)
+    np.testing.assert_allclose(trained.weights, expected, atol=2e-4)
+
+    new, classes = drawn(800, 1)
+    scores, others = (cosines(new, each) for each in (trained.weights, expected))
+    assert np.corrcoef(scores.ravel(), others.ravel())[0, 1] > 0.99999
+    areas = [auroc(each.max(1)[classes < 6], each.max(1)[classes >= 6]) for each in (scores, others)]
+    assert areas[0] == pytest.approx(areas[1], abs=1e-3)
+    assert areas[0] > 0.7
 
 
 def cosines(features, weights):
-    return (
-        features
-        @ weights.T
-        / np.linalg.norm(features, axis=1, keepdims=True)
-        / np.linalg.norm(weights, axis=1)[None, :]
-    )
-
-
-def trained(features, labels: IntArray, **more):
-    return fit(features, labels, **{"epochs": 12, "batch_size": 32, "seed": 1, **more})
-
-
-@pytest.fixture(scope="module")
-def told():
-    """What was told of the epochs of `whole`."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def whole(told):
-    """What `trained` makes of `clusters`, without an interruption."""
-    return trained(*clusters(), report=lambda *line: told.append(line))
-
-
-def test_a_trained_head_knows_its_classes_and_strangers(whole, told):
-    new, labels = clusters(per_class=200)
-    scores = cosines(new, whole.weights)
-    assert (scores.argmax(axis=1) == labels).mean() > 0.99
-    strangers, _ = clusters(seed=1)
-    assert auroc(scores.max(axis=1), cosines(strangers, whole.weights).max(axis=1)) > 0.95
-    assert [epoch for epoch, _, _ in told] == list(range(1, 13))
-    assert told[-1][1] < 0.1 < told[0][1]
-    assert (whole.loss, whole.accuracy) == told[-1][1:]
-
-
-def test_neither_the_scale_of_the_features_nor_the_state_matters_but_the_seed_does(whole, tmp_path):
-    features, labels = clusters()
-    scaled = trained(features * np.float32(2.0**70), labels, state=tmp_path / "state")
-    np.testing.assert_allclose(scaled.weights, whole.weights, atol=1e-4)
-    other = trained(features, labels, seed=2)
-    assert not np.allclose(other.weights, whole.weights, atol=1e-4)
-
-
-def test_going_on_is_the_same_as_not_having_been_interrupted(tmp_path, whole):
-    features, labels = clusters()
-    state = tmp_path / "state"
-    done = []
-
-    def go_on(until):
-        return trained(
-            features,
-            labels,
-            state=state,
-            report=lambda epoch, loss, accuracy: done.append(epoch),
-            stop=lambda: len(done) == until,
-        )
-
-    for until in (1, 7):
-        with pytest.raises(KeyboardInterrupt):
-            go_on(until)
-        assert done == list(range(1, until + 1))
-    for resumed in (go_on(None), go_on(None)):  # over, it stays over
-        assert done == list(range(1, 13))
-        np.testing.assert_array_equal(resumed.weights, whole.weights)
-        assert (resumed.loss, resumed.accuracy) == (whole.loss, whole.accuracy)
-
-
-def test_ctrl_c_reaches_python_between_two_steps(tmp_path, whole):
-    """MindSpore puts its own handler in the place of Python's, and that one ends the process."""
-    features, labels = clusters()
-    state = tmp_path / "state"
-
-    def ctrl_c(epoch, loss, accuracy):
-        if epoch == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(10)
-
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        trained(features, labels, state=state, report=ctrl_c)
-    np.testing.assert_array_equal(trained(features, labels, state=state).weights, whole.weights)
-
-
-def test_a_state_of_another_training_or_a_damaged_one_is_not_gone_on_with(tmp_path):
-    features, labels = clusters(per_class=2)
-    state = tmp_path / "state"
-    given = {"features": features, "labels": labels, "epochs": 1, "state": state}
-    over = trained(**given)
-    content = state.read_bytes()
-    np.testing.assert_array_equal(trained(**given, stop=lambda: True).weights, over.weights)
-    for damaged in (b"", content[:50], content[:-1], bytes(len(content))):
-        state.write_bytes(damaged)
-        with pytest.raises(KeyboardInterrupt):  # asked, since there is something to do
-            trained(**given, stop=lambda: True)
-    other = np.roll(labels, 1)
-    for change in ({"seed": 5}, {"epochs": 2}, {"batch_size": 16}, {"labels": other}, {"features": features * 2}):
-        state.write_bytes(content)
-        with pytest.raises(KeyboardInterrupt):
-            trained(**{**given, **change}, stop=lambda: True)
-
-
-def test_what_must_not_happen_is_an_error(tmp_path):
-    features, labels = clusters(per_class=2)
-    with pytest.raises(ConfigError, match="diverged") as caught:
-        trained(features * np.float32(np.nan), labels)
-    assert caught.value.field == "data"
-    with pytest.raises(ConfigError, match="cannot be kept"):
-        trained(features, labels, state=tmp_path / "none" / "state", stop=lambda: True)
+    return features @ weights.T / np.linalg.norm(features, axis=1)[:, None] / np.linalg.norm(weights, axis=1)

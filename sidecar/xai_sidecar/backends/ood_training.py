@@ -14,6 +14,7 @@ from xai_sidecar.engine.work import Featured, Features, FloatArray, drive, featu
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.interrupt import deferred
+from xai_sidecar.ood.fitting import fit
 from xai_sidecar.ood.head import OodHead
 from xai_sidecar.ood.progress import Progress
 from xai_sidecar.ood.training import TrainingOptions, train_ood
@@ -57,15 +58,12 @@ def train_configured(
     """
     with deferred() as stop:
         backend = load_backend(config.model_copy(update={"ood": type(config.ood)()}))
-        # Only here, since importing MindSpore takes seconds, and `load_backend` has said what to do if it is not there.
-        from xai_sidecar.backends.mindspore.ood_net import fit
-
         try:
             failed = {} if stop() else backend.warm_up([Features.kind], report)
             if stop():
                 raise KeyboardInterrupt
             if failed:
-                raise ConfigError(failed[Features.kind], field="model.factory")
+                raise ConfigError(failed[Features.kind], field=f"model.{config.model.source}")
             labels = load_labels(config.model.labels, backend.class_count)
             classifier = _Classifier(backend, labels, config.model.input.spec())
             return train_ood(

@@ -3,7 +3,7 @@
     features ─ OodHead ─► inlier score, the higher the more of an inlier ─► its percentile among training pictures
 
 `train_ood` makes the head from a folder of pictures. The features are the classifier's own, and the score comes with
-its prediction out of one pass. How the weights are trained is the backend's part.
+its prediction out of one pass. `fitting` trains the head's weights, by the steps of `descent`.
 """
 
 from xai_sidecar.ood.extraction import Classifier

@@ -36,7 +36,7 @@ class Fitted(Protocol):
 
 
 class Fit(Protocol):
-    """Trains a head; see `xai_sidecar.backends.mindspore.ood_net.fit`."""
+    """Trains a head; see `xai_sidecar.ood.fitting.fit`."""
 
     def __call__(
         self,
