@@ -15,6 +15,7 @@ from pathlib import Path
 import launcher
 import numpy as np
 import pytest
+import small_graphs
 from PIL import Image
 from safetensors.numpy import save_file
 
@@ -38,32 +39,51 @@ class Small(nn.Cell):
 CONFIG = """
 [model]
 name = "small"
-factory = "small_net:Small"
-checkpoint = "net.safetensors"
+onnx = "net.onnx"
 labels = ["nothing", "clouds", "stripes", "crumbs"]
 batch_sizes = [1, 16]
-compile_cache = false
 [model.input]
 size = 32
 """
 
+CELL = CONFIG.replace(
+    'onnx = "net.onnx"',
+    """factory = "small_net:Small"
+checkpoint = "net.safetensors"
+compile_cache = false""",
+)
+
 COMMAND = launcher.CLI
-EPOCHS = 60
+EPOCHS = 300
 SHARD = 64
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A small classifier: its source, two sets of weights, and a config."""
+    """A small classifier with two sets of weights: as ONNX files with a config, and as a cell with another config."""
     folder = tmp_path_factory.mktemp("small")
     (folder / "small_net.py").write_text(NET)
     (folder / "sidecar.toml").write_text(CONFIG)
+    (folder / "cell.toml").write_text(CELL)
     generator = np.random.default_rng(0)
     for name in ("net", "other"):
         shapes = {"conv.weight": (8, 3, 3, 3), "dense.weight": (4, 8), "dense.bias": (4,)}
         weights = {key: generator.standard_normal(shape).astype(np.float32) for key, shape in shapes.items()}
         save_file(weights, folder / f"{name}.safetensors")
+        (folder / f"{name}.onnx").write_bytes(graph(weights))
     return folder
+
+
+def graph(weights):
+    """The classifier as an ONNX file."""
+    nodes = [
+        ("Conv", ["x", "conv.weight"], ["maps"], {"auto_pad": "SAME_UPPER"}),
+        ("Relu", ["maps"], ["positive"], {}),
+        ("GlobalAveragePool", ["positive"], ["means"], {}),
+        ("Flatten", ["means"], ["features"], {"axis": 1}),
+        ("Gemm", ["features", "dense.weight", "dense.bias"], ["logits"], {"transB": 1}),
+    ]
+    return small_graphs.serialised(nodes, {"x": ["batch", 3, "height", "width"]}, ["logits"], weights)
 
 
 @pytest.fixture
@@ -76,8 +96,8 @@ def environment(tmp_path):
 def train(folder, environment, tmp_path):
     """Runs the command in `tmp_path`; returns it ended."""
 
-    def train(data, *options):
-        command = [*COMMAND, "train-ood", "--config", str(folder / "sidecar.toml"), "--data", str(data), *options]
+    def train(data, *options, config="sidecar"):
+        command = [*COMMAND, "train-ood", "--config", str(folder / f"{config}.toml"), "--data", str(data), *options]
         return launcher.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
     return train
@@ -111,12 +131,13 @@ def draw(folder, count, grain):
 # ------------------------------------------------------------------------------------------------ trainings
 
 
-def test_folders_named_by_label_or_id(folder, train, tmp_path):
+@pytest.mark.parametrize("config", ["sidecar", "cell"])
+def test_folders_named_by_label_or_id(config, folder, train, tmp_path):
     draw(tmp_path / "data" / "clouds", 12, 2)
     draw(tmp_path / "data" / "3" / "deeper", 8, 40)
     (tmp_path / "data" / "notes.txt").write_text("not a picture")
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.glob("*.*")}
-    done = train("data", "--epochs", "20")
+    done = train("data", "--epochs", "20", config=config)
     assert done.returncode == 0, done.stderr
     assert before == {path: hashlib.sha256(path.read_bytes()).digest() for path in folder.glob("*.*")}
     head = load_head(tmp_path / "ood.safetensors")
@@ -174,8 +195,8 @@ def test_options_out_of_range(option, value, train, tmp_path):
 
 
 OTHERS = {
-    "other weights": ("check", ["model.checkpoint=other.safetensors"]),
-    "other weights, to serve": ("serve", ["model.checkpoint=other.safetensors"]),
+    "other weights": ("check", ["model.onnx=other.onnx"]),
+    "other weights, to serve": ("serve", ["model.onnx=other.onnx"]),
     "other normalisation": ("check", ["model.input.mean=0.1"]),
     "other size": ("check", ["model.input.size=48"]),
 }
@@ -273,12 +294,15 @@ class Terminal:
     def wait(self, seconds):
         status = self.process.wait(seconds)
         self._reader.join(10)
-        return status, re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", b"".join(self._shown).decode())
+        return status, self.shown()
+
+    def shown(self):
+        return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", b"".join(self._shown).decode(errors="replace"))
 
 
 def test_ctrl_c_while_mindspore_is_being_imported(folder, environment, tmp_path, eventually):
     data = draw(tmp_path / "data", 12, 2)
-    command = [*COMMAND, "train-ood", "--config", str(folder / "sidecar.toml"), "--data", str(data)]
+    command = [*COMMAND, "train-ood", "--config", str(folder / "cell.toml"), "--data", str(data)]
     started = Terminal(command, environment, tmp_path)
     try:
         eventually(lambda: "_c_expression" in Path(f"/proc/{started.process.pid}/maps").read_text(), pause=0.005)
@@ -292,7 +316,7 @@ def test_ctrl_c_while_mindspore_is_being_imported(folder, environment, tmp_path,
 
 def test_ctrl_c_loses_nothing(folder, train, many, environment, tmp_path, eventually):
     """Interrupted while it computes features, and again while it trains: the net is that of a training at one go."""
-    options = ("--epochs", str(EPOCHS), "--out", "net.safetensors")
+    options = ("--epochs", str(EPOCHS), "--batch-size", "4", "--out", "net.safetensors")
     command = [*COMMAND, "train-ood", "--config", str(folder / "sidecar.toml"), "--data", str(many), *options]
 
     def cached(pattern):
@@ -312,7 +336,7 @@ def test_ctrl_c_loses_nothing(folder, train, many, environment, tmp_path, eventu
         assert 3 <= len(shards) < 10, "it was not in the middle of the features"
 
         second = start()
-        eventually(lambda: cached("training.safetensors"))
+        eventually(lambda: re.search(rf"training .* [1-9]\d*/{EPOCHS} ", second.shown()))
         shown = _check_interrupted(*second.interrupt())
         assert _first(shown, "features of pictures", 640) == SHARD * len(shards)
         assert shards.items() <= cached("0*.npz").items(), "features were computed again"
@@ -331,7 +355,7 @@ def test_ctrl_c_loses_nothing(folder, train, many, environment, tmp_path, eventu
     assert cached("training.safetensors") == {}
 
     environment["XDG_CACHE_HOME"] = str(tmp_path / "another")
-    straight = train(many, *options[:2], "--out", "straight.safetensors")
+    straight = train(many, *options[:4], "--out", "straight.safetensors")
     assert straight.returncode == 0, straight.stderr
     one, other = (load_head(tmp_path / f"{name}.safetensors") for name in ("net", "straight"))
     for name in ("weights", "class_ids", "reference_scores"):

@@ -56,6 +56,13 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     model = load_config(path.relative_to(tmp_path)).model
     assert (model.checkpoint, model.labels) == (folder / "weights.ckpt", folder / "labels.txt")
     assert model.compile_cache == folder / "cache"
+    (folder / "net.onnx").touch()
+    path.write_text('[model]\nonnx = "net.onnx"\n')
+    assert load_config(path.relative_to(tmp_path)).model.onnx == folder / "net.onnx"
+    known = {name for name, field in type(model).model_fields.items() if "Path" in str(field.annotation)}
+    assert known == {"checkpoint", "labels", "compile_cache", "onnx"}, (
+        "another path has to be relative to the file, too"
+    )
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def _apply(data: dict[str, Any], path: str, value: str, origin: str) -> None:
 def _with_files(config: Config, folder: Path, needs_ood: bool) -> Config:
     """The config with absolute paths, all of which exist; the OoD net's only where it is needed."""
     changes: dict[str, Path] = {}
-    for key in ("checkpoint", "labels"):
+    for key in ("checkpoint", "labels", "onnx"):
         path = getattr(config.model, key)
         if isinstance(path, Path):
             changes[key] = _existing(path, folder, f"model.{key}")
