@@ -83,6 +83,8 @@ def _total(parts: dict[str, list[str]], name: str, emit: Emitter) -> str | None:
     gradients = parts.get(name)
     if not name or not gradients:
         return None
+    if len(gradients) > 1:
+        gradients[:] = emit.joined(gradients, name)
     while len(gradients) > 1:
         gradients[:2] = [emit.add(*gradients[:2])]
     return gradients[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,22 @@ from xai_sidecar.engine.work import Array
 
 _PREFIX = "derivative"
 """What names of added values begin with."""
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A value with zeros around it: how many before and after, along each axis."""
+
+    value: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def along(self, axis: int) -> tuple[int, int] | None:
+        """Those along an axis; None if there are others."""
+        others = [place for place in range(len(self.before)) if place != axis]
+        if any(self.before[place] or self.after[place] for place in others):
+            return None
+        return self.before[axis], self.after[axis]
 
 
 class Emitter:
@@ -44,6 +61,7 @@ class Emitter:
         self._active = frozenset(active)
         self._rectifiers = frozenset(rectifiers)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._pieces: dict[str, _Piece] = {}
         self._count = 0
 
     # ------------------------------------------------------------------------------------ what is known of the graph
@@ -223,7 +241,25 @@ class Emitter:
         """A value with a border: elements put before and after along each axis; negative numbers cut off."""
         if not any((*before, *after)):
             return value
-        return self.op("Pad", value, self.integers([*before, *after]), self.constant(fill), mode="constant")
+        wider = self.op("Pad", value, self.integers([*before, *after]), self.constant(fill), mode="constant")
+        if fill == 0 and min(*before, *after) >= 0:
+            self._pieces[wider] = _Piece(value, tuple(before), tuple(after))
+        return wider
+
+    def joined(self, gradients: Sequence[str], name: str) -> list[str]:
+        """The gradients by a value, with those by parts of it put in a row where that makes up the whole.
+
+        That is quicker than to add them up, each with zeros around it: channels that are split, axes that are rolled.
+        """
+        for axis, length in enumerate(self.shape(name)):
+            lines = {each: self._pieces[each].along(axis) for each in gradients if each in self._pieces}
+            row = sorted((line, each) for each, line in lines.items() if line)
+            ends = [0, *(length - line[1] for line, _ in row)] if length else []
+            if len(row) > 1 and ends == [*(line[0] for line, _ in row), length]:
+                values = [self._pieces[each].value for _, each in row]
+                used = {each for _, each in row}
+                return [self.op("Concat", *values, axis=axis), *(each for each in gradients if each not in used)]
+        return list(gradients)
 
     def unbroadcast(self, gradient: str, name: str, output: str) -> str:
         """The gradient by an input that was broadcast: the sum over the axes along which it was repeated.

@@ -109,3 +109,25 @@ def test_pad(mode, pads, axes, opset):
 def test_negative_pads_of_other_modes_are_refused():
     with pytest.raises(NotDerivableError, match=r"Pad \(y\).*pads, mode edge"):
         gradient_graph(node("Pad", ["x", "pads"], ["y"], mode="edge"), (4,), integers(pads=[0, 1, 0, -1]))
+
+
+PARTS = {
+    "all": ([(0, 2), (2, 3), (3, 5)], 1, {"Concat"}),
+    "rolled": ([(3, 5), (0, 3)], 2, {"Concat"}),
+    "with a gap": ([(0, 2), (3, 5)], 1, {"Pad"}),
+    "that overlap": ([(0, 3), (2, 5)], 1, {"Pad"}),
+    "one of them twice": ([(0, 2), (2, 5), (0, 2)], 1, {"Pad"}),
+}
+
+
+@pytest.mark.parametrize(("bounds", "axis", "kinds"), PARTS.values(), ids=PARTS)
+def test_parts_that_make_up_the_whole_are_put_in_a_row(bounds, axis, kinds):
+    """Quicker than sums of what is padded with zeros."""
+    nodes, constants = [SQUARE], integers(axis=[axis])
+    for start, stop in bounds:
+        constants |= integers(**{f"at {start}": [start], f"at {stop}": [stop]})
+        nodes.append(node("Slice", ["square", f"at {start}", f"at {stop}", "axis"], [f"{len(nodes)}"]))
+    nodes.append(node("Concat", [each.output[0] for each in nodes[1:]], ["y"], axis=axis))
+    check(nodes, (5, 5)[:axis], constants, sizes=(1, 2))
+    graph = gradient_graph(nodes, (5, 5)[:axis], constants)
+    assert {each.kind for each in graph.nodes} & {"Concat", "Pad"} == kinds
