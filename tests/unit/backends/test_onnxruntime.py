@@ -74,6 +74,31 @@ def test_without_the_runtime_there_is_a_reason(monkeypatch):
         OnnxRuntime().load(convolution())
 
 
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_programs_compute_in_the_same_memory():
+    """A wide row in, 30 MB of products, one number out."""
+    wide = serialised(
+        [
+            ("MatMul", ["x", "weights"], ["products"], {}),
+            ("Exp", ["products"], ["powers"], {}),
+            ("ReduceSum", ["powers"], ["sum"], {"keepdims": 0}),
+        ],
+        {"x": ["batch", 1]},
+        ["sum"],
+        {"weights": np.zeros((1, 10_000), np.float32)},
+    )
+    rows = np.zeros((750, 1), np.float32)
+    programs = [OnnxRuntime().load(wide, threads=1) for _ in range(6)]
+    assert programs[0]((rows,))[0] == 7_500_000
+    before = resident()
+    for program in programs[1:]:
+        program((rows,))
+    assert resident() - before < 40_000_000  # with memory of their own, 150 MB and more
+
+
 def test_a_cpu_has_no_bfloat16_for_it():
     with pytest.raises(EngineError, match="bfloat16"):
         OnnxRuntime().load(convolution(), precision="bfloat16")

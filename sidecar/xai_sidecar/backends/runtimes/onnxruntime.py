@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,22 @@ def session_options(threads: int | None = None) -> Any:
     # block of memory, for every batch size, for no gain in time.
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = False
+    _share_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")  # these go with the session
     return options
+
+
+@cache
+def _share_arena() -> None:
+    """Has all sessions of this process compute in one arena, which grows to what the largest batch of any needs.
+
+    With arenas of their own, an EfficientNet-Lite0 takes 330 MB for each program that has run 32 rows; so 19 MB.
+    """
+    package = runtime()
+    kind = package.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    info = package.OrtMemoryInfo("Cpu", kind, 0, package.OrtMemType.DEFAULT)
+    package.create_and_register_allocator(info, None)
 
 
 def _written_to(path: Path, options: Any) -> None:
