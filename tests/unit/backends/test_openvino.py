@@ -4,10 +4,11 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from small_graphs import convolution, elementwise
+from small_graphs import convolution, convolution_by_hand, elementwise, pictures
 
 from xai_sidecar.backends.runtimes import openvino
 from xai_sidecar.backends.runtimes.openvino import OpenVino
@@ -93,3 +94,60 @@ print(OpenVino().missing(), events, [name for name in sys.modules if "telemetry"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None [] []"
+
+
+class Compiled:
+    """Stands for a compiled model; `memory` as if it had run."""
+
+    memory, busy = True, False
+
+    def release_memory(self):
+        if self.busy:
+            raise RuntimeError("in a busy state")
+        self.memory = False
+
+
+def test_the_two_programs_that_ran_last_keep_their_memory():
+    working = openvino._WorkingMemory()
+    a, b, c = (Compiled() for _ in range(3))
+    for each in (a, b, a, b):
+        working.used(each)
+    assert (a.memory, b.memory) == (True, True)
+    working.used(c)
+    assert (a.memory, b.memory, c.memory) == (False, True, True)
+    working.used(c)
+    assert (b.memory, c.memory) == (True, True)
+
+
+def test_a_program_that_is_running_gives_its_memory_back_another_time():
+    working = openvino._WorkingMemory()
+    a, b, c = (Compiled() for _ in range(3))
+    a.busy = True
+    for each in (a, b, c):
+        working.used(each)
+    assert a.memory
+    a.busy = False
+    working.used(c)
+    assert (a.memory, b.memory, c.memory) == (False, True, True)
+
+
+def test_a_program_that_is_gone_is_no_matter():
+    working = openvino._WorkingMemory()
+    a, b = Compiled(), Compiled()
+    working.used(a)
+    working.used(Compiled())
+    working.used(b)
+    assert (a.memory, b.memory) == (True, True)
+    assert len(working._latest) == 2
+
+
+def test_programs_whose_memory_was_taken_are_right():
+    programs = [OpenVino().load(convolution(), threads=1) for _ in range(4)]
+    for count in (1, 4, 2):
+        for program in programs:
+            _, logits = program((pictures(count),))
+            np.testing.assert_allclose(logits, convolution_by_hand(pictures(count))[1], atol=1e-5)
+    with ThreadPoolExecutor(4) as pool:  # some are running when it is their turn to give it back
+        results = list(pool.map(lambda program: program((pictures(4),))[1], programs * 20))
+    for logits in results:
+        np.testing.assert_allclose(logits, convolution_by_hand(pictures(4))[1], atol=1e-5)
