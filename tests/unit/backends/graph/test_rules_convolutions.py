@@ -79,11 +79,22 @@ def test_transposed_convolution_with_more_extra_elements_than_strides():
     check(node, (2, 3, 4), {"w": weights}, opset=11, sizes=(2,), apart=True)  # ONNX Runtime refuses the node itself
 
 
-def check_convolution(kind, shape, kernels, outputs, wrong=(), **attributes):
+@pytest.mark.parametrize("name", ["a border on all sides", "strides", "a first layer"])
+def test_convolution_of_the_newest_version(name):
+    shape, kernels, attributes = CONVOLUTIONS[name]
+    check_convolution("Conv", shape, kernels, kernels[0], opset=22, **attributes)
+
+
+def test_transposed_convolution_of_the_newest_version():
+    shape, kernels, attributes = TRANSPOSED["extra elements"]
+    check_convolution("ConvTranspose", shape, kernels, kernels[1], opset=22, **attributes)
+
+
+def check_convolution(kind, shape, kernels, outputs, wrong=(), opset=11, **attributes):
     rng = np.random.default_rng(1)
     node = helper.make_node(kind, ["x", "w", "b"], ["y"], **attributes)
     constants = {"w": rng.standard_normal(kernels), "b": np.ones(outputs)}
-    check(node, shape, constants, opset=11, sizes=(1, 3), apart=True, wrong=wrong)
+    check(node, shape, constants, opset, sizes=(1, 3), apart=True, wrong=wrong)
 
 
 @pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
@@ -104,6 +115,17 @@ def test_kernels_that_depend_on_the_picture_are_refused():
     ]
     with pytest.raises(NotDerivableError, match=r"Conv .* no derivative by its input 1, 'kernels'"):
         gradient_graph(nodes, (1, 3, 3), opset=11)
+
+
+@pytest.mark.parametrize("kind", ["Conv", "MaxPool"])
+def test_an_axis_that_goes_by_the_batch_size_is_refused(kind):
+    inputs, attributes = (["t", "w"], {}) if kind == "Conv" else (["t"], {"kernel_shape": [1, 2]})
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["t"], perm=[1, 2, 0, 3]),
+        helper.make_node(kind, inputs, ["y"], **attributes),
+    ]
+    with pytest.raises(NotDerivableError, match=rf"{kind} .* length goes by the batch size"):
+        gradient_graph(nodes, (1, 2, 3), {"w": np.ones((1, 2, 1, 2))}, opset=11)
 
 
 def test_an_output_that_kernels_do_not_fill_is_refused():

@@ -63,6 +63,14 @@ def test_average_with_dilations(shape, attributes, count_include_pad):
     check(node, shape, opset=19, sizes=(1, 3), apart=True, wrong=())
 
 
+@pytest.mark.parametrize("opset", [13, 18, 22])
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("name", ["overlapping", "apart, a rest"])
+def test_newer_versions(kind, name, opset):
+    shape, attributes = POOLS[name]
+    check(helper.make_node(kind, ["x"], ["y"], **attributes), shape, opset=opset, sizes=(2,), apart=True, wrong=())
+
+
 @pytest.mark.parametrize("auto_pad", ["VALID", "SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize("attributes", BORDERS, ids=str)
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
