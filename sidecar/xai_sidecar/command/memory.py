@@ -13,13 +13,6 @@ _KEPT_BYTES = 256 * 2**20
 _FROM_HEAP_BYTES = 32 * 2**20
 
 
-def give_back_freed_memory() -> None:
-    """Returns free memory to the kernel, once: loading a model leaves as much as its weights take."""
-    library = _c_library()
-    if library is not None and hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
-
-
 def _c_library() -> ctypes.CDLL | None:
     """The C library that runs this process. Looking for its file instead would start a process that lists them all."""
     try:

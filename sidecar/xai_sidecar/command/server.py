@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar import __version__
+from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.command.heartbeat import Heartbeat
-from xai_sidecar.command.memory import give_back_freed_memory
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batch import Lane
@@ -230,7 +230,7 @@ class Sidecar:
         model = await loading
         for warning in model.warnings:
             _log.warning("model_warning", warning=warning)
-        give_back_freed_memory()
+        give_back_memory()
         limits, spec = self._config.server, model.input
         map_bytes = 4 * spec.height * spec.width
         start = partial(start_evaluation, model, engine, telemetry.registry, store)

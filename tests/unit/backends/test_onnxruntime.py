@@ -12,6 +12,7 @@ import pytest
 from small_graphs import convolution, elementwise, pictures, serialised
 
 from xai_sidecar.backends.runtimes import onnxruntime
+from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxProgram, OnnxRuntime
 from xai_sidecar.backends.runtimes.program import EngineError, described
 
@@ -78,9 +79,10 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
-def test_programs_compute_in_the_same_memory():
-    """A wide row in, 30 MB of products, one number out."""
-    wide = serialised(
+@pytest.fixture
+def wide():
+    """A small row in, 30 MB of products for 750 of them, one number out."""
+    return serialised(
         [
             ("MatMul", ["x", "weights"], ["products"], {}),
             ("Exp", ["products"], ["powers"], {}),
@@ -90,13 +92,27 @@ def test_programs_compute_in_the_same_memory():
         ["sum"],
         {"weights": np.zeros((1, 10_000), np.float32)},
     )
-    rows = np.zeros((750, 1), np.float32)
+
+
+ROWS = (np.zeros((750, 1), np.float32),)
+
+
+def test_programs_compute_in_the_same_memory(wide):
     programs = [OnnxRuntime().load(wide, threads=1) for _ in range(6)]
-    assert programs[0]((rows,))[0] == 7_500_000
+    assert programs[0](ROWS)[0] == 7_500_000
     before = resident()
     for program in programs[1:]:
-        program((rows,))
+        program(ROWS)
     assert resident() - before < 40_000_000  # with memory of their own, 150 MB and more
+
+
+def test_that_memory_is_given_back(wide):
+    program = OnnxRuntime().load(wide, threads=1)
+    program((np.zeros((3000, 1), np.float32),))
+    before = resident()
+    give_back_memory()
+    assert resident() < before - 60_000_000
+    assert program(ROWS)[0] == 7_500_000
 
 
 def test_a_cpu_has_no_bfloat16_for_it():

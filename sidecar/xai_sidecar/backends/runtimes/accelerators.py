@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from xai_sidecar.backends.runtimes.onnxruntime import OnnxProgram, runtime
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxProgram, runtime, small_graph
 from xai_sidecar.backends.runtimes.program import EngineError, Precision, one_line
 
 
@@ -141,7 +141,7 @@ class OnnxRuntimeOnDevice:
     def _not_run(self) -> str | None:
         """Why no graph runs on the device, tried with a small one."""
         try:
-            program = OnnxProgram(_small(), 1, self._providers("float32"))
+            program = OnnxProgram(small_graph(), 1, self._providers("float32"))
         except Exception as error:  # ONNX Runtime's have no common base
             return f"the {self._provider.name} cannot use device {self._index}: {one_line(error)}"
         if self._provider.name not in program.providers:
@@ -165,12 +165,3 @@ def _not_loaded(library: str) -> str | None:
     except OSError as error:
         return str(error)
     return None
-
-
-def _small() -> bytes:
-    from onnx import TensorProto, helper
-
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in "xy"]
-    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "small", values[:1], values[1:])
-    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
-    return bytes(model.SerializeToString())

@@ -202,6 +202,26 @@ def _share_arena() -> None:
     package.create_and_register_allocator(info, None)
 
 
+def shrink_arena() -> None:
+    """Has the sessions' arena give back what no session is using; the next large batch fetches it anew."""
+    if not _share_arena.cache_info().currsize:  # there is none
+        return
+    session = runtime().InferenceSession(small_graph(), session_options(1), providers=["CPUExecutionProvider"])
+    options = runtime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    session.run(None, {"x": np.zeros((1, 1), np.float32)}, options)
+
+
+def small_graph() -> bytes:
+    """A graph of one ReLU, from x to y, (batch, 1) each."""
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "small", values[:1], values[1:])
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    return bytes(model.SerializeToString())
+
+
 def _written_to(path: Path, options: Any) -> None:
     """Has the optimised graph written to a file. It is good for this kind of CPU alone."""
     options.optimized_model_filepath = str(path)
