@@ -2,9 +2,9 @@
 
 The gradient goes to the first of the largest elements, row by row, as engines and frameworks have it. It is passed axis
 by axis: from a window to the first row that has its maximum, and from a row's maximum to the first element. That takes
-a comparison for each row and one for each column of a window instead of one for each element. Conditions are multiplied
-with, since ONNX Runtime's Where takes three times as long; and no maxima with indices are asked for, which OpenVINO
-takes a hundred times as long for.
+a comparison for each row and one for each column of a window instead of one for each element, and none for the last
+ones, which get what is left. Conditions are multiplied with, since ONNX Runtime's Where takes three times as long; and
+no maxima with indices are asked for, which OpenVINO takes a hundred times as long for.
 """
 
 from __future__ import annotations
@@ -99,14 +99,6 @@ class _Axis:
         value = _padded(value, self.axis, each.before, max(after, 0), self._rank, emit, -math.inf)
         return emit.sliced(value, self.axis, 0, self.reached) if after < 0 else value
 
-    def restored(self, value: str, emit: Emitter) -> str:
-        """The inverse of `bordered`; what was cut off is zero."""
-        each = self.windows
-        after = self.reached - each.before - each.length
-        if each.before or after > 0:
-            value = emit.sliced(value, self.axis, each.before, each.before + each.length)
-        return _padded(value, self.axis, 0, max(-after, 0), self._rank, emit)
-
     def maxima(self, source: str, emit: Emitter) -> str:
         """The maxima along this axis of what `bordered` gave."""
         sizes, strides, dilations = np.ones((3, len(self.all_windows)), int)
@@ -135,15 +127,30 @@ class _Axis:
         shares: dict[int, str] = {}
         for number in range(each.size):
             step, rest = divmod(number * each.dilation, each.stride)
-            piece = pieces[rest]
-            if each.strides > each.count:
-                piece = emit.sliced(piece, self.counted, step, step + each.count)
-            share = emit.multiply(left, emit.number(emit.op("Equal", piece, largest)))
+            share = left  # of windows whose maximum was none before, it is the last one
             if number + 1 < each.size:
+                piece = pieces[rest]
+                if each.strides > each.count:
+                    piece = emit.sliced(piece, self.counted, step, step + each.count)
+                share = emit.multiply(left, emit.number(emit.op("Equal", piece, largest)))
                 left = emit.subtract(left, share)
-            share = _padded(share, self.counted, step, each.strides - each.count - step, self._rank_split, emit)
-            shares[rest] = emit.add(shares[rest], share) if rest in shares else share
-        return self.restored(self._joined(shares, emit), emit)
+            share = self._placed(share, step, emit)
+            if share:
+                shares[rest] = emit.add(shares[rest], share) if rest in shares else share
+        return self._joined(shares, emit)
+
+    def _placed(self, share: str, step: int, emit: Emitter) -> str:
+        """What is given to one element of each window, put where those are; "" if they are all outside.
+
+        Args:
+            share: One element for each window.
+            step: The stride in which the first window has that element.
+            emit: Writes.
+        """
+        each = self.windows
+        if each.stride > 1:
+            return _shifted(share, self.counted, step, each.count, each.strides, self._rank + 1, emit)
+        return _shifted(share, self.axis, step - each.before, each.count, each.length, self._rank, emit)
 
     def _split(self, value: str, emit: Emitter) -> list[str]:
         """The pieces of what `bordered` gave: the elements at each place within a stride."""
@@ -156,7 +163,7 @@ class _Axis:
         return list(emit.split(value, self.within, each.stride))
 
     def _joined(self, pieces: dict[int, str], emit: Emitter) -> str:
-        """The inverse of `_split`; pieces that are left out are zero."""
+        """The inverse of `_split` and `bordered`; pieces that are left out are zero, and so is what was cut off."""
         each = self.windows
         if each.stride == 1:
             return pieces[0]
@@ -164,7 +171,8 @@ class _Axis:
         value = emit.op("Concat", *(pieces.get(rest, zero) for rest in range(each.stride)), axis=self.within)
         if self.is_last:
             value = emit.transpose(value, self._exchanged)
-        return emit.op("Reshape", value, emit.integers([*self._before, self.reached, *self._after]))
+        value = emit.op("Reshape", value, emit.integers([*self._before, self.reached, *self._after]))
+        return _shifted(value, self.axis, -each.before, self.reached, each.length, self._rank, emit)
 
     def _with_strides(self, value: str, emit: Emitter) -> str:
         """A value with one element for each window, in the form of pieces."""
@@ -185,13 +193,32 @@ class _Axis:
         return FIRST_SPATIAL + len(self.all_windows)
 
     @property
-    def _rank_split(self) -> int:
-        return self._rank + (self.windows.stride > 1)
-
-    @property
     def _exchanged(self) -> list[int]:
         """The order of axes that exchanges the last two."""
         return [*range(self._rank - 1), self._rank, self._rank - 1]
+
+
+def _shifted(value: str, axis: int, start: int, count: int, length: int, rank: int, emit: Emitter) -> str:
+    """A value among zeros.
+
+    Args:
+        value: The value.
+        axis: The axis along which it is put there.
+        start: Where its first element comes to be; what comes to be before the first place or after the last is cut.
+        count: Its length.
+        length: The length of what is returned.
+        rank: Its number of axes.
+        emit: Writes.
+
+    Returns:
+        The name of the result; "" if everything is cut.
+    """
+    first, last = max(-start, 0), count - max(start + count - length, 0)
+    if first >= last:
+        return ""
+    if last - first < count:
+        value = emit.sliced(value, axis, first, last)
+    return _padded(value, axis, max(start, 0), max(length - start - count, 0), rank, emit)
 
 
 def _padded(value: str, axis: int, before: int, after: int, rank: int, emit: Emitter, fill: float = 0.0) -> str:
