@@ -50,7 +50,7 @@ def free_batch(graph: Graph, static: int | None, examples: Array, run: Run) -> F
     if _agrees(graph, examples, alone, run):
         return Freed(graph)
     if static is not None:
-        opened = _opened(graph, static)
+        opened = _opened(_evaluated(graph, examples[:static], run), static)
         if _agrees(opened, examples, alone, run):
             return Freed(opened)
     size = static or 1
@@ -84,6 +84,19 @@ def _close(output: Array, expected: Array) -> bool:
     axes = tuple(range(1, output.ndim))
     difference = np.sqrt(np.square((output - expected).astype(np.float64)).sum(axis=axes))
     return bool((difference <= _TOLERANCE * np.sqrt(np.square(expected.astype(np.float64)).sum(axis=axes))).all())
+
+
+def _evaluated(graph: Graph, examples: Array, run: Run) -> Graph:
+    """The graph with what does not depend on the picture computed, such as a repeated class token."""
+    flowing = graph.after(graph.inputs)
+    fixed = [node for node in graph.nodes if flowing.isdisjoint(node.outputs)]
+    names = [name for node in fixed for name in node.outputs if name]
+    if not names:
+        return graph
+    values = run(graph.pruned(names), (examples,))
+    nodes = [node for node in graph.nodes if not flowing.isdisjoint(node.outputs)]
+    constants = {**graph.constants, **dict(zip(names, values, strict=True))}
+    return replace(graph.copy(), nodes=nodes, constants=constants)
 
 
 def _opened(graph: Graph, static: int) -> Graph:

@@ -97,7 +97,7 @@ def _flattened(graph: Graph, shape: Shape, source: GraphSource) -> Graph:
     """The graph with logits (n, classes), from what has further axes of length 1."""
     if len(shape) == 2:
         return graph
-    if len(shape) < 2 or any(axis != 1 for axis in shape[2:]):
+    if len(shape) < 2 or sum(axis != 1 for axis in shape[1:]) > 1:
         axes = ", ".join("n" if axis is None else str(axis) for axis in shape)
         raise ConfigError(
             f"the output {graph.outputs[0]!r} of {source.path.name} has the shape ({axes}) where logits of shape "

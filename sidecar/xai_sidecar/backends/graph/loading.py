@@ -101,7 +101,9 @@ def _loaded(path: Path) -> ModelProto:
     if not path.is_file():
         raise ConfigError(f"there is no file {path}. Name an ONNX file.", field=_FIELD)
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load_model_from_string(path.read_bytes())  # onnx.load goes by the file's name
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Allow it.", field=_FIELD) from error
     except DecodeError as error:
         raise ConfigError(f"{path} is no ONNX file, or was cut short. Export it anew.", field=_FIELD) from error
     if not model.graph.node:
@@ -259,7 +261,7 @@ def _cut(graph: Graph) -> tuple[Graph, str]:
     while (node := makers.get(name)) and node.kind in _PASSING and len(users.get(name, ())) <= 1:
         passed.append(node)
         name = node.inputs[0]
-    if node is None or node.kind not in _ENDS or _is_gate(node, graph):
+    if node is None or node.kind not in _ENDS or _is_gate(node, graph) or node.attributes.get("axis") == 0:
         return graph, ""
     return _bypassed(graph, node, passed), _ENDS[node.kind]
 
