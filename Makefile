@@ -61,10 +61,12 @@ clean:
 	rm -rf .venv .venv-proto build dist demo-output
 
 # The stamp files tell which extra is installed; a change of pyproject.toml installs again.
+SIZE_demo := (about 0.25 GB to download and 0.7 GB on disk; a minute)
+SIZE_dev := and MindSpore (about 0.9 GB to download and 3 GB on disk; a few minutes)
 .venv/demo .venv/dev: .venv/%: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed, and none was found; name one with PYTHON=…" >&2; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv \
 		|| { rm -rf .venv; echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
-	@echo "Installing xai-sidecar[$*] and MindSpore (about 0.9 GB to download and 3 GB on disk) into .venv; a few minutes …"
+	@echo "Installing xai-sidecar[$*] $(SIZE_$*) into .venv …"
 	@.venv/bin/pip install --progress-bar on --disable-pip-version-check --no-compile -q -e '.[$*]'
 	@touch $@

@@ -42,7 +42,7 @@ def engine(factory: str, forward_engine: str, *sizes: int) -> Iterator[tuple[Eng
 
     def make() -> MindSporeBackend:
         net = load_net(factory, source.arguments, None).net
-        head = _head(MindSporeBackend(source, net).version, _FEATURES[factory])
+        head = random_head(MindSporeBackend(source, net).version, _FEATURES[factory])
         made.append(MindSporeBackend(replace(source, ood=head), net))
         return made[0]
 
@@ -60,7 +60,7 @@ def _all_kinds(backend: Backend) -> list[Kind]:
     return [Forward.kind, MaskedForward.kind, MaskedOodScore.kind, *gradients, Kind("layer_gradient", layer)]
 
 
-def _head(version: str, features: int) -> OodHead:
+def random_head(version: str, features: int) -> OodHead:
     """An OoD net's head of random weights: as fast as a trained one."""
     weights = np.random.default_rng(0).standard_normal((1000, features)).astype(np.float32)
     record = TrainingRecord(0, 0.0, {}, version, features, 1000, "predictions", "", 0, 0)
@@ -92,8 +92,7 @@ def sample_config(cache: Path | None, *, ood: bool = False) -> Iterator[tuple[Co
             f"""
 [model]
 name = "{model.name}"
-factory = "{model.factory}"
-checkpoint = "{model.checkpoint}"
+onnx = "{model.onnx}"
 labels = "{model.labels}"
 compile_cache = {f'"{cache}"' if cache else "false"}
 [model.input]

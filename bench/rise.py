@@ -105,7 +105,7 @@ def _scored(backend: Backend, name: str, model: ModelConfig) -> tuple[_Scored, _
     for seed, count in ((1234, _REFERENCE), (7, _SAMPLES)):
         blocks = list(_GRID.draw(seed, count))
         masks = CoarseMasks(np.concatenate([b.cells for b in blocks]), np.concatenate([b.shifts for b in blocks]))
-        key = hashlib.sha256(repr((model.checkpoint, backend.engine, _GRID, seed, count)).encode() + image.tobytes())
+        key = hashlib.sha256(repr((model.onnx, backend.engine, _GRID, seed, count)).encode() + image.tobytes())
         path = cache_folder() / "bench" / f"rise-{name}-{key.hexdigest()[:12]}.npy"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

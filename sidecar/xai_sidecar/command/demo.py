@@ -20,7 +20,7 @@ from xai_sidecar.ood.head import load_head
 from xai_sidecar.ood.outliers import crops
 from xai_sidecar.ood.training import TrainingOptions
 from xai_sidecar.paths import cache_folder
-from xai_sidecar.zoo.sample import prepare_sample, sample_checkpoint, sample_picture
+from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
 _PICTURE = "chelsea"
 _OOD_PICTURES = (
@@ -39,7 +39,7 @@ _OOD_OPTIONS = TrainingOptions(epochs=30, batch_size=32, outlier_pictures=8)
 
 
 def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Config:
-    """The config of the sample classifier, its weights converted if they are not yet.
+    """The config of the sample classifier, its graph made if it is not there yet.
 
     Args:
         overrides: As of `--set`.
@@ -53,8 +53,7 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
         {
             "model": {
                 "name": "efficientnet-lite0",
-                "factory": "xai_sidecar.zoo.efficientnet_lite:efficientnet_lite0",
-                "checkpoint": str(sample_checkpoint(report=report)),
+                "onnx": str(files.onnx),
                 "labels": str(files.labels),
                 "input": {
                     "size": 224,
@@ -91,10 +90,10 @@ def with_ood(config: Config, report: Callable[[str], None]) -> Config:
     Raises:
         ConfigError: The classifier cannot be loaded, or the net not be kept.
     """
-    checkpoint = config.model.checkpoint
-    if checkpoint is None or checkpoint.parent != cache_folder() or config.ood.checkpoint is not None:
+    graph = config.model.onnx
+    if graph is None or graph.parent != cache_folder() or config.ood.checkpoint is not None:
         return config
-    path = checkpoint.with_name(f"{checkpoint.stem}-ood-1.safetensors")
+    path = graph.with_name(f"{graph.stem}-ood-2.safetensors")
     done = config.model_copy(update={"ood": config.ood.model_copy(update={"checkpoint": path})})
     try:
         load_head(path)
