@@ -62,6 +62,7 @@ class Emitter:
         self._rectifiers = frozenset(rectifiers)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._pieces: dict[str, _Piece] = {}
+        self._products: dict[str, tuple[str, str]] = {}
         self._count = 0
 
     # ------------------------------------------------------------------------------------ what is known of the graph
@@ -144,8 +145,30 @@ class Emitter:
         """The product of all factors."""
         product, *others = factors
         for other in others:
-            product = self.op("Mul", product, other)
+            name = self.op("Mul", product, other)
+            self._products[name] = product, other
+            product = name
         return product
+
+    def without_factors(self, gradient: str, channels: int, rank: int) -> tuple[str, Array | None]:
+        """A gradient before it was multiplied by a constant for each channel, and that constant, if it was.
+
+        Kernels that take the factors in save a product: convolutions are followed by normalizations.
+
+        Args:
+            gradient: The gradient, (n, channels, …).
+            channels: Number of channels.
+            rank: Number of axes.
+        """
+        total = None
+        while gradient in self._products:
+            value, name = self._products[gradient]
+            factor = self.value(name)
+            if factor is None or (1,) * (rank - factor.ndim) + factor.shape != (1, channels, *[1] * (rank - 2)):
+                break
+            flat = factor.astype(np.float64).reshape(-1)
+            gradient, total = value, flat if total is None else total * flat
+        return gradient, total
 
     def divide(self, one: str, other: str) -> str:
         """The first value over the second."""

@@ -110,3 +110,33 @@ def test_local_response_normalization_by_default():
 def test_mean_variance_normalization(axes):
     operator = node("MeanVarianceNormalization", ["x"], ["y"], **({"axes": axes} if axes else {}))
     check(operator, (2, 3, 2), opset=13, sizes=(2, 3))
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("group", [1, 3])
+def test_factors_after_a_convolution_become_part_of_its_kernels(strides, group):
+    """Those of a normalization, and of a scale for each channel after it."""
+    kernels = np.random.default_rng(7).standard_normal((6, 3 // group, 2, 1))
+    nodes = [
+        node("Conv", ["x", "kernels"], ["convolved"], strides=[strides, 1], group=group),
+        node("BatchNormalization", ["convolved", *"sbmv"], ["normal"]),
+        node("Mul", ["scale", "normal"], ["scaled"]),
+        node("Tanh", ["scaled"], ["y"]),
+    ]
+    constants = {name: numbers(6, rng=place) for place, name in enumerate("sbmv")}
+    constants |= {"kernels": kernels, "scale": numbers(6, 1, 1)}
+    check(nodes, (3, 4, 2), constants, sizes=(1, 2))
+    graph = gradient_graph(nodes, (3, 4, 2), constants)
+    assert [each for each in graph.nodes if each.kind == "Mul" and set(each.inputs) & set(graph.constants)] == [
+        each for each in graph.nodes if "scaled" in each.outputs
+    ]
+
+
+def test_factors_stay_where_a_convolution_is_used_twice():
+    nodes = [
+        node("Conv", ["x", "kernels"], ["convolved"]),
+        node("BatchNormalization", ["convolved", *"sbmv"], ["normal"]),
+        node("Add", ["normal", "convolved"], ["y"]),
+    ]
+    constants = {name: numbers(2, rng=place) for place, name in enumerate("sbmv")} | {"kernels": numbers(2, 1, 1, 2)}
+    check(nodes, (1, 2, 3), constants, sizes=(2,))

@@ -35,6 +35,11 @@ def convolution(node: Node, gradient: str, emit: Emitter) -> Gradients:
     windows = windows_of(node, _sizes(kernels, emit), node.inputs[0], node.outputs[0], emit)
     weights = emit.value(kernels)
     group = node.attributes.get("group", 1)
+    if weights is not None:
+        gradient, factors = emit.without_factors(gradient, len(weights), weights.ndim)
+        if factors is not None:
+            weights = (weights * factors.reshape(-1, *[1] * (weights.ndim - 1))).astype(weights.dtype)
+            kernels = emit.constant(weights, weights.dtype)
     if weights is not None and _is_flipping_faster(weights, windows, group):
         return [_by_flipped_kernels(gradient, weights, windows, group, emit)]
     if weights is not None and _is_interleaving_faster(weights, windows, group):
