@@ -68,6 +68,7 @@ def trace(graph: Graph, example: Array, run: Run, rows: int | None = None) -> tu
     shapes = {name: _common(one.shapes[name], other.shapes[name]) for name in one.shapes}
     shapes |= dict.fromkeys(graph.inputs, (rows, *example.shape[1:]))
     folded = _with_free_targets(_folded(graph, one.values, other.values), shapes, measured)
+    folded = _with_named_axes(folded, shapes)
     dtypes = one.dtypes | dict.fromkeys(graph.inputs, example.dtype)
     shapes |= {name: value.shape for name, value in folded.constants.items()}
     dtypes |= {name: value.dtype for name, value in folded.constants.items()}
@@ -167,3 +168,19 @@ def _with_free_targets(graph: Graph, shapes: Mapping[str, Shape], measured: Iter
             free.constants[target] = np.array([-1 if axis is None else axis for axis in shape])
             free.nodes[index] = replace(node, inputs=(node.inputs[0], target))
     return free.pruned(free.outputs)
+
+
+def _with_named_axes(graph: Graph, shapes: Mapping[str, Shape]) -> Graph:
+    """Names the axes that are squeezed because they have length 1: with one row, the batch axis would go as well."""
+    named = graph.copy()
+    for index, node in enumerate(graph.nodes):
+        if node.kind != "Squeeze" or node.input(1) or "axes" in node.attributes:
+            continue
+        axes = tuple(axis for axis, length in enumerate(shapes[node.inputs[0]]) if length == 1)
+        if graph.opset < 13:
+            named.nodes[index] = replace(node, attributes={"axes": axes})
+        else:
+            name = named.unused_name(f"{node.outputs[0]}_axes")
+            named.constants[name] = np.array(axes, np.int64)
+            named.nodes[index] = replace(node, inputs=(node.inputs[0], name))
+    return named

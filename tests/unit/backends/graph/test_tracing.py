@@ -170,3 +170,12 @@ def test_one_batch_size_alone():
     graph, values = traced(flattening(["six", "two"]), (3, 4), {"zero": 0, "axis": [0], "six": [6], "two": [2]}, rows=2)
     assert graph.constants[graph.nodes[0].inputs[1]].tolist() == [2, 6, 2]
     assert values.shapes["x"] == (2, 3, 4)
+
+
+@pytest.mark.parametrize("opset", [11, 13])
+def test_axes_that_are_squeezed_without_a_name(opset):
+    """One row is a row, too."""
+    nodes = [node("GlobalAveragePool", ["x"], ["pooled"]), node("Squeeze", ["pooled"], ["y"])]
+    graph, values = trace(read(model(nodes, (3, 2, 2), opset=opset)), np.ones((1, 3, 2, 2)), run)
+    assert values.shapes["y"] == (None, 3)
+    assert [run(graph, (np.ones((size, 3, 2, 2)),))[0].shape for size in (1, 2)] == [(1, 3), (2, 3)]
