@@ -128,6 +128,6 @@ def test_parts_that_make_up_the_whole_are_put_in_a_row(bounds, axis, kinds):
         constants |= integers(**{f"at {start}": [start], f"at {stop}": [stop]})
         nodes.append(node("Slice", ["square", f"at {start}", f"at {stop}", "axis"], [f"{len(nodes)}"]))
     nodes.append(node("Concat", [each.output[0] for each in nodes[1:]], ["y"], axis=axis))
-    check(nodes, (5, 5)[:axis], constants, sizes=(1, 2))
+    check(nodes, (5, 5)[:axis], constants, sizes=(1, 2), by_engines=len(bounds) == 2)
     graph = gradient_graph(nodes, (5, 5)[:axis], constants)
     assert {each.kind for each in graph.nodes} & {"Concat", "Pad"} == kinds

@@ -20,9 +20,9 @@ SHAPES = {
     "unsqueeze, attribute": (node("Unsqueeze", ["x"], ["y"], axes=[0, -1]), None, 11),
     "unsqueeze, input": (node("Unsqueeze", ["x", "c"], ["y"]), [-1, 1], 13),
     "transpose": (node("Transpose", ["x"], ["y"]), None, 17),
-    "transpose, order": (node("Transpose", ["x"], ["y"], perm=[2, 0, 3, 1]), None, 17),
+    "transpose, order": (node("Transpose", ["x"], ["y"], perm=[2, 0, 3, 1]), None, 11),
     "identity": (node("Identity", ["x"], ["y"]), None, 17),
-    "tile": (node("Tile", ["x", "c"], ["y"]), [1, 3, 1, 2], 17),
+    "tile": (node("Tile", ["x", "c"], ["y"]), [1, 3, 1, 2], 11),
     "tile, once": (node("Tile", ["x", "c"], ["y"]), [1, 1, 1, 1], 17),
     "trilu": (node("Trilu", ["x"], ["y"]), None, 17),
     "trilu, lower": (node("Trilu", ["x", "c"], ["y"], upper=0), -1, 14),
@@ -35,7 +35,8 @@ def test_shapes(operator, constant, opset):
     """Squared before, so that the gradient differs from element to element."""
     square = node("Mul", ["x", "x"], ["square"])
     operator.input[0] = "square"
-    check([square, operator], (2, 3, 2), {} if constant is None else {"c": np.array(constant)}, opset, sizes=(1, 3))
+    constants = {} if constant is None else {"c": np.array(constant)}
+    check([square, operator], (2, 3, 2), constants, opset, sizes=(1, 3), by_engines=opset < 17)
 
 
 @pytest.mark.parametrize(("opset", "axes"), [(11, [0, -1]), (13, [-1, 0]), (13, None)])
