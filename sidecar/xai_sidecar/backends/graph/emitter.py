@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -111,21 +110,22 @@ class Emitter:
         return outputs
 
     def constant(self, value: Any, dtype: Any = None) -> str:
-        """A constant; by default numbers have the type of gradients."""
+        """A constant; by default numbers have the type of gradients.
+
+        Numbers and lists that are equal are one constant. Matrices and kernels are not: OpenVINO 2026.4 packs a
+        constant once for all that multiply with it, be it by its rows or by its columns, by a convolution or by a
+        transposed one. Where its first two axes are as long, the second computes with mixed up numbers.
+        """
         array = np.asarray(value, self.dtype if dtype is None else dtype)
-        key = array.dtype.str, array.shape, _digest(array)
+        content = array.tobytes() if array.ndim < 2 else str(len(self._constants)).encode()
+        key = array.dtype.str, array.shape, content
         if key not in self._constants:
             self._constants[key] = f"{_PREFIX}/constant/{len(self._constants)}"
             self.graph.constants[self._constants[key]] = array
         return self._constants[key]
 
     def own(self, name: str) -> str:
-        """A value to be multiplied with; a constant as one of the derivative's own.
-
-        OpenVINO 2026.4 packs a constant once for all that multiply with it, be it by its rows or by its columns, by a
-        convolution or by a transposed one: where its first two axes are as long, the second computes with mixed up
-        numbers.
-        """
+        """A value; a constant as one of the derivative's own, which nothing else multiplies with: see `constant`."""
         value = self.value(name)
         return name if value is None else self.constant(value, value.dtype)
 
@@ -301,8 +301,3 @@ class Emitter:
         repeated = [extra + axis for axis, length in enumerate(small) if length == 1 and large[extra + axis] != 1]
         summed = self.sum(gradient, [*leading, *repeated])
         return self.squeezed(summed, leading)
-
-
-def _digest(array: Array) -> bytes:
-    """What tells an array's elements from others, and is short for kernels of many megabytes, too."""
-    return hashlib.sha256(array.tobytes()).digest()

@@ -108,6 +108,17 @@ def test_the_forward_pass_and_the_gradient_use_the_same_kernels(kind, channels, 
     check(nodes, (channels, 3, 2), {"w": weights / channels}, opset=11, sizes=(1,))
 
 
+def test_kernels_that_are_others_flipped():
+    # The gradient of the first convolution and that of the second, which has strides, take the same numbers.
+    kernels = np.random.default_rng(1).standard_normal((8, 8, 3, 3)) / 8
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c", "flipped"], ["y"], pads=[1, 1, 1, 1], strides=[2, 2]),
+    ]
+    flipped = np.flip(kernels.swapaxes(0, 1), (2, 3))
+    check(nodes, (8, 3, 2), {"w": kernels, "flipped": flipped}, opset=11, sizes=(1,), apart=True)
+
+
 def test_kernels_that_depend_on_the_picture_are_refused():
     nodes = [
         helper.make_node("ReduceMean", ["x"], ["kernels"], axes=[0]),
