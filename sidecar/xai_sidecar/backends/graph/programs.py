@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from xai_sidecar.backends.graph.expectations import expected_outputs
 from xai_sidecar.backends.graph.graph import Graph, write
 from xai_sidecar.backends.graph.kinds import Traceable, graph_of
 from xai_sidecar.backends.graph.tracing import Run
@@ -80,7 +81,7 @@ class Maker:
         rows: Rows that its graph takes at once; None for any number.
         threads: Threads of the engines; None for one on each usable CPU.
         run: Runs graphs plainly; programs are compared with it.
-        cache: Where choices of engines are kept; None keeps none.
+        cache: Where choices of engines, and what they are compared with, are kept; None keeps none.
     """
 
     classifier: Traceable
@@ -106,9 +107,10 @@ class Maker:
         fed = graph_rows(kind, rows, self.class_count)
         if self.rows and self.rows > 1:  # in a batch that cannot be changed, rows may have to do with each other
             fed = tuple(np.repeat(array[:1], self.rows, axis=0) for array in fed)
-        expected = plain_outputs(graph, fed, self.run, self.rows or 1)
-        tolerances = [GRADIENT_TOLERANCE] * (len(expected) - 1) + [LOGIT_TOLERANCE]
         model = write(graph).SerializeToString()
+        plainly = partial(plain_outputs, graph, fed, self.run, self.rows or 1)
+        expected = expected_outputs(model, fed, plainly, self.cache, self.rows)
+        tolerances = [GRADIENT_TOLERANCE] * (len(expected) - 1) + [LOGIT_TOLERANCE]
         try:
             choice = choose(
                 model,
