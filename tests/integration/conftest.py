@@ -30,7 +30,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar.ood.outliers import crops
-from xai_sidecar.zoo.sample import prepare_sample, sample_checkpoint, sample_picture
+from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
 MISBEHAVING = Path(__file__).parents[1] / "chaos" / "misbehaving.py"
 SOURCES = Path(__file__).parents[2] / "sidecar"
@@ -106,8 +106,7 @@ def write_sample_config(folder, cache):
         f"""
 [model]
 name = "efficientnet-lite0"
-factory = "xai_sidecar.zoo.efficientnet_lite:efficientnet_lite0"
-checkpoint = "{sample_checkpoint(cache)}"
+onnx = "{files.onnx}"
 labels = "{files.labels}"
 batch_sizes = [1, 4]
 gradient_batch_sizes = [1]
