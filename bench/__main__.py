@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from bench import convolution, evaluator, explainers, load, memory, peers, rise, service, start
+from bench import convolution, evaluator, explainers, load, memory, peers, rise, same_maps, service, start
 from bench.figure import Figure, table
 
 SUBJECTS = {
@@ -16,6 +16,7 @@ SUBJECTS = {
     "service": service.figures,
     "load": load.figures,
     "start": start.figures,
+    "same_maps": same_maps.figures,
     "memory": memory.figures,
     "peers": peers.figures,
     "rise": rise.figures,

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 # An explainer that a reader of `extending.md` has written is not in the demo; other tests install one and ask for it.
 PAGES = [README, *(page for page in (ROOT / "docs").glob("*.md") if page.name != "extending.md")]
-COMMAND = [sys.executable, "-m", "xai_sidecar", "demo", "--set", "model.batch_sizes=[1]"]
+# As in an environment without MindSpore.
+PROGRAM = "import sys; sys.modules['mindspore'] = None; from xai_sidecar.command.main import main; sys.exit(main())"
+COMMAND = [sys.executable, "-c", PROGRAM, "demo", "--set", "model.batch_sizes=[1]"]
 COMMAND += ["--set", "explainers.rise.masks=64"]
 for name in ("gradient", "guided_backprop", "deconvolution"):
     COMMAND += ["--set", f"explainers.{name}.enabled=false"]
