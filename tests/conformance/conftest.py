@@ -5,6 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from xai_sidecar.backends.graph.backend import GraphBackend
+from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.mindspore.backend import MindSporeBackend
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
@@ -139,11 +141,48 @@ def make_backend(net, *sizes, **more):
     return MindSporeBackend(replace(source, ood=head), net=net)
 
 
-@pytest.fixture(scope="session")
-def small_backend(small_net):
-    """The small net at 8 x 12, compiled in batch sizes 1, 2, 3 and 4 for everything."""
-    backend = make_backend(small_net, 1, 2, 3, 4)
-    backend.warm_up(KINDS, lambda line: None)
+def file_backend(net, path, *sizes):
+    """The small net in an ONNX file, written out by hand, as a backend."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weights = {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
+    first, bias, second = (weights[name] for name in ("first.weight", "first.bias", "second.weight"))
+    padded = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], **padded),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "w2"], ["c"], strides=[2, 2], **padded),
+        helper.make_node("Relu", ["c"], ["features"]),
+        helper.make_node("GlobalAveragePool", ["features"], ["d"]),
+        helper.make_node("Flatten", ["d"], ["e"]),
+        helper.make_node("Gemm", ["e", "w3", "b3"], ["logits"], transB=1),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    constants = {"w1": first, "b1": bias, "w2": second, "w3": weights["head.weight"], "b3": weights["head.bias"]}
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", first.shape[1], HEIGHT, WIDTH])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    source = GraphSource(path, height=HEIGHT, width=WIDTH, batch_sizes=sizes, gradient_batch_sizes=sizes)
+    head = make_head(GraphBackend(source).version)
+    return GraphBackend(replace(source, ood=head))
+
+
+@pytest.fixture(scope="session", params=["mindspore", "onnxruntime", "openvino", "file"])
+def small_backend(request, small_net, tmp_path_factory):
+    """The small net at 8 x 12 on each engine, in batch sizes 1, 2, 3 and 4 for everything."""
+    if request.param == "file":
+        backend = file_backend(small_net, tmp_path_factory.mktemp("onnx") / "small.onnx", 1, 2, 3, 4)
+    else:
+        backend = make_backend(small_net, 1, 2, 3, 4, forward_engine=request.param)
+    said = []
+    assert not backend.warm_up(KINDS, said.append)
+    assert request.param == "file" or backend.engine.startswith(request.param)
+    assert not [line for line in said if line.startswith("MindSpore runs")], "not everything runs on that engine"
     return backend
 
 
