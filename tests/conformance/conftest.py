@@ -145,8 +145,8 @@ def file_backend(net, path, *sizes):
     """The small net in an ONNX file, written out by hand, as a backend."""
     from onnx import TensorProto, helper, numpy_helper, save
 
-    weights = {parameter.name: parameter.asnumpy() for parameter in net.get_parameters()}
-    first, bias, second = (weights[name] for name in ("first.weight", "first.bias", "second.weight"))
+    weights = (net.first.weight, net.first.bias, net.second.weight, net.head.weight, net.head.bias)
+    first, bias, second, head_weights, head_bias = (weight.asnumpy() for weight in weights)
     padded = {"pads": [1, 1, 1, 1]}
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["a"], **padded),
@@ -158,7 +158,7 @@ def file_backend(net, path, *sizes):
         helper.make_node("Gemm", ["e", "w3", "b3"], ["logits"], transB=1),
         helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
-    constants = {"w1": first, "b1": bias, "w2": second, "w3": weights["head.weight"], "b3": weights["head.bias"]}
+    constants = {"w1": first, "b1": bias, "w2": second, "w3": head_weights, "b3": head_bias}
     graph = helper.make_graph(
         nodes,
         "small",

@@ -229,7 +229,7 @@ class MeasuresItsStages(nn.Cell):
 
 
 def test_a_layer_that_cannot_be_tapped_costs_no_more_than_its_explanation():
-    backend = loaded(MeasuresItsStages())
+    backend = loaded(MeasuresItsStages(), forward_engine="mindspore")
     kind = Kind("layer_gradient", "stages")
     failed = backend.warm_up([Forward.kind, INPUT_GRADIENT, kind], QUIET)
     assert list(failed) == [kind]
@@ -238,12 +238,23 @@ def test_a_layer_that_cannot_be_tapped_costs_no_more_than_its_explanation():
 
 
 def test_a_layer_that_cannot_be_tapped_is_refused_on_demand():
-    backend = loaded(MeasuresItsStages())
+    backend = loaded(MeasuresItsStages(), forward_engine="mindspore")
     backend.warm_up([Forward.kind], QUIET)
     for _ in range(2):
         with pytest.raises(PreconditionError, match="layer gradient of stages"):
             backend.run(Kind("layer_gradient", "stages"), (inputs(1), np.array([0], np.int32)))
     assert backend.run(Forward.kind, (inputs(1),))[0].shape == (1, 5)
+
+
+def test_a_layer_that_cannot_be_tapped_is_a_value_of_the_graph():
+    backend, kind = loaded(MeasuresItsStages()), Kind("layer_gradient", "stages")
+    assert not backend.warm_up([Forward.kind, kind], QUIET)
+    x, targets = inputs(1), np.array([2], np.int32)
+    activations, gradients, _ = backend.run(kind, (x, targets))
+    net = backend._net
+    np.testing.assert_allclose(activations, net.stages(ms.Tensor(x)).asnumpy(), atol=1e-5)
+    slopes = 2 * net.head.weight.asnumpy()[2] / np.prod(activations.shape[2:])
+    np.testing.assert_allclose(gradients, np.broadcast_to(slopes[:, None, None], gradients.shape[1:])[None], atol=1e-6)
 
 
 class FirstRowForAll(nn.Cell):
@@ -286,7 +297,7 @@ def test_layers_compiled_on_demand_do_not_pile_up(monkeypatch):
                 x = stage(x)
             return self.head(x.mean((2, 3)))
 
-    backend = warmed(Deep(), 1)
+    backend = warmed(Deep(), 1, forward_engine="mindspore")
     graphs = []
     for layer in backend.layers:
         backend.run(Kind("layer_gradient", layer), (inputs(1), np.array([0], np.int32)))
@@ -361,7 +372,8 @@ from xai_sidecar.engine.work import INPUT_GRADIENT, Forward, Kind
 import numpy as np
 ms.set_seed(int(sys.argv[2]))
 backend = MindSporeBackend(
-    ModelSource("", height=16, width=24, batch_sizes=(1, 2), gradient_batch_sizes=(1,), cache=Path(sys.argv[1])),
+    ModelSource("", height=16, width=24, batch_sizes=(1, 2), gradient_batch_sizes=(1,), cache=Path(sys.argv[1]),
+        forward_engine="mindspore"),
     net=Net(float(sys.argv[3])),
 )
 backend.warm_up([Forward.kind, INPUT_GRADIENT, Kind("layer_gradient", "conv")], print)

@@ -38,7 +38,7 @@ def check_gradient(program: KindProgram, rows: tuple[Array, ...], loaded: Loaded
     """
     classifier, kind = loaded.classifier, program.kind
     first = tuple(array[:1] for array in rows)
-    outputs = program.plainly(first, run)
+    outputs = program.plainly(first)
     logits = partial(_logits, run=run, target=int(rows[1][0]), count=loaded.rows)
     if kind.name == "input_gradient":
         value, gradient = first[0], outputs[0]

@@ -40,14 +40,16 @@ class KindProgram:
         choice: The engines that run the graph.
         class_count: Number of logits.
         rows: Rows that the graph takes at once; None for any number.
+        run: Runs graphs plainly.
     """
 
-    def __init__(self, kind: Kind, graph: Graph, choice: Choice, class_count: int, rows: int | None) -> None:
+    def __init__(self, kind: Kind, graph: Graph, choice: Choice, class_count: int, rows: int | None, run: Run) -> None:
         self.kind = kind
         self.choice = choice
         self._graph = graph
         self._class_count = class_count
         self._rows = rows
+        self._run = run
 
     def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs it: inputs as the net takes them, and targets, (n,), for gradients → the graph's outputs."""
@@ -57,9 +59,9 @@ class KindProgram:
         parts = [self._part(fed, start) for start in range(0, len(fed[0]), self._rows)]
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
-    def plainly(self, rows: tuple[Array, ...], run: Run) -> tuple[Array, ...]:
-        """What it has to give; see `plain_outputs`."""
-        return plain_outputs(self._graph, graph_rows(self.kind, rows, self._class_count), run, self._rows or 1)
+    def plainly(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
+        """What it has to give: its graph run plainly, each row alone. It is called as the program is."""
+        return plain_outputs(self._graph, graph_rows(self.kind, rows, self._class_count), self._run, self._rows or 1)
 
     def _part(self, fed: tuple[Array, ...], start: int) -> tuple[Array, ...]:
         """Some rows at a time, the last one repeated where there are too few."""
@@ -123,7 +125,7 @@ class Maker:
             )
         except EngineError as error:
             choice = self._unoptimised(model, [self.rows] if self.rows else sizes, fed, expected, str(error))
-        return KindProgram(kind, graph, choice, self.class_count, self.rows)
+        return KindProgram(kind, graph, choice, self.class_count, self.rows, self.run)
 
     def _unoptimised(
         self, model: bytes, sizes: Sequence[int], fed: tuple[Array, ...], expected: tuple[Array, ...], why: str

@@ -66,10 +66,6 @@ class ExportedNet:
             raise PreconditionError(f"The output of the layer {kind.layer!r} is no value of the exported graph.")
         return self._maker.make(kind, sizes, rows)
 
-    def plainly(self, program: KindProgram, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """What a program has to give, by its graph; see `KindProgram.plainly`."""
-        return program.plainly(rows, self._maker.run)
-
 
 def _graph(model: bytes) -> Graph:
     import onnx
