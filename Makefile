@@ -68,5 +68,5 @@ SIZE_dev := and MindSpore (about 0.9 GB to download and 3 GB on disk; a few minu
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv \
 		|| { rm -rf .venv; echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing xai-sidecar[$*] $(SIZE_$*) into .venv …"
-	@.venv/bin/pip install --progress-bar on --disable-pip-version-check --no-compile -q -e '.[$*]'
+	@.venv/bin/pip install --progress-bar on --disable-pip-version-check -q -e '.[$*]'
 	@touch $@

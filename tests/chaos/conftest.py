@@ -48,14 +48,17 @@ def check_unharmed(connect, read_metrics, eventually):
     def launches(server):
         return sum(value for key, value in read_metrics(server.http).items() if key[0] == "xai_launches_total")
 
+    def idle(server):
+        before = launches(server)
+        time.sleep(0.4)
+        return launches(server) == before
+
     def check_unharmed(server, request, seconds=30):
         eventually(lambda: not held(server), seconds)
         with connect(server.grpc) as stub:
             answer = stub.Predict(request, timeout=60)
-            time.sleep(0.1)  # a launch is counted just after its callers have been answered
-            before = launches(server)
-            time.sleep(0.4)
-            assert launches(server) == before, "the device works though nobody waits"
+            # A launch is counted just after its callers have been answered.
+            assert any(idle(server) for _ in range(3)), "the device works though nobody waits"
         assert held(server) == {}
         assert server.process.poll() is None
         assert server.other_output == [], "".join(server.other_output)

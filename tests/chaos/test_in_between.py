@@ -147,10 +147,11 @@ def test_a_new_client_gets_a_connection_of_its_own(server, make):
 
 
 async def waiting_server(**keepalive):
-    """A server with the sidecar's options whose one call never ends, and the event that tells of its cancellation."""
-    cancelled = asyncio.Event()
+    """A server with the sidecar's options whose one call never ends; events tell of its begin and its cancellation."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
 
     async def wait(request, context):
+        begun.set()
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -165,15 +166,15 @@ async def waiting_server(**keepalive):
     server.add_generic_rpc_handlers((Handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    return server, f"127.0.0.1:{port}", cancelled
+    return server, f"127.0.0.1:{port}", begun, cancelled
 
 
 async def test_the_server_does_not_go_on_for_a_caller_who_is_gone_without_a_word(make):
-    server, address, cancelled = await waiting_server(keepalive_seconds=1, ping_timeout_seconds=0.5)
+    server, address, begun, cancelled = await waiting_server(keepalive_seconds=1, ping_timeout_seconds=0.5)
     relay = make("Relay", address)
     async with grpc.aio.insecure_channel(relay.address) as channel:
         call = channel.unary_unary("/any/thing")(b"", timeout=60)
-        await asyncio.sleep(0.5)
+        await asyncio.wait_for(begun.wait(), 20)
         relay.go_silent()
         await asyncio.wait_for(cancelled.wait(), SOON)
         assert not call.done()
@@ -182,7 +183,7 @@ async def test_the_server_does_not_go_on_for_a_caller_who_is_gone_without_a_word
 
 async def test_a_client_that_pings_often_keeps_its_long_call():
     """The fourth ping within five minutes is one too many for a server with gRPC's own defaults: pings of a second."""
-    server, address, _ = await waiting_server()
+    server, address, _, _ = await waiting_server()
     options = [("grpc.keepalive_time_ms", 1000), ("grpc.http2.max_pings_without_data", 0)]
     async with grpc.aio.insecure_channel(address, options) as channel:
         with pytest.raises(grpc.RpcError) as caught:

@@ -179,13 +179,13 @@ def test_sigterm_with_nothing_that_takes_long(start_misbehaving, connect, pictur
 
 @pytest.mark.parametrize(("hang_seconds", "drain_seconds", "status"), [(1, 20, 1), (60, 1, 0)])
 def test_sigterm_while_a_launch_hangs(
-    hang_seconds, drain_seconds, status, start_misbehaving, connect, picture, read_refusal
+    hang_seconds, drain_seconds, status, start_misbehaving, connect, picture, read_refusal, read_metrics, eventually
 ):
     """Whatever is up first, the time for a launch or that for draining: the process ends soon after, and for good."""
     overrides = (f"server.hang_seconds={hang_seconds}", f"server.drain_seconds={drain_seconds}")
     with start_misbehaving(*overrides) as own, connect(own.grpc) as stub:
         hung = stub.Predict.future(pb.PredictRequest(images=[picture(0, "hang")]))
-        time.sleep(0.3)
+        eventually(lambda: read_metrics(own.http)["xai_open_images",] == 1)
         signalled = time.monotonic()
         own.process.send_signal(signal.SIGTERM)
         refusal = read_refusal(hung.exception(20))

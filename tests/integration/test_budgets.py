@@ -1,5 +1,6 @@
 """Budgets and conditions over a real socket: what is made of the time there is, and what is left out."""
 
+import math
 import re
 import time
 
@@ -52,15 +53,20 @@ def elapsed(explanation):
     return explanation.elapsed.ToNanoseconds() / 1e9
 
 
-def in_time(attempt):
+@pytest.fixture
+def in_time(allowance):
     """The answer of the first attempt that is not late; an attempt returns its answer, and by how much it is."""
-    lateness = []
-    while len(lateness) < TRIES:
-        answer, late = attempt()
-        if late <= 0:
-            return answer
-        lateness.append(late)
-    pytest.fail(f"each of the attempts was late, by {lateness} s")
+
+    def in_time(attempt):
+        lateness = []
+        while len(lateness) < TRIES:
+            answer, late = attempt()
+            if late <= allowance(0):
+                return answer
+            lateness.append(late)
+        pytest.fail(f"each of the attempts was late, by {lateness} s")
+
+    return in_time
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +94,15 @@ def seconds_for(stub):
 
 @pytest.mark.timed
 @pytest.mark.parametrize("explainer", ENDLESS)
-def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics):
+def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics, in_time):
     counted = ("xai_explanations_total", explainer, "truncated")
 
     def attempt():
         before = read_metrics(server.http)[counted]
         (explanation,), seconds = explained(stub, cat, within(1.5, explainer))
         assert read_metrics(server.http)[counted] == before + 1
-        return explanation, max(elapsed(explanation) - 1.5, seconds - 1.5 - OVERHEAD)
+        late = "As others want" in explanation.status_message  # there was no map when it was over
+        return explanation, math.inf if late else max(elapsed(explanation) - 1.5, seconds - 1.5 - OVERHEAD)
 
     explanation = in_time(attempt)
     assert (explanation.status, explanation.truncated) == (pb.EXPLANATION_STATUS_TRUNCATED, True)
@@ -115,7 +122,9 @@ def test_a_budget_is_kept_to(explainer, server, stub, cat, map_of, read_metrics)
 
 @pytest.mark.timed
 def test_more_time_makes_a_better_map(stub, cat, map_of):
-    little, much = (explain(stub, cat, within(budget, seed=5))[0].explanations[0] for budget in (1.2, 3.6))
+    (some,), _ = explained(stub, cat, pb.ExplanationRequest(explainer="rise", rise=pb.RiseParameters(mask_count=64)))
+    budgets = (0.2 + elapsed(some), 0.2 + 4 * elapsed(some))  # for 64 masks as this machine is now, and for 256
+    little, much = (explain(stub, cat, within(budget, seed=5))[0].explanations[0] for budget in budgets)
     assert little.pass_count < much.pass_count
     assert little.maps[0].standard_error > much.maps[0].standard_error
     assert np.corrcoef(map_of(little.maps[0]).ravel(), map_of(much.maps[0]).ravel())[0, 1] > 0.5
@@ -133,7 +142,7 @@ def test_a_truncated_map_is_that_of_the_masks_there_was_time_for(stub, cat, map_
 
 
 @pytest.mark.timed
-def test_each_explanation_has_a_budget_of_its_own(stub, cat):
+def test_each_explanation_has_a_budget_of_its_own(stub, cat, in_time):
     wanted = [within(0.7), within(20, "gradcam"), within(1.4, "occlusion"), within(0.7, name="other")]
 
     def attempt():
@@ -211,7 +220,7 @@ def test_among_many_a_first_map_comes_soon(stub, cat, seconds_for, server, read_
 
 
 @pytest.mark.timed
-def test_budgets_through_the_sdk(server, photo):
+def test_budgets_through_the_sdk(server, photo, in_time):
     """Of as many masks as would take minutes: it is the budget that counts, not the client's timeout of 30 s."""
     with Client(server.grpc) as client:
 

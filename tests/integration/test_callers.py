@@ -18,7 +18,7 @@ def cat(photo):
 
 
 @pytest.mark.timed
-def test_probes_are_answered_while_the_device_is_busy(server, stub, get, slow_request):
+def test_probes_are_answered_while_the_device_is_busy(server, stub, get, slow_request, allowance):
     call = stub.Predict.future(slow_request(images=8), timeout=120)
     slowest = 0.0
     while not call.done():
@@ -26,7 +26,7 @@ def test_probes_are_answered_while_the_device_is_busy(server, stub, get, slow_re
         assert get(server.http, "/readyz")[0] == 200
         slowest = max(slowest, time.monotonic() - started)
     assert call.result().predictions
-    assert slowest < 1
+    assert slowest < allowance(1)
 
 
 def test_http_callers_that_hang_or_leave_harm_nobody(server, get):

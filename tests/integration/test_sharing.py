@@ -162,12 +162,15 @@ def grown(metrics):
 def test_lanes_are_counted_apart(stub, cat, grown, eventually):
     stub.Predict(pb.PredictRequest(images=[cat] * 3, top_k=1), timeout=60)
     eventually(lambda: grown("xai_jobs_total", "predict", "done") == 3)
+    # A launch is counted just after its callers have been answered.
+    eventually(lambda: grown("xai_launch_rows_total", "forward") == 3)
     assert grown("xai_queue_wait_seconds_count", "predict") == 3
     assert grown(*busy_seconds("predict")) > 0
     for series in (busy_seconds("explain"), ("xai_queue_wait_seconds_count", "explain")):
         assert grown(*series) == 0
     stub.Predict(pb.PredictRequest(images=[cat], explanations=[rise(64)]), timeout=60)
     eventually(lambda: grown("xai_jobs_total", "explain", "done") == 1)
+    eventually(lambda: grown("xai_launch_rows_total", "masked_forward") == 64)
     pieces = grown("xai_queue_wait_seconds_count", "explain")
     assert 2 <= pieces <= 64, "the masks come in pieces"
     assert 0 <= grown("xai_queue_wait_seconds_sum", "explain") < 60

@@ -323,7 +323,7 @@ def test_a_deadline_that_passes_ends_the_stream(stub, cat, metric, eventually):
 
 @pytest.mark.timed
 def test_a_reader_who_dawdles_gets_fewer_versions_and_disturbs_nobody(
-    server, stub, cat, connect, metric, eventually, map_of
+    server, stub, cat, connect, metric, eventually, allowance
 ):
     """What is not read is not worked out: versions of 16 maps of 200 kB each would pile up."""
     slow = pb.ExplanationRequest(
@@ -340,9 +340,9 @@ def test_a_reader_who_dawdles_gets_fewer_versions_and_disturbs_nobody(
             started = time.monotonic()
             stub.Predict(pb.PredictRequest(images=[cat]), timeout=60)
             slowest = max(slowest, time.monotonic() - started)
-        assert slowest < 2
+        assert slowest < allowance(2)
         assert metric("process_resident_memory_bytes") - resident < 64 * 2**20
-        assert metric("xai_open_explanations") == 0
+        eventually(lambda: metric("xai_open_explanations") == 0)  # which is counted just after
         assert metric("xai_open_bytes") > 16 * 200_000, "the reader has not had its maps yet"
         (versions,) = versions_of(list(coming)).values()
     assert len(versions) <= 3, f"{[one.pass_count for one in versions]} passes had been put by"

@@ -30,16 +30,21 @@ class Answers(pb_grpc.ExplanationServiceServicer):
     """Answers as long as it is asked to by `top_k`; a request id has it wait.
 
     Attributes:
+        waiting: Calls that have waited, or do.
         ended: Calls that have ended, one way or another.
     """
 
     def __init__(self):
-        self.ended = 0
+        self.waiting = self.ended = 0
+
+    async def _wait(self):
+        self.waiting += 1
+        await asyncio.sleep(30)
 
     async def Predict(self, request, context):  # noqa: N802
         try:
             if request.request_id == "wait":
-                await asyncio.sleep(30)
+                await self._wait()
             return pb.PredictResponse(model_version="x" * request.top_k)
         finally:
             self.ended += 1
@@ -48,7 +53,7 @@ class Answers(pb_grpc.ExplanationServiceServicer):
         try:
             yield pb.PredictStreamResponse(request_id="x" * request.request.top_k)
             if request.request.request_id == "wait":
-                await asyncio.sleep(30)
+                await self._wait()
             yield pb.PredictStreamResponse(finished=pb.StreamFinished())
         finally:
             self.ended += 1
@@ -295,7 +300,7 @@ async def test_more_calls_than_the_server_takes(serving):
     async with serving(max_calls=3) as (servicer, _, connect):
         stub = pb_grpc.ExplanationServiceStub(await connect())
         waiting = [stub.Predict(pb.PredictRequest(request_id="wait")) for _ in range(3)]
-        await asyncio.sleep(0.2)
+        await until(lambda: servicer.waiting == 3)
         error = await failed(stub.Predict(pb.PredictRequest()))
         assert (error.code(), reason_of(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
         assert "3 calls are in progress" in error.details()
@@ -306,12 +311,12 @@ async def test_more_calls_than_the_server_takes(serving):
 
 
 async def test_calls_that_are_cut_off_are_told_so(serving):
-    async with serving() as (_, calls, connect):
+    async with serving() as (servicer, calls, connect):
         stub = pb_grpc.ExplanationServiceStub(await connect())
         request = pb.PredictRequest(request_id="wait")
         call = asyncio.ensure_future(failed(stub.Predict(request)))
         stream = asyncio.ensure_future(failed(_read(stub.PredictStream(pb.PredictStreamRequest(request=request)))))
-        await asyncio.sleep(0.2)
+        await until(lambda: servicer.waiting == 2)
         assert not await calls.finished(0.01)
         calls.cut_off(ShuttingDownError("The server is shutting down. Send the request to another one."))
         for error in await asyncio.gather(call, stream):

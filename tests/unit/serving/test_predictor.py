@@ -261,7 +261,7 @@ def masks_of(net, one, image):
     return 0
 
 
-async def test_a_budget_buys_the_best_map_so_far(start, make_net, predicted, make_plan, idle):
+async def test_a_budget_buys_the_best_map_so_far(start, make_net, predicted, make_plan, idle, allowance):
     net = make_net(0.005)
     predictor = start(net)
     plan = make_plan(mask_count=100_000, budget=0.4, estimator="plain", targets=Targets(class_ids=(2, 0)))
@@ -271,7 +271,7 @@ async def test_a_budget_buys_the_best_map_so_far(start, make_net, predicted, mak
     await idle(predictor.engine)
     assert one.stage is Stage.TRUNCATED
     assert one.message == f"Its budget ended it after {one.pass_count} of at most 100000 passes."
-    assert 0.2 < one.seconds <= took < 0.8
+    assert 0.2 < one.seconds <= took < 0.4 + allowance(0.4)
     assert 64 <= one.pass_count < 0.4 / 0.005 * 8
     assert one.targets.tolist() == [2, 0]
     net.seconds = 0
@@ -431,8 +431,8 @@ async def test_cancelling_cancels_the_jobs(start, make_net, predicted, make_plan
     with capture_logs() as logs:
         for plans in ([make_plan(mask_count=100_000)], [make_plan(name=name, mask_count=100_000) for name in "abc"]):
             explaining = asyncio.ensure_future(predictor.explain([predicted()], plans, FOREVER))
-            await asyncio.sleep(0.05)
-            assert len(predictor.engine._open) == len(plans)
+            while len(predictor.engine._open) < len(plans):
+                await asyncio.sleep(0.002)
             explaining.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await explaining

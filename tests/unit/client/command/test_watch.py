@@ -364,8 +364,11 @@ class Terminal:
             while not any(text in line for line in self.lines):
                 assert time.monotonic() < deadline, self.lines
                 time.sleep(0.02)
-            time.sleep(0.2)  # for the rest of the rows
-            return self.lines
+            shown = []
+            while shown != self.lines and time.monotonic() < deadline:  # for the rest of the rows
+                shown = self.lines
+                time.sleep(0.2)
+            return shown
 
         return step
 
