@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -21,7 +22,7 @@ from xai_sidecar.backends.runtimes.program import Engine, EngineError, described
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.errors import PreconditionError
 
-_SECONDS = 0.4
+_SECONDS = 0.25
 """How long the engines are timed for a kind of work; a start has half a dozen of these."""
 
 _TIMED_RUNS = 5
@@ -93,6 +94,7 @@ class Maker:
     threads: int | None
     run: Run
     cache: EngineCache | None = None
+    _engines_of: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
         """Makes the program of a kind, with the fastest engine that agrees with the graph run plainly.
@@ -113,19 +115,31 @@ class Maker:
         plainly = partial(plain_outputs, graph, fed, self.run, self.rows or 1)
         expected = expected_outputs(model, fed, plainly, self.cache, self.rows)
         tolerances = [GRADIENT_TOLERANCE] * (len(expected) - 1) + [LOGIT_TOLERANCE]
+        examples = Examples(fed, expected, tolerances, graph.outputs)
+        sizes = [self.rows] if self.rows else sizes
         try:
-            choice = choose(
-                model,
-                self.engines,
-                [self.rows] if self.rows else sizes,
-                Examples(fed, expected, tolerances, graph.outputs),
-                threads=self.threads,
-                seconds=_SECONDS,
-                cache=self.cache,
-            )
+            choice = self._choice(kind, model, sizes, examples)
         except EngineError as error:
-            choice = self._unoptimised(model, [self.rows] if self.rows else sizes, fed, expected, str(error))
+            choice = self._unoptimised(model, sizes, fed, expected, str(error))
+        self._engines_of.setdefault(kind.name, frozenset(chosen.name for chosen in choice.by_size.values()))
         return KindProgram(kind, graph, choice, self.class_count, self.rows, self.run)
+
+    def _choice(self, kind: Kind, model: bytes, sizes: Sequence[int], examples: Examples) -> Choice:
+        """The engines for a kind: those that were the fastest for a kind of the same name, if they agree here, too."""
+        chosen = partial(
+            choose,
+            model,
+            sizes=sizes,
+            examples=examples,
+            threads=self.threads,
+            seconds=_SECONDS,
+            cache=self.cache,
+        )
+        same = [engine for engine in self.engines if engine.name in self._engines_of.get(kind.name, ())]
+        if same:
+            with contextlib.suppress(EngineError):
+                return chosen(engines=same)
+        return chosen(engines=self.engines)
 
     def _unoptimised(
         self, model: bytes, sizes: Sequence[int], fed: tuple[Array, ...], expected: tuple[Array, ...], why: str
