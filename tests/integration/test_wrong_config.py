@@ -123,7 +123,7 @@ def _is_progress(line):
     if re.match(r"\[ *\d+\.\d s\] \S", line):
         return True
     try:
-        return json.loads(line)["event"] == "loading"
+        return json.loads(line)["event"] in ("starting", "loading")
     except ValueError:
         return False
 

@@ -184,11 +184,11 @@ class MindSporeBackend:
         except (ExportError, PreconditionError, ConfigError) as error:
             self._exported = None
             self._drop(Forward.kind)
-            self.engine_note = f"MindSpore runs this net: {str(error).rstrip('.')}."
+            why = str(error).rstrip(".")
+            self.engine_note = f"MindSpore runs this net: {why}."
             if self._source.forward_engine != "auto":
-                raise ConfigError(
-                    f"{self.engine_note} Set it to auto to have MindSpore run it.", field="model.forward_engine"
-                ) from None
+                message = f"{self._source.forward_engine} cannot run this net: {why}. With auto, MindSpore runs it."
+                raise ConfigError(message, field="model.forward_engine") from None
             report(self.engine_note)
             return []
         return [Forward.kind] + [kind for kind in wanted if kind != Forward.kind and self._is_graph(kind, report)]
