@@ -7,12 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from bench import convolution, evaluator, explainers, load, memory, peers, rise, same_maps, service, start
+from bench import convolution, evaluator, explainers, gradients, load, memory, peers, rise, same_maps, service, start
 from bench.figure import Figure, table
 
 SUBJECTS = {
     "convolution": convolution.figures,
     "explainers": explainers.figures,
+    "gradients": gradients.figures,
     "service": service.figures,
     "load": load.figures,
     "start": start.figures,
