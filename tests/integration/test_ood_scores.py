@@ -145,7 +145,7 @@ def test_the_command_line_explains_by_rise(run, server, photo):
 
 def test_the_command_line_describes_everything(run):
     printed, _ = run("info")
-    assert re.search(r"(?m)^runs on +cpu with onnxruntime \d", printed)
+    assert re.search(r"(?m)^runs on +cpu with (onnxruntime|openvino) \d", printed)
     auroc = r"trained on 40 pictures; AUROC [\d.]+ against masked, [\d.]+ against noise, [\d.]+ against shuffled"
     assert re.search(rf"(?m)^ood +{auroc}$", printed)
     sections = {name: printed.split(f"\n\n{name}  ")[1].split("\n\n")[0] for name in NAMES}
