@@ -17,6 +17,12 @@ from xai_sidecar.backends.graph.tracing import trace
 STEP = 1e-6
 
 
+def run_by_reference(graph, rows):
+    """Runs a graph by the onnx package's own evaluator: slowly, in any precision."""
+    results = ReferenceEvaluator(write(graph)).run(None, dict(zip(graph.inputs, rows, strict=True)))
+    return tuple(np.asarray(result) for result in results)
+
+
 def model(nodes, shape, constants=None, opset=17, output="y", dtype=np.float64):
     """A model of some nodes: its input is x, (batch, *shape), and its output y."""
     nodes = [nodes] if isinstance(nodes, onnx.NodeProto) else nodes

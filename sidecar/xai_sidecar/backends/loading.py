@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from xai_sidecar.backends.runtimes.cpus import usable_cpus
 from xai_sidecar.config import Config
@@ -26,7 +27,6 @@ def _graph(config: Config) -> Backend:
     from xai_sidecar.backends.graph.source import GraphSource
 
     model = config.model
-    spec = model.input.spec()
     if model.forward_engine == "mindspore":
         raise ConfigError("MindSpore does not run ONNX files. Set it to auto.", field="model.forward_engine")
     return GraphBackend(
@@ -35,18 +35,7 @@ def _graph(config: Config) -> Backend:
             input=model.onnx_input,
             output=model.onnx_output,
             activation=model.activation,
-            device=model.device,
-            preparation=repr(spec),
-            layout=model.input.layout,
-            channels=spec.channels,
-            height=spec.height,
-            width=spec.width,
-            batch_sizes=tuple(model.batch_sizes),
-            gradient_batch_sizes=tuple(model.gradient_batch_sizes),
-            cache=model.compile_cache if isinstance(model.compile_cache, Path) else None,
-            engine=model.forward_engine,
-            threads=model.threads,
-            ood=load_head(config.ood.checkpoint) if config.ood.checkpoint else None,
+            **_common(config),
         )
     )
 
@@ -64,26 +53,34 @@ def _cell(config: Config) -> Backend:
             "MindSpore is not installed. Run pip install 'xai-sidecar[server]' with Python 3.10 to 3.12."
         ) from error
     model = config.model
-    spec = model.input.spec()
     return MindSporeBackend(
         ModelSource(
             factory=model.factory or "",  # the config has checked that it is the source
             arguments=model.arguments,
             checkpoint=model.checkpoint,
-            device=model.device,
-            preparation=repr(spec),
-            layout=model.input.layout,
-            channels=spec.channels,
-            height=spec.height,
-            width=spec.width,
-            batch_sizes=tuple(model.batch_sizes),
-            gradient_batch_sizes=tuple(model.gradient_batch_sizes),
-            cache=model.compile_cache if isinstance(model.compile_cache, Path) else None,
-            forward_engine=model.forward_engine,
-            threads=model.threads,
-            ood=load_head(config.ood.checkpoint) if config.ood.checkpoint else None,
+            **_common(config),
         )
     )
+
+
+def _common(config: Config) -> dict[str, Any]:
+    """What every source of a model has, by the names of its fields."""
+    model = config.model
+    spec = model.input.spec()
+    return {
+        "device": model.device,
+        "preparation": repr(spec),
+        "layout": model.input.layout,
+        "channels": spec.channels,
+        "height": spec.height,
+        "width": spec.width,
+        "batch_sizes": tuple(model.batch_sizes),
+        "gradient_batch_sizes": tuple(model.gradient_batch_sizes),
+        "cache": model.compile_cache if isinstance(model.compile_cache, Path) else None,
+        "forward_engine": model.forward_engine,
+        "threads": model.threads,
+        "ood": load_head(config.ood.checkpoint) if config.ood.checkpoint else None,
+    }
 
 
 def limit_threads(threads: int | None) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small_graphs import convolution, elementwise, pictures, serialised
+from small_graphs import convolution, elementwise, serialised
 
 from xai_sidecar.backends.runtimes import onnxruntime
 from xai_sidecar.backends.runtimes.memory import give_back_memory
-from xai_sidecar.backends.runtimes.onnxruntime import OnnxProgram, OnnxRuntime
+from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.program import EngineError, described
 
 
@@ -36,15 +36,6 @@ def test_threads_are_as_many_as_cpus(monkeypatch):
     program = OnnxRuntime().load(convolution())
     assert running_threads() - before == 3
     del program
-
-
-def test_some_of_the_outputs():
-    program = OnnxProgram(convolution())
-    channels, logits = program((pictures(2),))
-    (only,) = program.only(1)((pictures(2),))
-    np.testing.assert_array_equal(only, logits)
-    both = program.only(1, 0)((pictures(2),))
-    np.testing.assert_array_equal(both[1], channels)
 
 
 def test_an_error_is_raised_and_not_printed(capfd, tmp_path, monkeypatch):

@@ -10,14 +10,12 @@ from xai_sidecar.backends.graph.loaded import load, probe_inputs
 from xai_sidecar.backends.graph.programs import KindProgram, Maker, costs
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.source import GraphSource
-from xai_sidecar.backends.passes import from_layout, kind_text, same_passes, scored, to_layout
+from xai_sidecar.backends.passes import kind_text, ood_training, run_passes, same_passes
 from xai_sidecar.backends.runtimes.engines import engines_for
 from xai_sidecar.backends.runtimes.keeping import EngineCache
-from xai_sidecar.engine.backend import Layer, OodTraining, Report
-from xai_sidecar.engine.batching import masked
+from xai_sidecar.engine.backend import Layer, Report
 from xai_sidecar.engine.work import Array, Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError
-from xai_sidecar.ood.head import check_head
 
 _ON_DEMAND_KEPT = 8
 """Layers loaded on demand that are kept; the least recently used one is dropped."""
@@ -45,7 +43,7 @@ class GraphBackend:
     def __init__(self, source: GraphSource) -> None:
         self._source = source
         cache = EngineCache(source.cache) if source.cache else None
-        engines = engines_for(source.device, cache, source.engine)
+        engines = engines_for(source.device, cache, source.forward_engine)
         self.device = source.device
         self.hang_is_fatal = not source.device.startswith("cpu")
         self._reference = Reference()
@@ -61,7 +59,7 @@ class GraphBackend:
         self.layers: Mapping[str, Layer] = self._loaded.layers.spatial
         self.refused_layers: Mapping[str, str] = self._loaded.layers.refused
         self.default_layer = self._loaded.default_layer
-        self.ood = self._ood_info()
+        self.ood = ood_training(source.ood, self.version)
         self._maker = Maker(
             self._loaded.classifier,
             engines,
@@ -103,17 +101,7 @@ class GraphBackend:
             self._load_on_demand(same)
         program = self._programs[same]
         self._programs.move_to_end(same)
-        if kind.name in ("masked_forward", "masked_ood_score"):
-            rows = (masked(*rows),)
-        outputs = program((to_layout(rows[0], self._source.layout), *rows[1:]))
-        if kind.name == "input_gradient":
-            return (from_layout(outputs[0], self._source.layout), *outputs[1:])
-        if kind.name == "layer_gradient":
-            to_nchw = self._loaded.layers.spatial[kind.layer].to_nchw
-            return (to_nchw(outputs[0]), to_nchw(outputs[1]), *outputs[2:])
-        if kind.name in ("ood_score", "masked_ood_score"):
-            return scored(self._source.ood, *outputs)
-        return outputs
+        return run_passes(kind, rows, program, self._source.layout, self._loaded.layers.spatial, self._source.ood)
 
     def close(self) -> None:
         """Drops the programs."""
@@ -151,10 +139,3 @@ class GraphBackend:
 
     def _sizes(self, kind: Kind) -> tuple[int, ...]:
         return self._source.gradient_batch_sizes if kind.name.endswith("gradient") else self._source.batch_sizes
-
-    def _ood_info(self) -> OodTraining | None:
-        head = self._source.ood
-        if head is None:
-            return None
-        check_head(head, self.version)
-        return OodTraining(head.training.sample_count, head.training.time, head.training.auroc)

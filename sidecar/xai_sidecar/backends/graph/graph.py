@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -301,14 +301,3 @@ def _ir_version(opset: int) -> int:
 def counted(kinds: Iterable[str]) -> str:
     """Operators as an error names them, each with how often it occurs: "Foo, Bar ×3"."""
     return ", ".join(kind if count == 1 else f"{kind} ×{count}" for kind, count in Counter(kinds).items())
-
-
-def walk_back(graph: Graph, name: str) -> Iterator[Node]:
-    """The nodes that lead to a value, from the last one, as long as each has one input that is not a constant."""
-    makers = graph.makers()
-    while node := makers.get(name):
-        yield node
-        flowing = [each for each in node.inputs if each and each not in graph.constants]
-        if len(flowing) != 1:
-            return
-        name = flowing[0]

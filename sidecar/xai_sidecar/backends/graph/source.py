@@ -26,7 +26,7 @@ class GraphSource:
         batch_sizes: Batch sizes of forward passes.
         gradient_batch_sizes: Batch sizes of passes with a gradient.
         cache: Folder for what engines have compiled; None for none.
-        engine: "auto", or the one engine to use.
+        forward_engine: "auto", or the one engine to use.
         threads: Number of threads that compute passes on a CPU; None for one on each usable CPU.
         ood: The head of the OoD net; None for none.
     """
@@ -44,7 +44,7 @@ class GraphSource:
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
     gradient_batch_sizes: tuple[int, ...] = (1,)
     cache: Path | None = None
-    engine: str = "auto"
+    forward_engine: str = "auto"
     threads: int | None = None
     ood: OodHead | None = None
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from xai_sidecar.backends.graph.graph import Graph, Node, write
+from xai_sidecar.backends.graph.graph import Graph, Node
 from xai_sidecar.engine.work import Array
 
 Shape: TypeAlias = tuple[int | None, ...]
@@ -111,14 +111,6 @@ def _run(graph: Graph, wanted: list[str], rows: Array, run: Run) -> _Run:
         dtypes | {name: value.dtype for name, value in values.items()},
         values,
     )
-
-
-def run_by_reference(graph: Graph, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Runs a graph by the onnx package's own evaluator: slowly, in any precision. For tests and small graphs."""
-    from onnx.reference import ReferenceEvaluator
-
-    results = ReferenceEvaluator(write(graph)).run(None, dict(zip(graph.inputs, rows, strict=True)))
-    return tuple(np.asarray(result) for result in results)
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> Shape:

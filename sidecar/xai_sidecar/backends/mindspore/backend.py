@@ -39,15 +39,13 @@ from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.surgery import shared_copy, tapped_copy
-from xai_sidecar.backends.passes import from_layout, kind_text, same_passes, scored, to_layout
+from xai_sidecar.backends.passes import kind_text, ood_training, run_passes, same_passes, to_layout
 from xai_sidecar.backends.runtimes.engines import engines_for
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.spatial.layers import default_layer
-from xai_sidecar.engine.backend import Layer, OodTraining, Report
-from xai_sidecar.engine.batching import masked
+from xai_sidecar.engine.backend import Layer, Report
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError
-from xai_sidecar.ood.head import check_head
 
 _ON_DEMAND_KEPT = 8
 """Layers compiled on demand that are kept; the least recently used one is dropped."""
@@ -100,7 +98,7 @@ class MindSporeBackend:
             lambda layers, inputs: layers_with_gradient(self._net, layers, inputs, self.class_count),
         )
         self._reference = Reference(self._net, probe, logits, self._spatial)
-        self.ood = self._ood_info()
+        self.ood = ood_training(source.ood, self.version, self._earlier_version)
         self._programs: OrderedDict[Kind, Program] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}
         self._warmed: set[Kind] = set()
@@ -120,7 +118,9 @@ class MindSporeBackend:
         if Forward.kind in failed:
             raise failed[Forward.kind]
         self._drop(*failed)
-        take_times(self._costs, lambda kind, size: seconds(self._programs[kind], self._reference.inputs(kind, size)))
+        # Programs of graphs were timed when their engine was chosen.
+        compiled = {kind: sizes for kind, sizes in self._costs.items() if kind in left}
+        take_times(compiled, lambda kind, size: seconds(self._programs[kind], self._reference.inputs(kind, size)))
         return {kind: failed[same_passes(kind)].message for kind in kinds if same_passes(kind) in failed}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
@@ -132,17 +132,7 @@ class MindSporeBackend:
         compiled = same_passes(kind)
         if compiled not in self._costs:
             self._compile_on_demand(compiled)
-        if kind.name in ("masked_forward", "masked_ood_score"):
-            rows = (masked(*rows),)
-        outputs = self._program(compiled)((to_layout(rows[0], self._source.layout), *rows[1:]))
-        if kind.name == "input_gradient":
-            return (from_layout(outputs[0], self._source.layout), *outputs[1:])
-        if kind.name == "layer_gradient":
-            to_nchw = self._spatial[kind.layer].to_nchw
-            return (to_nchw(outputs[0]), to_nchw(outputs[1]), *outputs[2:])
-        if kind.name in ("ood_score", "masked_ood_score"):
-            return scored(self._source.ood, *outputs)
-        return outputs
+        return run_passes(kind, rows, self._program(compiled), self._source.layout, self._spatial, self._source.ood)
 
     def close(self) -> None:
         """Drops the programs."""
@@ -155,13 +145,6 @@ class MindSporeBackend:
         source = self._source
         shape = (size, source.channels, source.height, source.width)
         return to_layout(np.random.default_rng(0).standard_normal(shape).astype(np.float32), source.layout)
-
-    def _ood_info(self) -> OodTraining | None:
-        head = self._source.ood
-        if head is None:
-            return None
-        check_head(head, self.version, self._earlier_version)
-        return OodTraining(head.training.sample_count, head.training.time, head.training.auroc)
 
     def _earlier_version(self) -> str:
         """The version of this net that earlier releases wrote into OoD nets' files."""
@@ -216,6 +199,7 @@ class MindSporeBackend:
         self._programs[kind] = program
         for size in sizes:
             self._adopt(kind, size)
+            self._costs[kind][size] = program.choice.by_size[size].seconds
         if kind == Forward.kind:
             self.engine = program.choice.engine
 

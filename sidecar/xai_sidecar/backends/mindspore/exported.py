@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from xai_sidecar.backends.graph.graph import Graph, read
 from xai_sidecar.backends.graph.kinds import Traceable
 from xai_sidecar.backends.graph.programs import KindProgram, Maker
@@ -14,6 +12,7 @@ from xai_sidecar.backends.graph.tracing import trace
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
 from xai_sidecar.backends.mindspore.runtime import nn
 from xai_sidecar.backends.mindspore.watching import WatchedNet
+from xai_sidecar.backends.runtimes.agreement import disagreement
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.program import Engine
 from xai_sidecar.backends.spatial.layers import SpatialLayer
@@ -89,6 +88,4 @@ def _matched(outputs: Mapping[str, Array], graph: Graph, run: Reference, example
 
 
 def _is_same(value: Array, output: Array) -> bool:
-    if value.shape != output.shape or value.dtype.kind != "f":
-        return False
-    return bool(np.linalg.norm(value - output) <= _SAME * np.linalg.norm(output))
+    return value.dtype.kind == "f" and value.ndim > 0 and disagreement([value], [output], [_SAME]) is None

@@ -134,16 +134,8 @@ class OnnxProgram:
 
     def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs the graph; see `Program.__call__`."""
-        return self._run(self.outputs, rows)
-
-    def only(self, *places: int) -> Callable[[tuple[Array, ...]], tuple[Array, ...]]:
-        """The same graph with only some of its outputs, by their indices."""
-        names = [self.outputs[place] for place in places]
-        return lambda rows: self._run(names, rows)
-
-    def _run(self, names: Sequence[str], rows: tuple[Array, ...]) -> tuple[Array, ...]:
         fed = zip(self.inputs, rows, self._dtypes, strict=False)
-        outputs = self._session.run(names, {name: fitted(row, dtype) for name, row, dtype in fed})
+        outputs = self._session.run(self.outputs, {name: fitted(row, dtype) for name, row, dtype in fed})
         return tuple(map(returned, outputs))
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import onnx
 import pytest
 import small_graphs
+from differences import run_by_reference
 
 from xai_sidecar.backends.graph.features import features_graph
 from xai_sidecar.backends.graph.graph import read
-from xai_sidecar.backends.graph.tracing import run_by_reference, trace
+from xai_sidecar.backends.graph.tracing import trace
 from xai_sidecar.errors import PreconditionError
 
 CHANNELS, CLASSES, SIDE = 4, 3, 5

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from differences import check, gradient_graph, model
+from differences import check, gradient_graph, model, run_by_reference
 from onnx import TensorProto, helper
 
 from xai_sidecar.backends.graph.derivative import NotDerivableError, derive
 from xai_sidecar.backends.graph.graph import read
-from xai_sidecar.backends.graph.tracing import run_by_reference, trace
+from xai_sidecar.backends.graph.tracing import trace
 
 node = helper.make_node
 
