@@ -57,12 +57,12 @@ class Fake:
 
 @pytest.fixture(autouse=True)
 def told_seconds(monkeypatch):
-    measured = choosing._seconds
+    measured = choosing.timing.seconds
 
     def seconds(program, rows):
         return program.costs[len(rows[0])] if isinstance(program, Doubling) else measured(program, rows)
 
-    monkeypatch.setattr(choosing, "_seconds", seconds)
+    monkeypatch.setattr(choosing.timing, "seconds", seconds)
 
 
 def examples(count=4, tolerance=1e-3):

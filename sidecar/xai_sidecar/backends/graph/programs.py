@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,13 +18,12 @@ from xai_sidecar.backends.runtimes.choosing import Choice, Chosen, Examples, cho
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.program import Engine, EngineError, described
+from xai_sidecar.backends.timing import seconds, take_times
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.errors import PreconditionError
 
 _SECONDS = 0.25
 """How long the engines are timed for a kind of work; a start has half a dozen of these."""
-
-_TIMED_RUNS = 5
 
 
 class KindProgram:
@@ -151,16 +149,25 @@ class Maker:
         plain = OnnxRuntime().load_unoptimised(model, self.threads)
         if how := disagreement(plain(fed), expected, [GRADIENT_TOLERANCE] * len(expected)):
             raise PreconditionError(f"{why} Without optimisations, it {how}.")
-        seconds = take_times({size: partial(plain, tuple(array[:size] for array in fed)) for size in sizes})
+        taken = _times(plain, sizes, fed)
         engine = f"{described(OnnxRuntime())} unoptimised"
-        return Choice({size: Chosen(plain, engine, seconds[size], "unoptimised", False) for size in sizes}, {"": why})
+        return Choice({size: Chosen(plain, engine, taken[size], "unoptimised", False) for size in sizes}, {"": why})
 
 
 def costs(program: KindProgram, sizes: Sequence[int], rows: tuple[Array, ...]) -> dict[int, float]:
     """Seconds of a batch by batch size."""
     if set(sizes) <= set(program.choice.by_size):
         return {size: program.choice.by_size[size].seconds for size in sizes}
-    return take_times({size: partial(program, tuple(array[:size] for array in rows)) for size in sizes})
+    return _times(program, sizes, rows)
+
+
+def _times(
+    program: Callable[[tuple[Array, ...]], object], sizes: Sequence[int], rows: tuple[Array, ...]
+) -> dict[int, float]:
+    """Seconds of a program by batch size."""
+    taken = {"": dict.fromkeys(sizes, np.inf)}
+    take_times(taken, lambda _, size: seconds(program, tuple(array[:size] for array in rows)))
+    return taken[""]
 
 
 def graph_rows(kind: Kind, rows: tuple[Array, ...], class_count: int) -> tuple[Array, ...]:
@@ -184,14 +191,3 @@ def plain_outputs(graph: Graph, fed: tuple[Array, ...], run: Run, count: int = 1
     alone = (tuple(np.repeat(array[i : i + 1], count, 0) for array in fed) for i in range(len(fed[0])))
     parts = [run(graph, row) for row in alone]
     return tuple(np.concatenate([output[:1] for output in column]) for column in zip(*parts, strict=True))
-
-
-def take_times(runs: dict[int, Callable[[], object]]) -> dict[int, float]:
-    """The shortest of several runs in seconds by batch size, measured in turn, so that noise affects all alike."""
-    best = dict.fromkeys(runs, np.inf)
-    for _ in range(_TIMED_RUNS):
-        for size, run in runs.items():
-            started = time.perf_counter()
-            run()
-            best[size] = min(best[size], time.perf_counter() - started)
-    return {size: float(seconds) for size, seconds in best.items()}

@@ -31,8 +31,6 @@ from xai_sidecar.backends.mindspore.programs import (
     input_gradient_program,
     layer_gradient_program,
     release_graphs,
-    seconds,
-    take_times,
 )
 from xai_sidecar.backends.mindspore.rectifiers import check_rectifiers, rectified_copy
 from xai_sidecar.backends.mindspore.reference import Reference, WrongOutputError, check, first_logits, one_by_one
@@ -43,6 +41,7 @@ from xai_sidecar.backends.passes import kind_text, ood_training, run_passes, sam
 from xai_sidecar.backends.runtimes.engines import engines_for
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.spatial.layers import default_layer
+from xai_sidecar.backends.timing import seconds, take_times
 from xai_sidecar.engine.backend import Layer, Report
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError, SidecarError

@@ -10,7 +10,6 @@ The target's logit is selected by a product with a one-hot matrix: that compiles
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Collection, Iterator
 from typing import TypeAlias
 
@@ -18,12 +17,10 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import api, ms, nn
 from xai_sidecar.backends.mindspore.surgery import Tapped
-from xai_sidecar.engine.work import Array, Kind
+from xai_sidecar.engine.work import Array
 
 Program: TypeAlias = Callable[[tuple[Array, ...]], tuple[Array, ...]]
 """A compiled program: takes and returns arrays whose first axis is the batch; the last one returned are logits."""
-
-_TIMED_RUNS = 7
 
 
 def compiled_graphs() -> frozenset[str]:
@@ -54,24 +51,6 @@ def in_place_as_plain() -> Iterator[None]:
         yield
     finally:
         operators.update(in_place)
-
-
-def seconds(program: Program, rows: tuple[Array, ...]) -> float:
-    """Seconds of one run of a program."""
-    started = time.perf_counter()
-    program(rows)
-    return time.perf_counter() - started
-
-
-def take_times(costs: dict[Kind, dict[int, float]], run: Callable[[Kind, int], float]) -> None:
-    """Sets the costs of all kinds and sizes to the shortest of several runs, since other load only adds time.
-
-    The sizes are measured in turn, so that noise affects all alike: their ratios matter more than the absolute costs.
-    """
-    for _ in range(_TIMED_RUNS):
-        for kind, sizes in costs.items():
-            for size in sizes:
-                sizes[size] = min(sizes[size], run(kind, size))
 
 
 def forward_program(net: nn.Cell) -> Program:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.memory import trim_heap
@@ -238,7 +239,7 @@ class _Trial:
                 rows, _ = self._examples.part(0, size)
                 for each in candidates:
                     if round_number == 0 or time.perf_counter() < until:
-                        each.seconds[size] = min(each.seconds.get(size, np.inf), _seconds(each.program, rows))
+                        each.seconds[size] = min(each.seconds.get(size, np.inf), timing.seconds(each.program, rows))
 
     def _candidate(self, engine: Engine, batch_size: int | None, sizes: Sequence[int]) -> _Candidate | None:
         reason = engine.missing()
@@ -298,9 +299,3 @@ class Guarded:
 def _finite(array: Array) -> Array:
     """Which rows have finite numbers alone, (n,) bool."""
     return np.asarray(np.isfinite(array).all(axis=tuple(range(1, array.ndim))))
-
-
-def _seconds(program: Program, rows: tuple[Array, ...]) -> float:
-    started = time.perf_counter()
-    program(rows)
-    return time.perf_counter() - started
