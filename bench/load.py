@@ -255,7 +255,7 @@ def _with_rise_alone(config: Config) -> Config:
     """On free ports, with no other explainer to compile, and without the demo's evaluator, which uses all idle time."""
     server = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "log_level": "warning"}
     off = {name: {"enabled": False} for name in installed_explainers() if name != "rise"}
-    data = config.model_dump(exclude={"server", "explainers", "evaluator"})
+    data = config.model_dump(exclude={"server", "explainers", "evaluator"}, exclude_unset=True)
     return Config.model_validate({**data, "server": server, "explainers": off})
 
 

@@ -92,7 +92,7 @@ def _quiet(config: Config) -> Config:
     """On free ports, with the one batch size that is needed, no explainers to compile and no evaluator beside."""
     server = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "log_level": "warning"}
     off = {name: {"enabled": False} for name in installed_explainers()}
-    data = config.model_dump(exclude={"server", "explainers", "evaluator"})
+    data = config.model_dump(exclude={"server", "explainers", "evaluator"}, exclude_unset=True)
     data["model"]["batch_sizes"] = [1]
     return Config.model_validate({**data, "server": server, "explainers": off})
 
