@@ -235,6 +235,7 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
 def _check(arguments: argparse.Namespace) -> int:
     from xai_client.command.tables import terminal_width
     from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.command.steps import StepReports
     from xai_sidecar.command.summary import summary
     from xai_sidecar.engine.engine import Engine
     from xai_sidecar.serving.evaluation import open_store
@@ -246,11 +247,13 @@ def _check(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     set_up_logs("warning", config.server.log_format)
     engine = Engine(lambda: load_backend(config))
-    model = start_model(engine, config, _progress()).result()
-    if config.evaluator.enabled:
-        open_store(config).close()
-    costs = ExplanationCosts(engine)
-    asyncio.run(try_explainers(model, engine, costs))
+    with StepReports(_progress()) as report:
+        model = start_model(engine, config, report).result()
+        if config.evaluator.enabled:
+            open_store(config).close()
+        costs = ExplanationCosts(engine)
+        report("trying what explanations take beyond their passes")
+        asyncio.run(try_explainers(model, engine, costs))
     print(summary(model, costs, terminal_width(sys.stdout)))
     engine.close()
     return 0

@@ -21,6 +21,7 @@ from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_sidecar import __version__
 from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.command.heartbeat import Heartbeat
+from xai_sidecar.command.steps import StepReports
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batch import Lane
@@ -202,7 +203,8 @@ class Sidecar:
         """Opens the store and loads the model; False if `stop` was called before that was done."""
         store = await self._open_store()  # first, to report at once if another server has it
         try:
-            return await self._load_model(engine, core, telemetry, report, store)
+            with StepReports(report) as steps:
+                return await self._load_model(engine, core, telemetry, steps, store)
         finally:
             if self._evaluation is None and store is not None:
                 store.close()
@@ -245,6 +247,7 @@ class Sidecar:
             model.least_positive,
             model.facts.units,
         )
+        report("trying what explanations take beyond their passes")
         await try_explainers(model, engine, predictor.costs)
         admission = Admission(predictor.costs, limits, spec.channels * map_bytes, map_bytes)
         self.serving = core.state = ServingState(model, admission, predictor, evaluation, time.time())
