@@ -251,10 +251,9 @@ def _check(arguments: argparse.Namespace) -> int:
         model = start_model(engine, config, report).result()
         if config.evaluator.enabled:
             open_store(config).close()
-        costs = ExplanationCosts(engine)
         report("trying what explanations take beyond their passes")
-        asyncio.run(try_explainers(model, engine, costs))
-    print(summary(model, costs, terminal_width(sys.stdout)))
+        asyncio.run(try_explainers(model, engine))
+    print(summary(model, ExplanationCosts(engine), terminal_width(sys.stdout)))
     engine.close()
     return 0
 

@@ -248,7 +248,7 @@ class Sidecar:
             model.facts.units,
         )
         report("trying what explanations take beyond their passes")
-        await try_explainers(model, engine, predictor.costs)
+        await try_explainers(model, engine)
         admission = Admission(predictor.costs, limits, spec.channels * map_bytes, map_bytes)
         self.serving = core.state = ServingState(model, admission, predictor, evaluation, time.time())
         telemetry.open_images.set_function(lambda: admission.images.taken)

@@ -27,12 +27,14 @@ class Flow:
         new: Whether it has not queued anything yet.
         head_start: Device seconds by which its tasks are put forward; 0 once they are used up. They count as service.
         lent: Service received since then.
+        label: What `Slowdown` learns for; the explainer's name.
     """
 
     service: float = 0.0
     new: bool = True
     head_start: float = 0.0
     lent: float = 0.0
+    label: str = ""
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ import structlog
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batch import Batch, Lane, Task, TaskSlice
 from xai_sidecar.engine.batching import Run, fitting, joined, padded, rows_of
-from xai_sidecar.engine.costs import CostModel, Utilization
+from xai_sidecar.engine.costs import CostModel, Slowdown, Utilization, row_seconds
 from xai_sidecar.engine.job import Job, JobOutcome
 from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.threads import logged
@@ -79,6 +79,9 @@ class Dispatcher:
         policy: How the device is shared.
         observer: Receives each batch that ran.
         completed: Called with a job and its result rows when all rows of its task are done.
+
+    Attributes:
+        slowdown: How much longer explanations take than was measured at start.
     """
 
     def __init__(
@@ -96,6 +99,7 @@ class Dispatcher:
         self._completed = completed
         self._cost_model = CostModel(backend.costs)
         self._predicting = Utilization()
+        self.slowdown = Slowdown()
         self._scheduler = Scheduler(self._cost_model.costs, policy)
 
     def waiting(self, lane: Lane) -> int:
@@ -105,6 +109,20 @@ class Dispatcher:
     def seconds(self, kind: Kind, row_count: int) -> float:
         """Predicted seconds of rows if nothing else runs, see `CostModel`; any thread may ask."""
         return self._cost_model.seconds(kind, row_count)
+
+    def explaining_seconds(self, label: str, kind: Kind, row_count: int, now: float) -> float:
+        """Predicted seconds of an explanation's rows, with all that comes on top; any thread may ask.
+
+        Args:
+            label: The explainer's name.
+            kind: Of the rows.
+            row_count: How many.
+            now: On the clock of `time.monotonic`.
+        """
+        return row_count * self._row_seconds(kind) * self.slowdown.ratio(label, now)
+
+    def _row_seconds(self, kind: Kind) -> float:
+        return row_seconds(self._backend.costs(kind), self._policy.slice_seconds)
 
     def left_by_predictions(self, now: float) -> float:
         """Share of device time that predictions leave, at least what explanations get anyway; any thread may ask.
@@ -122,12 +140,17 @@ class Dispatcher:
         """Queues the rows of a `Work` as a task of its job, unless the job is settled."""
         if job.done():
             return
+        now = time.monotonic()
+        if job.lane is Lane.EXPLAIN:
+            self.slowdown.began(job, now)
         job.rows, job.collected, job.collected_rows = work.rows, {}, 0
         job.task = Task(job, job.lane, work.kind, len(job.rows[0]), job.flow)
-        self._scheduler.add(job.task, time.monotonic())
+        self._scheduler.add(job.task, now)
 
     def drop(self, job: Job[Any]) -> None:
         """Discards the task and the rows of a settled job."""
+        now = time.monotonic()
+        self.slowdown.ended(job, job.flow.label, now, self.left_by_predictions(now))
         if job.task is not None:
             self._scheduler.discard(job.task)
         job.rows, job.task = (), None  # the task refers to its job
@@ -161,6 +184,8 @@ class Dispatcher:
         self._cost_model.ran(batch.kind, batch.size, seconds)
         if batch.lane is Lane.PREDICT:
             self._predicting.ran(started + seconds, seconds)
+        if batch.lane is Lane.EXPLAIN:
+            self._explanations_ran(batch, started + seconds)
         self._scheduler.ran(batch, seconds)
         self._report_batch(batch, started, seconds)
         offset = 0
@@ -168,6 +193,10 @@ class Dispatcher:
             each.task.owner.device_seconds += seconds * each.row_count / batch.row_count
             self._collect(each, tuple(output[offset : offset + each.row_count] for output in outputs))
             offset += each.row_count
+
+    def _explanations_ran(self, batch: Batch, now: float) -> None:
+        measured = batch.row_count * self._row_seconds(batch.kind)
+        self.slowdown.ran(batch.slices[0].task.flow.label, measured, now, self.left_by_predictions(now))
 
     def _run(self, batch: Batch) -> tuple[Array, ...]:
         columns = zip(*(rows_of(each) for each in batch.slices), strict=True)

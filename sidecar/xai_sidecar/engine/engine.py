@@ -121,6 +121,7 @@ class Engine:
         budget_end: float = float("inf"),
         give_up: float = 0.0,
         head_start: float = 0.0,
+        label: str = "",
     ) -> Job[T]:
         """Submits a computation.
 
@@ -134,12 +135,13 @@ class Engine:
             give_up: Without a partial result by then, the job goes on for its first one until this time, and fails
                 with BudgetSpentError if there is none.
             head_start: Device seconds in which it precedes the others of its lane, for a first result soon.
+            label: Of an explanation, the explainer's name: its slowdown is learned by it.
 
         Raises:
             ShuttingDownError: `close` was called.
             DeviceLostError, HungError: The device is gone, or too many computations of the lane hang.
         """
-        job: Job[T] = Job(steps, lane, budget_end, give_up, head_start)
+        job: Job[T] = Job(steps, lane, budget_end, give_up, head_start, label)
         if not self.accepts(lane):
             raise HungError(f"Too many computations of the lane {lane.name} hang. The server has to be restarted.")
         with self._lock:
@@ -190,6 +192,20 @@ class Engine:
     def seconds(self, kind: Kind, row_count: int) -> float:
         """Predicted seconds of rows on this device if nothing else runs. The engine has to be ready."""
         return self._device.seconds(kind, row_count)
+
+    def explaining_seconds(self, label: str, kind: Kind, row_count: int) -> float:
+        """Predicted seconds of an explanation's rows, with all that comes on top, if no predictions come.
+
+        Args:
+            label: The explainer's name.
+            kind: Of the rows.
+            row_count: How many.
+        """
+        return self._device.explaining_seconds(label, kind, row_count, time.monotonic())
+
+    def usual_slowdown(self, label: str) -> float:
+        """Seconds that an explainer's explanations usually take over those measured for their rows at start."""
+        return self._device.slowdown.usual(label)
 
     def wind_up(self) -> None:
         """Completes all explanations early, or fails them with BudgetSpentError; accepts no more of them."""

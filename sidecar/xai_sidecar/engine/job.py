@@ -80,7 +80,13 @@ class Job(Future["Completed[T]"], Generic[T]):
     """
 
     def __init__(
-        self, steps: Steps[T], lane: Lane, budget_end: float, give_up: float = 0.0, head_start: float = 0.0
+        self,
+        steps: Steps[T],
+        lane: Lane,
+        budget_end: float,
+        give_up: float = 0.0,
+        head_start: float = 0.0,
+        label: str = "",
     ) -> None:
         super().__init__()
         self.lane = lane
@@ -92,7 +98,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.wound_up = False
         self.finishing_seconds = 0.0
         self.alarms: list[Alarm] = []
-        self.flow = Flow(head_start=head_start)
+        self.flow = Flow(head_start=head_start, label=label)
         self.task: Task | None = None
         self.rows: tuple[Array, ...] = ()
         self.collected: dict[int, tuple[Array, ...]] = {}

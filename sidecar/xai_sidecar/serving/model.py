@@ -11,7 +11,7 @@ from typing import Any
 from xai_sidecar.config import Config, load_labels
 from xai_sidecar.digest import digest
 from xai_sidecar.engine.backend import Backend, Report
-from xai_sidecar.engine.costs import least_seconds
+from xai_sidecar.engine.costs import least_seconds, row_seconds
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward, Kind, OodScore
 from xai_sidecar.errors import ConfigError, NotFoundError, PreconditionError, SidecarError, quoted
@@ -135,7 +135,8 @@ class ServedModel:
     def expected_seconds(self, setup: ExplainerSetup) -> float:
         """Time that an explanation of one target takes with the defaults on an idle device."""
         explainer, defaults = setup.explainer, setup.defaults
-        return self.seconds(explainer.kind(defaults), explainer.pass_counts(1, defaults, self.facts).most)
+        costs, longest = self.backend.costs(explainer.kind(defaults)), self.config.server.slice_milliseconds / 1e3
+        return explainer.pass_counts(1, defaults, self.facts).most * row_seconds(costs, longest)
 
     @property
     def _metrics(self) -> list[Metric[Any]]:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import Future
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.job import Completed, Job
+from xai_sidecar.engine.job import Job
 from xai_sidecar.engine.work import OodScores, Steps, forward, ood_score
 from xai_sidecar.errors import DeviceError, ShuttingDownError, SidecarError, TensorError
 from xai_sidecar.evaluator.choice import Candidate, Choice
@@ -136,20 +134,10 @@ class Predictor:
         if len(targets) and not skipped:
             context = Context(self._activation, plan.seed, self._units)
             steps = plan.explainer.explain(image, targets, plan.parameters, context)
-            alone = not self.engine.explaining
             job = self._submit(steps, plan, deadline)
-            if alone:
-                job.add_done_callback(partial(self._measure, plan))
         if admitted is not None:
             admitted.started(wanted, job)
         return RunningExplanation(plan, targets, image.shape[1:], job, skipped, choice, admitted)
-
-    def _measure(self, plan: ExplanationPlan, job: Future[Completed[Saliency]]) -> None:
-        """Learns the cost of an explanation that started while no other ran, if none runs when it ends."""
-        if not self.engine.explaining and not job.cancelled() and job.exception() is None:
-            done = job.result()
-            if not done.cut_short:
-                self.costs.ran(plan.explainer.name, done.device_seconds, done.seconds)
 
     def _missing_positive(self, predicted: ModelOutput, plan: ExplanationPlan) -> str:
         """Why nothing is explained where no class counts as predicted and no target was given; empty otherwise."""
@@ -163,7 +151,7 @@ class Predictor:
     def _submit(self, steps: Steps[Saliency], plan: ExplanationPlan, deadline: float) -> Job[Saliency]:
         """Submits the computation. With a budget it has a head start, and goes on beyond it until the first map."""
         if plan.budget_seconds is None:
-            return self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline)
+            return self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline, label=plan.explainer.name)
         return self.engine.submit(
             steps,
             Lane.EXPLAIN,
@@ -171,6 +159,7 @@ class Predictor:
             budget_end=_budget_end(plan.budget_seconds, deadline),
             give_up=deadline - _ANSWERING_SECONDS,
             head_start=self.engine.seconds(plan.kind, plan.counts.first),
+            label=plan.explainer.name,
         )
 
     def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:

@@ -17,7 +17,6 @@ from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.work import Partial, Steps
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context
-from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 
 _PASS_SECONDS = 0.8
@@ -58,18 +57,17 @@ class Unseen:
             self._observer.ended(lane, outcome)
 
 
-async def try_explainers(model: ServedModel, engine: Engine, costs: ExplanationCosts) -> None:
-    """Runs the first passes of an explanation by every explainer of many passes, and measures them.
+async def try_explainers(model: ServedModel, engine: Engine) -> None:
+    """Runs the first passes of an explanation by every explainer of many passes, from which the engine learns.
 
     Args:
         model: The model.
         engine: Ready and idle.
-        costs: Learns from the trials.
     """
     tried = list(_of_many_passes(model))
     for setup in tried:
         try:
-            await _try(setup, model, engine, costs, _PASS_SECONDS / len(tried))
+            await _try(setup, model, engine, _PASS_SECONDS / len(tried))
         except Exception as error:  # the device's; whether it will do for explanations shows when somebody asks for one
             _log.warning("trial_failed", explainer=setup.explainer.name, error=f"{type(error).__name__}: {error}")
 
@@ -83,9 +81,7 @@ def _of_many_passes(model: ServedModel) -> Iterable[ExplainerSetup]:
             yield setup
 
 
-async def _try(
-    setup: ExplainerSetup, model: ServedModel, engine: Engine, costs: ExplanationCosts, seconds: float
-) -> None:
+async def _try(setup: ExplainerSetup, model: ServedModel, engine: Engine, seconds: float) -> None:
     explainer, kind, spec = setup.explainer, setup.explainer.kind(setup.defaults), model.input
     most = min(_MOST_PASSES, int(seconds / max(engine.seconds(kind, 1), 1e-9)))
     if most < _LEAST_PASSES:
@@ -93,32 +89,31 @@ async def _try(
     noise = np.random.default_rng(0).standard_normal((spec.channels, spec.height, spec.width)).astype(np.float32)
     context = Context(ACTIVATIONS[model.config.model.activation], units=model.facts.units)
     steps = explainer.explain(noise, np.zeros(1, np.int32), setup.defaults, context)
-    job = engine.submit(beginning(steps, most), Lane.EXPLAIN, deadline=time.monotonic() + _LONGEST_SECONDS)
-    done = await asyncio.wrap_future(job)
-    costs.tried(explainer.name, done.device_seconds, done.value)
+    job = engine.submit(
+        beginning(steps, most), Lane.EXPLAIN, deadline=time.monotonic() + _LONGEST_SECONDS, label=explainer.name
+    )
+    await asyncio.wrap_future(job)
 
 
-def beginning(steps: Steps[Any], most: int) -> Steps[float]:
+def beginning(steps: Steps[Any], most: int) -> Steps[int]:
     """A computation cut after its first units of work, up to `most` passes.
 
     Returns:
-        Seconds from the request for the first unit of work to the request after the last.
+        The passes run.
     """
     sent, count = None, 0
-    began: float | None = None
     try:
         while True:
             asked = steps.send(sent)
             sent = None
             if isinstance(asked, Partial):
                 continue
-            began = time.monotonic() if began is None else began
-            count += len(asked.rows[0])
-            if count > most:
+            if count + len(asked.rows[0]) > most:
                 break
             sent = yield asked
+            count += len(asked.rows[0])
     except StopIteration:
         pass
     finally:
         steps.close()
-    return 0.0 if began is None else time.monotonic() - began
+    return count

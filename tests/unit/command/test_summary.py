@@ -1,6 +1,7 @@
 """What `xai-sidecar check` says of a model."""
 
 import re
+from types import SimpleNamespace
 
 from xai_sidecar.command.summary import summary
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
@@ -12,12 +13,13 @@ def row(text, name):
 
 def test_an_explanation_takes_its_passes_and_what_comes_on_top(make_model):
     """A pass takes 30 ms here: occlusion 25 of them, Grad-CAM one."""
-    costs = ExplanationCosts(None)
+    slowdown = {}
+    costs = ExplanationCosts(SimpleNamespace(usual_slowdown=lambda label: slowdown.get(label, 1.0)))
     text = summary(make_model(), costs)
     assert row(text, "occlusion") == "750.0 ms for one target"
     assert row(text, "gradcam") == "30.0 ms for one target at layer late"
     assert row(text, "rise_plus").startswith("not available: ")
-    costs.tried("occlusion", 1.0, 1.5)
+    slowdown["occlusion"] = 1.5
     text = summary(make_model(), costs)
     assert row(text, "occlusion") == "1125.0 ms for one target"
     assert row(text, "gradcam") == "30.0 ms for one target at layer late"

@@ -258,7 +258,10 @@ async def test_the_choice_counts_what_comes_on_top_of_passes_and_what_runs(
     net = make_net(0.01)
     predictor = start(net, quality=known(RISE_FOR_2))
     net.gate.clear()
-    predictor.costs.tried("rise", 1.0, ratio)
+    slowdown = predictor.engine._device.slowdown
+    slowdown.began("trial", 0.0)
+    slowdown.ran("rise", 1.0, ratio, 1.0)
+    slowdown.ended("trial", "rise", ratio, 1.0)
     others = [predictor.begin(predicted(), make_plan(mask_count=320), FOREVER) for _ in range(beside)]
     explaining = predictor.begin(predicted(), make_auto(budget=budget), FOREVER)
     assert explaining.plan.explainer.name == chosen

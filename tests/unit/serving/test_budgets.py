@@ -19,7 +19,7 @@ class Dispatcher:
     def __init__(self, explaining=1, explain_share=1.0):
         self.explaining, self.explain_share = explaining, explain_share
 
-    def seconds(self, kind, row_count):
+    def explaining_seconds(self, label, kind, row_count):
         return 0.01 * row_count
 
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from xai_sidecar.imaging import InputSpec
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.model import start_model
 from xai_sidecar.serving.probing import doubts, label_doubts
+
+UNMEASURED = ExplanationCosts(SimpleNamespace(usual_slowdown=lambda label: 1.0))
 
 SIDE = 8
 
@@ -187,10 +190,10 @@ def test_a_start_keeps_what_may_not_be_meant_and_check_lists_it(load):
     model = load(lambda image: np.zeros(4, np.float32)).result(10)
     (warning,) = model.warnings
     assert "are the same for black" in warning
-    assert re.search(rf"(?m)^warnings +{re.escape(warning)}$", summary(model, ExplanationCosts(None)))
+    assert re.search(rf"(?m)^warnings +{re.escape(warning)}$", summary(model, UNMEASURED))
     model = load(lambda image: image[0].mean(axis=1)[:4]).result(10)
     assert model.warnings == ()
-    assert "warnings" not in summary(model, ExplanationCosts(None))
+    assert "warnings" not in summary(model, UNMEASURED)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,7 @@ def test_labels_of_several_classes_are_named(labels, said):
 def test_a_start_warns_of_labels_of_several_classes(load):
     model = load(lambda image: image[0].mean(axis=1)[:4], "model.labels=['x', ' y', 'y', 'z']").result(10)
     assert model.warnings == tuple(label_doubts(model.labels))
-    assert "'y' is that of classes 1, 2." in summary(model, ExplanationCosts(None))
+    assert "'y' is that of classes 1, 2." in summary(model, UNMEASURED)
 
 
 def test_a_start_ends_where_something_cannot_be_right(load):
