@@ -138,16 +138,16 @@ class Explanation:
     Attributes:
         name: Its name in the request.
         explainer: The explainer that ran; for "auto", the one chosen.
-        status: "complete"; "truncated": cut short by its budget, the maps are the best so far, and there are none if it
-            ended before there were any; "skipped": its condition did not hold, or no targets were given and no class
-            of a multi-label model counts as predicted, and there are no maps; or "partial": a better version follows
-            (in a stream only).
+        status: "complete"; "truncated": cut short by its budget or by the call's deadline, the maps are the best so
+            far, and there are none if a budget ended before there were any; "skipped": its condition did not hold, or
+            no targets were given and no class of a multi-label model counts as predicted, and there are no maps; or
+            "partial": a better version follows (in a stream only).
         status_message: Why it was skipped, refused or truncated; empty when complete.
         maps: One map for each target, in the order of the targets.
         parameters: The parameters really used. Whole numbers are ints.
         seed: The seed really used; None where nothing is random.
         passes: Rows that went through the model for it.
-        truncated: Whether the budget ended it before it was done, as the status "truncated" says.
+        truncated: Whether the budget or the deadline ended it before it was done, as the status "truncated" says.
         elapsed: Seconds from being submitted to being done.
         region: The part of the picture that the maps cover; None for a model input.
         picture_size: Size of the upright picture; None for a model input.

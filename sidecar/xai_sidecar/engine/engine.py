@@ -133,7 +133,7 @@ class Engine:
             deadline: On the clock of `time.monotonic`; when it passes the job fails with ExpiredError.
             budget_end: When the job completes with its best partial result.
             give_up: Without a partial result by then, the job goes on for its first one until this time, and fails
-                with BudgetSpentError if there is none.
+                with BudgetSpentError if there is none; infinite where only its deadline ends it.
             head_start: Device seconds in which it precedes the others of its lane, for a first result soon.
             label: Of an explanation, the explainer's name: its slowdown is learned by it.
 

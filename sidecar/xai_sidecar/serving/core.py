@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -117,7 +117,8 @@ class Core:
             explained = await state.predictor.explain(predicted, plans, call.demand.deadline, admitted)
             sampled = state.evaluation.sample(call.builder.request_id, state.model, predicted, explained)
             answer = partial(call.builder.answer, predicted, explained, sampled)
-            return await self._result(lambda: encode(answer()), small=not plans and call.has_few_scores)
+            with state.predictor.answering.measured() if plans else nullcontext():
+                return await self._result(lambda: encode(answer()), small=not plans and call.has_few_scores)
 
     async def predict_stream(
         self,
@@ -155,7 +156,8 @@ class Core:
                     message = partial(lambda event: encode(builder.event(event)), event)
                     has_maps = isinstance(event, ExplanationVersion) and len(event.result.targets) > 0
                     try:
-                        encoded = await self._result(message, small=not has_maps)
+                        with state.predictor.answering.measured() if has_maps else nullcontext():
+                            encoded = await self._result(message, small=not has_maps)
                     except PreconditionError:
                         if not is_partial(event):
                             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from xai_sidecar.explainers.base import Context, Saliency
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.picture_units import PICTURES, PictureUnits
 from xai_sidecar.serving.admission import AdmittedRequest
+from xai_sidecar.serving.answering import AnsweringTime
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.plan import (
     ExplanationPlan,
@@ -31,10 +33,6 @@ from xai_sidecar.serving.plan import (
 )
 from xai_sidecar.serving.running import LATE_SECONDS, RunningExplanation
 from xai_sidecar.telemetry import Telemetry
-
-_ANSWERING_SECONDS = 0.1
-"""Time before a call's deadline that is kept for sending the maps."""
-
 
 _LARGEST_INPUT = 1e6
 """Magnitude that no normalised picture reaches, not even one of 16 bits that was not scaled."""
@@ -58,6 +56,7 @@ class Predictor:
     Attributes:
         engine: As given.
         costs: Estimates how long explanations take.
+        answering: Says how long before its deadline a call's explanations have to end.
     """
 
     def __init__(
@@ -72,6 +71,7 @@ class Predictor:
     ) -> None:
         self.engine = engine
         self.costs = ExplanationCosts(engine)
+        self.answering = AnsweringTime()
         self._units = units
         self._least_positive = least_positive
         self._quality = quality
@@ -149,18 +149,16 @@ class Predictor:
         return without_positive(predicted.probabilities, least)
 
     def _submit(self, steps: Steps[Saliency], plan: ExplanationPlan, deadline: float) -> Job[Saliency]:
-        """Submits the computation. With a budget it has a head start, and goes on beyond it until the first map."""
+        """Submits the computation, which ends in time for the call's deadline with what it has.
+
+        With a budget it has a head start, and goes on beyond it until the first map.
+        """
+        submit = partial(self.engine.submit, steps, Lane.EXPLAIN, deadline=deadline, label=plan.explainer.name)
+        latest = self.answering.before(deadline)
         if plan.budget_seconds is None:
-            return self.engine.submit(steps, Lane.EXPLAIN, deadline=deadline, label=plan.explainer.name)
-        return self.engine.submit(
-            steps,
-            Lane.EXPLAIN,
-            deadline=deadline,
-            budget_end=_budget_end(plan.budget_seconds, deadline),
-            give_up=deadline - _ANSWERING_SECONDS,
-            head_start=self.engine.seconds(plan.kind, plan.counts.first),
-            label=plan.explainer.name,
-        )
+            return submit(budget_end=latest, give_up=float("inf"))
+        head_start = self.engine.seconds(plan.kind, plan.counts.first)
+        return submit(budget_end=_budget_end(plan.budget_seconds, latest), give_up=latest, head_start=head_start)
 
     def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:
         """Chooses the best measured of the candidates that fit in the budget and before the deadline."""
@@ -168,7 +166,7 @@ class Predictor:
             Candidate(name, self.costs.seconds(each.explainer.name, each.kind, each.counts.most))
             for name, each in plan.candidates.items()
         ]
-        budget, left = plan.budget_seconds, deadline - time.monotonic() - _ANSWERING_SECONDS
+        budget, left = plan.budget_seconds, self.answering.before(deadline) - time.monotonic()
         if any(left < candidate.expected_seconds for candidate in candidates):
             budget = left if budget is None else min(budget, left)
         return self._quality.choose(candidates, budget, target)
@@ -225,9 +223,9 @@ def _not_finite(index: int, image: Prepared) -> SidecarError:
     )
 
 
-def _budget_end(seconds: float, deadline: float) -> float:
+def _budget_end(seconds: float, latest: float) -> float:
     """When a budget ends: early by how late timers are, and before the call's deadline would lose the map."""
-    return min(time.monotonic() + seconds - min(LATE_SECONDS, seconds / 10), deadline - _ANSWERING_SECONDS)
+    return min(time.monotonic() + seconds - min(LATE_SECONDS, seconds / 10), latest)
 
 
 async def together(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -21,6 +21,7 @@ LATE_SECONDS = 0.01
 """How late timers are, at the most, on a machine that keeps up."""
 
 _SPENT = "Its budget ended it after {} of at most {} passes."
+_DUE = "The call's deadline ended it after {} of at most {} passes."
 _LATE = " As others want the device, too, the first map took {}."
 _NOTHING = "The call's deadline came before there was a map."
 _SHUT_DOWN = "The server's end ended it after {} of at most {} passes."
@@ -106,7 +107,8 @@ class RunningExplanation:
             return self._without_maps(self.pass_count, seconds, Stage.TRUNCATED, reason)
         stage, message = Stage.COMPLETE, ""
         if done.cut_short:
-            reason = _SHUT_DOWN if self.wound_up else _SPENT
+            ended = _DUE if self.plan.budget_seconds is None else _SPENT
+            reason = _SHUT_DOWN if self.wound_up else ended
             stage, message = Stage.TRUNCATED, reason.format(done.pass_count, self.planned_passes)
             if done.seconds > (self.plan.budget_seconds or math.inf) + LATE_SECONDS:
                 message += _LATE.format(in_units(done.seconds))

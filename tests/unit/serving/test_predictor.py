@@ -12,7 +12,7 @@ from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.work import MaskedForward, drive
 from xai_sidecar.errors import DeviceError, ExpiredError, ShuttingDownError, TensorError
 from xai_sidecar.explainers.activations import sigmoid, softmax
-from xai_sidecar.explainers.base import Context
+from xai_sidecar.explainers.base import Context, MapStatus
 from xai_sidecar.explainers.occlusion import Occlusion
 from xai_sidecar.explainers.rise import Rise, RisePlus
 from xai_sidecar.serving.admission import AdmittedRequest
@@ -367,6 +367,29 @@ async def test_explanations_tell_what_they_take(start, make_net, predicted, make
     assert predictor.costs.ratio("occlusion") == 1
     assert predictor.costs.ratio("rise") > 1
     assert predictor.costs.alone("rise", MaskedForward.kind, 64) > 64 * 0.00025
+
+
+async def test_what_is_late_ends_before_the_deadline_with_the_best_map_so_far(start, make_net, predicted, make_plan):
+    predictor = start(make_net(0.005))
+    plan = make_plan(mask_count=100_000, estimator="plain")
+    deadline = time.monotonic() + 1.0
+    ((one,),) = await predictor.explain([predicted()], [plan], deadline)
+    assert time.monotonic() < deadline
+    assert (one.stage, len(one.saliency.maps)) == (Stage.TRUNCATED, 1)
+    assert one.message == f"The call's deadline ended it after {one.pass_count} of at most 100000 passes."
+    assert one.saliency.statuses[0] is (MapStatus.UNRELIABLE if one.pass_count < 32 else MapStatus.OK)
+
+
+async def test_more_is_set_aside_where_answers_take_longer(start, make_net, predicted, make_plan):
+    """An answer that took 0.4 s: 0.9 s are set aside, or a quarter of the time that there is."""
+    predictor = start(make_net(0.005))
+    plan = make_plan(mask_count=100_000, estimator="plain")
+    predictor.answering.took(0.4)
+    deadline = time.monotonic() + 2.0
+    ((one,),) = await predictor.explain([predicted()], [plan], deadline)
+    assert one.stage is Stage.TRUNCATED
+    assert one.seconds < 1.5 + 0.2
+    assert predictor.answering.before(float("inf")) == float("inf")
 
 
 async def test_a_budget_that_is_not_spent(start, make_net, predicted, make_plan):

@@ -418,10 +418,18 @@ async def test_a_stream_ends_with_what_there_is_when_the_server_ends(start, make
 
 async def test_a_deadline_ends_the_stream(start, make_net, predicted, make_plan, idle, complaints):
     complaints()
-    predictor = start(make_net(0.004))
-    plans = [make_plan(name=name, mask_count=100_000) for name in "ab"]
+    net = make_net(0.004)
+    predictor = start(net)
+    plans = [make_plan(name=name, mask_count=100_000, estimator="plain") for name in "ab"]
+    deadline = time.monotonic() + 1.0
+    *_, one, other = await read(explanations(predictor, [predicted()], plans, deadline, INTERVAL))
+    assert time.monotonic() < deadline
+    assert one.result.stage is other.result.stage is Stage.TRUNCATED
+    assert len(one.result.saliency.maps) == len(other.result.saliency.maps) == 1
+    net.gate.clear()  # no map by then
     with pytest.raises(ExpiredError):
         await read(explanations(predictor, [predicted()], plans, time.monotonic() + 0.2, INTERVAL))
+    net.gate.set()
     await idle(predictor.engine)
     assert complaints() == []
 
