@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from xai_sidecar.backends.graph.checking import check_gradient, probe_rows
+from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
 from xai_sidecar.backends.graph.loaded import load, probe_inputs
 from xai_sidecar.backends.graph.programs import KindProgram, Maker, costs
 from xai_sidecar.backends.graph.reference import Reference
@@ -46,7 +47,8 @@ class GraphBackend:
         engines = engines_for(source.device, cache, source.forward_engine)
         self.device = source.device
         self.hang_is_fatal = not source.device.startswith("cpu")
-        self._reference = Reference()
+        digests = GraphDigests()
+        self._reference = KeptRuns(Reference(), cache, digests)
         sizes = (*source.batch_sizes, *source.gradient_batch_sizes)
         self._probes = probe_inputs(source, max(_LEAST_PROBES, *sizes))
         self._loaded = load(source, self._probes, self._reference)
@@ -68,6 +70,7 @@ class GraphBackend:
             source.threads,
             self._reference,
             cache,
+            digests,
         )
         self._programs: OrderedDict[Kind, KindProgram] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}

@@ -9,15 +9,15 @@ from functools import partial
 
 import numpy as np
 
-from xai_sidecar.backends.graph.expectations import expected_outputs
 from xai_sidecar.backends.graph.graph import Graph, write
+from xai_sidecar.backends.graph.kept_runs import GraphDigests
 from xai_sidecar.backends.graph.kinds import Traceable, graph_of
 from xai_sidecar.backends.graph.tracing import Run
 from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TOLERANCE, disagreement
 from xai_sidecar.backends.runtimes.choosing import Choice, Chosen, Examples, choose
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
-from xai_sidecar.backends.runtimes.program import Engine, EngineError, described
+from xai_sidecar.backends.runtimes.program import Engine, EngineError, LazyModel, described
 from xai_sidecar.backends.timing import seconds, take_times
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.errors import PreconditionError
@@ -82,7 +82,8 @@ class Maker:
         rows: Rows that its graph takes at once; None for any number.
         threads: Threads of the engines; None for one on each usable CPU.
         run: Runs graphs plainly; programs are compared with it.
-        cache: Where choices of engines, and what they are compared with, are kept; None keeps none.
+        cache: Where choices of engines are kept; None keeps none.
+        digests: Tell graphs apart.
     """
 
     classifier: Traceable
@@ -92,6 +93,7 @@ class Maker:
     threads: int | None
     run: Run
     cache: EngineCache | None = None
+    digests: GraphDigests = field(default_factory=GraphDigests)
     _engines_of: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
@@ -109,9 +111,8 @@ class Maker:
         fed = graph_rows(kind, rows, self.class_count)
         if self.rows and self.rows > 1:  # in a batch that cannot be changed, rows may have to do with each other
             fed = tuple(np.repeat(array[:1], self.rows, axis=0) for array in fed)
-        model = write(graph).SerializeToString()
-        plainly = partial(plain_outputs, graph, fed, self.run, self.rows or 1)
-        expected = expected_outputs(model, fed, plainly, self.cache, self.rows)
+        model = LazyModel(self.digests(graph), lambda: bytes(write(graph).SerializeToString()))
+        expected = plain_outputs(graph, fed, self.run, self.rows or 1)
         tolerances = [GRADIENT_TOLERANCE] * (len(expected) - 1) + [LOGIT_TOLERANCE]
         examples = Examples(fed, expected, tolerances, graph.outputs)
         sizes = [self.rows] if self.rows else sizes
@@ -122,7 +123,7 @@ class Maker:
         self._engines_of.setdefault(kind.name, frozenset(chosen.name for chosen in choice.by_size.values()))
         return KindProgram(kind, graph, choice, self.class_count, self.rows, self.run)
 
-    def _choice(self, kind: Kind, model: bytes, sizes: Sequence[int], examples: Examples) -> Choice:
+    def _choice(self, kind: Kind, model: LazyModel, sizes: Sequence[int], examples: Examples) -> Choice:
         """The engines for a kind: those that were the fastest for a kind of the same name, if they agree here, too."""
         chosen = partial(
             choose,
@@ -140,7 +141,7 @@ class Maker:
         return chosen(engines=self.engines)
 
     def _unoptimised(
-        self, model: bytes, sizes: Sequence[int], fed: tuple[Array, ...], expected: tuple[Array, ...], why: str
+        self, model: LazyModel, sizes: Sequence[int], fed: tuple[Array, ...], expected: tuple[Array, ...], why: str
     ) -> Choice:
         """The graph as it stands, which is right by definition; it serves where engines differ from it.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from xai_sidecar.backends.graph.graph import Graph, read
+from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
 from xai_sidecar.backends.graph.kinds import Traceable
 from xai_sidecar.backends.graph.programs import KindProgram, Maker
 from xai_sidecar.backends.graph.reference import Reference
-from xai_sidecar.backends.graph.tracing import trace
+from xai_sidecar.backends.graph.tracing import Run, trace
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
 from xai_sidecar.backends.mindspore.runtime import nn
 from xai_sidecar.backends.mindspore.watching import WatchedNet
@@ -50,14 +51,15 @@ class ExportedNet:
         threads: int | None,
         cache: EngineCache | None,
     ) -> None:
-        run = Reference()
+        digests = GraphDigests()
+        run = KeptRuns(Reference(), cache, digests)
         try:
             graph, traced = trace(_graph(export_onnx(net, example)), example, run)
         except ValueError as error:
             raise ExportError(str(error)) from error
         found = _matched(WatchedNet(net, layers).run(example), graph, run, example)
         classifier = Traceable(graph, traced, found)
-        self._maker = Maker(classifier, engines, class_count, None, threads, run, cache)
+        self._maker = Maker(classifier, engines, class_count, None, threads, run, cache, digests)
 
     def program(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
         """The program of a kind of work, which has to be compared with the net; see `Maker.make`."""
@@ -72,7 +74,7 @@ def _graph(model: bytes) -> Graph:
     return read(onnx.load_from_string(model))
 
 
-def _matched(outputs: Mapping[str, Array], graph: Graph, run: Reference, example: Array) -> dict[str, str]:
+def _matched(outputs: Mapping[str, Array], graph: Graph, run: Run, example: Array) -> dict[str, str]:
     """The values of a graph that are layers' outputs, by the layers' names."""
     names = [name for node in graph.nodes for name in node.outputs if name]
     everything = graph.copy()

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxProgram, runtime, small_graph
-from xai_sidecar.backends.runtimes.program import EngineError, Precision, one_line
+from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, one_line, read_by
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class OnnxRuntimeOnDevice:
 
     def load(
         self,
-        model: bytes | Path,
+        model: Model,
         *,
         batch_size: int | None = None,
         precision: Precision = "float32",
@@ -116,7 +116,7 @@ class OnnxRuntimeOnDevice:
         if precision not in self.precisions:
             raise EngineError(f"{self.name} has no {precision}")
         try:
-            program = OnnxProgram(model, threads, self._providers(precision))
+            program = OnnxProgram(read_by(model), threads, self._providers(precision))
         except Exception as error:  # ONNX Runtime's have no common base
             raise EngineError(one_line(error)) from error
         if self._provider.name not in program.providers:

@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.memory import trim_heap
-from xai_sidecar.backends.runtimes.program import Engine, EngineError, Precision, Program, described, one_line
+from xai_sidecar.backends.runtimes.program import Engine, EngineError, Model, Precision, Program, described, one_line
 from xai_sidecar.engine.work import Array
 
 _GAIN = 0.9
@@ -100,7 +99,7 @@ class Choice:
 
 
 def choose(
-    model: bytes | Path,
+    model: Model,
     engines: Sequence[Engine],
     sizes: Sequence[int],
     examples: Examples,
@@ -216,7 +215,7 @@ class _Trial:
         refused: Why engines were refused, by name.
     """
 
-    def __init__(self, model: bytes | Path, examples: Examples, precision: Precision, threads: int | None) -> None:
+    def __init__(self, model: Model, examples: Examples, precision: Precision, threads: int | None) -> None:
         self._model = model
         self._examples = examples
         self._precision: Precision = precision

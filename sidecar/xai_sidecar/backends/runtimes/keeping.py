@@ -14,9 +14,12 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import structlog
+
+from xai_sidecar.backends.runtimes.program import LazyModel, Model
 
 _log = structlog.get_logger(__name__)
 
@@ -94,11 +97,11 @@ class EngineCache:
                 yield found.st_mtime, found.st_size, path
 
 
-def cache_key(model: bytes | Path, *parts: object) -> str:
+def cache_key(model: Model, *parts: object) -> str:
     """A digest of a graph, this machine's CPU, and further values by their repr.
 
     Args:
-        model: The serialised model, or its path; then files of external data beside it count, too.
+        model: The graph. If it is a path, files of external data beside it count, too.
         parts: All else that goes into what is kept: the engine, its version, its options.
     """
     digest = hashlib.sha256(repr((_cpu(), *parts)).encode())
@@ -107,9 +110,9 @@ def cache_key(model: bytes | Path, *parts: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _contents(model: bytes | Path) -> Iterator[bytes]:
-    if isinstance(model, bytes):
-        yield model
+def _contents(model: Model) -> Iterator[bytes]:
+    if not isinstance(model, Path):
+        yield model.digest.encode() if isinstance(model, LazyModel) else model
         return
     for path in (model, *_external(model)):
         yield from _chunks(path)
@@ -139,6 +142,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
+@cache
 def _cpu() -> str:
     """The CPU's model and abilities, which compiled programs are made for."""
     wanted = ("model name", "flags", "Features", "CPU part")

@@ -15,7 +15,7 @@ import numpy as np
 
 from xai_sidecar.backends.runtimes.cpus import usable_cpus
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
-from xai_sidecar.backends.runtimes.program import EngineError, Precision, fitted, one_line, returned
+from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, fitted, one_line, read_by, returned
 from xai_sidecar.engine.work import Array
 
 _FATAL = 4
@@ -55,7 +55,7 @@ class OnnxRuntime:
 
     def load(
         self,
-        model: bytes | Path,
+        model: Model,
         *,
         batch_size: int | None = None,
         precision: Precision = "float32",
@@ -71,20 +71,20 @@ class OnnxRuntime:
         except Exception as error:  # ONNX Runtime's have no common base
             raise EngineError(one_line(error)) from error
 
-    def load_unoptimised(self, model: bytes | Path, threads: int | None = None) -> OnnxProgram:
+    def load_unoptimised(self, model: Model, threads: int | None = None) -> OnnxProgram:
         """Loads a graph to be run as it stands, one operator after the other.
 
         Raises:
             EngineError: As `load`.
         """
         try:
-            return OnnxProgram(model, threads, change=_as_it_stands)
+            return OnnxProgram(read_by(model), threads, change=_as_it_stands)
         except Exception as error:  # ONNX Runtime's have no common base
             raise EngineError(one_line(error)) from error
 
-    def _program(self, model: bytes | Path, threads: int | None) -> OnnxProgram:
-        if self._cache is None or not isinstance(model, bytes) or len(model) > _MOST_KEPT_BYTES:
-            return OnnxProgram(model, threads)
+    def _program(self, model: Model, threads: int | None) -> OnnxProgram:
+        if isinstance(model, Path) or self._cache is None:
+            return OnnxProgram(read_by(model), threads)
         key = cache_key(model, self.name, self.version)
         kept = self._cache.find(key)
         if kept is not None:
@@ -92,9 +92,12 @@ class OnnxRuntime:
                 return OnnxProgram(kept, threads, change=_as_it_stands)
             except Exception:  # optimised anew, as if it were not there
                 kept.unlink(missing_ok=True)
+        read = model if isinstance(model, bytes) else model.content
+        if len(read) > _MOST_KEPT_BYTES:
+            return OnnxProgram(read, threads)
         with tempfile.TemporaryDirectory(prefix="xai-sidecar-") as folder:
             optimised = Path(folder) / "optimised.onnx"
-            program = OnnxProgram(model, threads, change=partial(_written_to, optimised))
+            program = OnnxProgram(read, threads, change=partial(_written_to, optimised))
             self._cache.keep(key, optimised.read_bytes())
         return program
 

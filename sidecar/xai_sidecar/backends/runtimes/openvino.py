@@ -19,7 +19,7 @@ import numpy as np
 
 from xai_sidecar.backends.runtimes.cpus import usable_cpus
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
-from xai_sidecar.backends.runtimes.program import EngineError, Precision, fitted, one_line, returned
+from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, fitted, one_line, read_by, returned
 from xai_sidecar.engine.work import Array
 
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -69,7 +69,7 @@ class OpenVino:
 
     def load(
         self,
-        model: bytes | Path,
+        model: Model,
         *,
         batch_size: int | None = None,
         precision: Precision = "float32",
@@ -92,9 +92,9 @@ class OpenVino:
         except Exception as error:  # OpenVINO's are RuntimeErrors for the most part
             raise EngineError(_reason(error)) from error
 
-    def _compiled(self, model: bytes | Path, batch_size: int | None, options: dict[str, Any]) -> Any:
+    def _compiled(self, model: Model, batch_size: int | None, options: dict[str, Any]) -> Any:
         if self._cache is None:
-            return _compile(model, batch_size, options)
+            return _compile(read_by(model), batch_size, options)
         key = cache_key(model, self.name, _package().__version__, batch_size, sorted(options.items()))
         kept = self._cache.find(key)
         if kept is not None:
@@ -102,7 +102,7 @@ class OpenVino:
                 return _core().import_model(kept.read_bytes(), "CPU", options)
             except RuntimeError:  # compiled anew, as if it were not there
                 kept.unlink(missing_ok=True)
-        compiled = _compile(model, batch_size, options)
+        compiled = _compile(read_by(model), batch_size, options)
         content = io.BytesIO()
         compiled.export_model(content)
         self._cache.keep(key, content.getvalue())

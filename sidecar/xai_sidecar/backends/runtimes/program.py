@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -16,6 +18,33 @@ Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 class EngineError(Exception):
     """An engine cannot be used, or cannot load or run a graph. The message is one line that says why."""
+
+
+class LazyModel:
+    """A model that is serialised when an engine has to read it: where all is kept that engines made of it, none has.
+
+    Args:
+        digest: Tells it from all others.
+        serialise: Makes the serialised model.
+    """
+
+    def __init__(self, digest: str, serialise: Callable[[], bytes]) -> None:
+        self.digest = digest
+        self._serialise = serialise
+
+    @cached_property
+    def content(self) -> bytes:
+        """The serialised model."""
+        return self._serialise()
+
+
+Model: TypeAlias = bytes | Path | LazyModel
+"""A serialised model, or its path. One of more than 2 GB has to be a path, with external data beside."""
+
+
+def read_by(model: Model) -> bytes | Path:
+    """A model as a library reads it."""
+    return model.content if isinstance(model, LazyModel) else model
 
 
 class Program(Protocol):
@@ -75,7 +104,7 @@ class Engine(Protocol):
 
     def load(
         self,
-        model: bytes | Path,
+        model: Model,
         *,
         batch_size: int | None = None,
         precision: Precision = "float32",
@@ -84,7 +113,7 @@ class Engine(Protocol):
         """Loads a graph.
 
         Args:
-            model: A serialised model, or its path. One of more than 2 GB has to be a path, with external data beside.
+            model: The graph.
             batch_size: Length of the first axis of all inputs in every call; None if it varies. A program that was
                 made for one size may refuse others.
             precision: One of `precisions`.
