@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import io
+import queue
 import statistics
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import grpc
 from PIL import Image
 
 from bench import models
 from bench.figure import Figure
+from bench.steps import Collector, steps_table
 from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.command.memory import keep_freed_memory
 from xai_sidecar.command.server import Sidecar
@@ -25,25 +29,30 @@ from xai_sidecar.engine.work import Forward
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.telemetry.logs import set_up_logs
+from xai_sidecar.telemetry.tracing import Tracer
 
-_ROUNDS = 200
+_ROUNDS = 100
+_BLOCK = 50
+_BLOCKS = 4
+_PAUSE = 0.01
 
 _CLIENT = """
 import sys, time
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from xai_client import Client
-health = health_pb2_grpc.HealthStub(grpc.insecure_channel(sys.argv[1]))
 data = sys.stdin.buffer.read(int(sys.stdin.buffer.readline()))
+empty = grpc.insecure_channel(sys.argv[2]).unary_unary("/bench/Empty")
 with Client(sys.argv[1]) as client:
-    for _ in sys.stdin.buffer:
-        started = time.perf_counter()
-        client.predict(data)
-        predicted = time.perf_counter()
-        time.sleep(0.025)
-        asked = time.perf_counter()
-        health.Check(health_pb2.HealthCheckRequest())
-        print(predicted - started, time.perf_counter() - asked, flush=True)
+    calls = {b"predict": lambda: client.predict(data), b"empty": lambda: empty(b"")}
+    for line in sys.stdin.buffer:
+        name, count, pause = line.split()
+        taken = []
+        for _ in range(int(count)):
+            time.sleep(float(pause))
+            started = time.perf_counter()
+            calls[name]()
+            taken.append(time.perf_counter() - started)
+        print(*taken, flush=True)
 """
 
 
@@ -51,60 +60,89 @@ def figures() -> list[Figure]:
     """Calls, forward passes and decodings take turns, so that all meet the same noise and the same caches.
 
     The calls come from a process of their own. The forward passes run on the server's own device thread, with nothing
-    around them: those of another process would compete with the server's threads.
+    around them: those of another process would compete with the server's threads. Prints the steps of a prediction,
+    too.
     """
     keep_freed_memory()
     set_up_logs("warning", "json")
     jpeg = io.BytesIO()
     Image.open(models.photograph()).save(jpeg, "JPEG", quality=90)
     data = jpeg.getvalue()
-    calls: list[float] = []
-    checks: list[float] = []
-    forwards: list[float] = []
-    decodings: list[float] = []
+    collector = Collector()
     with (
         models.sample_config(None) as (config, _),
-        served_here(_quiet(config)) as server,
-        _caller(server, data) as call,
+        served_here(_quiet(config), collector) as server,
+        _empty_server() as empty,
+        _caller(server, empty, data) as call,
     ):
         if server.engine is None:
             raise RuntimeError("the server has no engine")
-        image = prepare(decode(data, 10**9), config.model.input.spec()).array[None]
-        for _ in range(_ROUNDS):
-            predicted, checked = call()
-            calls.append(predicted)
-            checks.append(checked)
-            forwards.append(server.engine.submit(_bare(server, image), Lane.PREDICT).result().value)
-            decodings.append(_timed(lambda: decode(data, 10**9)))
-    overhead = 1e3 * (statistics.median(calls) - statistics.median(forwards) - statistics.median(decodings))
-    note = (
-        f"call {1e3 * statistics.median(calls):.1f}, forward {1e3 * statistics.median(forwards):.1f}, "
-        f"decoding {1e3 * statistics.median(decodings):.1f} ms, medians; EfficientNet-Lite0"
-    )
+        inputs = config.model.input.spec()
+        image = prepare(decode(data, 10**9), inputs).array[None]
+
+        def bare(clock: Callable[[], float]) -> float:
+            return server.engine.submit(_bare(server, image, clock), Lane.PREDICT).result().value  # type: ignore[union-attr]
+
+        latency = _latency(call, bare, data)
+        cpu = _cpu(call, bare, lambda: prepare(decode(data, 10**9), inputs))
+        print(f"\n{steps_table(server, collector, data)}", flush=True)
+    return [*latency, *cpu]
+
+
+def _latency(call: _Call, bare: _Bare, data: bytes) -> list[Figure]:
+    calls, checks, forwards, decodings = [], [], [], []
+    for _ in range(_ROUNDS):
+        calls += call("predict", 1, 0.0)
+        checks += call("empty", 1, 0.025)
+        forwards.append(bare(time.perf_counter))
+        decodings.append(_timed(lambda: decode(data, 10**9), time.perf_counter))
+    whole, forward, decoding = (1e3 * statistics.median(each) for each in (calls, forwards, decodings))
+    note = f"call {whole:.1f}, forward {forward:.1f}, decoding {decoding:.1f} ms, medians; EfficientNet-Lite0"
     empty = 1e3 * statistics.median(checks)
     return [
-        Figure("a gRPC prediction minus forward pass and JPEG decoding", overhead, "ms", 3, note),
-        Figure("of that, what any gRPC call costs", empty, "ms", note="a health check after as long a silence"),
+        Figure("a gRPC prediction minus forward pass and JPEG decoding", whole - forward - decoding, "ms", 3, note),
+        Figure("of that, what any gRPC call costs", empty, "ms", note="an empty call after as long a silence"),
     ]
 
 
+def _cpu(call: _Call, bare: _Bare, decoded: Callable[[], object]) -> list[Figure]:
+    """CPU time of this process for predictions, and for empty calls, with equal pauses between them."""
+
+    def of(name: str) -> float:
+        started = time.process_time()
+        call(name, _BLOCK, _PAUSE)
+        return 1e3 * (time.process_time() - started) / _BLOCK
+
+    calls, checks, forwards, decodings = [], [], [], []
+    for _ in range(_BLOCKS):
+        calls.append(of("predict"))
+        checks.append(of("empty"))
+        for _ in range(_BLOCK // 2):
+            time.sleep(_PAUSE)
+            forwards.append(1e3 * bare(time.process_time))
+            decodings.append(1e3 * _timed(decoded, time.thread_time))
+    whole, forward, decoding, empty = map(statistics.median, (calls, forwards, decodings, checks))
+    note = f"call {whole:.2f}, forward {forward:.2f}, decoding and preparing {decoding:.2f}, empty call {empty:.2f} ms"
+    name = "CPU time of a prediction in the server beyond pass and decoding"
+    return [Figure(name, whole - forward - decoding, "ms", 0.8 * empty + 0.5, note)]
+
+
 def _quiet(config: Config) -> Config:
-    """On free ports, with the one batch size that is needed, no explainers to compile and no evaluator beside."""
+    """On free ports, no explainer to compile but RISE, and no evaluator beside."""
     server = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "log_level": "warning"}
-    off = {name: {"enabled": False} for name in installed_explainers()}
+    off = {name: {"enabled": False} for name in installed_explainers() if name != "rise"}
     data = config.model_dump(exclude={"server", "explainers", "evaluator"}, exclude_unset=True)
-    data["model"]["batch_sizes"] = [1]
     return Config.model_validate({**data, "server": server, "explainers": off})
 
 
 @contextmanager
-def served_here(config: Config) -> Iterator[Sidecar]:
-    """Serves a config in a thread of this process."""
+def served_here(config: Config, tracer: Tracer | None = None) -> Iterator[Sidecar]:
+    """Serves a config in a thread of this process, which traces predictions if it is given a tracer."""
     ready = threading.Event()
     started: list[tuple[Sidecar, asyncio.AbstractEventLoop]] = []
 
     async def run() -> None:
-        server = Sidecar(config, load_backend, handle_signals=False)
+        server = Sidecar(config, load_backend, handle_signals=False, tracer=tracer)
         started.append((server, asyncio.get_running_loop()))
         await server.run(on_ready=lambda _: ready.set())
 
@@ -121,31 +159,64 @@ def served_here(config: Config) -> Iterator[Sidecar]:
 
 
 @contextmanager
-def _caller(server: Sidecar, data: bytes) -> Iterator:  # type: ignore[type-arg]
-    """A process with a client; yields what has it make a call and a health check, and returns the seconds of each."""
-    command = [sys.executable, "-c", _CLIENT, server.grpc_address]
+def _empty_server() -> Iterator[str]:
+    """A server of grpc.aio in a thread of this process, whose only call does nothing; yields its address."""
+    ready: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
+
+    async def empty(_: bytes, context: Any) -> bytes:
+        return b""
+
+    async def run() -> None:
+        handlers = {"Empty": grpc.unary_unary_rpc_method_handler(empty)}
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench", handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        stop = asyncio.Event()
+        ready.put((f"127.0.0.1:{port}", asyncio.get_running_loop(), stop))
+        await stop.wait()
+        await server.stop(0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(run()))
+    thread.start()
+    address, loop, stop = ready.get()
+    try:
+        yield address
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+_Call = Callable[[str, int, float], list[float]]
+_Bare = Callable[[Callable[[], float]], float]
+
+
+@contextmanager
+def _caller(server: Sidecar, empty: str, data: bytes) -> Iterator[_Call]:
+    """A process with a client; yields what has it make so many calls with pauses, and returns the seconds of each."""
+    command = [sys.executable, "-c", _CLIENT, server.grpc_address, empty]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("no pipes")
         process.stdin.write(f"{len(data)}\n".encode() + data)
 
-        def call() -> tuple[float, ...]:
-            process.stdin.write(b"go\n")
+        def call(name: str, count: int, pause: float) -> list[float]:
+            process.stdin.write(f"{name} {count} {pause}\n".encode())
             process.stdin.flush()
-            return tuple(map(float, process.stdout.readline().split()))
+            return [float(seconds) for seconds in process.stdout.readline().split()]
 
         yield call
         process.stdin.close()
 
 
-def _bare(server: Sidecar, image):  # type: ignore[no-untyped-def]
+def _bare(server: Sidecar, image, clock):  # type: ignore[no-untyped-def]
     """A computation that is over at once, but times bare forward passes on the device thread as it runs."""
     backend = server.serving.model.backend
-    return _timed(lambda: backend.run(Forward.kind, (image,)))
+    return _timed(lambda: backend.run(Forward.kind, (image,)), clock)
     yield
 
 
-def _timed(function) -> float:  # type: ignore[no-untyped-def]
-    started = time.perf_counter()
+def _timed(function, clock) -> float:  # type: ignore[no-untyped-def]
+    started = clock()
     function()
-    return time.perf_counter() - started
+    return clock() - started

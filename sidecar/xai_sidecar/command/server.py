@@ -44,6 +44,7 @@ from xai_sidecar.serving.predictor import Predictor
 from xai_sidecar.serving.trial import Unseen, try_explainers
 from xai_sidecar.telemetry import ModelSeries, Telemetry, process_registry
 from xai_sidecar.telemetry.lines import LineWriter
+from xai_sidecar.telemetry.tracing import Tracer, make_tracer
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
 _STOP_SECONDS = 0.5
@@ -62,6 +63,7 @@ class Sidecar:
         make_backend: Loads the model; called on the device thread.
         handle_signals: Whether SIGTERM and SIGINT stop it, which takes the main thread.
         log: Writes the log; where given, /metrics counts the lines that it drops.
+        tracer: Traces predictions; None for what the config says.
 
     Attributes:
         lost: Why the device was lost, if it was; threads that hang may then keep the interpreter from exiting.
@@ -78,8 +80,10 @@ class Sidecar:
         *,
         handle_signals: bool = True,
         log: LineWriter | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._log = log
+        self._tracer = tracer or make_tracer(config.server.tracing)
         self._signals = (signal.SIGTERM, signal.SIGINT) if handle_signals else ()
         self._config = config
         self._make_backend = make_backend
@@ -286,7 +290,7 @@ class Sidecar:
     async def _start_grpc(self, core: Core, calls: CallRecords) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
         limits = self._config.server
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(calls)],
+            interceptors=[CallInterceptor(calls, self._tracer)],
             # Calls beyond `max_calls` are refused with an error of ours; beyond this, gRPC refuses them itself.
             maximum_concurrent_rpcs=2 * limits.max_calls,
             options=server_options(limits.max_message_bytes, limits.max_calls),

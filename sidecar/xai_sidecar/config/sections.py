@@ -287,6 +287,12 @@ class ServerConfig(Section):
         default="auto", description="auto: text on a terminal, JSON otherwise."
     )
 
+    tracing: Literal["off", "log", "otel"] = Field(
+        default="off",
+        description="What becomes of the steps of each prediction, with their times: nothing, a log line, or "
+        "OpenTelemetry spans, which take the extra otel and go where OTEL_EXPORTER_OTLP_ENDPOINT says.",
+    )
+
     @property
     def most_request_pixels(self) -> int:
         """`max_request_pixels`, or its default."""

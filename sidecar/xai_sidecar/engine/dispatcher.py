@@ -146,6 +146,8 @@ class Dispatcher:
         job.rows, job.collected, job.collected_rows = work.rows, {}, 0
         job.task = Task(job, job.lane, work.kind, len(job.rows[0]), job.flow)
         self._scheduler.add(job.task, now)
+        if job.trace is not None:
+            job.trace.mark("hand_over", now)
 
     def drop(self, job: Job[Any]) -> None:
         """Discards the task and the rows of a settled job."""
@@ -191,6 +193,9 @@ class Dispatcher:
         offset = 0
         for each in batch.slices:
             each.task.owner.device_seconds += seconds * each.row_count / batch.row_count
+            if each.task.owner.trace is not None:
+                each.task.owner.trace.mark("device_wait", started)
+                each.task.owner.trace.mark("pass", started + seconds)
             self._collect(each, tuple(output[offset : offset + each.row_count] for output in outputs))
             offset += each.row_count
 

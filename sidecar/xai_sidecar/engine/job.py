@@ -16,6 +16,7 @@ import structlog
 from xai_sidecar.engine.batch import Flow, Lane, Task
 from xai_sidecar.engine.threads import logged
 from xai_sidecar.engine.timer import Alarm
+from xai_sidecar.engine.trace import Trace, branched
 from xai_sidecar.engine.work import Array, Partial, Steps, Work
 from xai_sidecar.errors import BudgetSpentError, ExpiredError, HungError, SidecarError
 
@@ -77,6 +78,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         rows: The input arrays of the task.
         collected: The result arrays so far, by the index of their first row.
         collected_rows: How many rows these have.
+        trace: A branch of the trace of the call that submitted it; None if it is not traced.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.rows: tuple[Array, ...] = ()
         self.collected: dict[int, tuple[Array, ...]] = {}
         self.collected_rows = 0
+        self.trace: Trace | None = branched() if lane is Lane.PREDICT else None
         # The rest belongs to the thread that steps it; but any thread may read the best.
         self._steps: Steps[T] = steps
         self._begun = threading.Lock()  # acquired once, by its first step or by its release before that

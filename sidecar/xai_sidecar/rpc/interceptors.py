@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from xai_proto import explanation_pb2 as pb
+from xai_sidecar.engine.trace import mark, traced
 from xai_sidecar.errors import SidecarError
 from xai_sidecar.rpc.keepers import keepers
 from xai_sidecar.rpc.messages import Reader
@@ -18,6 +19,7 @@ from xai_sidecar.serving.call_records import CallRecord, CallRecords
 from xai_sidecar.serving.calls import Call
 from xai_sidecar.serving.request_ids import new_request_id, valid_request_id
 from xai_sidecar.telemetry import METHODS
+from xai_sidecar.telemetry.tracing import Tracer
 
 REQUEST_ID = "x-request-id"
 _SERVICE = "/xai.v1.ExplanationService/"
@@ -34,10 +36,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     Args:
         records: The calls in progress.
+        tracer: Traces predictions; None for none.
     """
 
-    def __init__(self, records: CallRecords) -> None:
+    def __init__(self, records: CallRecords, tracer: Tracer | None = None) -> None:
         self._records = records
+        self._tracer = tracer
         self._others = 0
 
     async def intercept_service(
@@ -53,13 +57,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         call = self._records.receive(keepers())
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(self._streaming(handler.unary_stream, method, call))
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler.unary_unary, method, call))
+        behave = self._unary(handler.unary_unary, method, call)
+        if self._tracer is not None and method == "Predict":
+            behave = _traced(behave, self._tracer, method, handler_call_details)
+        return grpc.unary_unary_rpc_method_handler(behave)
 
     def _unary(self, behave: Any, method: str, call: Call) -> Any:
         async def wrapped(data: bytes, context: Any) -> bytes:
             async with self._around(data, context, method, call) as request:
                 answer = self._sendable(await behave(request, context))
                 call.sending(len(answer))
+                mark("answer")
                 return answer
 
         return wrapped
@@ -99,6 +107,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         try:
             with record:
                 request = _READERS[method].read(data)
+                mark("parse")
                 asked = request.request if method == "PredictStream" else request  # a stream's is inside
                 if valid_request_id(own := getattr(asked, "request_id", "")):
                     record.name(_named(context, own))
@@ -119,6 +128,29 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         data: bytes = message.SerializeToString()
         self._records.check_size(len(data))
         return data
+
+
+def _traced(behave: Any, tracer: Tracer, method: str, details: grpc.HandlerCallDetails) -> Any:
+    """A handler whose calls are traced, until the transport has taken the answer."""
+    trace = tracer.begin(method, dict(details.invocation_metadata or ()))
+    if trace is None:
+        return behave
+
+    def sent(_: Any) -> None:
+        trace.mark("send")
+        tracer.ended(trace)
+
+    async def wrapped(data: bytes, context: Any) -> bytes:
+        trace.mark("receive")
+        tasks = (keeper() for keeper in keepers())
+        task = next((task for task in tasks if task is not None), None) or asyncio.current_task()
+        if task is not None:
+            task.add_done_callback(sent)
+        with traced(trace):
+            answer: bytes = await behave(data, context)
+            return answer
+
+    return wrapped
 
 
 def request_id_of(context: Any) -> str:

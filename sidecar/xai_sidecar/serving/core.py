@@ -18,6 +18,7 @@ from functools import partial
 from typing import TypeVar
 
 from xai_sidecar.config import ServerConfig
+from xai_sidecar.engine.trace import mark
 from xai_sidecar.errors import PreconditionError, ShuttingDownError
 from xai_sidecar.serving.admission import Admission, AdmittedRequest, Demand
 from xai_sidecar.serving.answers import Answer, AnswerBuilder, Event
@@ -113,8 +114,11 @@ class Core:
         call = self._begin(request, deadline)
         state, plans = call.state, call.builder.checked.plans
         with state.admission.admit(call.demand) as admitted:
+            mark("admit")
             predicted = await self._predicted(call, admitted)
             explained = await state.predictor.explain(predicted, plans, call.demand.deadline, admitted)
+            if plans:
+                mark("explain")
             sampled = state.evaluation.sample(call.builder.request_id, state.model, predicted, explained)
             answer = partial(call.builder.answer, predicted, explained, sampled)
             with state.predictor.answering.measured() if plans else nullcontext():

@@ -13,6 +13,7 @@ import numpy as np
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
+from xai_sidecar.engine.trace import joined
 from xai_sidecar.engine.work import OodScores, Steps, forward, ood_score
 from xai_sidecar.errors import DeviceError, ShuttingDownError, SidecarError, TensorError
 from xai_sidecar.evaluator.choice import Candidate, Choice
@@ -107,7 +108,10 @@ class Predictor:
         return ModelOutput(image, logits, probabilities, scored)
 
     async def _run(self, steps: Steps[Any], deadline: float) -> Any:
-        return (await asyncio.wrap_future(self.engine.submit(steps, Lane.PREDICT, deadline=deadline))).value
+        job = self.engine.submit(steps, Lane.PREDICT, deadline=deadline)
+        done = await asyncio.wrap_future(job)
+        joined(job.trace, "way_back")
+        return done.value
 
     def begin(
         self, predicted: ModelOutput, plan: ExplanationPlan, deadline: float, admitted: AdmittedRequest | None = None

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from xai_sidecar.config import ServerConfig
+from xai_sidecar.engine.trace import joined, mark
 from xai_sidecar.errors import OverloadedError, PictureTooLargeError, within
 from xai_sidecar.imaging import (
     Header,
@@ -70,7 +71,7 @@ class Preprocessor:
                 for index, (picture, header) in enumerate(zip(pictures, headers, strict=True))
             ]
             try:
-                return [await asyncio.wrap_future(task.future) for task in tasks]
+                return [await _ended(task) for task in tasks]
             finally:
                 for task in tasks:
                     task.abandon()
@@ -92,7 +93,10 @@ class Preprocessor:
 
     def _read(self, index: int, picture: Picture, spec: InputSpec, checkpoint: Checkpoint) -> Prepared:
         with within(f"images[{index}]"):
-            return read_picture(picture, spec, self._limits, checkpoint)
+            mark("decode_wait")
+            prepared = read_picture(picture, spec, self._limits, checkpoint)
+            mark("prepare")
+            return prepared
 
     def _start(
         self, read: Callable[[Checkpoint], Prepared], header: Header | None, deadline: float
@@ -116,6 +120,12 @@ class Preprocessor:
             yield
         finally:
             self._pixels -= pixels
+
+
+async def _ended(task: WorkerTask[Prepared]) -> Prepared:
+    prepared = await asyncio.wrap_future(task.future)
+    joined(task.trace, "decode_back")
+    return prepared
 
 
 def _pictures(images: Collection[Picture]) -> Iterator[Picture]:
@@ -156,7 +166,9 @@ def read_picture(
     """
     if isinstance(picture, EncodedPicture):
         with within("encoded"):
-            return prepare(decode(picture.data, limits.max_pixels, checkpoint), spec)
+            decoded = decode(picture.data, limits.max_pixels, checkpoint)
+            mark("decode")
+            return prepare(decoded, spec)
     if isinstance(picture, Pixels):
         with within("pixels"):
             return prepare(from_pixels(picture.array, limits.max_pixels), spec)

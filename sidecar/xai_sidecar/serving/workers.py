@@ -16,6 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from xai_sidecar.engine.trace import branched, traced
 from xai_sidecar.errors import ExpiredError, PictureTooLargeError
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class WorkerTask(Generic[T]):
 
     Attributes:
         future: Its result.
+        trace: A branch of the trace of the call that made it; None if it is not traced.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class WorkerTask(Generic[T]):
         self._ends = float("inf")
         self._abandoned = False
         self.future: Future[T] = Future()
+        self.trace = branched()
 
     def abandon(self) -> None:
         """Cancels it: it does not start, or ends at its next checkpoint."""
@@ -74,7 +77,11 @@ class WorkerTask(Generic[T]):
         self._ends = time.thread_time() + self._seconds
         try:
             self._checkpoint()
-            result = self._function(self._checkpoint)
+            if self.trace is None:
+                result = self._function(self._checkpoint)
+            else:
+                with traced(self.trace):
+                    result = self._function(self._checkpoint)
         except BaseException as error:
             self.future.set_exception(error)
         else:
