@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -81,25 +80,19 @@ def steps_table(server: Sidecar, collector: Collector, jpeg: bytes) -> str:
 
 @contextmanager
 def _evaluating(server: Sidecar) -> Iterator[None]:
-    """RISE after RISE in the lane of the evaluator, as it has two in progress."""
-    stopped = threading.Event()
+    """Two RISEs in the lane of the evaluator, as it has two instances in progress."""
     rise = Rise()
-    parameters = rise.resolve(RiseParameters(masks=1000), server.serving.model.facts)  # type: ignore[union-attr]
-
-    def run() -> None:
-        while not stopped.is_set():
-            steps = rise.explain(models.image(), np.array([0], np.int32), parameters)
-            server.engine.submit(steps, Lane.EVALUATE).result()  # type: ignore[union-attr]
-
-    threads = [threading.Thread(target=run) for _ in range(2)]
-    for thread in threads:
-        thread.start()
+    parameters = rise.resolve(RiseParameters(masks=100_000), server.serving.model.facts)  # type: ignore[union-attr]
+    target = np.array([0], np.int32)
+    jobs = [
+        server.engine.submit(rise.explain(models.image(), target, parameters), Lane.EVALUATE)  # type: ignore[union-attr]
+        for _ in range(2)
+    ]
     try:
         yield
     finally:
-        stopped.set()
-        for thread in threads:
-            thread.join()
+        for job in jobs:
+            job.cancel()
 
 
 def _table(columns: dict[str, tuple[list[Trace], list[float]]]) -> str:
