@@ -9,15 +9,21 @@ from typing import TypeVar
 from xai_sidecar.engine.work import Array
 
 Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 _TIMED_RUNS = 7
 
 
+def timed(program: Callable[[tuple[Array, ...]], Result], rows: tuple[Array, ...]) -> tuple[Result, float]:
+    """What one run of a program gives, and its seconds."""
+    started = time.perf_counter()
+    outputs = program(rows)
+    return outputs, time.perf_counter() - started
+
+
 def seconds(program: Callable[[tuple[Array, ...]], object], rows: tuple[Array, ...]) -> float:
     """Seconds of one run of a program."""
-    started = time.perf_counter()
-    program(rows)
-    return time.perf_counter() - started
+    return timed(program, rows)[1]
 
 
 def take_times(costs: dict[Key, dict[int, float]], run: Callable[[Key, int], float]) -> None:

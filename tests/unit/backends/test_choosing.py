@@ -57,12 +57,13 @@ class Fake:
 
 @pytest.fixture(autouse=True)
 def told_seconds(monkeypatch):
-    measured = choosing.timing.seconds
+    measured = choosing.timing.timed
 
-    def seconds(program, rows):
-        return program.costs[len(rows[0])] if isinstance(program, Doubling) else measured(program, rows)
+    def timed(program, rows):
+        outputs, seconds = measured(program, rows)
+        return outputs, program.costs[len(rows[0])] if isinstance(program, Doubling) else seconds
 
-    monkeypatch.setattr(choosing.timing, "seconds", seconds)
+    monkeypatch.setattr(choosing.timing, "timed", timed)
 
 
 def examples(count=4, tolerance=1e-3):
@@ -158,7 +159,56 @@ def test_timing_ends():
     engine = Fake("slow", costs(1, 2, 4))
     engine.load = lambda model, **more: Slow(costs(1, 2, 4))
     choose(b"", [engine], SIZES, examples(), seconds=0)
-    assert len(calls) == 5  # checks: two of one row, one of two, one of four; and NaN
+    assert calls == [1, 1, 2, 4, 1, 1, 2, 4]  # checks, two of them of one row; NaN; and each size once
+
+
+def test_for_one_size_alone_no_program_for_any_is_loaded():
+    one, other = Fake("one", costs(1.0, 2, 4), fixed={1: 0.9}), Fake("other", costs(0.5, 1, 2))
+    assert by_size([one, other], (1,)) == {1: ("other", 0.5)}
+    assert [size for _, size, _, _ in one.loaded] == [1]
+    one, other = Fake("one", costs(1.0, 2, 4), fixed={1: 0.9}), Fake("other", costs(0.95, 1, 2))
+    assert by_size([one, other], (1,)) == {1: ("one", 0.9)}
+
+
+def test_an_engine_that_cannot_make_a_program_for_one_size_makes_one_for_any(monkeypatch):
+    engine = Fake("one", costs(1.0, 2, 4), fixed={1: 0.9})
+    load = engine.load
+
+    def picky(model, *, batch_size=None, **more):
+        if batch_size:
+            raise EngineError("it cannot be reshaped")
+        return load(model, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(engine, "load", picky)
+    assert by_size([engine], (1,)) == {1: ("one", 1.0)}
+
+
+# ---------------------------------------------------------------------------------------- for a graph like another
+
+
+def test_a_graph_like_another_has_its_engines_and_no_other_is_loaded():
+    slow, fast = mixed()
+    like = choose(b"graph", (slow, fast), SIZES, examples())
+    slow.loaded, fast.loaded = [], []
+    assert by_size([slow, fast], like=like) == {1: ("fast", 0.5), 2: ("fast", 2), 4: ("fast", 4)}
+    assert slow.loaded == []
+    assert [size for _, size, _, _ in fast.loaded] == [1, None]
+
+
+def test_at_other_sizes_it_has_the_engine_of_the_nearest():
+    one, other = Fake("one", costs(1.0, 2, 4)), Fake("other", costs(0.5, 3, 6))
+    like = choose(b"graph", [one, other], (1, 4), examples())
+    assert by_size([one, other], (2,), like=like) == {2: ("other", 3)}
+    assert by_size([one, other], (1, 4), like=like) == {1: ("other", 0.5), 4: ("one", 4)}
+
+
+def test_where_such_an_engine_is_wrong_or_missing_all_are_tried():
+    like = choose(b"graph", mixed(), SIZES, examples())
+    slow, fast = mixed()
+    fast._more = {"wrong_at": 2}
+    choice = choose(b"other", (slow, fast), SIZES, examples(), like=like)
+    assert {size: chosen.name for size, chosen in choice.by_size.items()} == {1: "fast", 2: "slow", 4: "slow"}
+    assert by_size(mixed()[:1], like=like) == {1: ("slow", 2), 2: ("slow", 4), 4: ("slow", 8)}
 
 
 # ---------------------------------------------------------------------------------------- at the next start
@@ -187,6 +237,26 @@ def test_the_next_start_loads_only_what_was_chosen(kept):
             first.by_size[size].seconds,
         )
     assert again.by_size[2].program is again.by_size[4].program is not again.by_size[1].program
+
+
+def test_costs_are_the_least_of_this_start_and_the_first_one(kept):
+    choose(b"graph", mixed(), SIZES, examples(), cache=kept)
+    for costs_now, expected in ((costs(3, 6, 12), [0.5, 2, 4]), (costs(0.8, 1.6, 3.2), [0.5, 1.6, 3.2])):
+        now = mixed()[0], Fake("fast", costs_now, fixed={1: 0.7})
+        choice = choose(b"graph", now, SIZES, examples(), cache=kept)
+        assert [chosen.seconds for chosen in choice.by_size.values()] == expected
+
+
+def test_what_was_chosen_for_other_threads_is_chosen_anew(kept, monkeypatch):
+    for count in (2, 4, 2):
+        monkeypatch.setattr(choosing, "usable_cpus", lambda count=count: count)
+        slow, fast = mixed()
+        choose(b"graph", (slow, fast), SIZES, examples(), cache=kept)
+        tried = bool(slow.loaded)
+    assert not tried
+    slow, fast = mixed()
+    choose(b"graph", (slow, fast), SIZES, examples(), cache=kept, threads=3)
+    assert slow.loaded
 
 
 def test_why_others_were_refused_is_kept(kept):

@@ -10,6 +10,7 @@ import json
 import math
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from xai_sidecar.backends.graph.graph import Graph
 from xai_sidecar.backends.graph.tracing import Run
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
-from xai_sidecar.digest import array_text, canonical
+from xai_sidecar.digest import array_text
 from xai_sidecar.engine.work import Array
 
 _MOST_BYTES = 4 << 20
@@ -48,13 +49,16 @@ class GraphDigests:
         return known[1]
 
     def _digest(self, graph: Graph) -> str:
-        nodes = [(node.kind, node.inputs, node.outputs, node.attributes) for node in graph.nodes]
-        constants = [f"{name} {self._text(value)}" for name, value in graph.constants.items()]
-        dtypes = {name: str(dtype) for name, dtype in graph.input_dtypes.items()}
-        inputs = list(graph.inputs.items())
-        everything = (graph.opset, graph.domains, inputs, dtypes, graph.outputs, nodes, constants)
-        text = canonical(everything, repr)  # an attribute may be a type, as of a sequence
-        return cache_key(text.encode())
+        head = graph.opset, sorted(graph.domains.items()), list(graph.inputs.items()), graph.outputs
+        lines = [repr(head), *(f"{name} {dtype}" for name, dtype in graph.input_dtypes.items())]
+        lines += (f"{name} {self._text(value)}" for name, value in graph.constants.items())
+        for node in graph.nodes:
+            attributes = [(name, self._attribute(value)) for name, value in sorted(node.attributes.items())]
+            lines.append(repr((node.kind, node.inputs, node.outputs, attributes)))
+        return cache_key("\n".join(lines).encode())
+
+    def _attribute(self, value: Any) -> Any:
+        return self._text(value) if isinstance(value, np.ndarray) else value
 
     def _text(self, array: Array) -> str:
         """An array's text, worked out once: graphs derived from each other share their weights."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
@@ -19,11 +17,15 @@ from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.program import Engine, EngineError, LazyModel, described
 from xai_sidecar.backends.timing import seconds, take_times
-from xai_sidecar.engine.work import Array, Kind
+from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import PreconditionError
 
 _SECONDS = 0.25
 """How long the engines are timed for a kind of work; a start has half a dozen of these."""
+
+
+_NEARLY = {Features.kind.name: Forward.kind.name}
+"""Kinds of work by others with the same graph but for its outputs."""
 
 
 class KindProgram:
@@ -94,7 +96,7 @@ class Maker:
     run: Run
     cache: EngineCache | None = None
     digests: GraphDigests = field(default_factory=GraphDigests)
-    _engines_of: dict[str, frozenset[str]] = field(default_factory=dict)
+    _choices: dict[str, Choice] = field(default_factory=dict)
 
     def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
         """Makes the program of a kind, with the fastest engine that agrees with the graph run plainly.
@@ -120,25 +122,21 @@ class Maker:
             choice = self._choice(kind, model, sizes, examples)
         except EngineError as error:
             choice = self._unoptimised(model, sizes, fed, expected, str(error))
-        self._engines_of.setdefault(kind.name, frozenset(chosen.name for chosen in choice.by_size.values()))
+        self._choices.setdefault(kind.name, choice)
         return KindProgram(kind, graph, choice, self.class_count, self.rows, self.run)
 
     def _choice(self, kind: Kind, model: LazyModel, sizes: Sequence[int], examples: Examples) -> Choice:
-        """The engines for a kind: those that were the fastest for a kind of the same name, if they agree here, too."""
-        chosen = partial(
-            choose,
+        """The engines for a kind: those of a kind of the same name, or of nearly the same graph, if they agree here."""
+        return choose(
             model,
-            sizes=sizes,
-            examples=examples,
+            self.engines,
+            sizes,
+            examples,
             threads=self.threads,
             seconds=_SECONDS,
             cache=self.cache,
+            like=self._choices.get(kind.name) or self._choices.get(_NEARLY.get(kind.name, "")),
         )
-        same = [engine for engine in self.engines if engine.name in self._engines_of.get(kind.name, ())]
-        if same:
-            with contextlib.suppress(EngineError):
-                return chosen(engines=same)
-        return chosen(engines=self.engines)
 
     def _unoptimised(
         self, model: LazyModel, sizes: Sequence[int], fed: tuple[Array, ...], expected: tuple[Array, ...], why: str

@@ -13,12 +13,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
+from xai_sidecar.backends.runtimes.cpus import usable_cpus
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.program import Engine, EngineError, Model, Precision, Program, described, one_line
@@ -108,6 +109,7 @@ def choose(
     threads: int | None = None,
     seconds: float = _SECONDS,
     cache: EngineCache | None = None,
+    like: Choice | None = None,
 ) -> Choice:
     """Chooses what runs a graph.
 
@@ -119,67 +121,100 @@ def choose(
         precision: What it is computed in.
         threads: Number of threads; see `Engine.load`.
         seconds: How long programs are timed, about.
-        cache: Where the choice is kept, so that the next start loads, checks and times only what was chosen; None
-            keeps none.
+        cache: Where the choice is kept, so that the next start loads and checks only what was chosen; None keeps none.
+        like: What runs a graph that is nearly the same. Its engines are taken here, too, if they agree.
 
     Raises:
         EngineError: No engine runs it rightly at all batch sizes; the message has the reasons.
     """
     trial = _Trial(model, examples, precision, threads)
     try:
-        if cache is None:
-            return _chosen(trial, engines, sizes, seconds)
-        found = [(engine.name, engine.missing() or engine.version) for engine in engines]
-        key = cache_key(model, "choice", found, tuple(sizes), precision, threads)
-        kept = cache.find(key)
-        choice = _chosen_before(trial, engines, seconds, json.loads(kept.read_bytes())) if kept else None
-        if choice is None:
-            choice = _chosen(trial, engines, sizes, seconds)
+        by_size = None
+        if cache is not None:
+            found = [(engine.name, engine.missing() or engine.version) for engine in engines]
+            key = cache_key(model, "chosen", found, tuple(sizes), precision, threads or usable_cpus())
+            if kept := cache.find(key):
+                by_size = _as_recorded(trial, engines, json.loads(kept.read_bytes()))
+        if by_size is not None:
+            return trial.choice(by_size)
+        if like is not None:
+            by_size = _like(trial, engines, sizes, seconds, like)
+        choice = trial.choice(by_size or _chosen(trial, engines, sizes, seconds))
+        if cache is not None:
             cache.keep(key, _record(choice))
         return choice
     finally:
         trim_heap()
 
 
-def _chosen(trial: _Trial, engines: Sequence[Engine], sizes: Sequence[int], seconds: float) -> Choice:
-    free = [made for engine in engines if (made := trial.free(engine, sizes)) is not None]
+def _chosen(trial: _Trial, engines: Sequence[Engine], sizes: Sequence[int], seconds: float) -> dict[int, _Candidate]:
+    if len(sizes) == 1:  # a program for any size would never be the better one
+        fitting = [made for engine in engines if (made := trial.fixed(engine, sizes[0]) or trial.free(engine, sizes))]
+        trial.time(fitting, sizes, seconds)
+        return {sizes[0]: trial.fastest(sizes[0], None, fitting)}
+    free = [made for engine in engines if (made := trial.free(engine, sizes))]
     trial.time(free, sizes, seconds / 2)
     base = _fastest_overall(free, sizes)
     by_size = {}
     for size in sizes:
-        fitting = [engine for engine in engines if size <= engine.fixed_up_to]
-        fixed = [made for engine in fitting if (made := trial.fixed(engine, size)) is not None]
+        fixed = [made for engine in engines if (made := trial.fixed(engine, size))]
         if fixed:
             trial.time([*fixed, *([base] if base else [])], [size], seconds / 2 / len(sizes))
-        found = _fastest_at(size, base, [*free, *fixed])
-        if found is None:
-            raise EngineError(f"No engine runs the graph at batch size {size}. {' '.join(trial.refused.values())}")
-        by_size[size] = found.at(size)
-    return Choice(by_size, trial.refused)
+        by_size[size] = trial.fastest(size, base, [*free, *fixed])
+    return by_size
 
 
-def _chosen_before(trial: _Trial, engines: Sequence[Engine], seconds: float, record: Any) -> Choice | None:
-    """The choice that was kept, its programs checked and timed anew; None if one of them is not right any more."""
+_Plan: TypeAlias = Sequence[tuple[str, bool, Sequence[int]]]
+"""Programs: the engine's name, whether it is for one batch size alone, and the batch sizes that it runs."""
+
+
+def _plan(by_size: Mapping[int, Chosen]) -> _Plan:
+    plan: dict[tuple[str, int], list[int]] = {}
+    for size, chosen in by_size.items():
+        plan.setdefault((chosen.name, size if chosen.fixed else 0), []).append(size)
+    return [(name, fixed > 0, sizes) for (name, fixed), sizes in plan.items()]
+
+
+def _planned(trial: _Trial, engines: Sequence[Engine], plan: _Plan) -> dict[int, _Candidate] | None:
+    """The programs of a plan; None if an engine is not there, or its program is not right."""
     named = {engine.name: engine for engine in engines}
-    by_size: dict[int, Chosen] = {}
-    for name, fixed, sizes in record["programs"]:
-        made = trial.fixed(named[name], sizes[0]) if fixed else trial.free(named[name], sizes)
+    by_size: dict[int, _Candidate] = {}
+    for name, fixed, sizes in plan:
+        made = None
+        if engine := named.get(name):
+            made = trial.fixed(engine, sizes[0]) if fixed else trial.free(engine, sizes)
         if made is None:
             trial.refused.clear()
             return None
-        trial.time([made], sizes, seconds * len(sizes) / len(record["sizes"]))
-        by_size |= {size: made.at(size) for size in sizes}
-    return Choice({size: by_size[size] for size in record["sizes"]}, record["refused"])
+        by_size |= dict.fromkeys(sizes, made)
+    return by_size
+
+
+def _like(
+    trial: _Trial, engines: Sequence[Engine], sizes: Sequence[int], seconds: float, like: Choice
+) -> dict[int, _Candidate] | None:
+    """The programs of another choice, made of this graph and timed."""
+    nearest = {size: like.by_size[min(like.by_size, key=lambda other: abs(other - size))] for size in sizes}
+    by_size = _planned(trial, engines, _plan(nearest))
+    for made in {id(made): made for made in (by_size or {}).values()}.values():
+        trial.time([made], [size for size in sizes if by_size and by_size[size] is made], seconds)
+    return by_size
+
+
+def _as_recorded(trial: _Trial, engines: Sequence[Engine], record: Any) -> dict[int, _Candidate] | None:
+    """The choice of an earlier start, its programs checked anew. It has timed them; what a check takes is more."""
+    trial.refused.update(record["refused"])
+    by_size = _planned(trial, engines, record["programs"])
+    for size, seconds in record["seconds"]:
+        if by_size:
+            by_size[size].seconds[size] = min(by_size[size].seconds[size], seconds)
+    return by_size
 
 
 def _record(choice: Choice) -> bytes:
-    """A choice as `_chosen_before` reads it."""
-    programs: dict[int, tuple[str, bool, list[int]]] = {}
-    for size, chosen in choice.by_size.items():
-        _, _, sizes = programs.setdefault(id(chosen.program), (chosen.name, chosen.fixed, []))
-        sizes.append(size)
-    record = {"programs": list(programs.values()), "sizes": list(choice.by_size), "refused": dict(choice.refused)}
-    return json.dumps(record).encode()
+    """A choice as `_as_recorded` reads it."""
+    seconds = [(size, chosen.seconds) for size, chosen in choice.by_size.items()]
+    return json.dumps({"programs": _plan(choice.by_size), "seconds": seconds, "refused": dict(choice.refused)}).encode()
 
 
 @dataclass
@@ -201,13 +236,6 @@ def _fastest_overall(candidates: list[_Candidate], sizes: Sequence[int]) -> _Can
     return min(candidates, key=lambda each: sum(each.seconds[size] / best[size] for size in sizes), default=None)
 
 
-def _fastest_at(size: int, base: _Candidate | None, others: list[_Candidate]) -> _Candidate | None:
-    best = min(others, key=lambda each: each.seconds[size], default=base)
-    if best is None or base is None or best.seconds[size] < _GAIN * base.seconds[size]:
-        return best
-    return base
-
-
 class _Trial:
     """Loads, checks and times programs of one graph.
 
@@ -227,8 +255,23 @@ class _Trial:
         return self._candidate(engine, None, sizes)
 
     def fixed(self, engine: Engine, size: int) -> _Candidate | None:
-        """An engine's program for one batch size; None if it is refused."""
-        return self._candidate(engine, size, [size])
+        """An engine's program for one batch size; None if it is refused, or would gain nothing."""
+        return self._candidate(engine, size, [size]) if size <= engine.fixed_up_to else None
+
+    def fastest(self, size: int, base: _Candidate | None, others: Sequence[_Candidate]) -> _Candidate:
+        """The fastest program at a size; the base is left for a clear gain only.
+
+        Raises:
+            EngineError: There is none.
+        """
+        best = min(others, key=lambda each: each.seconds[size], default=base)
+        if best is None:
+            raise EngineError(f"No engine runs the graph at batch size {size}. {' '.join(self.refused.values())}")
+        return best if base is None or best.seconds[size] < _GAIN * base.seconds[size] else base
+
+    def choice(self, by_size: Mapping[int, _Candidate]) -> Choice:
+        """What was chosen, in the order of sizes."""
+        return Choice({size: by_size[size].at(size) for size in sorted(by_size)}, self.refused)
 
     def time(self, candidates: Sequence[_Candidate], sizes: Sequence[int], seconds: float) -> None:
         """Times programs in turn, so that other load affects all alike."""
@@ -247,21 +290,25 @@ class _Trial:
                 program = engine.load(
                     self._model, batch_size=batch_size, precision=self._precision, threads=self._threads
                 )
-                reason = self._disagreement(program, sizes)
+                seconds: dict[int, float] = {}
+                reason = self._disagreement(program, sizes, seconds)
                 if reason is None:
-                    return _Candidate(self._guarded(program, sizes[0]), engine, batch_size is not None, {})
+                    return _Candidate(self._guarded(program, sizes[0]), engine, batch_size is not None, seconds)
             except Exception as error:  # of loading, or of running
                 reason = str(error) if isinstance(error, EngineError) else one_line(error)
         self.refused[engine.name] = f"{engine.name} does not run it: {reason.rstrip('.')}."
         return None
 
-    def _disagreement(self, program: Program, sizes: Sequence[int]) -> str | None:
+    def _disagreement(self, program: Program, sizes: Sequence[int], seconds: dict[int, float]) -> str | None:
+        """How a program differs from what is expected at some sizes; its seconds are noted, which are its first."""
         for size in sizes:
             # One row alone is tried twice: a faulty program may repeat the result of its first call.
             for start in (0, 1) if size == 1 else (0,):
                 rows, expected = self._examples.part(start, size)
                 examples = self._examples
-                how = disagreement(program(rows), expected, examples.tolerances, examples.names)
+                outputs, taken = timing.timed(program, rows)
+                seconds[size] = min(seconds.get(size, np.inf), taken)
+                how = disagreement(outputs, expected, examples.tolerances, examples.names)
                 if how is not None:
                     return f"at batch size {size} it {how}"
         return None
