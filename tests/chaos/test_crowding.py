@@ -55,7 +55,7 @@ def served(stub, picture):
     return served
 
 
-def test_a_flood_of_explanations(server, connect, picture, served, check_unharmed, eventually, read_metrics):
+def test_a_flood_of_explanations(server, connect, picture, served, check_unharmed, eventually, read_metrics, allowance):
     """Of one picture each: as many of them as the server takes, for as long as it likes."""
     rise = pb.ExplanationRequest(explainer="rise", rise=pb.RiseParameters(mask_count=10_000))
     with connect(server.grpc, *OWN_CONNECTION) as other:
@@ -68,7 +68,12 @@ def test_a_flood_of_explanations(server, connect, picture, served, check_unharme
         ]
         eventually(lambda: sum(call.done() for call in calls) > 40)
         served()
+        lag = lag_of(read_metrics(server.http))
+        time.sleep(1.5)
         metrics = read_metrics(server.http)
+        late, looks = (after - before for after, before in zip(lag_of(metrics), lag, strict=True))
+        assert looks
+        assert late / looks < allowance(0.05), "the event loop waits for explanations"
         assert metrics["xai_open_explanations",] > 50, "the flood has run off"
         assert metrics["xai_open_images",] < 20
         for call in calls + streams:
@@ -97,6 +102,11 @@ def test_streams_and_answers_that_nobody_reads(
             with pytest.raises(grpc.RpcError) as caught:
                 list(call)
             assert caught.value.code() == grpc.StatusCode.CANCELLED, "it was ended, not forgotten"
+
+
+def lag_of(metrics):
+    """The seconds by which the event loop was late so far, and how often it was looked at."""
+    return [metrics[f"xai_event_loop_lag_seconds_{name}",] for name in ("sum", "count")]
 
 
 HOSTILE = {

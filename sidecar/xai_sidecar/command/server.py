@@ -115,6 +115,7 @@ class Sidecar:
         """
         loop = asyncio.get_running_loop()
         telemetry = Telemetry(CollectorRegistry(), installed_explainers())
+        self._heartbeat = Heartbeat(late=telemetry.loop_lag.observe)
         registry = process_registry()
         registry.register(ModelSeries(telemetry.registry, self._config.model.name))
 

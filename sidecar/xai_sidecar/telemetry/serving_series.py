@@ -20,6 +20,8 @@ _LAUNCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 
 
 _WAIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
+_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
 STAGES = ("complete", "truncated", "skipped")
 """How explanations end."""
 
@@ -122,6 +124,12 @@ class Telemetry:
         self.open_images = Gauge("xai_open_images", "Pictures in requests in progress.", registry=registry)
         self.open_explanations = Gauge(
             "xai_open_explanations", "Explanations in requests in progress.", registry=registry
+        )
+        self.loop_lag = Histogram(
+            "xai_event_loop_lag_seconds",
+            "By how much the event loop was late for a timer, ten times a second: what every call waits for it.",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
         )
         self.log_lines_dropped = Gauge(
             "xai_log_lines_dropped", "Lines of the log dropped since nobody reads stderr.", registry=registry

@@ -62,6 +62,23 @@ async def test_a_loop_that_hangs_is_told_by_the_probe_and_one_that_goes_on_is_we
         heartbeat.stop()
 
 
+async def test_a_loop_that_is_blocked_for_a_while_has_its_lag_measured():
+    late = []
+    heartbeat = Heartbeat(beat_seconds=0.02, late=late.append)
+    heartbeat.start()
+    try:
+        while len(late) < 3:
+            await asyncio.sleep(0.01)
+        before = len(late)
+        time.sleep(0.5)  # and not await: this is what blocks
+        while len(late) < before + 3:
+            await asyncio.sleep(0.01)
+    finally:
+        heartbeat.stop()
+    assert max(late[before:]) > 0.45
+    assert min(late) >= 0
+
+
 async def test_a_busy_loop_is_alive():
     heartbeat = Heartbeat(beat_seconds=0.05, longest_seconds=1.0)
     heartbeat.start()
