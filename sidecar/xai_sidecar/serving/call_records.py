@@ -165,8 +165,7 @@ class CallRecords:
 
     def ended(self, entry: dict[str, Any], seconds: float, code: str) -> None:
         """Counts and logs a call that has ended."""
-        self._telemetry.requests.labels(entry["method"], code).inc()
-        self._telemetry.request_seconds.labels(entry["method"]).observe(seconds)
+        self._telemetry.answered(entry["method"], code, seconds)
         _log.info("request", **entry, code=code, milliseconds=round(seconds * 1e3, 1))
 
     def close(self, call: Call) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from itertools import product
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
@@ -28,6 +29,11 @@ STAGES = ("complete", "truncated", "skipped")
 METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
 
 
+_NAMES = {lane: lane.name.lower() for lane in Lane}
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
 class Telemetry:
     """The series of one server. All label values come from fixed sets.
 
@@ -42,6 +48,7 @@ class Telemetry:
 
     def __init__(self, registry: CollectorRegistry, explainers: Iterable[str]) -> None:
         self.registry = registry
+        self._series: dict[tuple[Any, ...], Any] = {}
         self.ready = Gauge("xai_ready", "1 when the server takes requests, else 0.", registry=registry)
         self.ready_timestamp = Gauge(
             "xai_ready_timestamp_seconds", "When the server became ready, as Unix time.", registry=registry
@@ -147,7 +154,7 @@ class Telemetry:
             self.launch_rows.labels(kind)
             self.launch_padding.labels(kind)
             self.slice_overruns.labels(kind)
-        for lane in map(_name, Lane):
+        for lane in _NAMES.values():
             self.busy_seconds.labels(lane)
             self.queue_rows.labels(lane)
             for outcome in JobOutcome:
@@ -155,16 +162,16 @@ class Telemetry:
 
     def batch_ran(self, record: BatchRecord) -> None:
         """Counts a batch; see `Observer`."""
-        kind, lane = record.kind.name, _name(record.lane)
-        self.launches.labels(kind).inc()
-        self.launch_rows.labels(kind).inc(record.row_count)
-        self.launch_padding.labels(kind).inc(record.size - record.row_count)
-        self.launch_seconds.labels(kind).observe(record.seconds)
-        self.busy_seconds.labels(lane).inc(record.seconds)
+        kind, lane = record.kind.name, record.lane
+        self._of(self.launches, kind).inc()
+        self._of(self.launch_rows, kind).inc(record.row_count)
+        self._of(self.launch_padding, kind).inc(record.size - record.row_count)
+        self._of(self.launch_seconds, kind).observe(record.seconds)
+        self._of(self.busy_seconds, _NAMES[lane]).inc(record.seconds)
         if record.overrun:
-            self.slice_overruns.labels(kind).inc()
+            self._of(self.slice_overruns, kind).inc()
         for seconds in record.waits:
-            self.queue_wait.labels(lane).observe(seconds)
+            self._of(self.queue_wait, _NAMES[lane]).observe(seconds)
 
     def predicted(self, positive_count: int) -> None:
         """Counts a picture with the number of classes that count as predicted."""
@@ -174,7 +181,12 @@ class Telemetry:
 
     def ended(self, lane: Lane, outcome: JobOutcome) -> None:
         """Counts a job; see `Observer`."""
-        self.jobs.labels(_name(lane), outcome.value).inc()
+        self._of(self.jobs, _NAMES[lane], outcome.value).inc()
+
+    def answered(self, method: str, code: str, seconds: float) -> None:
+        """Counts a call of one of `METHODS` that has ended with a status."""
+        self._of(self.requests, method, code).inc()
+        self._of(self.request_seconds, method).observe(seconds)
 
     def explained(self, explainer: str, stage: str, statuses: Iterable[MapStatus], seconds: float) -> None:
         """Counts an explanation, of one of `STAGES`, and its maps."""
@@ -183,6 +195,14 @@ class Telemetry:
             self.explanation_seconds.labels(explainer).observe(seconds)
         for status in statuses:
             self.maps.labels(explainer, status.name.lower()).inc()
+
+    def _of(self, metric: M, *labels: str) -> M:
+        """A metric's series of some labels; to look one up anew takes as long as all else that is counted of a call."""
+        key = (id(metric), *labels)
+        found = self._series.get(key)
+        if found is None:
+            found = self._series[key] = metric.labels(*labels)
+        return found
 
     def became_ready(self) -> None:
         """Marks the server ready, as of now."""
@@ -198,7 +218,3 @@ def _error_codes() -> list[str]:
         found[error.code] = None
         trees += error.__subclasses__()
     return list(found)
-
-
-def _name(lane: Lane) -> str:
-    return lane.name.lower()

@@ -52,6 +52,7 @@ SERIES = {
     "xai_slice_overruns_total": KINDS,
     "xai_device_busy_seconds_total": LANES,
     "xai_queue_rows": LANES,
+    "xai_event_loop_lag_seconds_count": {},
     "xai_jobs_total": {**LANES, "outcome": ["done", "truncated", "failed", "expired", "hung", "cancelled"]},
 }
 
