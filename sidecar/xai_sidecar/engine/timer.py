@@ -40,6 +40,7 @@ class Timer:
     def __init__(self, name: str) -> None:
         self._due: list[tuple[float, int, Alarm]] = []
         self._cancelled = 0  # of these
+        self._wakes = float("-inf")  # when the thread looks next by itself; before it first has, it looks at once
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._stopped = False
@@ -54,9 +55,10 @@ class Timer:
         """Schedules a call at a time on the clock of `time.monotonic`; any thread may do so."""
         alarm = Alarm(function, self._forget)
         with self._changed:
-            entry = (when, next(self._order), alarm)
-            heapq.heappush(self._due, entry)
-            if self._due[0] is entry:
+            heapq.heappush(self._due, (when, next(self._order), alarm))
+            # It may still sleep until an alarm that was cancelled since, which is early enough for a later one: most
+            # are deadlines, a minute off and cancelled at once, and to wake a thread for each costs a prediction time.
+            if when < self._wakes:
                 self._changed.notify()
         return alarm
 
@@ -106,7 +108,11 @@ class Timer:
                 return None
             self.busy_since = None
             while not self._stopped and not (self._due and self._due[0][0] <= time.monotonic()):
-                self._changed.wait(min(self._due[0][0] - time.monotonic(), _LONGEST_WAIT) if self._due else None)
+                now = time.monotonic()
+                seconds = min(self._due[0][0] - now, _LONGEST_WAIT) if self._due else _LONGEST_WAIT
+                self._wakes = now + seconds
+                self._changed.wait(seconds)
+            self._wakes = float("-inf")
             if self._stopped:
                 return None
             alarm = heapq.heappop(self._due)[2]

@@ -10,6 +10,7 @@ import pytest
 
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.job import JobOutcome
+from xai_sidecar.engine.timer import Timer
 from xai_sidecar.engine.work import Forward, Partial, forward
 from xai_sidecar.errors import BudgetSpentError, ExpiredError
 
@@ -316,3 +317,34 @@ def test_looking_in_when_all_is_over_is_answered(backend, start):
     assert job.result(10).value == 1
     assert engine.close(10)
     assert engine.peek(job).result(10) is None
+
+
+# ------------------------------------------------------------------------------------ the timer
+
+
+def test_an_alarm_rings_on_time_though_the_thread_sleeps_for_one_that_was_cancelled(request, allowance):
+    timer = Timer("timer")
+    timer.start()
+    request.addfinalizer(timer.stop)
+    for later in (3600.0, 0.5, 60.0):
+        timer.at(time.monotonic() + later, lambda: None).cancel()
+        rung, due = Future(), time.monotonic() + 0.05
+        timer.at(due, lambda rung=rung: rung.set_result(time.monotonic()))
+        assert 0 <= rung.result(20) - due < allowance(LATE)
+
+
+def test_deadlines_far_off_wake_nobody(request):
+    timer, looks = Timer("timer"), []
+    wait = timer._changed.wait
+    timer._changed.wait = lambda seconds: looks.append(seconds) or wait(seconds)
+    timer.start()
+    request.addfinalizer(timer.stop)
+    while not looks:
+        time.sleep(0.001)
+    timer.at(time.monotonic() + 100, lambda: None)
+    for _ in range(200):
+        timer.at(time.monotonic() + 200, lambda: None).cancel()
+    rung = Future()
+    timer.at(time.monotonic() + 0.01, lambda: rung.set_result(True))
+    assert rung.result(20)
+    assert len(looks) < 10
