@@ -1,8 +1,12 @@
-"""Environment variables that must be set before NumPy is imported."""
+"""What a process of the server sets for itself: environment variables before NumPy is imported, and Python's lock."""
 
 from __future__ import annotations
 
 import os
+import sys
+
+_SWITCH_SECONDS = 0.0003
+"""For how long a thread may keep Python's lock while others wait for it; by itself 5 ms, most of a small net's pass."""
 
 
 def prepare_environment() -> None:
@@ -12,3 +16,12 @@ def prepare_environment() -> None:
     long on two threads as on one.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def switch_often() -> None:
+    """Has Python's lock change hands as soon as the event loop wants it, for the whole process.
+
+    A prediction changes threads four times, and at each change may wait for a thread that steps an explanation. The
+    command line's servers do this; a program that has a server of its own in it decides for itself.
+    """
+    sys.setswitchinterval(_SWITCH_SECONDS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_sidecar import __version__
-from xai_sidecar.command.environment import prepare_environment
+from xai_sidecar.command.environment import prepare_environment, switch_often
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.interrupt import interruptible
 
@@ -220,6 +220,7 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
     from xai_sidecar.command.server import Sidecar
 
     keep_freed_memory()
+    switch_often()
     report = report or (lambda line: log.info("loading", step=line))
     server = Sidecar(config, load_backend, log=writer)
     try:
