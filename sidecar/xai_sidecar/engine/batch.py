@@ -17,6 +17,21 @@ class Lane(enum.IntEnum):
     EVALUATE = 2
 
 
+@dataclass(frozen=True)
+class Promise:
+    """What an explanation is promised.
+
+    Attributes:
+        by: When its rows are to be done, on the scheduler's clock.
+        rows: How many rows that takes.
+        first_rows: Rows until its first map, which it gets even where not all promises can be kept.
+    """
+
+    by: float
+    rows: int
+    first_rows: int = 0
+
+
 @dataclass(eq=False)
 class Flow:
     """A job's account within its lane: start-time fair queueing calls it a flow. See `scheduler`.
@@ -28,6 +43,9 @@ class Flow:
         head_start: Device seconds by which its tasks are put forward; 0 once they are used up. They count as service.
         lent: Service received since then.
         label: What `Slowdown` learns for; the explainer's name.
+        promise: What it is promised; None for nothing.
+        rows: Rows that have been put in batches.
+        task: The last one queued; None before the first.
     """
 
     service: float = 0.0
@@ -35,6 +53,9 @@ class Flow:
     head_start: float = 0.0
     lent: float = 0.0
     label: str = ""
+    promise: Promise | None = None
+    rows: int = 0
+    task: Task | None = None
 
 
 @dataclass(eq=False)
@@ -50,6 +71,7 @@ class Task:
         scheduled: How many rows have been put in batches, from the first one on.
         added: When it was queued, in seconds.
         arrival: Its number in the order of queueing.
+        entry: Its entry in the scheduler's queue; None while it has none.
     """
 
     owner: Any
@@ -60,6 +82,7 @@ class Task:
     scheduled: int = 0
     added: float = 0.0
     arrival: int = 0
+    entry: Any = None
 
     @property
     def waiting(self) -> int:
@@ -90,12 +113,14 @@ class Batch:
         size: Batch size, padding included.
         slices: The rows; all are of one lane.
         expected_seconds: Cost by the cost model.
+        urgent: Whether it was out of turn, for a promise in danger.
     """
 
     kind: Kind
     size: int
     slices: tuple[TaskSlice, ...]
     expected_seconds: float = 0.0
+    urgent: bool = False
 
     @property
     def lane(self) -> Lane:

@@ -100,7 +100,7 @@ class Dispatcher:
         self._cost_model = CostModel(backend.costs)
         self._predicting = Utilization()
         self.slowdown = Slowdown()
-        self._scheduler = Scheduler(self._cost_model.costs, policy)
+        self._scheduler = Scheduler(self._cost_model.costs, policy, self._row_seconds_now)
 
     def waiting(self, lane: Lane) -> int:
         """Rows that wait in a lane; any thread may ask."""
@@ -120,6 +120,11 @@ class Dispatcher:
             now: On the clock of `time.monotonic`.
         """
         return row_count * self._row_seconds(kind) * self.slowdown.ratio(label, now)
+
+    def _row_seconds_now(self, kind: Kind, label: str) -> float:
+        """Seconds of a row of an explanation beside the predictions that come now."""
+        now = time.monotonic()
+        return self.explaining_seconds(label, kind, 1, now) / self.left_by_predictions(now)
 
     def _row_seconds(self, kind: Kind) -> float:
         return row_seconds(self._backend.costs(kind), self._policy.slice_seconds)
@@ -151,6 +156,7 @@ class Dispatcher:
 
     def drop(self, job: Job[Any]) -> None:
         """Discards the task and the rows of a settled job."""
+        self._scheduler.leave(job.flow)
         now = time.monotonic()
         self.slowdown.ended(job, job.flow.label, now, self.left_by_predictions(now))
         if job.task is not None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
-from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.batch import Lane, Promise
 from xai_sidecar.engine.budgets import Budgets
 from xai_sidecar.engine.dispatcher import Dispatcher, NoObserver, Observer
 from xai_sidecar.engine.job import Job, JobOutcome, settle
@@ -122,6 +122,7 @@ class Engine:
         give_up: float = 0.0,
         head_start: float = 0.0,
         label: str = "",
+        promise: Promise | None = None,
     ) -> Job[T]:
         """Submits a computation.
 
@@ -136,12 +137,13 @@ class Engine:
                 with BudgetSpentError if there is none; infinite where only its deadline ends it.
             head_start: Device seconds in which it precedes the others of its lane, for a first result soon.
             label: Of an explanation, the explainer's name: its slowdown is learned by it.
+            promise: What an explanation is promised; it goes first where it would be late otherwise.
 
         Raises:
             ShuttingDownError: `close` was called.
             DeviceLostError, HungError: The device is gone, or too many computations of the lane hang.
         """
-        job: Job[T] = Job(steps, lane, budget_end, give_up, head_start, label)
+        job: Job[T] = Job(steps, lane, budget_end, give_up, head_start, label, promise)
         if not self.accepts(lane):
             raise HungError(f"Too many computations of the lane {lane.name} hang. The server has to be restarted.")
         with self._lock:
@@ -196,10 +198,7 @@ class Engine:
     def explaining_seconds(self, label: str, kind: Kind, row_count: int) -> float:
         """Predicted seconds of an explanation's rows, with all that comes on top, if no predictions come.
 
-        Args:
-            label: The explainer's name.
-            kind: Of the rows.
-            row_count: How many.
+        `label` is the explainer's name.
         """
         return self._device.explaining_seconds(label, kind, row_count, time.monotonic())
 

@@ -6,7 +6,8 @@ come, first served. The other lanes share device time evenly among jobs by start
 1996): each flow, that is, job, has a start tag, the device time of the batches that were made for it, and the flow of
 the least tag goes next. A flow that is new or was idle begins at the lane's virtual time: the service of one that has
 been there from the start. A job in a hurry may get a head start: service in advance, charged like any other, limited to
-a share of the lane's time.
+a share of the lane's time. Explanations that were promised to be done by a time go first as far as they have to, but
+for a share that is always by turns; see `deadlines`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from xai_sidecar.engine.batch import Batch, Lane, Task, TaskSlice
+from xai_sidecar.engine.batch import Batch, Flow, Lane, Task, TaskSlice
+from xai_sidecar.engine.costs import row_seconds
+from xai_sidecar.engine.deadlines import FAIR_SHARE, Promises
 from xai_sidecar.engine.throttle import IdleThrottle
 from xai_sidecar.engine.work import Kind
 
@@ -53,16 +56,19 @@ _Entry = tuple[float, int, Task]
 
 @dataclass(eq=False)
 class _Queue:
-    """The tasks of one kind in a lane, as a heap; discarded ones stay in it until they reach the top."""
+    """The tasks of one kind in a lane, as a heap; entries of no use any more stay in it until they reach the top."""
 
     entries: list[_Entry] = field(default_factory=list)
     tasks: int = 0
     rows: int = 0
 
     def first(self) -> _Entry | None:
-        while self.entries and not self.entries[0][2].waiting:
+        while self.entries and not (self.entries[0][2].waiting and self.entries[0][2].entry is self.entries[0]):
             heapq.heappop(self.entries)
         return self.entries[0] if self.entries else None
+
+    def pop(self) -> Task | None:
+        return None if self.first() is None else heapq.heappop(self.entries)[2]
 
 
 class Scheduler:
@@ -71,9 +77,15 @@ class Scheduler:
     Args:
         costs: The batch sizes of a kind, with the seconds that a batch of each takes.
         policy: The settings.
+        seconds: Seconds that a row of an explanation of a kind and label takes now; by default what its costs say.
     """
 
-    def __init__(self, costs: Callable[[Kind], Mapping[int, float]], policy: Policy | None = None) -> None:
+    def __init__(
+        self,
+        costs: Callable[[Kind], Mapping[int, float]],
+        policy: Policy | None = None,
+        seconds: Callable[[Kind, str], float] | None = None,
+    ) -> None:
         self._costs = costs
         self._policy = policy or Policy()
         self._arrivals = itertools.count()
@@ -84,6 +96,9 @@ class Scheduler:
         self._virtual_time = dict.fromkeys(Lane, 0.0)
         self._last_tag = dict.fromkeys(Lane, 0.0)
         self._lendable = dict.fromkeys(Lane, _MOST_LENT)  # head starts, in device seconds
+        self._seconds = seconds or (lambda kind, label: row_seconds(costs(kind), self._policy.slice_seconds))
+        self._promises = Promises(self._row_seconds)
+        self._owed_by_turns = 0.0  # device seconds by which turns of explanations are behind their share
         self._owed = 0.0  # device seconds by which explanations are behind their share
         self._granted = 0.0  # of that, for the last batch of predictions
         self._now = 0.0  # time of the last call
@@ -98,7 +113,7 @@ class Scheduler:
 
     def add(self, task: Task, now: float = 0.0) -> None:
         """Queues a task of at least one row."""
-        task.added, task.arrival = now, next(self._arrivals)
+        task.added, task.arrival, task.flow.task = now, next(self._arrivals), task
         self._now = now
         if task.lane is not Lane.EVALUATE:
             self._throttle.others(now)
@@ -118,7 +133,12 @@ class Scheduler:
         if queue is not None and task.waiting:
             queue.rows -= task.waiting
             queue.tasks -= 1
-        task.scheduled = task.row_count
+        task.scheduled, task.entry = task.row_count, None
+
+    def leave(self, flow: Flow) -> None:
+        """Forgets a flow, which has ended."""
+        self._promises.remove(flow)
+        flow.task = None  # which refers to its job
 
     def next(self, now: float = 0.0) -> Batch | None:
         """Takes the rows of the next batch out of the queues; None when nothing may run yet.
@@ -165,6 +185,8 @@ class Scheduler:
         else:
             self._throttle.others(self._began + seconds)
         if lane is Lane.EXPLAIN:
+            by_turns = self._owed_by_turns + (FAIR_SHARE if batch.urgent else FAIR_SHARE - 1) * seconds
+            self._owed_by_turns = max(by_turns, -max(self._policy.slice_seconds, seconds))
             # Service received while no prediction came is not held against them, but for the last batch.
             self._owed = max(self._owed - (1 - share) * seconds, -max(self._policy.slice_seconds, seconds))
         elif self._wants(Lane.EXPLAIN):
@@ -205,11 +227,27 @@ class Scheduler:
     def _explanations_are_owed(self) -> bool:
         """Whether explanations are behind their share by as much as their next batch costs."""
         again = self._again[Lane.EXPLAIN]
-        costs = self._allowed(again[0].kind if again else self._next_kind(Lane.EXPLAIN), Lane.EXPLAIN)
+        costs = self._allowed(again[0].kind if again else self._next_explanation().kind, Lane.EXPLAIN)
         worth = (1 - self._policy.explain_share) * min(costs.values())
         # What was saved up for an expensive batch is not spent on many cheap ones.
         self._owed = min(self._owed, worth + self._granted)
         return 0 < self._owed >= worth
+
+    def _next_explanation(self) -> Task:
+        """The task that the next batch of explanations is made for: by turns, unless a promise is in danger."""
+        by_turns = min(self._heads(Lane.EXPLAIN))[2]
+        longest = max(self._least(task.kind) for _, _, task in self._heads(Lane.EXPLAIN))
+        for flow in self._promises.in_danger(self._now, 2 * max(self._policy.slice_seconds, longest)):
+            if flow.task is not None and flow.task.waiting:
+                owed = self._owed_by_turns >= (1 - FAIR_SHARE) * self._least(by_turns.kind)
+                return by_turns if owed else flow.task
+        return by_turns
+
+    def _least(self, kind: Kind) -> float:
+        return min(self._allowed(kind, Lane.EXPLAIN).values())
+
+    def _row_seconds(self, flow: Flow) -> float:
+        return 0.0 if flow.task is None else self._seconds(flow.task.kind, flow.label)
 
     # ---------------------------------------------------------------------------------------- which rows
 
@@ -223,6 +261,7 @@ class Scheduler:
             least = min(heads, default=self._last_tag[lane])
             cost = min(self._allowed(task.kind, lane).values())
             flow.service, flow.new = min(self._virtual_time[lane], least + cost), False
+            self._promises.add(flow)
             if flow.head_start:
                 flow.head_start = min(flow.head_start + cost, self._lendable[lane])
                 self._lendable[lane] -= flow.head_start
@@ -234,12 +273,16 @@ class Scheduler:
     def _first(self, lane: Lane, kind: Kind | None = None) -> Batch:
         if self._again[lane]:
             return self._again[lane].popleft()
+        if lane is Lane.EXPLAIN:
+            task = self._next_explanation()
+            return self._batch(lane, task.kind, None if task.entry is min(self._heads(lane)) else task)
         return self._batch(lane, kind or self._next_kind(lane))
 
     @staticmethod
     def _push(queue: _Queue, task: Task) -> None:
         key = 0.0 if task.lane is Lane.PREDICT else task.flow.service - task.flow.head_start
-        heapq.heappush(queue.entries, (key, task.arrival, task))
+        task.entry = (key, task.arrival, task)
+        heapq.heappush(queue.entries, task.entry)
 
     def _heads(self, lane: Lane) -> list[_Entry]:
         """The first waiting task of each kind."""
@@ -256,24 +299,27 @@ class Scheduler:
         smallest = min(costs)
         return allowed or {smallest: costs[smallest]}
 
-    def _batch(self, lane: Lane, kind: Kind) -> Batch:
+    def _batch(self, lane: Lane, kind: Kind, urgent: Task | None = None) -> Batch:
+        """The next batch of a kind: the rows of the urgent task, if there is one, before those of others by turns."""
         queue = self._queues[lane][kind]
         costs = self._allowed(kind, lane)
         size = best_size(queue.rows, costs)
         slices: list[TaskSlice] = []
         room = size
-        while room and queue.first() is not None:
-            task = heapq.heappop(queue.entries)[2]
+        while room and (task := urgent if urgent and not slices else queue.pop()) is not None:
+            task.entry = None
             count = min(room, task.waiting)
             slices.append(TaskSlice(task, task.scheduled, task.scheduled + count))
             task.scheduled += count
+            task.flow.rows += count
             queue.tasks -= not task.waiting
             room -= count
         queue.rows -= size - room
         last = slices[-1].task
         self._rest = last if last.waiting else None
-        self._last_tag[lane] = max(self._last_tag[lane], slices[0].task.flow.service)
-        return Batch(kind, size, tuple(slices), costs[size])
+        if urgent is None:
+            self._last_tag[lane] = max(self._last_tag[lane], slices[0].task.flow.service)
+        return Batch(kind, size, tuple(slices), costs[size], urgent is not None)
 
 
 def _fastest(costs: Mapping[int, float]) -> int:
