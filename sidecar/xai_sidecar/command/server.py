@@ -254,7 +254,7 @@ class Sidecar:
         )
         report("trying what explanations take beyond their passes")
         await try_explainers(model, engine)
-        admission = Admission(predictor.costs, limits, spec.channels * map_bytes, map_bytes)
+        admission = Admission(predictor.costs, limits, spec.channels * map_bytes, map_bytes, predictor.answering)
         self.serving = core.state = ServingState(model, admission, predictor, evaluation, time.time())
         telemetry.open_images.set_function(lambda: admission.images.taken)
         telemetry.open_explanations.set_function(lambda: admission.explanations.taken)

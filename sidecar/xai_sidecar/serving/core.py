@@ -20,7 +20,7 @@ from typing import TypeVar
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.engine.trace import mark
 from xai_sidecar.errors import PreconditionError, ShuttingDownError
-from xai_sidecar.serving.admission import Admission, AdmittedRequest, Demand
+from xai_sidecar.serving.admission import Admission, AdmittedRequest
 from xai_sidecar.serving.answers import Answer, AnswerBuilder, Event
 from xai_sidecar.serving.checking import check_request
 from xai_sidecar.serving.description import ModelDescription, describe
@@ -30,6 +30,7 @@ from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.plan import ModelOutput
 from xai_sidecar.serving.predictor import Predictor
 from xai_sidecar.serving.preprocessing import Preprocessor
+from xai_sidecar.serving.promising import Demand
 from xai_sidecar.serving.request_ids import new_request_id
 from xai_sidecar.serving.requests import GroundTruthReport, PredictRequest
 from xai_sidecar.serving.streaming import ExplanationVersion, explanations, is_partial
@@ -214,7 +215,12 @@ class Core:
         checked = check_request(request, state.model)
         latest = time.monotonic() + self._longest_seconds
         demand = Demand(
-            len(request.images), checked.plans, request.byte_count, min(deadline, latest), capped=deadline > latest
+            len(request.images),
+            checked.plans,
+            request.byte_count,
+            min(deadline, latest),
+            capped=deadline > latest,
+            request_id=request.request_id,
         )
         return _Call(
             state, request, AnswerBuilder(request.request_id or new_request_id(), checked, state.model), demand

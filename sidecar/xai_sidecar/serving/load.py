@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from xai_sidecar.engine.deadlines import Commitment
 from xai_sidecar.engine.job import Job
 from xai_sidecar.explainers.base import Saliency
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.plan import ExplanationPlan
 
-_RETRY_SECONDS = (0.1, 30.0)
+_RETRY_SECONDS = (0.1, 3600.0)
 
 
 @dataclass(eq=False)
@@ -19,38 +21,52 @@ class ExplanationLoad:
     Attributes:
         plan: The explanation.
         unstarted: Number of pictures for which it has not started.
-        jobs: Its computations that have.
+        jobs: Its computations that have, each with its plan: where the server chooses the explainer, it is another one.
+        by: When it is promised to be done, on the clock of `time.monotonic`; infinite where nothing is promised.
     """
 
     plan: ExplanationPlan
     unstarted: int
-    jobs: list[Job[Saliency]] = field(default_factory=list)
+    jobs: list[tuple[Job[Saliency], ExplanationPlan]] = field(default_factory=list)
+    by: float = float("inf")
 
-    @property
-    def pass_count(self) -> int:
+    @staticmethod
+    def passes(plan: ExplanationPlan) -> int:
         """Passes that one picture takes at least until the explanation can be complete."""
-        return self.plan.counts.least
+        return plan.counts.least
 
-    def rows(self) -> list[int]:
-        """Passes left to run, for each picture."""
-        begun = [0 if job.done() else max(0, self.pass_count - job.pass_count) for job in self.jobs]
-        return begun + [self.pass_count] * self.unstarted
+    def left(self) -> Iterator[tuple[ExplanationPlan, int, int]]:
+        """For each picture that has passes left to run: the plan, these passes, and how many have been run."""
+        for job, plan in self.jobs:
+            if not job.done() and job.pass_count < self.passes(plan):
+                yield plan, self.passes(plan) - job.pass_count, job.pass_count
+        for _ in range(self.unstarted):
+            yield self.plan, self.passes(self.plan), 0
 
     def seconds(self, costs: ExplanationCosts) -> list[float]:
-        """Estimated seconds left for each picture that has any, the arithmetic between passes included."""
-        return [costs.alone(self.plan.explainer.name, self.plan.kind, count) for count in self.rows() if count]
+        """Estimated seconds left for each picture that has any, with all that comes on top of passes."""
+        return [costs.alone(plan.explainer.name, plan.kind, count) for plan, count, _ in self.left()]
+
+    def commitments(self, costs: ExplanationCosts) -> list[Commitment]:
+        """What is left of its promises beside the current rate of predictions; none where nothing is promised."""
+        return [self._commitment(costs, *each) for each in self.left()] if self.by < float("inf") else []
+
+    def _commitment(self, costs: ExplanationCosts, plan: ExplanationPlan, count: int, done: int) -> Commitment:
+        first = min(count, max(0, plan.counts.first - done))
+        seconds = costs.beside_predictions(costs.alone(plan.explainer.name, plan.kind, count))
+        return Commitment(self.by, seconds, seconds * first / count)
 
 
 class FirstMapLoad(ExplanationLoad):
     """What an explanation with a budget still needs until its first map."""
 
-    @property
-    def pass_count(self) -> int:
+    @staticmethod
+    def passes(plan: ExplanationPlan) -> int:
         """Passes that one picture takes until the first map."""
-        return self.plan.counts.first
+        return plan.counts.first
 
 
 def retry_after(seconds: float) -> float:
-    """Seconds after which to suggest a retry where capacity is expected in so many: within bounds of 0.1 and 30."""
+    """Seconds after which to suggest a retry where capacity is expected in so many: within bounds of 0.1 and 3600."""
     low, high = _RETRY_SECONDS
     return min(max(seconds, low), high)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.batch import Lane, Promise
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
 from xai_sidecar.engine.trace import joined
@@ -132,15 +132,16 @@ class Predictor:
         targets = plan.targets.of(predicted.logits, probabilities, self._max_targets)
         wanted, choice = plan, None
         if plan.candidates and len(targets) and not skipped:
-            choice = self._choice(plan, int(targets[0]), deadline)
+            choice = self._choice(plan, int(targets[0]), deadline, admitted)
             plan = plan.candidates[choice.explainer]
         job = None
         if len(targets) and not skipped:
             context = Context(self._activation, plan.seed, self._units)
             steps = plan.explainer.explain(image, targets, plan.parameters, context)
-            job = self._submit(steps, plan, deadline)
+            due = deadline if admitted is None else admitted.due(wanted)
+            job = self._submit(steps, plan, deadline, due)
         if admitted is not None:
-            admitted.started(wanted, job)
+            admitted.started(wanted, job, plan)
         return RunningExplanation(plan, targets, image.shape[1:], job, skipped, choice, admitted)
 
     def _missing_positive(self, predicted: ModelOutput, plan: ExplanationPlan) -> str:
@@ -152,28 +153,44 @@ class Predictor:
             return ""
         return without_positive(predicted.probabilities, least)
 
-    def _submit(self, steps: Steps[Saliency], plan: ExplanationPlan, deadline: float) -> Job[Saliency]:
+    def _submit(self, steps: Steps[Saliency], plan: ExplanationPlan, deadline: float, due: float) -> Job[Saliency]:
         """Submits the computation, which ends in time for the call's deadline with what it has.
 
         With a budget it has a head start, and goes on beyond it until the first map.
+
+        Args:
+            steps: The computation.
+            plan: What to explain and how.
+            deadline: The call's.
+            due: When it is promised to be done without a budget; infinite where nothing is promised.
         """
         submit = partial(self.engine.submit, steps, Lane.EXPLAIN, deadline=deadline, label=plan.explainer.name)
         latest = self.answering.before(deadline)
         if plan.budget_seconds is None:
-            return submit(budget_end=latest, give_up=float("inf"))
+            promise = Promise(min(due, latest), plan.counts.least, plan.counts.first) if due < float("inf") else None
+            return submit(budget_end=latest, give_up=float("inf"), promise=promise)
         head_start = self.engine.seconds(plan.kind, plan.counts.first)
-        return submit(budget_end=_budget_end(plan.budget_seconds, latest), give_up=latest, head_start=head_start)
+        end = _budget_end(plan.budget_seconds, latest)
+        promise = Promise(end, plan.counts.first, plan.counts.first)
+        return submit(budget_end=end, give_up=latest, head_start=head_start, promise=promise)
 
-    def _choice(self, plan: ExplanationPlan, target: int, deadline: float) -> Choice:
-        """Chooses the best measured of the candidates that fit in the budget and before the deadline."""
+    def _choice(self, plan: ExplanationPlan, target: int, deadline: float, admitted: AdmittedRequest | None) -> Choice:
+        """Chooses the best measured of the candidates that fit in the budget, before the deadline and beside others."""
         candidates = [
-            Candidate(name, self.costs.seconds(each.explainer.name, each.kind, each.counts.most))
-            for name, each in plan.candidates.items()
+            Candidate(name, self._expected_seconds(plan, each, admitted)) for name, each in plan.candidates.items()
         ]
         budget, left = plan.budget_seconds, self.answering.before(deadline) - time.monotonic()
         if any(left < candidate.expected_seconds for candidate in candidates):
             budget = left if budget is None else min(budget, left)
         return self._quality.choose(candidates, budget, target)
+
+    def _expected_seconds(
+        self, plan: ExplanationPlan, candidate: ExplanationPlan, admitted: AdmittedRequest | None
+    ) -> float:
+        """Expected seconds of a candidate, infinite where it would make others late."""
+        if admitted is not None and not admitted.can_have(plan, candidate):
+            return float("inf")
+        return self.costs.seconds(candidate.explainer.name, candidate.kind, candidate.counts.most)
 
     async def explained(self, explaining: RunningExplanation) -> ExplanationResult:
         """Waits for the final result of an explanation, and counts it. Cancelling it cancels the explanation."""

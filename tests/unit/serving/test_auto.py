@@ -299,14 +299,14 @@ async def test_the_admission_knows_the_plan_that_was_asked_for(start, make_net, 
     predictor = start(net, quality=known(RISE_FOR_2))
     auto = make_auto()
     admitted = AdmittedRequest([ExplanationLoad(auto, 2)])
-    assert admitted.loads[0].rows() == [25, 25]
+    assert [passes for _, passes, _ in admitted.loads[0].left()] == [25, 25]
     net.gate.clear()
     explaining = asyncio.ensure_future(predictor.explain([predicted(), predicted()], [auto], FOREVER, admitted))
     await asyncio.sleep(0.01)
     assert (admitted.loads[0].unstarted, len(admitted.loads[0].jobs)) == (0, 2)
     net.gate.set()
     await explaining
-    assert admitted.loads[0].rows() == [0, 0]
+    assert list(admitted.loads[0].left()) == []
     await idle(predictor.engine)
 
 

@@ -61,7 +61,7 @@ def test_predictions_take_their_part():
 
 def test_who_came_before_goes_before():
     """Of others, 8 - 3 rows of one are left, 2 pictures of 8 rows are to come, and two have their maps."""
-    others = [FirstMapLoad(plan(9), 2, [job(3), job(8), job(100), job(2, done=True)])]
+    others = [FirstMapLoad(plan(9), 2, [(each, plan(9)) for each in (job(3), job(8), job(100), job(2, done=True))])]
     check(Dispatcher(), plan(0.301), others=others)
     with pytest.raises(OverloadedError, match="300 ms"):
         check(Dispatcher(), plan(0.299), others=others)
