@@ -31,8 +31,16 @@ class PictureUnits:
     @cached_property
     def fill(self) -> float | FloatArray:
         """The mean colour in units of the model input: (C, 1, 1) float32, or the number 0 if all channels are 0."""
-        colour = (_column(self.mean_colour) - _column(self.mean)) / _column(self.std)
-        return np.asarray(colour, np.float32) if colour.any() else 0.0
+        return self._input_of(self.mean_colour)
+
+    @cached_property
+    def black(self) -> float | FloatArray:
+        """Black in units of the model input, as of `fill`."""
+        return self._input_of((0.0,))
+
+    def _input_of(self, colour: tuple[float, ...]) -> float | FloatArray:
+        values = (_column(colour) - _column(self.mean)) / _column(self.std)
+        return np.asarray(values, np.float32) if values.any() else 0.0
 
     def difference(self, values: FloatArray) -> FloatArray:
         """Converts differences (…, C, H, W) between pictures, 1 being the full range, to units of the model input."""

@@ -112,7 +112,7 @@ def few(benchmark):
 def cases():
     """Benchmarks with all their protocols, and, where they explain, all explainers."""
     for name, benchmark in installed_metrics().items():
-        protocols = ["mindspore_xai", "rise"] if "protocol" in benchmark.parameters_type.model_fields else [None]
+        protocols = ["srg", "mindspore_xai", "rise"] if "protocol" in benchmark.parameters_type.model_fields else [None]
         explainers = installed_explainers() if Need.EXPLAINER in benchmark.needs else ["gradient"]
         for protocol, explainer in itertools.product(protocols, explainers):
             parameters = benchmark.parameters_type(protocol=protocol) if protocol else few(benchmark)
@@ -136,6 +136,7 @@ def test_it_says_what_it_is(benchmark):
 
 
 BETTER = {
+    "faithfulness/srg": True,
     "faithfulness/naive": True,
     "faithfulness/deletion_auc": False,
     "faithfulness/insertion_auc": True,

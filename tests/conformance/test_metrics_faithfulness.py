@@ -98,7 +98,7 @@ def test_area():
     ],
 )
 def test_steps(shape, protocol, steps, last):
-    ends = step_ends(math.prod(shape), protocol)
+    ends = step_ends(math.prod(shape), PerturbationParameters(protocol=protocol))
     assert (len(ends) - 1, ends[0], ends[-1]) == (steps, 0, last)
     sizes = np.diff(ends)
     assert len(set(sizes[:-1].tolist())) <= 1

@@ -122,10 +122,11 @@ def scores_of(net, image, model, name, explaining, **given):
     [
         *(
             (name, {"protocol": protocol})
-            for name in installed_metrics()
-            if "faith" in name
-            for protocol in ("mindspore_xai", "rise")
+            for name, metric in installed_metrics().items()
+            if "protocol" in metric.parameters_type.model_fields
+            for protocol in ("srg", "mindspore_xai", "rise")
         ),
+        *(("faithfulness/srg", {"fill": fill}) for fill in ("blurred", "mean_colour", "black")),
         ("robustness", {"draw_count": 3}),
         ("class_sensitivity", {}),
     ],

@@ -137,7 +137,7 @@ def test_the_evaluator_is_off_by_default():
     evaluator = parse().evaluator
     assert (evaluator.enabled, evaluator.sample_rate, evaluator.keep_pictures, evaluator.store) == (False, 0, False, "")
     assert (evaluator.interval_seconds, evaluator.window_samples, evaluator.window_seconds) == (60, 500, 86_400)
-    assert (evaluator.explainers, evaluator.classes, evaluator.protocol) == ([], [], "mindspore_xai")
+    assert (evaluator.explainers, evaluator.classes, evaluator.protocol) == ([], [], "srg")
     assert evaluator.auto.weights == {
         "faithfulness/deletion_auc": 1.0,
         "faithfulness/insertion_auc": 1.0,
@@ -221,7 +221,7 @@ def test_an_evaluator():
         ("evaluator.interval_seconds=0", "evaluator.interval_seconds", "greater than 0"),
         ("evaluator.explainers=['lime']", "evaluator.explainers", "there is no explainer 'lime'; there are gradient,"),
         ("evaluator.metrics=[]", "evaluator.metrics", "at least 1"),
-        ("evaluator.metrics=['iosr']", "evaluator.metrics", "there is no metric 'iosr'; there are faithfulness/naive,"),
+        ("evaluator.metrics=['iosr']", "evaluator.metrics", "there is no metric 'iosr'; there are faithfulness/srg,"),
         ("evaluator.protocol=imagenet", "evaluator.protocol", "'rise'"),
         ("evaluator.max_passes=0", "evaluator.max_passes", "greater than or equal to 1"),
         ("evaluator.device_share=0", "evaluator.device_share", "greater than 0"),

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.engine.work import Kind, Steps, Work, drive
+from xai_sidecar.engine.work import Kind, MaskedForward, Steps, Work, drive
 from xai_sidecar.evaluator.definitions import map_definition, score_definition
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
 from xai_sidecar.explainers.activations import Activation
 from xai_sidecar.explainers.base import Context, Explainer, ExplainerParameters, MapStatus, ModelFacts
 from xai_sidecar.metrics.base import Metric, MetricParameters, Need, Score, ScoreStatus, whole
 from xai_sidecar.metrics.discovery import installed_metrics
+from xai_sidecar.metrics.faithfulness import Faithfulness
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.objects import ObjectArea
 from xai_sidecar.telemetry import EXPLAIN
@@ -168,15 +169,27 @@ class Measurer:
     def costs(self) -> list[tuple[Kind, int]]:
         """The most rows of each kind of work that go through the model for one sample."""
         rows: Counter[Kind] = Counter()
+        shared = self._perturbations()
         for name in self._compared:
             call = self._call(name, 0)
             kind = call.explainer.kind(call.parameters)
             rows[kind] += self._map_passes(name)
+            rows[MaskedForward.kind] += shared
             for metric, _, passes in self._passes(name):
-                if 0 < passes <= self._max_passes:
+                if 0 < passes <= self._max_passes and not _shares(metric):
                     explains = Need.EXPLAINER in metric.needs or not metric.kinds
                     rows[kind if explains else next(iter(metric.kinds))] += passes
-        return list(rows.items())
+        return [(kind, count) for kind, count in rows.items() if count]
+
+    def _perturbations(self) -> int:
+        """Rows of the metrics that share those of perturbed pictures, for one map; counted on a blank picture."""
+        facts, tally = self._model.facts, _Tally()
+        saliency, logits = np.zeros((facts.height, facts.width), np.float32), np.zeros(1, np.float32)
+        instance = Instance(np.zeros((1, *saliency.shape), np.float32), 0, saliency, logits=logits, shared={})
+        for metric, parameters in self._measured:
+            if _shares(metric) and metric.pass_count(parameters, facts) <= self._max_passes:
+                drive(whole(metric.measure(instance, parameters), tally.add), lambda kind, rows: (rows[0][:, :1, 0],))
+        return tally.passes
 
     def begin(self, sample: Sample, explainer: str) -> tuple[Measurement, Steps[None]]:
         """An empty measurement, and the computation that fills it in."""
@@ -244,7 +257,7 @@ class Measurer:
             return
         parameters = call.parameters.model_dump(mode="json")
         measurement.map = MapRecord(name, sample.target, parameters, call.seed, status, saliency, passes, definition)
-        instance = Instance(sample.image, sample.target, saliency, call, (), sample.logits)
+        instance = Instance(sample.image, sample.target, saliency, call, (), sample.logits, {})
         # The seed is the sample's: noise that a metric adds differs from sample to sample, too.
         context = Context(self._model.activation, sample.key.seed, self._model.facts.units)
         for metric, values in measured:
@@ -277,6 +290,11 @@ def _record(
     seconds = time.monotonic() - started
     value, status = score.value, score.status
     return ScoreRecord(explainer, metric.name, target, value, status, time.time(), seconds, passes, definition)
+
+
+def _shares(metric: Metric[Any]) -> bool:
+    """Whether a metric finds passes of perturbed pictures in `Instance.shared`, and leaves its own there."""
+    return isinstance(metric, Faithfulness)
 
 
 def _failure(status: MapStatus) -> str | None:

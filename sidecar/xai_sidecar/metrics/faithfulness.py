@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -16,24 +16,27 @@ from xai_sidecar.metrics.correlation import correlation, is_constant
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.perturbation import (
     Counts,
+    Cover,
     PerturbationParameters,
-    Protocol,
+    StepParameters,
+    cover_of,
     perturbed,
     ranked,
     rise_blur,
     step_ends,
 )
 
+P = TypeVar("P", bound=StepParameters)
 
-class Faithfulness(Metric[PerturbationParameters]):
-    """A metric that covers or uncovers a picture step by step."""
+
+class Faithfulness(Metric[P]):
+    """A metric that covers or uncovers a picture step by step by `perturbed`, and shares a map's passes with others."""
 
     needs = frozenset({Need.SALIENCY})
     kinds = frozenset({MaskedForward.kind})
-    parameters_type = PerturbationParameters
 
 
-class NaiveFaithfulness(Faithfulness):
+class NaiveFaithfulness(Faithfulness[PerturbationParameters]):
     """The correlation of the mean saliency of each step's pixels with the drop when only they are covered.
 
     After Alvarez-Melis, Jaakkola: Towards Robust Interpretability with Self-Explaining Neural Networks,
@@ -47,23 +50,26 @@ class NaiveFaithfulness(Faithfulness):
         "Correlation of the saliency of groups of pixels with the drop of the probability when they are covered "
         "(Alvarez-Melis, Jaakkola 2018)."
     )
+    version: ClassVar[int] = 2  # 2: the protocol by default is srg
     higher_is_better = True
     value_range = (-1, 1)
+    parameters_type = PerturbationParameters
 
     def pass_count(
         self, parameters: PerturbationParameters, model: ModelFacts, call: ExplainerCall | None = None
     ) -> int:
         """One pass for each step."""
-        return len(step_ends(model.height * model.width, parameters.protocol)) - 1
+        return len(step_ends(model.height * model.width, parameters)) - 1
 
     def _measure(self, instance: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
         saliency = saliency_of(instance)
-        ends = step_ends(saliency.size, parameters.protocol)
-        by_rank = saliency.ravel()[ranked(saliency)]
+        ends = step_ends(saliency.size, parameters)
+        cover = _cover(instance, parameters, context)
+        by_rank = saliency.ravel()[ranked(saliency, cover.ties)]
         importance = np.array([by_rank[start:end].mean() for start, end in itertools.pairwise(ends)])
         if is_constant(importance):
             return Score(None, ScoreStatus.MAP_CONSTANT)
-        probabilities = yield from perturbed(instance, context, ends[:-1], ends[1:], kept=False)
+        probabilities = yield from perturbed(instance, context, cover, ends[:-1], ends[1:], kept=False)
         if not np.isfinite(probabilities).all():
             return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
         if is_constant(probabilities, 0):
@@ -71,7 +77,7 @@ class NaiveFaithfulness(Faithfulness):
         return Score(-correlation(importance, probabilities))
 
 
-class CurveMetric(Faithfulness):
+class CurveMetric(Faithfulness[PerturbationParameters]):
     """The area under the curve of the target's probability while pixels are changed, the most salient first.
 
     The mean height of the curve, in [0, 1], with both ends: (Σ p - p_first / 2 - p_last / 2) / steps, as RISE's authors
@@ -79,23 +85,28 @@ class CurveMetric(Faithfulness):
     `perturbation.ranked`.
     """
 
+    version: ClassVar[int] = 2  # 2: the protocol by default is srg
     value_range = (0, 1)
+    parameters_type = PerturbationParameters
 
     def pass_count(
         self, parameters: PerturbationParameters, model: ModelFacts, call: ExplainerCall | None = None
     ) -> int:
         """One pass for each step, and one before the first."""
-        return len(step_ends(model.height * model.width, parameters.protocol))
+        return len(step_ends(model.height * model.width, parameters))
 
     def curve(
         self, instance: Instance, parameters: PerturbationParameters, context: Context | None = None
     ) -> Steps[Any]:
         """The probability before the first step and after each, (steps + 1,) float64. The instance has a finite map."""
-        ends = step_ends(instance.image[0].size, parameters.protocol)
-        return self._curve(instance, ends, parameters.protocol, context or Context())
+        context = context or Context()
+        ends = step_ends(instance.image[0].size, parameters)
+        return self._curve(instance, ends, _cover(instance, parameters, context), parameters, context)
 
     @abstractmethod
-    def _curve(self, instance: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
+    def _curve(
+        self, instance: Instance, ends: Counts, cover: Cover, parameters: PerturbationParameters, context: Context
+    ) -> Steps[Any]:
         """The probabilities after `ends` pixels have been changed; see `curve`."""
 
     def _measure(self, instance: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
@@ -118,8 +129,10 @@ class DeletionAuc(CurveMetric):
     )
     higher_is_better = False
 
-    def _curve(self, instance: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
-        return perturbed(instance, context, np.zeros_like(ends), ends, kept=False)
+    def _curve(
+        self, instance: Instance, ends: Counts, cover: Cover, parameters: PerturbationParameters, context: Context
+    ) -> Steps[Any]:
+        return perturbed(instance, context, cover, np.zeros_like(ends), ends, kept=False)
 
 
 class InsertionAuc(CurveMetric):
@@ -136,9 +149,19 @@ class InsertionAuc(CurveMetric):
     )
     higher_is_better = True
 
-    def _curve(self, instance: Instance, ends: Counts, protocol: Protocol, context: Context) -> Steps[Any]:
-        fill = rise_blur(instance.image, context.units.fill) if protocol == "rise" else None
-        return perturbed(instance, context, np.zeros_like(ends), ends, kept=True, fill=fill)
+    def _curve(
+        self, instance: Instance, ends: Counts, cover: Cover, parameters: PerturbationParameters, context: Context
+    ) -> Steps[Any]:
+        if parameters.protocol == "rise":
+            cover = Cover("rise_blur", rise_blur(instance.image, context.units.fill))
+        return perturbed(instance, context, cover, np.zeros_like(ends), ends, kept=True)
+
+
+def _cover(instance: Instance, parameters: PerturbationParameters, context: Context) -> Cover:
+    """What covers pixels by a protocol, but for insertion by RISE's authors."""
+    if parameters.protocol == "srg":
+        return cover_of(parameters.fill, instance.image, context)
+    return Cover("mean_colour", context.units.fill)
 
 
 def area(curve: Probabilities) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,8 @@ class Instance:
         objects: The target's objects, in the frame of the model input: boxes (left, top, right, bottom) in pixels, or
             masks (H, W) bool. Empty if none are known.
         logits: (classes,), the model's output for the image; given, it saves a pass.
+        shared: Logits of perturbed copies of this image by this map, under keys of `perturbation`: metrics that are
+            given the same one do not ask twice. None where nothing is shared.
 
     Raises:
         TensorError: A shape or dtype that does not fit.
@@ -55,6 +57,7 @@ class Instance:
     call: ExplainerCall | None = None
     objects: Sequence[ObjectArea] = ()
     logits: FloatArray | None = None
+    shared: MutableMapping[Hashable, FloatArray] | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.dtype != np.float32 or not self.image.size:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,11 +14,14 @@ from pydantic import Field
 
 from xai_sidecar.engine.work import FloatArray, MaskedForward, Steps
 from xai_sidecar.explainers.base import Context
+from xai_sidecar.explainers.blur import gaussian_blur
 from xai_sidecar.explainers.masks import masks_at_a_time
 from xai_sidecar.metrics.base import FloatMap, MetricParameters, saliency_of, target_probabilities
 from xai_sidecar.metrics.instance import Instance
 
-Protocol = Literal["mindspore_xai", "rise"]
+Protocol = Literal["srg", "mindspore_xai", "rise"]
+
+Fill = Literal["blurred", "mean_colour", "black"]
 
 Counts = NDArray[np.int64]
 
@@ -25,77 +30,148 @@ _RISE_STEPS = 28
 
 _KERNEL_SIDE, _KERNEL_DEVIATION = 11, 5
 
+_BLUR = 0.05
+"""Standard deviation of the blurred fill, as a part of the picture's shorter side: 11 of 224 pixels."""
+
+_WHOLE = "whole"
+"""Key of the picture itself, of which nothing is covered."""
+
 _TIES = 20180619
-"""Seed of the order of pixels that are equally salient."""
+"""Seed of the order of pixels that are equally salient, in the protocols of others."""
 
 
-class PerturbationParameters(MetricParameters):
+class StepParameters(MetricParameters):
+    """How a picture is covered step by step until nothing of it is left."""
+
+    steps: int = Field(
+        default=28,
+        ge=2,
+        le=1000,
+        description="In how many steps all pixels are covered, where the protocol is srg; more than 28 hardly change "
+        "the order of explainers.",
+    )
+    fill: Fill = Field(
+        default="mean_colour",
+        description="What covered pixels show where the protocol is srg: the picture blurred by a Gaussian of a "
+        "twentieth of its shorter side, the mean colour, or black.",
+    )
+
+
+class PerturbationParameters(StepParameters):
     """Parameters of the metrics that cover or uncover a picture."""
 
     protocol: Protocol = Field(
-        default="mindspore_xai",
-        description="mindspore_xai: the most salient half of the pixels in as many steps as a square of that many "
-        "pixels has rows; what is covered has the mean colour. rise: all pixels in 28 steps (8 of 224 rows each); what "
-        "is covered has the mean colour in deletion and is the blurred picture in insertion. In a config, "
+        default="srg",
+        description="srg: all pixels in `steps` even steps under one fill, so that insertion less deletion is SRG and "
+        "takes its passes. mindspore_xai: the most salient half of the pixels in as many steps as a square of that "
+        "many pixels has rows; what is covered has the mean colour. rise: all pixels in 28 steps (8 of 224 rows each); "
+        "what is covered has the mean colour in deletion and is the blurred picture in insertion. In a config, "
         "evaluator.protocol is the default.",
     )
 
 
-def step_ends(pixel_count: int, protocol: Protocol) -> Counts:
+def even_ends(pixel_count: int, steps: int) -> Counts:
+    """How many pixels are covered before the first of some even steps and after each, (steps + 1,), from 0 to all.
+
+    Steps differ by one pixel at the most. A picture of fewer pixels than steps has one for each.
+    """
+    steps = min(steps, pixel_count)
+    return (np.arange(steps + 1, dtype=np.int64) * pixel_count + steps // 2) // steps
+
+
+def step_ends(pixel_count: int, parameters: PerturbationParameters) -> Counts:
     """How many pixels are changed before the first step, which is 0, and after each, (steps + 1,).
 
-    mindspore_xai: ⌊√n⌋ steps of ⌊n / 2⌊√n⌋⌋ pixels. rise: ⌈n / 28⌉ pixels a step, fewer in the last, which are the 1792
-    of its authors' Evaluation.ipynb for 224 x 224 and cost as many passes for any other size.
+    srg: `even_ends`. mindspore_xai: ⌊√n⌋ steps of ⌊n / 2⌊√n⌋⌋ pixels. rise: ⌈n / 28⌉ pixels a step, fewer in the last,
+    which are the 1792 of its authors' Evaluation.ipynb for 224 x 224 and cost as many passes for any other size.
     """
-    if protocol == "rise":
+    if parameters.protocol == "srg":
+        return even_ends(pixel_count, parameters.steps)
+    if parameters.protocol == "rise":
         step = math.ceil(pixel_count / _RISE_STEPS)
         return np.minimum(np.arange(math.ceil(pixel_count / step) + 1) * step, pixel_count)
     count = math.isqrt(pixel_count)
     return np.arange(count + 1) * max(1, pixel_count // (2 * count))
 
 
-def ranked(saliency: FloatMap) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class Cover:
+    """What covers pixels, and in which order those that are equally salient are.
+
+    Attributes:
+        name: Of the fill: equal names mean equal fills of a picture.
+        fill: As in `MaskedForward`.
+        ties: Seed of the order of pixels that are equally salient.
+    """
+
+    name: str
+    fill: float | FloatArray
+    ties: int = _TIES
+
+
+def cover_of(name: Fill, image: FloatArray, context: Context) -> Cover:
+    """The cover of the protocol srg for an image (C, H, W), in units of the model input.
+
+    Ties are broken by the context's seed, and so otherwise on each sample: over samples, no place is favoured.
+    """
+    if name == "blurred":
+        return Cover(name, gaussian_blur(image, _BLUR * min(image.shape[1:])), context.seed)
+    return Cover(name, context.units.black if name == "black" else context.units.fill, context.seed)
+
+
+def ranked(saliency: FloatMap, seed: int = _TIES) -> NDArray[np.int64]:
     """The pixels of a map (H, W) as indices into the flat map, (H W,), the most salient first.
 
-    Equally salient ones follow one another in an order drawn once for each number of pixels, the same for all maps:
-    neither corner is favoured, and a constant map scores by chance.
+    Equally salient ones follow one another in an order drawn once for each number of pixels and seed, the same for all
+    maps: neither corner is favoured, and a constant map scores by chance.
     """
-    drawn = np.random.Generator(np.random.Philox(key=_TIES)).permutation(saliency.size)
+    drawn = np.random.Generator(np.random.Philox(key=seed)).permutation(saliency.size)
     return np.asarray(drawn[np.argsort(-saliency.ravel()[drawn], kind="stable")])
 
 
 def perturbed(
-    instance: Instance,
-    context: Context,
-    starts: Counts,
-    ends: Counts,
-    *,
-    kept: bool,
-    fill: float | FloatArray | None = None,
+    instance: Instance, context: Context, cover: Cover, starts: Counts, ends: Counts, *, kept: bool
 ) -> Steps[Any]:
     """The target's probabilities, (n,) float64, for n copies of the picture with pixels of some ranks kept or covered.
 
-    Rank 0 is the most salient pixel.
+    Rank 0 is the most salient pixel. Copies whose logits are in `Instance.shared` take no pass.
 
     Args:
         instance: The picture, with a map.
         context: The metric's context.
+        cover: What covers pixels.
         starts: (n,), the first rank of each copy's range.
         ends: (n,), the end of its range, exclusive.
         kept: Whether the pixels in the range are kept and all others covered, or the reverse.
-        fill: What covers pixels, as in `MaskedForward`; by default the mean colour.
     """
-    fill = context.units.fill if fill is None else fill
+    shared = {} if instance.shared is None else instance.shared
+    if instance.logits is not None:
+        shared.setdefault(_WHOLE, instance.logits)
+    keys = [_key(cover, instance.image[0].size, *each, kept=kept) for each in zip(starts, ends, strict=True)]
+    missing = list({key: place for place, key in enumerate(keys) if key not in shared}.values())
+    own: dict[Hashable, FloatArray] = {}
     ranks = np.empty(instance.frame, np.int32)
-    ranks.ravel()[ranked(saliency_of(instance))] = np.arange(ranks.size)
+    if missing:
+        ranks.ravel()[ranked(saliency_of(instance), cover.ties)] = np.arange(ranks.size)
     chunk = masks_at_a_time(ranks.size)
-    probabilities = []
-    for first in range(0, len(starts), chunk):
-        start, end = (places[first : first + chunk, np.newaxis, np.newaxis] for places in (starts, ends))
+    for first in range(0, len(missing), chunk):
+        places = missing[first : first + chunk]
+        start, end = (bounds[places][:, np.newaxis, np.newaxis] for bounds in (starts, ends))
         inside = (start <= ranks) & (ranks < end)
-        logits: FloatArray = yield MaskedForward(instance.image, (inside == kept).astype(np.float32), fill)
-        probabilities.append(target_probabilities(logits, instance.target, context.activation))
-    return np.concatenate(probabilities)
+        logits: FloatArray = yield MaskedForward(instance.image, (inside == kept).astype(np.float32), cover.fill)
+        own.update((keys[place], row) for place, row in zip(places, logits, strict=True))
+    shared.update(own)
+    found = np.stack([shared[key] for key in keys])
+    return target_probabilities(found, instance.target, context.activation)
+
+
+def _key(cover: Cover, count: int, start: int, end: int, *, kept: bool) -> Hashable:
+    """What tells copies of a picture apart by what is covered: the ranks, and the cover."""
+    if kept and (start == 0 or end == count):  # what is covered is a range, too
+        start, end, kept = (end, count, False) if start == 0 else (0, start, False)
+    if start == end and not kept:
+        return _WHOLE
+    return cover.name, cover.ties, bool(kept), int(start), int(end)
 
 
 def rise_blur(image: FloatArray, fill: float | FloatArray = 0.0) -> FloatArray:

@@ -291,7 +291,7 @@ def test_what_waited_too_long_is_not_measured(start):
 
 
 def test_what_is_too_costly_is_told(start):
-    running = start("gradient", "occlusion", max_passes=24, metrics=[DELETION, "robustness"])
+    running = start("gradient", "occlusion", max_passes=24, protocol="mindspore_xai", metrics=[DELETION, "robustness"])
     running.offer(now_sample("a"))
     running.measured(1)
     assert [one.explainer for one in running.store.maps(now_sample("a").key)] == ["gradient"]
