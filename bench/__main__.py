@@ -7,7 +7,20 @@ import json
 import sys
 from pathlib import Path
 
-from bench import convolution, evaluator, explainers, gradients, load, memory, peers, rise, same_maps, service, start
+from bench import (
+    convolution,
+    evaluator,
+    explainers,
+    gradients,
+    load,
+    memory,
+    peers,
+    quality,
+    rise,
+    same_maps,
+    service,
+    start,
+)
 from bench.figure import Figure, table
 
 SUBJECTS = {
@@ -22,6 +35,7 @@ SUBJECTS = {
     "peers": peers.figures,
     "rise": rise.figures,
     "evaluator": evaluator.figures,
+    "quality": quality.figures,
 }
 
 

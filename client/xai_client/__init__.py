@@ -41,7 +41,16 @@ from xai_client.errors import (
     UnsupportedError,
     XaiError,
 )
-from xai_client.evaluator_info import Accuracy, ClassConfusion, EvaluatorInfo, MetricInfo, QualityMeasure
+from xai_client.evaluator_info import (
+    Accuracy,
+    ClassConfusion,
+    ControlInfo,
+    EvaluatorInfo,
+    MetricInfo,
+    QualityMeasure,
+    Skill,
+    Standing,
+)
 from xai_client.ground_truth import GroundTruthObject, GroundTruthWarning, MaskLike
 from xai_client.model_info import (
     BatchCost,
@@ -58,6 +67,7 @@ from xai_client.overlay import COLORMAPS
 from xai_client.picture import ImageLike
 from xai_client.request import Explain
 from xai_client.types import (
+    Advantage,
     AutoChoice,
     ClassScore,
     Event,
@@ -76,6 +86,7 @@ __all__ = [
     "COLORMAPS",
     "AbortedError",
     "Accuracy",
+    "Advantage",
     "AlreadyExistsError",
     "ArgumentError",
     "AsyncClient",
@@ -86,6 +97,7 @@ __all__ = [
     "ClassScore",
     "Client",
     "ClosedError",
+    "ControlInfo",
     "DataLossError",
     "DeadlineError",
     "EvaluatorInfo",
@@ -129,6 +141,8 @@ __all__ = [
     "ResponseError",
     "SaliencyMap",
     "ServiceError",
+    "Skill",
+    "Standing",
     "UnauthenticatedError",
     "UnavailableError",
     "UnknownError",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from xai_client.response import enum_name, time_of
+from xai_client.response import advantage, enum_name, time_of
+from xai_client.types import Advantage
 from xai_proto import explanation_pb2 as pb
 
 
@@ -22,6 +23,9 @@ class QualityMeasure:
         higher_is_better: Whether a higher score is a better one.
         update_time: When the last sample was measured, UTC; None if not known.
         goodness: The mean, mapped from the metric's range to 0 to 1 with 1 for the best.
+        interval: The mean's 95 % confidence interval, within the metric's range; None where the samples are too few to
+            tell.
+        skill: How it compares with the best control; None where it was not compared, and of controls.
     """
 
     metric: str
@@ -31,6 +35,55 @@ class QualityMeasure:
     higher_is_better: bool
     update_time: datetime | None
     goodness: float
+    interval: tuple[float, float] | None = None
+    skill: Skill | None = None
+
+
+@dataclass(frozen=True)
+class Skill:
+    """How far a score is from that of the best control to the best that there is.
+
+    Attributes:
+        control: Name of the control.
+        value: 1 is the best that there is, 0 no better than the control.
+        confidence_half_width: Half the width of its 95 % confidence interval; NaN where there are too few pictures.
+    """
+
+    control: str
+    value: float
+    confidence_half_width: float
+
+
+@dataclass(frozen=True)
+class ControlInfo:
+    """A control: a map that is made without the model, such as noise. No request can ask for it.
+
+    Attributes:
+        name: Its name, such as "control/random".
+        description: What it is, in a sentence.
+        quality: How it has been measured; empty until measured.
+        composite_score: As of `ExplainerInfo`; None until known.
+    """
+
+    name: str
+    description: str
+    quality: tuple[QualityMeasure, ...]
+    composite_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Whether "auto" may choose an explainer.
+
+    Attributes:
+        eligible: Whether it beats all controls beyond chance, and no metric vetoes it.
+        objection: Why not, as what follows its name in a sentence; empty if it is eligible.
+        advantage: By how much it beats the control that it beats by the least, which may be negative.
+    """
+
+    eligible: bool
+    objection: str
+    advantage: Advantage
 
 
 @dataclass(frozen=True)
@@ -113,6 +166,7 @@ class EvaluatorInfo:
         note: What a reader of the measurements must know, in a sentence; empty if nothing.
         metrics: What is measured, by name.
         accuracy: Accuracy of the predictions; None where no ground truth has been reported.
+        controls: What is measured beside the explainers and what they have to beat, by name.
     """
 
     sample_rate: float
@@ -123,6 +177,7 @@ class EvaluatorInfo:
     note: str
     metrics: Mapping[str, MetricInfo]
     accuracy: Accuracy | None = None
+    controls: Mapping[str, ControlInfo] = field(default_factory=dict)
 
 
 def quality_measure(message: pb.QualityMeasure) -> QualityMeasure:
@@ -135,7 +190,23 @@ def quality_measure(message: pb.QualityMeasure) -> QualityMeasure:
         higher_is_better=message.higher_is_better,
         update_time=time_of(message.update_time) if message.HasField("update_time") else None,
         goodness=message.goodness,
+        interval=(message.interval_low, message.interval_high) if message.HasField("interval_low") else None,
+        skill=_skill(message.skill) if message.HasField("skill") else None,
     )
+
+
+def _skill(message: pb.Skill) -> Skill:
+    return Skill(message.control, message.value, message.confidence_half_width)
+
+
+def standing(message: pb.Standing) -> Standing:
+    """Decodes whether "auto" may choose an explainer."""
+    return Standing(message.eligible, message.objection, advantage(message.advantage))
+
+
+def _control(message: pb.ControlInfo) -> ControlInfo:
+    composite = message.composite_score if message.HasField("composite_score") else None
+    return ControlInfo(message.name, message.description, tuple(map(quality_measure, message.quality)), composite)
 
 
 def evaluator_info(message: pb.EvaluatorInfo) -> EvaluatorInfo:
@@ -153,6 +224,7 @@ def evaluator_info(message: pb.EvaluatorInfo) -> EvaluatorInfo:
         note=message.note,
         metrics={each.name: each for each in metrics},
         accuracy=_accuracy(message.accuracy) if message.HasField("accuracy") else None,
+        controls={each.name: _control(each) for each in message.controls},
     )
 
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from xai_client.evaluator_info import EvaluatorInfo, QualityMeasure, evaluator_info, quality_measure
+from xai_client.evaluator_info import (
+    EvaluatorInfo,
+    QualityMeasure,
+    Standing,
+    evaluator_info,
+    quality_measure,
+    standing,
+)
 from xai_client.response import enum_name, time_of, value_of
 from xai_client.types import ParameterValue
 from xai_proto import explanation_pb2 as pb
@@ -96,6 +103,7 @@ class ExplainerInfo:
         quality: How good its maps have been measured to be on live traffic; empty until measured.
         composite_score: How good its maps are by all metrics together, by which "auto" chooses: 0 to 1 with 1 for the
             best; None until known.
+        standing: Whether "auto" may choose it; None until it has been compared with the controls.
     """
 
     name: str
@@ -106,6 +114,7 @@ class ExplainerInfo:
     cost: ExplanationCost | None
     quality: tuple[QualityMeasure, ...]
     composite_score: float | None = None
+    standing: Standing | None = None
 
 
 @dataclass(frozen=True)
@@ -294,6 +303,7 @@ def _explainer(message: pb.ExplainerInfo) -> ExplainerInfo:
         cost=cost if message.HasField("cost") else None,
         quality=tuple(quality_measure(each) for each in message.quality),
         composite_score=message.composite_score if message.HasField("composite_score") else None,
+        standing=standing(message.standing) if message.HasField("standing") else None,
     )
 
 

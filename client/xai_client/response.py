@@ -18,6 +18,7 @@ from xai_client.errors import ResponseError
 from xai_client.overlay import FloatArray
 from xai_client.request import short_names
 from xai_client.types import (
+    Advantage,
     AutoChoice,
     ClassScore,
     Event,
@@ -107,7 +108,13 @@ def _choice(message: pb.AutoChoice) -> AutoChoice:
         reason=message.reason,
         kind=enum_name(pb.AutoChoiceKind.DESCRIPTOR, message.kind),
         composite_score=message.composite_score if message.HasField("composite_score") else None,
+        advantage=advantage(message.advantage) if message.HasField("advantage") else None,
     )
+
+
+def advantage(message: pb.Advantage) -> Advantage:
+    """Decodes by how much an explainer is better than something else."""
+    return Advantage(message.over, message.mean, message.confidence_half_width)
 
 
 def _map(message: pb.SaliencyMap) -> SaliencyMap:

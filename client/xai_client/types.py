@@ -115,20 +115,37 @@ class SaliencyMap:
 
 
 @dataclass(frozen=True)
+class Advantage:
+    """By how much an explainer is better than something else, on the same pictures.
+
+    Attributes:
+        over: Name of what it is better than: a control, or another explainer.
+        mean: Mean difference of composite scores, -1 to 1.
+        confidence_half_width: Half the width of its 95 % confidence interval; NaN where there are too few pictures.
+    """
+
+    over: str
+    mean: float
+    confidence_half_width: float
+
+
+@dataclass(frozen=True)
 class AutoChoice:
     """Why "auto" chose the explainer that it did.
 
     Attributes:
         reason: Why, in a sentence or two.
         kind: "best": the best measured one of those that fit the budget; "best_of_class": the one measured to be the
-            best for the class explained; or "fallback": the configured one, since too little has been measured, or
-            nothing measured fits the budget.
+            best for the class explained; or "fallback": the configured one, since too little has been measured, nothing
+            measured fits the budget, or no explainer beats the controls.
         composite_score: How good its maps are all in all, 0 to 1 with 1 for the best; None if not known.
+        advantage: By how much it beats the closest control; None if it was not compared.
     """
 
     reason: str
     kind: str
     composite_score: float | None
+    advantage: Advantage | None = None
 
 
 @dataclass(frozen=True, eq=False)

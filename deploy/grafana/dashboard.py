@@ -87,6 +87,14 @@ def quality():
             repeatDirection="h",
             maxPerRow=3,
         ),
+        lines(
+            "Skill: $metric",
+            [(f"xai_quality_skill{{{WHAT}}}", "{{explainer}}")],
+            text="0 is no better than the best control, a map that knows nothing of the model; 1 is all that can be.",
+            repeat="metric",
+            repeatDirection="h",
+            maxPerRow=3,
+        ),
         lines("Samples in the window", [(f"xai_quality_samples{{{WHAT}}}", "{{explainer}} {{metric}}")], width=12),
         lines(
             "Age of the last score",
@@ -285,8 +293,15 @@ def auto():
         lines(
             "Composite quality",
             [(f"xai_quality_composite{{{WHO}}}", "{{explainer}}")],
+            text="With the controls: maps that know nothing of the model, which an explainer has to beat.",
             bounds={"min": 0, "max": 1},
             width=12,
+        ),
+        number(
+            "Beats the controls",
+            [(f"xai_quality_beats_controls{{{WHO}}}", "{{instance}}: {{explainer}}")],
+            defaults=yes_or_no("yes", "no"),
+            width=24,
         ),
     ]
 

@@ -405,14 +405,26 @@ class Explanation(_message.Message):
     def __init__(self, name: _Optional[str] = ..., explainer: _Optional[str] = ..., status: _Optional[_Union[ExplanationStatus, str]] = ..., status_message: _Optional[str] = ..., maps: _Optional[_Iterable[_Union[SaliencyMap, _Mapping]]] = ..., parameters: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., seed: _Optional[int] = ..., pass_count: _Optional[int] = ..., truncated: bool = ..., elapsed: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., auto_choice: _Optional[_Union[AutoChoice, _Mapping]] = ...) -> None: ...
 
 class AutoChoice(_message.Message):
-    __slots__ = ("reason", "kind", "composite_score")
+    __slots__ = ("reason", "kind", "composite_score", "advantage")
     REASON_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     COMPOSITE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    ADVANTAGE_FIELD_NUMBER: _ClassVar[int]
     reason: str
     kind: AutoChoiceKind
     composite_score: float
-    def __init__(self, reason: _Optional[str] = ..., kind: _Optional[_Union[AutoChoiceKind, str]] = ..., composite_score: _Optional[float] = ...) -> None: ...
+    advantage: Advantage
+    def __init__(self, reason: _Optional[str] = ..., kind: _Optional[_Union[AutoChoiceKind, str]] = ..., composite_score: _Optional[float] = ..., advantage: _Optional[_Union[Advantage, _Mapping]] = ...) -> None: ...
+
+class Advantage(_message.Message):
+    __slots__ = ("over", "mean", "confidence_half_width")
+    OVER_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_HALF_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    over: str
+    mean: float
+    confidence_half_width: float
+    def __init__(self, over: _Optional[str] = ..., mean: _Optional[float] = ..., confidence_half_width: _Optional[float] = ...) -> None: ...
 
 class SaliencyMap(_message.Message):
     __slots__ = ("class_id", "label", "status", "tensor", "png", "standard_error", "standard_error_bound")
@@ -609,7 +621,7 @@ class LayerInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., available: bool = ..., compiled: bool = ..., is_default: bool = ...) -> None: ...
 
 class EvaluatorInfo(_message.Message):
-    __slots__ = ("sample_rate", "state", "last_sample_time", "window", "window_sample_count", "note", "metrics", "accuracy")
+    __slots__ = ("sample_rate", "state", "last_sample_time", "window", "window_sample_count", "note", "metrics", "accuracy", "controls")
     SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     LAST_SAMPLE_TIME_FIELD_NUMBER: _ClassVar[int]
@@ -618,6 +630,7 @@ class EvaluatorInfo(_message.Message):
     NOTE_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
     ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    CONTROLS_FIELD_NUMBER: _ClassVar[int]
     sample_rate: float
     state: EvaluatorState
     last_sample_time: _timestamp_pb2.Timestamp
@@ -626,7 +639,20 @@ class EvaluatorInfo(_message.Message):
     note: str
     metrics: _containers.RepeatedCompositeFieldContainer[MetricInfo]
     accuracy: Accuracy
-    def __init__(self, sample_rate: _Optional[float] = ..., state: _Optional[_Union[EvaluatorState, str]] = ..., last_sample_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., window: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., window_sample_count: _Optional[int] = ..., note: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[MetricInfo, _Mapping]]] = ..., accuracy: _Optional[_Union[Accuracy, _Mapping]] = ...) -> None: ...
+    controls: _containers.RepeatedCompositeFieldContainer[ControlInfo]
+    def __init__(self, sample_rate: _Optional[float] = ..., state: _Optional[_Union[EvaluatorState, str]] = ..., last_sample_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., window: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., window_sample_count: _Optional[int] = ..., note: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[MetricInfo, _Mapping]]] = ..., accuracy: _Optional[_Union[Accuracy, _Mapping]] = ..., controls: _Optional[_Iterable[_Union[ControlInfo, _Mapping]]] = ...) -> None: ...
+
+class ControlInfo(_message.Message):
+    __slots__ = ("name", "description", "quality", "composite_score")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    COMPOSITE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    description: str
+    quality: _containers.RepeatedCompositeFieldContainer[QualityMeasure]
+    composite_score: float
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ..., composite_score: _Optional[float] = ...) -> None: ...
 
 class Accuracy(_message.Message):
     __slots__ = ("picture_count", "share", "classes")
@@ -695,7 +721,7 @@ class InputInfo(_message.Message):
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., stretch: bool = ..., interpolation: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., letterbox: bool = ..., mean_colour: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainerInfo(_message.Message):
-    __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score")
+    __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score", "standing")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
@@ -704,6 +730,7 @@ class ExplainerInfo(_message.Message):
     COST_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     COMPOSITE_SCORE_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     available: bool
@@ -712,7 +739,18 @@ class ExplainerInfo(_message.Message):
     cost: ExplanationCost
     quality: _containers.RepeatedCompositeFieldContainer[QualityMeasure]
     composite_score: float
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., available: bool = ..., unavailable_reason: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterInfo, _Mapping]]] = ..., cost: _Optional[_Union[ExplanationCost, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ..., composite_score: _Optional[float] = ...) -> None: ...
+    standing: Standing
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., available: bool = ..., unavailable_reason: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterInfo, _Mapping]]] = ..., cost: _Optional[_Union[ExplanationCost, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ..., composite_score: _Optional[float] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("eligible", "objection", "advantage")
+    ELIGIBLE_FIELD_NUMBER: _ClassVar[int]
+    OBJECTION_FIELD_NUMBER: _ClassVar[int]
+    ADVANTAGE_FIELD_NUMBER: _ClassVar[int]
+    eligible: bool
+    objection: str
+    advantage: Advantage
+    def __init__(self, eligible: bool = ..., objection: _Optional[str] = ..., advantage: _Optional[_Union[Advantage, _Mapping]] = ...) -> None: ...
 
 class ParameterInfo(_message.Message):
     __slots__ = ("name", "description", "type", "default_value", "minimum", "maximum", "choices")
@@ -743,7 +781,7 @@ class ExplanationCost(_message.Message):
     def __init__(self, pass_count: _Optional[int] = ..., duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., idle_duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class QualityMeasure(_message.Message):
-    __slots__ = ("metric", "mean", "confidence_half_width", "sample_count", "higher_is_better", "update_time", "goodness")
+    __slots__ = ("metric", "mean", "confidence_half_width", "sample_count", "higher_is_better", "update_time", "goodness", "interval_low", "interval_high", "skill")
     METRIC_FIELD_NUMBER: _ClassVar[int]
     MEAN_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCE_HALF_WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -751,6 +789,9 @@ class QualityMeasure(_message.Message):
     HIGHER_IS_BETTER_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     GOODNESS_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_LOW_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_HIGH_FIELD_NUMBER: _ClassVar[int]
+    SKILL_FIELD_NUMBER: _ClassVar[int]
     metric: str
     mean: float
     confidence_half_width: float
@@ -758,7 +799,20 @@ class QualityMeasure(_message.Message):
     higher_is_better: bool
     update_time: _timestamp_pb2.Timestamp
     goodness: float
-    def __init__(self, metric: _Optional[str] = ..., mean: _Optional[float] = ..., confidence_half_width: _Optional[float] = ..., sample_count: _Optional[int] = ..., higher_is_better: bool = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., goodness: _Optional[float] = ...) -> None: ...
+    interval_low: float
+    interval_high: float
+    skill: Skill
+    def __init__(self, metric: _Optional[str] = ..., mean: _Optional[float] = ..., confidence_half_width: _Optional[float] = ..., sample_count: _Optional[int] = ..., higher_is_better: bool = ..., update_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., goodness: _Optional[float] = ..., interval_low: _Optional[float] = ..., interval_high: _Optional[float] = ..., skill: _Optional[_Union[Skill, _Mapping]] = ...) -> None: ...
+
+class Skill(_message.Message):
+    __slots__ = ("control", "value", "confidence_half_width")
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_HALF_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    control: str
+    value: float
+    confidence_half_width: float
+    def __init__(self, control: _Optional[str] = ..., value: _Optional[float] = ..., confidence_half_width: _Optional[float] = ...) -> None: ...
 
 class OodInfo(_message.Message):
     __slots__ = ("training_sample_count", "training_time", "auroc")

@@ -42,6 +42,10 @@ class PictureUnits:
         values = (_column(colour) - _column(self.mean)) / _column(self.std)
         return np.asarray(values, np.float32) if values.any() else 0.0
 
+    def brightness(self, image: FloatArray) -> NDArray[np.float64]:
+        """The mean of the channels of a model input (C, H, W), as (H, W) in units of pictures, but for a constant."""
+        return np.asarray((image * _column(self.std)).mean(axis=0), np.float64)
+
     def difference(self, values: FloatArray) -> FloatArray:
         """Converts differences (…, C, H, W) between pictures, 1 being the full range, to units of the model input."""
         return np.asarray(values / _column(self.std), np.float32)

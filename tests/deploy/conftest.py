@@ -44,10 +44,11 @@ PAIRS = list(product(installed_explainers(), installed_metrics()))
 FIGURES = QualityFigures(
     "working",
     last_sample=1.7e9,
-    scores=dict.fromkeys(PAIRS, ScoreFigures(0.25, 0.0625, 0.625, 0.03125, 100, 1.7e9)),
+    scores=dict.fromkeys(PAIRS, ScoreFigures(0.25, 0.0625, 0.625, 0.03125, 100, 1.7e9, 0.125, 0.0625)),
     class_scores={(*pair, "cat"): (0.375, 40) for pair in PAIRS},
     composites={explainer: 0.5 + place / 32 for place, explainer in enumerate(installed_explainers())},
     outlier_share=0.125,
+    beats_controls=dict.fromkeys(installed_explainers(), True),
     confusion_counts={"cat": (6, 2, 4, 8), "dog": (0, 0, 0, 20), "other": (0, 0, 0, 0)},
 )
 

@@ -18,6 +18,7 @@ from xai_client.errors import InvalidRequestError, NotFoundError
 from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.config import load_config
 from xai_sidecar.engine.work import Forward
+from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.records import SampleKey
 from xai_sidecar.evaluator.sampling import chosen
 from xai_sidecar.evaluator.store import Store
@@ -264,7 +265,7 @@ def test_every_score_in_the_store_is_what_it_should_be(traffic, expected):
         ).fetchall()
         states = connection.execute("SELECT state, count(*) FROM samples GROUP BY state").fetchall()
     assert states == [("scored", len(traffic.paths))]
-    stored = {name: {metric: {} for metric in MEASURED} for name in COMPARED}
+    stored = {name: {metric: {} for metric in MEASURED} for name in (*COMPARED, *CONTROLS)}
     for explainer, metric, request_id, value in rows:
         stored[explainer][metric][request_id] = value
     for name in COMPARED:
@@ -362,5 +363,5 @@ def test_a_real_prometheus_answers_the_dashboard(traffic, tmp_path):
             if running.query(query.expression) == []
         }
     # There are no failures, no OoD net, and fewer samples than a composite score takes.
-    unknown = {"Failures/s by reason/A", "Out of distribution/A", "Composite quality/A"}
+    unknown = {"Failures/s by reason/A", "Out of distribution/A", "Composite quality/A", "Beats the controls/A"}
     assert set(silent) <= unknown, silent

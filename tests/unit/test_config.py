@@ -138,14 +138,9 @@ def test_the_evaluator_is_off_by_default():
     assert (evaluator.enabled, evaluator.sample_rate, evaluator.keep_pictures, evaluator.store) == (False, 0, False, "")
     assert (evaluator.interval_seconds, evaluator.window_samples, evaluator.window_seconds) == (60, 500, 86_400)
     assert (evaluator.explainers, evaluator.classes, evaluator.protocol) == ([], [], "srg")
-    assert evaluator.auto.weights == {
-        "faithfulness/deletion_auc": 1.0,
-        "faithfulness/insertion_auc": 1.0,
-        "localization/pointing_game": 1.0,
-        "class_sensitivity": 0.5,
-        "robustness": 0.5,
-    }
-    assert (evaluator.auto.fallback, evaluator.auto.min_samples) == ("gradcam", 20)
+    assert evaluator.auto.weights == {"faithfulness/srg": 1.0, "localization/pointing_game": 0.5}
+    assert evaluator.auto.vetoes == ["class_sensitivity", "robustness"]
+    assert (evaluator.auto.fallback, evaluator.auto.min_samples) == ("gradcam", 10)
 
 
 def test_an_evaluator():

@@ -9,13 +9,16 @@ from datetime import datetime
 from typing import Final
 
 from xai_client.command.tables import table
-from xai_client.evaluator_info import ClassConfusion, EvaluatorInfo, QualityMeasure
+from xai_client.evaluator_info import ClassConfusion, ControlInfo, EvaluatorInfo, QualityMeasure
 from xai_client.model_info import ExplainerInfo, ModelInfo
 
 _WIDTH: Final = 100
 _UNKNOWN: Final = "–"
 _MOST_CLASSES: Final = 10
 _READING: Final = "mean ± half its 95 % interval (samples); ↑ higher or ↓ lower is better; 'auto' goes by composite"
+_SKILL: Final = (
+    "then the skill: 0 % is no better than the best control (a map that knows nothing), 100 % all that can be"
+)
 _ARROWS: Final = {True: "↑", False: "↓"}
 
 
@@ -86,7 +89,10 @@ def quality_lines(info: ModelInfo, width: int | None = None) -> list[str]:
     Empty where nothing has been measured.
     """
     higher = _metrics(info)
+    explainers: list[ExplainerInfo | ControlInfo]
     explainers = [each for each in info.explainers.values() if each.available or each.quality]
+    controls = info.evaluator.controls if info.evaluator else {}
+    explainers += [each for each in controls.values() if each.quality]
     if not any(each.quality for each in explainers):
         return []
     explainers.sort(key=lambda each: math.inf if each.composite_score is None else -each.composite_score)
@@ -97,11 +103,23 @@ def quality_lines(info: ModelInfo, width: int | None = None) -> list[str]:
         columns.append([f"{short[metric]} {_ARROWS[better]}", *map(_cell, measures)])
     names = ["explainer", *(each.name for each in explainers)]
     room = min(_WIDTH, width or _WIDTH)
-    lines = textwrap.wrap(_READING, room)
+    compared = any(measure.skill for each in explainers for measure in each.quality)
+    lines = textwrap.wrap(f"{_READING}; {_SKILL}" if compared else _READING, room)
     for block in _blocks(columns, room - _width(names)):
         header, *rows = zip(names, *block, strict=True)
         lines += ["", *table(header, rows, right=range(1, len(header)), width=width)]
-    return [*lines, *_legend(info, short, room)]
+    return [*lines, *_objections(info, room), *_legend(info, short, room)]
+
+
+def _objections(info: ModelInfo, room: int) -> list[str]:
+    """Why 'auto' leaves explainers out."""
+    lines = [
+        line
+        for each in info.explainers.values()
+        if each.standing and not each.standing.eligible
+        for line in textwrap.wrap(f"'auto' leaves out {each.name}: it {each.standing.objection}", room)
+    ]
+    return ["", *lines] if lines else []
 
 
 def _metrics(info: ModelInfo) -> dict[str, bool]:
@@ -121,7 +139,7 @@ def _short_names(metrics: Iterable[str]) -> dict[str, str]:
     return {metric: metric if taken.count(name) > 1 else name for metric, name in short.items()}
 
 
-def _measure(explainer: ExplainerInfo, metric: str) -> QualityMeasure | None:
+def _measure(explainer: ExplainerInfo | ControlInfo, metric: str) -> QualityMeasure | None:
     return next((each for each in explainer.quality if each.metric == metric), None)
 
 
@@ -130,7 +148,15 @@ def _cell(measure: QualityMeasure | None) -> str:
         return _UNKNOWN
     half = measure.confidence_half_width
     spread = f" ±{half:.3f}" if math.isfinite(half) else ""
-    return f"{measure.mean:.3f}{spread} ({measure.sample_count})"
+    if measure.interval is not None and not _even(measure.mean, half, measure.interval):
+        spread = " {:.3f}…{:.3f}".format(*measure.interval)
+    skill = f" {measure.skill.value:+4.0%}" if measure.skill else ""
+    return f"{measure.mean:.3f}{spread} ({measure.sample_count}){skill}"
+
+
+def _even(mean: float, half: float, interval: tuple[float, float]) -> bool:
+    """Whether an interval reaches as far to both sides of the mean."""
+    return all(abs(abs(end - mean) - half) < 5e-4 for end in interval)
 
 
 def _number(value: float | None) -> str:

@@ -25,25 +25,30 @@ class AutoConfig(Section):
     """How `explainer: auto` chooses."""
 
     weights: dict[str, Annotated[float, Field(ge=0, le=1000)]] = Field(
-        default={
-            "faithfulness/deletion_auc": 1.0,
-            "faithfulness/insertion_auc": 1.0,
-            "localization/pointing_game": 1.0,
-            "class_sensitivity": 0.5,
-            "robustness": 0.5,
-        },
+        default={"faithfulness/srg": 1.0, "localization/pointing_game": 0.5},
         description="What each metric counts for in the composite score; those left out count for nothing.",
+    )
+    vetoes: list[str] = Field(
+        default=["class_sensitivity", "robustness"],
+        description="Metrics that earn nothing, since noise or a map that never changes wins them: an explainer "
+        "that is worse than noise by one of them beyond chance is not chosen.",
     )
     fallback: str = Field(
         default="gradcam",
         description="The explainer chosen while too little is measured; where it cannot be used, the cheapest one.",
     )
     min_samples: int = Field(
-        default=20,
+        default=10,
         ge=2,
         le=100_000,
-        description="Samples from which on a metric counts, of an explainer or of a class of its own.",
+        description="Samples from which on a metric counts, of an explainer or of a class of its own. An explainer "
+        "that does not beat the controls beyond chance by then waits for more.",
     )
+
+    @field_validator("vetoes")
+    @classmethod
+    def _known_vetoes(cls, names: list[str]) -> list[str]:
+        return _known(names, list(installed_metrics()), "metric")
 
     @field_validator("weights")
     @classmethod

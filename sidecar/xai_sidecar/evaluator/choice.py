@@ -1,80 +1,17 @@
-"""Resolves `auto`: the explainer with the best recent scores, as far as they are known."""
+"""Resolves `auto`: the explainer with the best recent scores that beats the controls, as far as that is known."""
 
 from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from typing import Any, TypeAlias
 
+from xai_sidecar.evaluator.comparison import Advantage, Verdict, Yardstick, goodness
+from xai_sidecar.evaluator.quality_table import Statistics
 from xai_sidecar.evaluator.windows import ScoreStatistics
-from xai_sidecar.metrics.base import Metric
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.telemetry import EXPLAIN
-
-Statistics: TypeAlias = Callable[[str, str, int | None], ScoreStatistics | None]
-"""Statistics of an explainer's scores by a metric, of all classes (None) or of one; None if there are none.
-
-By the metric `EXPLAIN` it has an entry for each of its maps that must not be believed."""
-
-
-def goodness(metric: Metric[Any], mean: float) -> float:
-    """Maps a mean score to [0, 1], where 0 is the worst that the metric could give and 1 the best."""
-    low, high = metric.value_range
-    part = min(max((mean - low) / (high - low), 0.0), 1.0)
-    return part if metric.higher_is_better else 1 - part
-
-
-def goodness_error(metric: Metric[Any], standard_error: float | None) -> float | None:
-    """Maps the standard error of a mean score to the scale of `goodness`; None to None."""
-    low, high = metric.value_range
-    return None if standard_error is None else standard_error / (high - low)
-
-
-@dataclass(frozen=True)
-class QualityRow:
-    """Scores of one explainer by one metric.
-
-    Attributes:
-        explainer: Name of the explainer.
-        metric: Name of the metric.
-        statistics: Of its scores over the rolling window.
-        higher_is_better: Whether a higher score is a better one.
-        goodness: The mean on the scale from 0 to 1, where 1 is best.
-        goodness_error: Its standard error; None for a single sample.
-    """
-
-    explainer: str
-    metric: str
-    statistics: ScoreStatistics
-    higher_is_better: bool
-    goodness: float
-    goodness_error: float | None
-
-
-@dataclass(frozen=True)
-class QualityTable:
-    """Scores of all explainers by all metrics.
-
-    Attributes:
-        rows: By explainer, then by metric; without pairs that have no scores.
-    """
-
-    rows: tuple[QualityRow, ...] = ()
-
-
-def quality_table(names: Iterable[str], metrics: Sequence[str], statistics: Statistics) -> QualityTable:
-    """The table of some explainers by some metrics, in the order given, over all classes."""
-    rows = []
-    for name, metric_name in product(names, metrics):
-        found = statistics(name, metric_name, None)
-        if found is not None:
-            metric = installed_metrics()[metric_name]
-            good, error = goodness(metric, found.mean), goodness_error(metric, found.standard_error)
-            rows.append(QualityRow(name, metric_name, found, metric.higher_is_better, good, error))
-    return QualityTable(tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -107,12 +44,14 @@ class Choice:
         reason: Whether it is based on scores of all classes, on those of the class that is explained, or on none.
         explanation: The same in a sentence for the caller.
         composite: Its composite score, 0 to 1; None if the choice is not based on scores.
+        advantage: By how much it beats the control that it beats by the least; None if it was not compared.
     """
 
     explainer: str
     reason: Reason
     explanation: str
     composite: float | None
+    advantage: Advantage | None = None
 
 
 def choose(
@@ -124,12 +63,15 @@ def choose(
     fallback: str,
     target: int,
     measuring: bool = True,
+    yardstick: Yardstick | None = None,
 ) -> Choice:
-    """Chooses the explainer with the highest composite score of those that fit the budget.
+    """Chooses the explainer with the highest composite score of those that fit the budget and beat the controls.
 
     The composite is the weighted mean of `goodness` over the metrics that all contenders have enough scores of, so that
     all are compared by the same; it uses the scores of the target's class alone where all contenders have enough of
     those. Maps that must not be believed, such as unreliable ones, have no scores, and count as the worst.
+    An explainer that does not beat every control by the composite beyond chance, or that is worse than noise by a
+    metric that vetoes, is not chosen however high its score is.
     Contenders are the candidates that fit the budget and have enough scores of some metric. While no metric is common
     to them, the one with the fewest metrics is dropped, of equals the last by name.
 
@@ -143,6 +85,7 @@ def choose(
             cheapest that fits is used; where nothing fits, the fallback.
         target: The class that is explained.
         measuring: Whether anything is measured, so that there may be more scores later.
+        yardstick: What the explainers have to beat; None for nothing.
 
     Raises:
         ValueError: There are no candidates.
@@ -164,35 +107,115 @@ def choose(
     of = target if reason is Reason.BEST_OF_CLASS else None
     believed = {name: _believed_share(name, known, statistics, of) for name, known in contenders.items()}
     scores = {name: believed[name] * _composite(known, metrics, weights) for name, known in contenders.items()}
-    best = min(contenders, key=lambda name: (-scores[name], seconds[name], name))
+    ranking = sorted(contenders, key=lambda name: (-scores[name], seconds[name], name))
+    contest = _Contest(ranking, metrics, weights, min_samples, of, yardstick)
+    best, verdict, passed_over = contest.winner()
+    if best is None:
+        return _fallback_choice(candidates, fitting, contest.no_winner(passed_over), budget_seconds, fallback)
     score = f"composite score{' for this class' if reason is Reason.BEST_OF_CLASS else ''}"
     details = _details(scores[best], contenders[best], metrics, believed[best])
     those = f"{len(fitting)} explainers{_that_fit(budget_seconds)}"
     if len(scores) > 1:
         field = those if len(scores) == len(fitting) else f"{len(scores)} measured enough out of {those}"
-        explanation = f"{best} has the best {score}, {details}, of the {field}."
+        that = " of those that beat the controls" if passed_over else ""
+        explanation = f"{best} has the best {score}{that}, {details}, of the {field}."
     elif len(fitting) > 1:
         explanation = f"Of the {those}, {best} is the only one measured enough. Its {score} is {details}."
     else:
         explanation = f"{best} is the only explainer{_that_fit(budget_seconds, 's')}. Its {score} is {details}."
-    return Choice(best, reason, explanation, scores[best])
+    explanation += contest.certainty(best, verdict, passed_over)
+    return Choice(best, reason, explanation, scores[best], verdict.least if verdict else None)
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """Contenders in the order of their composite scores, against each other and the controls; see `choose`."""
+
+    ranking: Sequence[str]
+    metrics: Sequence[str]
+    weights: Mapping[str, float]
+    min_samples: int
+    target: int | None
+    yardstick: Yardstick | None
+
+    def winner(self) -> tuple[str | None, Verdict | None, dict[str, Verdict | None]]:
+        """The first that may be chosen, if any, its verdict, and those before it with theirs."""
+        passed_over: dict[str, Verdict | None] = {}
+        for name in self.ranking:
+            if self.yardstick is None or not self.yardstick.controls:
+                return name, None, {}
+            verdict = self.yardstick.verdict(name, self.metrics, self.weights, self.min_samples, self.target)
+            if verdict is not None and verdict.eligible:
+                return name, verdict, passed_over
+            passed_over[name] = verdict
+        return None, None, passed_over
+
+    def no_winner(self, passed_over: Mapping[str, Verdict | None]) -> str:
+        """Why nobody wins, as the beginning of a sentence."""
+        name, verdict = next(iter(passed_over.items()))
+        if verdict is None:
+            return f"Too few pictures have been compared with the controls yet ({self.min_samples} are needed)"
+        return f"No explainer beats the controls: {name}, the best, {verdict.objection}"
+
+    def certainty(self, best: str, verdict: Verdict | None, passed_over: Mapping[str, Verdict | None]) -> str:
+        """By how much the winner wins and how surely, in sentences."""
+        if self.yardstick is None or verdict is None:
+            return ""
+        text = f" It beats {verdict.least.over}, its closest control, by {verdict.least}"
+        rest = self.ranking[self.ranking.index(best) + 1 :]
+        if rest:
+            ahead = self.yardstick.advantage(best, rest[0], self.metrics, self.weights, self.min_samples, self.target)
+            if ahead is not None:
+                text += f", and {rest[0]}, the next, by {ahead}{'' if ahead.sure else ', which may be chance'}"
+        text += " (with 95 % confidence)."
+        for name, why in passed_over.items():
+            text += f" {name} scores higher, but {why.objection}." if why else f" {name} is not compared enough yet."
+        return text
 
 
 def composites(
-    names: Iterable[str], statistics: Statistics, weights: Mapping[str, float], min_samples: int
+    names: Iterable[str],
+    statistics: Statistics,
+    weights: Mapping[str, float],
+    min_samples: int,
+    controls: Iterable[str] = (),
 ) -> dict[str, float | None]:
     """The composite score of each explainer, as `choose` computes it without a budget, over all classes.
+
+    Args:
+        names: The explainers.
+        statistics: Their scores.
+        weights: As of `choose`.
+        min_samples: As of `choose`.
+        controls: What is scored by the same metrics, and has no say in which these are.
 
     Returns:
         By name; None where it is not known.
     """
-    names = list(names)
+    names, controls = list(names), list(controls)
     contenders, metrics = _contest(names, statistics, weights, min_samples)
+    for control in controls:
+        known = _known(control, metrics, statistics, min_samples)
+        if metrics and len(known) == len(metrics):
+            contenders[control] = known
     found = {
         name: _believed_share(name, known, statistics, None) * _composite(known, metrics, weights)
         for name, known in contenders.items()
     }
-    return {name: found.get(name) for name in names}
+    return {name: found.get(name) for name in (*names, *controls)}
+
+
+def verdicts(
+    names: Iterable[str],
+    statistics: Statistics,
+    weights: Mapping[str, float],
+    min_samples: int,
+    yardstick: Yardstick,
+) -> dict[str, Verdict]:
+    """Whether `auto` may choose each explainer, over all classes, by name; without those that are not compared yet."""
+    contenders, metrics = _contest(names, statistics, weights, min_samples)
+    found = ((name, yardstick.verdict(name, metrics, weights, min_samples)) for name in contenders)
+    return {name: verdict for name, verdict in found if verdict is not None}
 
 
 def _known(

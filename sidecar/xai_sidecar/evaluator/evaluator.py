@@ -315,7 +315,7 @@ class Evaluator:
     def _restore(self) -> None:
         version, now = self._model.version, self._clock()
         since, most = now - self._settings.window_seconds, self._settings.window_samples
-        known = set(self._model.explainers)
+        known = set(self._model.measured)
         for key, sample_time, score in self._store.recent_scores(version, since, most, self._measurer.definitions):
             self._quality.add_sample(key, sample_time)
             if score.explainer in known and score.metric in (*self._settings.metrics, EXPLAIN):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import enum
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import ConfigError
-from xai_sidecar.evaluator.choice import Candidate, Choice, QualityTable, choose, composites, quality_table
+from xai_sidecar.evaluator.choice import Candidate, Choice, choose, composites, verdicts
+from xai_sidecar.evaluator.comparison import Verdict, Yardstick
 from xai_sidecar.evaluator.confusion import Accuracy, ConfusionCounts
+from xai_sidecar.evaluator.controls import VETOING_CONTROL
 from xai_sidecar.evaluator.measurement import EvaluatedModel
+from xai_sidecar.evaluator.quality_table import QualityTable, quality_table
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.evaluator.windows import ScoreStatistics, Window, Windows
 from xai_sidecar.explainers.activations import softmax
@@ -41,9 +45,11 @@ class QualitySummary:
         note: Caveats for a reader of the scores, in one or more sentences; may be empty.
         last_sample: When the last sample was predicted, as Unix time in seconds; None if there was none.
         sample_count: Samples in the rolling window.
-        table: Scores by explainer and metric.
-        composites: Composite goodness of each explainer, 0 to 1; None where it is not known.
+        table: Scores by explainer or control, and metric.
+        composites: Composite goodness of each explainer and control, 0 to 1; None where it is not known.
         accuracy: Share of right predictions; None where no sample has ground truth.
+        verdicts: Whether `auto` may choose each explainer; without those that have not been compared with the controls.
+        controls: The names and descriptions of the controls.
     """
 
     state: State
@@ -53,6 +59,8 @@ class QualitySummary:
     table: QualityTable
     composites: Mapping[str, float | None]
     accuracy: Accuracy | None = None
+    verdicts: Mapping[str, Verdict] = field(default_factory=dict)
+    controls: Mapping[str, str] = field(default_factory=dict)
 
 
 class LiveQuality:
@@ -85,6 +93,9 @@ class LiveQuality:
         self._samples = Window(settings.window_samples, settings.window_seconds)
         self._outliers = Window(settings.window_samples, settings.window_seconds)
         self._confusion = ConfusionCounts(len(model.labels), model.activation is softmax)
+        self._yardstick = Yardstick(
+            tuple(model.controls), self.differences, tuple(settings.auto.vetoes), VETOING_CONTROL
+        )
         self._classes = shown_classes(model.labels, settings.classes)
         self._lock = threading.Lock()  # guards the next two
         self._last_sample: float | None = None
@@ -146,6 +157,10 @@ class LiveQuality:
         """Statistics of the scores in the window, of all classes or one; None if there are none."""
         return self._windows.statistics(explainer, metric, self._clock(), target)
 
+    def differences(self, explainer: str, other: str, metric: str, target: int | None = None) -> ScoreStatistics | None:
+        """Statistics of how much higher one scores than the other on the same pictures; see `Windows.differences`."""
+        return self._windows.differences(explainer, other, metric, self._clock(), target)
+
     @property
     def state(self) -> State:
         """What the evaluator is doing."""
@@ -161,16 +176,18 @@ class LiveQuality:
 
     def summary(self) -> QualitySummary:
         """The figures that `GetModelInfo` tells."""
-        names, auto = list(self._model.explainers), self._settings.auto
+        names, controls, auto = list(self._model.explainers), list(self._model.controls), self._settings.auto
         samples = self._samples.statistics(self._clock())
         return QualitySummary(
             state=self.state,
             note=self._note(),
             last_sample=self._last_sample,
             sample_count=samples.count if samples else 0,
-            table=quality_table(names, self._settings.metrics, self.statistics),
-            composites=composites(names, self.statistics, auto.weights, auto.min_samples),
+            table=quality_table([*names, *controls], self._settings.metrics, self.statistics, self._yardstick),
+            composites=composites(names, self.statistics, auto.weights, auto.min_samples, controls),
             accuracy=self._confusion.accuracy(),
+            verdicts=verdicts(names, self.statistics, auto.weights, auto.min_samples, self._yardstick),
+            controls={name: control.description for name, (control, _) in self._model.controls.items()},
         )
 
     def choose(self, candidates: Sequence[Candidate], budget_seconds: float | None, target: int) -> Choice:
@@ -185,6 +202,7 @@ class LiveQuality:
             auto.fallback,
             target,
             self._settings.enabled,
+            self._yardstick,
         )
         self._telemetry.chosen(choice.explainer, choice.reason.value)
         return choice
@@ -201,21 +219,29 @@ class LiveQuality:
             class_scores=dict(self._class_scores(now)),
             composites=summary.composites,
             outlier_share=None if outliers is None else outliers.mean,
+            beats_controls={name: verdict.eligible for name, verdict in summary.verdicts.items()},
             confusion_counts={**counts, OTHER: self._confusion.rest(self._classes)},
         )
 
     def _score_figures(self, table: QualityTable) -> dict[tuple[str, str], ScoreFigures]:
-        figures = dict.fromkeys(product(self._model.explainers, self._settings.metrics), ScoreFigures())
+        figures = dict.fromkeys(product(self._model.measured, self._settings.metrics), ScoreFigures())
         for row in table.rows:
             found = row.statistics
             figures[row.explainer, row.metric] = ScoreFigures(
-                found.mean, found.standard_error, row.goodness, row.goodness_error, found.count, found.updated
+                found.mean,
+                found.standard_error,
+                row.goodness,
+                row.goodness_error,
+                found.count,
+                found.updated,
+                row.skill.value if row.skill else None,
+                row.skill.half_width if row.skill and not math.isnan(row.skill.half_width) else None,
             )
         return figures
 
     def _class_scores(self, now: float) -> Iterator[tuple[tuple[str, str, str], tuple[float, int]]]:
         """Mean score and count of each class with scores, and of the rest, by explainer, metric and class."""
-        for explainer, metric in product(self._model.explainers, self._settings.metrics):
+        for explainer, metric in product(self._model.measured, self._settings.metrics):
             for class_id, name in self._classes.items():
                 if (found := self._windows.statistics(explainer, metric, now, class_id)) is not None:
                     yield (explainer, metric, name), (found.mean, found.count)

@@ -50,6 +50,7 @@ class EvaluatedModel:
         facts: Facts about it that explainers use.
         activation: Maps its logits to probabilities.
         explainers: The explainers that can be used, by name, with the server's default parameters, resolved.
+        controls: Maps that know nothing of the model, likewise: see `controls`.
     """
 
     version: str
@@ -57,6 +58,12 @@ class EvaluatedModel:
     facts: ModelFacts
     activation: Activation
     explainers: Mapping[str, tuple[Explainer[Any], ExplainerParameters]]
+    controls: Mapping[str, tuple[Explainer[Any], ExplainerParameters]] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> Mapping[str, tuple[Explainer[Any], ExplainerParameters]]:
+        """Explainers and controls."""
+        return {**self.explainers, **self.controls}
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class Measurement:
 
     Attributes:
         sample: The sample.
-        explainer: Name of the explainer.
+        explainer: Name of the explainer, or of the control.
         planned: The runs to do, by metric, `EXPLAIN` first.
         map: The map; None until it is made, and where it must not be believed.
         disbelieved: A score by `EXPLAIN` that stands for a map that must not be believed; None otherwise.
@@ -119,7 +126,7 @@ class Measurer:
         self._compared = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
         metrics = [installed_metrics()[name] for name in settings.metrics]
         chosen = [(metric, settings.parameters_of(metric)) for metric in metrics]
-        self._definitions = {name: map_definition(*called) for name, called in model.explainers.items()}
+        self._definitions = {name: map_definition(*called) for name, called in model.measured.items()}
         self._located = [each for each in chosen if Need.OBJECTS in each[0].needs]
         self._measured = [each for each in chosen if Need.OBJECTS not in each[0].needs]
 
@@ -145,14 +152,15 @@ class Measurer:
         return record.definition == self._definitions.get(record.explainer)
 
     def explainers(self, sample: Sample) -> list[str]:
-        """The explainers to measure on a sample: those listed that are not too costly, and those that the caller used.
+        """The explainers and controls to measure on a sample, the controls last.
 
-        None where no class counts as predicted: maps of a class that is not there mean nothing, and score well.
+        They are the explainers listed that are not too costly, and those that the caller used. There are none where no
+        class counts as predicted: maps of a class that is not there mean nothing, and score well.
         """
         if not sample.positives:
             return []
         served = (name for name in sample.served if name in self._model.explainers)
-        return list(dict.fromkeys((*self._compared, *served)))
+        return list(dict.fromkeys((*self._compared, *served, *self._model.controls)))
 
     def too_costly(self) -> list[str]:
         """The measurements that are left out for `max_passes`, each as "explainer metric (passes)"."""
@@ -170,7 +178,7 @@ class Measurer:
         """The most rows of each kind of work that go through the model for one sample."""
         rows: Counter[Kind] = Counter()
         shared = self._perturbations()
-        for name in self._compared:
+        for name in (*self._compared, *self._model.controls):
             call = self._call(name, 0)
             kind = call.explainer.kind(call.parameters)
             rows[kind] += self._map_passes(name)
@@ -184,7 +192,8 @@ class Measurer:
     def _perturbations(self) -> int:
         """Rows of the metrics that share those of perturbed pictures, for one map; counted on a blank picture."""
         facts, tally = self._model.facts, _Tally()
-        saliency, logits = np.zeros((facts.height, facts.width), np.float32), np.zeros(1, np.float32)
+        saliency = np.arange(facts.height * facts.width, dtype=np.float32).reshape(facts.height, facts.width)
+        logits = np.zeros(1, np.float32)
         instance = Instance(np.zeros((1, *saliency.shape), np.float32), 0, saliency, logits=logits, shared={})
         for metric, parameters in self._measured:
             if _shares(metric) and metric.pass_count(parameters, facts) <= self._max_passes:
@@ -230,7 +239,7 @@ class Measurer:
         return call.explainer.pass_counts(1, call.parameters, self._model.facts).most
 
     def _call(self, explainer: str, seed: int) -> ExplainerCall:
-        return ExplainerCall(*self._model.explainers[explainer], seed=seed)
+        return ExplainerCall(*self._model.measured[explainer], seed=seed)
 
     def _steps(self, measurement: Measurement, measured: Sequence[tuple[Metric[Any], MetricParameters]]) -> Steps[None]:
         sample, name = measurement.sample, measurement.explainer

@@ -5,12 +5,15 @@ from __future__ import annotations
 import bisect
 import math
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
 from xai_sidecar.evaluator.records import SampleKey
+
+_MOST_PAIRED = 1000
+"""Most pictures that a comparison of two explainers rests on, the newest: it is computed anew after each new score."""
 
 _UNIT_BITS = 1074
 _ROOT_BITS = 64
@@ -118,6 +121,7 @@ class Window:
         self._all = _Sums()
         self._by_target: dict[int | None, _Sums] = {}
         self._known: dict[tuple[int | None, frozenset[int]], ScoreStatistics | None] = {}  # until something changes
+        self._revision = 0
 
     def put(
         self, key: SampleKey, sample_time: float, value: float, target: int | None = None, measured_time: float = 0.0
@@ -164,6 +168,19 @@ class Window:
                 self._known[which] = self._computed(*which)
             return self._known[which]
 
+    def revision(self, now: float) -> int:
+        """A number that changes with the scores that are young enough at a Unix time in seconds."""
+        with self._lock:
+            self._move(now - self._max_seconds)
+            return self._revision
+
+    def scores(self, target: int | None = None) -> dict[SampleKey, tuple[float, float]]:
+        """Score and time of measurement of the newest samples that counted when statistics were last asked for."""
+        with self._lock:
+            newest = self._order[max(self._first, len(self._order) - _MOST_PAIRED) :]
+            entries = ((key, self._entries[key]) for _, key in newest)
+            return {key: (each.value, each.measured_time) for key, each in entries if target in (None, each.target)}
+
     def _computed(self, target: int | None, targets_excluded: frozenset[int]) -> ScoreStatistics | None:
         if target is not None:
             sums = None if target in targets_excluded else self._by_target.get(target)
@@ -194,6 +211,7 @@ class Window:
 
     def _add(self, entry: _Entry, sign: int) -> None:
         self._known.clear()
+        self._revision += 1
         value, square = _whole(entry.value)
         of_target = self._by_target.get(entry.target)
         if of_target is None:
@@ -223,6 +241,7 @@ class Windows:
         self._max_seconds = max_seconds
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, str], Window] = {}
+        self._differences: dict[tuple[str, str, str, int | None], tuple[int, int, ScoreStatistics | None]] = {}
 
     def put(
         self,
@@ -258,3 +277,49 @@ class Windows:
         with self._lock:
             window = self._windows.get((explainer, metric))
         return None if window is None else window.statistics(now, target, targets_excluded)
+
+    def differences(
+        self, explainer: str, other: str, metric: str, now: float, target: int | None = None
+    ) -> ScoreStatistics | None:
+        """Statistics of how much higher an explainer scores than another one on the same pictures.
+
+        Args:
+            explainer: The explainer, or a control.
+            other: What it is compared with.
+            metric: The metric.
+            now: Unix time in seconds.
+            target: Class of the samples that count; None for all classes.
+
+        Returns:
+            Statistics of the differences, over the newest pictures with a score of both; None if there are none.
+        """
+        with self._lock:
+            one, two = (self._windows.get((name, metric)) for name in (explainer, other))
+        if one is None or two is None:
+            return None
+        pair = (explainer, other, metric, target)
+        revisions = (one.revision(now), two.revision(now))
+        with self._lock:
+            known = self._differences.get(pair)
+        if known is not None and known[:2] == revisions:
+            return known[2]
+        found = _paired(one.scores(target), two.scores(target))
+        with self._lock:
+            self._differences[pair] = (*revisions, found)
+        return found
+
+
+def _paired(
+    one: Mapping[SampleKey, tuple[float, float]], two: Mapping[SampleKey, tuple[float, float]]
+) -> ScoreStatistics | None:
+    """Statistics of the differences of scores, each with its time of measurement, where both have one."""
+    keys = one.keys() & two.keys()
+    if not keys:
+        return None
+    differences = [one[key][0] - two[key][0] for key in keys]
+    count, updated = len(keys), max(max(one[key][1], two[key][1]) for key in keys)
+    mean = math.fsum(differences) / count
+    error = None
+    if count > 1:
+        error = math.sqrt(math.fsum((each - mean) ** 2 for each in differences) / (count - 1) / count)
+    return ScoreStatistics(mean, error, count, updated)

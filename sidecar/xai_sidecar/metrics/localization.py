@@ -82,6 +82,7 @@ class PointingGame(Localization[PointingGameParameters]):
     description: ClassVar[str] = (
         "Whether the most salient pixel lies on an object of the class, or almost (Zhang et al. 2016)."
     )
+    is_proportion = True
     parameters_type = PointingGameParameters
 
     def _located(self, saliency: FloatMap, objects: Mask, parameters: PointingGameParameters) -> Score:

@@ -10,6 +10,7 @@ from google.protobuf.struct_pb2 import Value
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.errors import within
 from xai_sidecar.evaluator.choice import Reason
+from xai_sidecar.evaluator.comparison import Advantage
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.serving.answers import Answer, Event, Explanation, Prediction, SaliencyMap
@@ -121,9 +122,16 @@ def _explanation(one: Explanation, index: int) -> pb.Explanation:
         explanation.auto_choice.kind = _KINDS[one.choice.reason]
         if one.choice.composite is not None:
             explanation.auto_choice.composite_score = one.choice.composite
+        if one.choice.advantage is not None:
+            explanation.auto_choice.advantage.CopyFrom(advantage_message(one.choice.advantage))
     with within(f"explanations[{index}]"):
         explanation.maps.extend(_map(each, one.encoding) for each in one.maps)
     return explanation
+
+
+def advantage_message(one: Advantage) -> pb.Advantage:
+    """By how much an explainer is better than something else."""
+    return pb.Advantage(over=one.over, mean=one.mean, confidence_half_width=one.half_width)
 
 
 def _map(one: SaliencyMap, encoding: MapEncoding) -> pb.SaliencyMap:

@@ -10,8 +10,9 @@ from xai_sidecar import __version__
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.evaluator.confusion import Accuracy
 from xai_sidecar.metrics.base import Metric
-from xai_sidecar.rpc.encode import value_message
+from xai_sidecar.rpc.encode import advantage_message, value_message
 from xai_sidecar.serving.description import (
+    ControlDescription,
     ExplainerDescription,
     LayerDescription,
     ModelDescription,
@@ -101,6 +102,7 @@ def _evaluator_info(settings: EvaluatorConfig, description: ModelDescription) ->
         window_sample_count=summary.sample_count,
         note=summary.note,
         metrics=[_metric_info(one) for one in description.metrics],
+        controls=[_control_info(one) for one in description.controls],
     )
     info.window.FromNanoseconds(round(settings.window_seconds * 1e9))
     if summary.last_sample is not None:
@@ -117,6 +119,11 @@ def _metric_info(metric: Metric[Any]) -> pb.MetricInfo:
         minimum=low,
         maximum=high,
     )
+
+
+def _control_info(one: ControlDescription) -> pb.ControlInfo:
+    quality = [_quality(each) for each in one.quality]
+    return pb.ControlInfo(name=one.name, description=one.description, quality=quality, composite_score=one.composite)
 
 
 def _accuracy(accuracy: Accuracy, labels: Sequence[str]) -> pb.Accuracy:
@@ -148,6 +155,11 @@ def _quality(one: QualityDescription) -> pb.QualityMeasure:
         goodness=row.goodness,
     )
     measure.update_time.FromNanoseconds(round(statistics.updated * 1e9))
+    if one.interval is not None:
+        measure.interval_low, measure.interval_high = one.interval.low, one.interval.high
+    if row.skill is not None:
+        measure.skill.control, measure.skill.value = row.skill.control, row.skill.value
+        measure.skill.confidence_half_width = row.skill.half_width
     return measure
 
 
@@ -161,6 +173,10 @@ def _explainer_info(one: ExplainerDescription) -> pb.ExplainerInfo:
         quality=[_quality(each) for each in one.quality],
         composite_score=one.composite,
     )
+    if one.verdict is not None:
+        info.standing.eligible = one.verdict.eligible
+        info.standing.objection = one.verdict.objection
+        info.standing.advantage.CopyFrom(advantage_message(one.verdict.least))
     if one.cost is not None:
         info.cost.pass_count = one.cost.pass_count
         info.cost.duration.FromNanoseconds(round(one.cost.seconds * 1e9))

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.work import Forward
-from xai_sidecar.evaluator.choice import QualityRow
+from xai_sidecar.evaluator.comparison import Verdict
+from xai_sidecar.evaluator.intervals import Interval, confidence_half_width, interval
 from xai_sidecar.evaluator.live_quality import QualitySummary
+from xai_sidecar.evaluator.quality_table import QualityRow
 from xai_sidecar.explainers.base import Explainer
 from xai_sidecar.explainers.discovery import value_schema
 from xai_sidecar.metrics.base import Metric
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
-
-_FEW = 20
-"""Fewer equal scores than this say nothing of how far others may be."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,15 @@ class QualityDescription:
 
     Attributes:
         row: The mean score and what it rests on.
-        half_width: Half the width of the mean's 95 % confidence interval; NaN where the samples are too few to tell.
+        half_width: Half the width of the mean's 95 % confidence interval by Student's t; NaN where the samples are too
+            few to tell.
+        interval: That interval as far as it lies in the metric's range, or Wilson's of a share; None where the samples
+            are too few to tell.
     """
 
     row: QualityRow
     half_width: float
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class ExplainerDescription:
         parameters: Its parameters.
         cost: What it takes; None where it cannot be used.
         quality: By each metric that has measured it.
-        composite: How good its maps are by all metrics, 0 to 1; None until known.
+        composite: How good its maps are by the metrics that `auto` goes by, 0 to 1; None until known.
+        verdict: Whether `auto` may choose it; None until it has been compared with the controls.
     """
 
     name: str
@@ -93,6 +96,24 @@ class ExplainerDescription:
     unavailable: str
     parameters: tuple[ParameterDescription, ...]
     cost: CostDescription | None
+    quality: tuple[QualityDescription, ...]
+    composite: float | None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True)
+class ControlDescription:
+    """A control: a map that knows nothing of the model.
+
+    Attributes:
+        name: What it is called.
+        description: What it is, in a sentence.
+        quality: As of `ExplainerDescription`.
+        composite: Likewise.
+    """
+
+    name: str
+    description: str
     quality: tuple[QualityDescription, ...]
     composite: float | None
 
@@ -126,6 +147,7 @@ class ModelDescription:
         batches: Seconds of a batch of each compiled size, ascending.
         quality: How good explanations and predictions have been.
         metrics: What explanations are measured by, in the order to list it in.
+        controls: What is measured beside the explainers.
     """
 
     model: ServedModel
@@ -135,6 +157,7 @@ class ModelDescription:
     batches: Mapping[int, float]
     quality: QualitySummary
     metrics: tuple[Metric[Any], ...]
+    controls: tuple[ControlDescription, ...] = ()
 
 
 def describe(
@@ -156,21 +179,24 @@ def describe(
         batches=dict(sorted(model.backend.costs(Forward.kind).items())),
         quality=quality,
         metrics=tuple(installed_metrics()[name] for name in model.config.evaluator.metrics),
+        controls=tuple(
+            ControlDescription(name, text, _measured(name, quality), quality.composites.get(name))
+            for name, text in quality.controls.items()
+        ),
     )
 
 
-def confidence_half_width(standard_error: float | None, count: int) -> float:
-    """Half the width of the 95 % confidence interval of a mean, by Student's t; NaN of one score, or of few equal ones.
-
-    Args:
-        standard_error: Of the mean; None of one score.
-        count: Number of scores.
-    """
-    if standard_error is None or (standard_error == 0 and count < _FEW):
-        return math.nan
-    from scipy.special import stdtrit  # importing it takes a tenth of a start
-
-    return float(stdtrit(count - 1, 0.975)) * standard_error
+def _measured(name: str, quality: QualitySummary) -> tuple[QualityDescription, ...]:
+    """The scores of an explainer or a control, with their uncertainty."""
+    found = (
+        (row, row.statistics, installed_metrics()[row.metric]) for row in quality.table.rows if row.explainer == name
+    )
+    return tuple(
+        QualityDescription(
+            row, confidence_half_width(statistics.standard_error, statistics.count), interval(metric, statistics)
+        )
+        for row, statistics, metric in found
+    )
 
 
 def _layers(model: ServedModel) -> tuple[LayerDescription, ...]:
@@ -189,7 +215,6 @@ def _explainer(
 ) -> ExplainerDescription:
     explainer = setup.explainer
     schemas = _schemas(explainer)
-    rows = (row for row in quality.table.rows if row.explainer == explainer.name)
     return ExplainerDescription(
         name=explainer.name,
         description=explainer.description,
@@ -199,11 +224,9 @@ def _explainer(
             for name, default in setup.defaults.model_dump().items()
         ),
         cost=None if setup.unavailable else _cost(setup, model, costs),
-        quality=tuple(
-            QualityDescription(row, confidence_half_width(row.statistics.standard_error, row.statistics.count))
-            for row in rows
-        ),
+        quality=_measured(explainer.name, quality),
         composite=quality.composites.get(explainer.name),
+        verdict=quality.verdicts.get(explainer.name),
     )
 
 

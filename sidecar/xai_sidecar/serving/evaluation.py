@@ -13,6 +13,7 @@ from xai_sidecar.config import Config, EvaluatorConfig
 from xai_sidecar.digest import digest
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.errors import ConfigError, StoreError
+from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.evaluator import Evaluator
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE, EvaluatedModel
@@ -98,7 +99,9 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
             raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
     if settings.enabled:
         _check_metrics(settings, evaluated)
-    telemetry = EvaluatorTelemetry(registry, list(evaluated.explainers), settings.metrics, FAILURES, NOT_APPLICABLE)
+    telemetry = EvaluatorTelemetry(
+        registry, list(evaluated.explainers), settings.metrics, FAILURES, NOT_APPLICABLE, evaluated.controls
+    )
     quality = LiveQuality(evaluated, settings, telemetry)
     registry.register(QualityCollector(quality.figures))
     if not settings.enabled:
@@ -159,6 +162,7 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
         explainers={
             name: (setup.explainer, setup.defaults) for name, setup in model.explainers.items() if not setup.unavailable
         },
+        controls=CONTROLS,
     )
 
 

@@ -41,10 +41,11 @@ class EvaluatorTelemetry:
 
     Args:
         registry: Where the series go.
-        explainers: Those that are measured, or chosen by `auto`.
+        explainers: Those that are measured, and chosen by `auto`.
         metrics: The names of the metrics.
         failure_reasons: Why a measurement can be without a score. "error" is always among them, and takes what is not.
         not_applicable: Those of them that are no failure: the sample has nothing for the metric to measure.
+        controls: What is measured beside the explainers, and never chosen.
     """
 
     def __init__(
@@ -54,11 +55,12 @@ class EvaluatorTelemetry:
         metrics: Sequence[str],
         failure_reasons: Sequence[str],
         not_applicable: Collection[str] = (),
+        controls: Iterable[str] = (),
     ) -> None:
         self.registry = registry
         self._reasons = frozenset((*failure_reasons, _ERROR))
         self._not_applicable = frozenset(not_applicable)
-        self._add_evaluations(product(explainers, (*metrics, EXPLAIN)))
+        self._add_evaluations(product((*explainers, *controls), (*metrics, EXPLAIN)))
         self._add_evaluator()
         self._add_ood()
         reports = self._counter("xai_ground_truth_reports", "Reports of ground truth, by what they change.", "result")

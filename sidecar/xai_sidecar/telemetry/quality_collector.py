@@ -20,7 +20,7 @@ _CONFUSION = ("tp", "fp", "fn", "tn")
 
 @dataclass(frozen=True)
 class ScoreFigures:
-    """Scores of one explainer by one metric over the rolling window.
+    """Scores of one explainer, or control, by one metric over the rolling window.
 
     Attributes:
         mean: Of the scores; None without samples.
@@ -29,6 +29,8 @@ class ScoreFigures:
         goodness_error: Its standard error; None below two samples.
         count: Samples with a score.
         updated: When the latest score was measured, Unix time in seconds; None if never.
+        skill: Goodness above the best control's, as a part of what that lacks; None of a control, or if not known.
+        skill_half_width: Half the width of its 95 % confidence interval; None if not known.
     """
 
     mean: float | None = None
@@ -37,6 +39,8 @@ class ScoreFigures:
     goodness_error: float | None = None
     count: int = 0
     updated: float | None = None
+    skill: float | None = None
+    skill_half_width: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,11 @@ class QualityFigures:
         last_sample: When the last sample was taken, Unix time in seconds; None if none was.
         scores: By explainer and metric, those without samples included.
         class_scores: By explainer, metric and class: mean score and number of samples; classes with samples only.
-        composites: By explainer: the composite goodness in [0, 1]; None where it is not known.
+        composites: By explainer, or control: the composite goodness in [0, 1]; None where it is not known.
         outlier_share: Share of the window's samples that are out of distribution; None without samples.
         confusion_counts: By class: true positives, false positives, false negatives, true negatives.
+        beats_controls: By explainer: whether it beats all controls beyond chance, and nothing vetoes it; without those
+            that have not been compared.
     """
 
     state: str
@@ -60,6 +66,7 @@ class QualityFigures:
     composites: Mapping[str, float | None] = field(default_factory=dict)
     outlier_share: float | None = None
     confusion_counts: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    beats_controls: Mapping[str, bool] = field(default_factory=dict)
 
 
 class QualityCollector(Collector):
@@ -88,6 +95,12 @@ class QualityCollector(Collector):
             (((explainer,), value) for explainer, value in figures.composites.items()),
         )
         yield _gauge(
+            "xai_quality_beats_controls",
+            "1 for explainers that auto may choose, which beat all controls beyond chance; 0 for those that do not.",
+            ("explainer",),
+            (((explainer,), float(value)) for explainer, value in figures.beats_controls.items()),
+        )
+        yield _gauge(
             "xai_evaluator_state",
             "1 for what the evaluator is doing, else 0.",
             ("state",),
@@ -113,6 +126,8 @@ class QualityCollector(Collector):
             ("xai_quality_score_standard_error", "Standard error of the mean score.", "standard_error"),
             ("xai_quality_goodness", f"Mean score {window}, mapped to [0, 1] so that 1 is best.", "goodness"),
             ("xai_quality_goodness_standard_error", "Standard error of the goodness.", "goodness_error"),
+            ("xai_quality_skill", "Goodness above the best control's, as a part of what that lacks.", "skill"),
+            ("xai_quality_skill_half_width", "Half the 95 % confidence interval of the skill.", "skill_half_width"),
             ("xai_quality_samples", "Samples with a score in the rolling window.", "count"),
             (
                 "xai_quality_last_success_timestamp_seconds",

@@ -9,6 +9,7 @@ from PIL import Image
 
 from xai_client import (
     Accuracy,
+    Advantage,
     ArgumentError,
     AutoChoice,
     ClassConfusion,
@@ -22,6 +23,8 @@ from xai_client import (
     Progress,
     Region,
     ResponseError,
+    Skill,
+    Standing,
 )
 from xai_client.model_info import LayerInfo, model_info
 from xai_client.response import EventDecoder, predictions
@@ -376,6 +379,29 @@ def test_explainer_info(described_model):
     plus = explainers["rise_plus"]
     assert (plus.composite_score, plus.quality) == (None, ())
     assert (plus.available, plus.unavailable_reason, plus.cost) == (False, "there is no OoD net", None)
+
+
+def test_controls_and_how_explainers_compare_with_them(described_model):
+    (before,) = model_info(described_model).explainers["rise"].quality
+    assert (before.interval, before.skill) == (None, None)
+    measure = described_model.explainers[0].quality[0]
+    measure.interval_low, measure.interval_high = 0, 0.5
+    measure.skill.CopyFrom(pb.Skill(control="control/blob", value=-0.5, confidence_half_width=0.25))
+    advantage = pb.Advantage(over="control/edges", mean=-0.125, confidence_half_width=0.25)
+    described_model.explainers[0].standing.CopyFrom(pb.Standing(objection="is bad", advantage=advantage))
+    control = described_model.evaluator.controls.add(name="control/blob", description="A blob.")
+    control.quality.add(metric="faithfulness/srg", mean=0.25, sample_count=3)
+    described_model.evaluator.controls.add(name="control/edges", composite_score=0)
+    info = model_info(described_model)
+    rise = info.explainers["rise"]
+    assert rise.quality[0].interval == (0, 0.5)
+    assert rise.quality[0].skill == Skill("control/blob", -0.5, 0.25)
+    assert rise.standing == Standing(False, "is bad", Advantage("control/edges", -0.125, 0.25))
+    assert info.explainers["rise_plus"].standing is None
+    blob, edges = info.evaluator.controls.values()
+    assert (blob.name, blob.description, blob.composite_score) == ("control/blob", "A blob.", None)
+    assert (blob.quality[0].metric, blob.quality[0].mean) == ("faithfulness/srg", 0.25)
+    assert (edges.quality, edges.composite_score) == ((), 0)
 
 
 def test_evaluator_info(described_model):

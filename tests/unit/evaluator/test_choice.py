@@ -6,17 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xai_sidecar.evaluator.choice import (
-    Candidate,
-    QualityRow,
-    QualityTable,
-    Reason,
-    choose,
-    composites,
-    goodness,
-    goodness_error,
-    quality_table,
-)
+from xai_sidecar.evaluator.choice import Candidate, Reason, choose, composites
+from xai_sidecar.evaluator.comparison import goodness, goodness_error
+from xai_sidecar.evaluator.quality_table import QualityRow, QualityTable, quality_table
 from xai_sidecar.evaluator.windows import ScoreStatistics
 from xai_sidecar.metrics.discovery import installed_metrics
 

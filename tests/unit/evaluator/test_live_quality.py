@@ -2,6 +2,7 @@
 
 import math
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,13 +10,14 @@ import pytest
 
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.evaluator.choice import Candidate, Reason
+from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.live_quality import State, shown_classes
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.metrics.base import ScoreStatus
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
 
-DELETION, NAIVE = "faithfulness/deletion_auc", "faithfulness/naive"
+DELETION, NAIVE, SRG = "faithfulness/deletion_auc", "faithfulness/naive", "faithfulness/srg"
 START = 1_700_000_000.0
 
 
@@ -45,6 +47,55 @@ def make(clock):
 
 def shown(telemetry, name, **labels):
     return models.value_of(telemetry, f"xai_{name}", **labels)
+
+
+# ------------------------------------------------------------------------------------------------ controls
+
+
+def test_controls_are_shown_beside_the_explainers_and_have_to_be_beaten(make):
+    """Of 12 pictures: RISE beats noise on each by 0.3 to 0.5, occlusion is as good as it."""
+    model = replace(models.make_model(), controls=CONTROLS)
+    quality, telemetry = make(model, metrics=[SRG], auto={"min_samples": 12})
+    noise = "control/random"
+    for number in range(12):
+        quality.add_sample(key(number), START + number)
+        for name in CONTROLS:
+            quality.put_score(key(number), START + number, record(0.1 * (number % 3) - 0.1, 0, name, SRG))
+        higher = 0.1 * (number % 3) + 0.2 + 0.2 * (number % 2)
+        quality.put_score(key(number), START + number, record(higher, 0, "rise", SRG))
+        quality.put_score(key(number), START + number, record(0.1 * (number % 2) - 0.1, 0, "occlusion", SRG))
+    # Differences of 0.3 and 0.5 in turn: their deviation is 0.1 · √(12 / 11).
+    found = quality.differences("rise", noise, SRG)
+    assert (found.count, found.mean, found.standard_error) == (
+        12,
+        pytest.approx(0.4),
+        pytest.approx(0.1 / math.sqrt(11)),
+    )
+    summary = quality.summary()
+    assert summary.composites == {
+        "gradient": None,
+        "occlusion": pytest.approx(0.475),
+        "rise": pytest.approx(0.7),
+        **dict.fromkeys(CONTROLS, pytest.approx(0.5)),
+    }
+    assert {name: verdict.eligible for name, verdict in summary.verdicts.items()} == {"rise": True, "occlusion": False}
+    assert summary.controls == {name: control.description for name, (control, _) in CONTROLS.items()}
+    skills = {row.explainer: row.skill for row in summary.table.rows}
+    assert skills["rise"].value == pytest.approx(0.4)  # 0.2 of goodness, where 0.5 were left
+    assert skills[noise] is None
+    both = [Candidate("rise", 1.0), Candidate("occlusion", 0.1)]
+    choice = quality.choose(both, None, 0)
+    assert (choice.explainer, choice.advantage.mean) == ("rise", pytest.approx(0.2))
+    choice = quality.choose(both, 0.5, 0)
+    assert choice.reason is Reason.FALLBACK
+    assert choice.explanation.startswith("No explainer beats the controls: occlusion, the best, does not beat control/")
+    of = {"explainer": "rise", "metric": SRG}
+    assert shown(telemetry, "quality_skill", **of) == pytest.approx(0.4)
+    assert shown(telemetry, "quality_skill_half_width", **of) == pytest.approx(2.201 * 0.1 / math.sqrt(11), rel=1e-3)
+    for name, value in (("rise", 1), ("occlusion", 0), ("gradient", None), (noise, None)):
+        assert shown(telemetry, "quality_beats_controls", explainer=name) == value
+    assert shown(telemetry, "quality_composite", explainer=noise) == pytest.approx(0.5)
+    assert shown(telemetry, "quality_score", explainer=noise, metric=SRG) == pytest.approx(0)
 
 
 # ------------------------------------------------------------------------------------------------ scores

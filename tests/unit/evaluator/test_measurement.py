@@ -12,6 +12,7 @@ from measuring import measure_all
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.work import drive
 from xai_sidecar.errors import DeviceError
+from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.measurement import Measurer, run_of
 from xai_sidecar.evaluator.records import MapRecord, SampleKey, ScoreRecord, Served
 from xai_sidecar.explainers.activations import sigmoid, softmax
@@ -285,6 +286,26 @@ def test_what_a_sample_costs():
         _, steps = Measurer(model, settings).begin(models.make_sample(), name)
         drive(steps, counted)
     assert counted.rows == sum(rows for _, rows in costs)
+
+
+def test_controls_are_measured_like_explainers_and_last():
+    model = replace(models.make_model("gradient"), controls=CONTROLS)
+    measurer, sample = Measurer(model, models.config(max_passes=60)), models.make_sample()
+    assert measurer.explainers(sample) == ["gradient", *CONTROLS]
+    for name in CONTROLS:
+        measurement = appraised(measurer, sample, name)
+        assert [one.metric for one in measurement.scores] == MEASURED == list(measurement.planned)[1:]
+        assert {one.explainer for one in measurement.scores} == {measurement.map.explainer} == {name}
+        assert [one.pass_count for one in measurement.runs if one.metric in ("explain", "robustness")] == [0, 0]
+        assert measurer.defines(measurement.map)
+    record = appraised(measurer, sample, "control/blob").map
+    assert [one.value for one in measurer.locate(record, (6, 8), [(3, 2, 5, 4)])] != [None, None]
+    counted = Counting()
+    for name in measurer.explainers(sample):
+        drive(measurer.begin(sample, name)[1], counted)
+    # Class sensitivity's estimate has a pass for the logits, which a sample has already.
+    assert counted.rows == sum(rows for _, rows in measurer.costs()) - len(measurer.explainers(sample))
+    assert measurer.explainers(models.make_sample(positives=())) == []
 
 
 def test_a_map_that_a_caller_paid_for_is_measured_by_what_is_not_too_costly():

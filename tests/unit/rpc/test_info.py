@@ -8,9 +8,10 @@ from toys import only
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.errors import ConfigError, PreconditionError
-from xai_sidecar.evaluator.choice import QualityRow, QualityTable
+from xai_sidecar.evaluator.comparison import Advantage, Skill, Verdict
 from xai_sidecar.evaluator.confusion import Accuracy, Counts
 from xai_sidecar.evaluator.live_quality import QualitySummary, State
+from xai_sidecar.evaluator.quality_table import QualityRow, QualityTable
 from xai_sidecar.evaluator.windows import ScoreStatistics
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.discovery import installed_metrics
@@ -164,6 +165,50 @@ def test_the_evaluator(make_model):
     assert explainers["gradcam"].composite_score == 0.75
     assert not explainers["rise"].HasField("composite_score")
     assert not explainers["rise"].quality
+
+
+def test_controls_and_how_explainers_compare_with_them(make_model):
+    mean = ScoreStatistics(0.5, 0.25, 20, 1_700_000_001.25)
+    hits = ScoreStatistics(1.0, 0.0, 20, 1_700_000_001.25)
+    rows = (
+        QualityRow("rise", "faithfulness/srg", mean, True, 0.75, 0.125, Skill("control/blob", 0.5, 0.125)),
+        QualityRow("rise", "localization/pointing_game", hits, True, 1.0, 0.0),
+        QualityRow("control/blob", "faithfulness/srg", mean, True, 0.75, 0.125),
+    )
+    veto = Advantage("control/random", -0.25, 0.125)
+    verdicts = {
+        "rise": Verdict(Advantage("control/blob", 0.25, 0.125)),
+        "gradcam": Verdict(Advantage("control/blob", 0.25, 0.125), "robustness", veto),
+    }
+    summary = QualitySummary(
+        State.UP_TO_DATE,
+        "",
+        None,
+        20,
+        QualityTable(rows),
+        {"rise": 0.75, "control/blob": 0.625},
+        None,
+        verdicts,
+        {"control/blob": "A blob.", "control/edges": "Edges."},
+    )
+    info = model_info(make_model("evaluator.sample_rate=1"), 0, summary)
+    blob, edges = info.evaluator.controls
+    assert (blob.name, blob.description, blob.composite_score) == ("control/blob", "A blob.", 0.625)
+    assert [(one.metric, one.HasField("skill")) for one in blob.quality] == [("faithfulness/srg", False)]
+    assert (edges.name, list(edges.quality), edges.HasField("composite_score")) == ("control/edges", [], False)
+    explainers = {one.name: one for one in info.explainers}
+    assert "control/blob" not in explainers
+    srg, pointing = explainers["rise"].quality
+    assert srg.skill == pb.Skill(control="control/blob", value=0.5, confidence_half_width=0.125)
+    assert (srg.interval_low, srg.interval_high) == (pytest.approx(0.5 - 2.093 * 0.25, rel=1e-3), 1)
+    assert (pointing.interval_low, pointing.interval_high) == (pytest.approx(0.8389, rel=1e-3), 1)
+    assert not pointing.HasField("skill")
+    advantage = pb.Advantage(over="control/blob", mean=0.25, confidence_half_width=0.125)
+    assert explainers["rise"].standing == pb.Standing(eligible=True, advantage=advantage)
+    assert explainers["gradcam"].standing == pb.Standing(
+        advantage=advantage, objection="is worse than control/random by robustness (0.250 ± 0.125)"
+    )
+    assert not explainers["occlusion"].HasField("standing")
 
 
 def test_accuracy(make_model):

@@ -15,6 +15,7 @@ from toys import only
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import errors
 from xai_sidecar.engine.backend import OodTraining
+from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.definitions import map_definition, score_definition
 from xai_sidecar.evaluator.live_quality import State
 from xai_sidecar.evaluator.measurement import Measurer
@@ -185,7 +186,7 @@ def test_scores_of_other_settings_are_of_other_definitions(make_model, override,
     explainers = {name: map_definition(*called) for name, called in evaluated_model(before).explainers.items()}
     assert set(installed_explainers()) - set(explainers) == {"rise_plus"}  # for want of an OoD net
     # By each metric, and of the map itself.
-    assert len(definitions(before)) == len(explainers) * (1 + len(installed_metrics()))
+    assert len(definitions(before)) == (len(explainers) + len(CONTROLS)) * (1 + len(installed_metrics()))
     assert {name for name, definition in explainers.items() if definition not in definitions(after)} == changed
     assert definitions(after) != definitions(before)
 
@@ -331,7 +332,7 @@ async def test_a_sampled_prediction(sampling, request_of):
     await until(lambda: all(store.sample(key) and store.sample(key).state is SampleState.SCORED for key in keys))
     for key, one in zip(keys, answer.predictions, strict=True):
         maps = {found.explainer: found for found in store.maps(key)}
-        assert list(maps) == ["occlusion", "rise"]
+        assert list(maps) == sorted([*CONTROLS, "occlusion", "rise"])
         # What the caller was given is what is measured.
         assert maps["rise"].seed == 77
         shown = np.frombuffer(one.explanations[0].maps[0].tensor.data, "<f4").reshape(6, 8)
@@ -352,7 +353,7 @@ async def test_a_sampled_stream(sampling, request_of):
         events = [event async for event in events]
     assert events[0].predicted.sampled
     await until(lambda: (found := store.sample(KEY)) and found.state is SampleState.SCORED)
-    assert [found.explainer for found in store.maps(KEY)] == ["occlusion", "rise"]
+    assert [found.explainer for found in store.maps(KEY)] == sorted([*CONTROLS, "occlusion", "rise"])
 
 
 async def test_which_requests_are_sampled(sampling, request_of):
@@ -381,13 +382,16 @@ async def test_ground_truth_of_a_sampled_prediction(sampling, request_of):
         assert (await servicer.ReportGroundTruth(report(**fields), call("other"))).changed is changed
     key = SampleKey("mine", 0)
     await until(
-        lambda: not store.unapplied_truths(servicer.core.state.evaluation.version) and len(store.scores(key)) == 4
+        lambda: (
+            not store.unapplied_truths(servicer.core.state.evaluation.version)
+            and len(store.scores(key)) == 2 * (2 + len(CONTROLS))
+        )
     )
     located = {one.explainer: one.value for one in store.scores(key) if one.metric == "localization/iosr"}
     for found in store.maps(key):
         salient = found.saliency > 0.5 * found.saliency.max()
         assert located[found.explainer] == pytest.approx(salient[:2, :3].sum() / salient.sum())
-    await until(lambda: len(store.scores(KEY)) == 2)
+    await until(lambda: len(store.scores(KEY)) == 2 + len(CONTROLS))
 
 
 @pytest.mark.parametrize(
@@ -474,8 +478,16 @@ async def test_auto_goes_by_what_is_measured(sampling, request_of):
     }  # fmt: skip
     best = min(means, key=means.get)
     one = (await servicer.Predict(request, call("later"))).predictions[0].explanations[0]
-    assert (one.explainer, one.auto_choice.kind) == (best, pb.AUTO_CHOICE_KIND_BEST_OF_CLASS)
-    assert one.auto_choice.composite_score == pytest.approx(1 - means[best])
+    # Two pictures cannot show that any explainer beats the controls.
+    assert (one.explainer, one.auto_choice.kind) == ("occlusion", pb.AUTO_CHOICE_KIND_FALLBACK)
+    assert one.auto_choice.reason.startswith(
+        f"No explainer beats the controls: {best}, the best, does not beat control/"
+    )
     info = (await servicer.GetModelInfo(pb.GetModelInfoRequest(), call())).model
     composites = {each.name: each.composite_score for each in info.explainers if each.HasField("composite_score")}
     assert composites == {name: pytest.approx(1 - mean) for name, mean in means.items()}
+    standings = {each.name: each.standing for each in info.explainers if each.HasField("standing")}
+    assert set(standings) == set(means)
+    assert not any(standing.eligible for standing in standings.values())
+    assert [control.name for control in info.evaluator.controls] == list(CONTROLS)
+    assert all(len(control.quality) == 1 for control in info.evaluator.controls)

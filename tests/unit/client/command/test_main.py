@@ -150,6 +150,7 @@ def test_what_auto_chose_and_why(run, cat, fake, answer, composite, line):
         "reason": "It has the best score.",
         "kind": "best_of_class",
         "composite_score": composite,
+        "advantage": None,
     }
 
 
@@ -414,6 +415,8 @@ def test_info_json(run):
             "higher_is_better": False,
             "update_time": "2024-05-02T00:00:00+00:00",
             "goodness": 0.75,
+            "interval": None,
+            "skill": None,
         }
     ]
     assert info["evaluator"] == {
@@ -446,6 +449,7 @@ def test_info_json(run):
                 }
             ],
         },
+        "controls": {},
     }
 
 

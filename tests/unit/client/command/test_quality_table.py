@@ -75,6 +75,33 @@ def test_the_table():
     ]
 
 
+def test_controls_stand_among_the_explainers():
+    """Sorted by composite, with the skill of those that are compared, and why 'auto' leaves one out."""
+    good, bad = explainer("rise", 0.7, iosr=(0.5, 0.1, 9)), explainer("gradcam", 0.5, iosr=(0.98, 0.1, 9))
+    good.quality[0].skill.value = 0.256
+    good.quality[0].interval_low, good.quality[0].interval_high = 0.4, 0.6
+    bad.quality[0].skill.value = -0.02
+    bad.quality[0].interval_low, bad.quality[0].interval_high = 0.88, 1
+    bad.standing.objection = "does not beat control/blob"
+    good.standing.eligible = True
+    model = pb.ModelInfo(explainers=[bad, good], evaluator=evaluator())
+    blob = model.evaluator.controls.add(name="control/blob", composite_score=0.625)
+    blob.quality.add(metric="localization/iosr", mean=0.25, confidence_half_width=0.125, sample_count=9)
+    model.evaluator.controls.add(name="control/edges")
+    assert table_of(model) == [
+        "mean ± half its 95 % interval (samples); ↑ higher or ↓ lower is better; 'auto' goes by composite;",
+        "then the skill: 0 % is no better than the best control (a map that knows nothing), 100 % all that",
+        "can be",
+        "",
+        "explainer     composite ↑                      iosr ↑",
+        "rise                0.700       0.500 ±0.100 (9) +26%",
+        "control/blob        0.625            0.250 ±0.125 (9)",
+        "gradcam             0.500  0.980 0.880…1.000 (9)  -2%",
+        "",
+        "'auto' leaves out gradcam: it does not beat control/blob",
+    ]
+
+
 def test_seven_by_seven_fits_in_100_columns():
     measures = {name.rpartition("/")[2]: (-0.1234, 0.0456, 500) for name in METRICS}
     rows = [explainer(name, number / 10, **measures) for number, name in enumerate(EXPLAINERS)]
