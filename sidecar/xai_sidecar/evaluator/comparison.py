@@ -7,6 +7,7 @@ same pictures, with its own standard error. All differences are of `goodness`, o
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -139,22 +140,24 @@ class Yardstick:
     ) -> Advantage | None:
         """An explainer's advantage over another one by the weighted mean of some metrics.
 
-        The standard errors of the metrics are added up as if they were of the same sign, which is the most that the
-        error of the weighted mean can be.
+        The standard errors of the metrics are added up, which is the most that the one of the weighted mean can be. By
+        a metric that gives both the same on all pictures, such as hits alone, it is zero: as of the weighted means of
+        the pictures, where another metric tells these apart.
 
         Returns:
             The advantage; None where fewer than `min_samples` pictures have a score of both by each metric.
         """
-        total, mean, half = math.fsum(weights[metric] for metric in metrics), 0.0, 0.0
+        total, mean, error, fewest = math.fsum(weights[metric] for metric in metrics), 0.0, 0.0, sys.maxsize
         for name in metrics:
             found = self.differences(explainer, other, name, target)
             if found is None or found.count < min_samples:
                 return None
             metric = installed_metrics()[name]
-            error = goodness_error(metric, found.standard_error)
-            mean += weights[name] * _signed(metric, found.mean)
-            half += weights[name] * confidence_half_width(error, found.count)
-        return Advantage(other, mean / total, half / total)
+            of_metric = goodness_error(metric, found.standard_error)
+            mean += weights[name] / total * _signed(metric, found.mean)
+            error += weights[name] / total * (math.nan if of_metric is None else of_metric)
+            fewest = min(fewest, found.count)
+        return Advantage(other, mean, confidence_half_width(error, fewest))
 
     def verdict(
         self,

@@ -65,6 +65,18 @@ def test_an_advantage_by_hand():
     assert scored.yardstick().advantage("a", NOISE, [SRG], {SRG: 1.0}, 20) is None
 
 
+def test_a_metric_that_all_pictures_are_equal_by_adds_no_doubt():
+    """Where all hit, what SRG tells apart stays apart; equal by every metric, few pictures tell nothing."""
+    means = {("a", SRG): 0.4, (BLOB, SRG): 0.2, ("a", POINTING): 1.0, (BLOB, POINTING): 1.0}
+    errors = {("a", SRG): 0.03, ("a", POINTING): 0.0}
+    scored = Scored(means, errors, count=15)
+    one = scored.yardstick().advantage("a", BLOB, [SRG, POINTING], WEIGHTS, 10)
+    assert (one.mean, one.half_width) == (pytest.approx(0.1 / 1.5), pytest.approx(t.ppf(0.975, 14) * 0.015 / 1.5))
+    assert one.sure
+    equal = scored.yardstick().advantage("a", BLOB, [POINTING], WEIGHTS, 10)
+    assert math.isnan(equal.half_width)
+
+
 @pytest.mark.parametrize(
     ("mean", "half", "sure", "worse"),
     [

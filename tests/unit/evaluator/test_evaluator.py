@@ -796,7 +796,8 @@ def test_a_restart_changes_nothing(start):
 def test_maps_that_must_not_be_believed_count_even_after_a_restart(start):
     """Callers got maps that were noise: the explainer is judged by those, too, not by its other maps alone."""
     served = {"occlusion": Served(np.ones((6, 8), np.float32), MapStatus.UNRELIABLE, 1, 25)}
-    first = start("gradient", "occlusion")
+    weights = {"auto": {"weights": {DELETION: 1.0}}}
+    first = start("gradient", "occlusion", **weights)
     good, unsure = (
         [now_sample(f"{kind}{number}", seed=number, served=given) for number in range(20)]
         for kind, given in (("good", {}), ("unsure", served))
@@ -811,7 +812,7 @@ def test_maps_that_must_not_be_believed_count_even_after_a_restart(start):
     assert composite["occlusion"] == pytest.approx(deletion.goodness / 2)
     assert composite["gradient"] == pytest.approx(rows["gradient", DELETION].goodness)
     first.close()
-    assert start("gradient", "occlusion").quality.summary().composites == pytest.approx(composite)
+    assert start("gradient", "occlusion", **weights).quality.summary().composites == pytest.approx(composite)
 
 
 def test_another_model_begins_anew(start):
