@@ -12,16 +12,18 @@ from xai_sidecar.evaluator.sampling import chosen
 from xai_sidecar.evaluator.store import Store
 
 COMPARED = ("gradcam", "occlusion", "gradient")
-FAITHFULNESS = ("faithfulness/deletion_auc", "faithfulness/insertion_auc")
+FAITHFULNESS = ("faithfulness/srg",)
 LOCALIZATION = "localization/pointing_game"
 METRICS = (*FAITHFULNESS, LOCALIZATION)
-WEIGHTS = dict.fromkeys(METRICS, 1.0)
+WEIGHTS = {"faithfulness/srg": 1.0, LOCALIZATION: 0.5}
+"""Those by default."""
 
-COUNT = 32
-"""Pictures of each round of traffic, and samples in a window. The alert wants 30."""
+COUNT = 15
+"""Pictures of each round of traffic, and samples in a window: as many as the alert wants, and as it may take to tell a
+good explainer from a broken one."""
 
 RATE = 0.5
-MIN_SAMPLES = 20
+MIN_SAMPLES = 10
 SCORED_SECONDS = 300
 
 
