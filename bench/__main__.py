@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import (
     convolution,
+    deadlines,
     evaluator,
     explainers,
     gradients,
@@ -29,6 +30,7 @@ SUBJECTS = {
     "gradients": gradients.figures,
     "service": service.figures,
     "load": load.figures,
+    "deadlines": deadlines.figures,
     "start": start.figures,
     "same_maps": same_maps.figures,
     "memory": memory.figures,

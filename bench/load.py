@@ -115,7 +115,7 @@ def figures() -> list[Figure]:
     set_up_logs("warning", "json")
     with ExitStack() as stack:
         config, _ = stack.enter_context(models.sample_config(None))
-        config = _with_rise_alone(config)
+        config = with_rise_alone(config)
         server = stack.enter_context(served_here(config))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         decoding = _write_requests(folder, config)
@@ -251,7 +251,7 @@ def _over(values: list[float], others: list[float]) -> str:
     return f"{statistics.median(values):.0f} of {statistics.median(others):.0f}"
 
 
-def _with_rise_alone(config: Config) -> Config:
+def with_rise_alone(config: Config) -> Config:
     """On free ports, with no other explainer to compile, and without the demo's evaluator, which uses all idle time."""
     server = {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0", "log_level": "warning"}
     off = {name: {"enabled": False} for name in installed_explainers() if name != "rise"}

@@ -16,6 +16,8 @@ from typing import Any
 
 import grpc
 
+from xai_proto import explanation_pb2 as pb
+
 _METHOD = "/xai.v1.ExplanationService/Predict"
 _TIMEOUT = 3600
 
@@ -138,6 +140,25 @@ def cancelled(predict: Any, request: bytes, after: float) -> float:
     return now
 
 
+def crowd(predict: Any, request: bytes, callers: int, timeout: float) -> list[dict[str, Any]]:
+    """Callers who come all at once, and wait no longer than they say; returns what became of each."""
+    ended: queue.SimpleQueue[tuple[float, Any]] = queue.SimpleQueue()
+    started = time.monotonic()
+    for _ in range(callers):
+        call = predict.future(request, timeout=timeout)
+        call.add_done_callback(lambda call: ended.put((time.monotonic() - started, call)))
+    return [_outcome(*ended.get()) for _ in range(callers)]
+
+
+def _outcome(seconds: float, call: Any) -> dict[str, Any]:
+    outcome = {"seconds": seconds, "code": call.code().name, "passes": 0, "maps": 0, "complete": False}
+    if call.code() is grpc.StatusCode.OK:
+        (explanation,) = pb.PredictResponse.FromString(call.result()).predictions[0].explanations
+        outcome["passes"], outcome["maps"] = explanation.pass_count, len(explanation.maps)
+        outcome["complete"] = explanation.status == pb.EXPLANATION_STATUS_COMPLETE
+    return outcome
+
+
 def burn(predict: Any, request: bytes, cpu: float, seconds: float) -> float:
     """Makes no call, but takes a share of one CPU, in pieces of less than a millisecond; returns what it got."""
     started, used = time.monotonic(), time.process_time()
@@ -151,7 +172,7 @@ def burn(predict: Any, request: bytes, cpu: float, seconds: float) -> float:
 
 def main() -> None:
     """Serves stdin until it ends."""
-    functions = {"open_loop": open_loop, "closed_loop": closed_loop, "cancelled": cancelled, "burn": burn}
+    functions = {each.__name__: each for each in (open_loop, closed_loop, cancelled, crowd, burn)}
     with grpc.insecure_channel(sys.argv[1], [("grpc.enable_retries", 0)]) as channel:
         predict = channel.unary_unary(_METHOD)
         for line in sys.stdin:
