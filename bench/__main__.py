@@ -16,6 +16,7 @@ from bench import (
     load,
     memory,
     peers,
+    precision,
     quality,
     rise,
     same_maps,
@@ -36,6 +37,7 @@ SUBJECTS = {
     "memory": memory.figures,
     "peers": peers.figures,
     "rise": rise.figures,
+    "precision": precision.figures,
     "evaluator": evaluator.figures,
     "quality": quality.figures,
 }

@@ -104,6 +104,8 @@ class ExplainerInfo:
         composite_score: How good its maps are by all metrics together, by which "auto" chooses: 0 to 1 with 1 for the
             best; None until known.
         standing: Whether "auto" may choose it; None until it has been compared with the controls.
+        precision: What its passes are computed in with the defaults; below float32 that depends on the picture. Empty
+            from a server that does not say.
     """
 
     name: str
@@ -115,6 +117,7 @@ class ExplainerInfo:
     quality: tuple[QualityMeasure, ...]
     composite_score: float | None = None
     standing: Standing | None = None
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -304,6 +307,7 @@ def _explainer(message: pb.ExplainerInfo) -> ExplainerInfo:
         quality=tuple(quality_measure(each) for each in message.quality),
         composite_score=message.composite_score if message.HasField("composite_score") else None,
         standing=standing(message.standing) if message.HasField("standing") else None,
+        precision=message.precision,
     )
 
 

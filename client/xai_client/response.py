@@ -100,6 +100,7 @@ def _explanation(message: pb.Explanation, region: Region | None, size: PictureSi
         region=region,
         picture_size=size,
         choice=_choice(message.auto_choice) if message.HasField("auto_choice") else None,
+        precision=message.precision,
     )
 
 
@@ -125,6 +126,7 @@ def _map(message: pb.SaliencyMap) -> SaliencyMap:
         values=_values(message),
         standard_error=message.standard_error if message.HasField("standard_error") else None,
         standard_error_bound=message.standard_error_bound if message.HasField("standard_error_bound") else None,
+        precision_error=message.precision_error if message.HasField("precision_error") else None,
     )
 
 

@@ -71,6 +71,7 @@ class SaliencyMap:
         values: The map, float32 (H, W); None where it is withheld.
         standard_error: Relative standard error where the map is an estimate; None for exact methods.
         standard_error_bound: The standard error above which a map is unreliable; None for exact methods.
+        precision_error: The part of the standard error that comes from passes below float32; None without these.
     """
 
     class_id: int
@@ -79,6 +80,7 @@ class SaliencyMap:
     values: FloatArray | None = field(repr=False)
     standard_error: float | None
     standard_error_bound: float | None = None
+    precision_error: float | None = None
 
     @property
     def reliable(self) -> bool:
@@ -169,6 +171,7 @@ class Explanation:
         region: The part of the picture that the maps cover; None for a model input.
         picture_size: Size of the upright picture; None for a model input.
         choice: Why this explainer; None unless "auto" was asked for.
+        precision: What its passes were computed in, as "float32" or "bfloat16"; empty if the server does not say.
     """
 
     name: str
@@ -184,6 +187,7 @@ class Explanation:
     region: Region | None
     picture_size: PictureSize | None
     choice: AutoChoice | None = None
+    precision: str = ""
 
     @property
     def targets(self) -> tuple[int, ...]:

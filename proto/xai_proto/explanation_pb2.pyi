@@ -372,7 +372,7 @@ class Region(_message.Message):
     def __init__(self, left: _Optional[float] = ..., top: _Optional[float] = ..., right: _Optional[float] = ..., bottom: _Optional[float] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("name", "explainer", "status", "status_message", "maps", "parameters", "seed", "pass_count", "truncated", "elapsed", "auto_choice")
+    __slots__ = ("name", "explainer", "status", "status_message", "maps", "parameters", "seed", "pass_count", "truncated", "elapsed", "auto_choice", "precision")
     class ParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -391,6 +391,7 @@ class Explanation(_message.Message):
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
     AUTO_CHOICE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     name: str
     explainer: str
     status: ExplanationStatus
@@ -402,7 +403,8 @@ class Explanation(_message.Message):
     truncated: bool
     elapsed: _duration_pb2.Duration
     auto_choice: AutoChoice
-    def __init__(self, name: _Optional[str] = ..., explainer: _Optional[str] = ..., status: _Optional[_Union[ExplanationStatus, str]] = ..., status_message: _Optional[str] = ..., maps: _Optional[_Iterable[_Union[SaliencyMap, _Mapping]]] = ..., parameters: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., seed: _Optional[int] = ..., pass_count: _Optional[int] = ..., truncated: bool = ..., elapsed: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., auto_choice: _Optional[_Union[AutoChoice, _Mapping]] = ...) -> None: ...
+    precision: str
+    def __init__(self, name: _Optional[str] = ..., explainer: _Optional[str] = ..., status: _Optional[_Union[ExplanationStatus, str]] = ..., status_message: _Optional[str] = ..., maps: _Optional[_Iterable[_Union[SaliencyMap, _Mapping]]] = ..., parameters: _Optional[_Mapping[str, _struct_pb2.Value]] = ..., seed: _Optional[int] = ..., pass_count: _Optional[int] = ..., truncated: bool = ..., elapsed: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., auto_choice: _Optional[_Union[AutoChoice, _Mapping]] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class AutoChoice(_message.Message):
     __slots__ = ("reason", "kind", "composite_score", "advantage")
@@ -427,7 +429,7 @@ class Advantage(_message.Message):
     def __init__(self, over: _Optional[str] = ..., mean: _Optional[float] = ..., confidence_half_width: _Optional[float] = ...) -> None: ...
 
 class SaliencyMap(_message.Message):
-    __slots__ = ("class_id", "label", "status", "tensor", "png", "standard_error", "standard_error_bound")
+    __slots__ = ("class_id", "label", "status", "tensor", "png", "standard_error", "standard_error_bound", "precision_error")
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
@@ -435,6 +437,7 @@ class SaliencyMap(_message.Message):
     PNG_FIELD_NUMBER: _ClassVar[int]
     STANDARD_ERROR_FIELD_NUMBER: _ClassVar[int]
     STANDARD_ERROR_BOUND_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_ERROR_FIELD_NUMBER: _ClassVar[int]
     class_id: int
     label: str
     status: MapStatus
@@ -442,7 +445,8 @@ class SaliencyMap(_message.Message):
     png: PngMap
     standard_error: float
     standard_error_bound: float
-    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., status: _Optional[_Union[MapStatus, str]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., png: _Optional[_Union[PngMap, _Mapping]] = ..., standard_error: _Optional[float] = ..., standard_error_bound: _Optional[float] = ...) -> None: ...
+    precision_error: float
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., status: _Optional[_Union[MapStatus, str]] = ..., tensor: _Optional[_Union[Tensor, _Mapping]] = ..., png: _Optional[_Union[PngMap, _Mapping]] = ..., standard_error: _Optional[float] = ..., standard_error_bound: _Optional[float] = ..., precision_error: _Optional[float] = ...) -> None: ...
 
 class PngMap(_message.Message):
     __slots__ = ("data", "minimum", "maximum")
@@ -721,7 +725,7 @@ class InputInfo(_message.Message):
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., stretch: bool = ..., interpolation: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., letterbox: bool = ..., mean_colour: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainerInfo(_message.Message):
-    __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score", "standing")
+    __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score", "standing", "precision")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
@@ -731,6 +735,7 @@ class ExplainerInfo(_message.Message):
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     COMPOSITE_SCORE_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     available: bool
@@ -740,7 +745,8 @@ class ExplainerInfo(_message.Message):
     quality: _containers.RepeatedCompositeFieldContainer[QualityMeasure]
     composite_score: float
     standing: Standing
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., available: bool = ..., unavailable_reason: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterInfo, _Mapping]]] = ..., cost: _Optional[_Union[ExplanationCost, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ..., composite_score: _Optional[float] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
+    precision: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., available: bool = ..., unavailable_reason: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterInfo, _Mapping]]] = ..., cost: _Optional[_Union[ExplanationCost, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ..., composite_score: _Optional[float] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class Standing(_message.Message):
     __slots__ = ("eligible", "objection", "advantage")

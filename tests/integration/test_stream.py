@@ -12,7 +12,7 @@ from xai_client import AsyncClient, Client, Explain, Explained, Finished, Predic
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.zoo.sample import sample_picture
 
-MASKS = 300
+MASKS = 250
 WINDOWS = 7 * 7
 WANTED = (
     pb.ExplanationRequest(explainer="gradcam"),

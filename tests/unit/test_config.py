@@ -174,7 +174,7 @@ def test_an_evaluator():
         ("explainers.rise.masks=9", "explainers.rise.masks", "greater than or equal to 16"),
         ("explainers.rise.mask_count=9", "explainers.rise.masks", "greater than or equal to 16"),
         ("explainers.rise={masks = 16, mask_count = 16}", "explainers.rise", "masks and mask_count are the same"),
-        ("explainers.lime.masks=9", "explainers.lime", "Known here: gradient, guided_backprop"),
+        ("explainers.lime.masks=9", "explainers.lime", "Known here: precision, gradient, guided_backprop"),
         ("explainers.gradcam.layr=x", "explainers.gradcam.layr", "Did you mean 'layer"),
         ("model.factory=abc", "model.factory", "module:callable"),
         ("model.device=tpu", "model.device", "cpu, gpu or ascend"),

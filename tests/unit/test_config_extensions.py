@@ -18,7 +18,7 @@ def parse(*overrides, **sections):
 
 def test_each_explainer_has_a_section_with_its_defaults():
     config = parse()
-    assert list(type(config.explainers).model_fields) == list(installed_explainers())
+    assert list(type(config.explainers).model_fields) == ["precision", *installed_explainers()]
     for name, explainer in installed_explainers().items():
         section = getattr(config.explainers, name).model_dump()
         assert section.pop("enabled") is True

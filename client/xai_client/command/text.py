@@ -250,6 +250,7 @@ def _explanation_json(
         "passes": explanation.passes,
         "truncated": explanation.truncated,
         "elapsed_seconds": explanation.elapsed,
+        "precision": explanation.precision,
         "maps": [_map_json(explanation.name, each, written, arrays, values) for each in explanation.maps],
     }
 
@@ -261,6 +262,7 @@ def _map_json(name: str, one: SaliencyMap, written: Written, arrays: Written | N
         "status": one.status,
         "standard_error": one.standard_error,
         "standard_error_bound": one.standard_error_bound,
+        "precision_error": one.precision_error,
         "reliable": one.reliable,
         "warning": one.warning,
         "overlay": _path_json(written, (name, one.class_id)),
@@ -282,9 +284,16 @@ def _seconds(cost: ExplanationCost) -> str:
     return f"{cost.seconds:.3g} s now, {cost.idle_seconds:.3g} s on an idle device"
 
 
+def _precision(explainer: ExplainerInfo) -> str:
+    """What is said of passes that are not computed in float32."""
+    if explainer.precision in ("", "float32"):
+        return ""
+    return f", in {explainer.precision} where that does for the picture"
+
+
 def _explainer_lines(explainer: ExplainerInfo, width: int | None) -> list[str]:
     cost = explainer.cost
-    price = f"  {cost.passes} pass{'es' * (cost.passes != 1)}, {_seconds(cost)}" if cost else ""
+    price = f"  {cost.passes} pass{'es' * (cost.passes != 1)}, {_seconds(cost)}{_precision(explainer)}" if cost else ""
     lines = [f"{explainer.name}{price}", f"  {explainer.description}"]
     if not explainer.available:
         lines.append(f"  not available: {explainer.unavailable_reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -26,12 +27,13 @@ _SAME_PASSES = {
 
 def same_passes(kind: Kind) -> Kind:
     """The kind whose program also runs the passes of a kind."""
-    return _SAME_PASSES.get(kind.name, kind)
+    same = _SAME_PASSES.get(kind.name)
+    return kind if same is None else replace(same, precision=kind.precision)
 
 
 def kind_text(kind: Kind) -> str:
     """The name of a kind of work in messages."""
-    name = f"{kind.relu_rule} {kind.name}".strip().replace("_", " ")
+    name = " ".join(filter(None, (kind.precision, kind.relu_rule, kind.name))).replace("_", " ")
     return name + (f" of {kind.layer}" if kind.layer else "")
 
 

@@ -71,7 +71,9 @@ def _explainer(setup: ExplainerSetup, model: ServedModel, costs: ExplanationCost
     layer = setup.explainer.kind(setup.defaults).layer
     where = f" at layer {layer}" if layer else ""
     seconds = model.expected_seconds(setup) * costs.ratio(setup.explainer.name)
-    return f"{1e3 * seconds:.1f} ms for one target{where}"
+    precision = model.default_kind(setup).precision
+    how = f", in {precision} where that does for the picture" if precision else ""
+    return f"{1e3 * seconds:.1f} ms for one target{where}{how}"
 
 
 def _ood(ood: OodTraining | None) -> str:

@@ -67,6 +67,8 @@ class Backend(Protocol):
             driver. Where it does not, as with a model on another server, the batch fails with a HungError and the
             engine goes on: then `run` is called on another thread while an earlier call has not come back. Until it is
             given up everything else waits. Where several hang at once, the process ends all the same.
+        reduced_precision: A precision below float32 in which forward passes gain speed on this device: "bfloat16",
+            "float16"; empty if there is none. They are run in it where a kind names it, once `warm_up` was given that.
         compiling: Whether `run` is compiling at this moment, which may take long; any thread may read it.
     """
 
@@ -83,6 +85,7 @@ class Backend(Protocol):
     ood: OodTraining | None
     max_in_flight: int = 1
     hang_is_fatal: bool = True
+    reduced_precision: str = ""
     compiling: bool = False
 
     def warm_up(self, kinds: list[Kind], report: Report) -> Mapping[Kind, str]:

@@ -46,11 +46,13 @@ class Kind:
         name: Name of the work, as metrics label it.
         layer: Name of the layer, for kinds that need one; else empty.
         relu_rule: How gradients pass a ReLU: "" as mathematics has it, or one of `RELU_RULES`.
+        precision: What passes are computed in: "" for float32, or the backend's `reduced_precision`.
     """
 
     name: str
     layer: str = ""
     relu_rule: str = ""
+    precision: str = ""
 
 
 KIND_NAMES = (
@@ -114,6 +116,7 @@ class MaskedForward:
         image: (C, H, W) float32.
         masks: (n, H, W) float32 in [0, 1]; 1 leaves a pixel as it is.
         fill: What covers the image where the mask is 0: a number, or (C, 1, 1) or (C, H, W) float32.
+        kind: This kind, maybe in another precision.
 
     Sent back: the logits, (n, classes) float32.
     """
@@ -121,7 +124,7 @@ class MaskedForward:
     image: FloatArray
     masks: FloatArray
     fill: float | FloatArray = 0.0
-    kind: ClassVar[Kind] = Kind("masked_forward")
+    kind: Kind = Kind("masked_forward")
 
     @property
     def rows(self) -> tuple[Array, ...]:
@@ -175,7 +178,7 @@ class MaskedOodScore(MaskedForward):
     Sent back: `OodScores`.
     """
 
-    kind: ClassVar[Kind] = Kind("masked_ood_score")
+    kind: Kind = Kind("masked_ood_score")
 
     def result(self, rows: tuple[Array, ...]) -> OodScores:
         """Scores and logits."""

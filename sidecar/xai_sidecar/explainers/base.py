@@ -47,6 +47,9 @@ class LayerParameters(ExplainerParameters):
 P = TypeVar("P", bound=ExplainerParameters)
 
 
+FLOAT32 = "float32"
+"""The precision of passes unless another one is named."""
+
 MOST_STANDARD_ERROR = 0.7
 """Relative standard error above which a map is unreliable: half of the variance of an average is then noise, and its
 correlation with the map of infinitely many passes √(1 - 0.7²), which is 0.7, too, or less."""
@@ -74,6 +77,19 @@ class MapStatus(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Rounding:
+    """What passes in a precision below float32 do to maps.
+
+    Attributes:
+        precision: "bfloat16" or "float16".
+        errors: (targets,) float32, the relative error of each map, as a standard error is told.
+    """
+
+    precision: str
+    errors: FloatArray
+
+
+@dataclass(frozen=True)
 class Saliency:
     """Maps of one image.
 
@@ -82,11 +98,14 @@ class Saliency:
         statuses: Whether each can be believed.
         standard_errors: (targets,) float32, the relative standard error of each map: the root mean square of its
             pixels' standard errors over its standard deviation. None for exact methods.
+        rounding: What passes in a precision below float32 have done to the maps, as part of these; None if all were in
+            float32.
     """
 
     maps: FloatArray
     statuses: tuple[MapStatus, ...]
     standard_errors: FloatArray | None = None
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +120,7 @@ class ModelFacts:
         has_ood: Whether it can be asked for OoD scores.
         units: Conversion between its input's values and those of a picture.
         refused_layers: The reasons why other layers cannot be explained, by name.
+        reduced: For kinds of work that it also does in a precision below float32, which saves time, that kind.
     """
 
     height: int
@@ -110,6 +130,7 @@ class ModelFacts:
     has_ood: bool = False
     units: PictureUnits = PICTURES
     refused_layers: Mapping[str, str] = field(default_factory=dict)
+    reduced: Mapping[Kind, Kind] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,11 +141,14 @@ class Context:
         activation: Maps the model's logits to probabilities.
         seed: Seed of everything random in it.
         units: As in `ModelFacts`; their `fill` is the value that covers pixels.
+        reduced: The kind of work in a precision below float32 that it may ask for; None for none. See
+            `Explainer.reduced`.
     """
 
     activation: Activation = softmax
     seed: int = 0
     units: PictureUnits = PICTURES
+    reduced: Kind | None = None
 
 
 @dataclass(frozen=True)
@@ -136,11 +160,13 @@ class Computed:
         flaws: For each target the status of a map that must not be believed; None for one that is judged by its values
             and its standard error.
         standard_errors: As in `Saliency`.
+        rounding: As in `Saliency`.
     """
 
     maps: FloatArray
     flaws: Sequence[MapStatus | None]
     standard_errors: FloatArray | None = None
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
@@ -227,6 +253,13 @@ class Explainer(Extension, Generic[P]):
     def kind(self, parameters: P) -> Kind:
         """The kind of work that it yields with resolved parameters; the backend compiles it."""
 
+    def reduced(self, parameters: P, model: ModelFacts) -> Kind | None:
+        """The kind of work in a precision below float32 that it may ask for, too; None for none.
+
+        Only who tells standard errors may: what the precision does to the maps has to be part of them.
+        """
+        return None
+
     def pass_counts(self, target_count: int, parameters: P, model: ModelFacts) -> PassCounts:
         """The rows that go through the model with resolved parameters; by default one for each target."""
         return PassCounts(target_count, target_count, target_count)
@@ -250,7 +283,7 @@ def _finished(computed: Computed, normalization: Normalization) -> Saliency:
     statuses = tuple(_status(*each) for each in zip(maps, computed.flaws, known.tolist(), strict=True))
     if normalization == "max":
         maps = np.stack([normalized(saliency) for saliency in maps])
-    return Saliency(np.ascontiguousarray(maps, np.float32), statuses, errors)
+    return Saliency(np.ascontiguousarray(maps, np.float32), statuses, errors, computed.rounding)
 
 
 def _status(saliency: FloatArray, flaw: MapStatus | None, standard_error: float) -> MapStatus:

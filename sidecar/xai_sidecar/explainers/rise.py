@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from xai_sidecar.explainers.base import (
     MapStatus,
     ModelFacts,
     PassCounts,
+    Rounding,
 )
 from xai_sidecar.explainers.masks import FIRST_MAP, CoarseMasks, MaskGrid, masks_at_a_time
 from xai_sidecar.explainers.rise_estimate import EstimatedMaps, Estimator, PlainMean, Regression
@@ -40,6 +42,23 @@ _FEW_MASKS = 32
 
 _FIRST_CHECK = 128
 """Masks before the error is looked at for the first time; with fewer, it says little."""
+
+_COMPARED = 24
+"""Masks that are scored in both precisions. The error found is then itself off by a seventh, as a standard deviation of
+so many numbers is; on ten photographs it was that of the whole map by a factor of two at most."""
+
+_ERRORS_PER_TOLERANCE = 3
+"""A tolerance of fewer errors of a precision than this is met in float32."""
+
+_MOST_ERROR = 0.25
+"""An error of a precision above which maps are made in float32: so much shows."""
+
+_FINE_TOLERANCE = 0.15
+"""A tolerance below this is not tried in a precision below float32: bfloat16's errors are 0.05 at the least."""
+
+_REDUCED_MASKS = (256, 4000)
+"""Numbers of masks that are worth a precision below float32. With fewer, to compare it costs too much; with more, the
+noise of sampling falls below its error."""
 
 _CHECK_GROWTH = 1.25
 """Factor between the numbers of masks at which the error is looked at: each look costs some passes' time."""
@@ -116,19 +135,27 @@ class Rise(Explainer[RiseParameters]):
         """Masked forward passes."""
         return MaskedForward.kind
 
+    def reduced(self, parameters: RiseParameters, model: ModelFacts) -> Kind | None:
+        """The noise of sampling hides what it does; see `Explainer.reduced`, and `_sampled` for when it is used."""
+        fewest, most = _REDUCED_MASKS
+        is_fine = 0 < parameters.tolerance < _FINE_TOLERANCE
+        return model.reduced.get(self.kind(parameters)) if fewest <= parameters.masks <= most and not is_fine else None
+
     def pass_counts(self, target_count: int, parameters: RiseParameters, model: ModelFacts) -> PassCounts:
-        """All targets come from the same passes."""
-        most = parameters.masks
-        return PassCounts(min(FIRST_MAP, most), min(_FIRST_CHECK, most) if parameters.tolerance else most, most)
+        """All targets come from the same passes, some of which are made in both precisions."""
+        masks = parameters.masks
+        more = _COMPARED if self.reduced(parameters, model) else 0
+        least = min(_FIRST_CHECK, masks) if parameters.tolerance else masks
+        return PassCounts(min(FIRST_MAP, masks), least + more, masks + more)
 
     def _compute(
         self, image: FloatArray, targets: IntArray, parameters: RiseParameters, context: Context
     ) -> Steps[Computed]:
-        def scored(masks: FloatArray) -> Steps[Probabilities]:
-            logits: FloatArray = yield MaskedForward(image, masks, context.units.fill)
+        def scored(masks: FloatArray, kind: Kind) -> Steps[Probabilities]:
+            logits: FloatArray = yield MaskedForward(image, masks, context.units.fill, kind)
             return context.activation(logits)[:, targets]
 
-        return (yield from _sampled(image, len(targets), parameters, context.seed, scored))
+        return (yield from _sampled(image, len(targets), parameters, context, self.kind(parameters), scored))
 
 
 class RisePlus(Rise):
@@ -169,16 +196,16 @@ class RisePlus(Rise):
             flaw = MapStatus.NO_OOD_RANGE if np.isfinite(ends.scores).all() else MapStatus.NOT_FINITE
             return Computed(np.zeros((len(targets), *image.shape[1:]), np.float32), [flaw] * len(targets))
 
-        def scored(masks: FloatArray) -> Steps[Probabilities]:
-            ood: OodScores = yield MaskedOodScore(image, masks, context.units.fill)
+        def scored(masks: FloatArray, kind: Kind) -> Steps[Probabilities]:
+            ood: OodScores = yield MaskedOodScore(image, masks, context.units.fill, kind)
             weights = (np.clip(ood.scores, low, high) - low) / (high - low)
             return np.asarray(weights[:, np.newaxis] * context.activation(ood.logits)[:, targets])
 
-        return (yield from _sampled(image, len(targets), parameters, context.seed, scored))
+        return (yield from _sampled(image, len(targets), parameters, context, self.kind(parameters), scored))
 
 
 def _sampled(
-    image: FloatArray, target_count: int, parameters: RiseParameters, seed: int, scored: Any
+    image: FloatArray, target_count: int, parameters: RiseParameters, context: Context, kind: Kind, scored: Any
 ) -> Steps[Computed]:
     """Draws masks and has them scored until they are spent or the maps are good enough.
 
@@ -188,29 +215,34 @@ def _sampled(
         image: (C, H, W).
         target_count: Number of maps.
         parameters: Of RISE.
-        seed: Of the masks.
-        scored: Takes masks (n, H, W), yields the passes that it needs, returns their scores (n, t).
+        context: With the seed of the masks.
+        kind: The kind of work in float32.
+        scored: Takes masks (n, H, W) and a kind, yields the passes that it needs, returns their scores (n, t).
     """
     if parameters.grid_size is None:
         raise ValueError("the parameters are not resolved")
     height, width = image.shape[1:]
     grid = MaskGrid(height, width, parameters.grid_size, parameters.keep_probability)
     collected = _Collected((PlainMean if parameters.estimator == "plain" else Regression)(grid, target_count))
+    precision = _PrecisionChoice(kind, context.reduced, parameters.tolerance)
 
     def computed() -> Computed:
-        estimate = collected.estimate()
+        estimate = collected.estimate(precision.rounding)
         flaw = MapStatus.UNRELIABLE if collected.count < _FEW_MASKS else None
-        return Computed(estimate.maps, [flaw] * target_count, estimate.standard_errors)
+        return Computed(estimate.maps, [flaw] * target_count, estimate.standard_errors, precision.rounding)
 
     check = float(_FIRST_CHECK)
-    for masks in _first_apart(grid.draw(seed, parameters.masks, masks_at_a_time(height * width))):
+    chunks = grid.draw(context.seed, parameters.masks, masks_at_a_time(height * width))
+    for masks in _apart(chunks, precision.first):
         enlarged = grid.enlarge(masks)
-        scores = yield from scored(enlarged)
+        scores = yield from scored(enlarged, precision.kind)
+        if (reduced := precision.compared(collected.count)) is not None:
+            precision.compare(scores, (yield from scored(enlarged, reduced)))
         collected.add(masks, enlarged, scores)
         if collected.count == parameters.masks:
             break
         if parameters.tolerance and check <= collected.count:
-            if (collected.estimate().standard_errors <= parameters.tolerance).all():
+            if (collected.estimate(precision.rounding).standard_errors <= parameters.tolerance).all():
                 break
             check = _CHECK_GROWTH * collected.count
         if collected.count >= FIRST_MAP:
@@ -218,16 +250,70 @@ def _sampled(
     return computed()
 
 
-def _first_apart(chunks: Iterator[CoarseMasks]) -> Iterator[CoarseMasks]:
-    """The same masks, the first few by themselves, so that there is a map soon."""
-    count = 0
+class _PrecisionChoice:
+    """Chooses the precision of passes by what it does to the maps at hand.
+
+    The first map's masks are scored in float32, the next ones in both precisions, and the rest in the lower one if that
+    is good enough.
+
+    Attributes:
+        kind: The kind of work to be asked for.
+        first: Numbers of the first masks, to be scored apart from others.
+        rounding: What the lower precision does to the maps; None while it is not used.
+
+    Args:
+        kind: The kind in float32.
+        reduced: The same in a precision below; None if there is none.
+        tolerance: Of the maps' standard errors; 0 for none.
+    """
+
+    def __init__(self, kind: Kind, reduced: Kind | None, tolerance: float) -> None:
+        self.kind = kind
+        self.first = (FIRST_MAP,) if reduced is None else (FIRST_MAP, _COMPARED)
+        self.rounding: Rounding | None = None
+        self._reduced = reduced
+        self._most_error = min(_MOST_ERROR, tolerance / _ERRORS_PER_TOLERANCE) if tolerance else _MOST_ERROR
+        self._scores: list[tuple[Probabilities, Probabilities]] = []
+
+    def compared(self, count: int) -> Kind | None:
+        """The kind by which to score masks a second time, after some; None for none."""
+        return self._reduced if FIRST_MAP <= count < FIRST_MAP + _COMPARED else None
+
+    def compare(self, scores: Probabilities, reduced: Probabilities) -> None:
+        """Takes in the scores of some masks in both precisions, (n, t) each."""
+        self._scores.append((scores, reduced))
+        if self._reduced is None or sum(len(each) for each, _ in self._scores) < _COMPARED:
+            return
+        errors = _errors(*(np.concatenate(each) for each in zip(*self._scores, strict=True)))
+        if errors.max() <= self._most_error:
+            self.kind, self.rounding = self._reduced, Rounding(self._reduced.precision, errors)
+
+
+def _errors(scores: Probabilities, reduced: Probabilities) -> FloatArray:
+    """The relative errors of maps made of scores in a reduced precision, (t,): what it adds to the scores' variation.
+
+    What it does to a map is the covariance of the scores' differences with the mask, as the map is that of the scores.
+    A difference that is the same under all masks does nothing.
+    """
+    with np.errstate(invalid="ignore"):  # of what is not finite, whose error is not, either
+        differences, spreads = (reduced - scores).std(axis=0), scores.std(axis=0)
+    errors = np.where(differences > 0, np.inf, np.zeros_like(spreads))
+    np.divide(differences, spreads, out=errors, where=spreads > 0)
+    return np.asarray(errors, np.float32)
+
+
+def _apart(chunks: Iterator[CoarseMasks], sizes: Sequence[int]) -> Iterator[CoarseMasks]:
+    """The same masks, cut where the first ones of each size end, so that there is a map soon."""
+    ends, count = list(np.cumsum(sizes)), 0
     for masks in chunks:
-        first = FIRST_MAP - count
-        count += len(masks)
-        if 0 < first < len(masks):
-            yield CoarseMasks(masks.cells[:first], masks.shifts[:first])
-            masks = CoarseMasks(masks.cells[first:], masks.shifts[first:])
+        while ends and ends[0] < count + len(masks):
+            size = int(ends.pop(0)) - count
+            if size:
+                yield CoarseMasks(masks.cells[:size], masks.shifts[:size])
+                masks = CoarseMasks(masks.cells[size:], masks.shifts[size:])
+                count += size
         yield masks
+        count += len(masks)
 
 
 class _Collected:
@@ -248,8 +334,11 @@ class _Collected:
         self._estimator.add(masks, enlarged, scores)
         self._estimate = None
 
-    def estimate(self) -> EstimatedMaps:
-        """See `Estimator.estimate`."""
+    def estimate(self, rounding: Rounding | None) -> EstimatedMaps:
+        """See `Estimator.estimate`. What rounding does is independent of the noise of sampling."""
         if self._estimate is None:
             self._estimate = self._estimator.estimate()
-        return self._estimate
+        found = self._estimate
+        if rounding is None:
+            return found
+        return replace(found, standard_errors=np.hypot(found.standard_errors, rounding.errors))

@@ -115,6 +115,7 @@ def _explanation(one: Explanation, index: int) -> pb.Explanation:
         parameters=_values(one.parameters),
         pass_count=one.pass_count,
         seed=one.seed,
+        precision=one.precision,
     )
     explanation.elapsed.FromNanoseconds(round(one.seconds * 1e9))
     if one.choice is not None:
@@ -141,6 +142,7 @@ def _map(one: SaliencyMap, encoding: MapEncoding) -> pb.SaliencyMap:
         status=_STATUSES[one.status],
         standard_error=one.standard_error,
         standard_error_bound=one.standard_error_bound,
+        precision_error=one.precision_error,
     )
     if one.values is not None and encoding is MapEncoding.PNG:
         data, minimum, maximum = png(one.values)

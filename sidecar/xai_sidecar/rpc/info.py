@@ -172,6 +172,7 @@ def _explainer_info(one: ExplainerDescription) -> pb.ExplainerInfo:
         parameters=[_parameter_info(each) for each in one.parameters],
         quality=[_quality(each) for each in one.quality],
         composite_score=one.composite,
+        precision=one.precision,
     )
     if one.verdict is not None:
         info.standing.eligible = one.verdict.eligible

@@ -13,7 +13,7 @@ import numpy as np
 
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.evaluator.choice import Choice
-from xai_sidecar.explainers.base import MOST_STANDARD_ERROR, MapStatus
+from xai_sidecar.explainers.base import FLOAT32, MOST_STANDARD_ERROR, MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.serving.checking import CheckedRequest
 from xai_sidecar.serving.model import ServedModel
@@ -43,6 +43,7 @@ class SaliencyMap:
         values: (H, W) float32; None where the map is withheld.
         standard_error: Its relative standard error; None where it is exact, or the error is not known.
         standard_error_bound: The standard error above which it is unreliable; None where it is exact.
+        precision_error: The part of the standard error that a precision below float32 makes; None in float32.
     """
 
     class_id: int
@@ -51,6 +52,7 @@ class SaliencyMap:
     values: FloatArray | None
     standard_error: float | None = None
     standard_error_bound: float | None = None
+    precision_error: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,7 @@ class Explanation:
         seed: The seed used; None where nothing is random.
         pass_count: Rows that went through the model for it.
         seconds: From being submitted to being done.
+        precision: What its passes were computed in, those of the first masks aside.
         choice: Why this explainer, where the server chose it.
         maps: One for each target.
         encoding: How to send the maps.
@@ -79,6 +82,7 @@ class Explanation:
     seed: int | None
     pass_count: int
     seconds: float
+    precision: str
     choice: Choice | None
     maps: tuple[SaliencyMap, ...]
     encoding: MapEncoding
@@ -199,6 +203,7 @@ class AnswerBuilder:
             seed=plan.seed if chosen and plan.explainer.is_random else None,
             pass_count=explained.pass_count,
             seconds=explained.seconds,
+            precision=FLOAT32 if explained.saliency.rounding is None else explained.saliency.rounding.precision,
             choice=explained.choice,
             maps=tuple(self._maps(explained)),
             encoding=self.checked.encodings[index],
@@ -217,4 +222,5 @@ class AnswerBuilder:
                 values=saliency.maps[index] if status.shown else None,
                 standard_error=error,
                 standard_error_bound=None if errors is None else MOST_STANDARD_ERROR,
+                precision_error=None if saliency.rounding is None else float(saliency.rounding.errors[index]),
             )

@@ -13,7 +13,7 @@ from xai_sidecar.evaluator.comparison import Verdict
 from xai_sidecar.evaluator.intervals import Interval, confidence_half_width, interval
 from xai_sidecar.evaluator.live_quality import QualitySummary
 from xai_sidecar.evaluator.quality_table import QualityRow
-from xai_sidecar.explainers.base import Explainer
+from xai_sidecar.explainers.base import FLOAT32, Explainer
 from xai_sidecar.explainers.discovery import value_schema
 from xai_sidecar.metrics.base import Metric
 from xai_sidecar.metrics.discovery import installed_metrics
@@ -88,6 +88,7 @@ class ExplainerDescription:
         cost: What it takes; None where it cannot be used.
         quality: By each metric that has measured it.
         composite: How good its maps are by the metrics that `auto` goes by, 0 to 1; None until known.
+        precision: What most of its passes are computed in with the defaults, where that is good enough.
         verdict: Whether `auto` may choose it; None until it has been compared with the controls.
     """
 
@@ -98,6 +99,7 @@ class ExplainerDescription:
     cost: CostDescription | None
     quality: tuple[QualityDescription, ...]
     composite: float | None
+    precision: str
     verdict: Verdict | None = None
 
 
@@ -227,6 +229,7 @@ def _explainer(
         quality=_measured(explainer.name, quality),
         composite=quality.composites.get(explainer.name),
         verdict=quality.verdicts.get(explainer.name),
+        precision="" if setup.unavailable else model.default_kind(setup).precision or FLOAT32,
     )
 
 
@@ -236,7 +239,7 @@ def _cost(setup: ExplainerSetup, model: ServedModel, costs: ExplanationCosts | N
     idle = model.expected_seconds(setup)
     if costs is None:
         return CostDescription(passes, idle, idle)
-    now = costs.seconds(explainer.name, explainer.kind(setup.defaults), passes)
+    now = costs.seconds(explainer.name, model.default_kind(setup), passes)
     return CostDescription(passes, now, idle * costs.ratio(explainer.name))
 
 

@@ -13,9 +13,9 @@ from xai_sidecar.digest import digest
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.costs import least_seconds, row_seconds
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.work import Forward, Kind, OodScore
+from xai_sidecar.engine.work import Forward, Kind, MaskedForward, MaskedOodScore, OodScore
 from xai_sidecar.errors import ConfigError, NotFoundError, PreconditionError, SidecarError, quoted
-from xai_sidecar.explainers.base import Explainer, ExplainerParameters, ModelFacts
+from xai_sidecar.explainers.base import FLOAT32, Explainer, ExplainerParameters, ModelFacts
 from xai_sidecar.explainers.discovery import built_in_explainers, installed_explainers
 from xai_sidecar.imaging import InputSpec
 from xai_sidecar.metrics.base import Metric
@@ -108,7 +108,7 @@ class ServedModel:
             )
 
     def without(self, failed: Mapping[Kind, str]) -> ServedModel:
-        """This model without the explainers whose kinds of work failed to compile.
+        """This model without the explainers whose kinds of work failed to compile, in float32 where only others did.
 
         Raises:
             ConfigError: The config names the layer at fault, or a metric that needs such a kind of work.
@@ -123,10 +123,11 @@ class ServedModel:
             if reasons and named:
                 raise ConfigError(f"{reasons[0]} Name another layer.", field=f"explainers.{name}.layer")
             explainers[name] = replace(setup, kinds=(), unavailable=reasons[0]) if reasons else setup
+        reduced = {kind: other for kind, other in self.facts.reduced.items() if other not in failed}
         for metric in self._metrics:
             for kind in metric.kinds & set(failed):
                 raise ConfigError(f"{metric.name} cannot be measured: {failed[kind]}", field="evaluator.metrics")
-        return replace(self, explainers=explainers)
+        return replace(self, explainers=explainers, facts=replace(self.facts, reduced=reduced))
 
     def seconds(self, kind: Kind, row_count: int) -> float:
         """Time that rows take on an idle device, as measured at start."""
@@ -134,9 +135,14 @@ class ServedModel:
 
     def expected_seconds(self, setup: ExplainerSetup) -> float:
         """Time that an explanation of one target takes with the defaults on an idle device."""
+        passes = setup.explainer.pass_counts(1, setup.defaults, self.facts).most
+        longest = self.config.server.slice_milliseconds / 1e3
+        return passes * row_seconds(self.backend.costs(self.default_kind(setup)), longest)
+
+    def default_kind(self, setup: ExplainerSetup) -> Kind:
+        """The kind of work that most passes of an explanation with the defaults are of."""
         explainer, defaults = setup.explainer, setup.defaults
-        costs, longest = self.backend.costs(explainer.kind(defaults)), self.config.server.slice_milliseconds / 1e3
-        return explainer.pass_counts(1, defaults, self.facts).most * row_seconds(costs, longest)
+        return explainer.reduced(defaults, self.facts) or explainer.kind(defaults)
 
     @property
     def _metrics(self) -> list[Metric[Any]]:
@@ -150,7 +156,7 @@ class ServedModel:
         explaining = (kind for setup in self.explainers.values() for kind in setup.kinds)
         scoring = (OodScore.kind,) if self.facts.has_ood else ()
         measuring = (kind for metric in self._metrics for kind in metric.kinds)
-        return list(dict.fromkeys((Forward.kind, *scoring, *explaining, *measuring)))
+        return list(dict.fromkeys((Forward.kind, *scoring, *explaining, *measuring, *self.facts.reduced.values())))
 
 
 def start_model(engine: Engine, config: Config, report: Report) -> Future[ServedModel]:
@@ -205,6 +211,7 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
         backend.ood is not None,
         spec.units,
         getattr(backend, "refused_layers", {}),  # a backend of another's need not know any
+        _reduced(backend, config),
     )
     return ServedModel(
         config=config,
@@ -214,6 +221,15 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
         facts=facts,
         explainers={name: _set_up(explainer, config, facts) for name, explainer in installed_explainers().items()},
     )
+
+
+def _reduced(backend: Backend, config: Config) -> dict[Kind, Kind]:
+    """The kinds of work that sampling explainers may ask for in a precision below float32, by those in float32."""
+    precision = getattr(backend, "reduced_precision", "")
+    if not precision or config.explainers.precision == FLOAT32:
+        return {}
+    scored = (MaskedOodScore.kind,) if backend.ood is not None else ()
+    return {kind: replace(kind, precision=precision) for kind in (MaskedForward.kind, *scored)}
 
 
 def _set_up(explainer: Explainer[Any], config: Config, facts: ModelFacts) -> ExplainerSetup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,8 @@ class ExplanationPlan:
         explainer: The explainer that makes it.
         parameters: The explainer's, resolved.
         targets: Which classes.
-        kind: The kind of work that it needs.
+        kind: The kind of work that most of its passes are of.
+        reduced: That kind in a precision below float32, if it may use one; None if not.
         counts: Passes that it takes for the fewest targets that it can have.
         seed: Seed of everything random in it.
         budget_seconds: Longest time to spend on it; None for as long as it takes.
@@ -111,7 +112,13 @@ class ExplanationPlan:
     seed: int = 0
     budget_seconds: float | None = None
     condition: Condition = Condition()
+    reduced: Kind | None = None
     candidates: Mapping[str, ExplanationPlan] = field(default_factory=dict)
+
+    @property
+    def first_kind(self) -> Kind:
+        """The kind of work of the passes until the first map."""
+        return replace(self.kind, precision="")
 
     def most_passes(self, target_limit: int, model: ModelFacts) -> int:
         """The most passes that it can take, whichever candidate is chosen."""

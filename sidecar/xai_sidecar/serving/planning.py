@@ -87,16 +87,18 @@ def _auto_plan(request: ExplanationRequest, model: ServedModel) -> ExplanationPl
 def _plan(request: ExplanationRequest, setup: ExplainerSetup, model: ServedModel) -> ExplanationPlan:
     targets = _targets(request.targets, len(model.labels), model.config.server.max_targets)
     parameters = _parameters(request.parameters, setup, model)
+    reduced = setup.explainer.reduced(parameters, model.facts)
     return ExplanationPlan(
         name=request.name or request.explainer,
         explainer=setup.explainer,
         parameters=parameters,
         targets=targets,
-        kind=setup.explainer.kind(parameters),
+        kind=reduced or setup.explainer.kind(parameters),
         counts=setup.explainer.pass_counts(targets.fewest, parameters, model.facts),
         seed=secrets.randbits(_SEED_BITS) if request.seed is None else request.seed,
         budget_seconds=_budget(request.budget_seconds),
         condition=_condition(request.condition, model),
+        reduced=reduced,
     )
 
 
@@ -109,7 +111,7 @@ def _budget(seconds: float | None) -> float | None:
 def _check_budget(plan: ExplanationPlan, model: ServedModel) -> None:
     """Refuses a budget that leaves no time for the first map, even on an idle device."""
     budget, kind, counts = plan.budget_seconds, plan.kind, plan.counts
-    if budget is not None and budget < (first := model.seconds(kind, counts.first)):
+    if budget is not None and budget < (first := model.seconds(plan.first_kind, counts.first)):
         raise PreconditionError(
             f"The budget of {in_units(budget)} is less than the {in_units(first)} that the first map takes on this "
             f"device; all of it takes {in_units(model.seconds(kind, counts.most))}. Allow it more time.",

@@ -136,7 +136,7 @@ class Predictor:
             plan = plan.candidates[choice.explainer]
         job = None
         if len(targets) and not skipped:
-            context = Context(self._activation, plan.seed, self._units)
+            context = Context(self._activation, plan.seed, self._units, plan.reduced)
             steps = plan.explainer.explain(image, targets, plan.parameters, context)
             due = deadline if admitted is None else admitted.due(wanted)
             job = self._submit(steps, plan, deadline, due)
@@ -169,7 +169,7 @@ class Predictor:
         if plan.budget_seconds is None:
             promise = Promise(min(due, latest), plan.counts.least, plan.counts.first) if due < float("inf") else None
             return submit(budget_end=latest, give_up=float("inf"), promise=promise)
-        head_start = self.engine.seconds(plan.kind, plan.counts.first)
+        head_start = self.engine.seconds(plan.first_kind, plan.counts.first)
         end = _budget_end(plan.budget_seconds, latest)
         promise = Promise(end, plan.counts.first, plan.counts.first)
         return submit(budget_end=end, give_up=latest, head_start=head_start, promise=promise)

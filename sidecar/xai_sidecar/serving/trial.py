@@ -82,12 +82,13 @@ def _of_many_passes(model: ServedModel) -> Iterable[ExplainerSetup]:
 
 
 async def _try(setup: ExplainerSetup, model: ServedModel, engine: Engine, seconds: float) -> None:
-    explainer, kind, spec = setup.explainer, setup.explainer.kind(setup.defaults), model.input
+    explainer, kind, spec = setup.explainer, model.default_kind(setup), model.input
     most = min(_MOST_PASSES, int(seconds / max(engine.seconds(kind, 1), 1e-9)))
     if most < _LEAST_PASSES:
         return  # with passes as slow as this, the overhead does not matter
     noise = np.random.default_rng(0).standard_normal((spec.channels, spec.height, spec.width)).astype(np.float32)
-    context = Context(ACTIVATIONS[model.config.model.activation], units=model.facts.units)
+    reduced = explainer.reduced(setup.defaults, model.facts)
+    context = Context(ACTIVATIONS[model.config.model.activation], units=model.facts.units, reduced=reduced)
     steps = explainer.explain(noise, np.zeros(1, np.int32), setup.defaults, context)
     job = engine.submit(
         beginning(steps, most), Lane.EXPLAIN, deadline=time.monotonic() + _LONGEST_SECONDS, label=explainer.name

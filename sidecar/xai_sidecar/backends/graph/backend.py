@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from xai_sidecar.backends.graph.checking import check_gradient, probe_rows
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
 from xai_sidecar.backends.graph.loaded import load, probe_inputs
-from xai_sidecar.backends.graph.programs import KindProgram, Maker, costs
+from xai_sidecar.backends.graph.programs import KindProgram, Maker, check_gain, costs
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.passes import kind_text, ood_training, run_passes, same_passes
-from xai_sidecar.backends.runtimes.engines import engines_for
+from xai_sidecar.backends.runtimes.engines import engines_for, reduced_precision
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.engine.backend import Layer, Report
 from xai_sidecar.engine.work import Array, Forward, Kind
@@ -46,6 +47,7 @@ class GraphBackend:
         cache = EngineCache(source.cache) if source.cache else None
         engines = engines_for(source.device, cache, source.forward_engine)
         self.device = source.device
+        self.reduced_precision = reduced_precision(engines)
         self.hang_is_fatal = not source.device.startswith("cpu")
         digests = GraphDigests()
         self._reference = KeptRuns(Reference(), cache, digests)
@@ -120,8 +122,11 @@ class GraphBackend:
         program = self._maker.make(kind, sizes, rows)
         if kind.name.endswith("gradient") and not kind.relu_rule:
             check_gradient(program, rows, self._loaded, self._reference)
+        taken = costs(program, sizes, rows)
+        if kind.precision:
+            check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
         self._programs[kind] = program
-        self._costs[kind] = costs(program, sizes, rows)
+        self._costs[kind] = taken
         if kind == Forward.kind:
             self.engine = program.choice.engine
         on_demand = [known for known in self._programs if known not in self._warmed]

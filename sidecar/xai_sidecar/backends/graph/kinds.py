@@ -57,9 +57,9 @@ def graph_of(kind: Kind, classifier: Traceable) -> Graph:
     Raises:
         PreconditionError: This model does not support the kind; the message says why, and what works.
     """
-    if kind == Forward.kind:
+    if kind.name == Forward.kind.name:
         return classifier.graph
-    if kind == Features.kind:
+    if kind.name == Features.kind.name:
         return features_graph(classifier.graph, classifier.traced)
     if kind.name == "input_gradient":
         derived, names = _derived(classifier, classifier.input, kind.relu_rule)

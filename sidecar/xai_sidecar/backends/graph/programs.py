@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 
@@ -15,10 +16,19 @@ from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TO
 from xai_sidecar.backends.runtimes.choosing import Choice, Chosen, Examples, choose
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
-from xai_sidecar.backends.runtimes.program import Engine, EngineError, LazyModel, described
+from xai_sidecar.backends.runtimes.program import Engine, EngineError, LazyModel, Precision, described
 from xai_sidecar.backends.timing import seconds, take_times
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import PreconditionError
+
+_REDUCED_TOLERANCE = 0.1
+"""How far a row may be off in a reduced precision, which makes some 1e-2: this tells it from a wrong program. What it
+does to maps is measured where they are made."""
+
+_GAIN = 0.85
+"""A program in a reduced precision has to take less than this share of the time: it costs memory, and exactness."""
+
+_GAIN_ROUNDS = 3
 
 _SECONDS = 0.25
 """How long the engines are timed for a kind of work; a start has half a dozen of these."""
@@ -96,7 +106,7 @@ class Maker:
     run: Run
     cache: EngineCache | None = None
     digests: GraphDigests = field(default_factory=GraphDigests)
-    _choices: dict[str, Choice] = field(default_factory=dict)
+    _choices: dict[tuple[str, str], Choice] = field(default_factory=dict)
 
     def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
         """Makes the program of a kind, with the fastest engine that agrees with the graph run plainly.
@@ -107,7 +117,7 @@ class Maker:
             rows: Inputs of the kind, as many as the largest batch size and at least two, all different.
 
         Raises:
-            PreconditionError: This model does not support the kind, or no engine runs it right.
+            PreconditionError: This model does not support the kind, or no engine runs it right, or has its precision.
         """
         graph = graph_of(kind, self.classifier)
         fed = graph_rows(kind, rows, self.class_count)
@@ -116,13 +126,17 @@ class Maker:
         model = LazyModel(self.digests(graph), lambda: bytes(write(graph).SerializeToString()))
         expected = plain_outputs(graph, fed, self.run, self.rows or 1)
         tolerances = [GRADIENT_TOLERANCE] * (len(expected) - 1) + [LOGIT_TOLERANCE]
+        if kind.precision:
+            tolerances = [_REDUCED_TOLERANCE] * len(expected)
         examples = Examples(fed, expected, tolerances, graph.outputs)
         sizes = [self.rows] if self.rows else sizes
         try:
             choice = self._choice(kind, model, sizes, examples)
         except EngineError as error:
+            if kind.precision:
+                raise PreconditionError(str(error)) from error
             choice = self._unoptimised(model, sizes, fed, expected, str(error))
-        self._choices.setdefault(kind.name, choice)
+        self._choices.setdefault((kind.name, kind.precision), choice)
         return KindProgram(kind, graph, choice, self.class_count, self.rows, self.run)
 
     def _choice(self, kind: Kind, model: LazyModel, sizes: Sequence[int], examples: Examples) -> Choice:
@@ -132,10 +146,12 @@ class Maker:
             self.engines,
             sizes,
             examples,
+            precision=cast(Precision, kind.precision or "float32"),
             threads=self.threads,
             seconds=_SECONDS,
             cache=self.cache,
-            like=self._choices.get(kind.name) or self._choices.get(_NEARLY.get(kind.name, "")),
+            like=self._choices.get((kind.name, kind.precision))
+            or self._choices.get((_NEARLY.get(kind.name, ""), kind.precision)),
         )
 
     def _unoptimised(
@@ -158,6 +174,35 @@ def costs(program: KindProgram, sizes: Sequence[int], rows: tuple[Array, ...]) -
     if set(sizes) <= set(program.choice.by_size):
         return {size: program.choice.by_size[size].seconds for size in sizes}
     return _times(program, sizes, rows)
+
+
+def check_gain(kind: Kind, reduced: KindProgram, full: KindProgram | None, rows: tuple[Array, ...]) -> None:
+    """Refuses a program in a reduced precision that hardly gains speed.
+
+    Args:
+        kind: Its kind.
+        reduced: The program.
+        full: The same in float32; None if there is none.
+        rows: A batch.
+
+    Raises:
+        PreconditionError: It gains too little, or there is none in float32.
+    """
+    if full is None:
+        raise PreconditionError("There is no such program in float32.")
+    # In turn, so that other load adds to both.
+    taken = {program: min(each) for program, each in _in_turn([reduced, full], rows).items()}
+    share = taken[reduced] / taken[full]
+    if share > _GAIN:
+        raise PreconditionError(f"{kind.precision} gains little here: it takes {100 * share:.0f} % of float32's time.")
+
+
+def _in_turn(programs: Sequence[KindProgram], rows: tuple[Array, ...]) -> dict[KindProgram, list[float]]:
+    taken: dict[KindProgram, list[float]] = {program: [] for program in programs}
+    for _ in range(_GAIN_ROUNDS):
+        for program in programs:
+            taken[program].append(seconds(program, rows))
+    return taken
 
 
 def _times(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
-from xai_sidecar.backends.graph.programs import KindProgram
+from xai_sidecar.backends.graph.programs import KindProgram, check_gain
 from xai_sidecar.backends.mindspore import compile_cache
 from xai_sidecar.backends.mindspore.device import select_device
-from xai_sidecar.backends.mindspore.exported import ExportedNet
+from xai_sidecar.backends.mindspore.exported import ExportedNet, reduced_precision
 from xai_sidecar.backends.mindspore.features import features_net
 from xai_sidecar.backends.mindspore.layers import (
     check_has_gradient,
@@ -77,6 +78,7 @@ class MindSporeBackend:
         self.device = source.device
         self.engine = f"mindspore {ms.__version__}"
         self.engine_note = ""
+        self.reduced_precision = reduced_precision(source)
         logits = first_logits(self._net, self._example, source.layout)
         self.class_count = int(logits.shape[1])
         calls = trace_calls(self._net, self._example)
@@ -112,8 +114,11 @@ class MindSporeBackend:
         """Compiles, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
         wanted = list(dict.fromkeys(map(same_passes, kinds)))
         self._warmed = set(wanted)
-        left = sorted(set(wanted) - set(self._run_as_graph(wanted, report)), key=wanted.index)
+        missing = sorted(set(wanted) - set(self._run_as_graph(wanted, report)), key=wanted.index)
+        left = [kind for kind in missing if not kind.precision]
         failed = self._compile_cached(left, report) if left else {}
+        reduced = [kind for kind in missing if kind.precision]
+        failed |= {kind: ConfigError(f"No engine runs this net in {kind.precision} with a gain.") for kind in reduced}
         if Forward.kind in failed:
             raise failed[Forward.kind]
         self._drop(*failed)
@@ -183,7 +188,8 @@ class MindSporeBackend:
             self._adopt_graph(kind, report)
         except (PreconditionError, ConfigError) as error:
             self._drop(kind)
-            report(f"MindSpore runs the {kind_text(kind)}: {error.message}")
+            if not kind.precision:
+                report(f"MindSpore runs the {kind_text(kind)}: {error.message}")
             return False
         return True
 
@@ -194,7 +200,14 @@ class MindSporeBackend:
         if kind.layer:
             check_has_gradient(self._net, self._spatial[kind.layer], self._probes, self.class_count)
         sizes = self._sizes(kind)
-        program = self._exported.program(kind, sizes, self._reference.inputs(kind, max(2, *sizes)))
+        rows = self._reference.inputs(kind, max(2, *sizes))
+        program = self._exported.program(kind, sizes, rows)
+        if kind.precision:  # its graph was compared with the net in float32
+            full = self._programs.get(replace(kind, precision=""))
+            check_gain(kind, program, full if isinstance(full, KindProgram) else None, rows)
+            self._costs[kind] = {size: chosen.seconds for size, chosen in program.choice.by_size.items()}
+            self._programs[kind] = program
+            return
         self._programs[kind] = program
         for size in sizes:
             self._adopt(kind, size)

@@ -12,13 +12,15 @@ from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.tracing import Run, trace
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
 from xai_sidecar.backends.mindspore.runtime import nn
+from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.watching import WatchedNet
+from xai_sidecar.backends.runtimes import engines
 from xai_sidecar.backends.runtimes.agreement import disagreement
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.program import Engine
 from xai_sidecar.backends.spatial.layers import SpatialLayer
 from xai_sidecar.engine.work import Array, Kind
-from xai_sidecar.errors import PreconditionError
+from xai_sidecar.errors import ConfigError, PreconditionError
 
 _SAME = 1e-3
 """Tolerance of a layer's output, run as a cell and as a graph: norm of the difference over norm. Rounding makes some
@@ -66,6 +68,16 @@ class ExportedNet:
         if kind.layer and kind.layer not in self._maker.classifier.tensors:
             raise PreconditionError(f"The output of the layer {kind.layer!r} is no value of the exported graph.")
         return self._maker.make(kind, sizes, rows)
+
+
+def reduced_precision(source: ModelSource) -> str:
+    """See `Backend.reduced_precision`; MindSpore itself runs float32 alone."""
+    if source.forward_engine == "mindspore" or not source.device.startswith("cpu"):
+        return ""
+    try:
+        return engines.reduced_precision(engines.engines_for(source.device, None, source.forward_engine))
+    except ConfigError:  # which is told where the engines are to run the net
+        return ""
 
 
 def _graph(model: bytes) -> Graph:

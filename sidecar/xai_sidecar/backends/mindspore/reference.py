@@ -43,7 +43,7 @@ class Reference:
     def inputs(self, kind: Kind, size: int, start: int = 0) -> tuple[Array, ...]:
         """Some of the inputs, with targets for kinds that need them."""
         inputs = self._inputs[start : start + size]
-        if kind in (Forward.kind, Features.kind):
+        if kind.name in (Forward.kind.name, Features.kind.name):
             return (inputs,)
         return inputs, np.arange(start, start + size, dtype=np.int32) % self._class_count
 
