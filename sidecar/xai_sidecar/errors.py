@@ -46,6 +46,7 @@ class SidecarError(Exception):
     code: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
     longest_message: ClassVar[int] = 1000
+    repeatable: bool = True
 
     def __init__(self, message: str, *, field: str = "", retry_seconds: float | None = None) -> None:
         # Whatever a message is made of, it is copied, logged and sent no longer than this.
@@ -163,10 +164,24 @@ class NotFoundError(SidecarError):
 
 
 class OverloadedError(SidecarError):
-    """Too much is waiting already."""
+    """Too much is waiting already.
+
+    Args:
+        message: As of `SidecarError`, as are the next two.
+        field: See there.
+        retry_seconds: See there.
+        repeatable: Whether the call itself may be repeated then. False where it would be refused again for its own
+            deadline, which does not move, and only a new call is of use.
+    """
 
     code = "RESOURCE_EXHAUSTED"
     reason = "OVERLOADED"
+
+    def __init__(
+        self, message: str, *, field: str = "", retry_seconds: float | None = None, repeatable: bool = True
+    ) -> None:
+        super().__init__(message, field=field, retry_seconds=retry_seconds)
+        self.repeatable = repeatable
 
 
 class ExpiredError(SidecarError):

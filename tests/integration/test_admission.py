@@ -128,20 +128,34 @@ def test_the_sdk_tells_of_its_timeout(server, photo, allowance):
 
 
 @pytest.mark.timed
-def test_what_else_is_under_way_counts(stub, cat, refused_at_once, mask_seconds, metric):
-    """Twenty others have the device share its time; who is too late because of them is told when to come back."""
-    timeout = 3 * 60 * mask_seconds
-    request = pb.PredictRequest(images=[cat], explanations=[rise(60)])
-    others = [pb.PredictRequest(images=[cat], explanations=[rise(15_000)]) for _ in range(20)]
-    with under_way(stub, others, lambda: metric("xai_open_explanations"), 20):
-        for method, asked in ((stub.Predict, request), (stub.PredictStream, pb.PredictStreamRequest(request=request))):
-            refusal = refused_at_once(method, asked, timeout=timeout)
-            assert (refusal.code, refusal.reason, refusal.fields) == ("RESOURCE_EXHAUSTED", "OVERLOADED", ())
-            assert "With what else is in progress" in refusal.message
-            assert 0.1 <= refusal.retry_seconds <= 30
-        plain = pb.PredictRequest(images=[cat], top_k=1)
-        assert stub.Predict(plain, timeout=timeout).predictions[0].classes[0].class_id == 282
-    assert stub.Predict(request, timeout=60).predictions[0].explanations[0].pass_count == 60
+def test_what_else_is_promised_counts(stub, cat, refused_at_once, mask_seconds, metric, eventually):
+    """Some twenty have promises that take all of the time; who comes then is told when to come back.
+
+    Three who have no deadline are in nobody's way, since nothing is promised to them.
+    """
+    timeout = 20 * 1000 * mask_seconds
+    request = pb.PredictRequest(images=[cat], explanations=[rise(1000)])
+    endless = [pb.PredictRequest(images=[cat], explanations=[rise(15_000)]) for _ in range(3)]
+    with under_way(stub, endless, lambda: metric("xai_open_explanations"), 3):
+        calls = [stub.Predict.future(request, timeout=timeout) for _ in range(60)]
+        try:
+            eventually(lambda: any(call.done() for call in calls))
+            for method, asked in (
+                (stub.Predict, request),
+                (stub.PredictStream, pb.PredictStreamRequest(request=request)),
+            ):
+                refusal = refused_at_once(method, asked, timeout=timeout)
+                assert (refusal.code, refusal.reason, refusal.fields) == ("RESOURCE_EXHAUSTED", "OVERLOADED", ())
+                assert "With what else is in progress" in refusal.message
+                assert refusal.retry_seconds >= 0.1
+            assert not all(call.done() for call in calls)
+            plain = pb.PredictRequest(images=[cat], top_k=1)
+            assert stub.Predict(plain, timeout=60).predictions[0].classes[0].class_id == 282
+        finally:
+            for call in calls:
+                call.cancel()
+    few = pb.PredictRequest(images=[cat], explanations=[rise(60)])
+    assert stub.Predict(few, timeout=60).predictions[0].explanations[0].pass_count == 60
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +182,7 @@ def full(refused_at_once, stub, request, what, **arguments):
     refusal = refused_at_once(stub.Predict, request, **arguments)
     assert (refusal.code, refusal.reason, refusal.fields) == ("RESOURCE_EXHAUSTED", "OVERLOADED", ())
     assert f" {what} are in progress" in refusal.message
-    assert 0.1 <= refusal.retry_seconds <= 30
+    assert refusal.retry_seconds >= 0.1
     return refusal.retry_seconds
 
 
@@ -193,7 +207,7 @@ def test_the_capacity_for_pictures(narrow_stub, cat, refused_at_once, narrow_met
     with under_way(narrow_stub, [three], lambda: narrow_metric("xai_open_explanations"), 3):
         eventually(lambda: narrow_metric("xai_open_images") == 0)
         another = pb.PredictRequest(images=[cat], explanations=[rise(20_000)])
-        assert full(refused_at_once, narrow_stub, another, "explanations", timeout=None) == 30, "this will take minutes"
+        assert full(refused_at_once, narrow_stub, another, "explanations", timeout=None) > 30, "this will take minutes"
         plain = narrow_stub.Predict(pb.PredictRequest(images=[cat] * 3, top_k=1), timeout=60)
         assert len(plain.predictions) == 3, "pictures that are predicted do not count"
     four = pb.PredictRequest(images=[cat] * 4, top_k=1)

@@ -73,9 +73,11 @@ def pushback_milliseconds(error: SidecarError, seconds_left: float | None) -> in
 
     Returns:
         Milliseconds: the error's `retry_seconds` and up to a half more. -1 where a retry is no use: none is suggested,
-        or it would come after the deadline, of which the caller would then hear instead of the error. None where it is
-        for the policy to say: while the server shuts down, another one may take the call at once.
+        it would be refused again, or come after the deadline, of which the caller would then hear instead. None where
+        it is for the policy to say: while the server shuts down, another one may take the call at once.
     """
+    if not error.repeatable:
+        return -1
     if error.retry_seconds is None:
         return None if error.code not in _RETRIED or isinstance(error, ShuttingDownError) else -1
     seconds = error.retry_seconds * random.uniform(1.0, _SPREAD)  # noqa: S311

@@ -220,7 +220,6 @@ class Core:
             request.byte_count,
             min(deadline, latest),
             capped=deadline > latest,
-            request_id=request.request_id,
         )
         return _Call(
             state, request, AnswerBuilder(request.request_id or new_request_id(), checked, state.model), demand

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from xai_sidecar.engine.deadlines import FAIR_SHARE, Commitment, Return, fits, time_to_return
+from xai_sidecar.engine.deadlines import FAIR_SHARE, Commitment, Return, advanced, fits, time_to_return
 from xai_sidecar.errors import DeadlineTooShortError, OverloadedError
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.load import ExplanationLoad, retry_after
@@ -15,8 +15,9 @@ from xai_sidecar.serving.plan import ExplanationPlan, in_units
 _CERTAIN = 0.8
 """Safety factor: a request is refused for good only where even this part of the estimated time is too long."""
 
+_BURST_SECONDS = 1.0
 _MOST_RETURNS = 32
-"""Callers told to come back who are remembered, so that each is told a time of its own."""
+"""So many callers refused within that time are told a time each; of longer ago, nobody knows who will come back."""
 
 _LATER = 1.05
 """Factor on the seconds until a time to come back at: estimates change."""
@@ -32,7 +33,6 @@ class Demand:
         byte_count: Size of the request in bytes.
         deadline: When the call ends, on the clock of `time.monotonic`.
         capped: Whether the deadline is the server's (server.max_call_seconds) and not the caller's own.
-        request_id: Its id, which is the same when its caller comes back; empty where it has none.
     """
 
     image_count: int
@@ -40,7 +40,6 @@ class Demand:
     byte_count: int = 0
     deadline: float = float("inf")
     capped: bool = False
-    request_id: str = ""
 
     @property
     def explanation_count(self) -> int:
@@ -57,7 +56,7 @@ class Promising:
 
     def __init__(self, costs: ExplanationCosts) -> None:
         self._costs = costs
-        self._returns: dict[str, Return] = {}
+        self._returns: list[tuple[float, Return]] = []  # and when each was told, the last one last
 
     def check_alone(self, demand: Demand, loads: Sequence[ExplanationLoad]) -> None:
         """Refuses a request whose explanations would miss its deadline on an idle server, too.
@@ -108,14 +107,15 @@ class Promising:
         # Predictions alone may leave too little; nobody knows for how long they come.
         too_late = _CERTAIN * sum(each.seconds for each in wanted) - (demand.deadline - now)
         if too_late <= 0 and fits(promised, wanted, now, first_maps=firsts):
-            self._returns.pop(demand.request_id, None)
             return
-        back = self._told(demand, promised, [*wanted, *firsts], now, alone=self._nothing_else(others))
+        back = self._told(promised, [*wanted, *firsts], now, alone=self._nothing_else(others))
         why, end = _late(promised, wanted, now), _end(demand, demand.deadline - now)
         raise OverloadedError(
             f"With what else is in progress, {why}, but {end}. Try again later, allow it more time, or give "
             "explanations a budget.",
             retry_seconds=retry_after(max(_LATER * (back - now), too_late)),
+            repeatable=too_late > 0
+            or fits(advanced(promised, now, back, alone=False), wanted, back, first_maps=firsts),
         )
 
     def fits_instead(self, load: ExplanationLoad, plan: ExplanationPlan, others: Sequence[ExplanationLoad]) -> bool:
@@ -140,19 +140,13 @@ class Promising:
         running = (plan for load in fixed for job, plan in load.jobs if not job.done())
         return self._costs.explaining <= sum(plan.counts.least == plan.counts.most for plan in running)
 
-    def _told(
-        self, demand: Demand, promised: Sequence[Commitment], wanted: Iterable[Commitment], now: float, *, alone: bool
-    ) -> float:
-        """The time that a caller is told, who is expected then from now on; the same as before if that has not come."""
-        self._returns = {name: each for name, each in self._returns.items() if each.at > now}
-        before = self._returns.get(demand.request_id)
-        if before is not None:
-            return before.at
+    def _told(self, promised: Sequence[Commitment], wanted: Iterable[Commitment], now: float, *, alone: bool) -> float:
+        """The time that a caller is told, after those that others of a burst were told."""
+        self._returns = [each for each in self._returns[-_MOST_RETURNS:] if each[0] > now - _BURST_SECONDS]
         new = tuple(Commitment(each.by - now, each.seconds) for each in wanted)
-        expected = sorted(self._returns.values(), key=lambda each: each.at)
+        expected = sorted((back for _, back in self._returns), key=lambda each: each.at)
         back = time_to_return(promised, new, now, expected, alone=alone)
-        if demand.request_id and len(expected) < _MOST_RETURNS:
-            self._returns[demand.request_id] = Return(back, new)
+        self._returns.append((now, Return(back, new)))
         return back
 
 

@@ -47,6 +47,7 @@ def test_a_retry_is_asked_for_no_earlier_than_it_may_help_and_not_of_all_callers
     [
         (OverloadedError("full", retry_seconds=1.0), 0.9, -1),  # the deadline comes first
         (OverloadedError("for good"), None, -1),
+        (OverloadedError("too late for this one", retry_seconds=1.0, repeatable=False), 60.0, -1),
         (DeviceLostError("gone"), 10.0, -1),  # the next server would lose its device to the same request
         (ShuttingDownError("draining"), 10.0, None),  # the policy's own backoff: another server may be there
         (InvalidRequestError("wrong"), 10.0, None),
