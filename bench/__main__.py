@@ -22,6 +22,7 @@ from bench import (
     same_maps,
     service,
     start,
+    triton,
 )
 from bench.figure import Figure, table
 
@@ -40,6 +41,7 @@ SUBJECTS = {
     "precision": precision.figures,
     "evaluator": evaluator.figures,
     "quality": quality.figures,
+    "triton": triton.figures,
 }
 
 
