@@ -123,13 +123,14 @@ def figures() -> list[Figure]:
         bench = _Bench(server, one, other, config.server.slice_milliseconds / 1e3)
         one.ask("closed_loop", "jpeg", callers=8, settle=0, seconds=2)()
         bench.wait_until_idle()
-        return [*_latency(bench), *_explaining(bench), *_predicting(bench, decoding), *_cancelling(bench)]
+        return [*_latency(bench, decoding), *_explaining(bench), *_predicting(bench, decoding), *_cancelling(bench)]
 
 
-def _latency(bench: _Bench) -> list[Figure]:
+def _latency(bench: _Bench, decoding: float) -> list[Figure]:
     rate = _SHARE * max(size / seconds for size, seconds in bench.backend.costs(Forward.kind).items())
     taken: dict[bool, list[Any]] = {False: [], True: []}
     late: dict[bool, list[float]] = {False: [], True: []}
+    passes = []
     with bench.masked_launches() as launches:
         for number in range(_ROUNDS):
             for beside in (False, True):
@@ -143,6 +144,8 @@ def _latency(bench: _Bench) -> list[Figure]:
                 late[beside] += found["late"]
                 callers()
                 bench.wait_until_idle()
+            passes.append(1 / bench.bare(Forward.kind, (models.image()[None],), 1.0))
+    bare = statistics.median(passes)
 
     def told(beside: bool) -> str:
         rounds = ", ".join(f"{np.percentile(one, 99):.0f}" for one in taken[beside])
@@ -152,7 +155,8 @@ def _latency(bench: _Bench) -> list[Figure]:
         return statistics.median(float(np.percentile(one, percentile)) for one in taken[beside])
 
     alone99, beside99 = median(False, 99), median(True, 99)
-    arrivals = f"{rate:.0f} JPEGs/s at random times, {_SHARE:.0%} of what the device can do; {len(late[False])} calls"
+    arrivals = f"{rate:.0f} JPEGs/s at random times, {_SHARE:.0%} of what the device can do; {len(late[False])} calls; "
+    arrivals += f"the bare pass takes {1e3 * bare:.1f} ms, decoding and preparing {1e3 * decoding:.1f}"
     slice_, row = 1e3 * bench.slice_seconds, 1e3 * bench.backend.costs(MaskedForward.kind)[1]
     longest = 1e3 * max(end - start for start, end, _ in launches)
     uncut = ", which cannot be cut" if row > slice_ else ""
@@ -160,7 +164,7 @@ def _latency(bench: _Bench) -> list[Figure]:
     slices = f"{difference / slice_:.2f} slices of {slice_:g} ms"
     note = f"{slices}; a row takes {row:.0f} ms{uncut}, the longest launch took {longest:.0f}"
     return [
-        Figure("prediction alone, p50", median(False, 50), "ms", note=arrivals),
+        Figure("prediction alone, p50", median(False, 50), "ms", 1e3 * (bare + decoding) + 5, note=arrivals),
         Figure("prediction alone, p99", alone99, "ms", note=told(False)),
         Figure(f"prediction beside {_EXPLAIN_CALLERS} callers of 4,000-mask RISEs, p50", median(True, 50), "ms"),
         Figure("the same, p99", beside99, "ms", note=told(True)),
@@ -231,6 +235,7 @@ def _predicting(bench: _Bench, decoding: float) -> list[Figure]:
 
 def _cancelling(bench: _Bench) -> list[Figure]:
     counts, rows, seconds = [], [], []
+    busy = bench.other.ask("burn", "float32", cpu=0.9, seconds=_CANCELS * (_CANCEL_SECONDS + 0.5))
     for _ in range(_CANCELS):
         with bench.masked_launches() as launches:
             when = bench.one.ask("cancelled", "long", after=_CANCEL_SECONDS)()
@@ -239,10 +244,11 @@ def _cancelling(bench: _Bench) -> list[Figure]:
         counts.append(len(after))
         rows.append(sum(after))
         seconds.append(max(0.0, launches[-1][1] - when))
+    busy()
     free = f"{1e3 * statistics.median(seconds):.0f} ms after it, {1e3 * max(seconds):.0f} at most"
     note = (
         f"the most of {_CANCELS}, {max(rows)} rows; {statistics.mean(counts):.2f} in the mean; after the client's "
-        f"cancel, so that its way to the server counts, too; the device was free {free}"
+        f"cancel, so that its way to the server counts, too; beside a busy process; the device was free {free}"
     )
     return [Figure("launches begun after a RISE was cancelled", max(counts), "", 1, note)]
 
