@@ -240,7 +240,8 @@ def test_noise_explains_nothing_whatever_is_reported(story):
 def test_the_others_are_as_good_as_before(story, metric):
     for name in COMPARED:
         if name != story.broken:
-            assert story.ill.goodness(name, metric) == pytest.approx(story.healthy.goodness(name, metric), abs=1e-4)
+            # Where a map is flat, another sample of the same picture has another order of pixels.
+            assert story.ill.goodness(name, metric) == pytest.approx(story.healthy.goodness(name, metric), abs=2e-3)
 
 
 def test_auto_begins_without_measurements(story):
