@@ -35,10 +35,10 @@ OBJECT = (171.0, 15.0, 411.0, 311.0)
 """The cup, as a person marks it: left, top, right and bottom in pixels of the picture."""
 
 COLUMNS = (
-    ("faithfulness/insertion_auc", "localization/iosr", "faithfulness/deletion_auc", "faithfulness/naive"),
-    ("localization/pointing_game", "class_sensitivity", "robustness"),
+    ("faithfulness/srg", "faithfulness/insertion_auc", "faithfulness/deletion_auc", "faithfulness/naive"),
+    ("localization/pointing_game", "localization/iosr", "class_sensitivity", "robustness"),
 )
-NAMES = {"insertion_auc": "insertion", "deletion_auc": "deletion", "iosr": "IoSR"}
+NAMES = {"srg": "SRG", "insertion_auc": "insertion", "deletion_auc": "deletion", "iosr": "IoSR"}
 SCALE = 0.75
 GAP, LINE, TITLE = 18, 28, 34
 

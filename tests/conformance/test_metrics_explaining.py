@@ -166,8 +166,19 @@ def test_class_sensitivity_without_classes(logits, status):
 @pytest.mark.parametrize("flat", [0, 3])
 @pytest.mark.parametrize("which", [1, 2])
 def test_class_sensitivity_of_a_constant_map(flat, which):
+    """Unrelated to the other one: what the score tends to however little noise the map gets."""
     told = Told(lambda image, target: 0 * UP + flat if target == which else UP)
-    assert sensitivity(told).status is ScoreStatus.MAP_CONSTANT
+    assert sensitivity(told).value == 0.5
+    generator, scores = np.random.default_rng(0), []
+    for _ in range(400):
+        grain = 1e-4 * generator.normal(0, 1, UP.shape)
+        nearly = Told(lambda image, target, grain=grain: flat + grain if target == which else UP)
+        scores.append(sensitivity(nearly).value)
+    assert np.mean(scores) == pytest.approx(0.5, abs=4 * np.std(scores) / 20)
+
+
+def test_class_sensitivity_of_two_constant_maps():
+    assert sensitivity(Told(lambda image, target: 0 * UP + target)).status is ScoreStatus.MAP_CONSTANT
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

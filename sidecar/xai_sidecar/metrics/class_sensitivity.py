@@ -22,12 +22,22 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
 
     Li et al.: Quantitative Evaluations on Saliency Methods, arXiv:2012.15616, brought into [0, 1]. Both maps come from
     one explanation, and so from the same masks where there are any; two that are mostly noise would be unlike, too, and
-    are not compared. MindSpore XAI agrees, but for maps that are zero, which it scores 0.5, and for RISE, where it
-    fails. The instance's target and map do not matter.
+    are not compared. MindSpore XAI agrees, but for RISE, where it fails, and for two constant maps. The instance's
+    target and map do not matter.
+
+    Where one map is the same all over, as Grad-CAM's is where nothing speaks for the least probable class, the score is
+    0.5: such a map is unrelated to any other, and without a score the pictures on which classes differ the most would
+    not count. Two such maps are the same as far as can be told, and have no score.
+
+    What noise is left in maps of random masks, of relative standard errors e and e', makes maps look less alike: it
+    takes r towards 0 by √((1 - e²)(1 - e'²)), to a half of itself at worst, and more or less where masks that are
+    common have it in common. So a score of a noisy explainer is too high where r is positive: one more reason to let it
+    veto and never reward.
     """
 
     name: ClassVar[str] = "class_sensitivity"
     order: ClassVar[int] = 60
+    version: ClassVar[int] = 2  # 2: 0.5 where one of the maps is constant
     description: ClassVar[str] = "How unlike the maps of the most and the least probable class are (Li et al. 2020)."
     higher_is_better = True
     value_range = (0, 1)
@@ -58,6 +68,7 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
         lack = disbelief(saliency)
         if lack is not None:
             return Score(None, lack)
-        if any(is_constant(values) for values in saliency.maps):
-            return Score(None, ScoreStatus.MAP_CONSTANT)
+        constant = [is_constant(values) for values in saliency.maps]
+        if any(constant):
+            return Score(None, ScoreStatus.MAP_CONSTANT) if all(constant) else Score(0.5)
         return Score((1 - correlation(*saliency.maps)) / 2)
