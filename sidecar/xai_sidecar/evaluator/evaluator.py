@@ -262,6 +262,7 @@ class Evaluator:
 
     def _conclude(self, measured: _Measured) -> None:
         unscored = SampleState.FAILED if measured.sample.positives else SampleState.NO_POSITIVE
+        self._quality.compare()
         self._store_errors.end(measured.sample.key, SampleState.SCORED if measured.scored else unscored)
 
     # ------------------------------------------------------------------------------------------------ ground truth

@@ -161,6 +161,14 @@ class LiveQuality:
         """Statistics of how much higher one scores than the other on the same pictures; see `Windows.differences`."""
         return self._windows.differences(explainer, other, metric, self._clock(), target)
 
+    def compare(self) -> dict[str, Verdict]:
+        """Whether `auto` may choose each explainer, by name; without those that are not compared yet.
+
+        Comparisons are kept until there are other scores: done here, they do not hold up the next choice.
+        """
+        auto = self._settings.auto
+        return verdicts(self._model.explainers, self.statistics, auto.weights, auto.min_samples, self._yardstick)
+
     @property
     def state(self) -> State:
         """What the evaluator is doing."""
@@ -186,7 +194,7 @@ class LiveQuality:
             table=quality_table([*names, *controls], self._settings.metrics, self.statistics, self._yardstick),
             composites=composites(names, self.statistics, auto.weights, auto.min_samples, controls),
             accuracy=self._confusion.accuracy(),
-            verdicts=verdicts(names, self.statistics, auto.weights, auto.min_samples, self._yardstick),
+            verdicts=self.compare(),
             controls={name: control.description for name, (control, _) in self._model.controls.items()},
         )
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import bisect
 import math
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
+from xai_sidecar.evaluator.pairing import ScoreArrays
 from xai_sidecar.evaluator.records import SampleKey
 
 _MOST_PAIRED = 1000
@@ -121,6 +122,7 @@ class Window:
         self._all = _Sums()
         self._by_target: dict[int | None, _Sums] = {}
         self._known: dict[tuple[int | None, frozenset[int]], ScoreStatistics | None] = {}  # until something changes
+        self._scores: dict[int | None, ScoreArrays] = {}  # likewise
         self._revision = 0
 
     def put(
@@ -174,12 +176,16 @@ class Window:
             self._move(now - self._max_seconds)
             return self._revision
 
-    def scores(self, target: int | None = None) -> dict[SampleKey, tuple[float, float]]:
-        """Score and time of measurement of the newest samples that counted when statistics were last asked for."""
+    def scores(self, target: int | None = None) -> ScoreArrays:
+        """Scores of the newest samples that counted when statistics, or the revision, were last asked for."""
         with self._lock:
-            newest = self._order[max(self._first, len(self._order) - _MOST_PAIRED) :]
-            entries = ((key, self._entries[key]) for _, key in newest)
-            return {key: (each.value, each.measured_time) for key, each in entries if target in (None, each.target)}
+            if target not in self._scores:
+                newest = self._order[max(self._first, len(self._order) - _MOST_PAIRED) :]
+                entries = [(key, self._entries[key]) for _, key in newest]
+                self._scores[target] = ScoreArrays.of(
+                    (key, each.value, each.measured_time) for key, each in entries if target in (None, each.target)
+                )
+            return self._scores[target]
 
     def _computed(self, target: int | None, targets_excluded: frozenset[int]) -> ScoreStatistics | None:
         if target is not None:
@@ -211,6 +217,7 @@ class Window:
 
     def _add(self, entry: _Entry, sign: int) -> None:
         self._known.clear()
+        self._scores.clear()
         self._revision += 1
         value, square = _whole(entry.value)
         of_target = self._by_target.get(entry.target)
@@ -303,23 +310,8 @@ class Windows:
             known = self._differences.get(pair)
         if known is not None and known[:2] == revisions:
             return known[2]
-        found = _paired(one.scores(target), two.scores(target))
+        both = one.scores(target).less(two.scores(target))
+        found = None if both is None else ScoreStatistics(*both)
         with self._lock:
             self._differences[pair] = (*revisions, found)
         return found
-
-
-def _paired(
-    one: Mapping[SampleKey, tuple[float, float]], two: Mapping[SampleKey, tuple[float, float]]
-) -> ScoreStatistics | None:
-    """Statistics of the differences of scores, each with its time of measurement, where both have one."""
-    keys = one.keys() & two.keys()
-    if not keys:
-        return None
-    differences = [one[key][0] - two[key][0] for key in keys]
-    count, updated = len(keys), max(max(one[key][1], two[key][1]) for key in keys)
-    mean = math.fsum(differences) / count
-    error = None
-    if count > 1:
-        error = math.sqrt(math.fsum((each - mean) ** 2 for each in differences) / (count - 1) / count)
-    return ScoreStatistics(mean, error, count, updated)
