@@ -27,7 +27,7 @@ import numpy as np
 from bench import models
 from bench.figure import Figure, ratio
 from bench.server import served
-from xai_sidecar.backends.runtimes.cpus import usable_cpus
+from xai_sidecar.cpus import usable_cpus
 
 VARIABLE = "TRITON_ENVIRONMENT"
 _ROUNDS = 5

@@ -15,6 +15,7 @@ CLIENT = ROOT / "client" / "xai_client"
 
 ALLOWED = {
     # room: the rooms of xai_sidecar that it may import besides itself
+    "cpus": set(),
     "digest": set(),
     "errors": set(),
     "interrupt": set(),
@@ -26,7 +27,7 @@ ALLOWED = {
     "engine": {"errors"},
     "explainers": {"engine", "errors", "extensions", "picture_units"},
     "metrics": {"engine", "errors", "explainers", "extensions", "picture_units"},
-    "ood": {"engine", "errors", "explainers", "imaging", "paths", "picture_units"},
+    "ood": {"cpus", "engine", "errors", "explainers", "imaging", "paths", "picture_units"},
     "config": {"errors", "explainers", "imaging", "metrics", "paths"},
     "telemetry": {"engine", "errors", "explainers"},
     "evaluator": {
@@ -41,10 +42,22 @@ ALLOWED = {
         "picture_units",
         "telemetry",
     },
-    "backends": {"config", "digest", "engine", "errors", "imaging", "interrupt", "ood", "paths", "process_state"},
+    "backends": {
+        "config",
+        "cpus",
+        "digest",
+        "engine",
+        "errors",
+        "imaging",
+        "interrupt",
+        "ood",
+        "paths",
+        "process_state",
+    },
     "zoo": {"errors", "paths"},
     "serving": {
         "config",
+        "cpus",
         "digest",
         "engine",
         "errors",

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from xai_sidecar.backends.runtimes.cpus import usable_cpus
 from xai_sidecar.config import Config
+from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.ood.head import load_head

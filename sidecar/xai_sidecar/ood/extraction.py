@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.work import Featured, FloatArray, IntArray
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.imaging import InputSpec
@@ -199,7 +199,7 @@ class FeatureExtraction:
         return [shard for shard in shards if shard is not None]
 
     def _inputs(self, paths: Sequence[Path]) -> list[FloatArray | None]:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             return list(pool.map(partial(read_input, spec=self._classifier.spec), paths))
 
     def _name(self, path: Path) -> str:

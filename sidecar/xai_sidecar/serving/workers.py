@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import queue
 import threading
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
+from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.trace import branched, traced
 from xai_sidecar.errors import ExpiredError, PictureTooLargeError
 
@@ -66,9 +66,10 @@ class WorkerTask(Generic[T]):
         self.trace = branched()
 
     def abandon(self) -> None:
-        """Cancels it: it does not start, or ends at its next checkpoint."""
+        """Cancels it: it does not start, and what it holds is freed; or it ends at its next checkpoint."""
         self._abandoned = True
-        self.future.cancel()
+        if self.future.cancel():
+            self._function = _abandoned
 
     def run(self) -> None:
         """Runs it on the calling thread."""
@@ -97,6 +98,10 @@ class WorkerTask(Generic[T]):
                 f"The picture was not decoded within {self._seconds:g} s of CPU time. Scale it down, or save it as a "
                 "baseline JPEG or as PNG."
             )
+
+
+def _abandoned(_: Checkpoint) -> Any:
+    raise AbandonedError
 
 
 class WorkerPool:
@@ -144,7 +149,7 @@ class Workers:
 
     def __init__(self) -> None:
         self._cheap = WorkerPool(_CHEAP_THREADS, "worker")
-        self._costly = WorkerPool(max(1, min(_MOST_COSTLY_THREADS, len(os.sched_getaffinity(0)) // 2)), "decoder")
+        self._costly = WorkerPool(max(1, min(_MOST_COSTLY_THREADS, usable_cpus() // 2)), "decoder")
 
     async def run(self, function: Callable[[], T]) -> T:
         """Runs something cheap, such as encoding an answer, on a thread, and returns its result."""

@@ -19,10 +19,10 @@ import numpy as np
 
 from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
-from xai_sidecar.backends.runtimes.cpus import usable_cpus
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.program import Engine, EngineError, Model, Precision, Program, described, one_line
+from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.work import Array
 
 _GAIN = 0.9

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from xai_sidecar.backends.runtimes.cpus import usable_cpus
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, fitted, one_line, read_by, returned
+from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.work import Array
 
 _FATAL = 4

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from xai_sidecar.backends.runtimes import cpus
-from xai_sidecar.backends.runtimes.cpus import usable_cpus
+from xai_sidecar import cpus
+from xai_sidecar.cpus import usable_cpus
 
 # As Linux writes them: without control groups, with version 2 alone, with version 1, and with both.
 V2_MOUNT = "30 23 0:26 {top} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -143,7 +143,7 @@ def test_the_machine_at_hand_can_be_read(monkeypatch):
 def test_one_thread_where_the_affinity_is_one_cpu():
     script = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-        "from xai_sidecar.backends.runtimes.cpus import usable_cpus; print(usable_cpus())\n"
+        "from xai_sidecar.cpus import usable_cpus; print(usable_cpus())\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "1"
