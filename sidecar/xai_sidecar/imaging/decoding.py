@@ -23,7 +23,9 @@ from PIL import (
 
 from xai_sidecar.errors import PictureError, PictureTooLargeError, SidecarError, TensorError
 from xai_sidecar.imaging.bmp import bmp_header, strip_bmp
+from xai_sidecar.imaging.eight_bits import deep_colours, eight_bits, is_dark
 from xai_sidecar.imaging.files import Header, Stripped, broken
+from xai_sidecar.imaging.geometry import Decoded, Region
 from xai_sidecar.imaging.gif import gif_header, strip_gif
 from xai_sidecar.imaging.jpeg import jpeg_header, strip_jpeg
 from xai_sidecar.imaging.png import has_deep_colours, png_header, strip_png
@@ -41,6 +43,12 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_TURNED = (5, 6, 7, 8)
+"""Orientations by which width and height change places."""
+
+Scale = Callable[[tuple[int, int]], float]
+"""By how much an upright picture of a size, (width, height), may be smaller when it is decoded; 1 for not at all."""
 
 _READ_WORK = 1 << 18
 _READ_BYTES = (512, 1 << 16)
@@ -118,16 +126,57 @@ def decode(data: bytes, max_pixels: int, look: Callable[[], None] = lambda: None
         PictureError: The bytes are no picture of these formats, cut short, corrupt, or of values that cannot be shown.
         PictureTooLargeError: The picture has more than `max_pixels` pixels.
     """
+    return decode_reduced(data, max_pixels, lambda size: 1, look).picture
+
+
+def decode_reduced(data: bytes, max_pixels: int, scale: Scale, look: Callable[[], None] = lambda: None) -> Decoded:
+    """Decodes a picture as `decode` does, at a reduced scale where that takes less time: JPEGs alone can be.
+
+    Args:
+        data: The encoded picture.
+        max_pixels: The most pixels, width times height, that are decoded; as of full scale.
+        scale: By how much the picture may be smaller. It will be by the greatest factor up to that which the decoder
+            has.
+        look: See `decode`.
+
+    Raises:
+        PictureError: See `decode`.
+        PictureTooLargeError: See `decode`.
+    """
     header = read_header(data, max_pixels)
     with _as_picture_errors(header.format):
         stripped = _FORMATS[header.format].strip(data)
-        opened = _loaded(stripped, header, look)
-        if header.format == "PNG" and has_deep_colours(stripped.data) and _is_dark(opened):
-            opened = _deep_colours(opened, _loaded(stripped, header, look, lower=True), stripped.white_level)
-        picture = _eight_bits(opened, stripped.white_level)
+        size = (header.width, header.height)
+        upright = size[::-1] if stripped.orientation in _TURNED else size
+        factor = max(each for each in header.scales if each <= max(1, scale(upright)))
+        opened = _loaded(stripped, header, look, factor=factor)
+        if header.format == "PNG" and has_deep_colours(stripped.data) and is_dark(opened):
+            opened = deep_colours(opened, _loaded(stripped, header, look, lower=True), stripped.white_level)
+        picture = eight_bits(opened, stripped.white_level)
         look()
         turn = _UPRIGHT.get(stripped.orientation)
-        return picture if turn is None else picture.transpose(turn)
+        turned = picture if turn is None else picture.transpose(turn)
+        return Decoded(turned, upright, _frame(size, picture.size, factor, stripped.orientation))
+
+
+def _frame(size: tuple[int, int], reduced: tuple[int, int], factor: int, orientation: int) -> Region:
+    """Where a picture lies on its reduced one when both are upright; before, all that is too much is right and below.
+
+    Args:
+        size: (width, height) as stored.
+        reduced: (width, height) of the reduced one, as stored.
+        factor: By how much it was reduced.
+        orientation: As EXIF numbers it.
+    """
+    width, height = (side / factor for side in size)
+    right, below = reduced[0] - width, reduced[1] - height
+    if orientation in _TURNED:
+        left = below if orientation in (6, 7) else 0.0
+        top = right if orientation in (7, 8) else 0.0
+        return Region(left, top, left + height, top + width)
+    left = right if orientation in (2, 3) else 0.0
+    top = below if orientation in (3, 4) else 0.0
+    return Region(left, top, left + width, top + height)
 
 
 def load_png(data: bytes) -> Image.Image:
@@ -140,12 +189,18 @@ def load_png(data: bytes) -> Image.Image:
         return _loaded(strip_png(data), png_header(data), lambda: None)
 
 
-def _loaded(stripped: Stripped, header: Header, look: Callable[[], None], *, lower: bool = False) -> Image.Image:
-    """A file's pixels; the lower eight bits of colours that have 16, where they are wanted."""
+def _loaded(
+    stripped: Stripped, header: Header, look: Callable[[], None], *, lower: bool = False, factor: int = 1
+) -> Image.Image:
+    """A file's pixels, smaller by a factor; the lower eight bits of colours that have 16, where they are wanted."""
     _hold_settings()
     opened = _FORMATS[header.format].reader(_WatchedFile(stripped.data, look))
     if opened.size != (header.width, header.height):
         raise broken(header.format, "it says twice how large it is, and not the same")
+    if factor > 1:
+        opened.draft(None, (header.width // factor, header.height // factor))
+        if opened.size != (-(-header.width // factor), -(-header.height // factor)):
+            raise broken(header.format, f"reduced by {factor} it has the size {opened.size}")
     if lower:
         opened.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in opened.tile]
     opened.decodermaxblock = _read_bytes(len(stripped.data), header)
@@ -233,71 +288,3 @@ def _as_picture_errors(name: str) -> Iterator[None]:
             f"The {name} picture cannot be decoded: {reason.rstrip('.')}. "
             "Check that it was sent whole and opens in a viewer, or save it again as PNG or JPEG."
         ) from error
-
-
-def _is_dark(opened: Image.Image) -> bool:
-    """Whether all values of 16 bits fit in 12."""
-    return max(int(band.getextrema()[1]) for band in opened.split()[:3]) <= 15  # type: ignore[arg-type]
-
-
-def _deep_colours(upper: Image.Image, lower: Image.Image, white_level: int | None) -> Image.Image:
-    """Colours of 16 bits, scaled as greys are; transparency has its upper bits."""
-    values = np.asarray(upper).astype(np.uint32) * 256 + np.asarray(lower)
-    scaled = np.array(upper)
-    scaled[..., :3] = _scaled(values[..., :3], white_level)
-    return Image.fromarray(scaled)
-
-
-def _eight_bits(opened: Image.Image, white_level: int | None) -> Image.Image:
-    if opened.mode.startswith("I;16"):
-        return _from_16_bits(opened, white_level)
-    if opened.mode in ("I", "F"):
-        return _from_32_bits(opened, white_level)
-    if opened.has_transparency_data:
-        return _on_white(opened)
-    if opened.mode in ("L", "RGB"):
-        return opened
-    return opened.convert("L" if opened.mode == "1" else "RGB")
-
-
-def _on_white(opened: Image.Image) -> Image.Image:
-    grey = opened.mode in ("1", "L", "LA", "La")
-    layer = opened.convert("LA" if grey else "RGBA")
-    ground = Image.new("L" if grey else "RGB", layer.size, "white")
-    ground.paste(layer.convert(ground.mode), mask=layer.getchannel("A"))
-    return ground
-
-
-def _from_16_bits(opened: Image.Image, white_level: int | None) -> Image.Image:
-    values = np.asarray(opened)
-    grey = _scaled(values, white_level)
-    transparent = opened.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey)
-
-
-def _from_32_bits(opened: Image.Image, white_level: int | None) -> Image.Image:
-    values = np.asarray(opened)
-    low, high = float(values.min()), float(values.max())
-    if opened.mode == "F":
-        if not (low >= 0.0 and high <= 1.0):
-            raise PictureError(
-                f"The picture's floats go from {low:g} to {high:g}, where 0 to 1 can be shown. "
-                "Scale them or save 8 bits."
-            )
-        return Image.fromarray(np.rint(values * np.float32(255)).astype(np.uint8))
-    if low < 0 or high > 65_535:
-        raise PictureError(
-            f"The picture's 32-bit values go from {low:.0f} to {high:.0f}, where 0 to 65535 can be shown. "
-            "Scale them or save 8 bits."
-        )
-    return Image.fromarray(_scaled(values, white_level))
-
-
-def _scaled(values: NDArray[Any], white_level: int | None) -> NDArray[np.uint8]:
-    """Values with `white_level` as 255, rounded; where unknown, the fewest of 8, 12 and 16 bits that hold them."""
-    highest = int(values.max())
-    declared = white_level if white_level is not None and highest <= white_level else None
-    white = declared or next(white for white in (255, 4095, 65_535) if highest <= white)
-    return ((np.minimum(values, white).astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)

@@ -23,12 +23,14 @@ class Header:
         width: In pixels, as stored.
         height: In pixels, as stored.
         decoding_cost: Approximate time to decode a pixel, over that of a baseline JPEG.
+        scales: The whole factors by which a decoder can read it smaller in less time, ascending.
     """
 
     format: str
     width: int
     height: int
     decoding_cost: float = 1.0
+    scales: tuple[int, ...] = (1,)
 
     @property
     def pixels(self) -> int:

@@ -23,6 +23,8 @@ _MOST_SCANS = 100
 _START_OF_SCAN, _END, _COMMENT, _JFIF, _EXIF, _ADOBE = 0xDA, 0xD9, 0xFE, 0xE0, 0xE1, 0xEE
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+_LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}  # without the cosine transform, which is what is computed smaller
+_SCALES = (1, 2, 4, 8)
 _STANDALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a segment: TEM and the restart markers
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
@@ -46,7 +48,8 @@ def jpeg_header(data: bytes) -> Header:
     for segment in _segments(data):
         if segment.marker in _FRAMES and segment.stop - segment.start >= 10:
             height, width = struct.unpack_from(">HH", data, segment.start + 5)
-            return Header("JPEG", width, height, _PROGRESSIVE_COST if segment.marker in _PROGRESSIVE else 1.0)
+            cost = _PROGRESSIVE_COST if segment.marker in _PROGRESSIVE else 1.0
+            return Header("JPEG", width, height, cost, (1,) if segment.marker in _LOSSLESS else _SCALES)
     raise broken("JPEG", "there is no frame header")
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xai_sidecar.errors import ConfigError, TensorError
+from xai_sidecar.imaging.geometry import Decoded, Region
 from xai_sidecar.picture_units import PictureUnits
 
 _FILTERS = {
@@ -31,6 +32,13 @@ _EXACT_SIDE = 1 << 14
 _LARGEST_BETWEEN = 1 << 24
 
 _LANCZOS_SUPPORT = 3
+
+_SPARE = 4
+"""Pixels that a reduced picture keeps for each that is wanted, along each side.
+
+A decoder averages, where a resize has a better filter: with 2, what remained of sharp edges moved probabilities of
+EfficientNet-Lite0 by up to 0.024, with 4 by up to 0.006, as much as the rounding of an eighth of all pixels does.
+"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class InputSpec:
         mean_colour: Colour of covered pixels and of a letterbox's border, in [0, 1]; one number per channel, or one
             for all.
         letterbox: Whether the whole picture is shown.
+        exact_decoding: Whether files are decoded at full scale, also where much less of them is needed.
 
     Raises:
         ConfigError: The values do not fit together.
@@ -71,6 +80,7 @@ class InputSpec:
     std: tuple[float, ...]
     mean_colour: tuple[float, ...] = (0.5,)
     letterbox: bool = False
+    exact_decoding: bool = False
 
     @property
     def units(self) -> PictureUnits:
@@ -78,8 +88,16 @@ class InputSpec:
         return PictureUnits(self.mean, self.std, self.mean_colour)
 
     def __repr__(self) -> str:
-        """Text without fields that change nothing. It is part of versions: a field added later must not change it."""
-        idle = {"letterbox": not self.letterbox, "mean_colour": self.mean_colour == self.mean}
+        """Text without fields that change nothing. It is part of versions: a field added later must not change it.
+
+        How exactly files are decoded is not in it: that changes an answer less than saving the picture as a JPEG once
+        more does, and must not cost the quality that was measured, or an OoD net.
+        """
+        idle = {
+            "letterbox": not self.letterbox,
+            "mean_colour": self.mean_colour == self.mean,
+            "exact_decoding": True,
+        }
         shown = [each.name for each in fields(self) if not idle.get(each.name)]
         return f"InputSpec({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
@@ -139,20 +157,6 @@ class InputSpec:
             )
 
 
-@dataclass(frozen=True)
-class Region:
-    """The part of the upright picture that a model input covers, in pixels with fractions.
-
-    Pixel x covers the span from x to x + 1: a whole picture is (0, 0, width, height). With a letterbox it reaches
-    beyond the picture.
-    """
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-
-
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A model input and the region of its picture.
@@ -178,38 +182,65 @@ def prepare(picture: Image.Image, spec: InputSpec) -> Prepared:
     Returns:
         The input, float32 (channels, height, width), and the region of the picture that it covers.
     """
+    return prepare_decoded(Decoded.whole(picture), spec)
+
+
+def prepare_decoded(decoded: Decoded, spec: InputSpec) -> Prepared:
+    """As `prepare`; size and region are those of the picture at full scale."""
     if spec.letterbox:
-        return _letterboxed(picture, spec)
-    resized = _resized_size(picture.size, spec)
+        return _letterboxed(decoded, spec)
+    picture, (width, height) = decoded.picture, decoded.size
+    resized = _resized_size(decoded.size, spec)
     left, top = (resized[0] - spec.width) // 2, (resized[1] - spec.height) // 2
     region = Region(
-        left * picture.width / resized[0],
-        top * picture.height / resized[1],
-        (left + spec.width) * picture.width / resized[0],
-        (top + spec.height) * picture.height / resized[1],
+        left * width / resized[0],
+        top * height / resized[1],
+        (left + spec.width) * width / resized[0],
+        (top + spec.height) * height / resized[1],
     )
     if spec.interpolation == "nearest":
         cropped = _nearest(picture, resized, (left, top), spec)
     else:
-        cropped = _resample(picture, region, spec)
+        cropped = _resample(picture, decoded.place(region), spec)
     mode = "L" if spec.channels == 1 else "RGB"
-    return Prepared(_normalise(cropped.convert(mode), spec), picture.size, region)
+    return Prepared(_normalise(cropped.convert(mode), spec), decoded.size, region)
 
 
-def _letterboxed(picture: Image.Image, spec: InputSpec) -> Prepared:
-    scale = min(spec.width / picture.width, spec.height / picture.height)
-    width, height = (max(1, round(side * scale)) for side in picture.size)
+def reduction(size: tuple[int, int], spec: InputSpec) -> float:
+    """By how much a picture may be smaller when it is decoded: at least four times what is wanted is left.
+
+    Args:
+        size: (width, height) of the upright picture.
+        spec: The net's input.
+
+    Returns:
+        The factor; 1 where all pixels count, or there are none.
+    """
+    if spec.exact_decoding or spec.interpolation == "nearest" or min(size) < 1:
+        return 1.0
+    wanted = _letterbox_size(size, spec) if spec.letterbox else _resized_size(size, spec)
+    return max(1.0, min(side / (_SPARE * few) for side, few in zip(size, wanted, strict=True)))
+
+
+def _letterbox_size(size: tuple[int, int], spec: InputSpec) -> tuple[int, int]:
+    """(width, height) of the whole picture in a letterbox."""
+    scale = min(spec.width / size[0], spec.height / size[1])
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _letterboxed(decoded: Decoded, spec: InputSpec) -> Prepared:
+    width, height = _letterbox_size(decoded.size, spec)
     whole = replace(
         spec, letterbox=False, stretch=True, width=width, height=height, resize_width=width, resize_height=height
     )
-    shown = prepare(picture, whole)
+    shown = prepare_decoded(decoded, whole)
     left, top = (spec.width - width) // 2, (spec.height - height) // 2
     array = np.empty((spec.channels, spec.height, spec.width), np.float32)
     array[:] = spec.units.fill
     array[:, top : top + height, left : left + width] = shown.array
-    across, down = picture.width / width, picture.height / height
+    across, down = decoded.size[0] / width, decoded.size[1] / height
     region = Region(-left * across, -top * down, (spec.width - left) * across, (spec.height - top) * down)
-    return Prepared(array, picture.size, region)
+    return Prepared(array, decoded.size, region)
 
 
 def check_model_input(array: NDArray[Any], spec: InputSpec) -> Prepared:

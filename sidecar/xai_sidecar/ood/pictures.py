@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import ConfigError, InvalidRequestError
-from xai_sidecar.imaging import InputSpec, decode, prepare
+from xai_sidecar.imaging import InputSpec, read
 
 MINIMUM = 10
 """Fewer pictures than these say nothing about what is usual."""
@@ -89,7 +89,7 @@ def read_input(path: Path, spec: InputSpec) -> FloatArray | None:
         (C, H, W) float32; None if the file cannot be read as a picture.
     """
     try:
-        return prepare(decode(path.read_bytes(), MAX_PIXELS), spec).array
+        return read(path.read_bytes(), spec, MAX_PIXELS).array
     except (OSError, InvalidRequestError):
         return None
 

@@ -19,10 +19,12 @@ from xai_sidecar.imaging import (
     InputSpec,
     Prepared,
     check_model_input,
-    decode,
+    decode_for,
     from_pixels,
     prepare,
+    prepare_decoded,
     read_header,
+    reading_work,
 )
 from xai_sidecar.serving.requests import EncodedPicture, ModelInput, Picture, Pixels
 from xai_sidecar.serving.workers import Checkpoint, Workers, WorkerTask
@@ -67,7 +69,9 @@ class Preprocessor:
             return [self._read(index, each, spec, _no_checkpoint) for index, each in enumerate(inputs)]
         with self._room(sum(_pixels_to_decode(header) for header in headers)):
             tasks = [
-                self._start(partial(self._read, index, picture, spec), header, deadline)
+                self._start(
+                    partial(self._read, index, picture, spec), reading_work(header, spec) if header else 0.0, deadline
+                )
                 for index, (picture, header) in enumerate(zip(pictures, headers, strict=True))
             ]
             try:
@@ -98,11 +102,9 @@ class Preprocessor:
             mark("prepare")
             return prepared
 
-    def _start(
-        self, read: Callable[[Checkpoint], Prepared], header: Header | None, deadline: float
-    ) -> WorkerTask[Prepared]:
-        task = WorkerTask(read, deadline, self._limits.decode_seconds)
-        self._workers.submit(task, header.work if header else 0.0)
+    def _start(self, function: Callable[[Checkpoint], Prepared], work: float, deadline: float) -> WorkerTask[Prepared]:
+        task = WorkerTask(function, deadline, self._limits.decode_seconds)
+        self._workers.submit(task, work)
         return task
 
     @contextmanager
@@ -166,9 +168,10 @@ def read_picture(
     """
     if isinstance(picture, EncodedPicture):
         with within("encoded"):
-            decoded = decode(picture.data, limits.max_pixels, checkpoint)
+            decoded = decode_for(picture.data, spec, limits.max_pixels, checkpoint)
             mark("decode")
-            return prepare(decoded, spec)
+            checkpoint()  # resizing can take as long
+            return prepare_decoded(decoded, spec)
     if isinstance(picture, Pixels):
         with within("pixels"):
             return prepare(from_pixels(picture.array, limits.max_pixels), spec)

@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -209,6 +210,32 @@ def test_a_task_that_is_abandoned_does_not_begin():
     assert task.future.cancelled()
 
 
+def test_a_waiting_task_that_is_abandoned_holds_nothing():
+    """Its place in the queue may come up much later, and its caller's bytes are not counted any more."""
+    go_on, begun = threading.Event(), threading.Event()
+    pool = WorkerPool(1, "lane")
+    pool.submit(WorkerTask(lambda look: begun.set() or go_on.wait(30)), 0)
+    assert begun.wait(30)
+    picture = png(9)
+    task = WorkerTask(lambda look, picture=picture: picture)
+    pool.submit(task, 1)
+    freed = weakref.ref(picture)
+    del picture
+    assert freed() is not None
+    task.abandon()
+    assert freed() is None
+    go_on.set()
+    pool.close()
+
+
+def test_decoders_are_counted_by_the_cpus_that_may_be_used(monkeypatch):
+    """A container's quota may leave fewer of them than the machine has."""
+    monkeypatch.setattr(workers, "usable_cpus", lambda: 6)
+    started = Workers()
+    assert len(started._costly._threads) == 3
+    started.close()
+
+
 def test_a_task_that_is_abandoned_ends_at_its_next_look():
     done = []
 
@@ -247,3 +274,21 @@ def test_too_many_pixels(make_model):
     with pytest.raises(errors.PictureTooLargeError) as caught:
         read_picture(large, model.input, model.config.server)
     assert caught.value.field == "pixels"
+
+
+def test_a_picture_is_not_resized_for_a_caller_who_has_gone(make_model, monkeypatch):
+    model, decoded = make_model(), []
+    decode = preprocessing.decode_for
+
+    def recorded(*arguments):
+        decoded.append(decode(*arguments))
+        return decoded[0]
+
+    def checkpoint():
+        if decoded:
+            raise AbandonedError
+
+    monkeypatch.setattr(preprocessing, "decode_for", recorded)
+    monkeypatch.setattr(preprocessing, "prepare_decoded", lambda *_: pytest.fail("it was resized"))
+    with pytest.raises(AbandonedError):
+        read_picture(png(9), model.input, model.config.server, checkpoint)
