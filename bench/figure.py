@@ -9,6 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
+class MissingError(Exception):
+    """What a subject needs is not installed; the message says how to install it."""
+
+
 @dataclass(frozen=True)
 class Figure:
     """A figure.
