@@ -25,7 +25,7 @@ import numpy as np
 from bench.figure import Figure, MissingError, interleaved, ratio
 from xai_sidecar.backends.graph.backend import GraphBackend
 from xai_sidecar.backends.graph.source import GraphSource
-from xai_sidecar.backends.runtimes.cpus import usable_cpus
+from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.batching import Run, in_batches
 from xai_sidecar.engine.work import INPUT_GRADIENT, FloatArray, Forward, Kind, OodScore, drive
 from xai_sidecar.explainers.base import Context, ModelFacts

@@ -33,6 +33,9 @@ _BRANCH = 0.25
 """Scale of what a block of a ResNet adds. With 1, as they begin training, ReLUs switch at the smallest steps, and no
 gradient, though right, can be compared with differences."""
 
+_SHIFT = 1.0
+"""What normalized values in a DenseNet are shifted by, for the same reason: most of its ReLUs pass."""
+
 
 def _vit() -> Any:
     import timm
@@ -43,6 +46,9 @@ def _vit() -> Any:
 def _densenet() -> nn.Module:
     """With the ReLU behind the last block as a module, which captum's rules act on, too."""
     net = torchvision.models.densenet121(weights=None)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.bias, _SHIFT)
     return nn.Sequential(net.features, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), net.classifier)
 
 
