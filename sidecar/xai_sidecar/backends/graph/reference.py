@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,12 @@ from xai_sidecar.engine.work import Array
 
 _KEPT = 8
 """Graphs that stay loaded, since the same one is run several times in a row."""
+
+_LARGE = 1024
+"""Bytes from which on a constant is not written into a session's model; shapes and the like must be."""
+
+_SHARED: dict[Any, int] = {np.dtype(np.float32): 1, np.dtype(np.float64): 11}
+"""Types of such constants, with ONNX's numbers for them."""
 
 _DIRECTIONS = 4
 
@@ -53,15 +61,30 @@ class Reference:
     def _session(self, graph: Graph) -> object:
         known = self._sessions.get(id(graph))
         if known is None:
-            options = session_options()
-            options.graph_optimization_level = runtime().GraphOptimizationLevel.ORT_DISABLE_ALL
-            model = write(graph).SerializeToString()
             # The graph is kept with it, so that its id is not used for another one.
-            known = graph, runtime().InferenceSession(model, options, providers=["CPUExecutionProvider"])
-            self._sessions[id(graph)] = known
+            known = self._sessions[id(graph)] = graph, _session(graph)
             while len(self._sessions) > _KEPT:
                 del self._sessions[next(iter(self._sessions))]
         return known[1]
+
+
+def _session(graph: Graph) -> object:
+    """A session that has the graph's own weights: to write and read them would take most of the time that it takes."""
+    large = {name: value for name, value in graph.constants.items() if value.nbytes > _LARGE and value.dtype in _SHARED}
+    model = write(replace(graph.copy(), constants={n: v for n, v in graph.constants.items() if n not in large}))
+    for name, value in large.items():
+        tensor = model.graph.initializer.add(
+            name=name,
+            data_type=_SHARED[value.dtype],
+            dims=value.shape,
+            data_location=1,  # external
+        )
+        tensor.external_data.add(key="location", value="weights")
+    options = session_options()
+    options.graph_optimization_level = runtime().GraphOptimizationLevel.ORT_DISABLE_ALL
+    values = [runtime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value)) for value in large.values()]
+    options.add_external_initializers(list(large), values)
+    return runtime().InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def gradient_error(logit: Callable[[Array], Array], value: Array, gradient: Array, seed: int = 0) -> float:
