@@ -87,8 +87,9 @@ class MindSporeBackend:
         )
         # Of the original net, on which no pass ran: state that a pass leaves in cells may differ by machine.
         self.version = net_version(loaded.net, calls, source.preparation, source.layout, self._example.shape)
-        size, key = (source.height, source.width), (self.version, self._cache_key, [f"{x:.3g}" for x in logits[0, :16]])
-        found = spatial_layers(self._net, calls, self._example, size, source.layout, source.cache, key)
+        size = source.height, source.width
+        self._key = self.version, self._cache_key, [f"{x:.3g}" for x in logits[0, :16]]
+        found = spatial_layers(self._net, calls, self._example, size, source.layout, source.cache, self._key)
         self._spatial = found.spatial
         self.layers: Mapping[str, Layer] = self._spatial
         self.refused_layers: Mapping[str, str] = found.refused
@@ -165,7 +166,7 @@ class MindSporeBackend:
             engines = engines_for(source.device, cache, source.forward_engine)  # before exporting
             report("exporting the net as an ONNX graph")
             self._exported = ExportedNet(
-                self._net, self._example, self._spatial, self.class_count, engines, source.threads, cache
+                self._net, self._example, self._spatial, self.class_count, engines, source.threads, cache, self._key
             )
             self._adopt_graph(Forward.kind, report)
         except (ExportError, PreconditionError, ConfigError) as error:

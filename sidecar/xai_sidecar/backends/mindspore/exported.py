@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 
 from xai_sidecar.backends.graph.graph import Graph, read
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
@@ -10,6 +12,7 @@ from xai_sidecar.backends.graph.kinds import Traceable
 from xai_sidecar.backends.graph.programs import KindProgram, Maker
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.tracing import Run, trace
+from xai_sidecar.backends.mindspore.kept_export import kept_export
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
 from xai_sidecar.backends.mindspore.runtime import nn
 from xai_sidecar.backends.mindspore.source import ModelSource
@@ -37,7 +40,8 @@ class ExportedNet:
         class_count: Number of logits.
         engines: What may run the graph.
         threads: Threads of the engines; None for one on each usable CPU.
-        cache: Where choices of engines are kept; None keeps none.
+        cache: Where the export and choices of engines are kept; None keeps none.
+        key: By its repr, the net with its weights and its code, and the version of MindSpore; for the cache.
 
     Raises:
         ExportError: It cannot be exported; the message is one line.
@@ -52,11 +56,13 @@ class ExportedNet:
         engines: Sequence[Engine],
         threads: int | None,
         cache: EngineCache | None,
+        key: object = None,
     ) -> None:
         digests = GraphDigests()
         run = KeptRuns(Reference(), cache, digests)
         try:
-            graph, traced = trace(_graph(export_onnx(net, example)), example, run)
+            model = kept_export(cache, (key, _onnx_version(), example.shape), partial(export_onnx, net, example))
+            graph, traced = trace(_graph(model), example, run)
         except ValueError as error:
             raise ExportError(str(error)) from error
         found = _matched(WatchedNet(net, layers).run(example), graph, run, example)
@@ -77,6 +83,13 @@ def reduced_precision(source: ModelSource) -> str:
     try:
         return engines.reduced_precision(engines.engines_for(source.device, None, source.forward_engine))
     except ConfigError:  # which is told where the engines are to run the net
+        return ""
+
+
+def _onnx_version() -> str:
+    try:
+        return version("onnx")
+    except PackageNotFoundError:  # exporting says so
         return ""
 
 

@@ -110,6 +110,14 @@ def cache_key(model: Model, *parts: object) -> str:
     return digest.hexdigest()[:32]
 
 
+def code_digest(folder: Path) -> str:
+    """A digest of the sources in a folder: what they found out is found out anew when they have changed."""
+    digest = hashlib.sha256()
+    for source in sorted(folder.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
 def _contents(model: Model) -> Iterator[bytes]:
     if not isinstance(model, Path):
         yield model.digest.encode() if isinstance(model, LazyModel) else model

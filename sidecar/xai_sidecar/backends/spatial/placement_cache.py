@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from xai_sidecar.backends.runtimes.keeping import EngineCache
+from xai_sidecar.backends.runtimes.keeping import EngineCache, code_digest
 from xai_sidecar.backends.spatial.layers import Layers, SpatialLayer
 
 
@@ -39,10 +39,8 @@ def placed(
 
 
 def _digest(key: object, layers: Sequence[SpatialLayer]) -> str:
-    digest = hashlib.sha256(repr((key, list(layers))).encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()[:32]
+    everything = repr((key, list(layers), code_digest(Path(__file__).parent)))
+    return hashlib.sha256(everything.encode()).hexdigest()[:32]
 
 
 def _encoded(found: Layers) -> bytes:
