@@ -100,6 +100,7 @@ size = 224
 resize = 256
 interpolation = "bicubic"
 mean = {127 / 255}
+mean_colour = {127 / 255}
 std = {128 / 255}
 {scoring}
 [server]

@@ -104,13 +104,16 @@ def _matched(outputs: Mapping[str, Array], graph: Graph, run: Run, example: Arra
     names = [name for node in graph.nodes for name in node.outputs if name]
     everything = graph.copy()
     everything.outputs = names
-    values = dict(zip(names, run(everything, (example,)), strict=True))
+    values: dict[tuple[int, ...], list[tuple[str, Array]]] = {}
+    for name, value in zip(names, run(everything, (example,)), strict=True):
+        values.setdefault(value.shape, []).append((name, value))
     found = {}
     for layer, output in outputs.items():
         # The last one that is the same: what a cell returns comes after what it is made of.
-        same = [name for name in reversed(names) if _is_same(values[name], output)]
-        if same:
-            found[layer] = same[0]
+        alike = reversed(values.get(output.shape, []))
+        same = next((name for name, value in alike if _is_same(value, output)), None)
+        if same is not None:
+            found[layer] = same
     return found
 
 
