@@ -124,7 +124,8 @@ class GraphBackend:
             check_gradient(program, rows, self._loaded, self._reference)
         taken = costs(program, sizes, rows)
         if kind.precision:
-            check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
+            batch = tuple(array[: max(sizes)] for array in rows)  # there may be more of them than a program takes
+            check_gain(kind, program, self._programs.get(replace(kind, precision="")), batch)
         self._programs[kind] = program
         self._costs[kind] = taken
         if kind == Forward.kind:

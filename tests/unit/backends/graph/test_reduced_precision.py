@@ -52,11 +52,11 @@ def rounded(array):
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
-    def started(engine, kinds=(Forward.kind, BFLOAT16)):
+    def started(engine, kinds=(Forward.kind, BFLOAT16), sizes=(1, 4)):
         monkeypatch.setattr(graph_backend, "engines_for", lambda *given: (engine,))
         model = tmp_path / "model.onnx"
         model.write_bytes(convolution())
-        source = GraphSource(model, output="logits", height=HEIGHT, width=WIDTH, batch_sizes=(1, 4))
+        source = GraphSource(model, output="logits", height=HEIGHT, width=WIDTH, batch_sizes=sizes)
         backend = GraphBackend(source)
         return backend, backend.warm_up(list(kinds), lambda line: None)
 
@@ -79,6 +79,15 @@ def test_masked_passes_run_in_it_where_it_gains(started):
     np.testing.assert_array_equal(reduced, rounded(full))
     assert (reduced != full).any()
     assert max(backend.costs(BFLOAT16).values()) < 0.02 < max(backend.costs(MaskedForward.kind).values())
+
+
+def test_it_gains_with_batches_of_one_too(started):
+    """Programs are compared on more rows than these take."""
+    backend, failed = started(Halving({"float32": 0.02, "bfloat16": 0.0}), sizes=(1,))
+    assert failed == {}
+    rows, inputs = masked_rows()
+    (reduced,) = backend.run(BFLOAT16, tuple(array[:1] for array in rows))
+    np.testing.assert_array_equal(reduced, rounded(convolution_by_hand(inputs[:1])[1].astype(np.float32)))
 
 
 @pytest.mark.parametrize(
