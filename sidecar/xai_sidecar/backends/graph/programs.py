@@ -29,6 +29,8 @@ _GAIN = 0.85
 """A program in a reduced precision has to take less than this share of the time: it costs memory, and exactness."""
 
 _GAIN_ROUNDS = 3
+_CLEAR = 0.7
+"""A share of the time that is less than this share of `_GAIN`, or more than its inverse, needs no further round."""
 
 _SECONDS = 0.25
 """How long the engines are timed for a kind of work; a start has half a dozen of these."""
@@ -190,19 +192,21 @@ def check_gain(kind: Kind, reduced: KindProgram, full: KindProgram | None, rows:
     """
     if full is None:
         raise PreconditionError("There is no such program in float32.")
-    # In turn, so that other load adds to both.
-    taken = {program: min(each) for program, each in _in_turn([reduced, full], rows).items()}
-    share = taken[reduced] / taken[full]
+    share = _share_of_time(reduced, full, rows)
     if share > _GAIN:
         raise PreconditionError(f"{kind.precision} gains little here: it takes {100 * share:.0f} % of float32's time.")
 
 
-def _in_turn(programs: Sequence[KindProgram], rows: tuple[Array, ...]) -> dict[KindProgram, list[float]]:
-    taken: dict[KindProgram, list[float]] = {program: [] for program in programs}
+def _share_of_time(one: KindProgram, other: KindProgram, rows: tuple[Array, ...]) -> float:
+    """The time of one program over that of another, run in turn, so that other load adds to both."""
+    least = [np.inf, np.inf]
+    share = 1.0
     for _ in range(_GAIN_ROUNDS):
-        for program in programs:
-            taken[program].append(seconds(program, rows))
-    return taken
+        least = [min(before, seconds(program, rows)) for before, program in zip(least, (one, other), strict=True)]
+        share = least[0] / least[1]
+        if not _CLEAR * _GAIN <= share <= _GAIN / _CLEAR:
+            break
+    return float(share)
 
 
 def _times(
