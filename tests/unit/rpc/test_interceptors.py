@@ -1,5 +1,6 @@
 """Around every call: whose id it goes by."""
 
+import asyncio
 import contextlib
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from xai_proto import explanation_pb2 as pb
+from xai_sidecar.engine.trace import Trace, current_trace
 from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.rpc.interceptors import REQUEST_ID, CallInterceptor, request_id_of
 from xai_sidecar.serving.call_records import CallRecords
@@ -147,3 +149,61 @@ async def test_a_call_is_told_of_before_its_end_leaves_and_counts_until_then(end
         assert seen == [(True, 1.0, 1)]
         assert await records.finished(1)
     assert [entry["event"] for entry in logs].count("request") == 1
+
+
+class Collecting:
+    """A tracer that collects the names of steps, by the value of a caller's metadata."""
+
+    def __init__(self):
+        self.ended_steps = {}
+
+    def begin(self, method, metadata):
+        return None if metadata.get("unsampled") else Trace(metadata["caller"])
+
+    def ended(self, trace):
+        assert trace.name not in self.ended_steps
+        self.ended_steps[trace.name] = [step.name for step in trace.steps]
+
+
+async def test_a_traced_call_has_its_steps_until_the_transport_has_the_answer():
+    tracer = Collecting()
+    interceptor = CallInterceptor(CallRecords(Telemetry(CollectorRegistry(), [])), tracer)
+    seen = []
+
+    async def call(caller, request=b"", fails=False, **metadata):
+        async def predict(request, context):
+            seen.append(current_trace())
+            if fails:
+                raise InvalidRequestError("no")
+            return pb.PredictResponse()
+
+        async def continuation(details):
+            return grpc.unary_unary_rpc_method_handler(predict)
+
+        given = tuple({"caller": caller, **metadata}.items())
+        details = SimpleNamespace(method="/xai.v1.ExplanationService/Predict", invocation_metadata=given)
+        handler = await interceptor.intercept_service(continuation, details)
+        context = Call()
+        context.abort = aborted
+        await handler.unary_unary(request, context)
+        assert caller not in tracer.ended_steps  # it has still to be sent
+
+    async def aborted(*_, **__):
+        raise AbortError
+
+    ends = {"fine": {}, "refused": {"fails": True}, "malformed": {"request": b"\xff"}, "other": {"unsampled": "1"}}
+    for caller, options in ends.items():
+        (end,) = await asyncio.gather(asyncio.create_task(call(caller, **options)), return_exceptions=True)
+        assert end is None or isinstance(end, AbortError), end
+    await asyncio.sleep(0)
+    assert tracer.ended_steps == {
+        "fine": ["receive", "parse", "answer", "send"],
+        "refused": ["receive", "parse", "send"],
+        "malformed": ["receive", "send"],
+    }
+    assert [trace and trace.name for trace in seen] == ["fine", "refused", None]
+    assert current_trace() is None
+
+
+class AbortError(Exception):
+    """What grpc.aio raises to end a call."""
