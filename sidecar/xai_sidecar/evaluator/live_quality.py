@@ -249,7 +249,7 @@ class LiveQuality:
 
     def _class_scores(self, now: float) -> Iterator[tuple[tuple[str, str, str], tuple[float, int]]]:
         """Mean score and count of each class with scores, and of the rest, by explainer, metric and class."""
-        for explainer, metric in product(self._model.measured, self._settings.metrics):
+        for explainer, metric in product(self._model.explainers, self._settings.metrics):
             for class_id, name in self._classes.items():
                 if (found := self._windows.statistics(explainer, metric, now, class_id)) is not None:
                     yield (explainer, metric, name), (found.mean, found.count)
