@@ -42,6 +42,16 @@ def test_a_damaged_file_is_thrown_away(tmp_path, damage):
     assert files(tmp_path) == []
 
 
+def test_files_of_another_user_are_found_too(tmp_path, monkeypatch):
+    EngineCache(tmp_path).keep("one", b"first")
+
+    def refused(path, *times):
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert EngineCache(tmp_path).find("one").read_bytes() == b"first"
+
+
 def test_a_half_written_file_is_not_found_and_goes_in_time(tmp_path):
     kept = EngineCache(tmp_path)
     kept.keep("one", b"first")

@@ -51,7 +51,8 @@ class EngineCache:
         for path in self._folder.glob(f"{key}.*"):
             try:
                 if _digest(path) == path.suffix[1:]:
-                    os.utime(path)
+                    with contextlib.suppress(OSError):  # of another user's file, as in an image
+                        os.utime(path)
                     return path
                 path.unlink()
             except OSError:  # removed by another process, or a folder that may only be read
