@@ -34,7 +34,7 @@ def rise(masks, **fields):
 
 @pytest.fixture(scope="module")
 def server(start_misbehaving):
-    with start_misbehaving() as running:
+    with start_misbehaving("server.repeat_seconds=0") as running:  # the same request is to be worked on again
         yield running
 
 

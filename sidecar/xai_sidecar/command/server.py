@@ -137,7 +137,7 @@ class Sidecar:
             on_lost=lost,
             hang_seconds=limits.hang_seconds,
         )
-        core = Core(limits)
+        core = Core(limits, on_repeat=lambda how: telemetry.repeats.labels(how).inc())
         calls = CallRecords(telemetry, limits)
         loop.set_task_factory(task_factory)
         http = self._start_http(registry, engine, core)

@@ -252,6 +252,22 @@ class ServerConfig(Section):
         description="How long a caller may take to send a request or to read an answer or an event of a stream, and a "
         "second more for each 256 KiB of it; then the call is ended.",
     )
+    repeat_seconds: float = Field(
+        default=10,
+        ge=0,
+        le=3600,
+        description="How long the answer of a Predict is kept for a call with the same id and content, such as a "
+        "client's retry after a lost connection, up to 64 MiB of answers. While it is worked on, such a call joins it. "
+        "0: not kept.",
+    )
+    response_cache_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=2**40,
+        description="Bytes of answers of Predict that are kept for callers who ask the same again under another id: "
+        "the same pictures, parameters and seed of the same model. The least recently used go first. Answers cut short "
+        "or with an explainer chosen by auto are not kept. 0 keeps none.",
+    )
     slice_milliseconds: float = Field(
         default=20,
         gt=0,

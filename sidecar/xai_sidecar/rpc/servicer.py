@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from xai_proto import explanation_pb2 as pb
@@ -13,9 +15,36 @@ from xai_sidecar.rpc.decode import read_interval, read_request
 from xai_sidecar.rpc.encode import finished_event, predict_response, stream_event
 from xai_sidecar.rpc.ground_truth import ground_truth_response, read_report
 from xai_sidecar.rpc.info import model_info
-from xai_sidecar.rpc.interceptors import request_id_of
+from xai_sidecar.rpc.interceptors import REQUEST_ID, request_id_of
 from xai_sidecar.rpc.parameters import contract_paths
 from xai_sidecar.serving.core import Core, deadline_of
+from xai_sidecar.serving.repeats import CACHED, Asked, Repeats
+
+REPEAT = "x-repeat"
+"""The metadata entry that says how a call was answered without work of its own."""
+
+
+def content_of(request: pb.PredictRequest, version: str) -> str:
+    """A digest of everything that the answer to a request depends on, but for its id."""
+    digest = hashlib.sha256(version.encode())
+    named, request.request_id = request.request_id, ""
+    digest.update(request.SerializeToString(deterministic=True))
+    request.request_id = named
+    return digest.hexdigest()
+
+
+def is_lasting(answer: pb.PredictResponse) -> bool:
+    """Whether an answer would be the same at any time: nothing in it depended on the load or on measured quality."""
+    explanations = (each for one in answer.predictions for each in one.explanations)
+    return not any(each.truncated or each.HasField("auto_choice") for each in explanations)
+
+
+def renamed(answer: pb.PredictResponse, request_id: str) -> pb.PredictResponse:
+    """The answer to another request of the same content, which is no sample of its own."""
+    copy = pb.PredictResponse()
+    copy.CopyFrom(answer)
+    copy.request_id, copy.sampled = request_id, False
+    return copy
 
 
 class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
@@ -27,12 +56,26 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        self.repeats: Repeats[pb.PredictResponse] = Repeats(
+            core.limits, pb.PredictResponse.ByteSize, is_lasting, core.on_repeat
+        )
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
-        """Classifies and explains."""
-        deadline = deadline_of(context.time_remaining())
-        with contract_paths(request):
-            return await self.core.predict(read_request(request, request_id_of(context)), predict_response, deadline)
+        """Classifies and explains, unless the same call is answered, or being answered, already."""
+        deadline, request_id = deadline_of(context.time_remaining()), request_id_of(context)
+        asked = read_request(request, request_id)
+
+        async def work() -> pb.PredictResponse:
+            with contract_paths(request):
+                return await self.core.predict(asked, predict_response, deadline)
+
+        state = self.core.ready()
+        hold = partial(state.admission.holding, asked.byte_count)
+        content = content_of(request, state.model.version)
+        answer, how = await self.repeats.answer(Asked(asked.request_id, content, deadline, work, hold))
+        if how:
+            context.set_trailing_metadata(((REQUEST_ID, request_id), (REPEAT, how)))
+        return answer if how != CACHED else renamed(answer, asked.request_id)
 
     async def PredictStream(
         self, request: pb.PredictStreamRequest, context: Any

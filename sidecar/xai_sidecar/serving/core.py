@@ -76,13 +76,18 @@ class Core:
 
     Args:
         limits: How much is decoded, and how long a call may take.
+        on_repeat: Called with how a call was answered without work of its own; see `Repeats`.
 
     Attributes:
+        limits: As given.
+        on_repeat: As given.
         state: What serves calls; None until the model is loaded, and again when the server drains.
     """
 
-    def __init__(self, limits: ServerConfig) -> None:
+    def __init__(self, limits: ServerConfig, on_repeat: Callable[[str], object] = lambda how: None) -> None:
         self.state: ServingState | None = None
+        self.limits = limits
+        self.on_repeat = on_repeat
         self._longest_seconds = limits.max_call_seconds
         self._workers = Workers()
         self._preprocessor = Preprocessor(self._workers, limits)

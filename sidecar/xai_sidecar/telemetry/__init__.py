@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry as Registry
 from xai_sidecar.telemetry.evaluator_series import EVENTS, EXPLAIN, REASONS, RESULTS, EvaluatorTelemetry
 from xai_sidecar.telemetry.exposition import ModelSeries, process_registry
 from xai_sidecar.telemetry.quality_collector import OTHER, STATES, QualityCollector, QualityFigures, ScoreFigures
-from xai_sidecar.telemetry.serving_series import METHODS, STAGES, Telemetry
+from xai_sidecar.telemetry.serving_series import METHODS, REPEATS, STAGES, Telemetry
 
 __all__ = [
     "EVENTS",
@@ -13,6 +13,7 @@ __all__ = [
     "METHODS",
     "OTHER",
     "REASONS",
+    "REPEATS",
     "RESULTS",
     "STAGES",
     "STATES",

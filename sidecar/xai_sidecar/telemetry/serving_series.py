@@ -31,6 +31,9 @@ METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
 
 _NAMES = {lane: lane.name.lower() for lane in Lane}
 
+REPEATS = ("joined", "repeated", "cached")
+"""How calls are answered without work of their own."""
+
 M = TypeVar("M", Counter, Gauge, Histogram)
 
 
@@ -62,6 +65,13 @@ class Telemetry:
             "Time from receiving a call to answering it.",
             ["method"],
             buckets=_REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.repeats = Counter(
+            "xai_repeats",
+            "Calls answered without work of their own: by joining that of the same call, by its answer, kept, "
+            "or by the response cache.",
+            ["how"],
             registry=registry,
         )
         self.images = Counter("xai_images", "Pictures classified.", registry=registry)
@@ -141,6 +151,8 @@ class Telemetry:
         self.log_lines_dropped = Gauge(
             "xai_log_lines_dropped", "Lines of the log dropped since nobody reads stderr.", registry=registry
         )
+        for how in REPEATS:
+            self.repeats.labels(how)
         for method, code in product(METHODS, ("OK", "CANCELLED", *_error_codes())):
             self.requests.labels(method, code)
         for explainer in explainers:

@@ -35,6 +35,7 @@ SERIES = {
     "xai_ready": {},
     "xai_ready_timestamp_seconds": {},
     "xai_images_total": {},
+    "xai_repeats_total": {"how": ["joined", "repeated", "cached"]},
     "xai_images_without_positive_total": {},
     "xai_log_lines_dropped": {},
     "xai_open_images": {},
