@@ -36,8 +36,9 @@ _SECONDS = 0.25
 """How long the engines are timed for a kind of work; a start has half a dozen of these."""
 
 
-_NEARLY = {Features.kind.name: Forward.kind.name}
-"""Kinds of work by others with the same graph but for its outputs."""
+_NEARLY = {Features.kind.name: Forward.kind.name, "layer_gradient": Forward.kind.name}
+"""Kinds of work by others whose graph is most of theirs: the features are one more output, and behind the layer by
+which the gradient is taken there is little."""
 
 
 class KindProgram:
@@ -142,7 +143,7 @@ class Maker:
         return KindProgram(kind, graph, choice, self.class_count, self.rows, self.run)
 
     def _choice(self, kind: Kind, model: LazyModel, sizes: Sequence[int], examples: Examples) -> Choice:
-        """The engines for a kind: those of a kind of the same name, or of nearly the same graph, if they agree here."""
+        """The engines for a kind: those of what is nearly the same, if they agree here."""
         return choose(
             model,
             self.engines,
@@ -152,9 +153,13 @@ class Maker:
             threads=self.threads,
             seconds=_SECONDS,
             cache=self.cache,
-            like=self._choices.get((kind.name, kind.precision))
-            or self._choices.get((_NEARLY.get(kind.name, ""), kind.precision)),
+            like=self._like(kind),
         )
+
+    def _like(self, kind: Kind) -> Choice | None:
+        """What runs a graph that is nearly that of a kind; in a reduced precision, the same graph in float32."""
+        wanted = (kind.name, kind.precision), (_NEARLY.get(kind.name, ""), kind.precision), (kind.name, "")
+        return next((self._choices[key] for key in wanted if key in self._choices), None)
 
     def _unoptimised(
         self, model: LazyModel, sizes: Sequence[int], fed: tuple[Array, ...], expected: tuple[Array, ...], why: str
