@@ -19,6 +19,7 @@ SUBJECTS = {
     "deadlines": "deadlines",
     "start": "start",
     "same_maps": "same_maps",
+    "large_pictures": "large_pictures",
     "memory": "memory",
     "peers": "peers",
     "torch": "against_torch",
