@@ -21,6 +21,7 @@ SUBJECTS = {
     "same_maps": "same_maps",
     "large_pictures": "large_pictures",
     "memory": "memory",
+    "footprint": "footprint",
     "peers": "peers",
     "torch": "against_torch",
     "rise": "rise",

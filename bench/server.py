@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -12,15 +13,20 @@ from pathlib import Path
 
 
 @contextmanager
-def served(config: Path) -> Iterator[tuple[str, float, int]]:
-    """Serves a config file in a process of its own.
+def served(config: Path, checkout: str | None = None) -> Iterator[tuple[str, float, int]]:
+    """Serves a config file in a process of its own, by the code of another checkout if one is named.
 
     Yields the address, the seconds that it took to be ready, and the process id.
     """
+    environment = dict(os.environ)
+    if checkout:
+        environment["PYTHONPATH"] = os.pathsep.join(f"{checkout}/{room}" for room in ("proto", "client", "sidecar"))
+    module = "xai_sidecar.cli" if checkout else "xai_sidecar"  # which all versions have
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "xai_sidecar", "serve", "--config", str(config), "--set", "server.log_format=json"],
+        [sys.executable, "-m", module, "serve", "--config", str(config), "--set", "server.log_format=json"],
         stderr=subprocess.PIPE,
+        env=environment,
         text=True,
     )
     try:
