@@ -50,7 +50,9 @@ class GraphBackend:
         self.reduced_precision = reduced_precision(engines)
         self.hang_is_fatal = not source.device.startswith("cpu")
         digests = GraphDigests()
-        self._reference = KeptRuns(Reference(), cache, digests)
+        self._plain = Reference()
+        self._digests = digests
+        self._reference = KeptRuns(self._plain, cache, digests)
         sizes = (*source.batch_sizes, *source.gradient_batch_sizes)
         self._probes = probe_inputs(source, max(_LEAST_PROBES, *sizes))
         self._loaded = load(source, self._probes, self._reference)
@@ -93,6 +95,7 @@ class GraphBackend:
                 if kind == Forward.kind:
                     raise ConfigError(error.message, field="model.onnx") from error
                 self._refused[kind] = error.message
+        self._forget()
         return {kind: self._refused[same_passes(kind)] for kind in kinds if same_passes(kind) in self._refused}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
@@ -143,8 +146,16 @@ class GraphBackend:
                 self._refused[kind] = error.message
             finally:
                 self.compiling = False
+                self._forget()
         if kind in self._refused:
             raise PreconditionError(f"{self._refused[kind]} Ask for another layer.")
+
+    def _forget(self) -> None:
+        """Lets go of what programs were compared with: from now on they only serve."""
+        self._plain.forget()
+        self._digests.forget()
+        for program in self._programs.values():
+            program.forget()
 
     def _sizes(self, kind: Kind) -> tuple[int, ...]:
         return self._source.gradient_batch_sizes if kind.name.endswith("gradient") else self._source.batch_sizes

@@ -48,6 +48,10 @@ class GraphDigests:
                 del self._graphs[next(iter(self._graphs))]
         return known[1]
 
+    def forget(self) -> None:
+        """Lets go of the graphs, whose derivatives' kernels take as much as the weights."""
+        self._graphs.clear()
+
     def _digest(self, graph: Graph) -> str:
         head = graph.opset, sorted(graph.domains.items()), list(graph.inputs.items()), graph.outputs
         lines = [repr(head), *(f"{name} {dtype}" for name, dtype in graph.input_dtypes.items())]

@@ -60,7 +60,7 @@ class KindProgram:
     def __init__(self, kind: Kind, graph: Graph, choice: Choice, class_count: int, rows: int | None, run: Run) -> None:
         self.kind = kind
         self.choice = choice
-        self._graph = graph
+        self._graph: Graph | None = graph
         self._class_count = class_count
         self._rows = rows
         self._run = run
@@ -74,8 +74,18 @@ class KindProgram:
         return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
 
     def plainly(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """What it has to give: its graph run plainly, each row alone. It is called as the program is."""
+        """What it has to give: its graph run plainly, each row alone. It is called as the program is.
+
+        Raises:
+            RuntimeError: The graph was forgotten.
+        """
+        if self._graph is None:
+            raise RuntimeError("a program was to be compared after its graph was forgotten")
         return plain_outputs(self._graph, graph_rows(self.kind, rows, self._class_count), self._run, self._rows or 1)
+
+    def forget(self) -> None:
+        """Lets go of its graph, which only `plainly` needs."""
+        self._graph = None
 
     def _part(self, fed: tuple[Array, ...], start: int) -> tuple[Array, ...]:
         """Some rows at a time, the last one repeated where there are too few."""
