@@ -10,6 +10,10 @@ from xai_sidecar.engine.job import Job
 from xai_sidecar.engine.steppers import Steppers
 from xai_sidecar.engine.timer import Timer
 
+_KEPT_SECONDS = 2.0
+_KEPT_SHARE = 0.2
+"""Partial results of what has no budget are kept for so long before its deadline, or for that share of its time."""
+
 
 class Budgets:
     """Enforces the deadlines and budgets of jobs.
@@ -37,7 +41,7 @@ class Budgets:
 
         Caches a partial result for when the budget ends, and finishes the job early enough to compute its last one.
         """
-        if job.budget_end == float("inf"):
+        if time.monotonic() < _worth_keeping(job):
             return
         taken = job.keep_best()
         if time.monotonic() >= job.budget_end:
@@ -56,3 +60,12 @@ class Budgets:
             job.alarms.append(self._timer.at(when, partial(self._finish_in_time, job)))
             if job.done():  # settled in the meantime, so that nobody else cancels this alarm
                 job.release()
+
+
+def _worth_keeping(job: Job[Any]) -> float:
+    """When partial results become worth their time: at once with a budget, else not before the deadline is near."""
+    if job.budget_end == float("inf"):
+        return job.budget_end
+    if job.give_up < float("inf"):
+        return job.submitted
+    return job.budget_end - max(_KEPT_SECONDS, _KEPT_SHARE * (job.budget_end - job.submitted))

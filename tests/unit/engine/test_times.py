@@ -249,6 +249,16 @@ def test_a_partial_result_that_cannot_be_made_leaves_the_job_alone(backend, star
         job.result(10)
 
 
+def test_without_a_budget_nothing_is_computed_for_a_deadline_that_is_far(backend, start):
+    made = []
+    engine = start(backend)
+    job = engine.submit(
+        improving(100, make=made.append), Lane.EXPLAIN, budget_end=time.monotonic() + 3600, give_up=float("inf")
+    )
+    assert job.result(10).value == 100
+    assert made == []
+
+
 def test_a_prediction_has_a_budget_too(backend, start, hold):
     engine = start(backend)
     held = hold(backend, engine)
