@@ -232,7 +232,7 @@ class LiveQuality:
         )
 
     def _score_figures(self, table: QualityTable) -> dict[tuple[str, str], ScoreFigures]:
-        figures = dict.fromkeys(product(self._model.measured, self._settings.metrics), ScoreFigures())
+        figures = dict.fromkeys(product(self._model.explainers, self._settings.metrics), ScoreFigures())
         for row in table.rows:
             found = row.statistics
             figures[row.explainer, row.metric] = ScoreFigures(

@@ -45,7 +45,7 @@ class EvaluatorTelemetry:
         metrics: The names of the metrics.
         failure_reasons: Why a measurement can be without a score. "error" is always among them, and takes what is not.
         not_applicable: Those of them that are no failure: the sample has nothing for the metric to measure.
-        controls: What is measured beside the explainers, and never chosen.
+        controls: What is measured beside the explainers, and never chosen. Its series come with its first measurement.
     """
 
     def __init__(
@@ -60,7 +60,8 @@ class EvaluatorTelemetry:
         self.registry = registry
         self._reasons = frozenset((*failure_reasons, _ERROR))
         self._not_applicable = frozenset(not_applicable)
-        self._add_evaluations(product((*explainers, *controls), (*metrics, EXPLAIN)))
+        self._add_evaluations(product(explainers, (*metrics, EXPLAIN)))
+        self._measured |= frozenset(product(controls, (*metrics, EXPLAIN)))
         self._add_evaluator()
         self._add_ood()
         reports = self._counter("xai_ground_truth_reports", "Reports of ground truth, by what they change.", "result")

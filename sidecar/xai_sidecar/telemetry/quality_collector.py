@@ -73,8 +73,8 @@ class QualityCollector(Collector):
     """Shows quality figures. What is not known has no series, rather than one of NaN.
 
     Present from the start are, since alerts or the dashboard's choices go by them: the state, the time of the last
-    sample (0: none), and the number of samples of each explainer and metric. Gauges need no other zeros: `rate()` and
-    `increase()` are for counters.
+    sample (0: none), and the number of samples of each explainer and metric; those of controls come with the first.
+    Gauges need no other zeros: `rate()` and `increase()` are for counters.
 
     Args:
         figures: Gives the figures as of now; called on the thread that answers /metrics.

@@ -17,11 +17,12 @@ from xai_sidecar.errors import SidecarError
 from xai_sidecar.explainers.base import MapStatus
 
 _REQUEST_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_EXPLANATION_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _LAUNCH_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 _WAIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
-_LAG_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 
 STAGES = ("complete", "truncated", "skipped")
 """How explanations end."""
@@ -90,7 +91,7 @@ class Telemetry:
             "xai_explanation_duration_seconds",
             "Time from submitting an explanation to its end.",
             ["explainer"],
-            buckets=_REQUEST_BUCKETS,
+            buckets=_EXPLANATION_BUCKETS,
             registry=registry,
         )
         self.maps = Counter(
