@@ -170,7 +170,9 @@ class Repeats(Generic[T]):
                 return kept, CACHED
             work = self._working.get(key)
             if work is None:
-                work = self._working[key] = _Work(asyncio.create_task(self._run(key, asked)), asked.deadline)
+                task = asyncio.create_task(self._run(key, asked))
+                task.add_done_callback(_retrieve)
+                work = self._working[key] = _Work(task, asked.deadline)
                 return await self._wait(key, work), ""
             try:
                 with asked.hold():
@@ -205,3 +207,9 @@ class Repeats(Generic[T]):
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait({work.task})
         return work.task.result()
+
+
+def _retrieve(task: asyncio.Task[T]) -> None:
+    """Takes note of an error that nobody waits for any more, which asyncio would log."""
+    if not task.cancelled():
+        task.exception()
