@@ -1,7 +1,6 @@
 """Calls that come again: who works, who waits, what is kept and for how long."""
 
 import asyncio
-import gc
 from contextlib import contextmanager
 
 import pytest
@@ -126,21 +125,6 @@ async def test_errors_go_to_those_who_wait_and_no_further():
     desk.go_on.set()
     assert await asyncio.gather(*calls, return_exceptions=True) == [desk.error] * 2
     assert await desk.call() == ("answer 2", "")
-
-
-async def test_an_error_that_nobody_waits_for_is_not_logged():
-    desk, logged = Desk(InvalidRequestError("wrong")), []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: logged.append(context))
-    call = desk.call()
-    await rounds()
-    desk.go_on.set()
-    await asyncio.sleep(0)  # the work fails in this round, and its caller leaves before it hears of that
-    call.cancel()
-    await asyncio.gather(call, return_exceptions=True)
-    assert (desk.begun, call.cancelled()) == (1, True)
-    desk.error = None  # by its traceback it holds the task
-    gc.collect()
-    assert logged == []
 
 
 async def test_a_more_patient_caller_gets_work_of_its_own():
