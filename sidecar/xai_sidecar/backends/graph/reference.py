@@ -74,7 +74,13 @@ class Reference:
 
 def _session(graph: Graph) -> object:
     """A session that has the graph's own weights: to write and read them would take most of the time that it takes."""
-    large = {name: value for name, value in graph.constants.items() if value.nbytes > _LARGE and value.dtype in _SHARED}
+    # ONNX Runtime drops what no node takes, and then refuses to be given it.
+    taken = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
+    large = {
+        name: value
+        for name, value in graph.constants.items()
+        if name in taken and value.nbytes > _LARGE and value.dtype in _SHARED
+    }
     model = write(replace(graph.copy(), constants={n: v for n, v in graph.constants.items() if n not in large}))
     for name, value in large.items():
         tensor = model.graph.initializer.add(
