@@ -127,8 +127,7 @@ class GraphBackend:
             check_gradient(program, rows, self._loaded, self._reference)
         taken = costs(program, sizes, rows)
         if kind.precision:
-            batch = tuple(array[: max(sizes)] for array in rows)  # there may be more of them than a program takes
-            check_gain(kind, program, self._programs.get(replace(kind, precision="")), batch)
+            check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
         self._programs[kind] = program
         self._costs[kind] = taken
         if kind == Forward.kind:

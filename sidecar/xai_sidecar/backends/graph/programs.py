@@ -200,14 +200,15 @@ def check_gain(kind: Kind, reduced: KindProgram, full: KindProgram | None, rows:
         kind: Its kind.
         reduced: The program.
         full: The same in float32; None if there is none.
-        rows: A batch.
+        rows: Inputs, as many as the largest batch or more.
 
     Raises:
         PreconditionError: It gains too little, or there is none in float32.
     """
     if full is None:
         raise PreconditionError("There is no such program in float32.")
-    share = _share_of_time(reduced, full, rows)
+    batch = tuple(array[: max(reduced.choice.by_size)] for array in rows)
+    share = _share_of_time(reduced, full, batch)
     if share > _GAIN:
         raise PreconditionError(f"{kind.precision} gains little here: it takes {100 * share:.0f} % of float32's time.")
 
