@@ -256,7 +256,7 @@ def test_check_says_what_it_found(cli):
     assert "7 (label 0, …, label 6), softmax" in found["classes"]
     assert re.fullmatch(r"[\d.]+ ms for 1, [\d.]+ ms for 2", found["prediction"])
     for name in ("gradient", "guided_backprop", "deconvolution", "occlusion", "rise"):
-        assert re.fullmatch(r"[\d.]+ ms for one target", found[name])
+        assert re.fullmatch(r"[\d.]+ ms for one target(, in bfloat16 .*)?", found[name])
     assert found["rise_plus"].startswith("not available: It needs an OoD net.")
     assert "none; train one with xai-sidecar train-ood" in found["OoD"]
     assert re.fullmatch(r"on +cpu, forward passes by ((openvino|onnxruntime) \d+\.\d+\.\d+(, )?)+", found["runs"])
