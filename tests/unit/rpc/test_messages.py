@@ -105,9 +105,12 @@ def test_the_most_that_is_parsed_takes_little_time(name):
     """Where parsing 16 MiB of the same takes up to 0.8 s."""
     kind, part = HOSTILE[name]
     reader, data = Reader(kind), part * (MOST_REST_BYTES // len(part))
-    started = time.thread_time()
-    reader.read(data)
-    assert time.thread_time() - started < 0.05
+    taken = []
+    for _ in range(3):  # a garbage collection, or a busy host, adds to one or another
+        started = time.thread_time()
+        reader.read(data)
+        taken.append(time.thread_time() - started)
+    assert min(taken) < 0.05
 
 
 @pytest.mark.parametrize(
