@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import grpc
 import pytest
 
 from xai_proto import explanation_pb2 as pb
@@ -69,12 +70,24 @@ def undrained(script, config, *overrides):
         process.stderr.close()
 
 
+def _when_ready(stub, request):
+    """Calls until the server has started: it listens before it is ready."""
+    for _ in range(300):
+        try:
+            return stub.Predict(request, timeout=60, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() != grpc.StatusCode.UNAVAILABLE:
+                raise
+            time.sleep(0.1)
+    raise AssertionError("the server is not ready after 30 s")
+
+
 def test_nobody_reads_the_log(misbehaving, connect, picture, only, tmp_path):
     config = tmp_path / "sidecar.toml"
     config.write_text('[model]\nfactory = "none:none"\ninput.size = 32\n')
     lines = 350  # of 280 bytes, where a pipe holds 64 KiB
     with undrained(misbehaving.__file__, config, *only("gradcam")) as (process, address), connect(address) as stub:
-        stub.Predict(asked(picture(0)), timeout=60, wait_for_ready=True)
+        _when_ready(stub, asked(picture(0)))
         for number in range(lines):
             request = pb.PredictRequest(images=[picture(0)], request_id=f"{number:0100}")
             stub.Predict(request, timeout=20)
