@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xai_sidecar.backends.graph.graph import Graph
+from xai_sidecar.backends.graph.per_graph import PerGraph
 from xai_sidecar.backends.graph.tracing import Run
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
@@ -24,9 +25,6 @@ from xai_sidecar.engine.work import Array
 _MOST_BYTES = 4 << 20
 """Largest outputs that are kept: a row's gradients and layers, and not all values of a net."""
 
-_GRAPHS = 8
-"""Graphs whose digest is remembered, since the same one is run several times in a row."""
-
 _KINDS = "biufc"
 """Kinds of numbers that are as they were when they are read again."""
 
@@ -35,22 +33,16 @@ class GraphDigests:
     """Digests of graphs. Neither they nor their arrays may be changed afterwards."""
 
     def __init__(self) -> None:
-        self._graphs: dict[int, tuple[Graph, str]] = {}
+        self._digest_of = PerGraph(self._digest)
         self._arrays: dict[int, tuple[weakref.ref[Array], str]] = {}
 
     def __call__(self, graph: Graph) -> str:
         """A digest of everything in a graph but the names of its nodes."""
-        known = self._graphs.get(id(graph))
-        if known is None:
-            # The graph is kept with it, so that its id is not used for another one.
-            known = self._graphs[id(graph)] = graph, self._digest(graph)
-            while len(self._graphs) > _GRAPHS:
-                del self._graphs[next(iter(self._graphs))]
-        return known[1]
+        return self._digest_of(graph)
 
     def forget(self) -> None:
         """Lets go of the graphs, whose derivatives' kernels take as much as the weights."""
-        self._graphs.clear()
+        self._digest_of.forget()
 
     def _digest(self, graph: Graph) -> str:
         head = graph.opset, sorted(graph.domains.items()), list(graph.inputs.items()), graph.outputs

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from xai_sidecar.backends.graph.graph import Graph, write
+from xai_sidecar.backends.graph.per_graph import PerGraph
 from xai_sidecar.backends.runtimes.onnxruntime import runtime, session_options
 from xai_sidecar.backends.runtimes.program import one_line
 from xai_sidecar.engine.work import Array
-
-_KEPT = 8
-"""Graphs that stay loaded, since the same one is run several times in a row."""
 
 _LARGE = 1024
 """Bytes from which on a constant is not written into a session's model; shapes and the like must be."""
@@ -43,7 +41,7 @@ class Reference:
     """Runs graphs unoptimised, one operator after the other, in ONNX Runtime on the CPU; a `Run`."""
 
     def __init__(self) -> None:
-        self._sessions: dict[int, tuple[Graph, object]] = {}
+        self._session = PerGraph(_session)
 
     def __call__(self, graph: Graph, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs a graph; it must not be changed afterwards.
@@ -52,27 +50,17 @@ class Reference:
             ValueError: It cannot be loaded or run; the message is one line.
         """
         try:
-            session = self._session(graph)
-            outputs = session.run(None, dict(zip(graph.inputs, rows, strict=False)))  # type: ignore[attr-defined]
+            outputs = self._session(graph).run(None, dict(zip(graph.inputs, rows, strict=False)))
         except Exception as error:  # ONNX Runtime's have no common base
             raise ValueError(one_line(error)) from error
         return tuple(np.asarray(output) for output in outputs)
 
     def forget(self) -> None:
         """Lets go of the graphs that are loaded: for a ResNet-50, hundreds of MB."""
-        self._sessions.clear()
-
-    def _session(self, graph: Graph) -> object:
-        known = self._sessions.get(id(graph))
-        if known is None:
-            # The graph is kept with it, so that its id is not used for another one.
-            known = self._sessions[id(graph)] = graph, _session(graph)
-            while len(self._sessions) > _KEPT:
-                del self._sessions[next(iter(self._sessions))]
-        return known[1]
+        self._session.forget()
 
 
-def _session(graph: Graph) -> object:
+def _session(graph: Graph) -> Any:
     """A session that has the graph's own weights: to write and read them would take most of the time that it takes."""
     # ONNX Runtime drops what no node takes, and then refuses to be given it.
     taken = {name for node in graph.nodes for name in node.inputs} | set(graph.outputs)
