@@ -198,7 +198,6 @@ class Dispatcher:
         self._report_batch(batch, started, seconds)
         offset = 0
         for each in batch.slices:
-            each.task.owner.device_seconds += seconds * each.row_count / batch.row_count
             if each.task.owner.trace is not None:
                 each.task.owner.trace.mark("device_wait", started)
                 each.task.owner.trace.mark("pass", started + seconds)

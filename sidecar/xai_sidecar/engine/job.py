@@ -34,14 +34,12 @@ class Completed(Generic[T]):
         pass_count: Rows that went through the model for it, without padding.
         seconds: From submission to completion.
         cut_short: Whether its budget ended it.
-        device_seconds: Its share, by rows, of the device time of the batches that it had rows in.
     """
 
     value: T
     pass_count: int
     seconds: float
     cut_short: bool = False
-    device_seconds: float = 0.0
 
 
 class JobOutcome(enum.Enum):
@@ -69,7 +67,6 @@ class Job(Future["Completed[T]"], Generic[T]):
         give_up: Without a partial result at `budget_end` it goes on for its first one until then.
         submitted: When it was submitted.
         pass_count: Rows that have gone through the model for it; any thread may read it.
-        device_seconds: As of `Completed`, so far; any thread may read it.
         wound_up: Whether the engine ended it early because it is about to close.
         finishing_seconds: Estimated seconds to compute the partial result.
         alarms: Its deadline and budget at the timer; cancelled when it is settled.
@@ -97,7 +94,6 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.give_up = give_up
         self.submitted = time.monotonic()
         self.pass_count = 0
-        self.device_seconds = 0.0
         self.wound_up = False
         self.finishing_seconds = 0.0
         self.alarms: list[Alarm] = []
@@ -231,7 +227,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         return JobOutcome.EXPIRED if isinstance(error, ExpiredError) else JobOutcome.FAILED
 
     def _completed(self, value: T, *, cut_short: bool = False) -> Completed[T]:
-        return Completed(value, self.pass_count, time.monotonic() - self.submitted, cut_short, self.device_seconds)
+        return Completed(value, self.pass_count, time.monotonic() - self.submitted, cut_short)
 
 
 def settle(setter: Callable[[Any], None], value: Any) -> None:
