@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -157,7 +157,7 @@ def evaluated_model(model: ServedModel) -> EvaluatedModel:
     return EvaluatedModel(
         version=_version(model),
         labels=model.labels,
-        facts=model.facts,
+        facts=replace(model.facts, reduced={}),  # its own maps are made in float32
         activation=ACTIVATIONS[model.config.model.activation],
         explainers={
             name: (setup.explainer, setup.defaults) for name, setup in model.explainers.items() if not setup.unavailable
