@@ -158,10 +158,19 @@ def request_id_of(context: Any) -> str:
     return str(dict(context.trailing_metadata())[REQUEST_ID])
 
 
+def has_request_id(context: Any) -> bool:
+    """Whether the caller named the call in the metadata."""
+    return _given_request_id(context) is not None
+
+
 def _own_request_id(context: Any) -> str:
     """The request id of the metadata if it is valid, else a new one."""
+    return _given_request_id(context) or new_request_id()
+
+
+def _given_request_id(context: Any) -> str | None:
     given = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
-    return given if isinstance(given, str) and valid_request_id(given) else new_request_id()
+    return given if isinstance(given, str) and valid_request_id(given) else None
 
 
 def _named(context: Any, request_id: str) -> str:

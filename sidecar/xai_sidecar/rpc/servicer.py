@@ -15,7 +15,7 @@ from xai_sidecar.rpc.decode import read_interval, read_request
 from xai_sidecar.rpc.encode import finished_event, predict_response, stream_event
 from xai_sidecar.rpc.ground_truth import ground_truth_response, read_report
 from xai_sidecar.rpc.info import model_info
-from xai_sidecar.rpc.interceptors import REQUEST_ID, request_id_of
+from xai_sidecar.rpc.interceptors import REQUEST_ID, has_request_id, request_id_of
 from xai_sidecar.rpc.parameters import contract_paths
 from xai_sidecar.serving.core import Core, deadline_of
 from xai_sidecar.serving.repeats import CACHED, Asked, Repeats
@@ -70,6 +70,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 return await self.core.predict(asked, predict_response, deadline)
 
         state = self.core.ready()
+        if not (self.core.limits.response_cache_bytes or request.request_id or has_request_id(context)):
+            return await work()  # nobody knows its id, so that nobody can ask for it again
         hold = partial(state.admission.holding, asked.byte_count)
         content = content_of(request, state.model.version)
         answer, how = await self.repeats.answer(Asked(asked.request_id, content, deadline, work, hold))

@@ -15,10 +15,15 @@ from xai_sidecar.rpc.interceptors import REQUEST_ID
 INTERVAL = Duration(nanos=20_000_000)
 
 
-def call(seconds=None):
-    """A call's context."""
+def call(seconds=None, named=True):
+    """A call's context; in the metadata its caller has named it, or the server has."""
     metadata = ((REQUEST_ID, "mine"),)
-    return SimpleNamespace(time_remaining=lambda: seconds, trailing_metadata=lambda: metadata)
+    return SimpleNamespace(
+        time_remaining=lambda: seconds,
+        trailing_metadata=lambda: metadata,
+        invocation_metadata=lambda: metadata if named else (),
+        set_trailing_metadata=lambda metadata: None,
+    )
 
 
 def rise(**fields):
@@ -40,6 +45,17 @@ async def read(events):
 
 def taken(admission):
     return admission.images.taken, admission.explanations.taken, admission.bytes.taken
+
+
+async def test_what_its_caller_has_not_named_is_not_kept_for_a_repeat(serve, request_of):
+    """Nobody knows the id to ask for it again."""
+    servicer, _ = serve()
+    request = request_of(rise(mask_count=16))
+    launches = []
+    for context in (call(named=False), call(named=False), call(), call()):
+        await servicer.Predict(request, context)
+        launches.append(len(servicer.core.state.predictor.engine._device._backend.launches))
+    assert launches[0] < launches[1] < launches[2] == launches[3]
 
 
 async def test_a_stream_tells_what_predict_answers(serve, request_of):

@@ -47,7 +47,9 @@ def request(*explanations, image_count=1, **fields):
 
 def call(seconds=None):
     metadata = ((REQUEST_ID, "mine"),)
-    return SimpleNamespace(time_remaining=lambda: seconds, trailing_metadata=lambda: metadata)
+    return SimpleNamespace(
+        time_remaining=lambda: seconds, trailing_metadata=lambda: metadata, invocation_metadata=lambda: metadata
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what is asked for

@@ -38,7 +38,9 @@ KEY = SampleKey("mine", 1)
 
 def call(request_id="mine", seconds=None):
     metadata = ((REQUEST_ID, request_id),)
-    return SimpleNamespace(time_remaining=lambda: seconds, trailing_metadata=lambda: metadata)
+    return SimpleNamespace(
+        time_remaining=lambda: seconds, trailing_metadata=lambda: metadata, invocation_metadata=lambda: metadata
+    )
 
 
 async def until(condition, seconds=10):
