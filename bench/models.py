@@ -23,6 +23,20 @@ from xai_sidecar.zoo.sample import sample_picture
 
 RESNET = "mindcv.models:resnet50"
 SAMPLE = "xai_sidecar.zoo.efficientnet_lite:efficientnet_lite0"
+PICTURES = (
+    "astronaut",
+    "camera",
+    "chelsea",
+    "clock_motion",
+    "coffee",
+    "coins",
+    "horse",
+    "hubble_deep_field",
+    "motorcycle_left",
+    "rocket",
+)
+"""Photographs for figures that go over several."""
+
 _FEATURES = {RESNET: 2048, SAMPLE: 1280}
 
 

@@ -33,18 +33,6 @@ from xai_sidecar.metrics.perturbation import StepParameters
 from xai_sidecar.serving.model import ServedModel, served_model
 from xai_sidecar.zoo.sample import sample_picture
 
-PICTURES = (
-    "astronaut",
-    "camera",
-    "chelsea",
-    "clock_motion",
-    "coffee",
-    "coins",
-    "horse",
-    "hubble_deep_field",
-    "motorcycle_left",
-    "rocket",
-)
 EXPLAINERS = ("rise", "gradcam", "guided_backprop", "occlusion", "gradient", "deconvolution")
 FILLS = ("mean_colour", "blurred", "black")
 LED = "faithfulness/srg"
@@ -64,9 +52,9 @@ Scores: TypeAlias = dict[tuple[str, str], list[float]]
 
 def figures() -> list[Figure]:
     """A table on the standard output, and what it says of the scores."""
-    count = int(os.environ.get("XAI_BENCH_PICTURES", len(PICTURES)))
+    count = int(os.environ.get("XAI_BENCH_PICTURES", len(models.PICTURES)))
     masks = int(os.environ.get("XAI_BENCH_MASKS", 500))
-    scores = _measured(PICTURES[:count], masks)
+    scores = _measured(models.PICTURES[:count], masks)
     print(_table(scores))
     note = f"{count} pictures, RISE of {masks:,} masks"
     found = _stability(scores, note)

@@ -27,18 +27,6 @@ from xai_sidecar.imaging import decode, prepare
 from xai_sidecar.paths import cache_folder
 from xai_sidecar.zoo.sample import sample_picture
 
-_PICTURES = [
-    "astronaut",
-    "camera",
-    "chelsea",
-    "clock_motion",
-    "coffee",
-    "coins",
-    "horse",
-    "hubble_deep_field",
-    "motorcycle_left",
-    "rocket",
-]
 _GRID = MaskGrid(224, 224, 7, 0.5)
 _REFERENCE = 32_000
 _SAMPLES = 8_192
@@ -69,7 +57,7 @@ def figures() -> list[Figure]:
         quick = config.model_copy(update={"model": config.model.model_copy(update={"batch_sizes": [1, _BATCH]})})
         backend = load_backend(quick)
         backend.warm_up([Forward.kind], lambda line: None)
-        for name in _PICTURES:
+        for name in models.PICTURES:
             reference, samples = _scored(backend, name, config.model)
             truth = _centred(reference)
             errors = {kind: _errors(kind, samples, truth) for kind in (PlainMean, Regression)}
