@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from measuring import from_function
+from measuring import NeighboursNet, from_function
 from scipy.ndimage import gaussian_filter
 
 from xai_sidecar.engine.work import drive
@@ -110,21 +110,6 @@ def test_steps(shape, protocol, steps, last):
 # ------------------------------------------------------------------------------------------------ by plain loops
 
 
-class Net:
-    """Two classes that see products of neighbours, so that no map is simply right."""
-
-    def __init__(self, channels, frame=(8, 12)):
-        self.weights = np.random.default_rng(3).normal(0, 0.3, (2, channels, *frame)).astype(np.float32)
-
-    def __call__(self, inputs):
-        seen = inputs * (1 + 0.5 * np.roll(inputs, 1, axis=3))
-        return np.stack([(seen * weights).sum(axis=(1, 2, 3), dtype=np.float64) for weights in self.weights], axis=1)
-
-    def probability(self, image, target):
-        powers = np.exp(self(image[None].astype(np.float32))[0].astype(np.float32).astype(np.float64))
-        return powers[target] / powers.sum()
-
-
 def authors_blur(image):
     """A convolution with the authors' kernel, pixel by pixel; SciPy makes the kernel as it does for them."""
     dirac = np.zeros((11, 11))
@@ -190,7 +175,7 @@ def test_against_plain_loops(parameters, channels, target, frame):
     generator = np.random.default_rng(4)
     image = generator.normal(0, 1, (channels, *frame)).astype(np.float32)
     saliency = generator.normal(0, 1, frame).astype(np.float32)
-    net, subject = Net(channels, frame), Instance(image, target, saliency)
+    net, subject = NeighboursNet(channels, frame), Instance(image, target, saliency)
     for benchmark, insertion in ((DeletionAuc(), False), (InsertionAuc(), True)):
         expected = loop_auc(net, image, saliency, target, parameters, insertion=insertion)
         assert measured(benchmark, net, subject, parameters, softmax).value == pytest.approx(expected, abs=1e-6)
@@ -275,7 +260,7 @@ def test_only_the_order_of_a_map_counts(benchmark, parameters):
     saliency = generator.normal(0, 1, (8, 12))
     ranks = saliency.argsort(axis=None).argsort().reshape(8, 12)
     scores = {
-        measured(benchmark, Net(3), Instance(image, 1, values), parameters, softmax).value
+        measured(benchmark, NeighboursNet(3), Instance(image, 1, values), parameters, softmax).value
         for values in (saliency, 1e-30 * saliency, np.exp(saliency) + 5, ranks)
     }
     assert len(scores) == 1
@@ -341,7 +326,7 @@ def test_the_scale_of_a_map_does_not_matter(parameters, scale):
     image = generator.normal(0, 1, (1, 8, 12)).astype(np.float32)
     saliency = generator.normal(0, 1, (8, 12))
     one, other = (
-        measured(NaiveFaithfulness(), Net(1), Instance(image, 0, values), parameters, softmax).value
+        measured(NaiveFaithfulness(), NeighboursNet(1), Instance(image, 0, values), parameters, softmax).value
         for values in (saliency, (scale * saliency).astype(np.float32))
     )
     assert one == pytest.approx(other, abs=1e-5)

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from measuring import from_function
+from measuring import NeighboursNet, from_function
 
 from xai_sidecar.engine.work import drive
 from xai_sidecar.explainers.activations import sigmoid, softmax
@@ -66,21 +66,6 @@ def test_two_passes_for_each_step():
 # ------------------------------------------------------------------------------------------------ by plain loops
 
 
-class Net:
-    """Two classes that see products of neighbours, so that no map is simply right."""
-
-    def __init__(self, frame):
-        self.weights = np.random.default_rng(3).normal(0, 0.3, (2, 2, *frame)).astype(np.float32)
-
-    def __call__(self, inputs):
-        seen = inputs * (1 + 0.5 * np.roll(inputs, 1, axis=3))
-        return np.stack([(seen * weights).sum(axis=(1, 2, 3), dtype=np.float64) for weights in self.weights], axis=1)
-
-    def probability(self, image, target):
-        powers = np.exp(self(image[None].astype(np.float32))[0].astype(np.float32).astype(np.float64))
-        return powers[target] / powers.sum()
-
-
 def loop_blur(image):
     """Pixel by pixel, by weights that add up to 1 inside the picture."""
     channels, height, width = image.shape
@@ -118,7 +103,7 @@ def test_against_plain_loops(fill, frame, steps, target):
     generator = np.random.default_rng(4)
     image = generator.normal(0, 1, (2, *frame)).astype(np.float32)
     saliency = generator.normal(0, 1, frame).astype(np.float32)
-    net, context = Net(frame), Context(softmax, 9, UNITS)
+    net, context = NeighboursNet(2, frame), Context(softmax, 9, UNITS)
     score = measured(net, Instance(image, target, saliency), context, fill=fill, steps=steps)
     assert score.value == pytest.approx(loop_srg(net, image, saliency, target, fill, steps), abs=1e-6)
 
@@ -142,7 +127,9 @@ def test_a_map_and_its_opposite_differ_in_the_sign_alone():
     generator = np.random.default_rng(0)
     image = generator.normal(0, 1, (2, 8, 12)).astype(np.float32)
     saliency = generator.normal(0, 1, (8, 12))
-    one, other = (measured(Net((8, 12)), Instance(image, 1, sign * saliency), Context(softmax)) for sign in (1, -1))
+    one, other = (
+        measured(NeighboursNet(2, (8, 12)), Instance(image, 1, sign * saliency), Context(softmax)) for sign in (1, -1)
+    )
     assert one.value == pytest.approx(-other.value, abs=1e-9)
     assert abs(one.value) > 1e-3
 
@@ -183,7 +170,7 @@ def test_half_of_a_map_that_is_constant_is_by_chance_as_well():
 def test_it_is_insertion_less_deletion_and_shares_their_passes():
     generator = np.random.default_rng(1)
     image = generator.normal(0, 1, (2, 15, 19)).astype(np.float32)  # an odd number of pixels
-    net, context = Net((15, 19)), Context(sigmoid, 3, UNITS)
+    net, context = NeighboursNet(2, (15, 19)), Context(sigmoid, 3, UNITS)
     shared = {}
     instance = Instance(image, 0, generator.normal(0, 1, (15, 19)), shared=shared)
     score = measured(net, instance, context).value
@@ -217,7 +204,7 @@ def test_protocols_do_not_mix():
         alone, beside = (
             drive(
                 metric.measure(Instance(image, 0, saliency, shared=cache), parameters, context),
-                from_function(Net((8, 12))),
+                from_function(NeighboursNet(2, (8, 12))),
             )
             for cache in (None, shared)
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from orientations import ORIENTED
 from PIL import Image
 
 from xai_sidecar import errors, imaging
@@ -225,18 +226,6 @@ def test_ycck_jpeg():
     retagged = data[: marker + 11] + b"\x02" + data[marker + 12 :]
     expected = (255 - inks[:3]) * (255 - inks[3]) / 255
     assert np.abs(pixels(retagged).astype(int) - expected).max() <= 4
-
-
-ORIENTED = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.transpose(1, 0, 2),
-    6: lambda a: np.rot90(a, 1),
-    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda a: np.rot90(a, -1),
-}
 
 
 @pytest.mark.parametrize("orientation", ORIENTED)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from orientations import ORIENTED
 from PIL import Image
 
 from xai_sidecar import errors, imaging
@@ -15,16 +16,6 @@ from xai_sidecar.imaging.preparing import reduction
 
 LIMIT = 10**8
 SPEC = InputSpec(3, 14, 14, 16, 16, False, "bicubic", (0.0,) * 3, (1 / 255,) * 3)
-ORIENTED = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.transpose(1, 0, 2),
-    6: lambda a: np.rot90(a, 1),
-    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda a: np.rot90(a, -1),
-}
 
 
 def exact(spec):
