@@ -49,6 +49,9 @@ from xai_sidecar.telemetry.tracing import Tracer, make_tracer
 _SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
 _STOP_SECONDS = 0.5
 _CLOSING_SECONDS = 0.1
+_ARRIVING_SECONDS = 0.1
+"""How long calls that had reached the transport by then have to reach this program; grpc.aio cancels them otherwise."""
+
 _WINDING_UP_SECONDS = 2.0
 """The end of the draining time, in which explanations end with their partial results."""
 
@@ -160,6 +163,7 @@ class Sidecar:
                 core.state = None
                 await health_servicer.enter_graceful_shutdown()
                 await self._drain(calls, engine)
+                await asyncio.sleep(_ARRIVING_SECONDS)
             finally:
                 # All calls of the contract have ended; a health Watch would stay open for ever.
                 await server.stop(_STOP_SECONDS)
