@@ -1,4 +1,4 @@
-"""What every benchmark must hold to."""
+"""What every metric must hold to."""
 
 import itertools
 
@@ -93,7 +93,7 @@ def method(name, seed=5):
     return ExplainerCall(explainer, explainer.resolve(explainer.parameters_type(**few), facts()), seed)
 
 
-def subject(seed=0, channels=3, how="gradient", **more):
+def instance(seed=0, channels=3, how="gradient", **more):
     generator = np.random.default_rng(seed)
     image = generator.normal(0, 1, (channels, HEIGHT, WIDTH)).astype(np.float32)
     saliency = generator.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32)
@@ -103,36 +103,36 @@ def subject(seed=0, channels=3, how="gradient", **more):
     return Instance(image, seed % CLASSES, **{**known, **more})
 
 
-def few(benchmark):
+def few(metric):
     """Parameters by default, but for few draws, and a tolerance that does not reach all over so small a picture."""
     small = {"tolerance": 2, "draw_count": 3}
-    return benchmark.parameters_type(**{k: v for k, v in small.items() if k in benchmark.parameters_type.model_fields})
+    return metric.parameters_type(**{k: v for k, v in small.items() if k in metric.parameters_type.model_fields})
 
 
 def cases():
     """Benchmarks with all their protocols, and, where they explain, all explainers."""
-    for name, benchmark in installed_metrics().items():
-        protocols = ["srg", "mindspore_xai", "rise"] if "protocol" in benchmark.parameters_type.model_fields else [None]
-        explainers = installed_explainers() if Need.EXPLAINER in benchmark.needs else ["gradient"]
+    for name, metric in installed_metrics().items():
+        protocols = ["srg", "mindspore_xai", "rise"] if "protocol" in metric.parameters_type.model_fields else [None]
+        explainers = installed_explainers() if Need.EXPLAINER in metric.needs else ["gradient"]
         for protocol, explainer in itertools.product(protocols, explainers):
-            parameters = benchmark.parameters_type(protocol=protocol) if protocol else few(benchmark)
-            yield pytest.param(benchmark, parameters, explainer, id="-".join(filter(None, (name, protocol, explainer))))
+            parameters = metric.parameters_type(protocol=protocol) if protocol else few(metric)
+            yield pytest.param(metric, parameters, explainer, id="-".join(filter(None, (name, protocol, explainer))))
 
 
-EVERY = pytest.mark.parametrize("benchmark", installed_metrics().values(), ids=installed_metrics())
-CASES = pytest.mark.parametrize(("benchmark", "parameters", "explainer"), list(cases()))
+EVERY = pytest.mark.parametrize("metric", installed_metrics().values(), ids=installed_metrics())
+CASES = pytest.mark.parametrize(("metric", "parameters", "explainer"), list(cases()))
 CHANNELS = pytest.mark.parametrize("channels", [1, 3])
 
 
 @EVERY
-def test_it_says_what_it_is(benchmark):
-    assert installed_metrics()[benchmark.name] is benchmark
-    low, high = benchmark.value_range
+def test_it_says_what_it_is(metric):
+    assert installed_metrics()[metric.name] is metric
+    low, high = metric.value_range
     assert low < high
-    assert isinstance(benchmark.higher_is_better, bool)
-    assert benchmark.description.endswith(").")
-    assert all(field.description for field in benchmark.parameters_type.model_fields.values())
-    assert benchmark.kinds <= {Forward.kind, MaskedForward.kind}
+    assert isinstance(metric.higher_is_better, bool)
+    assert metric.description.endswith(").")
+    assert all(field.description for field in metric.parameters_type.model_fields.values())
+    assert metric.kinds <= {Forward.kind, MaskedForward.kind}
 
 
 BETTER = {
@@ -148,37 +148,37 @@ BETTER = {
 
 
 def test_all_there_are():
-    better = {name: benchmark.higher_is_better for name, benchmark in installed_metrics().items()}
+    better = {name: metric.higher_is_better for name, metric in installed_metrics().items()}
     assert better.items() >= BETTER.items()
 
 
 @CASES
 @CHANNELS
-def test_the_same_at_every_batch_size_in_its_range(benchmark, parameters, explainer, channels):
-    asked = subject(1, channels, explainer)
-    alone = drive(benchmark.measure(asked, parameters), Toy(channels).run)
+def test_the_same_at_every_batch_size_in_its_range(metric, parameters, explainer, channels):
+    asked = instance(1, channels, explainer)
+    alone = drive(metric.measure(asked, parameters), Toy(channels).run)
     assert alone.status is ScoreStatus.OK
-    assert benchmark.value_range[0] <= alone.value <= benchmark.value_range[1]
+    assert metric.value_range[0] <= alone.value <= metric.value_range[1]
     for size in range(1, 8):
-        assert drive(benchmark.measure(asked, parameters), in_batches(Toy(channels).run, size)) == alone
-        assert drive_all([benchmark.measure(asked, parameters)], Toy(channels).run, size) == [alone]
+        assert drive(metric.measure(asked, parameters), in_batches(Toy(channels).run, size)) == alone
+        assert drive_all([metric.measure(asked, parameters)], Toy(channels).run, size) == [alone]
 
 
 @CASES
-def test_the_same_however_masks_are_chunked(benchmark, parameters, explainer, monkeypatch):
-    whole = drive(benchmark.measure(subject(1, how=explainer), parameters), Toy(3).run)
+def test_the_same_however_masks_are_chunked(metric, parameters, explainer, monkeypatch):
+    whole = drive(metric.measure(instance(1, how=explainer), parameters), Toy(3).run)
     for masks in (1, 4):
         monkeypatch.setattr(masks_module, "_CHUNK_BYTES", masks * 4 * HEIGHT * WIDTH)
         toy = Toy(3)
-        assert drive(benchmark.measure(subject(1, how=explainer), parameters), toy.run) == whole
-        if benchmark.name.startswith("faithfulness"):
+        assert drive(metric.measure(instance(1, how=explainer), parameters), toy.run) == whole
+        if metric.name.startswith("faithfulness"):
             assert max(count for _, count in toy.launches) == masks
 
 
 @CASES
-def test_the_passes_it_announces_are_those_it_takes(benchmark, parameters, explainer):
-    asked = subject(2, how=explainer)
-    steps = benchmark.measure(asked, parameters)
+def test_the_passes_it_announces_are_those_it_takes(metric, parameters, explainer):
+    asked = instance(2, how=explainer)
+    steps = metric.measure(asked, parameters)
     rows, kinds, sent = 0, set(), None
     try:
         while True:
@@ -189,86 +189,86 @@ def test_the_passes_it_announces_are_those_it_takes(benchmark, parameters, expla
             sent = work.result(Toy(3).run(work.kind, work.rows))
     except StopIteration:
         pass
-    assert rows == benchmark.pass_count(parameters, facts(), asked.call)
-    explaining = {asked.call.explainer.kind(asked.call.parameters)} if Need.EXPLAINER in benchmark.needs else set()
-    assert kinds == benchmark.kinds | explaining
+    assert rows == metric.pass_count(parameters, facts(), asked.call)
+    explaining = {asked.call.explainer.kind(asked.call.parameters)} if Need.EXPLAINER in metric.needs else set()
+    assert kinds == metric.kinds | explaining
     assert (rows == 0) is not kinds
-    assert not (kinds and benchmark.name.startswith("localization"))
+    assert not (kinds and metric.name.startswith("localization"))
 
 
 @CASES
-def test_the_subject_is_left_alone(benchmark, parameters, explainer):
-    asked = subject(3, how=explainer)
+def test_the_subject_is_left_alone(metric, parameters, explainer):
+    asked = instance(3, how=explainer)
     before = asked.image.copy(), asked.saliency.copy(), asked.objects[1].copy()
     for array in (asked.image, asked.saliency, asked.objects[1]):
         array.setflags(write=False)
-    first, second = (drive(benchmark.measure(asked, parameters), Toy(3).run) for _ in range(2))
+    first, second = (drive(metric.measure(asked, parameters), Toy(3).run) for _ in range(2))
     assert first == second
     for array, old in zip((asked.image, asked.saliency, asked.objects[1]), before, strict=True):
         np.testing.assert_array_equal(array, old)
 
 
 @EVERY
-def test_what_a_subject_lacks_is_the_reason(benchmark):
+def test_what_a_subject_lacks_is_the_reason(metric):
     lacks = {
         Need.SALIENCY: ({"saliency": None}, ScoreStatus.NO_SALIENCY),
         Need.OBJECTS: ({"objects": []}, ScoreStatus.NO_OBJECTS),
         Need.EXPLAINER: ({"call": None}, ScoreStatus.NO_EXPLAINER),
     }
     for need, (lack, status) in lacks.items():
-        score = drive(benchmark.measure(subject(1, **lack), few(benchmark)), Toy(3).run)
-        assert score.status is (status if need in benchmark.needs else ScoreStatus.OK)
+        score = drive(metric.measure(instance(1, **lack), few(metric)), Toy(3).run)
+        assert score.status is (status if need in metric.needs else ScoreStatus.OK)
 
 
 @EVERY
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_map_that_is_not_finite_has_no_score(benchmark, value):
-    asked = subject(1)
+def test_a_map_that_is_not_finite_has_no_score(metric, value):
+    asked = instance(1)
     asked.saliency[3, 4] = value
     toy = Toy(3)
-    score = drive(benchmark.measure(asked, few(benchmark)), toy.run)
+    score = drive(metric.measure(asked, few(metric)), toy.run)
     assert score.status is (
-        ScoreStatus.MAP_NOT_FINITE if Need.SALIENCY in benchmark.needs else ScoreStatus.OK  # it makes maps of its own
+        ScoreStatus.MAP_NOT_FINITE if Need.SALIENCY in metric.needs else ScoreStatus.OK  # it makes maps of its own
     )
-    assert not toy.launches or Need.EXPLAINER in benchmark.needs
+    assert not toy.launches or Need.EXPLAINER in metric.needs
 
 
 @EVERY
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("explainer", ["gradient", "occlusion"])
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_an_output_that_is_not_finite_has_no_score(benchmark, value, explainer):
+def test_an_output_that_is_not_finite_has_no_score(metric, value, explainer):
     def broken(kind, rows):
         return tuple(np.full_like(output, value) for output in Toy(3).run(kind, rows))
 
-    score = drive(benchmark.measure(subject(1, how=explainer), few(benchmark)), broken)
-    if not benchmark.kinds and Need.EXPLAINER not in benchmark.needs:  # it does not look at the output
+    score = drive(metric.measure(instance(1, how=explainer), few(metric)), broken)
+    if not metric.kinds and Need.EXPLAINER not in metric.needs:  # it does not look at the output
         assert score.status is ScoreStatus.OK
-    elif benchmark.name == "robustness":
+    elif metric.name == "robustness":
         assert score.status is ScoreStatus.MAP_NOT_FINITE
     else:
         assert score.status is ScoreStatus.OUTPUT_NOT_FINITE
 
 
 @EVERY
-def test_a_model_that_does_not_react(benchmark):
+def test_a_model_that_does_not_react(metric):
     statuses = {
         "faithfulness/naive": ScoreStatus.OUTPUT_CONSTANT,
         "class_sensitivity": ScoreStatus.OUTPUT_CONSTANT,
         "robustness": ScoreStatus.MAP_ZERO,
     }
-    score = drive(benchmark.measure(subject(1), few(benchmark)), Toy(3, scale=0).run)
-    assert score.status is statuses.get(benchmark.name, ScoreStatus.OK)
-    if benchmark.name.endswith("auc"):
+    score = drive(metric.measure(instance(1), few(metric)), Toy(3, scale=0).run)
+    assert score.status is statuses.get(metric.name, ScoreStatus.OK)
+    if metric.name.endswith("auc"):
         assert score.value == pytest.approx(1 / CLASSES)
 
 
 @EVERY
-def test_a_target_that_the_model_does_not_have(benchmark):
-    asked = Instance(subject(1).image, CLASSES, subject(1).saliency)
-    if benchmark.name.startswith("faithfulness"):
+def test_a_target_that_the_model_does_not_have(metric):
+    asked = Instance(instance(1).image, CLASSES, instance(1).saliency)
+    if metric.name.startswith("faithfulness"):
         with pytest.raises(TargetError) as caught:
-            drive(benchmark.measure(asked, few(benchmark)), Toy(3).run)
+            drive(metric.measure(asked, few(metric)), Toy(3).run)
         assert caught.value.field == "target"
 
 
@@ -276,9 +276,9 @@ def test_what_is_random_hangs_on_its_seed():
     names = list(BETTER)
 
     def scores(how, noise_seed):
-        for benchmark in map(installed_metrics().get, names):
-            asked = subject(1, call=how)
-            yield drive(benchmark.measure(asked, few(benchmark), Context(seed=noise_seed)), Toy(3).run).value
+        for metric in map(installed_metrics().get, names):
+            asked = instance(1, call=how)
+            yield drive(metric.measure(asked, few(metric), Context(seed=noise_seed)), Toy(3).run).value
 
     base = dict(zip(names, scores(method("rise", 5), 0), strict=True))
     assert dict(zip(names, scores(method("rise", 5), 0), strict=True)) == base
@@ -295,7 +295,7 @@ def many():
     """Subjects of which some lack something, explained in all ways."""
     lacking = [{}, {"objects": []}, {"saliency": None}, {"call": None}]
     return [
-        subject(seed, how=how, **lack)
+        instance(seed, how=how, **lack)
         for seed, (how, lack) in enumerate(zip(installed_explainers(), itertools.cycle(lacking), strict=False))
     ]
 
@@ -303,23 +303,23 @@ def many():
 @pytest.mark.parametrize("size", [1, 2, 5, 7, 64])
 def test_all_at_once_are_those_of_one_by_one(size):
     chosen = list(installed_metrics().values())
-    parameters = {benchmark.name: few(benchmark) for benchmark in chosen}
+    parameters = {metric.name: few(metric) for metric in chosen}
     toy = Toy(3)
     table = measure_all(chosen, many(), toy.run, size, parameters=parameters)
     assert list(table.scores) == list(installed_metrics())
-    for benchmark in chosen:
-        alone = [drive(benchmark.measure(asked, few(benchmark)), Toy(3).run) for asked in many()]
-        assert list(table.scores[benchmark.name]) == alone
+    for metric in chosen:
+        alone = [drive(metric.measure(asked, few(metric)), Toy(3).run) for asked in many()]
+        assert list(table.scores[metric.name]) == alone
     assert {count for _, count in toy.launches} == {size}
 
 
 def test_launches_are_full():
     chosen = list(installed_metrics().values())
-    parameters = {benchmark.name: few(benchmark) for benchmark in chosen}
-    subjects = [subject(seed, how="rise") for seed in range(10)]
-    passes = sum(b.pass_count(parameters[b.name], facts(), subjects[0].call) for b in chosen) * len(subjects)
+    parameters = {metric.name: few(metric) for metric in chosen}
+    instances = [instance(seed, how="rise") for seed in range(10)]
+    passes = sum(b.pass_count(parameters[b.name], facts(), instances[0].call) for b in chosen) * len(instances)
     toy = Toy(3)
-    measure_all(chosen, subjects, toy.run, 16, parameters=parameters)
+    measure_all(chosen, instances, toy.run, 16, parameters=parameters)
     assert len(toy.launches) * 16 < 1.03 * passes
 
 
@@ -328,11 +328,11 @@ def test_in_the_engine_at_the_lowest_priority(seed):
     engine = Engine(lambda: Toy(3))
     engine.start(lambda backend: KINDS).result(20)
     try:
-        asked = [(b, subject(seed, how=how)) for b in installed_metrics().values() for how in ("rise", "gradcam")]
+        asked = [(b, instance(seed, how=how)) for b in installed_metrics().values() for how in ("rise", "gradcam")]
         jobs = [engine.submit(b.measure(who, few(b)), Lane.EVALUATE) for b, who in asked]
-        for job, (benchmark, who) in zip(jobs, asked, strict=True):
+        for job, (metric, who) in zip(jobs, asked, strict=True):
             completed = job.result(60)
-            assert completed.value == drive(benchmark.measure(who, few(benchmark)), Toy(3).run)
-            assert completed.pass_count == benchmark.pass_count(few(benchmark), facts(), who.call)
+            assert completed.value == drive(metric.measure(who, few(metric)), Toy(3).run)
+            assert completed.pass_count == metric.pass_count(few(metric), facts(), who.call)
     finally:
         assert engine.close(20)

@@ -230,10 +230,12 @@ def scores_of(name, traffic, model, backend):
     found = {metric: {} for metric in MEASURED}
     for request_id, image, target, seed, saliency in zip(traffic.paths, images, targets, seeds, maps, strict=True):
         objects = [in_frame(BOX, traffic.predictions[request_id].region)] if request_id in traffic.located else []
-        subject = Instance(image, int(target[0]), saliency.maps[0], ExplainerCall(explainer, parameters, seed), objects)
+        instance = Instance(
+            image, int(target[0]), saliency.maps[0], ExplainerCall(explainer, parameters, seed), objects
+        )
         table = measure_all(
             [installed_metrics()[metric] for metric in MEASURED],
-            [subject],
+            [instance],
             backend.run,
             size,
             parameters={POINTING: installed_metrics()[POINTING].parameters_type(tolerance=3)},  # as 15 of 224 pixels

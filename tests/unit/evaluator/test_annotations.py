@@ -32,7 +32,7 @@ def png(pixels, **options):
 
 def region(shape, frame=PLAIN):
     (found,) = regions([shape], frame)
-    # It is what benchmarks take.
+    # It is what metrics take.
     Instance(np.zeros((1, frame.height, frame.width), np.float32), 0, objects=[found])
     return found
 

@@ -68,7 +68,7 @@ def by_hand(model, sample, explainer, metrics, seed=None, saliency=None, protoco
         steps = explaining.explain(sample.image, targets, parameters, Context(model.activation, seed))
         saliency = drive(steps, run).maps[0]
         passes["explain"] = run.rows
-    subject = Instance(
+    instance = Instance(
         sample.image,
         int(sample.logits.argmax()),
         saliency,
@@ -78,9 +78,9 @@ def by_hand(model, sample, explainer, metrics, seed=None, saliency=None, protoco
     )
     context, scores = Context(model.activation, sample.key.seed), {}
     for name in metrics:
-        benchmark, run = installed_metrics()[name], Counting()
-        values = {name: benchmark.parameters_type(protocol=protocol)} if name.startswith("faith") else None
-        table = measure_all([benchmark], [subject], run, lambda kind: 1, parameters=values, context=context)
+        metric, run = installed_metrics()[name], Counting()
+        values = {name: metric.parameters_type(protocol=protocol)} if name.startswith("faith") else None
+        table = measure_all([metric], [instance], run, lambda kind: 1, parameters=values, context=context)
         scores[name], passes[name] = table.scores[name][0], run.rows
     return saliency, scores, passes
 
@@ -150,8 +150,8 @@ def test_the_protocol_of_rise():
     assert [one.value for one in measurement.scores] == [one.value for one in scores.values()]
     _, others, _ = by_hand(model, sample, "occlusion", MEASURED[1:3])
     assert [one.value for one in measurement.scores] != [one.value for one in others.values()]
-    for benchmark in (DeletionAuc(), InsertionAuc()):
-        assert issubclass(benchmark.parameters_type, PerturbationParameters)
+    for metric in (DeletionAuc(), InsertionAuc()):
+        assert issubclass(metric.parameters_type, PerturbationParameters)
 
 
 def test_a_metrics_own_parameters_are_those_of_the_config():
@@ -220,7 +220,7 @@ def test_what_must_not_be_believed_is_not_measured(status, served):
 
 
 def test_a_map_of_zeros_is_measured():
-    """What comes of it is for the benchmarks to say."""
+    """What comes of it is for the metrics to say."""
     model = models.make_model("occlusion")
     served = Served(np.zeros((6, 8), np.float32), MapStatus.ALL_ZERO, 1, 25)
     measurement = appraised(

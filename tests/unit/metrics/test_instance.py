@@ -75,7 +75,7 @@ def test_parameters_out_of_range(kind, values):
         kind(**values)
 
 
-@pytest.mark.parametrize("benchmark", [Robustness(), ClassSensitivity()], ids=lambda b: b.name)
-def test_the_cost_of_explaining_again_needs_the_explainer(benchmark):
+@pytest.mark.parametrize("metric", [Robustness(), ClassSensitivity()], ids=lambda b: b.name)
+def test_the_cost_of_explaining_again_needs_the_explainer(metric):
     with pytest.raises(ValueError, match="explainer call"):
-        benchmark.pass_count(benchmark.parameters_type(), ModelFacts(8, 12))
+        metric.pass_count(metric.parameters_type(), ModelFacts(8, 12))

@@ -215,11 +215,11 @@ def total(images):
 
 
 def test_a_table_of_arrays_and_maps():
-    benchmarks = [DeletionAuc(), Iosr(), NaiveFaithfulness()]
+    metrics = [DeletionAuc(), Iosr(), NaiveFaithfulness()]
     rise = PerturbationParameters(protocol="rise")
     context = Context(sigmoid)
     table = measure_all(
-        benchmarks,
+        metrics,
         pictures(5),
         from_function(total),
         4,
@@ -227,11 +227,11 @@ def test_a_table_of_arrays_and_maps():
         context=context,
     )
     assert list(table.scores) == ["faithfulness/deletion_auc", "localization/iosr", "faithfulness/naive"]
-    for place, subject in enumerate(pictures(5)):
-        for benchmark in benchmarks:
-            parameters = rise if benchmark.name == "faithfulness/naive" else benchmark.parameters_type()
-            alone = drive(benchmark.measure(subject, parameters, context), from_function(total))
-            assert table.scores[benchmark.name][place] == alone
+    for place, instance in enumerate(pictures(5)):
+        for metric in metrics:
+            parameters = rise if metric.name == "faithfulness/naive" else metric.parameters_type()
+            alone = drive(metric.measure(instance, parameters, context), from_function(total))
+            assert table.scores[metric.name][place] == alone
     summaries = table.summaries()
     values = [score.value for score in table.scores["localization/iosr"]]
     assert summaries["localization/iosr"].mean == pytest.approx(sum(values) / 5)
@@ -247,9 +247,9 @@ def test_pictures_are_taken_as_they_are_needed():
     taken = []
 
     def coming():
-        for place, subject in enumerate(pictures(50)):
+        for place, instance in enumerate(pictures(50)):
             taken.append(place)
-            yield subject
+            yield instance
 
     def run(kind, rows):
         sizes.append(len(taken))
