@@ -16,8 +16,6 @@ from xai_sidecar.errors import PreconditionError
 SEED = "seed"
 """Name of the input with the weights of the logits whose sum is derived, (n, classes)."""
 
-_STILL = "Explainers that need no gradient still work: occlusion, rise, rise_plus."
-
 
 @dataclass(frozen=True)
 class Traceable:
@@ -55,7 +53,7 @@ def graph_of(kind: Kind, classifier: Traceable) -> Graph:
         For a kind with a gradient, a graph with a further input, `SEED`, in the place of the targets.
 
     Raises:
-        PreconditionError: This model does not support the kind; the message says why, and what works.
+        PreconditionError: This model does not support the kind; the message says why.
     """
     if kind.name == Forward.kind.name:
         return classifier.graph
@@ -74,11 +72,9 @@ def graph_of(kind: Kind, classifier: Traceable) -> Graph:
 def _derived(classifier: Traceable, by: str, relu_rule: str = "") -> tuple[Graph, list[str]]:
     graph, traced, logits = classifier.graph, classifier.traced, classifier.logits
     if missing := without_rule(graph, traced, logits, [by]):
-        raise PreconditionError(
-            f"The model's gradient cannot be made: there is no rule for {counted(missing)}. {_STILL}"
-        )
+        raise PreconditionError(f"The model's gradient cannot be made: there is no rule for {counted(missing)}.")
     rectifiers = find_rectifiers(graph) if relu_rule else ()
     try:
         return derive(graph, traced, logits, graph.unused_name(SEED), [by], rectifiers, relu_rule)
     except NotDerivableError as error:
-        raise PreconditionError(f"The model's gradient cannot be made: {error} {_STILL}") from error
+        raise PreconditionError(f"The model's gradient cannot be made: {error}") from error
