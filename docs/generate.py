@@ -21,7 +21,15 @@ from xai_sidecar.config.section import key_path, section_of
 from xai_sidecar.explainers.base import ExplainerParameters
 from xai_sidecar.explainers.discovery import built_in_explainers
 from xai_sidecar.metrics.discovery import built_in_metrics
-from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector, QualityFigures, Registry, Telemetry
+from xai_sidecar.telemetry import (
+    DriftCollector,
+    DriftFigures,
+    EvaluatorTelemetry,
+    QualityCollector,
+    QualityFigures,
+    Registry,
+    Telemetry,
+)
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py from the code; `make docs` makes it anew. -->\n"
@@ -124,9 +132,10 @@ def series_page() -> str:
     Telemetry(registry, [])
     EvaluatorTelemetry(registry, [], [], [])
     registry.register(QualityCollector(lambda: QualityFigures("off")))
+    registry.register(DriftCollector(DriftFigures))
     rows = []
     for collector in registry.collectors:
-        for family in collector.collect():
+        for family in getattr(collector, "describe", collector.collect)():
             name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
             labels = getattr(family, "_labelnames", None) or getattr(collector, "_labelnames", ())
             shown = ", ".join(f"`{label}`" for label in labels)

@@ -151,6 +151,29 @@ def classes():
     ]
 
 
+def drift():
+    """Whether maps lie otherwise than they did."""
+    key = "{{explainer}} {{statistic}} {{class}} ({{source}})"
+    return [
+        lines(
+            "Drift of maps",
+            [(f"xai_map_drift{{{WHO}}}", key)],
+            text="Distance from the reference window, over what chance may do: drift from 1 on.",
+            bounds={"min": 0},
+            width=12,
+        ),
+        lines(
+            "Statistics of maps",
+            [
+                (f'xai_map_statistic{{{WHO}, window="current"}}', key),
+                (f'xai_map_statistic{{{WHO}, window="reference"}}', f"{key}, reference"),
+            ],
+            text="Gini index, centre, mass in the border, agreement between explainers, likeness to the class's mean.",
+            width=12,
+        ),
+    ]
+
+
 def ood():
     """How far the traffic is from what the model was trained on."""
     return [
@@ -310,6 +333,7 @@ ROWS = {
     "Overview": overview,
     "Quality by explainer and metric": quality,
     "Classes": classes,
+    "Drift": drift,
     "Out of distribution": ood,
     "Latency": latency,
     "Device": device,

@@ -17,6 +17,9 @@ from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.telemetry import (
     EXPLAIN,
+    DriftCollector,
+    DriftFigure,
+    DriftFigures,
     EvaluatorTelemetry,
     ModelSeries,
     QualityCollector,
@@ -53,12 +56,16 @@ FIGURES = QualityFigures(
 )
 
 
-def series(figures):
+DRIFT = DriftFigures((DriftFigure("requests", "gradcam", "border", "", 0.125, 0.25, 0.5),), 3)
+
+
+def series(figures, drift=DRIFT):
     """All that a server of the model "cats" shows, with what counts its calls and its evaluations."""
     registry, own = process_registry(), CollectorRegistry()
     serving = Telemetry(own, installed_explainers())
     evaluator = EvaluatorTelemetry(own, list(installed_explainers()), list(installed_metrics()), ["map_constant"])
     own.register(QualityCollector(lambda: figures))
+    own.register(DriftCollector(lambda: drift))
     registry.register(ModelSeries(own, "cats"))
     return registry, serving, evaluator
 
@@ -75,7 +82,9 @@ class Exposed:
     """
 
     def __init__(self):
-        self.fresh, _, _ = series(QualityFigures("no_traffic", scores=dict.fromkeys(PAIRS, ScoreFigures())))
+        self.fresh, _, _ = series(
+            QualityFigures("no_traffic", scores=dict.fromkeys(PAIRS, ScoreFigures())), DriftFigures()
+        )
         self.registry, self.serving, self.evaluator = series(FIGURES)
         self._set_gauges()
         # What belongs together is counted together: no scrape falls in between.

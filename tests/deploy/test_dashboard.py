@@ -84,6 +84,8 @@ def test_known_answers(answer):
     assert answer("Explanations over 10 s", "A", "job")[("xai-sidecar",)] == pytest.approx(0.5, abs=0.1)
     assert answer("Out of distribution", "B", "instance").popitem()[1] == pytest.approx(0.25, abs=0.1)
     assert answer("Evaluator", "A", "state") == {("working",): 1}
+    assert answer("Drift of maps", "A", "explainer", "statistic", "source") == {("gradcam", "border", "requests"): 0.5}
+    assert answer("Statistics of maps", "B", "statistic") == {("border",): 0.125}
     assert answer("Score by class", "B", "class", explainer="rise", metric="robustness")[("cat",)] == 40
 
 

@@ -26,9 +26,10 @@ def load(path):
 
 
 traffic = load(Path(__file__).with_name("traffic.py"))
-COMPARED, COUNT, FAITHFULNESS, LOCALIZATION, METRICS = (
+COMPARED, COUNT, DRIFT_WINDOW, FAITHFULNESS, LOCALIZATION, METRICS = (
     traffic.COMPARED,
     traffic.COUNT,
+    traffic.DRIFT_WINDOW,
     traffic.FAITHFULNESS,
     traffic.LOCALIZATION,
     traffic.METRICS,
@@ -39,6 +40,7 @@ HELD_OUT = 150
 
 ALERTS = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yml"
 ALERT = "XaiQualityFell"
+DRIFTED = "XaiMapsDrifted"
 SERIES = ("xai_quality_goodness", "xai_quality_goodness_standard_error", "xai_quality_samples")
 HOUR = 3600
 WEEK = 7 * 24 * HOUR
@@ -62,6 +64,10 @@ class Story:
         address: Of the server's /metrics.
         recognised: The parts of held-out pictures that are taken for the class of their mark, for the class named after
             their shape, and, once their marks are taken away, for the class that these were of.
+        steady: How far the maps of an explainer that callers asked for have drifted, by statistic, while no picture had
+            a mark.
+        drifted: The same once all have one.
+        drift_alarms: What Prometheus had the alert for by then.
         first_auto: The explanation by `auto` before anything was measured.
         naive: The quality where the shapes were reported as what matters.
         healthy: The quality with the marks reported instead.
@@ -76,6 +82,9 @@ class Story:
 
     address: str
     recognised: tuple = ()
+    steady: object = None
+    drifted: object = None
+    drift_alarms: object = None
     first_auto: object = None
     naive: object = None
     healthy: object = None
@@ -103,6 +112,7 @@ def story(checkpoint, pictures, prometheus, start_breakable, only, read_metrics,
         caller = traffic.Caller(server, client, pictures.CLASSES, read_metrics, eventually)
         told = Story(address=server.http)
         told.recognised = recognised(caller, pictures)
+        told.steady, told.drifted = drift(caller, pictures)
         told.first_auto = caller.auto(last)
 
         # What a person takes for the evidence: the shape that the class is named after.
@@ -118,6 +128,7 @@ def story(checkpoint, pictures, prometheus, start_breakable, only, read_metrics,
         with prometheus.prometheus(database, [server.http], rules=[ALERTS]) as watcher:
             watcher.wait(lambda: len(watcher.query("instance:xai_quality_goodness:last_week")) == len(COMPARED_BY))
             told.quiet = alarms(watcher)
+            told.drift_alarms = [each["labels"] for each in watcher.alerts() if each["labels"]["alertname"] == DRIFTED]
             told.broken = told.healthy_auto.explainer
             broken.write_text(told.broken)
             for picture in several:
@@ -139,6 +150,15 @@ def recognised(caller, pictures):
         for picture, found, bare in zip(marked, with_marks, without, strict=True)
     ]
     return tuple(sum(column) / HELD_OUT for column in zip(*same, strict=True))
+
+
+def drift(caller, pictures):
+    """See `Story.steady` and `Story.drifted`: the maps of a reference window, of a current one, and of another."""
+    plain, marked = pictures.draw_many(98, 2 * DRIFT_WINDOW, marked=False), pictures.draw_many(97, DRIFT_WINDOW)
+    caller.explain(plain, "gradcam")
+    steady = caller.eventually(lambda: caller.drift("gradcam"))
+    caller.explain(marked, "gradcam")
+    return steady, caller.eventually(lambda: (found := caller.drift("gradcam")) and found != steady and found)
 
 
 def backfill(prometheus, folder, address, quality):
@@ -203,6 +223,15 @@ def test_the_maps_give_the_flaw_away(story):
             assert story.naive.goodness(name, metric) >= 0.6
     for name, metric in itertools.product(COMPARED, FAITHFULNESS):
         assert story.healthy.value("score", name, metric) == story.naive.value("score", name, metric)
+
+
+def test_the_mass_in_the_border_gives_it_away(story):
+    """Nobody has to report anything, nor is a pass spent: the maps move to the corners once there are marks."""
+    assert max(story.steady.values()) < 1
+    assert story.drifted["border"] > 1
+    assert story.last_metrics["xai_map_statistic", "", "gradcam", "requests", "border", "reference"] < 0.5
+    borders = [each for each in story.drift_alarms if each["statistic"] == "border"]
+    assert [(each["explainer"], each["source"]) for each in borders] == [("gradcam", "requests")]
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -22,6 +22,7 @@ COUNT = 15
 """Pictures of each round of traffic, and samples in a window: as many as the alert wants, and as it may take to tell a
 good explainer from a broken one."""
 
+DRIFT_WINDOW = 20
 RATE = 0.5
 MIN_SAMPLES = 10
 SCORED_SECONDS = 300
@@ -60,6 +61,9 @@ device_share = 1
 slice_milliseconds = 50
 window_samples = {COUNT}
 store = "sqlite:///{store}"
+[drift]
+window = {DRIFT_WINDOW}
+spacing_seconds = 0
 [evaluator.auto]
 min_samples = {MIN_SAMPLES}
 weights = {{ {", ".join(f'"{metric}" = {weight}' for metric, weight in WEIGHTS.items())} }}
@@ -79,7 +83,7 @@ class Caller:
 
     def __init__(self, server, client, labels, read_metrics, eventually):
         self._server, self._client, self._labels = server, client, labels
-        self._read_metrics, self._eventually = read_metrics, eventually
+        self._read_metrics, self.eventually = read_metrics, eventually
         self._numbers = itertools.count()
         self._sent = 0
         self._reported = 0.0
@@ -91,6 +95,17 @@ class Caller:
     def auto(self, picture):
         """The explanation by `auto` of a picture that is no sample."""
         return self._predict(picture, ["auto"], sampled=False).explanations["auto"]
+
+    def explain(self, pictures, explainer):
+        """Has some pictures explained, which are no samples."""
+        for picture in pictures:
+            self._predict(picture, [explainer], sampled=False)
+
+    def drift(self, explainer):
+        """What /metrics shows of the drift of maps that callers asked for, by statistic."""
+        shown = self._read_metrics(self._server.http)
+        wanted = ("xai_map_drift", "", explainer, "requests")
+        return {key[-1]: value for key, value in shown.items() if key[:-1] == wanted}
 
     def send(self, picture, box):
         """Has a picture sampled, and reports its class and a box; its request id."""
@@ -114,7 +129,7 @@ class Caller:
         # The second one begins after the last score, and is over when the third one begins.
         last = self._reported
         for _ in range(3):
-            last = self._eventually(functools.partial(round_after, last), SCORED_SECONDS)
+            last = self.eventually(functools.partial(round_after, last), SCORED_SECONDS)
         quality = Quality(self._read_metrics(self._server.http), self._client.model_info())
         counts = {pair: quality.value("samples", *pair) for pair in itertools.product(COMPARED, METRICS)}
         assert set(counts.values()) == {COUNT}, f"samples that were measured: {counts}"

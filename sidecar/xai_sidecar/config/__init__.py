@@ -1,7 +1,8 @@
 """The config file: its keys, how it is read, and errors that name the key and the cure."""
 
+from xai_sidecar.config.drift import DriftConfig
 from xai_sidecar.config.evaluation import EvaluatorConfig
 from xai_sidecar.config.reading import load_config, load_labels, parse_config
 from xai_sidecar.config.sections import Config, ServerConfig
 
-__all__ = ["Config", "EvaluatorConfig", "ServerConfig", "load_config", "load_labels", "parse_config"]
+__all__ = ["Config", "DriftConfig", "EvaluatorConfig", "ServerConfig", "load_config", "load_labels", "parse_config"]

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from xai_sidecar.config.drift import DriftConfig
 from xai_sidecar.config.evaluation import EvaluatorConfig
 from xai_sidecar.config.explainers import ExplainersConfig, explainers_section
 from xai_sidecar.config.input import InputConfig
@@ -325,3 +326,4 @@ class Config(Section):
     ood: OodConfig = Field(default_factory=OodConfig)
     server: ServerConfig = Field(default_factory=ServerConfig)
     evaluator: EvaluatorConfig = Field(default_factory=EvaluatorConfig)
+    drift: DriftConfig = Field(default_factory=DriftConfig)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import structlog
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
-from xai_sidecar.engine.work import ood_score
+from xai_sidecar.engine.work import FloatArray, ood_score
 from xai_sidecar.errors import DeviceLostError, HungError, ShuttingDownError, StoreError
 from xai_sidecar.evaluator.annotations import regions
 from xai_sidecar.evaluator.ingest import Ingest
@@ -52,11 +52,13 @@ class _Measured:
         sample: The sample.
         open: Jobs that have not ended.
         scored: Whether one of them gave a score.
+        maps: Maps by explainer or control, of those that can be believed.
     """
 
     sample: Sample
     open: int = 0
     scored: bool = False
+    maps: dict[str, FloatArray] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -71,6 +73,7 @@ class Evaluator:
         telemetry: Counts samples and measurements.
         max_pixels: Most pixels of an annotated mask.
         clock: Unix time in seconds.
+        on_maps: Called with a sample and its maps, by explainer or control, once it is measured.
 
     Attributes:
         ingest: Takes samples and ground truth from calls.
@@ -86,8 +89,10 @@ class Evaluator:
         telemetry: EvaluatorTelemetry,
         max_pixels: int,
         clock: Callable[[], float] = time.time,
+        on_maps: Callable[[Sample, Mapping[str, FloatArray]], object] = lambda sample, maps: None,
     ) -> None:
         self._engine = engine
+        self._on_maps = on_maps
         self._store = store
         self._model = model
         self._settings = settings
@@ -223,15 +228,15 @@ class Evaluator:
         if measurement is not None:
             if failed is not None:
                 measurement.fail()
-            measured.scored |= self._keep(measurement)
+            measured.scored |= self._keep(measurement, measured.maps)
         elif failed is None:
             self._keep_ood(sample, completed.value)
         measured.open -= 1
         if not measured.open:
             self._conclude(measured)
 
-    def _keep(self, measurement: Measurement) -> bool:
-        """Stores the map and scores of a measurement; returns whether the sample counts as scored by it."""
+    def _keep(self, measurement: Measurement, maps: dict[str, FloatArray]) -> bool:
+        """Stores the map, in `maps`, too, and scores of a measurement; returns whether its sample counts as scored."""
         sample = measurement.sample
         for run in measurement.runs:
             self._count(measurement.explainer, run)
@@ -242,6 +247,7 @@ class Evaluator:
             with self._store_errors.writing(sample.key):
                 self._store.put_scores(sample.key, [measurement.disbelieved])
         if measurement.map is not None:
+            maps[measurement.explainer] = measurement.map.saliency
             with self._store_errors.writing(sample.key):
                 self._store.add_map(sample.key, measurement.map, measurement.scores)
                 truth = self._store.truth(sample.key)
@@ -263,6 +269,7 @@ class Evaluator:
     def _conclude(self, measured: _Measured) -> None:
         unscored = SampleState.FAILED if measured.sample.positives else SampleState.NO_POSITIVE
         self._quality.compare()
+        self._on_maps(measured.sample, measured.maps)
         self._store_errors.end(measured.sample.key, SampleState.SCORED if measured.scored else unscored)
 
     # ------------------------------------------------------------------------------------------------ ground truth

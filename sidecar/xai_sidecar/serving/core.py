@@ -27,7 +27,7 @@ from xai_sidecar.serving.description import ModelDescription, describe
 from xai_sidecar.serving.evaluation import Evaluation
 from xai_sidecar.serving.ground_truth import GroundTruthReceipt, check_report, receipt_of, report_paths
 from xai_sidecar.serving.model import ServedModel
-from xai_sidecar.serving.plan import ModelOutput
+from xai_sidecar.serving.plan import ExplanationResult, ModelOutput
 from xai_sidecar.serving.predictor import Predictor
 from xai_sidecar.serving.preprocessing import Preprocessor
 from xai_sidecar.serving.promising import Demand
@@ -126,6 +126,7 @@ class Core:
             if plans:
                 mark("explain")
             sampled = state.evaluation.sample(call.builder.request_id, state.model, predicted, explained)
+            state.evaluation.watch(state.model, predicted, explained if plans else ())
             answer = partial(call.builder.answer, predicted, explained, sampled)
             with state.predictor.answering.measured() if plans else nullcontext():
                 return await self._result(lambda: encode(answer()), small=not plans and call.has_few_scores)
@@ -161,8 +162,11 @@ class Core:
             yield await self._result(lambda: encode(first()), small=call.has_few_scores)
             plans, deadline = builder.checked.plans, call.demand.deadline
             events = explanations(state.predictor, predicted, plans, deadline, interval, admitted)
+            finals: list[list[ExplanationResult]] = [[] for _ in predicted]
             async with aclosing(events):
                 async for event in events:
+                    if isinstance(event, ExplanationVersion) and not is_partial(event):
+                        finals[event.key.image_index].append(event.result)
                     message = partial(lambda event: encode(builder.event(event)), event)
                     has_maps = isinstance(event, ExplanationVersion) and len(event.result.targets) > 0
                     try:
@@ -173,6 +177,7 @@ class Core:
                             raise
                     else:
                         yield encoded
+            state.evaluation.watch(state.model, predicted, finals)
 
     async def report_ground_truth(self, report: GroundTruthReport) -> GroundTruthReceipt:
         """Takes what a picture of a sampled request really showed.

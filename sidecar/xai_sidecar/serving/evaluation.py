@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,8 +14,10 @@ from xai_sidecar.digest import digest
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.errors import ConfigError, StoreError
 from xai_sidecar.evaluator.controls import CONTROLS
+from xai_sidecar.evaluator.drift.monitor import DriftMonitor
+from xai_sidecar.evaluator.drift.tracker import REQUESTS, SAMPLES
 from xai_sidecar.evaluator.evaluator import Evaluator
-from xai_sidecar.evaluator.live_quality import LiveQuality
+from xai_sidecar.evaluator.live_quality import LiveQuality, shown_classes
 from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE, EvaluatedModel
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
 from xai_sidecar.evaluator.store import Store
@@ -25,7 +27,7 @@ from xai_sidecar.metrics.instance import ExplainerCall
 from xai_sidecar.paths import data_folder
 from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.plan import ExplanationResult, ModelOutput, Stage, positives
-from xai_sidecar.telemetry import EvaluatorTelemetry, QualityCollector, Registry
+from xai_sidecar.telemetry import DriftCollector, EvaluatorTelemetry, QualityCollector, Registry
 
 _DAY = 86_400
 
@@ -38,11 +40,34 @@ class Evaluation:
         quality: The measurements of recent samples.
         version: As of `EvaluatedModel`.
         evaluator: What measures it; None where nothing is sampled.
+        drift: Compares maps with those of a while ago; None for not at all.
     """
 
     quality: LiveQuality
     version: str
     evaluator: Evaluator | None = None
+    drift: DriftMonitor | None = None
+
+    def watch(
+        self, model: ServedModel, predicted: Sequence[ModelOutput], explained: Sequence[Sequence[ExplanationResult]]
+    ) -> None:
+        """Has the maps that a caller gets compared with former ones.
+
+        Args:
+            model: The model that predicted.
+            predicted: Its predictions.
+            explained: For each prediction the explanations that the caller gets.
+        """
+        if self.drift is None:
+            return
+        for one, results in zip(predicted, explained, strict=False):  # there are none where none were asked for
+            maps = {
+                name: result.saliency.maps[place]
+                for name, result, place in _by_default(model, one, results)
+                if result.saliency.statuses[place].believed
+            }
+            if maps:
+                self.drift.offer(REQUESTS, int(one.logits.argmax()), maps)
 
     def sample(
         self,
@@ -77,6 +102,8 @@ class Evaluation:
         """Ends it, once all sampled pictures are stored."""
         if self.evaluator is not None:
             self.evaluator.close()
+        if self.drift is not None:
+            self.drift.close()
 
 
 def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, store: Store | None = None) -> Evaluation:
@@ -104,16 +131,28 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
     )
     quality = LiveQuality(evaluated, settings, telemetry)
     registry.register(QualityCollector(quality.figures))
+    classes = shown_classes(evaluated.labels, settings.classes)
+    drift = DriftMonitor(list(evaluated.explainers), classes, model.config.drift)
+    registry.register(DriftCollector(drift.figures))
     if not settings.enabled:
-        return Evaluation(quality, evaluated.version)
+        return Evaluation(quality, evaluated.version, None, drift)
     store = store or open_store(model.config, claim=True)
     try:
-        evaluator = Evaluator(engine, store, evaluated, settings, quality, telemetry, model.config.server.max_pixels)
+        evaluator = Evaluator(
+            engine,
+            store,
+            evaluated,
+            settings,
+            quality,
+            telemetry,
+            model.config.server.max_pixels,
+            on_maps=lambda sample, maps: drift.offer(SAMPLES, sample.target, maps),
+        )
         evaluator.start()
     except (ConfigError, StoreError) as error:
         store.close()
         raise ConfigError(error.message, field="evaluator.store") from error
-    return Evaluation(quality, evaluated.version, evaluator)
+    return Evaluation(quality, evaluated.version, evaluator, drift)
 
 
 def _check_metrics(settings: EvaluatorConfig, model: EvaluatedModel) -> None:
@@ -190,19 +229,14 @@ def sample_of(
         predicted: The prediction.
         explained: The explanations that the caller got.
     """
-    prepared, top = predicted.prepared, predicted.logits.argmax()
+    prepared = predicted.prepared
     _, height, width = prepared.array.shape
     predicted_ids = positives(predicted.logits, predicted.probabilities, model.least_positive)
     served: dict[str, Served] = {}
-    for one in explained:
-        name = one.plan.explainer.name
-        places = np.flatnonzero(one.targets == top)
-        by_default = one.plan.parameters == model.explainers[name].defaults
-        if one.stage is Stage.COMPLETE and by_default and len(places) and name not in served:
-            place = int(places[0])
-            # A copy: the maps of other classes need not be kept.
-            saliency = one.saliency.maps[place].copy()
-            served[name] = Served(saliency, one.saliency.statuses[place], one.plan.seed, one.pass_count)
+    for name, one, place in _by_default(model, predicted, explained):
+        # A copy: the maps of other classes need not be kept.
+        saliency = one.saliency.maps[place].copy()
+        served[name] = Served(saliency, one.saliency.statuses[place], one.plan.seed, one.pass_count)
     return Sample(
         key=key,
         time=now,
@@ -215,3 +249,21 @@ def sample_of(
         ood=predicted.ood,
         served=served,
     )
+
+
+def _by_default(
+    model: ServedModel, predicted: ModelOutput, explained: Sequence[ExplanationResult]
+) -> Iterator[tuple[str, ExplanationResult, int]]:
+    """The maps of the most probable class that were made with the server's defaults, the first of each explainer.
+
+    Yields:
+        Name of the explainer, its explanation, and the map's place there.
+    """
+    top, found = predicted.logits.argmax(), set()
+    for one in explained:
+        name = one.plan.explainer.name
+        places = np.flatnonzero(one.targets == top)
+        by_default = one.plan.parameters == model.explainers[name].defaults
+        if one.stage is Stage.COMPLETE and by_default and len(places) and name not in found:
+            found.add(name)
+            yield name, one, int(places[0])

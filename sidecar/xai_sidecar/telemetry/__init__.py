@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry as Registry
 
+from xai_sidecar.telemetry.drift_collector import DriftCollector, DriftFigure, DriftFigures
 from xai_sidecar.telemetry.evaluator_series import EVENTS, EXPLAIN, REASONS, RESULTS, EvaluatorTelemetry
 from xai_sidecar.telemetry.exposition import ModelSeries, process_registry
 from xai_sidecar.telemetry.quality_collector import OTHER, STATES, QualityCollector, QualityFigures, ScoreFigures
@@ -17,6 +18,9 @@ __all__ = [
     "RESULTS",
     "STAGES",
     "STATES",
+    "DriftCollector",
+    "DriftFigure",
+    "DriftFigures",
     "EvaluatorTelemetry",
     "ModelSeries",
     "QualityCollector",

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import time
+import uuid
 from contextlib import aclosing
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from xai_sidecar import errors
 from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.definitions import map_definition, score_definition
+from xai_sidecar.evaluator.drift.monitor import DriftMonitor
 from xai_sidecar.evaluator.live_quality import State
 from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.evaluator.records import SampleKey, SampleState
@@ -27,7 +29,7 @@ from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.imaging import Prepared, Region
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.rpc.interceptors import REQUEST_ID
-from xai_sidecar.serving.evaluation import evaluated_model, open_store, sample_of, start_evaluation
+from xai_sidecar.serving.evaluation import Evaluation, evaluated_model, open_store, sample_of, start_evaluation
 from xai_sidecar.serving.plan import ExplanationResult, ModelOutput, Stage, Targets
 
 PERTURBING = only("occlusion", "rise", "rise_plus")
@@ -493,3 +495,75 @@ async def test_auto_goes_by_what_is_measured(sampling, request_of):
     assert not any(standing.eligible for standing in standings.values())
     assert [control.name for control in info.evaluator.controls] == list(CONTROLS)
     assert all(len(control.quality) == 1 for control in info.evaluator.controls)
+
+
+# ------------------------------------------------------------------------------------------------ drift
+
+
+@pytest.fixture
+def offered(monkeypatch):
+    """What is offered to be compared with former maps: (source, class, explainers), with the maps beside it."""
+    offered = []
+
+    def offer(monitor, source, target, maps):
+        offered.append(((source, target, sorted(maps)), dict(maps)))
+        return True
+
+    monkeypatch.setattr(DriftMonitor, "offer", offer)
+    return offered
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_callers_get_is_compared_with_former_maps(serve, request_of, offered, streamed):
+    """Of each picture the maps by the server's parameters, of the most probable class, which is the third."""
+    servicer, _ = serve(0, *PERTURBING, MASKS, evaluated=True)
+    request = request_of(
+        pb.ExplanationRequest(explainer="rise", seed=77),
+        pb.ExplanationRequest(explainer="occlusion", name="other class", targets={"class_ids": [0]}),
+        pb.ExplanationRequest(explainer="occlusion", name="of two", targets={"class_ids": [1, 2]}),
+        pb.ExplanationRequest(explainer="rise", name="other parameters", rise={"mask_count": 63}),
+    )
+    if streamed:
+        async with aclosing(servicer.PredictStream(pb.PredictStreamRequest(request=request), call())) as events:
+            _ = [event async for event in events]
+    else:
+        answer = await servicer.Predict(request, call())
+        explanations = {each.name: each for each in answer.predictions[0].explanations}
+        shown = np.frombuffer(explanations["of two"].maps[1].tensor.data, "<f4").reshape(6, 8)
+        np.testing.assert_array_equal(offered[0][1]["occlusion"], shown)
+    assert [what for what, _ in offered] == [("requests", 2, ["occlusion", "rise"])] * 2
+
+
+async def test_a_prediction_without_explanations_offers_nothing(serve, request_of, offered):
+    servicer, _ = serve(0, *PERTURBING, MASKS, evaluated=True)
+    await servicer.Predict(request_of(), call())
+    assert offered == []
+
+
+def test_what_must_not_be_believed_is_not_compared(served_rise, predicted, offered):
+    model, rise = served_rise
+    evaluation = Evaluation(None, "v", None, DriftMonitor(["rise"], {}, model.config.drift))
+    for status in MapStatus:
+        evaluation.watch(model, [predicted()], [[rise(2, statuses=(status,))]])
+        assert len(offered) == status.believed
+        offered.clear()
+
+
+async def test_what_is_measured_is_compared_apart(sampling, request_of, offered):
+    """All maps of a sample at once, those that its caller was given among them."""
+    servicer, _ = sampling()
+    await servicer.Predict(request_of(pb.ExplanationRequest(explainer="rise")), call())
+    await until(lambda: sum(what[0] == "samples" for what, _ in offered) == 2)
+    measured = {(*what[:2], *what[2]) for what, _ in offered if what[0] == "samples"}
+    assert measured == {("samples", 2, *sorted([*CONTROLS, "occlusion", "rise"]))}
+
+
+async def test_drift_is_shown(serve, request_of):
+    servicer, _ = serve(0, *PERTURBING, "drift.window=20", "drift.spacing_seconds=0", evaluated=True)
+    drift = servicer.core.state.evaluation.drift
+    for _ in range(20):
+        await servicer.Predict(request_of(pb.ExplanationRequest(explainer="occlusion")), call(str(uuid.uuid4())))
+        assert drift.flush(10)
+    found = {(each.explainer, each.statistic, each.source): each for each in drift.figures().figures}
+    assert ("occlusion", "border", "requests") in found
+    assert all(each.ratio < 1 for each in found.values())

@@ -16,6 +16,8 @@ from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.telemetry import (
+    DriftCollector,
+    DriftFigures,
     EvaluatorTelemetry,
     ModelSeries,
     QualityCollector,
@@ -39,6 +41,7 @@ def exposed(figures, model="efficientnet-lite0"):
     telemetry.model.info({"name": model, "version": "0123456789ab", "device": "cpu", "engine": "engine 1.0"})
     EvaluatorTelemetry(own, EXPLAINERS, METRICS, FAILURES, NOT_APPLICABLE, CONTROLS)
     own.register(QualityCollector(lambda: figures))
+    own.register(DriftCollector(DriftFigures))
     registry.register(ModelSeries(own, model))
     return registry, telemetry
 
