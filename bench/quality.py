@@ -36,6 +36,7 @@ from xai_sidecar.zoo.sample import sample_picture
 EXPLAINERS = ("rise", "gradcam", "guided_backprop", "occlusion", "gradient", "deconvolution")
 FILLS = ("mean_colour", "blurred", "black")
 LED = "faithfulness/srg"
+ROAD = "faithfulness/road"
 FORMER = {"faithfulness/deletion_auc": 1.0, "faithfulness/insertion_auc": 1.0, "class_sensitivity": 0.5}
 """The composite before SRG, without truth and robustness; in the protocol of then."""
 
@@ -74,7 +75,8 @@ def _measured(pictures: Sequence[str], masks: int) -> Scores:
         batched, single = in_batches(backend.run, _BATCH), in_batches(backend.run, 1)
 
         def run(kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-            return (batched if kind == MaskedForward.kind else single)(kind, rows)
+            several = kind == MaskedForward.kind or len(rows[0]) > 1
+            return (batched if several else single)(kind, rows)
 
         for number, name in enumerate(pictures):
             image = prepare(decode(sample_picture(name).read_bytes(), 10**9), served.input).array
@@ -105,6 +107,8 @@ def _scored(served: ServedModel, call: ExplainerCall, image: FloatArray, run: Ru
     for count, fill in settings if _SHORT else [(224, "mean_colour"), *settings]:
         srg = installed_metrics()[LED]
         found[f"{count} {fill}"] = _value(srg, instance, StepParameters(steps=count, fill=fill), context, run)
+    road = installed_metrics()[ROAD]
+    found[ROAD] = _value(road, instance, road.parameters_type(), context, run)
     for name in {} if _SHORT else FORMER:
         metric = installed_metrics()[name]
         parameters = metric.parameters_type()
@@ -162,6 +166,7 @@ def _stability(scores: Scores, note: str) -> list[Figure]:
         found.append(
             Figure(f"order of maps, {one} against {other}", _agreement(scores, one, other), "Spearman", None, note)
         )
+    found.append(Figure("order of maps, ROAD against SRG", _agreement(scores, ROAD, most), "Spearman", None, note))
     for fill in FILLS:
         others = [_agreement(scores, f"28 {fill}", f"28 {each}") for each in FILLS if each != fill]
         found.append(Figure(f"order of maps, {fill} against the other fills", min(others), "Spearman", None, note))
@@ -188,7 +193,7 @@ def _separation(scores: Scores, fill: str) -> float:
 
 
 def _table(scores: Scores) -> str:
-    settings = ["224 mean_colour", "28 mean_colour", "10 mean_colour", "28 blurred", "28 black", *FORMER]
+    settings = ["224 mean_colour", "28 mean_colour", "10 mean_colour", "28 blurred", "28 black", ROAD, *FORMER]
     composites: Mapping[str, Any] = {"new": _srg} if _SHORT else {"former": _former, "new": _srg}
     lines = ["map".ljust(18) + "".join(each.rpartition("/")[2].rjust(19) for each in (*settings, *composites))]
     for name in sorted((*EXPLAINERS, *CONTROLS), key=lambda each: -_srg(scores, each)):

@@ -103,6 +103,7 @@ class Metric(Extension, Generic[P]):
         higher_is_better: Whether a higher score is a better one.
         value_range: The lowest and the highest score that there can be.
         is_proportion: Whether scores are hits and misses, 1 and 0, so that their mean is a share of the pictures.
+        by_default: Whether it is measured where the config does not name any.
         needs: What an instance must have to be measured.
         kinds: The kinds of work that it yields, besides those of the explainer.
         parameters_type: Its parameters.
@@ -111,6 +112,7 @@ class Metric(Extension, Generic[P]):
     higher_is_better: ClassVar[bool]
     value_range: ClassVar[tuple[float, float]]
     is_proportion: ClassVar[bool] = False
+    by_default: ClassVar[bool] = True
     needs: ClassVar[frozenset[Need]]
     kinds: ClassVar[frozenset[Kind]] = frozenset()
     parameters_type: type[P]

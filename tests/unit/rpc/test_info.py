@@ -6,6 +6,7 @@ import pytest
 from toys import only
 
 from xai_proto import explanation_pb2 as pb
+from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.errors import ConfigError, PreconditionError
 from xai_sidecar.evaluator.comparison import Advantage, Skill, Verdict
@@ -14,7 +15,6 @@ from xai_sidecar.evaluator.live_quality import QualitySummary, State
 from xai_sidecar.evaluator.quality_table import QualityRow, QualityTable
 from xai_sidecar.evaluator.windows import ScoreStatistics
 from xai_sidecar.explainers.discovery import installed_explainers
-from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.rpc import info as rpc_info
 from xai_sidecar.serving.description import confidence_half_width, describe
 
@@ -231,7 +231,7 @@ def test_before_the_first_sample(make_model, state):
     told = model_info(make_model("evaluator.sample_rate=1"), 0, summary).evaluator
     assert pb.EvaluatorState.Name(told.state) == f"EVALUATOR_STATE_{state.name}"
     assert (told.HasField("last_sample_time"), told.note, told.window_sample_count) == (False, "", 0)
-    assert [one.name for one in told.metrics] == list(installed_metrics())
+    assert [one.name for one in told.metrics] == EvaluatorConfig().metrics
 
 
 @pytest.mark.parametrize(
