@@ -204,6 +204,17 @@ def explained(
     return (yield from whole(steps))
 
 
+def explained_once(instance: Instance, targets: IntArray, context: Context) -> Generator[Work, Any, Saliency]:
+    """Maps of an instance's image for targets (t,) by its call, without those anew that are in `Instance.maps`."""
+    known = dict(instance.maps)
+    missing = np.array([target for target in targets.tolist() if target not in known], np.int32)
+    if len(missing):
+        found = yield from explained(required(instance.call), instance.image, missing, context)
+        known.update(zip(missing.tolist(), zip(found.maps, found.statuses, strict=True), strict=True))
+    maps, statuses = zip(*(known[target] for target in targets.tolist()), strict=True)
+    return Saliency(np.stack(maps), statuses)
+
+
 def disbelief(saliency: Saliency) -> ScoreStatus | None:
     """The status of a score by maps of which one must not be believed; None if all can be."""
     return next((_DISBELIEVED[status] for status in saliency.statuses if not status.believed), None)

@@ -8,7 +8,16 @@ import numpy as np
 
 from xai_sidecar.engine.work import FloatArray, Forward, Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import Metric, MetricParameters, Need, Score, ScoreStatus, disbelief, explained, required
+from xai_sidecar.metrics.base import (
+    Metric,
+    MetricParameters,
+    Need,
+    Score,
+    ScoreStatus,
+    disbelief,
+    explained_once,
+    required,
+)
 from xai_sidecar.metrics.correlation import correlation, is_constant
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 
@@ -22,8 +31,8 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
 
     Li et al.: Quantitative Evaluations on Saliency Methods, arXiv:2012.15616, brought into [0, 1]. Both maps come from
     one explanation, and so from the same masks where there are any; two that are mostly noise would be unlike, too, and
-    are not compared. MindSpore XAI agrees, but for RISE, where it fails, and for two constant maps. The instance's
-    target and map do not matter.
+    are not compared. Maps that are there already are not made again. MindSpore XAI agrees, but for RISE, where it
+    fails, and for two constant maps. The instance's target and map do not matter.
 
     Where one map is the same all over, as Grad-CAM's is where nothing speaks for the least probable class, the score is
     0.5: such a map is unrelated to any other, and without a score the pictures on which classes differ the most would
@@ -64,7 +73,7 @@ class ClassSensitivity(Metric[ClassSensitivityParameters]):
         if is_constant(logits.astype(np.float64), 0):
             return Score(None, ScoreStatus.OUTPUT_CONSTANT)
         targets = np.array([logits.argmax(), logits.argmin()], np.int32)
-        saliency = yield from explained(required(instance.call), instance.image, targets, context)
+        saliency = yield from explained_once(instance, targets, context)
         lack = disbelief(saliency)
         if lack is not None:
             return Score(None, lack)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import TargetError, TensorError
-from xai_sidecar.explainers.base import Explainer
+from xai_sidecar.explainers.base import Explainer, MapStatus
 from xai_sidecar.metrics.objects import ObjectArea, checked
 
 
@@ -45,6 +45,8 @@ class Instance:
         logits: (classes,), the model's output for the image; given, it saves a pass.
         shared: Logits of perturbed copies of this image by this map, under keys of `perturbation`: metrics that are
             given the same one do not ask twice. None where nothing is shared.
+        maps: Maps (H, W) of this image by `call` with their statuses, by class, which metrics that explain again need
+            not make anew. Those of random explainers may be of fewer passes than `call` would spend.
 
     Raises:
         TensorError: A shape or dtype that does not fit.
@@ -58,6 +60,7 @@ class Instance:
     objects: Sequence[ObjectArea] = ()
     logits: FloatArray | None = None
     shared: MutableMapping[Hashable, FloatArray] | None = None
+    maps: Mapping[int, tuple[FloatArray, MapStatus]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.dtype != np.float32 or not self.image.size:

@@ -165,6 +165,13 @@ def perturbed(
     return target_probabilities(found, instance.target, context.activation)
 
 
+def wholly_covered(instance: Instance, context: Context, fill: Fill) -> Steps[Any]:
+    """Leaves the logits of the wholly covered picture in `Instance.shared`: of a fill they are those of any map."""
+    cover = cover_of(fill, instance.image, context)
+    count = instance.image[0].size
+    yield from perturbed(instance, context, cover, np.array([0]), np.array([count]), kept=False)
+
+
 def _key(cover: Cover, count: int, start: int, end: int, *, kept: bool) -> Hashable:
     """What tells copies of a picture apart by what is covered: the ranks, and the cover."""
     if kept and (start == 0 or end == count):  # what is covered is a range, too

@@ -8,10 +8,24 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from xai_sidecar.engine.work import FloatArray, Steps
+from xai_sidecar.engine.jointly import together
+from xai_sidecar.engine.work import FloatArray, MaskedForward, MaskedOodScore, Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import Metric, MetricParameters, Need, Score, ScoreStatus, disbelief, explained, required
+from xai_sidecar.metrics.base import (
+    Metric,
+    MetricParameters,
+    Need,
+    Score,
+    ScoreStatus,
+    disbelief,
+    explained,
+    explained_once,
+    required,
+)
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
+
+_TOGETHER = 16
+"""Noisy pictures that are explained side by side, so that batches are full: not more, for the memory that they take."""
 
 
 class RobustnessParameters(MetricParameters):
@@ -53,8 +67,11 @@ class Robustness(Metric[RobustnessParameters]):
         return (1 + parameters.draw_count) * call.explainer.pass_counts(1, call.parameters, model).most
 
     def _measure(self, instance: Instance, parameters: RobustnessParameters, context: Context) -> Steps[Score]:
-        call, target = required(instance.call), np.array([instance.target], np.int32)
-        saliency = yield from explained(call, instance.image, target, context)
+        call, target, seed = required(instance.call), np.array([instance.target], np.int32), context.seed
+        if call.explainer.is_random:  # a map that is there may be of other masks
+            saliency = yield from explained(call, instance.image, target, context)
+        else:
+            saliency = yield from explained_once(instance, target, context)
         lack = disbelief(saliency)
         if lack is not None:
             return Score(None, lack)
@@ -63,14 +80,18 @@ class Robustness(Metric[RobustnessParameters]):
         if norm == 0:
             return Score(None, ScoreStatus.MAP_ZERO)
         largest = 0.0
-        for draw in range(parameters.draw_count):
-            added = noise(instance.image.shape, parameters.radius, context.seed, draw)
-            image = instance.image + context.units.difference(added)
-            saliency = yield from explained(call, image, target, context)
-            lack = disbelief(saliency)
-            if lack is not None:
-                return Score(None, lack)
-            largest = max(largest, float(np.linalg.norm(saliency.maps[0] - original)))
+        masked = call.explainer.kind(call.parameters) in (MaskedForward.kind, MaskedOodScore.kind)
+        step = 1 if masked else _TOGETHER  # masks fill batches by themselves
+        for first in range(0, parameters.draw_count, step):
+            images = [
+                instance.image + context.units.difference(noise(instance.image.shape, parameters.radius, seed, draw))
+                for draw in range(first, min(first + step, parameters.draw_count))
+            ]
+            for saliency in (yield from together([explained(call, image, target, context) for image in images])):
+                lack = disbelief(saliency)
+                if lack is not None:
+                    return Score(None, lack)
+                largest = max(largest, float(np.linalg.norm(saliency.maps[0] - original)))
         return Score(math.exp(-largest / norm))
 
 
