@@ -16,7 +16,8 @@ from xai_sidecar.engine.backend import Layer
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.evaluator.live_quality import LiveQuality
-from xai_sidecar.evaluator.measurement import FAILURES, EvaluatedModel
+from xai_sidecar.evaluator.measurement import EvaluatedModel
+from xai_sidecar.evaluator.runs import FAILURES
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.discovery import installed_explainers

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from xai_client.command.tables import pairs
 from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.engine.throttle import LONG_SHARE, is_long
 from xai_sidecar.engine.work import Forward
+from xai_sidecar.evaluator.costs import Costs
 from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.serving.evaluation import evaluated_model
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
@@ -88,8 +90,10 @@ def _evaluator(model: ServedModel) -> str:
     settings = model.config.evaluator
     if not settings.enabled:
         return "off; set evaluator.sample_rate to measure how good explanations are"
-    measurer = Measurer(evaluated_model(model), settings)
-    costs = [(model.seconds(kind, rows), model.seconds(kind, 1)) for kind, rows in measurer.costs()]
+    evaluated = evaluated_model(model)
+    measurer = Measurer(evaluated, settings)
+    rows = Costs(measurer, evaluated, settings).rows()
+    costs = [(model.seconds(kind, math.ceil(count)), model.seconds(kind, 1)) for kind, count in rows]
     total = sum(seconds for seconds, _ in costs)
     rare = sum(seconds for seconds, row in costs if is_long(row, settings.slice_milliseconds / 1e3))
     quiet = settings.device_share / total if total else 0.0

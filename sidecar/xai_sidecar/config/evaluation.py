@@ -101,6 +101,14 @@ class EvaluatorConfig(Section):
         le=10**7,
         description="Most passes through the model for one metric of one map; what would take more is not measured.",
     )
+    tolerance: float = Field(
+        default=0.3,
+        ge=0,
+        le=0.5,
+        description="Relative standard error at which the maps of explainers with random masks are good enough to be "
+        "measured, of the masks that they would spend for a caller; 0 spends all of these. With 0.3, a map correlates "
+        "by 0.95 with that of infinitely many masks.",
+    )
     device_share: float = Field(
         default=0.05,
         gt=0,

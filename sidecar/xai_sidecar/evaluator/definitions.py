@@ -17,10 +17,17 @@ _PROTOCOL_VERSION = 3
 metric raise a version of its own. 2: in picture units. 3: none by noise."""
 
 
-def map_definition(explainer: Explainer[Any], parameters: ExplainerParameters) -> str:
-    """The definition of an explainer's maps with some parameters, resolved."""
+def map_definition(explainer: Explainer[Any], parameters: ExplainerParameters, tolerance: float = 0.0) -> str:
+    """The definition of an explainer's maps.
+
+    Args:
+        explainer: The explainer.
+        parameters: Its parameters, resolved.
+        tolerance: Relative standard error at which the evaluator makes its maps no better; 0 for none.
+    """
     changed = parameters.model_dump(mode="json", exclude_defaults=True)
-    return digest(_PROTOCOL_VERSION, explainer.name, explainer.version, changed)
+    made = [tolerance] if tolerance else []
+    return digest(_PROTOCOL_VERSION, explainer.name, explainer.version, changed, *made)
 
 
 def score_definition(of_map: str, metric: Metric[Any], parameters: MetricParameters) -> str:

@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Generator, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.engine.work import Kind, MaskedForward, Steps, Work, drive
+from xai_sidecar.engine.jointly import alongside
+from xai_sidecar.engine.work import FloatArray, IntArray, Steps, Work, drive
 from xai_sidecar.evaluator.definitions import map_definition, score_definition
-from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
+from xai_sidecar.evaluator.making import share_passes, until_good
+from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord, Served
+from xai_sidecar.evaluator.runs import Measurement, MetricRun, Tally, failure_of, record_of, run_of
 from xai_sidecar.explainers.activations import Activation
-from xai_sidecar.explainers.base import Context, Explainer, ExplainerParameters, MapStatus, ModelFacts
-from xai_sidecar.metrics.base import Metric, MetricParameters, Need, Score, ScoreStatus, whole
+from xai_sidecar.explainers.base import Context, Explainer, ExplainerParameters, MapStatus, ModelFacts, Saliency
+from xai_sidecar.metrics.base import Metric, MetricParameters, Need, ScoreStatus, whole
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.faithfulness import Faithfulness
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.objects import ObjectArea
+from xai_sidecar.metrics.perturbation import Fill, StepParameters, wholly_covered
 from xai_sidecar.telemetry import EXPLAIN
-
-ERROR = "error"
-"""Reason for a missing score where measuring it raised an error."""
-
-FAILURES = (
-    *(status.name.lower() for status in ScoreStatus if status is not ScoreStatus.OK),
-    *(status.name.lower() for status in MapStatus if status is not MapStatus.OK),
-    ERROR,
-)
-"""Reasons for a missing score: statuses of scores and of maps, and `ERROR`."""
-
-NOT_APPLICABLE = tuple(
-    status.name.lower() for status in (ScoreStatus.NO_OBJECTS, ScoreStatus.OBJECTS_OUTSIDE, ScoreStatus.ONE_CLASS)
-)
-"""Those of `FAILURES` that are no failure: the sample has nothing for the metric to measure."""
 
 
 @dataclass(frozen=True)
@@ -66,69 +54,43 @@ class EvaluatedModel:
         return {**self.explainers, **self.controls}
 
 
-@dataclass(frozen=True)
-class MetricRun:
-    """One run of a metric on a map, or of the explainer to make the map.
-
-    Attributes:
-        metric: The metric's name, or `EXPLAIN`.
-        seconds: Time that it took, waiting included.
-        pass_count: Rows that went through the model for it.
-        failure: One of `FAILURES`; None if there is a score (or a map).
-    """
-
-    metric: str
-    seconds: float
-    pass_count: int
-    failure: str | None = None
-
-
-@dataclass(eq=False)
-class Measurement:
-    """One explainer's map of a sample and its scores, filled in while the computation runs.
-
-    Attributes:
-        sample: The sample.
-        explainer: Name of the explainer, or of the control.
-        planned: The runs to do, by metric, `EXPLAIN` first.
-        map: The map; None until it is made, and where it must not be believed.
-        disbelieved: A score by `EXPLAIN` that stands for a map that must not be believed; None otherwise.
-        scores: The scores of the map.
-        runs: The runs that have ended.
-    """
-
-    sample: Sample
-    explainer: str
-    planned: Sequence[str]
-    map: MapRecord | None = None
-    disbelieved: ScoreRecord | None = None
-    scores: list[ScoreRecord] = field(default_factory=list)
-    runs: list[MetricRun] = field(default_factory=list)
-
-    def fail(self) -> None:
-        """Records the planned runs that have not ended as failed, after an error of the model or the server."""
-        done = {run.metric for run in self.runs}
-        self.runs += [MetricRun(metric, 0.0, 0, ERROR) for metric in self.planned if metric not in done]
-
-
 class Measurer:
     """Plans and makes measurements: which explainers on a sample, by which metrics with which parameters.
 
     Args:
         model: The model.
         settings: The explainers and metrics to measure, and their costs' bound `max_passes`.
+
+    Attributes:
+        compared: The explainers that are listed and not too costly.
+        perturbing: The metrics that perturb pictures, which share passes.
+        fills: What covers pictures under the protocol that all metrics of perturbed pictures can share.
     """
 
     def __init__(self, model: EvaluatedModel, settings: EvaluatorConfig) -> None:
         self._model = model
         self._max_passes = settings.max_passes
         self._listed = [name for name in settings.explainers or model.explainers if name in model.explainers]
-        self._compared = [name for name in self._listed if self._map_passes(name) <= self._max_passes]
+        self.compared = [name for name in self._listed if self.map_passes(name) <= self._max_passes]
         metrics = [installed_metrics()[name] for name in settings.metrics]
         chosen = [(metric, settings.parameters_of(metric)) for metric in metrics]
-        self._definitions = {name: map_definition(*called) for name, called in model.measured.items()}
+        self._tolerances = {
+            name: settings.tolerance if name in self.compared and explainer.is_random else 0.0
+            for name, (explainer, _) in model.measured.items()
+        }
+        self._definitions = {
+            name: map_definition(*called, self._tolerances[name]) for name, called in model.measured.items()
+        }
         self._located = [each for each in chosen if Need.OBJECTS in each[0].needs]
         self._measured = [each for each in chosen if Need.OBJECTS not in each[0].needs]
+        self.perturbing = [metric for metric, _ in self._measured if shares(metric)]
+        self.fills: frozenset[Fill] = frozenset(
+            parameters.fill
+            for metric, parameters in self._measured
+            if isinstance(parameters, StepParameters)
+            and shares(metric)
+            and getattr(parameters, "protocol", "srg") == "srg"
+        )
 
     @property
     def localization(self) -> list[str]:
@@ -160,53 +122,58 @@ class Measurer:
         if not sample.positives:
             return []
         served = (name for name in sample.served if name in self._model.explainers)
-        return list(dict.fromkeys((*self._compared, *served, *self._model.controls)))
+        return list(dict.fromkeys((*self.compared, *served, *self._model.controls)))
 
     def too_costly(self) -> list[str]:
         """The measurements that are left out for `max_passes`, each as "explainer metric (passes)"."""
         left_out = []
         for name in self._listed:
-            if name not in self._compared:
-                left_out.append(f"{name} ({self._map_passes(name):,} passes)")
+            if name not in self.compared:
+                left_out.append(f"{name} ({self.map_passes(name):,} passes)")
                 continue
-            for metric, _, passes in self._passes(name):
+            for metric, _, passes in self.passes(name):
                 if passes > self._max_passes:
                     left_out.append(f"{name} {metric.name} ({passes:,} passes)")
         return left_out
 
-    def costs(self) -> list[tuple[Kind, int]]:
-        """The most rows of each kind of work that go through the model for one sample."""
-        rows: Counter[Kind] = Counter()
-        shared = self._perturbations()
-        for name in (*self._compared, *self._model.controls):
-            call = self._call(name, 0)
-            kind = call.explainer.kind(call.parameters)
-            rows[kind] += self._map_passes(name)
-            rows[MaskedForward.kind] += shared
-            for metric, _, passes in self._passes(name):
-                if 0 < passes <= self._max_passes and not _shares(metric):
-                    explains = Need.EXPLAINER in metric.needs or not metric.kinds
-                    rows[kind if explains else next(iter(metric.kinds))] += passes
-        return [(kind, count) for kind, count in rows.items() if count]
+    def plan(self, sample: Sample, explainer: str, metrics: Collection[str] | None = None) -> Measurement:
+        """An empty measurement of one explainer or control.
 
-    def _perturbations(self) -> int:
-        """Rows of the metrics that share those of perturbed pictures, for one map; counted on a blank picture."""
-        facts, tally = self._model.facts, _Tally()
-        saliency = np.arange(facts.height * facts.width, dtype=np.float32).reshape(facts.height, facts.width)
-        logits = np.zeros(1, np.float32)
-        instance = Instance(np.zeros((1, *saliency.shape), np.float32), 0, saliency, logits=logits, shared={})
-        for metric, parameters in self._measured:
-            if _shares(metric) and metric.pass_count(parameters, facts) <= self._max_passes:
-                drive(whole(metric.measure(instance, parameters), tally.add), lambda kind, rows: (rows[0][:, :1, 0],))
-        return tally.passes
+        Args:
+            sample: The sample.
+            explainer: The explainer, or the control.
+            metrics: What to measure of that which is not too costly; by default all.
+        """
+        measured = [metric.name for metric, _, passes in self.passes(explainer) if passes <= self._max_passes]
+        return Measurement(
+            sample, explainer, [EXPLAIN, *(each for each in measured if metrics is None or each in metrics)]
+        )
 
     def begin(self, sample: Sample, explainer: str) -> tuple[Measurement, Steps[None]]:
-        """An empty measurement, and the computation that fills it in."""
-        measured = [
-            (metric, parameters) for metric, parameters, passes in self._passes(explainer) if passes <= self._max_passes
-        ]
-        measurement = Measurement(sample, explainer, [EXPLAIN, *(metric.name for metric, _ in measured)])
-        return measurement, self._steps(measurement, measured)
+        """An empty measurement, and the computation that fills it in, one thing after the other."""
+        measurement = self.plan(sample, explainer)
+        return measurement, self._all(measurement)
+
+    def _all(self, measurement: Measurement) -> Steps[None]:
+        yield from self.make([measurement])
+        yield from self.score(measurement, measurement.planned[1:])
+
+    def together(self, measurements: Sequence[Measurement]) -> list[list[Measurement]]:
+        """Measurements of a sample in groups whose maps come from the same passes, for `make`."""
+        groups: list[list[Measurement]] = []
+        rest = list(measurements)
+        for one in measurements:
+            if one not in rest:
+                continue
+            others = [each for each in rest if self._share(one, each) or self._share(each, one)][:1]
+            group = sorted([one, *others], key=lambda each: any(self._share(other, each) for other in (one, *others)))
+            rest = [each for each in rest if each not in group]
+            groups.append(group)
+        return groups
+
+    def _share(self, one: Measurement, other: Measurement) -> bool:
+        anew = all(self._served(each) is None for each in (one, other))
+        return anew and share_passes(self._model.measured[one.explainer], self._model.measured[other.explainer])
 
     def locate(self, record: MapRecord, frame: tuple[int, int], objects: Sequence[ObjectArea]) -> list[ScoreRecord]:
         """Scores of a map by the metrics that need ground truth.
@@ -223,92 +190,138 @@ class Measurer:
             started = time.monotonic()
             score = drive(metric.measure(instance, parameters), _runs_nothing)
             definition = score_definition(record.definition, metric, parameters)
-            found.append(_record(record.explainer, metric, record.target, score, started, 0, definition))
+            found.append(record_of(record.explainer, metric, record.target, score, started, 0, definition))
         return found
 
     # ------------------------------------------------------------------------------------------------
 
-    def _passes(self, explainer: str) -> Iterator[tuple[Metric[Any], MetricParameters, int]]:
+    def passes(self, explainer: str) -> Iterator[tuple[Metric[Any], MetricParameters, int]]:
         """The metrics that need no ground truth, with their parameters and the most passes that they take."""
-        call = self._call(explainer, 0)
+        call = self.call(explainer, 0)
         for metric, parameters in self._measured:
             yield metric, parameters, metric.pass_count(parameters, self._model.facts, call)
 
-    def _map_passes(self, explainer: str) -> int:
-        call = self._call(explainer, 0)
-        return call.explainer.pass_counts(1, call.parameters, self._model.facts).most
+    def map_passes(self, explainer: str, target_count: int = 1) -> int:
+        """The most passes that a map takes, or maps of several classes."""
+        call = self.call(explainer, 0)
+        return call.explainer.pass_counts(target_count, call.parameters, self._model.facts).most
 
-    def _call(self, explainer: str, seed: int) -> ExplainerCall:
+    def call(self, explainer: str, seed: int) -> ExplainerCall:
+        """An explainer or control as it is measured."""
         return ExplainerCall(*self._model.measured[explainer], seed=seed)
 
-    def _steps(self, measurement: Measurement, measured: Sequence[tuple[Metric[Any], MetricParameters]]) -> Steps[None]:
-        sample, name = measurement.sample, measurement.explainer
-        served = sample.served.get(name)
-        call = self._call(name, sample.key.seed if served is None else served.seed)
+    def _served(self, measurement: Measurement) -> Served | None:
+        """The map that the caller was given, if it is what would be made."""
+        name = measurement.explainer
+        return None if self._tolerances[name] else measurement.sample.served.get(name)
+
+    def make(self, measurements: Sequence[Measurement]) -> Steps[None]:
+        """Makes the maps of a group of measurements, as of `together`."""
+        started, saved = time.monotonic(), Tally()
+        tallies = [Tally() for _ in measurements]
+        served = self._served(measurements[0])
         if served is not None:
-            saliency, status, passes = served.saliency, served.status, served.pass_count
-            measurement.runs.append(MetricRun(EXPLAIN, 0.0, 0, _failure(status)))
+            made = {measurements[0].sample.target: (served.saliency, served.status)}
+            self._made(measurements[0], made, served.seed, served.pass_count, MetricRun(EXPLAIN, 0.0, 0))
+            return
+        steps = [self._explanation(*each) for each in zip(measurements, tallies, strict=True)]
+        maps: Sequence[Saliency]
+        if len(steps) == 1:
+            maps = [(yield from steps[0])]
         else:
-            started, tally = time.monotonic(), _Tally()
-            targets = np.array([sample.target], np.int32)
-            context = Context(self._model.activation, call.seed, self._model.facts.units)
-            steps = call.explainer.explain(sample.image, targets, call.parameters, context)
-            made = yield from whole(steps, tally.add)
-            saliency, status, passes = made.maps[0], made.statuses[0], tally.passes
-            seconds = time.monotonic() - started
-            measurement.runs.append(MetricRun(EXPLAIN, seconds, passes, _failure(status)))
+            maps = yield from alongside(steps[0], steps[1], saved.add)
+        seconds = time.monotonic() - started
+        for each, tally, saliency, free in zip(measurements, tallies, maps, (0, saved.passes), strict=False):
+            targets = self._targets(each).tolist()
+            made = dict(zip(targets, zip(saliency.maps, saliency.statuses, strict=True), strict=True))
+            run = MetricRun(EXPLAIN, seconds, tally.passes - free)
+            self._made(each, made, each.sample.key.seed, tally.passes, run)
+
+    def _explanation(self, measurement: Measurement, tally: Tally) -> Generator[Work, Any, Saliency]:
+        sample, call = measurement.sample, self.call(measurement.explainer, measurement.sample.key.seed)
+        context = Context(self._model.activation, call.seed, self._model.facts.units)
+        steps = call.explainer.explain(sample.image, self._targets(measurement), call.parameters, context)
+        return until_good(steps, self._tolerances[measurement.explainer], tally.add)
+
+    def _targets(self, measurement: Measurement) -> IntArray:
+        """The class to explain, and the least probable one where a metric needs it and it takes no more passes."""
+        sample = measurement.sample
+        wanted = [metric for metric, _ in self._measured if Need.CLASSES in metric.needs]
+        least = int(sample.logits.argmin())
+        both = least != sample.target and any(metric.name in measurement.planned for metric in wanted)
+        if both and self.map_passes(measurement.explainer, 2) == self.map_passes(measurement.explainer):
+            return np.array([sample.target, least], np.int32)
+        return np.array([sample.target], np.int32)
+
+    def _made(
+        self,
+        measurement: Measurement,
+        made: Mapping[int, tuple[FloatArray, MapStatus]],
+        seed: int,
+        passes: int,
+        run: MetricRun,
+    ) -> None:
+        """Fills in a map that was made, with the maps of other classes from the same passes."""
+        sample, name = measurement.sample, measurement.explainer
+        saliency, status = made[sample.target]
         definition = self._definitions[name]
+        measurement.runs.append(replace(run, failure=failure_of(status)))
         if not status.believed:
-            seconds = measurement.runs[-1].seconds
             measurement.disbelieved = ScoreRecord(
-                name, EXPLAIN, sample.target, 0.0, ScoreStatus.OK, time.time(), seconds, passes, definition
+                name, EXPLAIN, sample.target, 0.0, ScoreStatus.OK, time.time(), run.seconds, run.pass_count, definition
             )
             return
+        call = self.call(name, seed)
         parameters = call.parameters.model_dump(mode="json")
-        measurement.map = MapRecord(name, sample.target, parameters, call.seed, status, saliency, passes, definition)
-        instance = Instance(sample.image, sample.target, saliency, call, (), sample.logits, {})
+        measurement.map = MapRecord(name, sample.target, parameters, seed, status, saliency, passes, definition)
+        shared = measurement.shared
+        measurement.instance = Instance(sample.image, sample.target, saliency, call, (), sample.logits, shared, made)
+
+    def score(self, measurement: Measurement, metrics: Collection[str], passes: int = 0) -> Steps[None]:
+        """Measures a map by some metrics; does nothing where there is none.
+
+        Args:
+            measurement: A measurement with its map.
+            metrics: The metrics.
+            passes: Passes for all explainers, which the first metric's are counted with.
+        """
+        sample, record, instance = measurement.sample, measurement.map, measurement.instance
+        if record is None or instance is None:
+            return
         # The seed is the sample's: noise that a metric adds differs from sample to sample, too.
         context = Context(self._model.activation, sample.key.seed, self._model.facts.units)
-        for metric, values in measured:
-            started, tally = time.monotonic(), _Tally()
+        for metric, values in self._measured:
+            if metric.name not in metrics:
+                continue
+            started, tally = time.monotonic(), Tally(passes)
             score = yield from whole(metric.measure(instance, values, context), tally.add)
-            of_score = score_definition(definition, metric, values)
-            record = _record(name, metric, sample.target, score, started, tally.passes, of_score)
-            measurement.scores.append(record)
-            measurement.runs.append(run_of(record))
+            of_score = score_definition(record.definition, metric, values)
+            found = record_of(record.explainer, metric, sample.target, score, started, tally.passes, of_score)
+            measurement.scores.append(found)
+            measurement.runs.append(run_of(found))
+            passes = 0
+
+    def cover(self, sample: Sample, shared: dict[Hashable, FloatArray]) -> Steps[None]:
+        """Has the passes made that all maps of a sample need: of the wholly covered picture, under each fill."""
+        blank = np.zeros(sample.image.shape[1:], np.float32)
+        instance = Instance(sample.image, sample.target, blank, logits=sample.logits, shared=shared)
+        yield from self.covered(instance, sample.key.seed)
+
+    def covered(self, instance: Instance, seed: int = 0) -> Steps[None]:
+        """As `cover`, for an instance."""
+        context = Context(self._model.activation, seed, self._model.facts.units)
+        for fill in sorted(self.fills):
+            yield from wholly_covered(instance, context, fill)
+
+    def free_maps(self, names: Sequence[str]) -> set[str]:
+        """Which of some explainers have their maps from the passes of another one."""
+        called = self._model.measured
+        return {each for each in names if any(share_passes(called[other], called[each]) for other in names)}
 
 
-def run_of(record: ScoreRecord) -> MetricRun:
-    """The run that gave a score, or a status in place of one."""
-    status = record.status
-    failure = None if status is ScoreStatus.OK or status is None else status.name.lower()
-    return MetricRun(record.metric, record.seconds, record.pass_count, failure)
-
-
-@dataclass(eq=False)
-class _Tally:
-    passes: int = 0
-
-    def add(self, work: Work) -> None:
-        self.passes += len(work.rows[0])
-
-
-def _record(
-    explainer: str, metric: Metric[Any], target: int, score: Score, started: float, passes: int, definition: str
-) -> ScoreRecord:
-    seconds = time.monotonic() - started
-    value, status = score.value, score.status
-    return ScoreRecord(explainer, metric.name, target, value, status, time.time(), seconds, passes, definition)
-
-
-def _shares(metric: Metric[Any]) -> bool:
+def shares(metric: Metric[Any]) -> bool:
     """Whether a metric finds passes of perturbed pictures in `Instance.shared`, and leaves its own there."""
     return isinstance(metric, Faithfulness)
-
-
-def _failure(status: MapStatus) -> str | None:
-    """The failure of a map that must not be believed. One of nothing but zeros may be: the metrics judge it."""
-    return None if status.believed else status.name.lower()
 
 
 def _runs_nothing(*arguments: Any) -> Any:

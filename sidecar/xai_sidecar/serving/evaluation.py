@@ -18,8 +18,9 @@ from xai_sidecar.evaluator.drift.monitor import DriftMonitor
 from xai_sidecar.evaluator.drift.tracker import REQUESTS, SAMPLES
 from xai_sidecar.evaluator.evaluator import Evaluator
 from xai_sidecar.evaluator.live_quality import LiveQuality, shown_classes
-from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE, EvaluatedModel
+from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
+from xai_sidecar.evaluator.runs import FAILURES, NOT_APPLICABLE
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.metrics.discovery import built_in_metrics, installed_metrics

@@ -8,8 +8,9 @@ from prometheus_client import CollectorRegistry
 
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.evaluator.live_quality import LiveQuality
-from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE, EvaluatedModel
+from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey
+from xai_sidecar.evaluator.runs import FAILURES, NOT_APPLICABLE
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.explainers.gradient import Gradient
@@ -131,7 +132,7 @@ METRICS += ["localization/pointing_game", "localization/iosr", "class_sensitivit
 
 
 def config(**settings):
-    return EvaluatorConfig(**{"sample_rate": 1.0, "metrics": METRICS, **settings})
+    return EvaluatorConfig(**{"sample_rate": 1.0, "metrics": METRICS, "tolerance": 0.0, **settings})
 
 
 def make_sample(name="request", index=0, seed=0, time=1_700_000_000.0, activation=softmax, **fields):

@@ -1,5 +1,6 @@
 """The evaluator's thread on a real engine and a real store."""
 
+import itertools
 import math
 import runpy
 import threading
@@ -17,6 +18,7 @@ from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.threads import MOST_STUCK
 from xai_sidecar.engine.work import Kind, drive, forward
 from xai_sidecar.errors import StoreError
+from xai_sidecar.evaluator.agenda import MOST_MASKED
 from xai_sidecar.evaluator.evaluator import Evaluator
 from xai_sidecar.evaluator.live_quality import State
 from xai_sidecar.evaluator.measurement import Measurer
@@ -179,7 +181,9 @@ def test_what_is_offered_is_measured_and_kept(start):
         maps = {one.explainer: one for one in running.store.maps(sample.key)}
         scores = {(one.explainer, one.metric): one.value for one in running.store.scores(sample.key)}
         assert list(maps) == ["gradient", "occlusion", "rise"]
-        assert len(scores) == 3 * 4
+        # Ten maps of them may not be worth their passes on every picture.
+        seldom = {("occlusion", "robustness"), ("rise", "robustness")}
+        assert set(scores) | seldom == set(itertools.product(maps, metrics))
         for name, found in maps.items():
             expected = by_hand(running, sample, name)
             np.testing.assert_array_equal(found.saliency, expected.map.saliency)
@@ -187,17 +191,22 @@ def test_what_is_offered_is_measured_and_kept(start):
                 sample.key.seed, expected.map.pass_count, sample.target,
             )  # fmt: skip
             for score in expected.scores:
+                if (name, score.metric) not in scores:
+                    continue
                 assert scores[name, score.metric] == score.value
                 values.setdefault((name, score.metric), []).append(score.value)
     models.until(lambda: running.quality.state is State.UP_TO_DATE)
     for (name, metric), found in values.items():
         of = {"explainer": name, "metric": metric}
         assert running.shown("quality_score", **of) == pytest.approx(np.mean(found), rel=1e-12)
-        error = np.std(found, ddof=1) / math.sqrt(3)
-        assert running.shown("quality_score_standard_error", **of) == pytest.approx(error, rel=1e-9)
-        assert running.shown("quality_samples", **of) == running.shown("evaluations_total", **of, result="done") == 3
+        if len(found) > 1:
+            error = np.std(found, ddof=1) / math.sqrt(len(found))
+            assert running.shown("quality_score_standard_error", **of) == pytest.approx(error, rel=1e-9)
+        done = running.shown("evaluations_total", **of, result="done")
+        assert running.shown("quality_samples", **of) == done == len(found)
     assert running.shown("evaluation_passes_total", explainer="rise", metric="explain") == 3 * 256
-    assert running.shown("evaluation_passes_total", explainer="rise", metric="robustness") == 3 * 11 * 256
+    robust = len(values.get(("rise", "robustness"), ()))
+    assert (running.shown("evaluation_passes_total", explainer="rise", metric="robustness") or 0) == robust * 11 * 256
     assert running.shown("evaluator_pending_samples") == running.shown("evaluator_pending_bytes") == 0
     assert running.shown("evaluator_interval_seconds") == 0.03
     assert abs(running.shown("evaluator_last_round_timestamp_seconds") - time.time()) < 5
@@ -208,7 +217,8 @@ def test_it_keeps_to_its_lane(start):
     running = start("gradient", "occlusion")
     running.offer(*(now_sample(f"r{number}") for number in range(3)))
     running.measured(3)
-    models.until(lambda: len(running.recorder.ends) == 6)
+    # Of each sample what all maps need, and of each explainer the map, its first score, and the other.
+    models.until(lambda: len(running.recorder.ends) == 3 * (1 + 2 * 3))
     assert set(running.recorder.ends) == {(Lane.EVALUATE, "done")}
     assert {record.lane for record in running.recorder.launches} == {Lane.EVALUATE}
 
@@ -226,33 +236,30 @@ def test_predictions_go_first(start):
     assert "forward" in names[:2]
 
 
-def test_two_samples_at_a_time(start):
-    running = start("gradient", "occlusion")
+def test_batches_are_filled_and_no_more_is_begun(start):
+    """Masked passes are asked for by eight at a time, so that as many samples at the most are begun of what waits."""
+    running = start("occlusion")
     running.net.gate.clear()
-    samples = [now_sample(f"r{number}", time=time.time() - 10 + number) for number in range(5)]
-    running.offer(*reversed(samples))
-    models.until(lambda: len(running.engine._open) == 4)
-    models.until(lambda: running.evaluator.ingest.waiting.count == 3)
+    samples = [now_sample(f"r{number}", seed=number) for number in range(20)]
+    running.offer(*samples)
+    models.until(lambda: len(running.engine._open) == MOST_MASKED)
     time.sleep(0.1)
-    assert len(running.engine._open) == 4  # two explainers of each of two
-    assert running.evaluator.ingest.waiting.count == 3
+    assert len(running.engine._open) == MOST_MASKED
+    assert running.evaluator.ingest.waiting.count >= 20 - MOST_MASKED
     running.net.gate.set()
-    running.measured(5)
-    assert running.events() == {"sampled": 5, "scored": 5}
+    running.measured(20)
+    assert running.events() == {"sampled": 20, "scored": 20}
 
 
-def test_the_oldest_goes_first(start):
-    running = start("gradient")
-    running.net.gate.clear()
-    running.offer(now_sample("a"), now_sample("b", seed=1))
-    models.until(lambda: len(running.engine._open) == 2)
+def test_the_oldest_goes_first(make):
+    running = make("gradient")
     ages = {"young": 10, "oldest": 40, "old": 30, "newest": 0, "older": 20}
     running.offer(*(now_sample(name, time=time.time() - age) for name, age in ages.items()))
     models.until(lambda: running.evaluator.ingest.waiting.count == 5)
-    order, begin = [], running.evaluator._measurer.begin
-    running.evaluator._measurer.begin = lambda sample, name: order.append(sample.key.request_id) or begin(sample, name)
-    running.net.gate.set()
-    running.measured(7)
+    order, begin = [], running.evaluator._progress.begin
+    running.evaluator._progress.begin = lambda sample: order.append(sample.key.request_id) or begin(sample)
+    running.evaluator.start()
+    running.measured(5)
     assert order == sorted(ages, key=ages.get, reverse=True)
 
 
@@ -459,7 +466,7 @@ def test_closing_gives_up_what_is_measured(start):
     running.net.gate.clear()
     samples = [now_sample(f"r{number}", seed=number) for number in range(4)]
     running.offer(*samples)
-    models.until(lambda: len(running.engine._open) == 4)
+    models.until(lambda: len(running.engine._open) >= 4)
     began = time.monotonic()
     running.evaluator.close()
     assert time.monotonic() - began < 2
@@ -605,7 +612,7 @@ def test_truth_comes_while_it_is_measured(start):
     running.net.gate.clear()
     sample = now_sample("a")
     running.offer(sample)
-    models.until(lambda: len(running.engine._open) == 2)
+    models.until(lambda: len(running.engine._open) >= 2)
     running.report(sample.key, left_half())
     running.applied()
     assert located(running, sample) == {}

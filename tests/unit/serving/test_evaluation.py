@@ -177,6 +177,8 @@ def definitions(model):
         ("explainers.rise.masks=65", {"rise"}),
         ("explainers.gradcam.layer=early", {"gradcam"}),
         ('explainers.gradient.aggregation="sum_abs"', {"gradient"}),
+        ("evaluator.tolerance=0.25", {"rise"}),
+        ("evaluator.tolerance=0", {"rise"}),
         ("explainers.gradient.enabled=false", {"gradient"}),
         ("evaluator.protocol=rise", set()),
         ("evaluator.metric_parameters.localization/iosr.threshold=0.25", set()),
@@ -187,7 +189,12 @@ def test_scores_of_other_settings_are_of_other_definitions(make_model, override,
     before, after = make_model(), make_model(override)
     assert evaluated_model(after).version == evaluated_model(before).version
     assert definitions(before) == definitions(make_model())
-    explainers = {name: map_definition(*called) for name, called in evaluated_model(before).explainers.items()}
+    tolerance = before.config.evaluator.tolerance
+    assert tolerance == 0.3
+    explainers = {
+        name: map_definition(*called, tolerance if name == "rise" else 0.0)
+        for name, called in evaluated_model(before).explainers.items()
+    }
     assert set(installed_explainers()) - set(explainers) == {"rise_plus"}  # for want of an OoD net
     # By each metric, and of the map itself.
     assert len(definitions(before)) == (len(explainers) + len(CONTROLS)) * (1 + len(before.config.evaluator.metrics))
@@ -327,8 +334,17 @@ async def test_a_server_that_samples_nothing_takes_no_ground_truth(serve, reques
     assert not info.HasField("evaluator")
 
 
-async def test_a_sampled_prediction(sampling, request_of):
+async def test_a_map_of_more_masks_than_are_measured_is_made_anew(sampling, request_of):
+    """What callers are given, with all masks, would be another thing than what is measured of all other pictures."""
     servicer, store = sampling()
+    await servicer.Predict(request_of(pb.ExplanationRequest(explainer="rise", seed=77)), call())
+    key = SampleKey("mine", 0)
+    await until(lambda: store.sample(key) and store.sample(key).state is SampleState.SCORED)
+    assert {found.explainer: found.seed for found in store.maps(key)}["rise"] == key.seed
+
+
+async def test_a_sampled_prediction(sampling, request_of):
+    servicer, store = sampling("evaluator.tolerance=0")
     explained = pb.ExplanationRequest(explainer="rise", seed=77)
     answer = await servicer.Predict(request_of(explained), call())
     assert answer.sampled

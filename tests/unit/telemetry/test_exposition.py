@@ -12,7 +12,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.parser import text_string_to_metric_families
 
 from xai_sidecar.evaluator.controls import CONTROLS
-from xai_sidecar.evaluator.measurement import FAILURES, NOT_APPLICABLE
+from xai_sidecar.evaluator.runs import FAILURES, NOT_APPLICABLE
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.telemetry import (

@@ -1,0 +1,63 @@
+"""Making the maps that are measured: only as exactly as measuring needs them, and from the passes of others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import Any
+
+from xai_sidecar.engine.work import Kind, MaskedForward, MaskedOodScore, Partial, Steps, Work
+from xai_sidecar.explainers.base import Explainer, ExplainerParameters, Saliency
+
+_FIRST_CHECK = 128
+"""Passes before the error is looked at for the first time; with fewer, it says little."""
+
+_CHECK_GROWTH = 1.25
+"""Factor between the numbers of passes at which the error is looked at: each look costs some passes' time."""
+
+
+def until_good(
+    steps: Steps[Saliency], tolerance: float, asks: Callable[[Work], None] = lambda work: None
+) -> Generator[Work, Any, Saliency]:
+    """An explanation without its partial results that ends once its first map is good enough.
+
+    The maps of other classes are of the same passes, whatever their errors are.
+
+    Args:
+        steps: The explanation.
+        tolerance: Relative standard error of the first map that is good enough; 0 for none.
+        asks: Called with each piece of work before it is yielded.
+    """
+    passes, check, sent = 0, float(_FIRST_CHECK), None
+    with closing(steps):
+        while True:
+            try:
+                work = steps.send(sent)
+            except StopIteration as stop:
+                made: Saliency = stop.value
+                return made
+            if not isinstance(work, Partial):
+                asks(work)
+                passes += len(work.rows[0])
+                sent = yield work
+                continue
+            sent = None
+            if tolerance and passes >= check:
+                partial = work.make()
+                if _good(partial, tolerance):
+                    return partial
+                check = _CHECK_GROWTH * passes
+
+
+def _good(saliency: Saliency, tolerance: float) -> bool:
+    errors = saliency.standard_errors
+    return errors is not None and saliency.statuses[0].believed and float(errors[0]) <= tolerance
+
+
+def share_passes(
+    one: tuple[Explainer[Any], ExplainerParameters], other: tuple[Explainer[Any], ExplainerParameters]
+) -> bool:
+    """Whether the second explainer can be sent the first one's logits: random masks, drawn in the same way, of both."""
+    kinds = [explainer.kind(parameters) for explainer, parameters in (one, other)]
+    wanted: list[Kind] = [MaskedOodScore.kind, MaskedForward.kind]
+    return kinds == wanted and one[0].is_random and other[0].is_random and one[1] == other[1]
