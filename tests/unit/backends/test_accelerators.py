@@ -9,10 +9,11 @@ from small_graphs import convolution
 
 from xai_sidecar.backends.runtimes import accelerators, engines
 from xai_sidecar.backends.runtimes.accelerators import CANN, CUDA, TENSORRT, OnnxRuntimeOnDevice
-from xai_sidecar.backends.runtimes.choosing import Examples, choose
+from xai_sidecar.backends.runtimes.choosing import choose
 from xai_sidecar.backends.runtimes.engines import engines_for
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxProgram, OnnxRuntime, runtime
 from xai_sidecar.backends.runtimes.program import EngineError
+from xai_sidecar.backends.runtimes.trial import Examples
 from xai_sidecar.errors import ConfigError
 
 # What onnxruntime says of a provider that it was not built with.

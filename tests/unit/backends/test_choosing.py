@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 from small_graphs import convolution, convolution_by_hand, pictures
 
+from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes import choosing
-from xai_sidecar.backends.runtimes.choosing import Examples, Guarded, choose
+from xai_sidecar.backends.runtimes.choosing import choose
+from xai_sidecar.backends.runtimes.guarding import Guarded
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.openvino import OpenVino
 from xai_sidecar.backends.runtimes.program import EngineError
+from xai_sidecar.backends.runtimes.trial import Examples
 
 SIZES = (1, 2, 4)
 
@@ -57,13 +60,13 @@ class Fake:
 
 @pytest.fixture(autouse=True)
 def told_seconds(monkeypatch):
-    measured = choosing.timing.timed
+    measured = timing.timed
 
     def timed(program, rows):
         outputs, seconds = measured(program, rows)
         return outputs, program.costs[len(rows[0])] if isinstance(program, Doubling) else seconds
 
-    monkeypatch.setattr(choosing.timing, "timed", timed)
+    monkeypatch.setattr(timing, "timed", timed)
 
 
 def examples(count=4, tolerance=1e-3):

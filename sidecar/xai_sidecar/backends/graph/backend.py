@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from xai_sidecar.backends.graph.checking import check_gradient, probe_rows
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
-from xai_sidecar.backends.graph.loaded import load, probe_inputs
+from xai_sidecar.backends.graph.kept_start import KeptStart
+from xai_sidecar.backends.graph.loaded import Found, Loaded, load, probe_inputs
 from xai_sidecar.backends.graph.programs import KindProgram, Maker, check_gain, costs
 from xai_sidecar.backends.graph.reference import Reference
+from xai_sidecar.backends.graph.resting import RestingClassifier
 from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.passes import kind_text, ood_training, run_passes, same_passes
 from xai_sidecar.backends.runtimes.engines import engines_for, reduced_precision
@@ -55,22 +58,24 @@ class GraphBackend:
         self._reference = KeptRuns(self._plain, cache, digests)
         sizes = (*source.batch_sizes, *source.gradient_batch_sizes)
         self._probes = probe_inputs(source, max(_LEAST_PROBES, *sizes))
-        self._loaded = load(source, self._probes, self._reference)
+        self._classifier = RestingClassifier(source, partial(load, source, self._probes, self._reference))
+        self._kept = KeptStart(source, cache, engines)
+        self._found = self._kept.found() or self._find()
         self.engine = ""
-        self.engine_note = self._loaded.note
-        self.version = self._loaded.version
-        self.weights = self._loaded.weights
+        self.engine_note = self._found.note
+        self.version = self._found.version
+        self.weights = self._found.weights
         self.weights_warning = ""
-        self.class_count = self._loaded.class_count
-        self.layers: Mapping[str, Layer] = self._loaded.layers.spatial
-        self.refused_layers: Mapping[str, str] = self._loaded.layers.refused
-        self.default_layer = self._loaded.default_layer
+        self.class_count = self._found.class_count
+        self.layers: Mapping[str, Layer] = self._found.layers.spatial
+        self.refused_layers: Mapping[str, str] = self._found.layers.refused
+        self.default_layer = self._found.default_layer
         self.ood = ood_training(source.ood, self.version)
         self._maker = Maker(
-            self._loaded.classifier,
+            lambda: self._loaded().classifier,
             engines,
             self.class_count,
-            self._loaded.rows,
+            self._found.rows,
             source.threads,
             self._reference,
             cache,
@@ -109,7 +114,7 @@ class GraphBackend:
             self._load_on_demand(same)
         program = self._programs[same]
         self._programs.move_to_end(same)
-        return run_passes(kind, rows, program, self._source.layout, self._loaded.layers.spatial, self._source.ood)
+        return run_passes(kind, rows, program, self._source.layout, self._found.layers.spatial, self._source.ood)
 
     def close(self) -> None:
         """Drops the programs."""
@@ -118,23 +123,44 @@ class GraphBackend:
 
     # ---------------------------------------------------------------------------------------- loading
 
+    def _find(self) -> Found:
+        """Finds out what there is to know of the classifier."""
+        found = self._classifier().found
+        self._kept.keep_found(found)
+        return found
+
+    def _loaded(self) -> Loaded:
+        loaded = self._classifier()
+        if loaded.found.version != self.version:
+            raise ConfigError("The file is another one than at the start. Start anew.", field="model.onnx")
+        return loaded
+
     def _load(self, kind: Kind) -> None:
-        """Makes the program of a kind, checks it against what it has to give, and times it."""
+        """Loads the program of a kind, or makes and checks it."""
         sizes = self._sizes(kind)
         rows = probe_rows(kind, self._probes[: max(_LEAST_COMPARED, *sizes)], self.class_count)
-        program = self._maker.make(kind, sizes, rows)
-        if kind.name.endswith("gradient") and not kind.relu_rule:
-            check_gradient(program, rows, self._loaded, self._reference)
-        taken = costs(program, sizes, rows)
-        if kind.precision:
-            check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
+        program = self._kept.program(kind, rows, self._found)
+        if program is None:
+            program = self._make(kind, sizes, rows)
+        else:
+            self._maker.knows(kind, program.choice)
+        self._costs[kind] = costs(program, sizes, rows)
         self._programs[kind] = program
-        self._costs[kind] = taken
         if kind == Forward.kind:
             self.engine = program.choice.engine
         on_demand = [known for known in self._programs if known not in self._warmed]
         for old in on_demand[:-_ON_DEMAND_KEPT]:
             del self._programs[old], self._costs[old]
+
+    def _make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
+        """Makes the program of a kind, and checks it against what it has to give."""
+        program = self._maker.make(kind, sizes, rows)
+        if kind.name.endswith("gradient") and not kind.relu_rule:
+            check_gradient(program, rows, self._loaded(), self._reference)
+        if kind.precision:
+            check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
+        self._kept.keep_program(program)
+        return program
 
     def _load_on_demand(self, kind: Kind) -> None:
         if kind not in self._refused:
@@ -151,6 +177,7 @@ class GraphBackend:
 
     def _forget(self) -> None:
         """Lets go of what programs were compared with: from now on they only serve."""
+        self._classifier.rest()
         self._plain.forget()
         self._digests.forget()
         for program in self._programs.values():

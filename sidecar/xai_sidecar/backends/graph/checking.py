@@ -39,7 +39,7 @@ def check_gradient(program: KindProgram, rows: tuple[Array, ...], loaded: Loaded
     classifier, kind = loaded.classifier, program.kind
     first = tuple(array[:1] for array in rows)
     outputs = program.plainly(first)
-    logits = partial(_logits, run=run, target=int(rows[1][0]), count=loaded.rows)
+    logits = partial(_logits, run=run, target=int(rows[1][0]), count=loaded.found.rows)
     if kind.name == "input_gradient":
         value, gradient = first[0], outputs[0]
         error = gradient_error(lambda inputs: logits(classifier.graph, (inputs,)), value, gradient)

@@ -93,12 +93,16 @@ class KeptRuns:
         return outputs
 
 
-def encoded(arrays: Sequence[Array]) -> bytes | None:
+def encoded(arrays: Sequence[Array], most: float = _MOST_BYTES) -> bytes | None:
     """Arrays as bytes: a line of JSON with their dtypes and shapes, then their contents; None if that is not worth it.
 
     NumPy's own format for several arrays takes 0.2 ms for each, and a traced graph has a thousand.
+
+    Args:
+        arrays: The arrays.
+        most: Bytes of contents up to which it is.
     """
-    if sum(array.nbytes for array in arrays) > _MOST_BYTES or any(array.dtype.kind not in _KINDS for array in arrays):
+    if sum(array.nbytes for array in arrays) > most or any(array.dtype.kind not in _KINDS for array in arrays):
         return None
     head = json.dumps([(array.dtype.str, array.shape) for array in arrays])
     return b"".join([head.encode(), b"\n", *(array.tobytes() for array in arrays)])

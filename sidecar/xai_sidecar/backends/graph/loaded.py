@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,11 +24,10 @@ _FIELD = "model.onnx"
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A classifier, ready to have its programs made.
+class Found:
+    """What was found out about a classifier.
 
     Attributes:
-        classifier: Its graph, with the shapes of its values and the names of its layers.
         rows: Rows that it takes at once; None for any number.
         note: Why it takes no more; empty if it does.
         class_count: Number of logits.
@@ -37,7 +37,6 @@ class Loaded:
         weights: Where it came from, in a sentence or two.
     """
 
-    classifier: Traceable
     rows: int | None
     note: str
     class_count: int
@@ -45,6 +44,21 @@ class Loaded:
     default_layer: str | None
     version: str
     weights: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A classifier, ready to have its programs made.
+
+    Attributes:
+        classifier: Its graph, with the shapes of its values and the names of its layers.
+        found: What was found out about it.
+        from_file: Names of its constants that are as the file has them.
+    """
+
+    classifier: Traceable
+    found: Found
+    from_file: frozenset[str]
 
 
 def load(source: GraphSource, probes: Array, run: Run) -> Loaded:
@@ -71,11 +85,29 @@ def load(source: GraphSource, probes: Array, run: Run) -> Loaded:
         graph, traced = trace(graph, probes[:1], run, freed.rows)
     classifier = Traceable(graph, traced)
     count = int(traced.shapes[classifier.logits][1] or 0)
-    version = graph_version(file.graph, source.preparation, source.layout, source.shape)
+    version = _version(file, source)
     size = source.height, source.width
     layers = spatial_layers(classifier, probes[:1], size, source.layout, run, source.cache, version)
     default = default_layer(layers.spatial, probes, partial(layers_with_gradient, classifier, run))
-    return Loaded(classifier, freed.rows, freed.note, count, layers, default, version, _weights(file))
+    found = Found(freed.rows, freed.note, count, layers, default, version, _weights(file))
+    same = (name for name, value in graph.constants.items() if file.graph.constants.get(name) is value)
+    return Loaded(classifier, found, frozenset(same))
+
+
+def weights_again(source: GraphSource, version: str) -> Mapping[str, Array]:
+    """The constants of a file that was loaded before.
+
+    Raises:
+        ConfigError: It is no longer what it was.
+    """
+    file = load_file(source.path, source.input, source.output, source.shape)
+    if _version(file, source) != version:
+        raise ConfigError(f"{source.path.name} is another one than at the start. Start anew.", field=_FIELD)
+    return file.graph.constants
+
+
+def _version(file: Classifier, source: GraphSource) -> str:
+    return graph_version(file.graph, source.preparation, source.layout, source.shape)
 
 
 def probe_inputs(source: GraphSource, count: int) -> Array:

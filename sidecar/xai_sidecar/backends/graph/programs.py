@@ -13,10 +13,11 @@ from xai_sidecar.backends.graph.kept_runs import GraphDigests
 from xai_sidecar.backends.graph.kinds import Traceable, graph_of
 from xai_sidecar.backends.graph.tracing import Run
 from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TOLERANCE, disagreement
-from xai_sidecar.backends.runtimes.choosing import Choice, Chosen, Examples, choose
+from xai_sidecar.backends.runtimes.choosing import choose
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.program import Engine, EngineError, LazyModel, Precision, described
+from xai_sidecar.backends.runtimes.trial import Choice, Chosen, Examples
 from xai_sidecar.backends.timing import seconds, take_times
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import PreconditionError
@@ -41,29 +42,47 @@ _NEARLY = {Features.kind.name: Forward.kind.name, "layer_gradient": Forward.kind
 which the gradient is taken there is little."""
 
 
+@dataclass(frozen=True)
+class Origin:
+    """What a program was made of, and compared with.
+
+    Attributes:
+        graph: Its graph; the inputs are the picture's, and the weights of the logits if it has a gradient.
+        run: Runs graphs plainly.
+        digest: Tells its graph from all others.
+        expected: The graph's outputs, run plainly, for the rows that the program was made with.
+    """
+
+    graph: Graph
+    run: Run
+    digest: str
+    expected: tuple[Array, ...]
+
+
 class KindProgram:
     """A program for a kind of work.
 
     Attributes:
         kind: The kind.
         choice: The engines that run it.
+        origin: What it was made of; None if that was an earlier start's, or was forgotten.
 
     Args:
         kind: The kind.
-        graph: Its graph; the inputs are the picture's, and the weights of the logits if it has a gradient.
-        choice: The engines that run the graph.
+        choice: The engines that run its graph.
         class_count: Number of logits.
         rows: Rows that the graph takes at once; None for any number.
-        run: Runs graphs plainly.
+        origin: What it was made of; None if an earlier start has made it.
     """
 
-    def __init__(self, kind: Kind, graph: Graph, choice: Choice, class_count: int, rows: int | None, run: Run) -> None:
+    def __init__(
+        self, kind: Kind, choice: Choice, class_count: int, rows: int | None, origin: Origin | None = None
+    ) -> None:
         self.kind = kind
         self.choice = choice
-        self._graph: Graph | None = graph
+        self.origin = origin
         self._class_count = class_count
         self._rows = rows
-        self._run = run
 
     def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs it: inputs as the net takes them, and targets, (n,), for gradients → the graph's outputs."""
@@ -79,13 +98,14 @@ class KindProgram:
         Raises:
             RuntimeError: The graph was forgotten.
         """
-        if self._graph is None:
+        if self.origin is None:
             raise RuntimeError("a program was to be compared after its graph was forgotten")
-        return plain_outputs(self._graph, graph_rows(self.kind, rows, self._class_count), self._run, self._rows or 1)
+        fed = graph_rows(self.kind, rows, self._class_count)
+        return plain_outputs(self.origin.graph, fed, self.origin.run, self._rows or 1)
 
     def forget(self) -> None:
-        """Lets go of its graph, which only `plainly` needs."""
-        self._graph = None
+        """Lets go of what it was made of, which only `plainly` needs."""
+        self.origin = None
 
     def _part(self, fed: tuple[Array, ...], start: int) -> tuple[Array, ...]:
         """Some rows at a time, the last one repeated where there are too few."""
@@ -101,7 +121,7 @@ class Maker:
     """Makes programs of a classifier.
 
     Attributes:
-        classifier: The classifier.
+        classifier: Gives the classifier.
         engines: What may run it; the first is taken at equal speed.
         class_count: Number of logits.
         rows: Rows that its graph takes at once; None for any number.
@@ -111,7 +131,7 @@ class Maker:
         digests: Tell graphs apart.
     """
 
-    classifier: Traceable
+    classifier: Callable[[], Traceable]
     engines: Sequence[Engine]
     class_count: int
     rows: int | None
@@ -132,16 +152,12 @@ class Maker:
         Raises:
             PreconditionError: This model does not support the kind, or no engine runs it right, or has its precision.
         """
-        graph = graph_of(kind, self.classifier)
-        fed = graph_rows(kind, rows, self.class_count)
-        if self.rows and self.rows > 1:  # in a batch that cannot be changed, rows may have to do with each other
-            fed = tuple(np.repeat(array[:1], self.rows, axis=0) for array in fed)
-        model = LazyModel(self.digests(graph), lambda: bytes(write(graph).SerializeToString()))
+        graph = graph_of(kind, self.classifier())
+        fed = compared_rows(kind, rows, self.class_count, self.rows)
+        digest = self.digests(graph)
+        model = LazyModel(digest, lambda: bytes(write(graph).SerializeToString()))
         expected = plain_outputs(graph, fed, self.run, self.rows or 1)
-        tolerances = [GRADIENT_TOLERANCE] * (len(expected) - 1) + [LOGIT_TOLERANCE]
-        if kind.precision:
-            tolerances = [_REDUCED_TOLERANCE] * len(expected)
-        examples = Examples(fed, expected, tolerances, graph.outputs)
+        examples = Examples(fed, expected, tolerances(kind, len(expected)), graph.outputs)
         sizes = [self.rows] if self.rows else sizes
         try:
             choice = self._choice(kind, model, sizes, examples)
@@ -149,8 +165,13 @@ class Maker:
             if kind.precision:
                 raise PreconditionError(str(error)) from error
             choice = self._unoptimised(model, sizes, fed, expected, str(error))
+        self.knows(kind, choice)
+        origin = Origin(graph, self.run, digest, expected)
+        return KindProgram(kind, choice, self.class_count, self.rows, origin)
+
+    def knows(self, kind: Kind, choice: Choice) -> None:
+        """Notes what runs a kind: graphs that are nearly the same may have the same engines."""
         self._choices.setdefault((kind.name, kind.precision), choice)
-        return KindProgram(kind, graph, choice, self.class_count, self.rows, self.run)
 
     def _choice(self, kind: Kind, model: LazyModel, sizes: Sequence[int], examples: Examples) -> Choice:
         """The engines for a kind: those of what is nearly the same, if they agree here."""
@@ -241,6 +262,28 @@ def graph_rows(kind: Kind, rows: tuple[Array, ...], class_count: int) -> tuple[A
     chosen = np.zeros((len(rows[1]), class_count), np.float32)
     chosen[np.arange(len(rows[1])), rows[1]] = 1
     return rows[0], chosen
+
+
+def compared_rows(kind: Kind, rows: tuple[Array, ...], class_count: int, count: int | None) -> tuple[Array, ...]:
+    """The arrays of a graph on which its programs are compared with it.
+
+    Args:
+        kind: The kind.
+        rows: Inputs of the kind.
+        class_count: Number of logits.
+        count: Rows that the graph takes at once; None for any number.
+    """
+    fed = graph_rows(kind, rows, class_count)
+    if count and count > 1:  # in a batch that cannot be changed, rows may have to do with each other
+        return tuple(np.repeat(array[:1], count, axis=0) for array in fed)
+    return fed
+
+
+def tolerances(kind: Kind, count: int) -> list[float]:
+    """How far a row may be off, for each of the outputs of a kind."""
+    if kind.precision:
+        return [_REDUCED_TOLERANCE] * count
+    return [GRADIENT_TOLERANCE] * (count - 1) + [LOGIT_TOLERANCE]
 
 
 def plain_outputs(graph: Graph, fed: tuple[Array, ...], run: Run, count: int = 1) -> tuple[Array, ...]:

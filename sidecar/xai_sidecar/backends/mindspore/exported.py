@@ -67,11 +67,12 @@ class ExportedNet:
             raise ExportError(str(error)) from error
         found = _matched(WatchedNet(net, layers).run(example), graph, run, example)
         classifier = Traceable(graph, traced, found)
-        self._maker = Maker(classifier, engines, class_count, None, threads, run, cache, digests)
+        self._tensors = found
+        self._maker = Maker(lambda: classifier, engines, class_count, None, threads, run, cache, digests)
 
     def program(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
         """The program of a kind of work, which has to be compared with the net; see `Maker.make`."""
-        if kind.layer and kind.layer not in self._maker.classifier.tensors:
+        if kind.layer and kind.layer not in self._tensors:
             raise PreconditionError(f"The output of the layer {kind.layer!r} is no value of the exported graph.")
         return self._maker.make(kind, sizes, rows)
 

@@ -50,7 +50,7 @@ class EngineCache:
         """The file kept under a key, as whole as it was written; None if there is none."""
         for path in self._folder.glob(f"{key}.*"):
             try:
-                if _digest(path) == path.suffix[1:]:
+                if file_digest(path) == path.suffix[1:]:
                     with contextlib.suppress(OSError):  # of another user's file, as in an image
                         os.utime(path)
                     return path
@@ -112,9 +112,9 @@ def cache_key(model: Model, *parts: object) -> str:
 
 
 def code_digest(folder: Path) -> str:
-    """A digest of the sources in a folder: what they found out is found out anew when they have changed."""
+    """A digest of the sources in a folder and below: what they found out is found out anew when they have changed."""
     digest = hashlib.sha256()
-    for source in sorted(folder.glob("*.py")):
+    for source in sorted(folder.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
 
@@ -123,11 +123,11 @@ def _contents(model: Model) -> Iterator[bytes]:
     if not isinstance(model, Path):
         yield model.digest.encode() if isinstance(model, LazyModel) else model
         return
-    for path in (model, *_external(model)):
+    for path in (model, *external_files(model)):
         yield from _chunks(path)
 
 
-def _external(model: Path) -> list[Path]:
+def external_files(model: Path) -> list[Path]:
     """The files of a model's external data."""
     import onnx
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
@@ -138,7 +138,12 @@ def _external(model: Path) -> list[Path]:
     )
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file.
+
+    Raises:
+        OSError: It cannot be read.
+    """
     digest = hashlib.sha256()
     for chunk in _chunks(path):
         digest.update(chunk)

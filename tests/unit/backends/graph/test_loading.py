@@ -234,7 +234,7 @@ def test_channels_last(whole):
     inputs = small_graphs.pictures(2)
     logits = logits_of(loaded.classifier.graph, inputs.transpose(0, 2, 3, 1))
     np.testing.assert_allclose(logits, expected(inputs), atol=1e-5)
-    assert loaded.class_count == CLASSES
+    assert loaded.found.class_count == CLASSES
 
 
 # ------------------------------------------------------------------------------------------------ numbers
@@ -334,8 +334,8 @@ def test_the_activation_of_the_file_is_that_of_the_config(whole):
         whole(data)
     assert caught.value.field == "model.activation"
     loaded = whole(data, activation="sigmoid")
-    assert "The sigmoid at its end is left out" in loaded.weights
-    assert whole(content(), activation="sigmoid").class_count == CLASSES  # logits may be taken for either
+    assert "The sigmoid at its end is left out" in loaded.found.weights
+    assert whole(content(), activation="sigmoid").found.class_count == CLASSES  # logits may be taken for either
 
 
 @pytest.mark.parametrize("axes", [[2, 3], [1, 2], [2]])
@@ -343,7 +343,7 @@ def test_logits_with_axes_of_length_one_are_flattened(axes, whole):
     data = content([("Unsqueeze", ["logits", "axes"], ["y"], {})], outputs=["y"], axes=np.array(axes))
     loaded = whole(data)
     inputs = small_graphs.pictures(3)
-    assert loaded.class_count == CLASSES
+    assert loaded.found.class_count == CLASSES
     np.testing.assert_allclose(logits_of(loaded.classifier.graph, inputs), expected(inputs), atol=1e-5)
 
 
