@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
+from xai_sidecar.backends.runtimes.mapped import MappedFile
 from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, fitted, one_line, read_by, returned
 from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.work import Array
@@ -88,25 +89,28 @@ class OpenVino:
             "ENABLE_CPU_PINNING": False,
         }
         try:
-            return OpenVinoProgram(self._compiled(model, batch_size, options))
+            return OpenVinoProgram(*self._compiled(model, batch_size, options))
         except Exception as error:  # OpenVINO's are RuntimeErrors for the most part
             raise EngineError(_reason(error)) from error
 
-    def _compiled(self, model: Model, batch_size: int | None, options: dict[str, Any]) -> Any:
-        if self._cache is None:
-            return _compile(read_by(model), batch_size, options)
-        key = cache_key(model, self.name, _package().__version__, batch_size, sorted(options.items()))
-        kept = self._cache.find(key)
-        if kept is not None:
-            try:
-                return _core().import_model(kept.read_bytes(), "CPU", options)
-            except RuntimeError:  # compiled anew, as if it were not there
-                kept.unlink(missing_ok=True)
+    def _compiled(self, model: Model, batch_size: int | None, options: dict[str, Any]) -> tuple[Any, MappedFile | None]:
+        """A compiled model, and what it has its weights from, if that is a file."""
+        key = None
+        if self._cache is not None:
+            key = cache_key(model, self.name, _package().__version__, batch_size, sorted(options.items()))
+            kept = self._cache.find(key)
+            if kept is not None:
+                try:
+                    return _imported(kept, options)
+                except RuntimeError:  # compiled anew, as if it were not there
+                    kept.unlink(missing_ok=True)
         compiled = _compile(read_by(model), batch_size, options)
         content = io.BytesIO()
         compiled.export_model(content)
-        self._cache.keep(key, content.getvalue())
-        return compiled
+        if self._cache is not None and key is not None:
+            self._cache.keep(key, content.getvalue())
+        del compiled  # which has a copy of the weights
+        return _imported(content.getvalue(), options)
 
 
 class OpenVinoProgram:
@@ -114,15 +118,19 @@ class OpenVinoProgram:
 
     Args:
         compiled: An `openvino.CompiledModel`.
+        weights: The file that it has its weights from, if it does. It lays them out anew when it first runs rows of a
+            number, and hardly looks at the file again.
     """
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, weights: MappedFile | None = None) -> None:
         self._compiled = compiled
         self.inputs = tuple(_name(port) for port in compiled.inputs)
         self.outputs = tuple(_name(port) for port in compiled.outputs)
         self._dtypes = [np.dtype(port.get_element_type().to_dtype()) for port in compiled.inputs]
         # A request serves one call at a time. As many are made as calls there are at once.
         self._idle: deque[Any] = deque()
+        self._counts: set[int] = set()  # numbers of rows that have been run
+        self._weights = weights  # the last attribute, and so the last one to go
 
     def __call__(self, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """Runs the graph; see `Program.__call__`."""
@@ -140,6 +148,12 @@ class OpenVinoProgram:
             return tuple(returned(np.array(tensor.data)) for tensor in request.output_tensors)
         finally:
             self._idle.append(request)
+            self._release_weights(len(fed[0]))
+
+    def _release_weights(self, count: int) -> None:
+        if self._weights is not None and count not in self._counts:
+            self._counts.add(count)
+            self._weights.release()
 
 
 class _WorkingMemory:
@@ -213,6 +227,17 @@ def _unlimited() -> Iterator[None]:
     finally:
         if limit is not None:
             os.environ[_LIMIT] = limit
+
+
+def _imported(exported: Path | bytes, options: dict[str, Any]) -> tuple[Any, MappedFile | None]:
+    """A compiled model that was exported, with the weights in a file of its own, or in its memory where none can be."""
+    try:
+        weights = MappedFile(exported, exported.parent if isinstance(exported, Path) else None)
+    except OSError:
+        content = exported.read_bytes() if isinstance(exported, Path) else exported
+        return _core().import_model(content, "CPU", options), None
+    tensor = _package().Tensor(weights.bytes, shared_memory=True)
+    return _core().import_model(tensor, "CPU", options), weights
 
 
 def _compile(model: bytes | Path, batch_size: int | None, options: dict[str, Any]) -> Any:
