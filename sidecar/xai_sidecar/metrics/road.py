@@ -49,9 +49,9 @@ class Road(Metric[RoadParameters]):
     A cover's outline tells a model where pixels are missing; imputed ones hardly do. As with SRG, a random map scores 0
     on average, and a map and its opposite the same but for the sign.
 
-    It takes a third of SRG's passes, and up to 0.4 s of a CPU for the equations of one share of 224 x 224 pixels: with a
-    small net, twice SRG's time. So it is not measured unless it is named. No two maps have their most salient pixels in
-    common, so that there are no imputations to be shared between explainers.
+    It takes a third of SRG's passes, and up to 0.4 s of a CPU for the equations of one share of 224 x 224 pixels: with
+    a small net, twice SRG's time. So it is not measured unless it is named. No two maps have their most salient pixels
+    in common, so that there are no imputations to be shared between explainers.
     """
 
     name: ClassVar[str] = "faithfulness/road"
