@@ -60,7 +60,14 @@ def figures() -> list[Figure]:
 
     torch.set_num_threads(usable_cpus())
     wanted = os.environ.get("XAI_BENCH_NETS", ",".join(NETS)).split(",")
-    return [figure for name in wanted for figure in _of(name)]
+    return [figure for name in wanted for figure in _told(_of(name))]
+
+
+def _told(found: list[Figure]) -> list[Figure]:
+    """The figures of a net, said at once: the next takes minutes."""
+    for each in found:
+        print(f"  {each.name}: {each.value:.4g} {each.unit}  {each.note}", file=sys.stderr, flush=True)
+    return found
 
 
 def _figures_of(python: str) -> list[Figure]:

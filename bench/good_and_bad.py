@@ -120,7 +120,7 @@ def drawn(picture: Image.Image, region: Region, explanations: Sequence[Explained
 def _overlaid(picture: Image.Image, region: Region, saliency: FloatArray) -> Image.Image:
     """The map on the part that the model sees; the rest is grey and pale."""
     box = (region.left, region.top, region.right, region.bottom)
-    shown = draw(picture, saliency, box, picture.size)
+    shown = draw(picture, saliency, box, picture.size).image
     corners = [round(edge) for edge in box]
     dark = picture.convert("L").point(lambda value: 0.35 * value + 40).convert("RGB")
     dark.paste(shown.crop(corners), corners[:2])

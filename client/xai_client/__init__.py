@@ -12,6 +12,7 @@
 
 from xai_client.aio import AsyncClient
 from xai_client.client import Client
+from xai_client.colours import COLORMAPS
 from xai_client.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -63,7 +64,6 @@ from xai_client.model_info import (
     OodInfo,
     ParameterInfo,
 )
-from xai_client.overlay import COLORMAPS
 from xai_client.picture import ImageLike
 from xai_client.request import Explain
 from xai_client.types import (

@@ -14,8 +14,8 @@ from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from PIL import Image
 
+from xai_client.colours import FloatArray
 from xai_client.errors import ResponseError
-from xai_client.overlay import FloatArray
 from xai_client.request import short_names
 from xai_client.types import (
     Advantage,

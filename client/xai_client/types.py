@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image
 
+from xai_client.colours import FloatArray
 from xai_client.errors import ArgumentError, MapWithheldError
-from xai_client.overlay import DEFAULT_ALPHA, FloatArray, draw
-from xai_client.picture import ImageLike
+from xai_client.overlay import DEFAULT_ALPHA, DEFAULT_SATURATION, Drawn, draw
+from xai_client.panel import DEFAULT_WIDTH, Tile, drawable, panel, with_legend
+from xai_client.picture import ImageLike, to_picture
 
 ParameterValue: TypeAlias = int | float | str | bool | None
+Looks: TypeAlias = tuple[float, str | None, float, bool]
 
 _WITHHELD = {
     "zero_gradient": "the class has no gradient at this picture, so the method can say nothing about it",
@@ -229,23 +232,32 @@ class Explanation:
         target: int | None = None,
         alpha: float = DEFAULT_ALPHA,
         colormap: str | None = None,
+        *,
+        saturation: float = DEFAULT_SATURATION,
+        own_scale: bool = False,
+        legend: bool = False,
     ) -> Image.Image:
         """Lays a map on the picture that was predicted, exactly over the part that the model saw.
 
-        The rest of the picture is dimmed. The map is coloured from its lowest value (not at all) to the one that 99.5 %
-        of its pixels stay below (in full), so that a few outliers do not hide the rest. A map with negative values of
-        more than 1 % of its highest is signed: zero is not coloured, and strength goes by magnitude. An unreliable map
-        is paler and hatched, and says so in its lower left corner.
+        The rest of the picture is dimmed, and the part below the map loses most of its colours to it. The map is
+        coloured from its lowest value (not at all) to the one that 99.5 % of its pixels stay below (in full), so that a
+        few outliers do not hide the rest. The maps of all targets share what a colour is worth, that of the one which
+        reaches farthest, so that what weighs little for one class looks so beside another. Maps with negative values of
+        more than 1 % of the highest are signed: zero is not coloured, and strength goes by magnitude, red for the
+        class, blue against it. An unreliable map is paler and hatched, and says so in its lower left corner.
 
         Args:
             image: The picture, in any of the forms that `predict` takes but a model input.
             target: Class id whose map to show. Default: the first target.
             alpha: Opacity at the most salient pixel, 0 to 1.
-            colormap: "turbo", "inferno" or "diverging". Default: "diverging" for signed maps, else "turbo". The first
-                two show only the positive part of a map with negative values.
+            colormap: "heat", "inferno", "turbo" or "diverging". Default: "diverging" for signed maps, else "heat". The
+                first three show only the positive part of a map with negative values.
+            saturation: What is left of the picture's own colours under the map, 0 (grey) to 1 (all).
+            own_scale: Whether the map's own values alone make its scale, as where the other targets do not matter.
+            legend: Whether to say below the picture which explainer and class it is, and what the colours mean.
 
         Returns:
-            A PIL image, RGB, upright, as wide and high as the picture.
+            A PIL image, RGB, upright, as wide and high as the picture; with a legend, higher.
 
         Raises:
             MapWithheldError: There is no such map; the message says why.
@@ -253,11 +265,84 @@ class Explanation:
             ImageError: It cannot be decoded, or is a model input.
             ArgumentError: `target` was not explained, or another argument is wrong.
         """
+        drawn = self._drawn(image, target, alpha, colormap, saturation, own_scale)
+        if not legend:
+            return drawn.image
+        return with_legend(drawn.image, self._tile(drawn, target, ()))
+
+    def panel(
+        self,
+        image: ImageLike,
+        targets: Sequence[int] | None = None,
+        *,
+        alpha: float = DEFAULT_ALPHA,
+        colormap: str | None = None,
+        saturation: float = DEFAULT_SATURATION,
+        own_scale: bool = False,
+        columns: int | None = None,
+        width: int = DEFAULT_WIDTH,
+    ) -> Image.Image:
+        """Shows the maps of several targets side by side, with a legend each; one that was withheld says why.
+
+        Args:
+            image: As of `overlay`.
+            targets: Class ids, in the order in which they are shown. Default: all.
+            alpha: As of `overlay`.
+            colormap: As of `overlay`.
+            saturation: As of `overlay`.
+            own_scale: As of `overlay`.
+            columns: Pictures in a row. Default: all up to four; of more, rows as equal as can be.
+            width: Width of each in pixels, at least 96.
+
+        Returns:
+            A PIL image, RGB.
+
+        Raises:
+            MapWithheldError: There are no maps at all; the message says why.
+            ArgumentError: As of `overlay`.
+        """
+        self._map(None)
+        chosen = self.targets if targets is None else targets
+        looks = alpha, colormap, saturation, own_scale
+        return panel([self.tile(image, each, looks, ()) for each in chosen], columns, width)
+
+    def tile(self, image: ImageLike, target: int | None, looks: Looks, lines: Sequence[str]) -> Tile:
+        """One picture of a panel: the map of a target, or in words why there is none.
+
+        Args:
+            image: As of `overlay`.
+            target: Class id; None for the first one.
+            looks: Alpha, colormap, saturation and whether on its own scale, as of `overlay`.
+            lines: What else to say of it.
+        """
+        try:
+            return self._tile(self._drawn(image, target, *looks), target, lines)
+        except MapWithheldError as error:
+            blank = to_picture(image).convert("L").convert("RGB")
+            return Tile(blank, self.name, (f"no map: {error.reason.replace('_', ' ')}", *lines))
+
+    def _tile(self, drawn: Drawn, target: int | None, lines: Sequence[str]) -> Tile:
+        shown = self._map(target)
+        about = [drawable(shown.label, "") or f"class {shown.class_id}", *lines]
+        if shown.standard_error is not None:
+            about.insert(1, f"standard error {shown.standard_error:.2g}" + ("" if shown.reliable else ", unreliable"))
+        return Tile(drawn.image, self.name, about, drawn.scale)
+
+    def _drawn(
+        self,
+        image: ImageLike,
+        target: int | None,
+        alpha: float,
+        colormap: str | None,
+        saturation: float,
+        own_scale: bool,
+    ) -> Drawn:
         shown = self._map(target)
         saliency, note = shown.saliency, "" if shown.reliable else shown.status
         # The server knows no picture of a model input: only one of the map's own size surely lies under it.
         size = self.picture_size or (saliency.shape[1], saliency.shape[0])
-        return draw(image, saliency, self.region, size, alpha, colormap, note)
+        others = () if own_scale else [each.values for each in self.maps if each.values is not None]
+        return draw(image, saliency, self.region, size, alpha, colormap, note, beside=others, saturation=saturation)
 
     def _map(self, target: int | None) -> SaliencyMap:
         if not self.maps:
@@ -298,6 +383,51 @@ class Prediction:
     region: Region | None
     picture_size: PictureSize | None
     sampled: bool = False
+
+    def panel(
+        self,
+        image: ImageLike,
+        explanations: Sequence[str] | None = None,
+        target: int | None = None,
+        *,
+        scores: Mapping[str, Sequence[str]] | None = None,
+        alpha: float = DEFAULT_ALPHA,
+        colormap: str | None = None,
+        saturation: float = DEFAULT_SATURATION,
+        columns: int | None = None,
+        width: int = DEFAULT_WIDTH,
+    ) -> Image.Image:
+        """Shows the picture and what explains it side by side, with a legend each.
+
+        Args:
+            image: The picture, in any of the forms that `predict` takes but a model input.
+            explanations: Names, in the order in which they are shown. Default: all, in the order of the request.
+            target: Class id whose maps to show. Default: each explanation's first target.
+            scores: Lines to write below an explanation, by its name, such as how good its explainer was measured to be.
+            alpha: As of `Explanation.overlay`.
+            colormap: As of `Explanation.overlay`.
+            saturation: As of `Explanation.overlay`.
+            columns: Pictures in a row. Default: all up to four; of more, rows as equal as can be.
+            width: Width of each in pixels, at least 96.
+
+        Returns:
+            A PIL image, RGB; an explanation without a map is a grey picture that says why.
+
+        Raises:
+            PictureSizeError: The picture is not of the size that was predicted.
+            ImageError: It cannot be decoded, or is a model input.
+            ArgumentError: There is no such explanation or target, or another argument is wrong.
+        """
+        chosen = list(self.explanations) if explanations is None else explanations
+        if unknown := [name for name in chosen if name not in self.explanations]:
+            there = ", ".join(self.explanations) or "none"
+            raise ArgumentError(f"there is no explanation {unknown[0]!r}; there are: {there}", field="explanations")
+        likely = [f"{drawable(each.label, f'class {each.class_id}')} {each.probability:.0%}" for each in self.classes]
+        tiles = [Tile(to_picture(image), "picture", likely[:3])]
+        looks = alpha, colormap, saturation, False
+        for name in chosen:
+            tiles.append(self.explanations[name].tile(image, target, looks, (scores or {}).get(name, ())))
+        return panel(tiles, columns, width)
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from PIL import Image
 
 from xai_client.command.text import Written
 from xai_client.errors import ArgumentError, MapWithheldError
 from xai_client.overlay import DEFAULT_ALPHA
-from xai_client.types import Explanation
+from xai_client.types import Explanation, Prediction
 
 
 def check_folder(folder: Path) -> None:
@@ -51,6 +52,7 @@ class OverlayFiles:
     Attributes:
         written: Where overlays are, by explanation name and class id.
         arrays: Where maps are, likewise; None where they are not wanted.
+        panel: Where all of them are, side by side; None until it is written.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class OverlayFiles:
     ) -> None:
         self.written: Written = {}
         self.arrays: Written | None = {} if arrays else None
+        self.panel: Path | None = None
         self._alpha = alpha
         self._colormap = colormap
         self._image = image
@@ -88,13 +91,7 @@ class OverlayFiles:
             except MapWithheldError:
                 continue
             path = self._path(explanation, target)
-            if path.resolve() in self._inputs:
-                raise ArgumentError(
-                    f"the overlay {path} would overwrite a picture to be predicted; choose another --out"
-                )
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # The lowest level is several times faster than the default and hardly larger for photographs.
-            _replace(path, partial(overlay.save, format="PNG", compress_level=1))
+            self._save(overlay, path, "overlay")
             now[explanation.name, target] = self.written[explanation.name, target] = path
             if self.arrays is not None:
                 self.arrays[explanation.name, target] = beside = path.with_suffix(".npy")
@@ -103,6 +100,29 @@ class OverlayFiles:
         if self.arrays is not None:
             beside_now = {key: path.with_suffix(".npy") for key, path in now.items()}
             self.arrays = self._without_older(self.arrays, explanation.name, beside_now)
+
+    def write_panel(self, prediction: Prediction, scores: Mapping[str, Sequence[str]]) -> None:
+        """Writes the picture and all its maps side by side.
+
+        Args:
+            prediction: What was predicted.
+            scores: As of `Prediction.panel`.
+
+        Raises:
+            ArgumentError: It would overwrite one of the inputs.
+            OSError: It cannot be written.
+        """
+        shown = prediction.panel(self._image, scores=scores, alpha=self._alpha, colormap=self._colormap)
+        path = self._folder / f"{self._stem}.panel.png"
+        self._save(shown, path, "panel")
+        self.panel = path
+
+    def _save(self, picture: Image.Image, path: Path, what: str) -> None:
+        if path.resolve() in self._inputs:
+            raise ArgumentError(f"the {what} {path} would overwrite a picture to be predicted; choose another --out")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # The lowest level is several times faster than the default and hardly larger for photographs.
+        _replace(path, partial(picture.save, format="PNG", compress_level=1))
 
     def paths(self, name: str) -> list[Path]:
         """Where the overlays of one explanation are."""

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from xai_client.client import Client
+from xai_client.colours import COLORMAPS
 from xai_client.command import text
 from xai_client.command.common import add_common, default_server, fail
 from xai_client.command.files import OverlayFiles, check_folder
 from xai_client.command.tables import terminal_width
 from xai_client.command.watch import Watch
 from xai_client.errors import ArgumentError, ImageError, InvalidRequestError, MessageTooLargeError
-from xai_client.overlay import COLORMAPS, DEFAULT_ALPHA
+from xai_client.overlay import DEFAULT_ALPHA
 from xai_client.request import Explain, explanation_names, parse_parameter
 from xai_client.types import Explanation, Prediction
 
@@ -32,7 +33,7 @@ EXAMPLES: Final = """\
 # Options that say nothing without an explanation.
 _FOR_EXPLANATIONS: Final = (
     *("target", "top_count", "min_probability", "seed", "budget", "if_top_probability_below"),
-    *("if_ood_percentile_below", "colormap", "alpha", "npy", "values"),
+    *("if_ood_percentile_below", "colormap", "alpha", "npy", "values", "panel"),
 )
 
 _STATUS: Final = """\
@@ -42,6 +43,9 @@ exit status:
   130 on Ctrl-C
 """
 _NO_MAP: Final = 3
+
+_SCORES: Final = 3
+"""Scores that stand below a map of a panel."""
 
 # Faults of one picture, after which the others are still worth trying.
 _PICTURE_REASONS: Final = frozenset({"PICTURE", "PICTURE_TOO_LARGE"})
@@ -117,6 +121,12 @@ file of that name, but none of the pictures given.""",
         action="store_true",
         help="also write each map as it is, beside its overlay: .npy, float32 (height, width) of the model input",
     )
+    parser.add_argument(
+        "--panel",
+        action="store_true",
+        help="also write the picture and its maps side by side, with legends and how good each explainer has been"
+        " measured to be: DIR/<stem>.panel.png",
+    )
     parser.add_argument("--values", action="store_true", help="with --json, print each map's values, too, row by row")
     parser.add_argument(
         "--watch",
@@ -152,6 +162,8 @@ def _predict(arguments: argparse.Namespace) -> int:
                     raise
                 status = fail(f"{path}: {error}", 1)
                 continue
+            if arguments.panel:
+                files.write_panel(prediction, _scores(client, prediction))
             if any(map(_lacks_map, prediction.explanations.values())):
                 status = status or _NO_MAP
             _show(arguments, prediction, path, files)
@@ -182,8 +194,19 @@ def _show(arguments: argparse.Namespace, prediction: Prediction, image: Path, fi
         there = "" if arguments.server == default_server() else f" --server {arguments.server}"
         width = terminal_width(sys.stdout)
         print(text.prediction_text(prediction, image, files.written, files.arrays, there, width))
+        if files.panel:
+            print(f"side by side: {files.panel}\n")
     elif not arguments.watch:  # else every event has been printed
-        print(text.prediction_json(prediction, image, files.written, files.arrays, arguments.values))
+        print(text.prediction_json(prediction, image, files.written, files.arrays, arguments.values, files.panel))
+
+
+def _scores(client: Client, prediction: Prediction) -> dict[str, list[str]]:
+    """How good the explainers have been measured to be, a line each for the metrics that come first."""
+    measured = {each.name: each.quality for each in client.model_info().explainers.values()}
+    return {
+        name: [text.measure_text(each) for each in measured.get(explanation.explainer, ())[:_SCORES]]
+        for name, explanation in prediction.explanations.items()
+    }
 
 
 def _check(arguments: argparse.Namespace, explain: Sequence[Explain]) -> None:

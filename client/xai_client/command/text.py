@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from xai_client.command.quality_table import accuracy_lines, evaluator_rows, quality_lines
 from xai_client.command.tables import pairs, table
 from xai_client.errors import MapWithheldError
+from xai_client.evaluator_info import QualityMeasure
 from xai_client.model_info import (
     ExplainerInfo,
     ExplanationCost,
@@ -104,11 +105,26 @@ def _map_note(one: SaliencyMap) -> str:
 
 
 def prediction_json(
-    prediction: Prediction, image: Path, written: Written, arrays: Written | None = None, values: bool = False
+    prediction: Prediction,
+    image: Path,
+    written: Written,
+    arrays: Written | None = None,
+    values: bool = False,
+    panel: Path | None = None,
 ) -> str:
     """The same as one line of JSON; the maps themselves are in it where `values` are asked for."""
     explanations = [_explanation_json(each, written, arrays, values) for each in prediction.explanations.values()]
-    return json.dumps({"image": str(image), **_prediction_json(prediction), "explanations": explanations})
+    document = {"image": str(image), **_prediction_json(prediction), "explanations": explanations}
+    return json.dumps(document if panel is None else {**document, "panel": str(panel)})
+
+
+def measure_text(measure: QualityMeasure) -> str:
+    """What a metric has measured, in a line that fits below a picture."""
+    half = measure.confidence_half_width
+    spread = f" ± {half:.2f}" if math.isfinite(half) else ""
+    skill = f", skill {measure.skill.value:+.0%}" if measure.skill else ""
+    name = measure.metric.rpartition("/")[2].replace("_", " ")
+    return f"{name} {measure.mean:.2f}{spread}{skill}"
 
 
 def event_json(event: Event, image: Path, written: Written, arrays: Written | None = None, values: bool = False) -> str:

@@ -8,7 +8,11 @@ import pytest
 from PIL import Image
 
 from xai_client import ArgumentError, Explanation, ImageError, PictureSizeError, Region, SaliencyMap
-from xai_client.overlay import draw
+from xai_client import overlay as overlays
+
+
+def draw(*arguments, **more):
+    return overlays.draw(*arguments, **more).image
 
 
 def grey_picture(width, height, level=128):
@@ -139,7 +143,11 @@ def test_scaling_a_map_does_not_change_the_picture(level):
 def test_alpha_zero_is_the_picture_and_alpha_one_hides_it_where_it_is_hottest():
     picture = Image.fromarray(np.random.default_rng(2).integers(0, 256, (9, 9, 3), np.uint8))
     saliency = one_hot(3, 3, 1, 1)
-    assert np.array_equal(np.asarray(draw(picture, saliency, None, None, alpha=0.0)), np.asarray(picture))
+    plain = draw(picture, saliency, None, None, alpha=0.0, saturation=1.0)
+    assert np.array_equal(np.asarray(plain), np.asarray(picture))
+    grey = draw(picture, saliency, None, None, alpha=0.0, saturation=0.0)
+    assert np.array_equal(np.asarray(grey), np.asarray(picture.convert("L").convert("RGB")))
+    assert 0 < colourfulness(draw(picture, saliency, None, None, alpha=0.0)).max() < colourfulness(plain).max() / 2
     full = np.asarray(draw(picture, saliency, None, None, alpha=1.0))
     white = np.asarray(draw(grey_picture(9, 9, 255), saliency, None, None, alpha=1.0))
     assert full[4, 4].tolist() == white[4, 4].tolist()
@@ -285,7 +293,25 @@ def test_the_map_of_a_model_input_lies_on_a_picture_of_its_own_size_only():
         explanation().overlay(np.zeros((3, 40, 40), np.float32))
 
 
-@pytest.mark.parametrize("arguments", [{"alpha": 1.5}, {"alpha": float("nan")}, {"colormap": "rainbow"}], ids=str)
+def test_the_targets_of_an_explanation_share_a_scale():
+    """What weighs a tenth for one class looks so, beside the other, unless it is shown for itself."""
+    likely, unlikely = one_hot(4, 4, 0, 0), one_hot(4, 4, 3, 3, 0.1)
+    both = explanation(maps=(SaliencyMap(3, "cat", "ok", likely, None), SaliencyMap(5, "dog", "ok", unlikely, None)))
+    strengths = [colourfulness(both.overlay(grey_picture(40, 40), target=each)).max() for each in (3, 5)]
+    assert strengths[1] < strengths[0] / 2
+    alone = [both.overlay(grey_picture(40, 40), target=each, own_scale=True) for each in (3, 5)]
+    np.testing.assert_array_equal(np.asarray(alone[0]), np.rot90(np.asarray(alone[1]), 2))
+    against = explanation(maps=(both.maps[0], SaliencyMap(5, "dog", "ok", -likely, None)))
+    left, right = (np.asarray(against.overlay(grey_picture(40, 40), target=each)).astype(int)[2, 2] for each in (3, 5))
+    assert left[0] > left[2] + 40, "one is signed, so both are: red for"
+    assert right[2] > right[0] + 40, "blue against"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"alpha": 1.5}, {"alpha": float("nan")}, {"colormap": "rainbow"}, {"saturation": -0.1}, {"saturation": 2}],
+    ids=str,
+)
 def test_wrong_arguments_are_refused(arguments):
     with pytest.raises(ArgumentError):
         explanation().overlay(grey_picture(40, 40), **arguments)
