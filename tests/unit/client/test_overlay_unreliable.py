@@ -28,7 +28,9 @@ def colourfulness(image):
 def test_what_is_unreliable_is_paler_hatched_and_says_so(level):
     """On any ground: in the seen part there are lines all over, and white letters on black in the lower left corner."""
     picture, region = grey_picture(300, 200, level), (50.0, 0.0, 250.0, 200.0)
-    sure, unsure = (draw(picture, one_hot(8, 8, 2, 5), region, (300, 200), note=note).image for note in ("", "unreliable"))
+    sure, unsure = (
+        draw(picture, one_hot(8, 8, 2, 5), region, (300, 200), note=note).image for note in ("", "unreliable")
+    )
     assert 0 < colourfulness(unsure).max() <= 0.75 * colourfulness(sure).max()
     seen = np.asarray(unsure.convert("L")).astype(int)[:, 50:250]
     for row in range(0, 160, 20):
