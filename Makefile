@@ -12,7 +12,7 @@ PYTHON ?= $(shell for python in python3.12 python3.11 python3.10 python3; do \
 help:
 	@echo "make demo        serve the sample classifier and explain a photograph of a cat (ONCE=1 ends after that)"
 	@echo "make test        lint, types and all tests"
-	@echo "make test-long   the same, with many more kills, crowds and messages drawn at random"
+	@echo "make test-long   the same, with many more kills, crowds, nets and messages drawn at random"
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
 	@echo "make lint        lint and types only"
 	@echo "make docs        write docs/reference/ and the dashboard anew from the code"
@@ -37,6 +37,7 @@ test: lint
 test-long: export XAI_KILLS = 50
 test-long: export XAI_FUZZ = 10000
 test-long: export XAI_SOAK = 30
+test-long: export XAI_NETS = all
 test-long: export PYTEST_ADDOPTS = --timeout=3600
 test-long: test
 
