@@ -16,7 +16,7 @@ from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.engine.work import INPUT_GRADIENT, Forward, Kind
 
 FEW = ["mobilenet_v2_035_128", "squeezenet1_0"]
-ALL = [*FEW, "resnet18", "densenet121"]
+ALL = [*FEW, "densenet121", "googlenet", "resnet18"]
 NETS = ALL if os.environ.get("XAI_NETS") == "all" else FEW
 SIDE = 64
 TARGETS = np.array([1, 3], np.int32)
