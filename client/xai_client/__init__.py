@@ -47,10 +47,12 @@ from xai_client.evaluator_info import (
     ClassConfusion,
     ControlInfo,
     EvaluatorInfo,
+    MapDrift,
     MetricInfo,
     QualityMeasure,
     Skill,
     Standing,
+    WeightDependence,
 )
 from xai_client.ground_truth import GroundTruthObject, GroundTruthWarning, MaskLike
 from xai_client.model_info import (
@@ -118,6 +120,7 @@ __all__ = [
     "InvalidRequestError",
     "LayerInfo",
     "Limits",
+    "MapDrift",
     "MapWithheldError",
     "MaskLike",
     "MessageTooLargeError",
@@ -147,5 +150,6 @@ __all__ = [
     "UnavailableError",
     "UnknownError",
     "UnsupportedError",
+    "WeightDependence",
     "XaiError",
 ]

@@ -87,6 +87,48 @@ class Standing:
 
 
 @dataclass(frozen=True)
+class WeightDependence:
+    """How an explainer's maps change when the model's weights are put in disorder, as far as that was tried.
+
+    Attributes:
+        entropy_rise: Relative rise of the entropy of the map's histogram, mean over pictures; near 0 where the weights
+            hardly matter. It may be negative.
+        correlation: Of the maps before and after, mean over pictures; 0 where they have nothing in common.
+        picture_count: Pictures that were explained.
+    """
+
+    entropy_rise: float
+    correlation: float
+    picture_count: int
+
+
+@dataclass(frozen=True)
+class MapDrift:
+    """How far a statistic of an explainer's maps has moved from those that the server made first.
+
+    Attributes:
+        statistic: "concentration", "centre_x", "centre_y", "border", "typicality" or "agreement/NAME".
+        source: Where the maps come from: "requests" of callers, or "samples" of the evaluator.
+        class_label: The class that they are of; empty for all.
+        reference_mean: Mean over the first maps.
+        current_mean: Mean over the newest ones.
+        ratio: Distance of the two distributions over the smallest that is beyond chance.
+    """
+
+    statistic: str
+    source: str
+    class_label: str
+    reference_mean: float
+    current_mean: float
+    ratio: float
+
+    @property
+    def drifted(self) -> bool:
+        """Whether they differ beyond chance."""
+        return self.ratio >= 1
+
+
+@dataclass(frozen=True)
 class MetricInfo:
     """One metric that explanations are measured by.
 
@@ -202,6 +244,20 @@ def _skill(message: pb.Skill) -> Skill:
 def standing(message: pb.Standing) -> Standing:
     """Decodes whether "auto" may choose an explainer."""
     return Standing(message.eligible, message.objection, advantage(message.advantage))
+
+
+def weight_dependence(explainer: pb.ExplainerInfo) -> WeightDependence | None:
+    """Decodes how an explainer's maps depend on the model's weights; None where that was not tried."""
+    if not explainer.HasField("weight_dependence"):
+        return None
+    message = explainer.weight_dependence
+    return WeightDependence(message.entropy_rise, message.correlation, message.picture_count)
+
+
+def map_drift(message: pb.MapDrift) -> MapDrift:
+    """Decodes how far a statistic of maps has moved."""
+    means = message.reference_mean, message.current_mean
+    return MapDrift(message.statistic, message.source, message.class_label, *means, message.ratio)
 
 
 def _control(message: pb.ControlInfo) -> ControlInfo:

@@ -8,11 +8,15 @@ from datetime import datetime
 
 from xai_client.evaluator_info import (
     EvaluatorInfo,
+    MapDrift,
     QualityMeasure,
     Standing,
+    WeightDependence,
     evaluator_info,
+    map_drift,
     quality_measure,
     standing,
+    weight_dependence,
 )
 from xai_client.response import enum_name, time_of, value_of
 from xai_client.types import ParameterValue
@@ -106,6 +110,8 @@ class ExplainerInfo:
         standing: Whether "auto" may choose it; None until it has been compared with the controls.
         precision: What its passes are computed in with the defaults; below float32 that depends on the picture. Empty
             from a server that does not say.
+        weight_dependence: How its maps change when the model's weights are put in disorder; None until that is tried.
+        drift: How far its maps have moved from those that the server made first; empty until there are enough.
     """
 
     name: str
@@ -118,6 +124,8 @@ class ExplainerInfo:
     composite_score: float | None = None
     standing: Standing | None = None
     precision: str = ""
+    weight_dependence: WeightDependence | None = None
+    drift: tuple[MapDrift, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -308,6 +316,8 @@ def _explainer(message: pb.ExplainerInfo) -> ExplainerInfo:
         composite_score=message.composite_score if message.HasField("composite_score") else None,
         standing=standing(message.standing) if message.HasField("standing") else None,
         precision=message.precision,
+        weight_dependence=weight_dependence(message),
+        drift=tuple(map_drift(each) for each in message.drift),
     )
 
 

@@ -725,7 +725,7 @@ class InputInfo(_message.Message):
     def __init__(self, channels: _Optional[int] = ..., height: _Optional[int] = ..., width: _Optional[int] = ..., resize_height: _Optional[int] = ..., resize_width: _Optional[int] = ..., stretch: bool = ..., interpolation: _Optional[str] = ..., mean: _Optional[_Iterable[float]] = ..., std: _Optional[_Iterable[float]] = ..., letterbox: bool = ..., mean_colour: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainerInfo(_message.Message):
-    __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score", "standing", "precision")
+    __slots__ = ("name", "description", "available", "unavailable_reason", "parameters", "cost", "quality", "composite_score", "standing", "precision", "weight_dependence", "drift")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FIELD_NUMBER: _ClassVar[int]
@@ -736,6 +736,8 @@ class ExplainerInfo(_message.Message):
     COMPOSITE_SCORE_FIELD_NUMBER: _ClassVar[int]
     STANDING_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DEPENDENCE_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     available: bool
@@ -746,7 +748,35 @@ class ExplainerInfo(_message.Message):
     composite_score: float
     standing: Standing
     precision: str
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., available: bool = ..., unavailable_reason: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterInfo, _Mapping]]] = ..., cost: _Optional[_Union[ExplanationCost, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ..., composite_score: _Optional[float] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., precision: _Optional[str] = ...) -> None: ...
+    weight_dependence: WeightDependence
+    drift: _containers.RepeatedCompositeFieldContainer[MapDrift]
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., available: bool = ..., unavailable_reason: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[ParameterInfo, _Mapping]]] = ..., cost: _Optional[_Union[ExplanationCost, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[QualityMeasure, _Mapping]]] = ..., composite_score: _Optional[float] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ..., precision: _Optional[str] = ..., weight_dependence: _Optional[_Union[WeightDependence, _Mapping]] = ..., drift: _Optional[_Iterable[_Union[MapDrift, _Mapping]]] = ...) -> None: ...
+
+class WeightDependence(_message.Message):
+    __slots__ = ("entropy_rise", "correlation", "picture_count")
+    ENTROPY_RISE_FIELD_NUMBER: _ClassVar[int]
+    CORRELATION_FIELD_NUMBER: _ClassVar[int]
+    PICTURE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    entropy_rise: float
+    correlation: float
+    picture_count: int
+    def __init__(self, entropy_rise: _Optional[float] = ..., correlation: _Optional[float] = ..., picture_count: _Optional[int] = ...) -> None: ...
+
+class MapDrift(_message.Message):
+    __slots__ = ("statistic", "source", "class_label", "reference_mean", "current_mean", "ratio")
+    STATISTIC_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_LABEL_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_MEAN_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_MEAN_FIELD_NUMBER: _ClassVar[int]
+    RATIO_FIELD_NUMBER: _ClassVar[int]
+    statistic: str
+    source: str
+    class_label: str
+    reference_mean: float
+    current_mean: float
+    ratio: float
+    def __init__(self, statistic: _Optional[str] = ..., source: _Optional[str] = ..., class_label: _Optional[str] = ..., reference_mean: _Optional[float] = ..., current_mean: _Optional[float] = ..., ratio: _Optional[float] = ...) -> None: ...
 
 class Standing(_message.Message):
     __slots__ = ("eligible", "objection", "advantage")

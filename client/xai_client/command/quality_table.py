@@ -122,6 +122,22 @@ def _objections(info: ModelInfo, room: int) -> list[str]:
     return ["", *lines] if lines else []
 
 
+def drift_lines(info: ModelInfo, width: int | None = None) -> list[str]:
+    """The maps that are not what they were, a line for each explainer and source; empty where there are none."""
+    lines = []
+    for explainer in info.explainers.values():
+        moved: dict[tuple[str, str], list[str]] = {}
+        for each in explainer.drift:
+            if each.drifted:
+                what = f"{each.statistic} {each.reference_mean:.2f} → {each.current_mean:.2f}"
+                moved.setdefault((each.source, each.class_label), []).append(what)
+        for (source, label), found in moved.items():
+            of = f"{source}{f' of {label}' if label else ''}"
+            text = f"maps by {explainer.name} have drifted ({of}): {', '.join(found)}"
+            lines += textwrap.wrap(text, min(_WIDTH, width or _WIDTH))
+    return lines
+
+
 def _metrics(info: ModelInfo) -> dict[str, bool]:
     """Whether higher is better, by metric, in the order to list them in."""
     listed = info.evaluator.metrics.values() if info.evaluator else ()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from xai_client.command.quality_table import accuracy_lines, evaluator_rows, quality_lines
+from xai_client.command.quality_table import accuracy_lines, drift_lines, evaluator_rows, quality_lines
 from xai_client.command.tables import pairs, table
 from xai_client.errors import MapWithheldError
 from xai_client.evaluator_info import QualityMeasure
@@ -170,7 +170,7 @@ def info_text(info: ModelInfo, width: int | None = None) -> str:
         width: Columns of the terminal; None for none.
     """
     lines = pairs([*_model_rows(info), *evaluator_rows(info)], width)
-    for part in (accuracy_lines(info, width), quality_lines(info, width)):
+    for part in (accuracy_lines(info, width), quality_lines(info, width), drift_lines(info, width)):
         lines += ["", *part] if part else []
     for explainer in info.explainers.values():
         lines += ["", *_explainer_lines(explainer, width)]
@@ -311,6 +311,12 @@ def _explainer_lines(explainer: ExplainerInfo, width: int | None) -> list[str]:
     cost = explainer.cost
     price = f"  {cost.passes} pass{'es' * (cost.passes != 1)}, {_seconds(cost)}{_precision(explainer)}" if cost else ""
     lines = [f"{explainer.name}{price}", f"  {explainer.description}"]
+    if explainer.weight_dependence:
+        found = explainer.weight_dependence
+        lines.append(
+            f"  with the model's weights in disorder, entropy of the maps {found.entropy_rise:+.0%}, correlation with "
+            f"them {found.correlation:.2f}"
+        )
     if not explainer.available:
         lines.append(f"  not available: {explainer.unavailable_reason}")
     rows = [_parameter_row(each) for each in explainer.parameters.values()]

@@ -121,6 +121,12 @@ def _parser() -> argparse.ArgumentParser:
         "Exit status 2 on a problem.",
     )
     _add_config(check)
+    check.add_argument(
+        "--weights",
+        action="store_true",
+        help="try how far maps depend on what an ONNX file has learnt, by putting its weights in disorder; it is "
+        "loaded a second time, and what was found is kept with model.compile_cache",
+    )
     check.set_defaults(run=_check)
 
     _add_train(commands)
@@ -236,6 +242,7 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
 def _check(arguments: argparse.Namespace) -> int:
     from xai_client.command.tables import terminal_width
     from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.command.disordered import try_weights
     from xai_sidecar.command.steps import StepReports
     from xai_sidecar.command.summary import summary
     from xai_sidecar.engine.engine import Engine
@@ -243,6 +250,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from xai_sidecar.serving.explanation_costs import ExplanationCosts
     from xai_sidecar.serving.model import start_model
     from xai_sidecar.serving.trial import try_explainers
+    from xai_sidecar.serving.weight_dependence import with_kept
     from xai_sidecar.telemetry.logs import set_up_logs
 
     config = _config(arguments)
@@ -254,6 +262,7 @@ def _check(arguments: argparse.Namespace) -> int:
             open_store(config).close()
         report("trying what explanations take beyond their passes")
         asyncio.run(try_explainers(model, engine))
+        model = try_weights(model, engine, report) if arguments.weights else with_kept(model)
     print(summary(model, ExplanationCosts(engine), terminal_width(sys.stdout)))
     engine.close()
     return 0

@@ -42,6 +42,7 @@ from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluat
 from xai_sidecar.serving.model import start_model
 from xai_sidecar.serving.predictor import Predictor
 from xai_sidecar.serving.trial import Unseen, try_explainers
+from xai_sidecar.serving.weight_dependence import with_kept
 from xai_sidecar.telemetry import ModelSeries, Telemetry, process_registry
 from xai_sidecar.telemetry.lines import LineWriter
 from xai_sidecar.telemetry.tracing import Tracer, make_tracer
@@ -238,7 +239,7 @@ class Sidecar:
         stopped.cancel()
         if not loading.done():
             return False
-        model = await loading
+        model = with_kept(await loading)
         for warning in model.warnings:
             _log.warning("model_warning", warning=warning)
         give_back_memory()

@@ -13,7 +13,7 @@ from xai_sidecar.evaluator.costs import Costs
 from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.serving.evaluation import evaluated_model
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
-from xai_sidecar.serving.model import ExplainerSetup, ServedModel
+from xai_sidecar.serving.model import ExplainerSetup, ServedModel, WeightDependence
 from xai_sidecar.serving.plan import in_units
 
 
@@ -43,6 +43,8 @@ def _rows(model: ServedModel, costs: ExplanationCosts) -> Iterator[tuple[str, st
     yield "slice", _slice(model)
     for name, setup in model.explainers.items():
         yield name, _explainer(setup, model, costs)
+        if name in model.weight_dependence:
+            yield "", _weights(model.weight_dependence[name])
     yield "OoD net", _ood(backend.ood)
     yield "evaluator", _evaluator(model)
     yield from _warnings(model.warnings)
@@ -76,6 +78,12 @@ def _explainer(setup: ExplainerSetup, model: ServedModel, costs: ExplanationCost
     precision = model.default_kind(setup).precision
     how = f", in {precision} where that does for the picture" if precision else ""
     return f"{1e3 * seconds:.1f} ms for one target{where}{how}"
+
+
+def _weights(found: WeightDependence) -> str:
+    """What becomes of the map when the weights are in disorder."""
+    rise, alike = f"{found.entropy_rise:+.0%}".replace("-", "−"), f"{found.correlation:.2f}".replace("-", "−")
+    return f"with the weights in disorder, entropy of the map {rise}, correlation with it {alike}"
 
 
 def _ood(ood: OodTraining | None) -> str:

@@ -178,6 +178,19 @@ def _explainer_info(one: ExplainerDescription) -> pb.ExplainerInfo:
         info.standing.eligible = one.verdict.eligible
         info.standing.objection = one.verdict.objection
         info.standing.advantage.CopyFrom(advantage_message(one.verdict.least))
+    if one.weight_dependence is not None:
+        info.weight_dependence.CopyFrom(pb.WeightDependence(**vars(one.weight_dependence)))
+    info.drift.extend(
+        pb.MapDrift(
+            statistic=each.statistic,
+            source=each.source,
+            class_label=each.class_name,
+            reference_mean=each.reference,
+            current_mean=each.current,
+            ratio=each.ratio,
+        )
+        for each in one.drift
+    )
     if one.cost is not None:
         info.cost.pass_count = one.cost.pass_count
         info.cost.duration.FromNanoseconds(round(one.cost.seconds * 1e9))

@@ -213,7 +213,8 @@ class Core:
         state = self.ready()
         state.model.check_name(model)
         quality = state.evaluation.quality.summary()
-        return describe(state.model, state.ready_seconds, quality, state.predictor.costs)
+        drift = () if state.evaluation.drift is None else state.evaluation.drift.figures().figures
+        return describe(state.model, state.ready_seconds, quality, state.predictor.costs, drift)
 
     def close(self) -> None:
         """Ends the worker threads."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,8 @@ from xai_sidecar.explainers.discovery import value_schema
 from xai_sidecar.metrics.base import Metric
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
-from xai_sidecar.serving.model import ExplainerSetup, ServedModel
+from xai_sidecar.serving.model import ExplainerSetup, ServedModel, WeightDependence
+from xai_sidecar.telemetry import DriftFigure
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class ExplainerDescription:
         composite: How good its maps are by the metrics that `auto` goes by, 0 to 1; None until known.
         precision: What most of its passes are computed in with the defaults, where that is good enough.
         verdict: Whether `auto` may choose it; None until it has been compared with the controls.
+        weight_dependence: How far its maps depend on the weights; None where that was not tried.
+        drift: How far its maps have moved from those that the server made first, by statistic.
     """
 
     name: str
@@ -101,6 +104,8 @@ class ExplainerDescription:
     composite: float | None
     precision: str
     verdict: Verdict | None = None
+    weight_dependence: WeightDependence | None = None
+    drift: tuple[DriftFigure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,11 @@ class ModelDescription:
 
 
 def describe(
-    model: ServedModel, ready_seconds: float, quality: QualitySummary, costs: ExplanationCosts | None = None
+    model: ServedModel,
+    ready_seconds: float,
+    quality: QualitySummary,
+    costs: ExplanationCosts | None = None,
+    drift: Sequence[DriftFigure] = (),
 ) -> ModelDescription:
     """Describes a model.
 
@@ -172,11 +181,12 @@ def describe(
         ready_seconds: When the server became ready, as Unix time.
         quality: How good its explanations are.
         costs: Estimates what explanations take now; without, the times are those of passes as measured at start.
+        drift: How far maps have moved, of all explainers.
     """
     return ModelDescription(
         model=model,
         ready_seconds=ready_seconds,
-        explainers=tuple(_explainer(setup, model, quality, costs) for setup in model.explainers.values()),
+        explainers=tuple(_explainer(setup, model, quality, costs, drift) for setup in model.explainers.values()),
         layers=_layers(model),
         batches=dict(sorted(model.backend.costs(Forward.kind).items())),
         quality=quality,
@@ -213,7 +223,11 @@ def _layers(model: ServedModel) -> tuple[LayerDescription, ...]:
 
 
 def _explainer(
-    setup: ExplainerSetup, model: ServedModel, quality: QualitySummary, costs: ExplanationCosts | None
+    setup: ExplainerSetup,
+    model: ServedModel,
+    quality: QualitySummary,
+    costs: ExplanationCosts | None,
+    drift: Sequence[DriftFigure],
 ) -> ExplainerDescription:
     explainer = setup.explainer
     schemas = _schemas(explainer)
@@ -230,6 +244,8 @@ def _explainer(
         composite=quality.composites.get(explainer.name),
         verdict=quality.verdicts.get(explainer.name),
         precision="" if setup.unavailable else model.default_kind(setup).precision or FLOAT32,
+        weight_dependence=model.weight_dependence.get(explainer.name),
+        drift=tuple(each for each in drift if each.explainer == explainer.name),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -45,6 +45,22 @@ class ExplainerSetup:
 
 
 @dataclass(frozen=True)
+class WeightDependence:
+    """How an explainer's maps change when the model's weights are put in disorder; see `weight_dependence`.
+
+    Attributes:
+        entropy_rise: Relative rise of the entropy of the map's histogram, mean over pictures; near 0 where the weights
+            hardly matter.
+        correlation: Of the maps before and after, mean over pictures; 0 where they have nothing in common.
+        picture_count: Pictures that were explained, at least 1.
+    """
+
+    entropy_rise: float
+    correlation: float
+    picture_count: int
+
+
+@dataclass(frozen=True)
 class ServedModel:
     """A loaded model with its explainers.
 
@@ -56,6 +72,7 @@ class ServedModel:
         facts: What explainers need to know of it.
         explainers: All installed explainers by name, usable or not.
         warnings: Suspicions about it, such as labels that two classes share: a sentence and a cure each.
+        weight_dependence: How far maps depend on the weights, by explainer, as far as that was tried.
     """
 
     config: Config
@@ -65,6 +82,7 @@ class ServedModel:
     facts: ModelFacts
     explainers: dict[str, ExplainerSetup]
     warnings: tuple[str, ...] = ()
+    weight_dependence: Mapping[str, WeightDependence] = field(default_factory=dict)
 
     @cached_property
     def version(self) -> str:

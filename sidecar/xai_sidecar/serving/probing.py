@@ -253,6 +253,12 @@ def _pictures(spec: InputSpec) -> dict[str, Image.Image]:
     return pictures
 
 
+def photographs(count: int) -> list[Image.Image]:
+    """Some random pictures with photographs' statistics, the same in every process."""
+    generator = np.random.default_rng(1)
+    return [_photograph(generator) for _ in range(count)]
+
+
 def _photograph(generator: np.random.Generator) -> Image.Image:
     """A random picture with a photograph's statistics: amplitudes fall with frequency, channels are correlated."""
     side = _PHOTOGRAPH_SIDE

@@ -1,6 +1,7 @@
 """The description of the model."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from toys import only
@@ -17,6 +18,8 @@ from xai_sidecar.evaluator.windows import ScoreStatistics
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.rpc import info as rpc_info
 from xai_sidecar.serving.description import confidence_half_width, describe
+from xai_sidecar.serving.model import WeightDependence
+from xai_sidecar.telemetry import DriftFigure
 
 
 def model_info(*described):
@@ -209,6 +212,31 @@ def test_controls_and_how_explainers_compare_with_them(make_model):
         advantage=advantage, objection="is worse than control/random by robustness (0.250 ± 0.125)"
     )
     assert not explainers["occlusion"].HasField("standing")
+
+
+def test_what_weights_and_time_do_to_maps(make_model, nothing):
+    model = replace(make_model(), weight_dependence={"gradcam": WeightDependence(-0.5, 0.25, 4)})
+    drift = [
+        DriftFigure("requests", "rise", "border", "", 0.125, 0.5, 1.5),
+        DriftFigure("samples", "rise", "agreement/gradcam", "a", 0.5, 0.25, 1.0),
+    ]
+    explainers = {one.name: one for one in model_info(model, 0, nothing, None, drift).explainers}
+    assert explainers["gradcam"].weight_dependence == pb.WeightDependence(
+        entropy_rise=-0.5, correlation=0.25, picture_count=4
+    )
+    assert not explainers["rise"].HasField("weight_dependence")
+    assert list(explainers["rise"].drift) == [
+        pb.MapDrift(statistic="border", source="requests", reference_mean=0.125, current_mean=0.5, ratio=1.5),
+        pb.MapDrift(
+            statistic="agreement/gradcam",
+            source="samples",
+            class_label="a",
+            reference_mean=0.5,
+            current_mean=0.25,
+            ratio=1.0,
+        ),
+    ]
+    assert not explainers["gradcam"].drift
 
 
 def test_accuracy(make_model):

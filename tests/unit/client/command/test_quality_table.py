@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from xai_client.command.quality_table import accuracy_lines, evaluator_rows, quality_lines
+from xai_client.command.quality_table import accuracy_lines, drift_lines, evaluator_rows, quality_lines
 from xai_client.command.tables import pairs
 from xai_client.model_info import model_info
 from xai_proto import explanation_pb2 as pb
@@ -100,6 +100,25 @@ def test_controls_stand_among_the_explainers():
         "",
         "'auto' leaves out gradcam: it does not beat control/blob",
     ]
+
+
+def test_maps_that_have_drifted_are_told():
+    """By source and class; those within chance are not."""
+    one = explainer("rise")
+    one.weight_dependence.correlation = 0.25
+    one.drift.add(statistic="border", source="requests", reference_mean=0.12, current_mean=0.584, ratio=1.5)
+    one.drift.add(statistic="centre_x", source="requests", reference_mean=0.5, current_mean=0.25, ratio=1.0)
+    one.drift.add(statistic="centre_y", source="requests", reference_mean=0.5, current_mean=0.5, ratio=0.99)
+    one.drift.add(statistic="border", source="samples", class_label="cat", current_mean=1, ratio=1.25)
+    info = model_info(pb.ModelInfo(explainers=[one, explainer("gradcam")]))
+    assert drift_lines(info) == [
+        "maps by rise have drifted (requests): border 0.12 → 0.58, centre_x 0.50 → 0.25",
+        "maps by rise have drifted (samples of cat): border 0.00 → 1.00",
+    ]
+    assert [each.drifted for each in info.explainers["rise"].drift] == [True, True, False, True]
+    assert info.explainers["rise"].weight_dependence.correlation == 0.25
+    assert info.explainers["gradcam"].weight_dependence is None
+    assert drift_lines(model_info(pb.ModelInfo(explainers=[explainer("gradcam")]))) == []
 
 
 def test_seven_by_seven_fits_in_100_columns():
