@@ -25,6 +25,9 @@ LOST = 1 / 4
 SETTLED = 1 / 8
 """Share of the pictures of a metric that is known well enough, where it does not count for the composite score."""
 
+_FEWEST = 30
+"""Pictures without which nothing has lost or settled: what is looked at after each picture looks sure at times."""
+
 _KNOWN = 0.02
 """Half width of the interval of a mean that is known well enough, of the metric's range."""
 
@@ -39,7 +42,7 @@ class Spending:
         costs: What it costs.
         explainers: The explainers that are compared with each other; controls are always measured.
         weights: Of the metrics in the composite score.
-        min_samples: Samples without which nothing has lost or settled.
+        min_samples: As of `auto`: nothing has lost or settled with fewer.
         statistics: Of the scores so far.
         differences: Of two explainers' scores on the same pictures.
     """
@@ -56,7 +59,7 @@ class Spending:
         self._costs = costs
         self._explainers = list(explainers)
         self._weighted = [name for name, weight in weights.items() if weight > 0]
-        self._min_samples = min_samples
+        self._min_samples = max(min_samples, _FEWEST)
         self._statistics = statistics
         self._differences = differences
 

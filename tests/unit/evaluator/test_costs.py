@@ -87,7 +87,7 @@ def test_a_floor_below_which_nothing_is_measured_less_often():
 # ------------------------------------------------------------------------------------------------ spending
 
 
-def statistics(mean, error, count=20):
+def statistics(mean, error, count=30):
     return ScoreStatistics(mean, error, count, 0.0)
 
 
@@ -132,8 +132,8 @@ def test_while_little_is_known_everything_is_measured():
     ("difference", "pointing", "lost"),
     [
         (statistics(0.3, 0.05), None, True),
-        (statistics(0.3, 0.1), None, False),  # 2.09 standard errors are half an interval
-        (statistics(0.3, 0.05, 9), None, False),
+        (statistics(0.3, 0.1), None, False),  # 2.05 standard errors are half an interval
+        (statistics(0.3, 0.05, 29), None, False),
         (statistics(0.3, 0.05), statistics(-0.5, 0.1), False),  # it points at the objects
         (statistics(0.3, 0.05), statistics(-0.5, 0.5), True),
         (statistics(-0.3, 0.05), None, False),
@@ -152,7 +152,7 @@ def test_who_has_clearly_lost_is_measured_less_often(difference, pointing, lost)
 
 def test_what_is_known_well_enough_is_measured_less_often():
     """Half widths of the intervals are 0.021 and 0.019; what counts for the composite goes on."""
-    for error, share in ((0.01, 1.0), (0.009, SETTLED)):
+    for error, share in ((0.0102, 1.0), (0.0093, SETTLED)):
         found = {("gradient", "robustness"): statistics(0.5, error), ("gradient", SRG): statistics(0.5, error / 9)}
         one = spending(Known(found))
         assert share_of(one, "gradient", "robustness") == pytest.approx(share, abs=0.03)
