@@ -136,7 +136,8 @@ def test_batch_sizes_are_sorted_once_each():
 def test_the_evaluator_is_off_by_default():
     evaluator = parse().evaluator
     assert (evaluator.enabled, evaluator.sample_rate, evaluator.keep_pictures, evaluator.store) == (False, 0, False, "")
-    assert (evaluator.interval_seconds, evaluator.window_samples, evaluator.window_seconds) == (60, 500, 86_400)
+    assert (evaluator.interval_seconds, evaluator.window_samples, evaluator.window_seconds) == (5, 500, 86_400)
+    assert evaluator.device_share == 0.5
     assert (evaluator.explainers, evaluator.classes, evaluator.protocol) == ([], [], "srg")
     assert evaluator.auto.weights == {"faithfulness/srg": 1.0, "localization/pointing_game": 0.5}
     assert evaluator.auto.vetoes == ["class_sensitivity", "robustness"]

@@ -103,7 +103,8 @@ def _evaluator(model: ServedModel) -> str:
     rows = Costs(measurer, evaluated, settings).rows()
     costs = [(model.seconds(kind, math.ceil(count)), model.seconds(kind, 1)) for kind, count in rows]
     total = sum(seconds for seconds, _ in costs)
-    rare = sum(seconds for seconds, row in costs if is_long(row, settings.slice_milliseconds / 1e3))
+    prediction = model.seconds(Forward.kind, 1)
+    rare = sum(seconds for seconds, row in costs if is_long(row, settings.slice_milliseconds / 1e3, prediction))
     quiet = settings.device_share / total if total else 0.0
     busy = min(quiet, LONG_SHARE / rare) if rare else quiet
     text = (

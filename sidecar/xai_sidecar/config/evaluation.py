@@ -74,7 +74,7 @@ class EvaluatorConfig(Section):
         description="The part of the requests whose pictures are sampled; 0 measures nothing, and needs no store.",
     )
     interval_seconds: float = Field(
-        default=60.0, gt=0, le=86_400, description="Time between two rounds of scoring what has been sampled."
+        default=5.0, gt=0, le=86_400, description="Time between two rounds of scoring what has been sampled."
     )
     explainers: list[str] = Field(
         default=[],
@@ -110,7 +110,7 @@ class EvaluatorConfig(Section):
         "by 0.95 with that of infinitely many masks.",
     )
     device_share: float = Field(
-        default=0.05,
+        default=0.5,
         gt=0,
         le=1,
         description="The part of the device's time that measuring takes at the most, of what nobody else wants.",
@@ -120,7 +120,8 @@ class EvaluatorConfig(Section):
         gt=0,
         le=10_000,
         description="What a batch for measuring may take while others use the device: how long a prediction waits for "
-        "one. Rows that take more than twice as long by themselves are run in half a percent of the time.",
+        "one. Rows that take more than twice as long by themselves, and than a prediction does, are run in half a "
+        "percent of the time.",
     )
     pending_bytes: int = Field(
         default=64 * 2**20,

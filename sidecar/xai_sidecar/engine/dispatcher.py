@@ -137,6 +137,10 @@ class Dispatcher:
         """
         return max(1 - self._predicting.share(now), self._policy.explain_share, _LEAST_SHARE)
 
+    def announce(self) -> None:
+        """See `Scheduler.announce`; any thread may call it."""
+        self._scheduler.announce(time.monotonic())
+
     def due(self) -> float | None:
         """When the next batch may run if nothing is added, on the clock of `time.monotonic`; None if nothing waits."""
         return self._scheduler.due()

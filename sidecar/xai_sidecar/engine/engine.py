@@ -157,6 +157,10 @@ class Engine:
         self._step(job, None)
         return job
 
+    def announce(self) -> None:
+        """Says that a prediction will be submitted soon: no evaluation begins meanwhile, for a moment at the most."""
+        self._device.announce()
+
     def accepts(self, lane: Lane) -> bool:
         """Whether a lane accepts jobs: False while too many of its computations hang."""
         return self._steppers.accepts(lane)

@@ -117,11 +117,18 @@ class Scheduler:
         self._now = now
         if task.lane is not Lane.EVALUATE:
             self._throttle.others(now)
+        if task.lane is Lane.PREDICT:
+            self._throttle.arrived()
+            self._throttle.predicted(min(self._costs(task.kind).values()))
         self._begin(task)
         queue = self._queues[task.lane].setdefault(task.kind, _Queue())
         queue.rows += task.waiting
         queue.tasks += 1
         self._push(queue, task)
+
+    def announce(self, now: float) -> None:
+        """Says that a prediction will be added soon, which evaluation had better not delay; any thread may call it."""
+        self._throttle.announced(now)
 
     def again(self, batch: Batch) -> None:
         """Queues a batch as it is, before everything else of its lane: part of one that failed."""

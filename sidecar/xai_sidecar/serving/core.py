@@ -239,6 +239,7 @@ class Core:
     async def _predicted(self, call: _Call, admitted: AdmittedRequest) -> list[ModelOutput]:
         """What the model says of the pictures of a request."""
         state, deadline = call.state, call.demand.deadline
+        state.predictor.engine.announce()
         images = await self._preprocessor.prepare(call.request.images, state.model.input, deadline)
         predicted = await state.predictor.predict(images, deadline, ood=call.builder.checked.needs_ood)
         admitted.predicted()

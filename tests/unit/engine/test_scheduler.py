@@ -262,6 +262,8 @@ class Whatever(RuleBasedStateMachine):
         self.scheduler.add(piece, self.now)
         if lane is not Lane.EVALUATE:
             self.throttle.others(self.now)
+        if lane is Lane.PREDICT:
+            self.throttle.predicted(min(self.costs[kind].values()))
 
     def evaluation_begins(self):
         """When the first piece of evaluation may go on; None if there is none."""

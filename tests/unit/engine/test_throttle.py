@@ -49,6 +49,27 @@ def test_a_long_launch_need_not_wait_once_nobody_comes(throttle):
     assert throttle.begin(0.1) == 103.0 + QUIET_SECONDS
 
 
+def test_what_takes_no_longer_than_two_predictions_is_not_long(throttle):
+    """A slow machine: predictions of 20 ms, where the slice is 5 ms."""
+    throttle.others(100.0)
+    throttle.predicted(0.02)
+    throttle.ran(100.0, 0.04)
+    assert throttle.begin(0.04) == pytest.approx(100.2)
+    throttle.ran(101.0, 0.041)
+    assert throttle.begin(0.04) == pytest.approx(101.205)
+    assert throttle.begin(0.041) == 100.0 + QUIET_SECONDS
+
+
+def test_nothing_begins_before_a_prediction_that_was_announced(throttle):
+    throttle.announced(100.0)
+    assert throttle.longest(100.0) == 0.005
+    assert throttle.begin(0.004) == throttle.begin(1.0) == pytest.approx(100.01)
+    throttle.arrived()
+    assert throttle.begin(0.004) < 100.0
+    throttle.announced(101.0)  # and if it never comes, a moment is all that it costs
+    assert throttle.begin(0.004) == pytest.approx(101.01)
+
+
 def test_alone_a_long_launch_keeps_to_the_share_only(throttle):
     throttle.ran(100.0, 0.1)
     assert throttle.begin(0.1) == pytest.approx(100.5)
