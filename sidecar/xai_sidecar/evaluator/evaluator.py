@@ -89,6 +89,7 @@ class Evaluator:
         self._keeper = Keeper(self._store_errors, self._measurer, quality, telemetry)
         self._progress = Progress(self._measurer, model, settings, self._keeper, quality, on_maps)
         self._jobs: dict[Future[Any], Run] = {}
+        self._told: list[str] = []  # of the notes, those on what is not scored
 
     def start(self) -> None:
         """Restores live quality and pending samples from the store, and starts the thread.
@@ -219,12 +220,26 @@ class Evaluator:
     def _housekeep(self) -> None:
         now = self._clock()
         self.ingest.expire()
+        self._tell_unscored(now)
         with self._store_errors.writing():
             for key in self._store.prune(now):
                 self._quality.remove_truth(key)
             self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
             self._quality.note(_BLOCKED, self._store.blocked)
         self._telemetry.round(now)
+
+    def _tell_unscored(self, now: float) -> None:
+        """Says in the note, and once in the log, what was sampled and not scored; and where less is sampled for it."""
+        unscored, share = self.ingest.unscored.text(now), self.ingest.waiting.share(now)
+        fewer = f"For the time that measuring takes, {100 * share:.0f} % of evaluator.sample_rate is sampled."
+        notes = [each for each in (unscored, fewer if share < 1 else "") if each]
+        if unscored and not self._told:
+            _log.warning("samples_not_scored", what=unscored)
+        for each in self._told:
+            self._quality.note(each, False)
+        for each in notes:
+            self._quality.note(each)
+        self._told = notes
 
     def _report_busy(self) -> None:
         self._quality.set_busy(bool(self._progress.open_count or self.ingest.waiting.count))

@@ -25,7 +25,7 @@ from xai_sidecar.evaluator.records import (
     SampleRecord,
     SampleState,
 )
-from xai_sidecar.evaluator.sampling import Waiting, chosen
+from xai_sidecar.evaluator.sampling import Unscored, Waiting, chosen
 from xai_sidecar.evaluator.store import KeptPicture, Reported
 from xai_sidecar.evaluator.store_errors import StoreErrors
 from xai_sidecar.telemetry import EvaluatorTelemetry
@@ -64,6 +64,7 @@ class Ingest:
 
     Attributes:
         waiting: Samples that wait to be measured.
+        unscored: Those that were not.
 
     Raises:
         StoreError: The store cannot be read.
@@ -90,14 +91,18 @@ class Ingest:
         self._clock = clock
         self._salt = store_errors.store.sampling_salt()
         self.waiting = Waiting(settings.pending_bytes, settings.max_age_seconds)
+        self.unscored = Unscored()
         self._lock = threading.Lock()
         self._bytes_in_transit = 0  # of samples and reports on their way to the store
         self._writer = ThreadPoolExecutor(1, "store")
         self._checker = ThreadPoolExecutor(1, "annotations")  # of those that take longer to check than to write
 
     def wants(self, request_id: str) -> bool:
-        """Whether a request is sampled, so that its pictures are to be offered."""
-        return chosen(request_id, self._settings.sample_rate, self._salt)
+        """Whether a request is sampled, so that its pictures are to be offered: fewer where more wait than is measured.
+
+        Which ones depends on their ids alone all the same.
+        """
+        return chosen(request_id, self._settings.sample_rate * self.waiting.share(self._clock()), self._salt)
 
     def offer(self, samples: Sequence[Sample]) -> None:
         """Takes the pictures of a sampled request. It never fails: samples that are dropped are counted."""
@@ -105,7 +110,7 @@ class Ingest:
             self._telemetry.event("sampled")
             self._quality.add_sample(sample.key, sample.time)
             if not (self._take_room(sample.byte_count) and self._submit(sample)):
-                self._telemetry.event("dropped")
+                self._drop()
 
     def report(self, key: SampleKey, truth: GroundTruth) -> Future[Receipt]:
         """Stores a ground truth; once the future is done it outlasts a crash.
@@ -140,7 +145,8 @@ class Ingest:
         version = self._model.version
         for record, kept in self._store_errors.store.pending():
             if kept is None or record.model_version != version:
-                self._store_errors.end(record.key, SampleState.LOST)
+                scored = any(score.value is not None for score in self._store_errors.store.scores(record.key))
+                self._store_errors.end(record.key, SampleState.SCORED if scored else SampleState.LOST)
                 continue
             self._quality.add_sample(record.key, record.time)
             prediction = kept.logits, kept.probabilities, record.positives
@@ -149,7 +155,7 @@ class Ingest:
     def expire(self) -> None:
         """Drops samples that have waited too long."""
         for sample in self.waiting.expire(self._clock()):
-            self._store_errors.end(sample.key, SampleState.EXPIRED)
+            self._end(sample.key, SampleState.EXPIRED)
 
     def close(self, timeout: float = 5.0) -> None:
         """Refuses what comes from now on, and waits up to `timeout` seconds until the rest is stored."""
@@ -188,7 +194,7 @@ class Ingest:
                 self._telemetry.event("repeated")
                 self._compare(record)
         except StoreError as error:
-            self._telemetry.event("dropped")
+            self._drop()
             self._store_errors.failed(error, sample.key)
         finally:
             self._give_room(sample.byte_count)
@@ -205,7 +211,17 @@ class Ingest:
 
     def _queue(self, sample: Sample) -> None:
         for gone in self.waiting.add(sample, self._clock()):
-            self._store_errors.end(gone.key, SampleState.DROPPED if gone is sample else SampleState.EXPIRED)
+            self._end(gone.key, SampleState.DROPPED if gone is sample else SampleState.EXPIRED)
+        if self._store_errors.store.truth(sample.key) is not None:
+            self.waiting.prefer(sample.key)
+
+    def _end(self, key: SampleKey, state: SampleState) -> None:
+        self.unscored.add(self._clock(), state.value)
+        self._store_errors.end(key, state)
+
+    def _drop(self) -> None:
+        self.unscored.add(self._clock(), "dropped")
+        self._telemetry.event("dropped")
 
     def _record(self, sample: Sample) -> SampleRecord:
         return SampleRecord(
@@ -260,6 +276,7 @@ class Ingest:
         with self._counting_errors(key):
             reported = self._store_errors.store.put_truth(key, truth)
         self._telemetry.report(reported.value)
+        self.waiting.prefer(key)
         self._on_report()
         return Receipt(reported, warnings)
 

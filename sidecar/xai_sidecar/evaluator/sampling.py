@@ -5,10 +5,17 @@ from __future__ import annotations
 import bisect
 import hashlib
 import threading
+from collections import deque
 from operator import attrgetter
 from typing import NamedTuple
 
-from xai_sidecar.evaluator.records import Sample
+from xai_sidecar.evaluator.records import Sample, SampleKey
+
+_FULL = 0.5
+"""How full the queue is from which on fewer requests are sampled: it never fills up, so that nothing is lost of it."""
+
+_TOLD_SECONDS = 3600.0
+"""For how long samples that were not scored are told of."""
 
 
 def chosen(request_id: str, rate: float, salt: bytes = b"") -> bool:
@@ -50,6 +57,7 @@ class Waiting:
         self._entries: list[_Entry] = []
         self._byte_count = 0
         self._arrivals = 0
+        self._preferred: set[SampleKey] = set()  # of the entries
 
     @property
     def count(self) -> int:
@@ -88,14 +96,34 @@ class Waiting:
             self._byte_count += byte_count
             return gone
 
+    def prefer(self, key: SampleKey) -> None:
+        """Puts a sample first, if it waits: its ground truth is known, so that there is more to be measured of it."""
+        with self._lock:
+            if any(entry.sample.key == key for entry in self._entries):
+                self._preferred.add(key)
+
+    def share(self, now: float) -> float:
+        """The share of what could be sampled that is to be, 0 to 1, by how full the queue is and how old the oldest.
+
+        Args:
+            now: Unix time in seconds.
+        """
+        with self._lock:
+            age = now - self._entries[0].time if self._entries else 0.0
+            full = max(self._byte_count / self._max_bytes, age / self._max_age_seconds)
+        return min(1.0, max(0.0, (1 - full) / (1 - _FULL)))
+
     def take(self, now: float) -> Sample | None:
-        """Removes and returns the oldest sample that is not too old; None if there is none.
+        """Removes and returns the oldest sample of those preferred, or else of all, that is not too old; None of none.
 
         Args:
             now: Unix time in seconds.
         """
         with self._lock:
             first = self._first_young(now)
+            if self._preferred:
+                young = range(first, len(self._entries))
+                first = next((place for place in young if self._entries[place].sample.key in self._preferred), first)
             return next(iter(self._remove(first, first + 1)), None)
 
     def expire(self, now: float) -> list[Sample]:
@@ -114,4 +142,37 @@ class Waiting:
         removed = self._entries[first:end]
         del self._entries[first:end]
         self._byte_count -= sum(entry.byte_count for entry in removed)
+        self._preferred -= {entry.sample.key for entry in removed}
         return [entry.sample for entry in removed]
+
+
+class Unscored:
+    """The samples of the last hour that were not scored for want of time or room. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: deque[tuple[float, str]] = deque(maxlen=100_000)
+
+    def add(self, now: float, why: str) -> None:
+        """Takes one.
+
+        Args:
+            now: Unix time in seconds.
+            why: "expired" or "dropped".
+        """
+        with self._lock:
+            self._times.append((now, why))
+
+    def text(self, now: float) -> str:
+        """A sentence on them, and what helps; empty if there are none."""
+        with self._lock:
+            while self._times and self._times[0][0] < now - _TOLD_SECONDS:
+                self._times.popleft()
+            counts = {why: sum(each == why for _, each in self._times) for why in ("expired", "dropped")}
+        if not any(counts.values()):
+            return ""
+        found = " and ".join(f"{count:,} {why}" for why, count in counts.items() if count)
+        return (
+            f"Of the pictures sampled in the last hour {found} before anything of them was measured: lower "
+            "evaluator.sample_rate, or raise evaluator.device_share, pending_bytes or max_age_seconds."
+        )

@@ -171,6 +171,40 @@ def test_one_id_for_several_pictures(one):
     assert one.ingest.waiting.take(NOW) is first
 
 
+def test_fewer_requests_are_sampled_where_more_wait_than_are_measured(make, clock):
+    one = make(sample_rate=0.8, max_age_seconds=100)
+    ids = [f"request {number}" for number in range(500)]
+    before = [each for each in ids if one.ingest.wants(each)]
+    one.ingest.offer([models.make_sample("a", time=NOW)])
+    stored(one)
+    clock.now += 75  # half way from where less is sampled to where it would expire
+    after = [each for each in ids if one.ingest.wants(each)]
+    assert set(after) < set(before)
+    assert len(after) == pytest.approx(200, abs=50)
+    clock.now += 25
+    assert not any(map(one.ingest.wants, ids))
+    clock.now += 1
+    one.ingest.expire()
+    assert [each for each in ids if one.ingest.wants(each)] == before
+    assert "1 expired before" in one.ingest.unscored.text(clock.now)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_sample_with_ground_truth_is_measured_first(make, early):
+    one = make()
+    first, second = models.make_sample("a", time=NOW - 5), models.make_sample("b", time=NOW)
+    one.ingest.offer([first])
+    if early:  # before it waits, as where its callers are quick
+        one.ingest._writer.submit(lambda: one.store.add_sample(one.ingest._record(second))).result(10)
+        one.store.put_truth(second.key, truth())
+        one.ingest._queue(second)
+    else:
+        one.ingest.offer([second])
+        stored(one)
+        one.ingest.report(second.key, truth()).result(10)
+    assert [one.ingest.waiting.take(NOW).key.request_id for _ in range(2)] == ["b", "a"]
+
+
 def test_reports_that_the_store_does_not_keep_up_with(make):
     made = make(pending_bytes=2**16)
     gate, put = threading.Event(), made.store.put_truth

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey
-from xai_sidecar.evaluator.sampling import Waiting, chosen
+from xai_sidecar.evaluator.sampling import Unscored, Waiting, chosen
 
 IDS = [f"req-{number}" for number in range(10_000)]
 
@@ -190,3 +190,38 @@ def test_the_budget_may_be_used_up_to_the_last_byte(size):
     waiting = Waiting(200, 60)
     assert waiting.add(sample("a", 0, size), 0) == []
     assert waiting.byte_count == size
+
+
+def test_what_has_ground_truth_comes_first():
+    waiting = Waiting(1000, 60)
+    for name, time in [("old", 10), ("a", 20), ("b", 30), ("c", 40)]:
+        waiting.add(sample(name, time), now=40)
+    for name in ("c", "gone", "b", "old"):
+        waiting.prefer(SampleKey(name, 0))
+    assert names(waiting.take(75) for _ in range(3)) == ["b", "c", "a"]  # the old one is too old by now
+    assert names(waiting.expire(75)) == ["old"]
+    waiting.add(sample("b", 50), now=75)  # another one, of which nothing is known
+    waiting.add(sample("d", 45), now=75)
+    assert names([waiting.take(75)]) == ["d"]
+
+
+@pytest.mark.parametrize(
+    ("byte_counts", "age", "share"),
+    [((), 0, 1), ((500,), 30, 1), ((500, 100), 0, 0.8), ((900,), 0, 0.2), ((1000,), 0, 0), ((4,), 45, 0.5)],
+)
+def test_less_is_sampled_the_fuller_the_queue_and_the_older_what_waits(byte_counts, age, share):
+    waiting = Waiting(1000, 60)
+    for number, count in enumerate(byte_counts):
+        waiting.add(sample(str(number), 100, count), 100)
+    assert waiting.share(100 + age) == pytest.approx(share)
+
+
+def test_what_is_not_scored_is_told_for_an_hour():
+    unscored = Unscored()
+    assert unscored.text(0) == ""
+    for time, why in [(0, "expired"), (10, "dropped"), (20, "expired")]:
+        unscored.add(time, why)
+    assert "2 expired and 1 dropped before" in unscored.text(3600)
+    assert "evaluator.sample_rate" in unscored.text(3600)
+    assert "hour 1 expired before" in unscored.text(3615)
+    assert unscored.text(3621) == ""
