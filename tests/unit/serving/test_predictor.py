@@ -270,7 +270,8 @@ async def test_a_budget_buys_the_best_map_so_far(start, make_net, predicted, mak
     took = time.monotonic() - began
     await idle(predictor.engine)
     assert one.stage is Stage.TRUNCATED
-    assert one.message == f"Its budget ended it after {one.pass_count} of at most 100000 passes."
+    # On a busy machine, the first map may take longer than the budget, which is then told, too.
+    assert one.message.startswith(f"Its budget ended it after {one.pass_count} of at most 100000 passes.")
     assert 0.2 < one.seconds <= took < 0.4 + allowance(0.4)
     assert 64 <= one.pass_count < 0.4 / 0.005 * 8
     assert one.targets.tolist() == [2, 0]
