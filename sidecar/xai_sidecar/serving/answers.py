@@ -180,7 +180,7 @@ class AnswerBuilder:
 
     def _prediction(self, predicted: ModelOutput, explained: Sequence[ExplanationResult]) -> Prediction:
         logits, probabilities = predicted.logits, predicted.probabilities
-        best = ranked(logits)[: self.checked.top_k]
+        best = ranked(logits, self.checked.top_k)
         scores = zip(best.tolist(), probabilities[best].tolist(), logits[best].tolist(), strict=True)
         labels, prepared = self.model.labels, predicted.prepared
         return Prediction(

@@ -101,7 +101,7 @@ class Predictor:
             logits, scored = done.logits[0], (float(done.scores[0]), float(done.percentiles[0]))
         else:
             logits = (await self._run(forward(inputs), deadline))[0]
-        if not np.isfinite(logits).all() or not np.isfinite(scored or 0).all():
+        if not np.isfinite(logits).all() or (scored is not None and not np.isfinite(scored).all()):
             raise _not_finite(index, image)
         probabilities = np.asarray(self._activation(logits), np.float32)
         self._telemetry.predicted(len(positives(logits, probabilities, self._least_positive)))

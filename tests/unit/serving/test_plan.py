@@ -17,6 +17,18 @@ def test_ties_are_ranked_by_class_id():
     assert ranked(array(0.5)).dtype == np.int32
 
 
+@pytest.mark.parametrize("count", [1, 2, 5, 39, 40, 41])
+def test_the_first_of_a_ranking_are_those_of_the_whole(count):
+    chance = np.random.default_rng(count)
+    for _ in range(20):
+        logits = chance.integers(-3, 3, 40).astype(np.float32)  # with many ties
+        expected = sorted(range(40), key=lambda each: (-logits[each], each))[:count]
+        first = ranked(logits, count)
+        assert first.tolist() == expected
+        assert first.dtype == np.int32
+        assert positives(logits, logits, None).tolist() == expected[:1]
+
+
 @pytest.mark.parametrize(
     ("targets", "expected"),
     [
