@@ -34,12 +34,13 @@ class _Fields(Protocol):
     def HasField(self, field_name: Any) -> bool: ...  # noqa: N802
 
 
-def read_request(request: pb.PredictRequest, request_id: str = "") -> PredictRequest:
+def read_request(request: pb.PredictRequest, request_id: str = "", byte_count: int | None = None) -> PredictRequest:
     """The core's request; its pictures and explanations are converted when the core looks at them.
 
     Args:
         request: The contract's.
         request_id: Its id where it has none of its own.
+        byte_count: Size of it as it was received; None to have it encoded anew to find out.
     """
     return PredictRequest(
         images=Converted(request.images, picture_of),
@@ -48,7 +49,7 @@ def read_request(request: pb.PredictRequest, request_id: str = "") -> PredictReq
         ood=request.ood,
         request_id=request.request_id or request_id,
         model=request.model,
-        byte_count=request.ByteSize(),
+        byte_count=request.ByteSize() if byte_count is None else byte_count,
     )
 
 

@@ -8,8 +8,13 @@ from xai_sidecar.serving.ground_truth import GroundTruthReceipt
 from xai_sidecar.serving.requests import Converted, GroundTruthReport, ReportedObject, ReportedPolygon
 
 
-def read_report(request: pb.ReportGroundTruthRequest) -> GroundTruthReport:
-    """The core's report; its boxes and objects are converted when the core looks at them."""
+def read_report(request: pb.ReportGroundTruthRequest, byte_count: int | None = None) -> GroundTruthReport:
+    """The core's report; its boxes and objects are converted when the core looks at them.
+
+    Args:
+        request: The contract's.
+        byte_count: Size of it as it was received; None to have it encoded anew to find out.
+    """
     return GroundTruthReport(
         request_id=request.request_id,
         image_index=request.image_index,
@@ -18,7 +23,7 @@ def read_report(request: pb.ReportGroundTruthRequest) -> GroundTruthReport:
         boxes=Converted(request.boxes, _box),
         objects=Converted(request.objects, _object),
         model=request.model,
-        byte_count=request.ByteSize(),
+        byte_count=request.ByteSize() if byte_count is None else byte_count,
     )
 
 

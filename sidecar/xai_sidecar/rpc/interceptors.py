@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -22,6 +23,7 @@ from xai_sidecar.telemetry import METHODS
 from xai_sidecar.telemetry.tracing import Tracer
 
 REQUEST_ID = "x-request-id"
+_received: ContextVar[int | None] = ContextVar("received", default=None)
 _SERVICE = "/xai.v1.ExplanationService/"
 _READERS = {
     "Predict": Reader(pb.PredictRequest),
@@ -102,6 +104,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _around(self, data: bytes, context: Any, method: str, call: Call) -> AsyncIterator[Any]:
+        _received.set(len(data))
         request_id = _named(context, _own_request_id(context))
         record = self._records.record(call, method, len(data), request_id, context.time_remaining)
         try:
@@ -156,6 +159,11 @@ def _traced(behave: Any, tracer: Tracer, method: str, details: grpc.HandlerCallD
 def request_id_of(context: Any) -> str:
     """The request id that `CallInterceptor` gave a call."""
     return str(dict(context.trailing_metadata())[REQUEST_ID])
+
+
+def received_bytes() -> int | None:
+    """Size of the request that is worked on here; None where `CallInterceptor` has not read it."""
+    return _received.get()
 
 
 def has_request_id(context: Any) -> bool:

@@ -15,7 +15,7 @@ from xai_sidecar.rpc.decode import read_interval, read_request
 from xai_sidecar.rpc.encode import finished_event, predict_response, stream_event
 from xai_sidecar.rpc.ground_truth import ground_truth_response, read_report
 from xai_sidecar.rpc.info import model_info
-from xai_sidecar.rpc.interceptors import REQUEST_ID, has_request_id, request_id_of
+from xai_sidecar.rpc.interceptors import REQUEST_ID, has_request_id, received_bytes, request_id_of
 from xai_sidecar.rpc.parameters import contract_paths
 from xai_sidecar.serving.core import Core, deadline_of
 from xai_sidecar.serving.repeats import CACHED, Asked, Repeats
@@ -63,7 +63,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
         """Classifies and explains, unless the same call is answered, or being answered, already."""
         deadline, request_id = deadline_of(context.time_remaining()), request_id_of(context)
-        asked = read_request(request, request_id)
+        asked = read_request(request, request_id, received_bytes())
 
         async def work() -> pb.PredictResponse:
             with contract_paths(request):
@@ -86,7 +86,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         self.core.ready()
         interval, deadline = read_interval(request), deadline_of(context.time_remaining())
         request_id = request_id_of(context)
-        asked = read_request(request.request, request_id)
+        asked = read_request(request.request, request_id, received_bytes())
         with under("request"), contract_paths(request.request):
             encode = stream_event(request_id)
             async with aclosing(self.core.predict_stream(asked, encode, interval, deadline)) as events:
@@ -98,7 +98,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         self, request: pb.ReportGroundTruthRequest, context: Any
     ) -> pb.ReportGroundTruthResponse:
         """Takes what a sampled picture really showed."""
-        return ground_truth_response(await self.core.report_ground_truth(read_report(request)))
+        return ground_truth_response(await self.core.report_ground_truth(read_report(request, received_bytes())))
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model."""

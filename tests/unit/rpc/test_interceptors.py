@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.trace import Trace, current_trace
 from xai_sidecar.errors import InvalidRequestError
-from xai_sidecar.rpc.interceptors import REQUEST_ID, CallInterceptor, request_id_of
+from xai_sidecar.rpc.interceptors import REQUEST_ID, CallInterceptor, received_bytes, request_id_of
 from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.telemetry import Telemetry
 
@@ -45,9 +45,11 @@ async def answered(method, request, context):
     """Calls a method that answers with the id that the call goes by."""
 
     async def predict(request, context):
+        assert received_bytes() == request.ByteSize()
         return pb.PredictResponse(request_id=request_id_of(context))
 
     async def stream(request, context):
+        assert received_bytes() == request.ByteSize()
         yield pb.PredictStreamResponse(request_id=request_id_of(context))
 
     async def continuation(details):
