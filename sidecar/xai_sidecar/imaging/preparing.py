@@ -261,10 +261,10 @@ def check_model_input(array: NDArray[Any], spec: InputSpec) -> Prepared:
         raise TensorError(
             f"The model input is {array.dtype} of shape {array.shape}. Send float32 or float16 of shape {shape}."
         )
-    finite = int(np.isfinite(array).sum())
-    if finite != array.size:
+    finite = np.isfinite(array)
+    if not finite.all():  # to count them takes four times as long
         raise TensorError(
-            f"{array.size - finite} of the model input's {array.size} values are NaN or infinite. "
+            f"{np.count_nonzero(~finite)} of the model input's {array.size} values are NaN or infinite. "
             "Send finite values only."
         )
     return Prepared(np.ascontiguousarray(array, dtype=np.float32), None, None)
