@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.engine.job import Job
@@ -123,25 +124,20 @@ class Admission:
             OverloadedError: Other requests leave no capacity, or no time before the deadline.
             DeadlineTooShortError: It would take longer than its caller waits, even on an idle server.
         """
-        admitted = self._admitted(demand)
-        self._promising.check_alone(demand, admitted.loads)
-        first_maps = [each for other in self._in_progress for each in other.first_maps]
-        check_budgets(self._costs, demand.plans, admitted.first_maps, first_maps)
-        self._promising.check(demand, admitted.loads, admitted.first_maps, self._all_loads())
-        explaining = bool(demand.plans)
-        with ExitStack() as reservations:
-
-            def take(capacity: Capacity, count: int) -> Reservation:
-                reserved = capacity.take(count, self._room_seconds, explaining=explaining)
-                reservations.callback(lambda: reserved.release(reserved.count))
-                return reserved
-
+        admitted = self._admitted(demand) if demand.plans else AdmittedRequest([])
+        if demand.plans:
+            self._check_time(demand, admitted)
+        take = partial(Capacity.take, room_seconds=self._room_seconds, explaining=bool(demand.plans))
+        try:
             admitted.images = take(self.images, demand.image_count)
             admitted.explanations = take(self.explanations, demand.explanation_count)
             admitted.bytes = take(self.bytes, self._bytes(demand))
             self._in_progress.add(admitted)
-            reservations.callback(self._in_progress.remove, admitted)
             yield admitted
+        finally:
+            self._in_progress.discard(admitted)
+            for reserved in (admitted.bytes, admitted.explanations, admitted.images):
+                reserved.release(reserved.count)
 
     @contextmanager
     def holding(self, byte_count: int) -> Iterator[None]:
@@ -155,6 +151,12 @@ class Admission:
             yield
         finally:
             reserved.release(byte_count)
+
+    def _check_time(self, demand: Demand, admitted: AdmittedRequest) -> None:
+        self._promising.check_alone(demand, admitted.loads)
+        first_maps = [each for other in self._in_progress for each in other.first_maps]
+        check_budgets(self._costs, demand.plans, admitted.first_maps, first_maps)
+        self._promising.check(demand, admitted.loads, admitted.first_maps, self._all_loads())
 
     def _admitted(self, demand: Demand) -> AdmittedRequest:
         now, latest = time.monotonic(), self._answering.before(demand.deadline)

@@ -233,6 +233,7 @@ def test_bytes_are_counted(admission):
         with admission.admit(Demand(1, byte_count=40 * MIB - 1200)):  # to the byte
             assert admission.bytes.taken == 100 * MIB
             assert admission.images.taken == 2
+        assert taken(admission) == (1, 0, 60 * MIB + 600), "what was refused for its bytes has taken no pictures either"
 
 
 def test_when_to_come_back(admission, begin):
