@@ -68,14 +68,25 @@ def quoted(value: object) -> str:
     return shortened(repr(value), _LONGEST_QUOTE)
 
 
-@contextmanager
-def within(prefix: str) -> Iterator[None]:
-    """Puts the path of the enclosing message before the field of every error that passes."""
-    try:
-        yield
-    except SidecarError as error:
-        error.field = f"{prefix}.{error.field}" if error.field else prefix
-        raise
+class within:  # noqa: N801 - a context manager that is called like a function
+    """Puts the path of the enclosing message before the field of every error that passes.
+
+    Args:
+        prefix: The path. A class, since a generator takes three times as long, and every picture passes six of these.
+    """
+
+    __slots__ = ("_prefix",)
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def __enter__(self) -> None:
+        """Nothing to do before there is an error."""
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        """Puts the path before the error's field."""
+        if isinstance(error, SidecarError):
+            error.field = f"{self._prefix}.{error.field}" if error.field else self._prefix
 
 
 @contextmanager

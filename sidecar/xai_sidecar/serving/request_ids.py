@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
 
@@ -15,4 +15,4 @@ def valid_request_id(request_id: str) -> bool:
 
 def new_request_id() -> str:
     """A name that no other request has."""
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
