@@ -147,12 +147,10 @@ def banded(title, name, *, goodness=False, **more):
             {"custom.lineWidth": 0, "custom.hideFrom": {"legend": True, "tooltip": True, "viz": False}},
         )
     )
-    queries = [
-        (mean, "{{explainer}}"),
-        (f"{mean} - {error}", "{{explainer}} low"),
-        (f"{mean} + {error}", "{{explainer}} high"),
-    ]
-    bounds = {"min": 0, "max": 1} if goodness else {}
+    low, high, bounds = f"{mean} - {error}", f"{mean} + {error}", {}
+    if goodness:  # which ends at 0 and 1, and so does what it may be
+        low, high, bounds = f"clamp_min({low}, 0)", f"clamp_max({high}, 1)", {"min": 0, "max": 1}
+    queries = [(mean, "{{explainer}}"), (low, "{{explainer}} low"), (high, "{{explainer}} high")]
     return lines(title, queries, overrides=overrides, bounds=bounds, **more)
 
 

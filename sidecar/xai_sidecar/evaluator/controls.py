@@ -119,4 +119,9 @@ CONTROLS: Mapping[str, tuple[Control, ControlParameters]] = MappingProxyType(
 """All controls by name, with their parameters."""
 
 VETOING_CONTROL = Random.name
-"""The control that an explainer must not be worse than by the metrics that veto."""
+"""The control that an explainer must not be worse than by the metrics that veto.
+
+What differs entirely from class to class has 0.5 by class sensitivity, and what changes entirely when anything does has
+exp(-√2) by robustness: worse are maps that are alike whatever is asked, or that change more than unrelated ones differ.
+The fixed noise would veto nobody by the one, since none is below its 0, and all by the other, where it has 1.
+"""

@@ -50,15 +50,28 @@ def interval(metric: Metric[Any], statistics: ScoreStatistics) -> Interval | Non
 
     Of a metric whose scores are hits and misses it is Wilson's, which is right where all are hits, too: Brown, Cai,
     DasGupta: Interval Estimation for a Binomial Proportion, 2001. Of others it is by Student's t, as far as that lies
-    within the range of the metric.
+    within the range of the metric; of scores that are all the same, it is `of_equal`.
     """
     if metric.is_proportion:
         return wilson(statistics.mean, statistics.count)
+    if statistics.standard_error == 0:
+        return of_equal(statistics.mean, statistics.count, *metric.value_range)
     half = confidence_half_width(statistics.standard_error, statistics.count)
     if math.isnan(half):
         return None
     low, high = metric.value_range
     return Interval(max(low, statistics.mean - half), min(high, statistics.mean + half))
+
+
+def of_equal(score: float, count: int, low: float, high: float) -> Interval:
+    """The interval of the mean of scores in a range of which some, at least one, were seen, and all are the same.
+
+    If a share q of all pictures had other scores, none of n would show with probability (1 - q)ⁿ. So q is at most
+    1 - 0.025^(1/n) with 97.5 % confidence (Clopper, Pearson 1934; the rule of three), and the others are at the one or
+    the other end of the range at the most.
+    """
+    others = 1 - 0.025 ** (1 / count)
+    return Interval(score - others * (score - low), score + others * (high - score))
 
 
 def wilson(share: float, count: int) -> Interval:

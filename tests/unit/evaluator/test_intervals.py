@@ -39,6 +39,16 @@ def test_an_interval_ends_where_the_scores_end():
     assert interval(SRG, ScoreStatistics(0.99, 0.05, 10, 0.0)).high == 1
 
 
-@pytest.mark.parametrize(("error", "count"), [(None, 1), (0.0, 19), (math.nan, 5)])
+@pytest.mark.parametrize("count", [2, 20, 300])
+def test_equal_scores_do_not_say_that_there_are_no_others(count):
+    """As many others as could be missed 1 time in 40, at either end of the range; SciPy has their share."""
+    share = binomtest(0, count).proportion_ci(0.95, method="exact").high
+    found = interval(SRG, ScoreStatistics(0.5, 0.0, count, 0.0))
+    assert (found.low, found.high) == pytest.approx((0.5 - 1.5 * share, 0.5 + 0.5 * share))
+    found = interval(DELETION, ScoreStatistics(1.0, 0.0, count, 0.0))
+    assert (found.low, found.high) == pytest.approx((1 - share, 1))
+
+
+@pytest.mark.parametrize(("error", "count"), [(None, 1), (math.nan, 5)])
 def test_too_few_to_tell(error, count):
     assert interval(SRG, ScoreStatistics(0.5, error, count, 0.0)) is None
