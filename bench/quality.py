@@ -12,12 +12,14 @@ import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from bench import models
 from bench.figure import Figure
+from bench.quality_chart import Bar, chart
 from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.config.evaluation import AutoConfig
 from xai_sidecar.engine.batching import Run, in_batches
@@ -43,6 +45,8 @@ FORMER = {"faithfulness/deletion_auc": 1.0, "faithfulness/insertion_auc": 1.0, "
 _SHORT = "XAI_BENCH_SHORT" in os.environ
 """Whether 224 steps and the former composite are left out, which take three quarters of the time."""
 
+_TITLE = "SRG of explainers and of controls (grey), with two standard errors"
+
 _BATCH = 8
 _PASSES = 400
 """Most passes of class sensitivity: of explainers that take more it is left out, as a new explainer's would be."""
@@ -57,6 +61,8 @@ def figures() -> list[Figure]:
     masks = int(os.environ.get("XAI_BENCH_MASKS", 500))
     scores = _measured(models.PICTURES[:count], masks)
     print(_table(scores))
+    if "XAI_BENCH_CHART" in os.environ:
+        Path(os.environ["XAI_BENCH_CHART"]).write_text(chart(_TITLE, _bars(scores)))
     note = f"{count} pictures, RISE of {masks:,} masks"
     found = _stability(scores, note)
     found.append(Figure("controls above explainers that beat them, by SRG", _misled(scores, _srg), "", 0, note))
@@ -201,6 +207,21 @@ def _table(scores: Scores) -> str:
         cells += [f"{composite(scores, name):.3f}" for composite in composites.values()]
         lines.append(name.ljust(18) + "".join(cell.rjust(19) for cell in cells))
     return "\n".join([*lines, "", *_wins(scores)])
+
+
+def _bars(scores: Scores) -> list[Bar]:
+    """SRG of all maps by the default fill, the best first."""
+    found = {name: scores[name, f"28 {_default_fill()}"] for name in (*EXPLAINERS, *CONTROLS)}
+    ranked = sorted(found, key=lambda name: -statistics.fmean(found[name]))
+    return [
+        Bar(
+            name,
+            statistics.fmean(found[name]),
+            statistics.stdev(found[name]) / math.sqrt(len(found[name])),
+            name in CONTROLS,
+        )
+        for name in ranked
+    ]
 
 
 def _cell(values: Sequence[float]) -> str:
