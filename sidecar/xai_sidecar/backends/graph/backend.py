@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
@@ -11,13 +12,14 @@ from xai_sidecar.backends.graph.checking import check_gradient, probe_rows
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
 from xai_sidecar.backends.graph.kept_start import KeptStart
 from xai_sidecar.backends.graph.loaded import Found, Loaded, load, probe_inputs
-from xai_sidecar.backends.graph.programs import KindProgram, Maker, check_gain, costs
+from xai_sidecar.backends.graph.programs import KindProgram, Maker, Prepared, check_gain, costs
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.resting import RestingClassifier
 from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.passes import kind_text, ood_training, run_passes, same_passes
 from xai_sidecar.backends.runtimes.engines import engines_for, reduced_precision
 from xai_sidecar.backends.runtimes.keeping import EngineCache
+from xai_sidecar.backends.turns import Turns
 from xai_sidecar.engine.backend import Layer, Report
 from xai_sidecar.engine.work import Array, Forward, Kind
 from xai_sidecar.errors import ConfigError, PreconditionError
@@ -53,14 +55,17 @@ class GraphBackend:
         self.reduced_precision = reduced_precision(engines)
         self.hang_is_fatal = not source.device.startswith("cpu")
         digests = GraphDigests()
-        self._plain = Reference()
+        self._turns = Turns()  # of what is timed, and of what runs beside
+        self._plain = Reference(self._turns)
         self._digests = digests
         self._reference = KeptRuns(self._plain, cache, digests)
         sizes = (*source.batch_sizes, *source.gradient_batch_sizes)
         self._probes = probe_inputs(source, max(_LEAST_PROBES, *sizes))
         self._classifier = RestingClassifier(source, partial(load, source, self._probes, self._reference))
         self._kept = KeptStart(source, cache, engines)
-        self._found = self._kept.found() or self._find()
+        known = self._kept.found()
+        self._is_first = known is None
+        self._found = known or self._find()
         self.engine = ""
         self.engine_note = self._found.note
         self.version = self._found.version
@@ -80,6 +85,7 @@ class GraphBackend:
             self._reference,
             cache,
             digests,
+            self._turns,
         )
         self._programs: OrderedDict[Kind, KindProgram] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}
@@ -92,14 +98,20 @@ class GraphBackend:
         """Loads, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
         wanted = list(dict.fromkeys(map(same_passes, kinds)))
         self._warmed = set(wanted)
-        for done, kind in enumerate(wanted, start=1):
-            report(f"loading and checking the {kind_text(kind)} ({done} of {len(wanted)})")
-            try:
-                self._load(kind)
-            except (PreconditionError, ConfigError) as error:
-                if kind == Forward.kind:
-                    raise ConfigError(error.message, field="model.onnx") from error
-                self._refused[kind] = error.message
+        pool = ThreadPoolExecutor(1, "reference")
+        try:
+            # Engines compile on one CPU, for the most part: graphs are made and run plainly beside that.
+            ahead = {kind: pool.submit(self._prepare, kind) for kind in wanted if self._is_first}
+            for done, kind in enumerate(wanted, start=1):
+                report(f"loading and checking the {kind_text(kind)} ({done} of {len(wanted)})")
+                try:
+                    self._load(kind, ahead.pop(kind).result if ahead else None)
+                except (PreconditionError, ConfigError) as error:
+                    if kind == Forward.kind:
+                        raise ConfigError(error.message, field="model.onnx") from error
+                    self._refused[kind] = error.message
+        finally:
+            pool.shutdown(cancel_futures=True)
         self._forget()
         return {kind: self._refused[same_passes(kind)] for kind in kinds if same_passes(kind) in self._refused}
 
@@ -135,16 +147,16 @@ class GraphBackend:
             raise ConfigError("The file is another one than at the start. Start anew.", field="model.onnx")
         return loaded
 
-    def _load(self, kind: Kind) -> None:
-        """Loads the program of a kind, or makes and checks it."""
-        sizes = self._sizes(kind)
-        rows = probe_rows(kind, self._probes[: max(_LEAST_COMPARED, *sizes)], self.class_count)
+    def _load(self, kind: Kind, prepared: Callable[[], Prepared] | None = None) -> None:
+        """Loads the program of a kind, or makes and checks it, of what is prepared for that if anything is."""
+        rows = self._rows(kind)
         program = self._kept.program(kind, rows, self._found)
         if program is None:
-            program = self._make(kind, sizes, rows)
+            program = self._make(prepared() if prepared else self._prepare(kind), rows)
         else:
             self._maker.knows(kind, program.choice)
-        self._costs[kind] = costs(program, sizes, rows)
+        with self._turns:
+            self._costs[kind] = costs(program, self._sizes(kind), rows)
         self._programs[kind] = program
         if kind == Forward.kind:
             self.engine = program.choice.engine
@@ -152,15 +164,26 @@ class GraphBackend:
         for old in on_demand[:-_ON_DEMAND_KEPT]:
             del self._programs[old], self._costs[old]
 
-    def _make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
-        """Makes the program of a kind, and checks it against what it has to give."""
-        program = self._maker.make(kind, sizes, rows)
+    def _prepare(self, kind: Kind) -> Prepared:
+        """Makes the graph of a kind, and checks that it is derived rightly; any thread may call it."""
+        rows = self._rows(kind)
+        prepared = self._maker.prepare(kind, rows)
         if kind.name.endswith("gradient") and not kind.relu_rule:
-            check_gradient(program, rows, self._loaded(), self._reference)
+            check_gradient(prepared, rows, self._loaded(), self._reference)
+        return prepared
+
+    def _make(self, prepared: Prepared, rows: tuple[Array, ...]) -> KindProgram:
+        """Makes the program of a kind, compared with what it has to give."""
+        kind = prepared.kind
+        program = self._maker.load(prepared, self._sizes(kind))
         if kind.precision:
-            check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
+            with self._turns:
+                check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
         self._kept.keep_program(program)
         return program
+
+    def _rows(self, kind: Kind) -> tuple[Array, ...]:
+        return probe_rows(kind, self._probes[: max(_LEAST_COMPARED, *self._sizes(kind))], self.class_count)
 
     def _load_on_demand(self, kind: Kind) -> None:
         if kind not in self._refused:

@@ -10,7 +10,7 @@ import numpy as np
 from xai_sidecar.backends.graph.graph import Graph, Node
 from xai_sidecar.backends.graph.kinds import Traceable
 from xai_sidecar.backends.graph.loaded import Loaded
-from xai_sidecar.backends.graph.programs import KindProgram
+from xai_sidecar.backends.graph.programs import Prepared
 from xai_sidecar.backends.graph.reference import ALLOWED, gradient_error
 from xai_sidecar.backends.graph.tracing import Run
 from xai_sidecar.engine.work import Array, Kind
@@ -24,21 +24,21 @@ def probe_rows(kind: Kind, probes: Array, class_count: int) -> tuple[Array, ...]
     return probes, np.arange(len(probes), dtype=np.int32) % class_count
 
 
-def check_gradient(program: KindProgram, rows: tuple[Array, ...], loaded: Loaded, run: Run) -> None:
+def check_gradient(prepared: Prepared, rows: tuple[Array, ...], loaded: Loaded, run: Run) -> None:
     """Compares a gradient with central differences of the graph run plainly, for one input.
 
     Args:
-        program: Computes the gradient of one logit by the input or by a layer.
-        rows: Its input rows, of which the first counts.
+        prepared: Its graph, which computes the gradient of one logit by the input or by a layer.
+        rows: Input rows of the kind, of which the first counts.
         loaded: The classifier.
         run: Runs graphs plainly.
 
     Raises:
         PreconditionError: They differ by more than rounding and curvature explain.
     """
-    classifier, kind = loaded.classifier, program.kind
+    classifier, kind = loaded.classifier, prepared.kind
     first = tuple(array[:1] for array in rows)
-    outputs = program.plainly(first)
+    outputs = [output[:1] for output in prepared.origin.expected]
     logits = partial(_logits, run=run, target=int(rows[1][0]), count=loaded.found.rows)
     if kind.name == "input_gradient":
         value, gradient = first[0], outputs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -13,7 +14,7 @@ _KEPT = 8
 
 
 class PerGraph(Generic[T]):
-    """Makes something of each graph, once while it is remembered. Graphs must not be changed afterwards.
+    """Makes something of each graph, once while it is remembered; in any thread. Graphs must not be changed afterwards.
 
     Args:
         make: Makes it.
@@ -22,17 +23,20 @@ class PerGraph(Generic[T]):
     def __init__(self, make: Callable[[Graph], T]) -> None:
         self._make = make
         self._made: dict[int, tuple[Graph, T]] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, graph: Graph) -> T:
         """What was made of a graph."""
-        known = self._made.get(id(graph))
-        if known is None:
-            # The graph is kept with it, so that its id is not used for another one.
-            known = self._made[id(graph)] = graph, self._make(graph)
-            while len(self._made) > _KEPT:
-                del self._made[next(iter(self._made))]
-        return known[1]
+        with self._lock:
+            known = self._made.get(id(graph))
+            if known is None:
+                # The graph is kept with it, so that its id is not used for another one.
+                known = self._made[id(graph)] = graph, self._make(graph)
+                while len(self._made) > _KEPT:
+                    del self._made[next(iter(self._made))]
+            return known[1]
 
     def forget(self) -> None:
         """Lets go of all graphs."""
-        self._made.clear()
+        with self._lock:
+            self._made.clear()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,6 +58,23 @@ class Origin:
     run: Run
     digest: str
     expected: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A kind of work, ready to have its program made: what that has to give is known.
+
+    Attributes:
+        kind: The kind.
+        origin: Its graph, and what that gives.
+        model: The graph as engines read it.
+        fed: The graph's inputs on which programs are compared with it.
+    """
+
+    kind: Kind
+    origin: Origin
+    model: LazyModel
+    fed: tuple[Array, ...]
 
 
 class KindProgram:
@@ -129,6 +147,7 @@ class Maker:
         run: Runs graphs plainly; programs are compared with it.
         cache: Where choices of engines are kept; None keeps none.
         digests: Tell graphs apart.
+        alone: Entered while programs are timed, when nothing else should run.
     """
 
     classifier: Callable[[], Traceable]
@@ -139,6 +158,7 @@ class Maker:
     run: Run
     cache: EngineCache | None = None
     digests: GraphDigests = field(default_factory=GraphDigests)
+    alone: AbstractContextManager[Any] = field(default_factory=nullcontext)
     _choices: dict[tuple[str, str], Choice] = field(default_factory=dict)
 
     def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
@@ -152,12 +172,30 @@ class Maker:
         Raises:
             PreconditionError: This model does not support the kind, or no engine runs it right, or has its precision.
         """
+        return self.load(self.prepare(kind, rows), sizes)
+
+    def prepare(self, kind: Kind, rows: tuple[Array, ...]) -> Prepared:
+        """Makes the graph of a kind, and runs it plainly. Arguments are as of `make`; any thread may call it.
+
+        Raises:
+            PreconditionError: This model does not support the kind.
+        """
         graph = graph_of(kind, self.classifier())
         fed = compared_rows(kind, rows, self.class_count, self.rows)
         digest = self.digests(graph)
-        model = LazyModel(digest, lambda: bytes(write(graph).SerializeToString()))
         expected = plain_outputs(graph, fed, self.run, self.rows or 1)
-        examples = Examples(fed, expected, tolerances(kind, len(expected)), graph.outputs)
+        model = LazyModel(digest, lambda: bytes(write(graph).SerializeToString()))
+        return Prepared(kind, Origin(graph, self.run, digest, expected), model, fed)
+
+    def load(self, prepared: Prepared, sizes: Sequence[int]) -> KindProgram:
+        """Makes the program of a kind that was prepared. Arguments are as of `make`.
+
+        Raises:
+            PreconditionError: No engine runs it right, or has its precision.
+        """
+        kind, origin, model, fed = prepared.kind, prepared.origin, prepared.model, prepared.fed
+        expected = origin.expected
+        examples = Examples(fed, expected, tolerances(kind, len(expected)), origin.graph.outputs)
         sizes = [self.rows] if self.rows else sizes
         try:
             choice = self._choice(kind, model, sizes, examples)
@@ -166,7 +204,6 @@ class Maker:
                 raise PreconditionError(str(error)) from error
             choice = self._unoptimised(model, sizes, fed, expected, str(error))
         self.knows(kind, choice)
-        origin = Origin(graph, self.run, digest, expected)
         return KindProgram(kind, choice, self.class_count, self.rows, origin)
 
     def knows(self, kind: Kind, choice: Choice) -> None:
@@ -185,6 +222,7 @@ class Maker:
             seconds=_SECONDS,
             cache=self.cache,
             like=self._like(kind),
+            alone=self.alone,
         )
 
     def _like(self, kind: Kind) -> Choice | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 from xai_sidecar.backends.runtimes.guarding import Guarded
@@ -22,6 +23,13 @@ from xai_sidecar.cpus import usable_cpus
 
 _RECORD = "chosen, and what is guarded"
 """Names records of choices in the cache, as `recorded` makes them."""
+
+_FIXED_GAINS = 0.75
+"""Less than the share of the time of an engine's program for any batch size that its program for one takes: it saves
+up to a fifth."""
+
+_LIKE_SHARE = 0.3
+"""Share of the time of timing where there is nothing to choose, and only the cost is wanted."""
 
 _SECONDS = 3.0
 """How long programs are timed for one graph, about, though each runs once at least."""
@@ -38,6 +46,7 @@ def choose(
     seconds: float = _SECONDS,
     cache: EngineCache | None = None,
     like: Choice | None = None,
+    alone: AbstractContextManager[Any] | None = None,
 ) -> Choice:
     """Chooses what runs a graph.
 
@@ -51,11 +60,12 @@ def choose(
         seconds: How long programs are timed, about.
         cache: Where the choice is kept, so that the next start loads and checks only what was chosen; None keeps none.
         like: What runs a graph that is nearly the same. Its engines are taken here, too, if they agree.
+        alone: Entered while programs are timed, when nothing else should run.
 
     Raises:
         EngineError: No engine runs it rightly at all batch sizes; the message has the reasons.
     """
-    trial = Trial(model, examples, precision, threads)
+    trial = Trial(model, examples, precision, threads, alone or nullcontext())
     try:
         by_size = None
         if cache is not None:
@@ -65,7 +75,7 @@ def choose(
         if by_size is not None:
             return trial.choice(by_size)
         if like is not None:
-            by_size = _like(trial, engines, sizes, seconds, like)
+            by_size = _like(trial, engines, sizes, _LIKE_SHARE * seconds, like)
         choice = trial.choice(by_size or _chosen(trial, engines, sizes, seconds))
         if cache is not None:
             cache.keep(key, json.dumps(recorded(choice)).encode())
@@ -113,11 +123,18 @@ def _chosen(trial: Trial, engines: Sequence[Engine], sizes: Sequence[int], secon
     base = _fastest_overall(free, sizes)
     by_size = {}
     for size in sizes:
-        fixed = [made for engine in engines if (made := trial.fixed(engine, size))]
+        hopeful = [engine for engine in engines if _may_gain(engine, size, free, base)]
+        fixed = [made for engine in hopeful if (made := trial.fixed(engine, size))]
         if fixed:
             trial.time([*fixed, *([base] if base else [])], [size], seconds / 2 / len(sizes))
         by_size[size] = trial.fastest(size, base, [*free, *fixed])
     return by_size
+
+
+def _may_gain(engine: Engine, size: int, free: Sequence[Candidate], base: Candidate | None) -> bool:
+    """Whether an engine's program for one batch size may be the fastest there, by what its program for any takes."""
+    own = next((each for each in free if each.engine is engine), None)
+    return own is None or base is None or _FIXED_GAINS * own.seconds[size] < base.seconds[size]
 
 
 _Plan: TypeAlias = Sequence[tuple[str, bool, bool | None, Sequence[int]]]

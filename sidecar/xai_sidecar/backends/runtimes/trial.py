@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +109,15 @@ class Trial:
         refused: Why engines were refused, by name.
     """
 
-    def __init__(self, model: Model, examples: Examples, precision: Precision, threads: int | None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        examples: Examples,
+        precision: Precision,
+        threads: int | None,
+        alone: AbstractContextManager[Any] | None = None,
+    ) -> None:
+        self._alone = alone or nullcontext()
         self._model = model
         self._examples = examples
         self._precision: Precision = precision
@@ -139,6 +149,10 @@ class Trial:
 
     def time(self, candidates: Sequence[Candidate], sizes: Sequence[int], seconds: float) -> None:
         """Times programs in turn, so that other load affects all alike."""
+        with self._alone:
+            self._time(candidates, sizes, seconds)
+
+    def _time(self, candidates: Sequence[Candidate], sizes: Sequence[int], seconds: float) -> None:
         until = time.perf_counter() + seconds
         for round_number in range(_ROUNDS):
             for size in sizes:
