@@ -74,6 +74,7 @@ ALLOWED = {
     "command": {
         "backends",
         "config",
+        "cpus",
         "engine",
         "errors",
         "evaluator",

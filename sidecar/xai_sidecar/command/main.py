@@ -245,11 +245,11 @@ def _check(arguments: argparse.Namespace) -> int:
     from xai_sidecar.command.disordered import try_weights
     from xai_sidecar.command.steps import StepReports
     from xai_sidecar.command.summary import summary
+    from xai_sidecar.command.trials import try_or_recall
     from xai_sidecar.engine.engine import Engine
     from xai_sidecar.serving.evaluation import open_store
     from xai_sidecar.serving.explanation_costs import ExplanationCosts
     from xai_sidecar.serving.model import start_model
-    from xai_sidecar.serving.trial import try_explainers
     from xai_sidecar.serving.weight_dependence import with_kept
     from xai_sidecar.telemetry.logs import set_up_logs
 
@@ -261,7 +261,7 @@ def _check(arguments: argparse.Namespace) -> int:
         if config.evaluator.enabled:
             open_store(config).close()
         report("trying what explanations take beyond their passes")
-        asyncio.run(try_explainers(model, engine))
+        asyncio.run(try_or_recall(model, engine))
         model = try_weights(model, engine, report) if arguments.weights else with_kept(model)
     print(summary(model, ExplanationCosts(engine), terminal_width(sys.stdout)))
     engine.close()

@@ -22,6 +22,7 @@ from xai_sidecar import __version__
 from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.command.heartbeat import Heartbeat
 from xai_sidecar.command.steps import StepReports
+from xai_sidecar.command.trials import try_or_recall
 from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batch import Lane
@@ -41,7 +42,7 @@ from xai_sidecar.serving.core import Core, ServingState
 from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluation
 from xai_sidecar.serving.model import start_model
 from xai_sidecar.serving.predictor import Predictor
-from xai_sidecar.serving.trial import Unseen, try_explainers
+from xai_sidecar.serving.trial import Unseen
 from xai_sidecar.serving.weight_dependence import with_kept
 from xai_sidecar.telemetry import ModelSeries, Telemetry, process_registry
 from xai_sidecar.telemetry.lines import LineWriter
@@ -258,7 +259,7 @@ class Sidecar:
             model.facts.units,
         )
         report("trying what explanations take beyond their passes")
-        await try_explainers(model, engine)
+        await try_or_recall(model, engine)
         admission = Admission(predictor.costs, limits, spec.channels * map_bytes, map_bytes, predictor.answering)
         self.serving = core.state = ServingState(model, admission, predictor, evaluation, time.time())
         telemetry.open_images.set_function(lambda: admission.images.taken)

@@ -17,6 +17,9 @@ _BOUNDS = (0.25, 8.0)
 _USUAL_SECONDS = 1.0
 """Weight of an explainer's usual slowdown beside the recent one, in seconds as measured at start."""
 
+_EXPECTED_SECONDS = 0.2
+"""Weight of a usual slowdown that another process has found, in the same seconds: those of a trial."""
+
 _LONGEST_RATIO = 8.0
 _LONGEST_GAP = 1.0
 """Between two batches no more seconds count than this, besides that ratio: beyond, something hung."""
@@ -97,6 +100,10 @@ class Slowdown:
         self._running: set[object] = set()
         self._last = 0.0
         self._sums: dict[str, _Sums] = {}
+
+    def expect(self, label: str, usual: float, now: float) -> None:
+        """Takes on what was usual in another process, as if a little had run here. Any thread may call it."""
+        self._sums[label] = _Sums(now, long_taken=usual * _EXPECTED_SECONDS, long_measured=_EXPECTED_SECONDS)
 
     def began(self, owner: object, now: float) -> None:
         """Records that an explanation asks for its first rows."""

@@ -200,15 +200,16 @@ class Engine:
         return self._device.seconds(kind, row_count)
 
     def explaining_seconds(self, label: str, kind: Kind, row_count: int) -> float:
-        """Predicted seconds of an explanation's rows, with all that comes on top, if no predictions come.
-
-        `label` is the explainer's name.
-        """
+        """Predicted seconds of rows of the explainer `label`, with all that comes on top, if no predictions come."""
         return self._device.explaining_seconds(label, kind, row_count, time.monotonic())
 
     def usual_slowdown(self, label: str) -> float:
         """Seconds that an explainer's explanations usually take over those measured for their rows at start."""
         return self._device.slowdown.usual(label)
+
+    def expect_slowdown(self, label: str, ratio: float) -> None:
+        """Has an explainer's explanations expected to take what `usual_slowdown` said of them in another process."""
+        self._device.slowdown.expect(label, ratio, time.monotonic())
 
     def wind_up(self) -> None:
         """Completes all explanations early, or fails them with BudgetSpentError; accepts no more of them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 
-_PASS_SECONDS = 0.8
+_PASS_SECONDS = 0.5
 """The most time that the passes of all trials may take together."""
 
 _MOST_PASSES = 64
@@ -57,19 +57,34 @@ class Unseen:
             self._observer.ended(lane, outcome)
 
 
-async def try_explainers(model: ServedModel, engine: Engine) -> None:
+async def try_explainers(
+    model: ServedModel, engine: Engine, known: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Runs the first passes of an explanation by every explainer of many passes, from which the engine learns.
 
     Args:
         model: The model.
         engine: Ready and idle.
+        known: Seconds that explanations take over those of their passes, by explainer, as an earlier call has returned
+            them: these are not tried again.
+
+    Returns:
+        The same of all that were tried, now or earlier.
     """
     tried = list(_of_many_passes(model))
+    ratios: dict[str, float] = {}
     for setup in tried:
+        name = setup.explainer.name
+        if known and name in known:
+            ratios[name] = known[name]
+            engine.expect_slowdown(name, known[name])
+            continue
         try:
             await _try(setup, model, engine, _PASS_SECONDS / len(tried))
+            ratios[name] = engine.usual_slowdown(name)
         except Exception as error:  # the device's; whether it will do for explanations shows when somebody asks for one
-            _log.warning("trial_failed", explainer=setup.explainer.name, error=f"{type(error).__name__}: {error}")
+            _log.warning("trial_failed", explainer=name, error=f"{type(error).__name__}: {error}")
+    return ratios
 
 
 def _of_many_passes(model: ServedModel) -> Iterable[ExplainerSetup]:

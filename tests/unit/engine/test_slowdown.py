@@ -107,3 +107,12 @@ def test_what_never_ran_ends_without_a_trace():
 @pytest.mark.parametrize(("longest", "seconds"), [(1.0, 0.0015), (0.01, 0.002), (0.001, 0.003)])
 def test_a_row_at_the_best_size_that_a_slice_allows(longest, seconds):
     assert row_seconds({1: 0.003, 4: 0.008, 8: 0.012}, longest) == pytest.approx(seconds)
+
+
+def test_what_another_process_has_found_is_expected_until_more_has_run_here():
+    slowdown = Slowdown()
+    slowdown.expect("rise", 2.0, 5.0)
+    assert slowdown.usual("rise") == slowdown.ratio("rise", 5.0) == slowdown.ratio("rise", 500.0) == 2
+    slowdown.began("job", 5.0)
+    slowdown.ran("rise", 1.8, 6.8, 1.0)  # as measured at start, and nine times what is expected
+    assert 1 < slowdown.usual("rise") < 1.2

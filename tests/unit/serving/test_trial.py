@@ -63,6 +63,19 @@ async def test_explainers_of_many_passes_have_a_figure_from_the_start(started):
     assert telemetry.registry.get_sample_value("xai_launches_total", {"kind": "masked_forward"}) == 0
 
 
+async def test_what_is_known_is_not_tried_again_and_expected_as_it_was_found(started):
+    net, model, engine, *_ = started(0.002)
+    found = await try_explainers(model, engine)
+    assert found == {name: engine.usual_slowdown(name) for name in ("occlusion", "rise")}
+    net, model, engine, *_ = started(0.002)
+    assert await try_explainers(model, engine, found) == found
+    assert net.launches == []
+    assert {name: ExplanationCosts(engine).ratio(name) for name in found} == pytest.approx(found)
+    net, model, engine, *_ = started(0.002)
+    assert (await try_explainers(model, engine, {"rise": 3.0}))["rise"] == 3.0
+    assert net.launches  # occlusion's
+
+
 async def test_a_model_of_slow_passes_is_not_tried(started):
     net, model, engine, *_ = started(0.5)
     await try_explainers(model, engine)
@@ -76,7 +89,7 @@ async def test_a_device_that_fails_leaves_the_passes_figure(started, monkeypatch
         raise ValueError("out of memory")
 
     monkeypatch.setattr(net, "run", run)
-    await try_explainers(model, engine)
+    assert await try_explainers(model, engine) == {}
     assert ExplanationCosts(engine).ratio("rise") == 1
 
 
