@@ -126,6 +126,8 @@ class MindSporeBackend:
         # Programs of graphs were timed when their engine was chosen.
         compiled = {kind: sizes for kind, sizes in self._costs.items() if kind in left}
         take_times(compiled, lambda kind, size: seconds(self._programs[kind], self._reference.inputs(kind, size)))
+        if self._exported is not None:
+            self._exported.forget()
         return {kind: failed[same_passes(kind)].message for kind in kinds if same_passes(kind) in failed}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
@@ -297,6 +299,8 @@ class MindSporeBackend:
                 self._refused[kind] = error.message
             finally:
                 self.compiling = False
+                if self._exported is not None:
+                    self._exported.forget()
         if kind in self._refused:
             raise PreconditionError(f"{self._refused[kind]} Ask for another layer.")
 

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from xai_sidecar.backends.graph.graph import Graph, read
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
 from xai_sidecar.backends.graph.kinds import Traceable
+from xai_sidecar.backends.graph.mapped_weights import with_mapped_weights
 from xai_sidecar.backends.graph.programs import KindProgram, Maker
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.tracing import Run, trace
@@ -58,23 +59,36 @@ class ExportedNet:
         cache: EngineCache | None,
         key: object = None,
     ) -> None:
-        digests = GraphDigests()
-        run = KeptRuns(Reference(), cache, digests)
+        self._plain, self._digests = Reference(), GraphDigests()
+        run = KeptRuns(self._plain, cache, self._digests)
         try:
             model = kept_export(cache, (key, _onnx_version(), example.shape), partial(export_onnx, net, example))
             graph, traced = trace(_graph(model), example, run)
+            graph, self._weights = with_mapped_weights(graph)
         except ValueError as error:
             raise ExportError(str(error)) from error
         found = _matched(WatchedNet(net, layers).run(example), graph, run, example)
         classifier = Traceable(graph, traced, found)
         self._tensors = found
-        self._maker = Maker(lambda: classifier, engines, class_count, None, threads, run, cache, digests)
+        self._maker = Maker(lambda: classifier, engines, class_count, None, threads, run, cache, self._digests)
+        self._made: list[KindProgram] = []
 
     def program(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
         """The program of a kind of work, which has to be compared with the net; see `Maker.make`."""
         if kind.layer and kind.layer not in self._tensors:
             raise PreconditionError(f"The output of the layer {kind.layer!r} is no value of the exported graph.")
-        return self._maker.make(kind, sizes, rows)
+        self._made.append(self._maker.make(kind, sizes, rows))
+        return self._made[-1]
+
+    def forget(self) -> None:
+        """Lets go of what programs were compared with, and of the memory of the weights, until another one is made."""
+        for program in self._made:
+            program.forget()
+        self._made.clear()
+        self._plain.forget()
+        self._digests.forget()
+        if self._weights is not None:
+            self._weights.release()
 
 
 def reduced_precision(source: ModelSource) -> str:

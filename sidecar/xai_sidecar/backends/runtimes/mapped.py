@@ -27,7 +27,7 @@ class MappedFile:
         OSError: It cannot be written.
     """
 
-    def __init__(self, content: Path | bytes, folder: Path | None = None) -> None:
+    def __init__(self, content: Path | bytes | bytearray, folder: Path | None = None) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             if isinstance(content, Path):
                 _copy(content, file.fileno())
