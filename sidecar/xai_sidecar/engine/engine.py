@@ -219,13 +219,10 @@ class Engine:
             self._steppers.call(job, job.wind_up)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Accepts no more jobs, waits for those in progress, and closes the backend.
+        """Accepts no more jobs, waits for those in progress, and closes the backend; returns whether all that is done.
 
         Args:
             timeout: Seconds to wait; None waits as long as it takes.
-
-        Returns:
-            Whether that was done in time.
         """
         with self._lock:
             self._closing = True
