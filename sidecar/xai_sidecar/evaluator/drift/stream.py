@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections import deque
 from dataclasses import dataclass
 
 from xai_sidecar.evaluator.drift.two_sample import distance, least_steps
@@ -55,8 +54,9 @@ class Stream:
     def __init__(self, size: int, level: float) -> None:
         self._size = size
         self._level = level
-        self._reference = array("d")
-        self._current: deque[float] = deque(maxlen=size)
+        self._reference = array("f")  # there may be thousands of streams
+        self._current = array("f")  # the newest values, in no order
+        self._oldest = 0
         self._new = 0
         self._count = 0
         self.comparison: Comparison | None = None
@@ -66,7 +66,11 @@ class Stream:
         if len(self._reference) < self._size:
             self._reference.append(value)
             return
-        self._current.append(value)
+        if len(self._current) < self._size:
+            self._current.append(value)
+        else:
+            self._current[self._oldest] = value
+            self._oldest = (self._oldest + 1) % self._size
         self._new += 1
         if len(self._current) == self._size and self._new >= max(1, self._size // _LOOKS):
             self._new = 0

@@ -75,3 +75,12 @@ def test_changes_are_found(change):
     for value in after:
         stream.put(value)
     assert stream.comparison.drifted
+
+
+def test_a_server_that_runs_for_long_takes_no_more_memory():
+    stream = Stream(20, 0.1)
+    sizes = []
+    for value in range(200):
+        stream.put(value % 7)
+        sizes.append(sum(each.buffer_info()[1] for each in (stream._reference, stream._current)))
+    assert sizes[39:] == [40] * 161
