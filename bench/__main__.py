@@ -27,6 +27,7 @@ SUBJECTS = {
     "rise": "rise",
     "precision": "precision",
     "evaluator": "evaluator",
+    "evaluator_samples": "evaluator_samples",
     "quality": "quality",
     "triton": "triton",
 }

@@ -68,7 +68,7 @@ def _latency(beside: evaluator_latency.Beside) -> list[Figure]:
     name = "part of the device's time that the evaluator took"
     # Above the lower bound it had something to do all the time; a launch may be counted that began before.
     share = statistics.mean(shares)
-    found.append(Figure(name, share, "", 1.02 * device_share, note, at_least=0.75 * device_share))
+    found.append(Figure(name, share, "", 1.02 * device_share, note, at_least=0.8 * device_share))
     return found
 
 

@@ -29,23 +29,25 @@ from xai_client.request import predict_request
 from xai_sidecar.evaluator.sampling import chosen
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
-from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.paths import cache_folder
 
-RATE = 40.0
-"""Predictions per second: some fifth of what two CPUs can do."""
+RATE = 10.0
+"""Predictions per second."""
 
 _ROUNDS = 3
-_SECONDS = 10.5
+_SECONDS = 15.0
 _LEAD_SECONDS = 2.5
 _INTERVAL_SECONDS = 1.0
 _QUIET_SECONDS = 60.0
 
-_SAMPLED = 0.1
-"""Of the requests: some four a second, which is more than are scored, so that the evaluator never runs out of work."""
+_SAMPLED = 0.3
+"""Of the requests: some three a second, which is more than are scored, so that the evaluator never runs out of work."""
 
 _WAITING_BYTES = 2_000_000
 """Three pictures, which is work for a few seconds: it is to be over soon when no more come."""
+
+_STEPS = 10
+"""Of SRG: a sample is soon done."""
 
 
 @dataclass
@@ -130,8 +132,7 @@ def measure() -> Beside:
     found = Beside()
     with tempfile.TemporaryDirectory() as folder:
         _write_requests(Path(folder))
-        cheap = [name for name in installed_metrics() if not name.startswith("localization")]
-        with _served(Path(folder), "gradcam", cheap, found) as bench:
+        with _served(Path(folder), "gradcam", ["faithfulness/srg"], found) as bench:
             for number in range(_ROUNDS):
                 for on in (False, True) if number % 2 == 0 else (True, False):
                     (found.on if on else found.off).append(bench.phase(on, number))
@@ -142,7 +143,7 @@ def measure() -> Beside:
 
 @contextmanager
 def _served(folder: Path, explainer: str, metrics: list[str], found: Beside) -> Iterator[_Bench]:
-    """A server that measures one explainer, with RISE's steps: fewer of them, so that a sample is soon done."""
+    """A server that measures one explainer and the controls."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         http = f"127.0.0.1:{free.getsockname()[1]}"
     off = "".join(f"[explainers.{name}]\nenabled = false\n" for name in installed_explainers() if name != explainer)
@@ -152,14 +153,17 @@ sample_rate = {_SAMPLED}
 interval_seconds = {_INTERVAL_SECONDS}
 explainers = ["{explainer}"]
 metrics = {json.dumps(metrics)}
-protocol = "rise"
 pending_bytes = {_WAITING_BYTES}
-max_age_seconds = 2.0
+max_age_seconds = 10.0
 store = "sqlite:///{folder / explainer}.sqlite"
+[evaluator.metric_parameters."faithfulness/srg"]
+steps = {_STEPS}
 {off}"""
     _make_store(folder / f"{explainer}.sqlite")
     with models.sample_config(cache_folder() / "compiled") as (_, path):
-        path.write_text(path.read_text().replace('http = "127.0.0.1:0"', f'http = "{http}"') + settings)
+        path.write_text(
+            path.read_text().replace('http = "127.0.0.1:0"', f'http = "{http}"\nrepeat_seconds = 0') + settings
+        )
         with served(path) as (address, _, _), load_client(address, folder) as client:
             client.ask("closed_loop", "passed_over", callers=8, settle=0, seconds=2)()
             yield _Bench(client, http, found)
