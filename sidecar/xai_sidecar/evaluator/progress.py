@@ -87,7 +87,13 @@ class Progress:
         costs, auto = Costs(measurer, model, settings), settings.auto
         self._lead = costs.lead
         self._spending = Spending(
-            costs, measurer.compared, auto.weights, auto.min_samples, quality.statistics, quality.differences
+            costs,
+            measurer.compared,
+            auto.weights,
+            auto.vetoes,
+            auto.min_samples,
+            quality.statistics,
+            quality.differences,
         )
         self._agenda = Agenda()
         self._numbers = itertools.count()

@@ -25,6 +25,9 @@ LOST = 1 / 4
 SETTLED = 1 / 8
 """Share of the pictures of a metric that is known well enough, where it does not count for the composite score."""
 
+SHOWN = 1 / 4
+"""Share of the pictures of a metric that is only shown: it neither counts for the composite score nor vetoes."""
+
 _FEWEST = 30
 """Pictures without which nothing has lost or settled: what is looked at after each picture looks sure at times."""
 
@@ -42,6 +45,7 @@ class Spending:
         costs: What it costs.
         explainers: The explainers that are compared with each other; controls are always measured.
         weights: Of the metrics in the composite score.
+        vetoes: The metrics that veto.
         min_samples: As of `auto`: nothing has lost or settled with fewer.
         statistics: Of the scores so far.
         differences: Of two explainers' scores on the same pictures.
@@ -52,6 +56,7 @@ class Spending:
         costs: Costs,
         explainers: Collection[str],
         weights: Mapping[str, float],
+        vetoes: Collection[str],
         min_samples: int,
         statistics: Statistics,
         differences: Differences,
@@ -59,6 +64,7 @@ class Spending:
         self._costs = costs
         self._explainers = list(explainers)
         self._weighted = [name for name, weight in weights.items() if weight > 0]
+        self._counting = {*self._weighted, *vetoes}
         self._min_samples = max(min_samples, _FEWEST)
         self._statistics = statistics
         self._differences = differences
@@ -73,11 +79,10 @@ class Spending:
 
     def share(self, explainer: str, metric: str) -> float:
         """The share of the pictures on which an explainer that is measured is measured by a metric."""
-        share = self._costs.share(explainer, metric)
-        free = not self._costs.passes(explainer, metric)
-        if free or metric in (*self._costs.lead, *self._weighted) or not self._is_known(explainer, metric):
-            return share
-        return max(FLOOR, share * SETTLED)
+        if metric in (*self._costs.lead, *self._weighted) or not self._costs.passes(explainer, metric):
+            return self._costs.share(explainer, metric)
+        share = self._costs.share(explainer, metric) * (1.0 if metric in self._counting else SHOWN)
+        return max(FLOOR, share * (SETTLED if self._is_known(explainer, metric) else 1.0))
 
     def has_lost(self, explainer: str) -> bool:
         """Whether an explainer is worse than another one far beyond chance, and better by no metric that counts."""

@@ -13,7 +13,7 @@ from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.costs import FLOOR, Costs
 from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.evaluator.records import SampleKey
-from xai_sidecar.evaluator.spending import LOST, SETTLED, Spending
+from xai_sidecar.evaluator.spending import LOST, SETTLED, SHOWN, Spending
 from xai_sidecar.evaluator.windows import ScoreStatistics
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
@@ -109,7 +109,8 @@ def spending(known, metrics=(SRG, "robustness", "localization/pointing_game"), *
     model = replace(models.make_model("gradient", "occlusion"), controls=CONTROLS)
     measurer, costs = costs_of(model, metrics=list(metrics), **settings)
     weights = {SRG: 1.0, "localization/pointing_game": 0.5}
-    return Spending(costs, measurer.compared, weights, 10, known.statistics, known.differences)
+    vetoes = ["class_sensitivity", "robustness"]
+    return Spending(costs, measurer.compared, weights, vetoes, 10, known.statistics, known.differences)
 
 
 KEYS = [SampleKey(f"request {number}", 0) for number in range(2000)]
@@ -126,6 +127,15 @@ def test_while_little_is_known_everything_is_measured():
     assert share_of(one, "gradient") == share_of(one, "occlusion") == share_of(one, "gradient", "robustness") == 1
     assert share_of(one, "occlusion", SRG) == 1
     assert share_of(one, "occlusion", "robustness") == pytest.approx((25 + 54) / 250, abs=0.03)
+
+
+def test_what_is_only_shown_is_measured_less_often():
+    """Naive's score counts for nothing; deletion's neither, but it takes no passes of its own."""
+    one = spending(Known(), [SRG, NAIVE, DELETION, "robustness"])
+    assert share_of(one, "gradient", NAIVE) == pytest.approx(SHOWN, abs=0.03)
+    assert share_of(one, "gradient", DELETION) == share_of(one, "gradient", "robustness") == 1
+    known = spending(Known({("gradient", NAIVE): statistics(0.5, 1e-3)}), [SRG, NAIVE])
+    assert share_of(known, "gradient", NAIVE) == pytest.approx(FLOOR, abs=0.02)
 
 
 @pytest.mark.parametrize(
