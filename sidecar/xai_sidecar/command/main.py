@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_sidecar import __version__
-from xai_sidecar.command.environment import prepare_environment, switch_often
+from xai_sidecar.command.environment import keep_for_good, prepare_environment, switch_often
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.interrupt import interruptible
 
@@ -229,8 +229,13 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
     switch_often()
     report = report or (lambda line: log.info("loading", step=line))
     server = Sidecar(config, load_backend, log=writer)
+
+    def ready(server: Sidecar) -> None:
+        keep_for_good()
+        on_ready(server)
+
     try:
-        status = asyncio.run(server.run(report, on_ready))
+        status = asyncio.run(server.run(report, ready))
     finally:
         writer.flush()
     if server.lost is not None:
