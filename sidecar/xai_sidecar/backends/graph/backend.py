@@ -175,10 +175,15 @@ class GraphBackend:
     def _make(self, prepared: Prepared, rows: tuple[Array, ...]) -> KindProgram:
         """Makes the program of a kind, compared with what it has to give."""
         kind = prepared.kind
-        program = self._maker.load(prepared, self._sizes(kind))
-        if kind.precision:
-            with self._turns:
-                check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
+        try:
+            program = self._maker.load(prepared, self._sizes(kind))
+            if kind.precision:
+                with self._turns:
+                    check_gain(kind, program, self._programs.get(replace(kind, precision="")), rows)
+        except PreconditionError as error:
+            if kind.precision:
+                self._kept.keep_refused(kind, error.message)
+            raise
         self._kept.keep_program(program)
         return program
 

@@ -29,6 +29,7 @@ from xai_sidecar.backends.runtimes.trial import Examples
 from xai_sidecar.backends.spatial.layers import Layers, SpatialLayer
 from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.work import Array, Kind
+from xai_sidecar.errors import PreconditionError
 
 _FOUND = "found"
 _BACKENDS = Path(__file__).parent.parent
@@ -85,12 +86,17 @@ class KeptStart:
             kind: The kind.
             rows: Inputs of the kind, as many as the largest batch size and at least two, all different.
             found: What is known of the classifier.
+
+        Raises:
+            PreconditionError: An earlier start has found that the kind is not worth having; see `keep_refused`.
         """
         record = self._record(kind)
         if record is None:
             return None
         line, _, content = record.partition(b"\n")
         head, expected = json.loads(line), decoded(content)
+        if "refused" in head:
+            raise PreconditionError(head["refused"])
         if expected is None:
             return None
         fed = compared_rows(kind, rows, found.class_count, found.rows)
@@ -113,6 +119,11 @@ class KeptStart:
         content = encoded(origin.expected, float("inf"))
         if content is not None:
             self._cache.keep(self._key(program.kind), head.encode() + b"\n" + content)
+
+    def keep_refused(self, kind: Kind, why: str) -> None:
+        """Keeps why a kind is not worth having: a precision that gains too little would be tried at each start."""
+        if self._cache is not None and self._file:
+            self._cache.keep(self._key(kind), json.dumps({"refused": why}).encode() + b"\n")
 
     def _record(self, what: object) -> bytes | None:
         path = self._cache.find(self._key(what)) if self._cache is not None and self._file else None

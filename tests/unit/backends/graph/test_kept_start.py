@@ -9,6 +9,7 @@ import pytest
 from onnx.external_data_helper import convert_model_to_external_data
 from small_graphs import HEIGHT, WIDTH, convolution, convolution_by_hand, convolution_weights, pictures
 
+from xai_sidecar.backends.graph import backend as module
 from xai_sidecar.backends.graph import kept_start, loaded
 from xai_sidecar.backends.graph.backend import GraphBackend
 from xai_sidecar.backends.graph.source import GraphSource
@@ -236,3 +237,20 @@ def test_a_program_that_is_run_as_it_stands_is_not_kept(source, monkeypatch, rea
         assert backend.engine.endswith("unoptimised")
         assert len(reads) == 1
         check(backend)
+
+
+def test_a_precision_that_gained_too_little_is_not_tried_again_where_all_is_the_same(source, monkeypatch, reads):
+    def too_little(*given):
+        raise PreconditionError("bfloat16 gains little here")
+
+    monkeypatch.setattr(module, "check_gain", too_little)
+    reduced = replace(Forward.kind, precision="bfloat16")
+    refused = []
+    for _ in range(2):
+        reads.clear()
+        refused.append(GraphBackend(source).warm_up([*KINDS, reduced], lambda line: None))
+    assert set(refused[0]) == {reduced}
+    assert refused[1] == refused[0]
+    assert reads == []
+    GraphBackend(replace(source, threads=1)).warm_up([*KINDS, reduced], lambda line: None)
+    assert len(reads) == 1
