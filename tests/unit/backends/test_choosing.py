@@ -106,6 +106,26 @@ def test_a_program_for_one_size_replaces_the_free_one_where_it_gains():
     assert [size for _, size, _, _ in engine.loaded] == [None, 1, 2]  # not for sizes that it does not help
 
 
+@pytest.mark.parametrize("path", [False, True])
+def test_a_large_graph_has_no_further_program_for_one_size(path, monkeypatch, tmp_path):
+    monkeypatch.setattr(choosing, "_LARGE_BYTES", 6)
+    for content, at_one in ((b"small", 0.7), (b"larger", 1.0)):
+        engine = Fake("only", costs(1.0, 2, 4), fixed={1: 0.7})
+        (tmp_path / "graph").write_bytes(content)
+        choice = choose(tmp_path / "graph" if path else content, [engine], SIZES, examples())
+        assert [choice.by_size[size].seconds for size in SIZES] == [at_one, 2, 4]
+    alone = Fake("fixed", None, fixed=costs(1, 2, 4))  # which makes no other
+    assert list(choose(b"larger", [alone], SIZES, examples()).by_size) == list(SIZES)
+
+
+def test_an_engine_whose_program_for_any_size_is_far_behind_makes_none_for_one():
+    slow, fast = Fake("slow", costs(2.0, 2, 4), fixed={1: 0.1}), Fake("fast", costs(1.0, 2, 4))
+    assert by_size([slow, fast])[1] == ("fast", 1.0)
+    assert [size for _, size, _, _ in slow.loaded] == [None]
+    near = Fake("near", costs(1.3, 3, 5), fixed={1: 0.8})
+    assert by_size([near, fast])[1] == ("near", 0.8)
+
+
 def test_an_engine_that_wants_to_know_the_batch_size():
     engine = Fake("fixed", None, fixed=costs(1, 2, 4))
     assert by_size([engine]) == {1: ("fixed", 1), 2: ("fixed", 2), 4: ("fixed", 4)}

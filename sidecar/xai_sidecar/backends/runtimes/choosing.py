@@ -28,6 +28,10 @@ _FIXED_GAINS = 0.75
 """Less than the share of the time of an engine's program for any batch size that its program for one takes: it saves
 up to a fifth."""
 
+_LARGE_BYTES = 48 << 20
+"""Size of a graph from which on no program for one batch size is made beside one for any: it would cost as much memory
+again, and large nets gain nothing by it; see `OpenVino`."""
+
 _LIKE_SHARE = 0.3
 """Share of the time of timing where there is nothing to choose, and only the cost is wanted."""
 
@@ -121,9 +125,10 @@ def _chosen(trial: Trial, engines: Sequence[Engine], sizes: Sequence[int], secon
     free = [made for engine in engines if (made := trial.free(engine, sizes))]
     trial.time(free, sizes, seconds / 2)
     base = _fastest_overall(free, sizes)
+    small = base is None or trial.model_bytes < _LARGE_BYTES
     by_size = {}
     for size in sizes:
-        hopeful = [engine for engine in engines if _may_gain(engine, size, free, base)]
+        hopeful = [engine for engine in engines if small and _may_gain(engine, size, free, base)]
         fixed = [made for engine in hopeful if (made := trial.fixed(engine, size))]
         if fixed:
             trial.time([*fixed, *([base] if base else [])], [size], seconds / 2 / len(sizes))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,16 @@ import numpy as np
 from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
 from xai_sidecar.backends.runtimes.guarding import Guarded
-from xai_sidecar.backends.runtimes.program import Engine, EngineError, Model, Precision, Program, described, one_line
+from xai_sidecar.backends.runtimes.program import (
+    Engine,
+    EngineError,
+    Model,
+    Precision,
+    Program,
+    described,
+    one_line,
+    read_by,
+)
 from xai_sidecar.engine.work import Array
 
 _GAIN = 0.9
@@ -123,6 +133,12 @@ class Trial:
         self._precision: Precision = precision
         self._threads = threads
         self.refused: dict[str, str] = {}
+
+    @property
+    def model_bytes(self) -> int:
+        """Size of the graph, with its weights as far as they are not in files beside it."""
+        read = read_by(self._model)
+        return read.stat().st_size if isinstance(read, Path) else len(read)
 
     def free(self, engine: Engine, sizes: Sequence[int], guarded: bool | None = None) -> Candidate | None:
         """An engine's program for any batch size, checked at some; None if it is refused."""
