@@ -28,8 +28,8 @@ class Costs:
         settings: The evaluator's section of the config.
 
     Attributes:
-        lead: The metrics that are measured first, and all come from the passes of the first of them. Empty where none
-            perturbs pictures.
+        lead: The metrics that are measured first, and all come from the passes of the first of them, which is one that
+            counts for the composite score, if there is one. Empty where none perturbs pictures.
     """
 
     def __init__(self, measurer: Measurer, model: EvaluatedModel, settings: EvaluatorConfig) -> None:
@@ -37,7 +37,7 @@ class Costs:
         self._model = model
         self._perturbing = [
             (metric, settings.parameters_of(metric))
-            for metric in measurer.perturbing
+            for metric in sorted(measurer.perturbing, key=lambda each: not settings.auto.weights.get(each.name))
             if metric.pass_count(settings.parameters_of(metric), model.facts) <= settings.max_passes
         ]
         self._rows = self._perturbed_rows()

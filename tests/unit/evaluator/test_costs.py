@@ -78,6 +78,13 @@ def test_it_is_what_is_measured():
     }
 
 
+def test_what_counts_is_first_whatever_is_listed_first():
+    _, costs = costs_of(models.make_model("gradient"), metrics=[NAIVE, DELETION, SRG])
+    assert costs.lead == (SRG, DELETION)
+    _, others = costs_of(models.make_model("gradient"), metrics=[NAIVE, DELETION])
+    assert others.lead == (NAIVE,)
+
+
 def test_a_floor_below_which_nothing_is_measured_less_often():
     model = models.make_model("gradient")
     _, costs = costs_of(model, metrics=[SRG, "robustness"], metric_parameters={"robustness": {"draw_count": 1000}})

@@ -41,6 +41,8 @@ models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.p
 DELETION, INSERTION, NAIVE = "faithfulness/deletion_auc", "faithfulness/insertion_auc", "faithfulness/naive"
 POINTING, IOSR = "localization/pointing_game", "localization/iosr"
 QUICK = [DELETION, NAIVE, IOSR]
+COUNTING = {"vetoes": ["class_sensitivity", "robustness", NAIVE, DELETION]}
+"""What counts for nothing would not be measured of every sample."""
 EVENTS = ("sampled", "repeated", "dropped", "expired", "lost", "scored", "failed", "no_positive")
 
 
@@ -107,7 +109,7 @@ def make(tmp_path):
     def make(*names, net=None, model=None, clock=time.time, retention=1e12, hang_seconds=60.0, **settings):
         net = net or models.Net()
         model = model or models.make_model(*(names or ("gradient", "occlusion")))
-        settings = models.config(**{"interval_seconds": 0.03, "metrics": QUICK, **settings})
+        settings = models.config(**{"interval_seconds": 0.03, "metrics": QUICK, "auto": COUNTING, **settings})
         quality, telemetry = models.make_quality(model, settings, clock)
         recorder = Recorder()
         engine = Engine(lambda: net, observer=recorder, hang_seconds=hang_seconds)
