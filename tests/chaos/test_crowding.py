@@ -28,6 +28,8 @@ def server(start_misbehaving):
         f"server.stall_seconds={STALL_SECONDS}",
         "server.max_calls=400",
         "evaluator.sample_rate=1",
+        "evaluator.interval_seconds=3600",  # of one sample after the other, the device would not be seen idle
+        "evaluator.metrics=['localization/iosr']",
         f"model.arguments={{classes={CLASSES}}}",
     )
     with start_misbehaving(*overrides) as running:
