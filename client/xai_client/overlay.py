@@ -23,7 +23,6 @@ DEFAULT_SATURATION: Final = 0.2
 
 Box: TypeAlias = tuple[float, float, float, float]
 
-
 # Of maps that are not to be relied on: what is left of their opacity, and how near lines are to each other.
 _PALE: Final = 0.5
 _SMALLEST_PITCH: Final = 8

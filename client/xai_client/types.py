@@ -303,22 +303,23 @@ class Explanation:
         """
         self._map(None)
         chosen = self.targets if targets is None else targets
+        picture = to_picture(image)
         looks = alpha, colormap, saturation, own_scale
-        return panel([self.tile(image, each, looks, ()) for each in chosen], columns, width)
+        return panel([self.tile(picture, each, looks, ()) for each in chosen], columns, width)
 
-    def tile(self, image: ImageLike, target: int | None, looks: Looks, lines: Sequence[str]) -> Tile:
+    def tile(self, picture: Image.Image, target: int | None, looks: Looks, lines: Sequence[str]) -> Tile:
         """One picture of a panel: the map of a target, or in words why there is none.
 
         Args:
-            image: As of `overlay`.
+            picture: As `to_picture` gives it.
             target: Class id; None for the first one.
             looks: Alpha, colormap, saturation and whether on its own scale, as of `overlay`.
             lines: What else to say of it.
         """
         try:
-            return self._tile(self._drawn(image, target, *looks), target, lines)
+            return self._tile(self._drawn(picture, target, *looks), target, lines)
         except MapWithheldError as error:
-            blank = to_picture(image).convert("L").convert("RGB")
+            blank = picture.convert("L").convert("RGB")
             return Tile(blank, self.name, (f"no map: {error.reason.replace('_', ' ')}", *lines))
 
     def _tile(self, drawn: Drawn, target: int | None, lines: Sequence[str]) -> Tile:
@@ -341,8 +342,18 @@ class Explanation:
         saliency, note = shown.saliency, "" if shown.reliable else shown.status
         # The server knows no picture of a model input: only one of the map's own size surely lies under it.
         size = self.picture_size or (saliency.shape[1], saliency.shape[0])
-        others = () if own_scale else [each.values for each in self.maps if each.values is not None]
-        return draw(image, saliency, self.region, size, alpha, colormap, note, beside=others, saturation=saturation)
+        others = (each.values for each in self.maps if each is not shown and not own_scale)
+        return draw(
+            image,
+            saliency,
+            self.region,
+            size,
+            alpha,
+            colormap,
+            note,
+            beside=[each for each in others if each is not None],
+            saturation=saturation,
+        )
 
     def _map(self, target: int | None) -> SaliencyMap:
         if not self.maps:
@@ -423,10 +434,11 @@ class Prediction:
             there = ", ".join(self.explanations) or "none"
             raise ArgumentError(f"there is no explanation {unknown[0]!r}; there are: {there}", field="explanations")
         likely = [f"{drawable(each.label, f'class {each.class_id}')} {each.probability:.0%}" for each in self.classes]
-        tiles = [Tile(to_picture(image), "picture", likely[:3])]
+        picture = to_picture(image)
+        tiles = [Tile(picture, "picture", likely[:3])]
         looks = alpha, colormap, saturation, False
         for name in chosen:
-            tiles.append(self.explanations[name].tile(image, target, looks, (scores or {}).get(name, ())))
+            tiles.append(self.explanations[name].tile(picture, target, looks, (scores or {}).get(name, ())))
         return panel(tiles, columns, width)
 
 

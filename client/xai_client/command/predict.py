@@ -7,6 +7,7 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,6 +154,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     status = 0
     with Client(arguments.server, timeout=arguments.timeout) as client:
         explain = _explanations(arguments, _class_ids(arguments.target, client))
+        scores = cache(partial(_scores, client))
         for path, stem in zip(images, _stems(images), strict=True):
             files = _files(arguments, path, stem)
             try:
@@ -163,7 +165,8 @@ def _predict(arguments: argparse.Namespace) -> int:
                 status = fail(f"{path}: {error}", 1)
                 continue
             if arguments.panel:
-                files.write_panel(prediction, _scores(client, prediction))
+                explainers = {name: each.explainer for name, each in prediction.explanations.items()}
+                files.write_panel(prediction, {name: scores().get(each, ()) for name, each in explainers.items()})
             if any(map(_lacks_map, prediction.explanations.values())):
                 status = status or _NO_MAP
             _show(arguments, prediction, path, files)
@@ -200,13 +203,10 @@ def _show(arguments: argparse.Namespace, prediction: Prediction, image: Path, fi
         print(text.prediction_json(prediction, image, files.written, files.arrays, arguments.values, files.panel))
 
 
-def _scores(client: Client, prediction: Prediction) -> dict[str, list[str]]:
-    """How good the explainers have been measured to be, a line each for the metrics that come first."""
-    measured = {each.name: each.quality for each in client.model_info().explainers.values()}
-    return {
-        name: [text.measure_text(each) for each in measured.get(explanation.explainer, ())[:_SCORES]]
-        for name, explanation in prediction.explanations.items()
-    }
+def _scores(client: Client) -> dict[str, list[str]]:
+    """How good each explainer has been measured to be, a line each for the metrics that come first."""
+    explainers = client.model_info().explainers
+    return {name: [text.measure_text(each) for each in one.quality[:_SCORES]] for name, one in explainers.items()}
 
 
 def _check(arguments: argparse.Namespace, explain: Sequence[Explain]) -> None:
