@@ -69,6 +69,7 @@ ALLOWED = {
         "picture_units",
         "telemetry",
     },
+    "compat": {"backends", "engine", "errors", "explainers", "metrics", "ood"},
     "http": {"errors", "telemetry"},
     "rpc": {"config", "engine", "errors", "evaluator", "explainers", "imaging", "metrics", "serving", "telemetry"},
     "command": {
