@@ -32,12 +32,15 @@ class Caller(threading.Thread):
         self.connect, self.address, self.picture, self.prefix = connect, address, picture, name
         self.acknowledged, self.attempted = {}, {}
         self.problem = None
+        self.enough = threading.Event()
 
     def run(self):
         draw = random.Random(self.prefix)
         try:
             with self.connect(self.address) as stub, contextlib.suppress(grpc.RpcError):
                 for number in range(10_000):
+                    if self.enough.is_set():
+                        break
                     request_id = f"{self.prefix}-{number}"
                     asked = pb.PredictRequest(images=[self.picture(number % 7)], request_id=request_id)
                     answer = stub.Predict(asked, timeout=10)
@@ -67,6 +70,17 @@ def stored(path):
         ).fetchall()
     boxes = {request_id: tuple(json.loads(shape)) for request_id, shape in shapes}
     return {request_id: (class_id, boxes.get(request_id)) for request_id, class_id in classes}
+
+
+def until_scored(path, callers):
+    """Has the callers stop, and waits until something of theirs has been scored."""
+    for caller in callers:
+        caller.enough.set()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for _ in range(600):
+            if connection.execute("SELECT count(*) FROM scores").fetchone() != (0,):
+                return
+            threading.Event().wait(0.1)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
