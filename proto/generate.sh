@@ -16,7 +16,7 @@ fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 "$env/bin/python" -m grpc_tools.protoc -I . --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" \
-  xai/v1/explanation.proto
+  xai/v1/*.proto
 # protoc mirrors the path of the .proto; the package is named xai_proto so that it takes no top-level name from others.
 sed -i 's/^from xai\.v1 import/from xai_proto import/' "$out"/xai/v1/*.py
 cp "$out"/xai/v1/* xai_proto/

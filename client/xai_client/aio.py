@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Any
 
@@ -16,13 +17,14 @@ from xai_client.errors import ClosedError
 from xai_client.ground_truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.model_info import ModelInfo, model_info
 from xai_client.picture import ImageLike
+from xai_client.quality_calls import AsyncQualityCalls
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
 
 
-class AsyncClient:
+class AsyncClient(AsyncQualityCalls):
     """`Client` with coroutines: the same methods with the same arguments, results and errors.
 
     Belongs to the event loop in which it is first used. Files are read and pictures encoded in a thread. Cancelling
@@ -169,20 +171,25 @@ class AsyncClient:
             await asyncio.sleep(delay)
 
     async def _events(self, build: Callable[[], pb.PredictStreamRequest], call: Call) -> AsyncGenerator[Event, None]:
-        request = await asyncio.to_thread(build)
         decoder = EventDecoder(call.request_id)
+        async with aclosing(self._stream("PredictStream", build, call)) as messages:
+            async for message in messages:
+                event = decoder.decode(message)
+                if event is not None:
+                    yield event
+
+    async def _stream(self, name: str, build: Callable[[], Any], call: Call) -> AsyncGenerator[Any, None]:
+        request = await asyncio.to_thread(build)
         started = False
         while True:
             with fork.guard() as is_here:
                 answer = None
                 try:
-                    answer = self._stub().PredictStream(request, **call.arguments())
+                    answer = getattr(self._stub(), name)(request, **call.arguments())
                     async for message in answer:
                         started = True
-                        event = decoder.decode(message)
-                        if event is not None:
-                            yield event
-                            fork.check()
+                        yield message
+                        fork.check()
                     return
                 except grpc.RpcError as error:
                     self._check_open(error)

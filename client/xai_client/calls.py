@@ -81,6 +81,18 @@ class Connection:
             self, self.timeout if timeout is None else timeout, check_request_id(request_id), idempotent=idempotent
         )
 
+    def lasting(self, timeout: float | None = None) -> Call:
+        """A new call that goes on until its caller, or the server, ends it.
+
+        Args:
+            timeout: Its deadline in seconds from now; None for none, whatever the default.
+
+        Raises:
+            ArgumentError: The timeout cannot be used.
+        """
+        _check_timeout(timeout)
+        return Call(self, timeout, check_request_id(None), idempotent=True)
+
 
 class Call:
     """One call as its caller sees it: one deadline over all attempts, and one id."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc
@@ -12,6 +13,7 @@ import grpc.aio
 from xai_client import fork
 from xai_client.proxy import is_local
 from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_proto import quality_pb2_grpc as qpb_grpc
 
 MAX_MESSAGE_BYTES: Final = 64 * 2**20
 KEEPALIVE_MILLISECONDS: Final = 10_000
@@ -88,7 +90,7 @@ class LazyChannel:
         self._generation = 0
 
     def stub(self) -> Any:
-        """The stub of the service.
+        """Has the methods of all services.
 
         Raises:
             ForkedError: No channel can be opened in this process.
@@ -98,8 +100,9 @@ class LazyChannel:
                 self.loop = asyncio.get_running_loop() if self._asynchronous else None
                 self._channel = self._open()
                 fork.opened(self._channel, asynchronous=self._asynchronous)
-                make_stub: Any = pb_grpc.ExplanationServiceStub
-                self._stub = make_stub(self._channel)
+                stubs: list[Any] = [pb_grpc.ExplanationServiceStub, qpb_grpc.QualityServiceStub]
+                methods = [vars(make_stub(self._channel)) for make_stub in stubs]
+                self._stub = SimpleNamespace(**{name: call for each in methods for name, call in each.items()})
                 self._generation = generation
             return self._stub
 

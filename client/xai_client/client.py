@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any
 
@@ -16,13 +17,14 @@ from xai_client.errors import ClosedError
 from xai_client.ground_truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.model_info import ModelInfo, model_info
 from xai_client.picture import ImageLike
+from xai_client.quality_calls import QualityCalls
 from xai_client.request import ExplainLike, check_images, predict_request, stream_request
 from xai_client.response import EventDecoder, predictions
 from xai_client.types import Event, Prediction
 from xai_proto import explanation_pb2 as pb
 
 
-class Client:
+class Client(QualityCalls):
     """Calls an xai-sidecar. May be shared by threads; best used as a context manager.
 
     Every method raises a `ServiceError` when the call fails, an `ArgumentError` when an argument is wrong, a
@@ -232,18 +234,23 @@ class Client:
 
     def _events(self, request: pb.PredictStreamRequest, call: Call) -> Generator[Event, None, None]:
         decoder = EventDecoder(call.request_id)
+        with closing(self._stream("PredictStream", request, call)) as messages:
+            for message in messages:
+                event = decoder.decode(message)
+                if event is not None:
+                    yield event
+
+    def _stream(self, name: str, request: Any, call: Call) -> Generator[Any, None, None]:
         started = False
         while True:
             with fork.guard() as is_here:
                 answer = None
                 try:
-                    answer = self._stub().PredictStream(request, **call.arguments())
+                    answer = getattr(self._stub(), name)(request, **call.arguments())
                     for message in answer:
                         started = True
-                        event = decoder.decode(message)
-                        if event is not None:
-                            yield event
-                            fork.check()
+                        yield message
+                        fork.check()
                     return
                 except grpc.RpcError as error:
                     self._check_open(error)

@@ -99,12 +99,13 @@ def _explanation(message: pb.Explanation, region: Region | None, size: PictureSi
         elapsed=message.elapsed.ToTimedelta().total_seconds(),
         region=region,
         picture_size=size,
-        choice=_choice(message.auto_choice) if message.HasField("auto_choice") else None,
+        choice=auto_choice(message.auto_choice) if message.HasField("auto_choice") else None,
         precision=message.precision,
     )
 
 
-def _choice(message: pb.AutoChoice) -> AutoChoice:
+def auto_choice(message: pb.AutoChoice) -> AutoChoice:
+    """Decodes why an explainer was chosen."""
     return AutoChoice(
         reason=message.reason,
         kind=enum_name(pb.AutoChoiceKind.DESCRIPTOR, message.kind),
@@ -123,14 +124,19 @@ def _map(message: pb.SaliencyMap) -> SaliencyMap:
         class_id=message.class_id,
         label=message.label,
         status=enum_name(pb.MapStatus.DESCRIPTOR, message.status),
-        values=_values(message),
+        values=map_values(message),
         standard_error=message.standard_error if message.HasField("standard_error") else None,
         standard_error_bound=message.standard_error_bound if message.HasField("standard_error_bound") else None,
         precision_error=message.precision_error if message.HasField("precision_error") else None,
     )
 
 
-def _values(message: pb.SaliencyMap) -> FloatArray | None:
+def map_values(message: pb.SaliencyMap) -> FloatArray | None:
+    """Decodes the values of a map (H, W); None where its status forbids one.
+
+    Raises:
+        ResponseError: They are missing, or contradict the contract.
+    """
     kind = message.WhichOneof("map")
     # A map that came with a status that forbids one would be the garbage that the status warns of.
     if message.status not in (pb.MAP_STATUS_OK, pb.MAP_STATUS_ALL_ZERO, pb.MAP_STATUS_UNRELIABLE):
