@@ -185,11 +185,11 @@ def _class_ids(values: Any, name: str) -> list[int]:
     return [integer(each, name, 0, _LARGEST) for each in several]
 
 
-def _enums(values: str | Iterable[str], name: str, enum: EnumDescriptor) -> list[int]:
+def _enums(values: str | Iterable[str], name: str, enum: EnumDescriptor) -> list[Any]:
     return [_enum(each, name, enum) for each in names(values, name)]
 
 
-def _enum(value: Any, name: str, enum: EnumDescriptor) -> int:
+def _enum(value: Any, name: str, enum: EnumDescriptor) -> Any:
     choices = {short: number for number, short in short_names(enum).items()}
     if isinstance(value, str) and value in choices:
         return choices[value]

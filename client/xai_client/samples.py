@@ -292,7 +292,7 @@ class MaskingCurve:
 
 @dataclass(frozen=True)
 class MapShape:
-    """Statistics of a map's magnitude, by which drift is looked for.
+    """How a map lies on its picture, by what it has above its own mean: no matter of scale or offset.
 
     Attributes:
         concentration: Gini index, 0 (the same all over) to 1 (all in one place).
@@ -454,7 +454,9 @@ def names(values: Any, name: str) -> list[str]:
     Raises:
         ArgumentError: They are none.
     """
-    found = [values] if isinstance(values, str) else list(values) if isinstance(values, Iterable) else [None]
+    found: list[Any] = [values]
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        found = list(values)
     if not all(isinstance(each, str) and each for each in found):
         raise ArgumentError(f"{name} must be names, not {values!r}", field=name)
     return found
