@@ -158,6 +158,9 @@ class ClassConfusion:
         false_positives: It was predicted, and does not apply.
         false_negatives: It was not predicted, and applies.
         true_negatives: It was not predicted, and does not apply.
+        precision: Share of what it was predicted for to which it applies; None if it never was. Pictures that were
+            likelier to be sampled count for less, here and in the recall.
+        recall: Share of what it applies to for which it was predicted; None if it never does.
     """
 
     class_id: int
@@ -166,16 +169,8 @@ class ClassConfusion:
     false_positives: int
     false_negatives: int
     true_negatives: int
-
-    @property
-    def precision(self) -> float | None:
-        """Share of the pictures it was predicted for to which it applies; None if it never was."""
-        return _share(self.true_positives, self.false_positives)
-
-    @property
-    def recall(self) -> float | None:
-        """Share of the pictures it applies to for which it was predicted; None if it never does."""
-        return _share(self.true_positives, self.false_negatives)
+    precision: float | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True)
@@ -293,11 +288,17 @@ def _accuracy(message: pb.Accuracy) -> Accuracy:
             false_positives=each.false_positives,
             false_negatives=each.false_negatives,
             true_negatives=each.true_negatives,
+            precision=_known(each, "precision", each.false_positives),
+            recall=_known(each, "recall", each.false_negatives),
         )
         for each in message.classes
     )
     return Accuracy(message.picture_count, message.share, tuple(classes))
 
 
-def _share(part: int, rest: int) -> float | None:
-    return part / (part + rest) if part + rest else None
+def _known(message: pb.ClassConfusion, name: str, rest: int) -> float | None:
+    """A share that the server says, or that of the pictures where an older one does not."""
+    if message.HasField(name):
+        return float(getattr(message, name))
+    count = message.true_positives + rest
+    return message.true_positives / count if count else None

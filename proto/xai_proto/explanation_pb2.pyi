@@ -669,20 +669,24 @@ class Accuracy(_message.Message):
     def __init__(self, picture_count: _Optional[int] = ..., share: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassConfusion, _Mapping]]] = ...) -> None: ...
 
 class ClassConfusion(_message.Message):
-    __slots__ = ("class_id", "label", "true_positives", "false_positives", "false_negatives", "true_negatives")
+    __slots__ = ("class_id", "label", "true_positives", "false_positives", "false_negatives", "true_negatives", "precision", "recall")
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     TRUE_POSITIVES_FIELD_NUMBER: _ClassVar[int]
     FALSE_POSITIVES_FIELD_NUMBER: _ClassVar[int]
     FALSE_NEGATIVES_FIELD_NUMBER: _ClassVar[int]
     TRUE_NEGATIVES_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
     class_id: int
     label: str
     true_positives: int
     false_positives: int
     false_negatives: int
     true_negatives: int
-    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., true_positives: _Optional[int] = ..., false_positives: _Optional[int] = ..., false_negatives: _Optional[int] = ..., true_negatives: _Optional[int] = ...) -> None: ...
+    precision: float
+    recall: float
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., true_positives: _Optional[int] = ..., false_positives: _Optional[int] = ..., false_negatives: _Optional[int] = ..., true_negatives: _Optional[int] = ..., precision: _Optional[float] = ..., recall: _Optional[float] = ...) -> None: ...
 
 class MetricInfo(_message.Message):
     __slots__ = ("name", "description", "higher_is_better", "minimum", "maximum")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from xai_sidecar.evaluator.comparison import Advantage, Verdict, Yardstick, goodness
 from xai_sidecar.evaluator.quality_table import Statistics
-from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.evaluator.weighted import ScoreStatistics
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.telemetry import EXPLAIN
 
@@ -254,8 +254,8 @@ def _believed_share(
 ) -> float:
     """The share of an explainer's maps that can be believed: only these have scores."""
     lost = statistics(name, EXPLAIN, target)
-    scored = max(each.count for each in known.values())
-    return 1.0 if lost is None else scored / (scored + lost.count)
+    scored = max(each.total_weight for each in known.values())
+    return 1.0 if lost is None else scored / (scored + lost.total_weight)
 
 
 def _fallback_choice(

@@ -7,13 +7,12 @@ same pictures, with its own standard error. All differences are of `goodness`, o
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from xai_sidecar.evaluator.intervals import confidence_half_width
-from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.evaluator.weighted import ScoreStatistics
 from xai_sidecar.metrics.base import Metric
 from xai_sidecar.metrics.discovery import installed_metrics
 
@@ -147,7 +146,7 @@ class Yardstick:
         Returns:
             The advantage; None where fewer than `min_samples` pictures have a score of both by each metric.
         """
-        total, mean, error, fewest = math.fsum(weights[metric] for metric in metrics), 0.0, 0.0, sys.maxsize
+        total, mean, error, fewest = math.fsum(weights[metric] for metric in metrics), 0.0, 0.0, math.inf
         for name in metrics:
             found = self.differences(explainer, other, name, target)
             if found is None or found.count < min_samples:
@@ -156,7 +155,7 @@ class Yardstick:
             of_metric = goodness_error(metric, found.standard_error)
             mean += weights[name] / total * _signed(metric, found.mean)
             error += weights[name] / total * (math.nan if of_metric is None else of_metric)
-            fewest = min(fewest, found.count)
+            fewest = min(fewest, found.effective_count)
         return Advantage(other, mean, confidence_half_width(error, fewest))
 
     def verdict(
@@ -202,7 +201,7 @@ class Yardstick:
         if best is None or found is None or good[best] >= _PERFECT:
             return None
         room = 1 - good[best]
-        half = confidence_half_width(goodness_error(metric, found.standard_error), found.count)
+        half = confidence_half_width(goodness_error(metric, found.standard_error), found.effective_count)
         return Skill(best, min(1.0, _signed(metric, found.mean) / room), half / room)
 
 

@@ -205,12 +205,13 @@ class Evaluator:
         version, now = self._model.version, self._clock()
         since, most = now - self._settings.window_seconds, self._settings.window_samples
         known = set(self._model.measured)
-        for key, sample_time, score in self._store.recent_scores(version, since, most, self._measurer.definitions):
-            self._quality.add_sample(key, sample_time)
+        found = self._store.recent_scores(version, since, most, self._measurer.definitions)
+        for key, sample_time, weight, score in found:
+            self._quality.add_sample(key, sample_time, weight)
             if score.explainer in known and score.metric in (*self._settings.metrics, EXPLAIN):
-                self._quality.put_score(key, sample_time, score)
-        for key, sample_time, ood in self._store.recent_ood(version, since, most):
-            self._quality.put_ood(key, sample_time, ood, new=False)
+                self._quality.put_score(key, sample_time, score, weight)
+        for key, sample_time, weight, ood in self._store.recent_ood(version, since, most):
+            self._quality.put_ood(key, sample_time, ood, weight, new=False)
         for truth in self._store.truths(version):
             self._quality.put_truth(*truth)
         self.ingest.restore()

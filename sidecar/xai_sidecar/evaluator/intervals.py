@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.evaluator.weighted import ScoreStatistics
 from xai_sidecar.metrics.base import Metric
 
 _FEW = 20
@@ -25,12 +25,12 @@ class Interval:
     high: float
 
 
-def confidence_half_width(standard_error: float | None, count: int) -> float:
+def confidence_half_width(standard_error: float | None, count: float) -> float:
     """Half the width of the 95 % confidence interval of a mean, by Student's t; NaN of one score, or of few equal ones.
 
     Args:
         standard_error: Of the mean; None of one score.
-        count: Number of scores.
+        count: Number of scores; of scores of unequal weights, how many of equal ones say as much.
     """
     if standard_error is None or (standard_error == 0 and count < _FEW):
         return math.nan
@@ -38,8 +38,8 @@ def confidence_half_width(standard_error: float | None, count: int) -> float:
 
 
 @functools.lru_cache(maxsize=4096)
-def t_value(freedom: int) -> float:
-    """The 97.5th percentile of Student's t distribution with some degrees of freedom, at least 1."""
+def t_value(freedom: float) -> float:
+    """The 97.5th percentile of Student's t distribution with some degrees of freedom, above 0."""
     from scipy.special import stdtrit  # importing it takes a tenth of a start
 
     return float(stdtrit(freedom, 0.975))
@@ -52,18 +52,19 @@ def interval(metric: Metric[Any], statistics: ScoreStatistics) -> Interval | Non
     DasGupta: Interval Estimation for a Binomial Proportion, 2001. Of others it is by Student's t, as far as that lies
     within the range of the metric; of scores that are all the same, it is `of_equal`.
     """
+    count = statistics.effective_count
     if metric.is_proportion:
-        return wilson(statistics.mean, statistics.count)
+        return wilson(statistics.mean, count)
     if statistics.standard_error == 0:
-        return of_equal(statistics.mean, statistics.count, *metric.value_range)
-    half = confidence_half_width(statistics.standard_error, statistics.count)
+        return of_equal(statistics.mean, count, *metric.value_range)
+    half = confidence_half_width(statistics.standard_error, count)
     if math.isnan(half):
         return None
     low, high = metric.value_range
     return Interval(max(low, statistics.mean - half), min(high, statistics.mean + half))
 
 
-def of_equal(score: float, count: int, low: float, high: float) -> Interval:
+def of_equal(score: float, count: float, low: float, high: float) -> Interval:
     """The interval of the mean of scores in a range of which some, at least one, were seen, and all are the same.
 
     If a share q of all pictures had other scores, none of n would show with probability (1 - q)ⁿ. So q is at most
@@ -74,7 +75,7 @@ def of_equal(score: float, count: int, low: float, high: float) -> Interval:
     return Interval(score - others * (score - low), score + others * (high - score))
 
 
-def wilson(share: float, count: int) -> Interval:
+def wilson(share: float, count: float) -> Interval:
     """Wilson's score interval of a share in [0, 1] of some trials, at least one."""
     weight = _Z * _Z / count
     middle = (share + weight / 2) / (1 + weight)

@@ -52,7 +52,7 @@ class Keeper:
         for run in measurement.runs:
             self._count(measurement.explainer, run)
         if measurement.disbelieved is not None:
-            self._quality.put_score(sample.key, sample.time, measurement.disbelieved)
+            self._quality.put_score(sample.key, sample.time, measurement.disbelieved, sample.weight)
             with self._store_errors.writing(sample.key):
                 self._store.put_scores(sample.key, [measurement.disbelieved])
         if measurement.map is None:
@@ -72,7 +72,7 @@ class Keeper:
                 self._count(measurement.explainer, run)
         scores = [score for score in measurement.scores if score.metric in metrics]
         for score in scores:
-            self._quality.put_score(sample.key, sample.time, score)
+            self._quality.put_score(sample.key, sample.time, score, sample.weight)
         if scores:
             with self._store_errors.writing(sample.key):
                 self._store.put_scores(sample.key, scores)
@@ -86,7 +86,7 @@ class Keeper:
         """Keeps a sample's OoD score and percentile, if they are finite."""
         ood = (float(scored.scores[0]), float(scored.percentiles[0]))
         if np.isfinite(ood).all():
-            self._quality.put_ood(sample.key, sample.time, ood)
+            self._quality.put_ood(sample.key, sample.time, ood, sample.weight)
             with self._store_errors.writing(sample.key):
                 self._store.set_ood(sample.key, ood)
 
@@ -110,7 +110,7 @@ class Keeper:
 
     def _apply(self, record: SampleRecord, truth: GroundTruth) -> None:
         """Counts a sample's ground truth, and replaces its scores by metrics of localization."""
-        self._quality.put_truth(record.key, record.positives, truth.class_ids)
+        self._quality.put_truth(record.key, record.positives, truth.class_ids, record.weight)
         self._quality.remove_scores(record.key, self._measurer.localization)
         self._store.remove_scores(record.key, self._measurer.localization)
         maps = [each for each in self._store.maps(record.key) if self._measurer.defines(each)]
@@ -132,7 +132,7 @@ class Keeper:
             scores = self._measurer.locate(saliency, frame, objects)
             self._store.put_scores(record.key, scores)
             for score in scores:
-                self._quality.put_score(record.key, record.time, score)
+                self._quality.put_score(record.key, record.time, score, record.weight)
                 self._count(saliency.explainer, run_of(score))
 
     def _count(self, explainer: str, run: MetricRun) -> None:

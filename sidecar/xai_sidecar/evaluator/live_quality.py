@@ -20,7 +20,8 @@ from xai_sidecar.evaluator.controls import VETOING_CONTROL
 from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.quality_table import QualityTable, quality_table
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
-from xai_sidecar.evaluator.windows import ScoreStatistics, Window, Windows
+from xai_sidecar.evaluator.weighted import ScoreStatistics
+from xai_sidecar.evaluator.windows import Window, Windows
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.telemetry import OTHER, EvaluatorTelemetry, QualityFigures, ScoreFigures
 
@@ -104,14 +105,15 @@ class LiveQuality:
 
     # ------------------------------------------------------------------------------------------------ changes
 
-    def add_sample(self, key: SampleKey, sample_time: float) -> None:
+    def add_sample(self, key: SampleKey, sample_time: float, weight: float = 1.0) -> None:
         """Counts a sampled picture, new or from before a restart.
 
         Args:
             key: Which sample.
             sample_time: When it was predicted, Unix time in seconds.
+            weight: What it counts for in means.
         """
-        self._samples.put(key, sample_time, 0.0)
+        self._samples.put(key, sample_time, 0.0, weight=weight)
         with self._lock:
             self._last_sample = max(sample_time, self._last_sample or sample_time)
 
@@ -125,27 +127,31 @@ class LiveQuality:
         with self._lock:
             self._busy = busy
 
-    def put_score(self, key: SampleKey, sample_time: float, record: ScoreRecord) -> None:
+    def put_score(self, key: SampleKey, sample_time: float, record: ScoreRecord, weight: float = 1.0) -> None:
         """Puts a score into its window in place of an earlier one; does nothing where there is no value."""
         if record.value is not None:
             self._windows.put(
-                record.explainer, record.metric, key, sample_time, record.value, record.target, record.time
+                record.explainer, record.metric, key, sample_time, record.value, record.target, record.time, weight
             )
 
     def remove_scores(self, key: SampleKey, metrics: Sequence[str]) -> None:
         """Removes a sample's scores by some metrics."""
         self._windows.remove(key, metrics)
 
-    def put_ood(self, key: SampleKey, sample_time: float, ood: tuple[float, float], *, new: bool = True) -> None:
+    def put_ood(
+        self, key: SampleKey, sample_time: float, ood: tuple[float, float], weight: float = 1.0, *, new: bool = True
+    ) -> None:
         """Takes the OoD score and percentile of a sample; /metrics counts it where it is new."""
         beyond = ood[1] < self._settings.ood_percentile
-        self._outliers.put(key, sample_time, float(beyond), 0, self._clock())
+        self._outliers.put(key, sample_time, float(beyond), 0, self._clock(), weight)
         if new:
             self._telemetry.ood(*ood, beyond)
 
-    def put_truth(self, key: SampleKey, positives: Sequence[int], class_ids: Sequence[int]) -> None:
+    def put_truth(
+        self, key: SampleKey, positives: Sequence[int], class_ids: Sequence[int], weight: float = 1.0
+    ) -> None:
         """Counts a sample's predicted classes against its true ones, in place of an earlier report."""
-        self._confusion.put(key, positives, class_ids)
+        self._confusion.put(key, positives, class_ids, weight)
 
     def remove_truth(self, key: SampleKey) -> None:
         """Forgets the true classes of a sample that is not kept any more."""
@@ -188,7 +194,7 @@ class LiveQuality:
         samples = self._samples.statistics(self._clock())
         return QualitySummary(
             state=self.state,
-            note=self._note(),
+            note=self._note(samples),
             last_sample=self._last_sample,
             sample_count=samples.count if samples else 0,
             table=quality_table([*names, *controls], self._settings.metrics, self.statistics, self._yardstick),
@@ -256,8 +262,13 @@ class LiveQuality:
             if (found := self._windows.statistics(explainer, metric, now, None, self._classes)) is not None:
                 yield (explainer, metric, OTHER), (found.mean, found.count)
 
-    def _note(self) -> str:
+    def _note(self, samples: ScoreStatistics | None) -> str:
         notes = list(self._notes)
+        if samples is not None and samples.weights is not None:
+            notes.append(
+                "Rare classes and doubtful pictures are sampled more often and count for less: "
+                f"{samples.count} pictures say as much as {samples.effective_count:.3g} that are sampled alike would."
+            )
         quiet = self._settings.quiet_seconds
         if self._last_sample is None:
             notes.insert(0, "No picture has been sampled yet.")

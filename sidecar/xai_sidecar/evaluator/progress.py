@@ -150,7 +150,7 @@ class Progress:
         for group in self._measurer.together(measurements):
             self._add(measured, Run(measured.number, FIRST, self._kind(group[0].explainer), group))
         if sample.ood is not None:
-            self._quality.put_ood(sample.key, sample.time, sample.ood)
+            self._quality.put_ood(sample.key, sample.time, sample.ood, sample.weight)
         elif self._model.facts.has_ood:
             self._add(measured, Run(measured.number, FIRST, OodScore.kind))
         if not measured.open:

@@ -8,7 +8,7 @@ from itertools import product
 from typing import TypeAlias
 
 from xai_sidecar.evaluator.comparison import Skill, Yardstick, goodness, goodness_error
-from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.evaluator.weighted import ScoreStatistics
 from xai_sidecar.metrics.discovery import installed_metrics
 
 Statistics: TypeAlias = Callable[[str, str, int | None], ScoreStatistics | None]

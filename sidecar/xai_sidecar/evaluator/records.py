@@ -90,6 +90,9 @@ class Sample:
         positives: The classes that count as predicted, rising; with none of them there is no map to measure.
         ood: OoD score and percentile; None if not known.
         served: Maps that the caller was given, by explainer.
+        inclusion: How likely its request was to be sampled.
+        weight: What it counts for in means, above 0; see `sampling.Draw`.
+        typical: Whether it had been sampled whatever had been predicted.
     """
 
     key: SampleKey
@@ -102,6 +105,9 @@ class Sample:
     positives: tuple[int, ...]
     ood: tuple[float, float] | None = None
     served: Mapping[str, Served] = field(default_factory=dict)
+    inclusion: float = 1.0
+    weight: float = 1.0
+    typical: bool = True
 
     @property
     def target(self) -> int:
@@ -193,6 +199,8 @@ class SampleRecord:
             probability on.
         ood: OoD score and percentile; None if not known.
         state: Where it is on its way to be measured.
+        inclusion: How likely its request was to be sampled; None where that is not known.
+        weight: What it counts for in means, above 0.
     """
 
     key: SampleKey
@@ -204,6 +212,8 @@ class SampleRecord:
     positives: tuple[int, ...]
     ood: tuple[float, float] | None = None
     state: SampleState = SampleState.PENDING
+    inclusion: float | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -97,7 +97,7 @@ class Spending:
             if found is None or found.count < self._min_samples:
                 continue
             mean = found.mean if metric.higher_is_better else -found.mean
-            half = confidence_half_width(found.standard_error, found.count)
+            half = confidence_half_width(found.standard_error, found.effective_count)
             if math.isnan(half):
                 continue
             if mean + half < 0:
@@ -110,7 +110,7 @@ class Spending:
         if found is None or found.count < self._min_samples:
             return False
         metric: Any = installed_metrics()[name]
-        half = confidence_half_width(goodness_error(metric, found.standard_error), found.count)
+        half = confidence_half_width(goodness_error(metric, found.standard_error), found.effective_count)
         return half <= _KNOWN
 
 

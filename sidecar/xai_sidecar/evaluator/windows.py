@@ -6,35 +6,15 @@ import bisect
 import math
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import NamedTuple
 
 from xai_sidecar.evaluator.pairing import ScoreArrays
 from xai_sidecar.evaluator.records import SampleKey
+from xai_sidecar.evaluator.weighted import Moments, ScoreStatistics, Sums, last_measured
 
 _MOST_PAIRED = 1000
 """Most pictures that a comparison of two explainers rests on, the newest: it is computed anew after each new score."""
-
-_UNIT_BITS = 1074
-_ROOT_BITS = 64
-
-
-@dataclass(frozen=True)
-class ScoreStatistics:
-    """Mean and standard error of the scores in a window.
-
-    Attributes:
-        mean: Of the scores.
-        standard_error: Of the mean: the sample's standard deviation over √count. None for a single score.
-        count: How many scores there are.
-        updated: When the latest of them was measured, as Unix time in seconds.
-    """
-
-    mean: float
-    standard_error: float | None
-    count: int
-    updated: float
 
 
 class _Entry(NamedTuple):
@@ -42,58 +22,7 @@ class _Entry(NamedTuple):
     value: float
     target: int | None
     measured_time: float
-
-
-class _Sums:
-    """Count, sum and sum of squares of some scores, exact: however many come and go, no rounding adds up.
-
-    A double is a whole number of 2⁻¹⁰⁷⁴, and its square one of 2⁻²¹⁴⁸; Python's whole numbers have no bounds.
-    """
-
-    __slots__ = ("count", "measured", "squares", "total")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = 0
-        self.squares = 0
-        self.measured: list[float] = []  # when each was measured, rising
-
-    def add(self, value: int, square: int, measured_time: float) -> None:
-        """Adds a score in the units of `_whole`."""
-        self.count += 1
-        self.total += value
-        self.squares += square
-        bisect.insort(self.measured, measured_time)
-
-    def remove(self, value: int, square: int, measured_time: float) -> None:
-        """Subtracts a score that was added."""
-        self.count -= 1
-        self.total -= value
-        self.squares -= square
-        del self.measured[bisect.bisect_left(self.measured, measured_time)]
-
-
-def _whole(value: float) -> tuple[int, int]:
-    """A finite double in units of 2⁻¹⁰⁷⁴, and its square in units of 2⁻²¹⁴⁸."""
-    numerator, denominator = value.as_integer_ratio()
-    shift = _UNIT_BITS + 1 - denominator.bit_length()
-    return numerator << shift, numerator * numerator << 2 * shift
-
-
-def _statistics(count: int, total: int, squares: int, updated: float) -> ScoreStatistics | None:
-    """Statistics from exact sums in the units of `_whole`: each figure is rounded once; None of no scores."""
-    if not count:
-        return None
-    error = None
-    if count > 1:  # the variance over the count: (Σx² - (Σx)²/n) / (n - 1) / n
-        error = _root(count * squares - total * total, count * count * (count - 1) << 2 * _UNIT_BITS)
-    return ScoreStatistics(total / (count << _UNIT_BITS), error, count, updated)
-
-
-def _root(numerator: int, denominator: int) -> float:
-    """The square root of a quotient of whole numbers, whose terms a double might not hold."""
-    shift = max(0, 2 * _ROOT_BITS - numerator.bit_length() + denominator.bit_length()) // 2
-    return math.isqrt((numerator << 2 * shift) // denominator) / (1 << shift)
+    weight: float
 
 
 class Window:
@@ -119,14 +48,20 @@ class Window:
         # The sums are over `_order[_first:]`, the samples that were predicted at `_since` or later.
         self._since = -math.inf
         self._first = 0
-        self._all = _Sums()
-        self._by_target: dict[int | None, _Sums] = {}
+        self._all = Sums()
+        self._by_target: dict[int | None, Sums] = {}
         self._known: dict[tuple[int | None, frozenset[int]], ScoreStatistics | None] = {}  # until something changes
         self._scores: dict[int | None, ScoreArrays] = {}  # likewise
         self._revision = 0
 
     def put(
-        self, key: SampleKey, sample_time: float, value: float, target: int | None = None, measured_time: float = 0.0
+        self,
+        key: SampleKey,
+        sample_time: float,
+        value: float,
+        target: int | None = None,
+        measured_time: float = 0.0,
+        weight: float = 1.0,
     ) -> None:
         """Puts in the score of a sample, in place of an earlier one.
 
@@ -136,10 +71,11 @@ class Window:
             value: The score, finite.
             target: The class that was explained.
             measured_time: When it was measured, as Unix time in seconds.
+            weight: What it counts for in means; a whole number of 2⁻¹⁶, above 0.
         """
         with self._lock:
             self._remove(key)
-            entry = self._entries[key] = _Entry(sample_time, value, target, measured_time)
+            entry = self._entries[key] = _Entry(sample_time, value, target, measured_time, weight)
             bisect.insort(self._order, (sample_time, key))
             self._count(entry, 1)
             if len(self._order) > self._max_samples:
@@ -183,21 +119,22 @@ class Window:
                 newest = self._order[max(self._first, len(self._order) - _MOST_PAIRED) :]
                 entries = [(key, self._entries[key]) for _, key in newest]
                 self._scores[target] = ScoreArrays.of(
-                    (key, each.value, each.measured_time) for key, each in entries if target in (None, each.target)
+                    (key, each.value, each.measured_time, each.weight)
+                    for key, each in entries
+                    if target in (None, each.target)
                 )
             return self._scores[target]
 
     def _computed(self, target: int | None, targets_excluded: frozenset[int]) -> ScoreStatistics | None:
         if target is not None:
             sums = None if target in targets_excluded else self._by_target.get(target)
-            return None if sums is None else _statistics(sums.count, sums.total, sums.squares, sums.measured[-1])
+            return None if sums is None else sums.moments.statistics(sums.measured[-1])
         counted = [sums for known, sums in self._by_target.items() if known not in targets_excluded]
-        apart = [sums for known in targets_excluded if (sums := self._by_target.get(known)) is not None]
-        count, total, squares = (
-            getattr(self._all, name) - sum(getattr(sums, name) for sums in apart)
-            for name in ("count", "total", "squares")
-        )
-        return _statistics(count, total, squares, max((sums.measured[-1] for sums in counted), default=0.0))
+        moments = self._all.moments
+        for known in targets_excluded:
+            if (sums := self._by_target.get(known)) is not None:
+                moments = moments.minus(sums.moments)
+        return moments.statistics(last_measured(counted))
 
     def _move(self, since: float) -> None:
         """Makes the sums those of the samples from a time on."""
@@ -219,13 +156,13 @@ class Window:
         self._known.clear()
         self._scores.clear()
         self._revision += 1
-        value, square = _whole(entry.value)
         of_target = self._by_target.get(entry.target)
         if of_target is None:
-            of_target = self._by_target[entry.target] = _Sums()
+            of_target = self._by_target[entry.target] = Sums()
+        moments = Moments.of(entry.value, entry.weight)  # not kept, which would take a kilobyte for each score
         for sums in (self._all, of_target):
-            (sums.add if sign > 0 else sums.remove)(value, square, entry.measured_time)
-        if not of_target.count:
+            (sums.add if sign > 0 else sums.remove)(moments, entry.measured_time)
+        if not of_target.moments.n:
             del self._by_target[entry.target]
 
     def _remove(self, key: SampleKey) -> None:
@@ -259,11 +196,12 @@ class Windows:
         value: float,
         target: int,
         measured_time: float,
+        weight: float = 1.0,
     ) -> None:
         """Puts in the score of an explainer's map of a sample, in place of an earlier one; see `Window.put`."""
         with self._lock:
             window = self._windows.setdefault((explainer, metric), Window(self._max_samples, self._max_seconds))
-        window.put(key, sample_time, value, target, measured_time)
+        window.put(key, sample_time, value, target, measured_time, weight)
 
     def remove(self, key: SampleKey, metrics: Collection[str]) -> None:
         """Forgets the scores of a sample by some metrics, of all explainers."""
@@ -311,7 +249,6 @@ class Windows:
         if known is not None and known[:2] == revisions:
             return known[2]
         both = one.scores(target).less(two.scores(target))
-        found = None if both is None else ScoreStatistics(*both)
         with self._lock:
-            self._differences[pair] = (*revisions, found)
-        return found
+            self._differences[pair] = (*revisions, both)
+        return both

@@ -134,12 +134,14 @@ def _accuracy(accuracy: Accuracy, labels: Sequence[str]) -> pb.Accuracy:
             pb.ClassConfusion(
                 class_id=class_id,
                 label=labels[class_id],
-                true_positives=counts.tp,
-                false_positives=counts.fp,
-                false_negatives=counts.fn,
-                true_negatives=counts.tn,
+                true_positives=int(counts.tp),
+                false_positives=int(counts.fp),
+                false_negatives=int(counts.fn),
+                true_negatives=int(counts.tn),
+                precision=weighted.precision,
+                recall=weighted.recall,
             )
-            for class_id, counts in accuracy.classes
+            for (class_id, counts), weighted in zip(accuracy.classes, accuracy.weighted, strict=True)
         ],
     )
 

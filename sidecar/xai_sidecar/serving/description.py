@@ -205,7 +205,9 @@ def _measured(name: str, quality: QualitySummary) -> tuple[QualityDescription, .
     )
     return tuple(
         QualityDescription(
-            row, confidence_half_width(statistics.standard_error, statistics.count), interval(metric, statistics)
+            row,
+            confidence_half_width(statistics.standard_error, statistics.effective_count),
+            interval(metric, statistics),
         )
         for row, statistics, metric in found
     )

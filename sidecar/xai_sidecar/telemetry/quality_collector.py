@@ -54,7 +54,7 @@ class QualityFigures:
         class_scores: By explainer, metric and class: mean score and number of samples; classes with samples only.
         composites: By explainer, or control: the composite goodness in [0, 1]; None where it is not known.
         outlier_share: Share of the window's samples that are out of distribution; None without samples.
-        confusion_counts: By class: true positives, false positives, false negatives, true negatives.
+        confusion_counts: By class: true positives, false positives, false negatives, true negatives, by weight.
         beats_controls: By explainer: whether it beats all controls beyond chance, and nothing vetoes it; without those
             that have not been compared.
     """
@@ -65,7 +65,7 @@ class QualityFigures:
     class_scores: Mapping[tuple[str, str, str], tuple[float, int]] = field(default_factory=dict)
     composites: Mapping[str, float | None] = field(default_factory=dict)
     outlier_share: float | None = None
-    confusion_counts: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    confusion_counts: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
     beats_controls: Mapping[str, bool] = field(default_factory=dict)
 
 
@@ -146,7 +146,8 @@ class QualityCollector(Collector):
         yield _gauge("xai_quality_class_samples", "Samples of a class with a score.", labels, counts)
         yield _gauge(
             "xai_outcomes",
-            "Kept samples with known labels, by class and outcome: true or false positive or negative.",
+            "Kept samples with known labels, by class and outcome: true or false positive or negative; those likelier "
+            "to be sampled count for less.",
             ("class", "outcome"),
             (
                 ((name, outcome), count)

@@ -417,7 +417,7 @@ def test_evaluator_info(described_model):
                 "faithfulness/deletion_auc", "How fast the probability falls.", False, 0, 1
             )
         },
-        accuracy=Accuracy(4, 0.75, (ClassConfusion(1, "dog", 3, 1, 0, 0),)),
+        accuracy=Accuracy(4, 0.75, (ClassConfusion(1, "dog", 3, 1, 0, 0, 0.75, 1.0),)),
     )
     described_model.evaluator.ClearField("last_sample_time")
     for state, word in ((1, "no_traffic"), (3, "working"), (9, "unknown")):

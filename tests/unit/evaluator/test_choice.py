@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from xai_sidecar.evaluator.choice import Candidate, Reason, choose, composites
 from xai_sidecar.evaluator.comparison import goodness, goodness_error
 from xai_sidecar.evaluator.quality_table import QualityRow, QualityTable, quality_table
-from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.evaluator.weighted import ScoreStatistics
 from xai_sidecar.metrics.discovery import installed_metrics
 
 NAIVE, DELETION, INSERTION = "faithfulness/naive", "faithfulness/deletion_auc", "faithfulness/insertion_auc"

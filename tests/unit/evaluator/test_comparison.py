@@ -9,7 +9,8 @@ from xai_sidecar.evaluator.choice import Candidate, Reason, choose, composites, 
 from xai_sidecar.evaluator.comparison import Advantage, Verdict, Yardstick
 from xai_sidecar.evaluator.quality_table import quality_table
 from xai_sidecar.evaluator.records import SampleKey
-from xai_sidecar.evaluator.windows import ScoreStatistics, Windows
+from xai_sidecar.evaluator.weighted import ScoreStatistics
+from xai_sidecar.evaluator.windows import Windows
 
 SRG, DELETION, POINTING = "faithfulness/srg", "faithfulness/deletion_auc", "localization/pointing_game"
 SENSITIVITY, ROBUSTNESS = "class_sensitivity", "robustness"

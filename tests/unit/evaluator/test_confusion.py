@@ -32,6 +32,23 @@ def test_on_paper():
     assert outcomes.rest(range(4)) == Counts(0, 0, 0, 0)
 
 
+def test_what_was_likelier_to_be_sampled_counts_for_less():
+    outcomes = ConfusionCounts(2, one_class=True)
+    for number, (positive, class_id, weight) in enumerate([(0, 0, 1.5), (0, 1, 0.25), (1, 1, 0.5), (0, 0, 1.0)]):
+        outcomes.put(key(number), [positive], [class_id], weight)
+    assert outcomes.counts(0) == Counts(tp=2.5, fp=0.25, fn=0, tn=0.5)
+    assert outcomes.rest([0]) == Counts(tp=0.5, fp=0, fn=0.25, tn=2.5)
+    accuracy = outcomes.accuracy()
+    assert (accuracy.picture_count, accuracy.share) == (4, 3 / 3.25)
+    assert accuracy.classes == ((0, (2, 1, 0, 1)), (1, (1, 0, 1, 2)))
+    assert accuracy.weighted == (outcomes.counts(0), outcomes.counts(1))
+    assert [(each.precision, each.recall) for each in accuracy.weighted] == [(2.5 / 2.75, 1), (1, 0.5 / 0.75)]
+    outcomes.put(key(1), [0], [0], 0.25)
+    assert outcomes.accuracy().share == 1
+    nothing = Counts(0, 0, 0, 1)
+    assert (nothing.precision, nothing.recall) == (None, None)
+
+
 def test_accuracy_on_paper():
     """One class is right if it applies; several, if they are exactly those that apply."""
     for one_class, right in ((True, 3), (False, 2)):

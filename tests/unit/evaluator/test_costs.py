@@ -14,7 +14,7 @@ from xai_sidecar.evaluator.costs import FLOOR, Costs
 from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.evaluator.records import SampleKey
 from xai_sidecar.evaluator.spending import LOST, SETTLED, SHOWN, Spending
-from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.evaluator.weighted import ScoreStatistics
 
 models = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("models.py"))))
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binomtest, t
 
 from xai_sidecar.evaluator.intervals import interval, wilson
-from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.evaluator.weighted import ScoreStatistics
 from xai_sidecar.metrics.discovery import installed_metrics
 
 SRG, POINTING, DELETION = (

@@ -289,6 +289,31 @@ def test_labels_that_classes_share(make, labels, listed):
 # ------------------------------------------------------------------------------------------------ outcomes
 
 
+def test_figures_go_by_what_samples_weigh(make):
+    quality, telemetry = make(metrics=[DELETION], classes=["cat"])
+    for number, (value, weight) in enumerate([(0.2, 1.5), (0.6, 0.5)]):
+        quality.add_sample(key(number), START, weight)
+        quality.put_score(key(number), START, record(value), weight)
+        quality.put_ood(key(number), START, (0.5, 1.0 if number else 50.0), weight)
+        quality.put_truth(key(number), [0], [number], weight)
+    labels = {"explainer": "rise", "metric": DELETION}
+    assert shown(telemetry, "quality_score", **labels) == pytest.approx(0.3)
+    assert shown(telemetry, "quality_samples", **labels) == 2
+    assert shown(telemetry, "quality_class_score", **labels, **{"class": "cat"}) == pytest.approx(0.3)
+    assert shown(telemetry, "ood_outlier_share") == 0.25
+    assert outcomes(telemetry, "cat") == (1.5, 0.5, 0, 0)
+    summary = quality.summary()
+    assert (summary.accuracy.share, summary.sample_count) == (0.75, 2)
+    assert "2 pictures say as much as 1.6 that" in summary.note
+
+
+def test_nothing_is_said_of_weights_where_all_count_alike(make):
+    quality, _ = make()
+    quality.add_sample(key(0), START)
+    quality.add_sample(key(1), START)
+    assert "as much as" not in quality.summary().note
+
+
 def outcomes(telemetry, label):
     return tuple(shown(telemetry, "outcomes", **{"class": label}, outcome=each) for each in ("tp", "fp", "fn", "tn"))
 

@@ -253,12 +253,12 @@ def test_the_classes_of_truths(store, make_sample, monkeypatch):
             store.put_truth(record.key, GroundTruth(class_ids, (TruthObject(MaskAnnotation(b"x")),), 1.0))
     store.put_truth(other.key, TRUTH)
     expected = [
-        (record.key, record.positives, () if number == 1 else (5, number + 10))
+        (record.key, record.positives, () if number == 1 else (5, number + 10), 1.0)
         for number, record in enumerate(records)
         if number % 2
     ]
     assert [tuple(each) for each in store.truths("m")] == expected
-    assert [tuple(each) for each in store.truths("other")] == [(other.key, (3,), (0, 7, 999))]
+    assert [tuple(each) for each in store.truths("other")] == [(other.key, (3,), (0, 7, 999), 1.0)]
     assert list(store.truths("none")) == []
 
 
@@ -275,7 +275,7 @@ def test_recent_scores(store, make_sample, make_score):
     store.put_scores(other.key, [make_score()])
 
     def recent(since, limit):
-        return [(key.request_id, time, score) for key, time, score in store.recent_scores("m", since, limit)]
+        return [(key.request_id, time, score) for key, time, _, score in store.recent_scores("m", since, limit)]
 
     def expected(*names):
         pairs = [(name, make_score(value=times[name] / 10), make_score("rise", "a", value=0.0)) for name in names]
@@ -295,12 +295,12 @@ def test_recent_scores_of_some_definitions(store, make_sample, make_score):
         store.put_scores(SampleKey(str(time), 0), [replace(make_score(), definition=definition)])
 
     def recent(*definitions):
-        return [(key.request_id, score.definition) for key, _, score in store.recent_scores("m", 0.0, 1, definitions)]
+        return [(key.request_id, score.definition) for key, *_, score in store.recent_scores("m", 0.0, 1, definitions)]
 
     assert recent("old") == [("2", "old")]
     assert recent("old", "new") == [("3", "new")]
     assert recent("none") == recent() == []
-    assert [score.definition for _, _, score in store.recent_scores("m", 0.0, 9)] == ["old", "old", "new", "newest", ""]
+    assert [score.definition for *_, score in store.recent_scores("m", 0.0, 9)] == ["old", "old", "new", "newest", ""]
 
 
 def test_recent_ood(store, make_sample):
@@ -309,9 +309,21 @@ def test_recent_ood(store, make_sample):
     store.add_sample(make_sample(4.0))
     store.add_sample(make_sample(5.0, model_version="other", ood=(0.5, 0.5)))
     store.set_ood(SampleKey("b", 0), (0.75, 8.0))
-    everything = [("a", 1.0, (0.1, 1.0)), ("b", 2.0, (0.75, 8.0)), ("c", 3.0, (3.0 / 10, 3.0))]
+    everything = [("a", 1.0, 1.0, (0.1, 1.0)), ("b", 2.0, 1.0, (0.75, 8.0)), ("c", 3.0, 1.0, (3.0 / 10, 3.0))]
     for since, limit, expected in [(0.0, 9, everything), (2.0, 9, everything[1:]), (0.0, 2, everything[1:])]:
         assert [(key.request_id, *rest) for key, *rest in store.recent_ood("m", since, limit)] == expected
+
+
+def test_what_samples_weigh_comes_with_what_is_read_of_them(store, make_sample, make_score):
+    record = make_sample(1.0, ood=(0.5, 4.0), inclusion=0.125, weight=0.75)
+    store.add_sample(record)
+    store.put_scores(record.key, [make_score()])
+    store.put_truth(record.key, GroundTruth((1,), (), 2.0))
+    found = store.sample(record.key)
+    assert (found.inclusion, found.weight) == (0.125, 0.75)
+    assert [weight for _, _, weight, _ in store.recent_scores("m", 0.0, 9)] == [0.75]
+    assert [weight for _, _, weight, _ in store.recent_ood("m", 0.0, 9)] == [0.75]
+    assert [each.weight for each in store.truths("m")] == [0.75]
 
 
 def test_pending_samples_come_with_their_pictures(store, open_store, url, make_sample):

@@ -60,6 +60,12 @@ def refused(url):
     return caught.value.message
 
 
+def without_weights(connection):
+    """Takes away what version 0005 added."""
+    for column in ("inclusion", "weight"):
+        connection.execute(sa.text(f"ALTER TABLE samples DROP COLUMN {column}"))
+
+
 @pytest.fixture
 def next_version(tmp_path, monkeypatch):
     """There is a version more while a test lasts."""
@@ -139,6 +145,7 @@ def test_pictures_of_the_first_version_have_no_logits(url, open_store, make_samp
         connection.execute(sa.text("ALTER TABLE pictures DROP COLUMN logits"))
         for table in ("maps", "scores"):
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN definition"))
+        without_weights(connection)
         connection.execute(sa.text("DROP TABLE store_secrets"))
         connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0001'"))
     ((_, found),) = open_store(url).pending()
@@ -150,10 +157,26 @@ def test_scores_of_an_earlier_version_have_no_definition(url, filled, open_store
     with engine(url).begin() as connection:
         for table in ("maps", "scores"):
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN definition"))
+        without_weights(connection)
         connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0003'"))
     store = open_store(url)
     assert store.scores(filled) == [make_score()]
     assert [each.definition for each in (*store.scores(filled), *store.maps(filled))] == ["", ""]
+
+
+def test_what_an_earlier_version_sampled_counts_for_one(url, filled, open_store, make_sample):
+    with engine(url).begin() as connection:
+        without_weights(connection)
+        connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0004'"))
+    store = open_store(url)
+    record = make_sample(2.0, inclusion=0.25, weight=1.5)
+    store.add_sample(record)
+    assert [(each.inclusion, each.weight) for each in map(store.sample, (filled, record.key))] == [
+        (None, 1),
+        (0.25, 1.5),
+    ]
+    assert [weight for _, _, weight, _ in store.recent_scores("m", 0.0, 9)] == [1]
+    assert [each.weight for each in store.truths("m")] == [1]
 
 
 def test_a_newer_version_is_refused_and_not_touched(url, filled):

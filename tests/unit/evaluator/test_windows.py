@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from measuring import summary
 
 from xai_sidecar.evaluator.records import SampleKey
-from xai_sidecar.evaluator.windows import ScoreStatistics, Window, Windows
+from xai_sidecar.evaluator.weighted import ScoreStatistics
+from xai_sidecar.evaluator.windows import Window, Windows
 from xai_sidecar.metrics.base import Score
 
 

@@ -14,7 +14,7 @@ from xai_sidecar.evaluator.comparison import Advantage, Skill, Verdict
 from xai_sidecar.evaluator.confusion import Accuracy, Counts
 from xai_sidecar.evaluator.live_quality import QualitySummary, State
 from xai_sidecar.evaluator.quality_table import QualityRow, QualityTable
-from xai_sidecar.evaluator.windows import ScoreStatistics
+from xai_sidecar.evaluator.weighted import ScoreStatistics
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.rpc import info as rpc_info
 from xai_sidecar.serving.description import confidence_half_width, describe
@@ -241,13 +241,18 @@ def test_what_weights_and_time_do_to_maps(make_model, nothing):
 
 def test_accuracy(make_model):
     model = make_model("evaluator.sample_rate=1")
-    known = Accuracy(4, 0.75, ((3, Counts(2, 1, 0, 1)), (1, Counts(1, 0, 1, 2))))
+    weighted = Counts(1.5, 0.5, 0.0, 1.0), Counts(0.5, 0.0, 1.5, 2.0)
+    known = Accuracy(4, 0.75, ((3, Counts(2, 1, 0, 1)), (1, Counts(1, 0, 1, 2))), weighted)
     summary = QualitySummary(State.UP_TO_DATE, "", None, 0, QualityTable(()), {}, known)
     told = model_info(model, 0, summary).evaluator.accuracy
     assert (told.picture_count, told.share) == (4, 0.75)
     assert list(told.classes) == [
-        pb.ClassConfusion(class_id=3, label="d", true_positives=2, false_positives=1, true_negatives=1),
-        pb.ClassConfusion(class_id=1, label="b", true_positives=1, false_negatives=1, true_negatives=2),
+        pb.ClassConfusion(
+            class_id=3, label="d", true_positives=2, false_positives=1, true_negatives=1, precision=0.75, recall=1
+        ),
+        pb.ClassConfusion(
+            class_id=1, label="b", true_positives=1, false_negatives=1, true_negatives=2, precision=1, recall=0.25
+        ),
     ]
     nothing = QualitySummary(State.UP_TO_DATE, "", None, 0, QualityTable(()), {})
     assert not model_info(model, 0, nothing).evaluator.HasField("accuracy")

@@ -14,7 +14,7 @@ from xai_sidecar.metrics.base import ScoreStatus
 
 def load_scores(
     connection: Connection, model_version: str, since: float, limit_samples: int, definitions: Collection[str] | None
-) -> list[tuple[SampleKey, float, ScoreRecord]]:
+) -> list[tuple[SampleKey, float, float, ScoreRecord]]:
     """See `Store.recent_scores`."""
     place = func.row_number().over(
         partition_by=(scores.c.explainer, scores.c.metric), order_by=(samples.c.time.desc(), samples.c.id.desc())
@@ -24,6 +24,7 @@ def load_scores(
             samples.c.request_id,
             samples.c.image_index,
             samples.c.time.label("sample_time"),
+            samples.c.weight,
             scores,
             place.label("place"),
         )
@@ -42,14 +43,14 @@ def load_scores(
         .order_by(ranked.c.sample_time, ranked.c.sample_id, ranked.c.explainer, ranked.c.metric)
     )
     return [
-        (SampleKey(row.request_id, row.image_index), row.sample_time, score_record(row))
+        (SampleKey(row.request_id, row.image_index), row.sample_time, row.weight, score_record(row))
         for row in connection.execute(wanted)
     ]
 
 
 def load_ood(
     connection: Connection, model_version: str, since: float, limit: int
-) -> list[tuple[SampleKey, float, tuple[float, float]]]:
+) -> list[tuple[SampleKey, float, float, tuple[float, float]]]:
     """See `Store.recent_ood`."""
     known = and_(samples.c.ood_score.is_not(None), samples.c.ood_percentile.is_not(None))
     wanted = (
@@ -60,6 +61,6 @@ def load_ood(
     )
     newest = connection.execute(wanted).all()
     return [
-        (SampleKey(row.request_id, row.image_index), row.time, (row.ood_score, row.ood_percentile))
+        (SampleKey(row.request_id, row.image_index), row.time, row.weight, (row.ood_score, row.ood_percentile))
         for row in reversed(newest)
     ]

@@ -85,6 +85,8 @@ def sample_row(record: SampleRecord) -> dict[str, Any]:
         **{f"region_{side}": getattr(frame.region, side, None) for side in ("left", "top", "right", "bottom")},
         "ood_score": _number(ood[0]),
         "ood_percentile": _number(ood[1]),
+        "inclusion": record.inclusion,
+        "weight": record.weight,
     }
 
 
@@ -108,6 +110,8 @@ def sample_record(row: Row[Any], positives: tuple[int, ...]) -> SampleRecord:
         positives=positives,
         ood=ood_of(row),
         state=_member(SampleState, row.state),
+        inclusion=row.inclusion,
+        weight=row.weight,
     )
 
 

@@ -279,7 +279,7 @@ class Store:
 
     def recent_scores(
         self, model_version: str, since: float, limit_samples: int, definitions: Collection[str] | None = None
-    ) -> list[tuple[SampleKey, float, ScoreRecord]]:
+    ) -> list[tuple[SampleKey, float, float, ScoreRecord]]:
         """Scores that could be measured, to fill the rolling windows with.
 
         Args:
@@ -289,15 +289,15 @@ class Store:
             definitions: Definitions of the scores; None for all.
 
         Returns:
-            Key and time of a sample, and a score of it; in order of the samples' time.
+            Key, time and weight of a sample, and a score of it; in order of the samples' time.
         """
         with self._database.read() as connection:
             return recent.load_scores(connection, model_version, since, limit_samples, definitions)
 
     def recent_ood(
         self, model_version: str, since: float, limit: int
-    ) -> list[tuple[SampleKey, float, tuple[float, float]]]:
-        """OoD scores and percentiles with sample and time: the newest ones, in order of time."""
+    ) -> list[tuple[SampleKey, float, float, tuple[float, float]]]:
+        """OoD scores and percentiles with sample, time and weight: the newest ones, in order of time."""
         with self._database.read() as connection:
             return recent.load_ood(connection, model_version, since, limit)
 

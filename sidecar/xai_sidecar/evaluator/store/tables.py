@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 METADATA = MetaData(
@@ -60,6 +61,8 @@ samples = Table(
     Column("ood_score", Double),
     Column("ood_percentile", Double),
     Column("byte_count", BigInteger, nullable=False),  # estimated, with its rows in other tables
+    Column("inclusion", Double),  # NULL in what versions before 0005 wrote
+    Column("weight", Double, nullable=False, server_default=text("1")),
     UniqueConstraint("request_id", "image_index"),
     Index("ix_samples_time", "time"),
     Index("ix_samples_model_version_time", "model_version", "time"),

@@ -110,11 +110,13 @@ class TruthClasses(NamedTuple):
         key: Which sample.
         positives: The classes that were predicted, rising.
         class_ids: The true classes, rising; empty if only objects were reported.
+        weight: What the sample counts for.
     """
 
     key: SampleKey
     positives: tuple[int, ...]
     class_ids: tuple[int, ...]
+    weight: float = 1.0
 
 
 def put_truth(connection: Connection, sample_id: int, truth: GroundTruth) -> Reported:
@@ -162,7 +164,7 @@ def load_truth_classes(connection: Connection, model_version: str, after: int) -
         The samples, none after the last page; and the id of the last one.
     """
     found = connection.execute(
-        select(samples.c.id, samples.c.request_id, samples.c.image_index)
+        select(samples.c.id, samples.c.request_id, samples.c.image_index, samples.c.weight)
         .join(ground_truths, ground_truths.c.sample_id == samples.c.id)
         .where(samples.c.model_version == model_version, samples.c.id > after)
         .order_by(samples.c.id)
@@ -172,7 +174,8 @@ def load_truth_classes(connection: Connection, model_version: str, after: int) -
     positives = classes_by_sample(connection, predictions, ids)
     class_ids = classes_by_sample(connection, ground_truth_classes, ids)
     page = [
-        TruthClasses(SampleKey(row.request_id, row.image_index), positives[row.id], class_ids[row.id]) for row in found
+        TruthClasses(SampleKey(row.request_id, row.image_index), positives[row.id], class_ids[row.id], row.weight)
+        for row in found
     ]
     return page, ids[-1] if ids else after
 

@@ -447,6 +447,8 @@ def test_info_json(run):
                     "false_positives": 1,
                     "false_negatives": 0,
                     "true_negatives": 0,
+                    "precision": 0.75,
+                    "recall": 1.0,
                 }
             ],
         },

@@ -232,5 +232,7 @@ def test_no_accuracy_without_ground_truth():
 def test_precision_and_recall():
     (one,) = accuracy_of(confusion(0, "a", 6, 2, 4, 1)).evaluator.accuracy.classes
     assert (one.precision, one.recall) == (6 / 8, 6 / 10)
+    (said,) = accuracy_of(pb.ClassConfusion(true_positives=6, precision=0.5, recall=0)).evaluator.accuracy.classes
+    assert (said.precision, said.recall) == (0.5, 0), "a server that prefers some requests knows better"
     (none,) = accuracy_of(confusion(0, "a", 0, 0, 0, 1)).evaluator.accuracy.classes
     assert (none.precision, none.recall) == (None, None)
