@@ -150,6 +150,7 @@ def _served(folder: Path, explainer: str, metrics: list[str], found: Beside) -> 
     settings = f"""
 [evaluator]
 sample_rate = {_SAMPLED}
+sampling = "uniform"
 interval_seconds = {_INTERVAL_SECONDS}
 explainers = ["{explainer}"]
 metrics = {json.dumps(metrics)}

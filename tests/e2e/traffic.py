@@ -54,6 +54,7 @@ window_size = 8
 stride = 4
 [evaluator]
 sample_rate = {RATE}
+sampling = "uniform"
 interval_seconds = 0.2
 explainers = {json.dumps(COMPARED)}
 metrics = {json.dumps(METRICS)}

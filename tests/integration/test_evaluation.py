@@ -142,6 +142,7 @@ def traffic(config, crops_folder, start_server, only, tmp_path_factory):
     quoted = ", ".join(f'"{metric}"' for metric in MEASURED)
     overrides = [
         f"evaluator.sample_rate={RATE}",
+        'evaluator.sampling="uniform"',
         "evaluator.interval_seconds=0.2",
         "evaluator.device_share=1",
         "evaluator.slice_milliseconds=50",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -72,6 +72,12 @@ class EvaluatorConfig(Section):
         ge=0,
         le=1,
         description="The part of the requests whose pictures are sampled; 0 measures nothing, and needs no store.",
+    )
+    sampling: Literal["weighted", "uniform"] = Field(
+        default="weighted",
+        description="Which requests are sampled: weighted prefers classes that are rarely predicted and doubtful "
+        "predictions, up to eight times as much as others, and has each picture count in means for the less; uniform "
+        "samples all alike.",
     )
     interval_seconds: float = Field(
         default=5.0, gt=0, le=86_400, description="Time between two rounds of scoring what has been sampled."

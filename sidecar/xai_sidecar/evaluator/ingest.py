@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import NamedTuple
 
 from xai_sidecar.config import EvaluatorConfig
@@ -15,6 +16,7 @@ from xai_sidecar.errors import NotFoundError, OverloadedError, ShuttingDownError
 from xai_sidecar.evaluator.annotations import check_annotation
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import EvaluatedModel
+from xai_sidecar.evaluator.preference import Preference, Seen
 from xai_sidecar.evaluator.records import (
     Annotation,
     GroundTruth,
@@ -25,7 +27,7 @@ from xai_sidecar.evaluator.records import (
     SampleRecord,
     SampleState,
 )
-from xai_sidecar.evaluator.sampling import Unscored, Waiting, chosen
+from xai_sidecar.evaluator.sampling import Draw, Unscored, Waiting, draw, kept_draw, place
 from xai_sidecar.evaluator.store import KeptPicture, Reported
 from xai_sidecar.evaluator.store_errors import StoreErrors
 from xai_sidecar.telemetry import EvaluatorTelemetry
@@ -92,23 +94,32 @@ class Ingest:
         self._salt = store_errors.store.sampling_salt()
         self.waiting = Waiting(settings.pending_bytes, settings.max_age_seconds)
         self.unscored = Unscored()
+        self._preference = Preference()
         self._lock = threading.Lock()
         self._bytes_in_transit = 0  # of samples and reports on their way to the store
         self._writer = ThreadPoolExecutor(1, "store")
         self._checker = ThreadPoolExecutor(1, "annotations")  # of those that take longer to check than to write
 
-    def wants(self, request_id: str) -> bool:
-        """Whether a request is sampled, so that its pictures are to be offered: fewer where more wait than is measured.
+    def draw(self, request_id: str, pictures: Callable[[], Sequence[Seen]]) -> Draw | None:
+        """Samples a request, or not; fewer where more wait than is measured.
 
-        Which ones depends on their ids alone all the same.
+        Args:
+            request_id: Its id.
+            pictures: Gives what is known of its pictures; called only where it makes a difference.
+
+        Returns:
+            How it came to be sampled, so that its pictures are to be offered; None where it is not.
         """
-        return chosen(request_id, self._settings.sample_rate * self.waiting.share(self._clock()), self._salt)
+        rate = self._settings.sample_rate * self.waiting.share(self._clock())
+        weighted = self._settings.sampling == "weighted"
+        factor = (lambda: self._preference.factor(pictures())) if weighted else None
+        return draw(place(request_id, self._salt), rate, factor)
 
     def offer(self, samples: Sequence[Sample]) -> None:
         """Takes the pictures of a sampled request. It never fails: samples that are dropped are counted."""
         for sample in samples:
             self._telemetry.event("sampled")
-            self._quality.add_sample(sample.key, sample.time)
+            self._quality.add_sample(sample.key, sample.time, sample.weight)
             if not (self._take_room(sample.byte_count) and self._submit(sample)):
                 self._drop()
 
@@ -148,9 +159,11 @@ class Ingest:
                 scored = any(score.value is not None for score in self._store_errors.store.scores(record.key))
                 self._store_errors.end(record.key, SampleState.SCORED if scored else SampleState.LOST)
                 continue
-            self._quality.add_sample(record.key, record.time)
+            self._quality.add_sample(record.key, record.time, record.weight)
             prediction = kept.logits, kept.probabilities, record.positives
-            self._queue(Sample(record.key, record.time, version, record.frame, kept.image, *prediction, record.ood))
+            drawn = kept_draw(place(record.key.request_id, self._salt), record.inclusion, record.weight)._asdict()
+            sample = Sample(record.key, record.time, version, record.frame, kept.image, *prediction, record.ood)
+            self._queue(replace(sample, **drawn))
 
     def expire(self) -> None:
         """Drops samples that have waited too long."""
@@ -233,6 +246,8 @@ class Ingest:
             probability=float(sample.probabilities[sample.target]),
             positives=sample.positives,
             ood=sample.ood,
+            inclusion=sample.inclusion,
+            weight=sample.weight,
         )
 
     def _report(self, key: SampleKey, truth: GroundTruth) -> Receipt:

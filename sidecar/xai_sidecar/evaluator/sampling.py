@@ -6,10 +6,13 @@ import bisect
 import hashlib
 import threading
 from collections import deque
+from collections.abc import Callable
 from operator import attrgetter
 from typing import NamedTuple
 
+from xai_sidecar.evaluator.preference import LEAST, MOST
 from xai_sidecar.evaluator.records import Sample, SampleKey
+from xai_sidecar.evaluator.weighted import rounded
 
 _FULL = 0.5
 """How full the queue is from which on fewer requests are sampled: it never fills up, so that nothing is lost of it."""
@@ -18,17 +21,76 @@ _TOLD_SECONDS = 3600.0
 """For how long samples that were not scored are told of."""
 
 
+class Draw(NamedTuple):
+    """How a request came to be sampled.
+
+    Attributes:
+        inclusion: How likely it was to be, given what was predicted, above 0.
+        weight: What its pictures count for in means: how likely requests were on average over how likely this one was,
+            a whole number of 2⁻¹⁶. What depends on time alone, such as how full the queue is, weighs nothing.
+        typical: Whether it had been sampled whatever had been predicted. Of those, all were as likely.
+    """
+
+    inclusion: float = 1.0
+    weight: float = 1.0
+    typical: bool = True
+
+
+def draw(place: float, rate: float, factor: Callable[[], float] | None) -> Draw | None:
+    """Samples a request, or not.
+
+    Args:
+        place: Its `place`.
+        rate: Share of requests to sample, 0 to 1.
+        factor: How much rather it is sampled than others, in the odds, `LEAST` to `MOST`; called only where that makes
+            the difference. None where all are sampled alike.
+
+    Returns:
+        None where it is not sampled.
+    """
+    if factor is None:
+        return Draw(rate) if place < rate else None
+    if place >= _inclusion(rate, MOST):
+        return None
+    inclusion = _inclusion(rate, factor())
+    if place >= inclusion:
+        return None
+    return Draw(inclusion, rounded(rate / inclusion), place < _inclusion(rate, LEAST))
+
+
+def kept_draw(place: float, inclusion: float | None, weight: float) -> Draw:
+    """The draw of a sample in the store; with an inclusion of None, of a version that sampled all alike."""
+    if inclusion is None:
+        return Draw(weight=weight)
+    return Draw(inclusion, weight, place < _inclusion(inclusion * weight, LEAST))
+
+
+def _inclusion(rate: float, factor: float) -> float:
+    """How likely a request is to be sampled that is so much more wanted: 1 at a rate of 1, as every request is."""
+    return rate * factor / (1 - rate + rate * factor)
+
+
 def chosen(request_id: str, rate: float, salt: bytes = b"") -> bool:
-    """Whether a request is sampled. It depends on the id alone: it is the same in every run.
+    """Whether a request is sampled where all are alike. It depends on the id alone: it is the same in every run.
 
     Args:
         request_id: Any text.
         rate: Share of requests to sample, 0 to 1. A higher rate chooses all that a lower one does.
-        salt: A secret of up to 64 bytes, without which callers cannot predict which ids are chosen.
+        salt: As of `place`.
+    """
+    return place(request_id, salt) < rate
+
+
+def place(request_id: str, salt: bytes = b"") -> float:
+    """A number in [0, 1) that a request has, as if drawn at random; the same in every run.
+
+    Args:
+        request_id: Any text.
+        salt: A secret of up to 64 bytes, without which callers cannot predict it.
     """
     digest = hashlib.blake2b(request_id.encode(), digest_size=8, key=salt, person=b"xai sampling").digest()
     # 53 bits, which a float holds as they are: all 64 could be rounded up to 1.
-    return (int.from_bytes(digest, "big") >> 11) / 2**53 < rate
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 class _Entry(NamedTuple):

@@ -19,6 +19,7 @@ from xai_sidecar.evaluator.drift.tracker import REQUESTS, SAMPLES
 from xai_sidecar.evaluator.evaluator import Evaluator
 from xai_sidecar.evaluator.live_quality import LiveQuality, shown_classes
 from xai_sidecar.evaluator.measurement import EvaluatedModel
+from xai_sidecar.evaluator.preference import seen
 from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
 from xai_sidecar.evaluator.runs import FAILURES, NOT_APPLICABLE
 from xai_sidecar.evaluator.store import Store
@@ -77,7 +78,7 @@ class Evaluation:
         predicted: Sequence[ModelOutput],
         explained: Sequence[Sequence[ExplanationResult]] = (),
     ) -> bool:
-        """Queues the pictures of a request for measuring, if its id is sampled.
+        """Queues the pictures of a request for measuring, if it is sampled.
 
         Args:
             request_id: Its id.
@@ -88,12 +89,17 @@ class Evaluation:
         Returns:
             Whether it is sampled.
         """
-        if self.evaluator is None or not self.evaluator.ingest.wants(request_id):
+        if self.evaluator is None:
+            return False
+        drawn = self.evaluator.ingest.draw(
+            request_id, lambda: [seen(each.logits, each.probabilities, model.least_positive) for each in predicted]
+        )
+        if drawn is None:
             return False
         now = time.time()
         got = explained or [()] * len(predicted)
         samples = [
-            sample_of(SampleKey(request_id, index), now, self.version, model, *each)
+            replace(sample_of(SampleKey(request_id, index), now, self.version, model, *each), **drawn._asdict())
             for index, each in enumerate(zip(predicted, got, strict=True))
         ]
         self.evaluator.ingest.offer(samples)
@@ -147,7 +153,8 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
             quality,
             telemetry,
             model.config.server.max_pixels,
-            on_maps=lambda sample, maps: drift.offer(SAMPLES, sample.target, maps),
+            # Others are there the more often the rarer their class is, which is not how maps change.
+            on_maps=lambda sample, maps: drift.offer(SAMPLES, sample.target, maps) if sample.typical else None,
         )
         evaluator.start()
     except (ConfigError, StoreError) as error:

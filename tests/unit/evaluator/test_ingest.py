@@ -22,7 +22,9 @@ from xai_sidecar.errors import (
     StoreError,
 )
 from xai_sidecar.evaluator import ingest as ingesting
+from xai_sidecar.evaluator import sampling
 from xai_sidecar.evaluator.ingest import Ingest
+from xai_sidecar.evaluator.preference import Seen
 from xai_sidecar.evaluator.records import (
     BoxAnnotation,
     Frame,
@@ -100,16 +102,22 @@ def truth(*objects, class_ids=(1,), time=NOW):
 # ------------------------------------------------------------------------------------------------ sampling
 
 
+def sampled(made, ids):
+    """The requests that are sampled of some."""
+    return {name for name in ids if made.ingest.draw(name, lambda: [Seen(0, 0.5)]) is not None}
+
+
 def test_which_requests_are_sampled(make):
     ids = [f"request-{number}" for number in range(2000)]
-    some, more, none, all_of_them = (make(sample_rate=rate).ingest for rate in (0.1, 0.3, 0.0, 1.0))
-    chosen = {name for name in ids if some.wants(name)}
+    rates = (0.1, 0.3, 0.0, 1.0)
+    some, more, none, all_of_them = (make(sample_rate=rate, sampling="uniform") for rate in rates)
+    chosen = sampled(some, ids)
     assert 140 <= len(chosen) <= 260  # 200 on average, with a standard deviation of 13
-    again = make(sample_rate=0.1).ingest
-    assert chosen == {name for name in reversed(ids) if again.wants(name)}
-    assert chosen <= {name for name in ids if more.wants(name)}
-    assert not any(map(none.wants, ids))
-    assert all(map(all_of_them.wants, ids))
+    again = make(sample_rate=0.1, sampling="uniform")
+    assert chosen == sampled(again, reversed(ids))
+    assert chosen <= sampled(more, ids)
+    assert not sampled(none, ids)
+    assert sampled(all_of_them, ids) == set(ids)
 
 
 def test_a_sample_is_stored_and_waits(one):
@@ -172,20 +180,20 @@ def test_one_id_for_several_pictures(one):
 
 
 def test_fewer_requests_are_sampled_where_more_wait_than_are_measured(make, clock):
-    one = make(sample_rate=0.8, max_age_seconds=100)
+    one = make(sample_rate=0.8, max_age_seconds=100, sampling="uniform")
     ids = [f"request {number}" for number in range(500)]
-    before = [each for each in ids if one.ingest.wants(each)]
+    before = sampled(one, ids)
     one.ingest.offer([models.make_sample("a", time=NOW)])
     stored(one)
     clock.now += 75  # half way from where less is sampled to where it would expire
-    after = [each for each in ids if one.ingest.wants(each)]
-    assert set(after) < set(before)
+    after = sampled(one, ids)
+    assert after < before
     assert len(after) == pytest.approx(200, abs=50)
     clock.now += 25
-    assert not any(map(one.ingest.wants, ids))
+    assert not sampled(one, ids)
     clock.now += 1
     one.ingest.expire()
-    assert [each for each in ids if one.ingest.wants(each)] == before
+    assert sampled(one, ids) == before
     assert "1 expired before" in one.ingest.unscored.text(clock.now)
 
 
@@ -326,6 +334,33 @@ def test_what_waited_goes_on_if_its_picture_was_kept(make):
     assert again.ingest.waiting.take(NOW) is None
     assert events(again) == {}
     assert set(stored(again).values()) == {"pending"}
+
+
+def test_what_a_sample_weighs_outlasts_a_restart(make):
+    made = make(keep_pictures=True)
+    made.ingest.offer([models.make_sample("a", time=NOW, inclusion=0.5, weight=0.75, typical=True)])
+    again = restarted(make, made, keep_pictures=True)
+    found, record = again.ingest.waiting.take(NOW), again.store.sample(SampleKey("a", 0))
+    assert (found.inclusion, found.weight, record.inclusion, record.weight) == (0.5, 0.75, 0.5, 0.75)
+    place = sampling.place("a", again.store.sampling_salt())
+    assert found.typical == (place < 0.1875 / (0.625 + 0.1875)), "half the odds of 0.375 to 0.625"
+
+
+def test_rare_and_doubtful_requests_are_sampled_more_often(make):
+    made = make(sample_rate=0.2)
+    made.ingest._salt = b""
+    common, rare = (
+        [f"{what} {number}" for number in range(count)] for what, count in (("common", 2000), ("rare", 100))
+    )
+    draws = {}
+    for name in sorted([*common, *rare], key=sampling.place):
+        is_rare = name.startswith("rare")
+        draws[name] = made.ingest.draw(name, lambda is_rare=is_rare: [Seen(int(is_rare), 0.5 * is_rare)])
+    shares = [sum(draws[name] is not None for name in names) / len(names) for names in (common, rare)]
+    assert shares[0] == pytest.approx(0.18, abs=0.04)
+    assert shares[1] > 0.3
+    weights = [[draws[name].weight for name in names if draws[name] is not None][-9:] for names in (common, rare)]
+    assert min(weights[0]) > 1 > 0.6 > max(weights[1])
 
 
 def test_those_that_go_on_count_as_sampled(make):

@@ -19,9 +19,12 @@ from xai_sidecar.engine.backend import OodTraining
 from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.definitions import map_definition, score_definition
 from xai_sidecar.evaluator.drift.monitor import DriftMonitor
+from xai_sidecar.evaluator.drift.tracker import SAMPLES
+from xai_sidecar.evaluator.ingest import Ingest
 from xai_sidecar.evaluator.live_quality import State
 from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.evaluator.records import SampleKey, SampleState
+from xai_sidecar.evaluator.sampling import Draw
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.activations import sigmoid, softmax
 from xai_sidecar.explainers.base import MapStatus, Saliency
@@ -572,6 +575,26 @@ async def test_what_is_measured_is_compared_apart(sampling, request_of, offered)
     await until(lambda: sum(what[0] == "samples" for what, _ in offered) == 2)
     measured = {(*what[:2], *what[2]) for what, _ in offered if what[0] == "samples"}
     assert measured == {("samples", 2, *sorted([*CONTROLS, "occlusion", "rise"]))}
+
+
+def state_of(store, index):
+    found = store.sample(SampleKey("preferred", index))
+    return found and found.state
+
+
+@pytest.mark.parametrize("typical", [True, False])
+async def test_what_was_preferred_in_sampling_says_nothing_of_drift(serve, request_of, monkeypatch, tmp_path, typical):
+    offered = []
+    monkeypatch.setattr(DriftMonitor, "offer", lambda monitor, source, *rest: offered.append(source))
+    monkeypatch.setattr(Ingest, "draw", lambda ingest, *request: Draw(0.5, 0.75, typical))
+    settings = QUICK, MASKS, "evaluator.sample_rate=0.3", f"evaluator.store=sqlite:///{tmp_path}/a.db"
+    servicer, _ = serve(0, *PERTURBING, *settings, "evaluator.interval_seconds=0.01", evaluated=True)
+    await servicer.Predict(request_of(), call("preferred"))
+    evaluation = servicer.core.state.evaluation
+    quality, store = evaluation.quality, evaluation.evaluator._store
+    await until(lambda: [state_of(store, index) for index in range(2)] == [SampleState.SCORED] * 2)
+    assert [each for each in offered if each == SAMPLES] == [SAMPLES] * 2 * typical, "of two pictures"
+    assert quality._samples.statistics(time.time()).total_weight == 1.5
 
 
 async def test_drift_is_shown(serve, request_of):
