@@ -100,10 +100,15 @@ class ColourScale:
         return _table(self.colormap, self.signed)
 
     def opacity(self, alpha: float) -> NDArray[np.uint8]:
-        """The opacity of each level, (256,), up to `alpha` of 255. It grows fast at first, so that weak areas show."""
+        """The opacity of each level, (256,), up to `alpha` of 255."""
+        return to_bytes(255 * alpha * self.strength())
+
+    def strength(self) -> NDArray[np.float64]:
+        """How opaque each level is, (256,), 0 to 1. It grows fast at first, so that weak areas show."""
         index = np.arange(LEVELS)
         strength = np.abs(index - MIDDLE) / MIDDLE if self.signed else index / (LEVELS - 1)
-        return to_bytes(255 * alpha * np.minimum(1.0, strength) ** 0.75)
+        curve: NDArray[np.float64] = np.minimum(1.0, strength) ** 0.75
+        return curve
 
 
 def scale_of(saliency: FloatArray, beside: Sequence[FloatArray] = (), colormap: str | None = None) -> ColourScale:

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "sidecar" / "xai_sidecar"
 CLIENT = ROOT / "client" / "xai_client"
+CONSOLE = ROOT / "client" / "xai_console"
 
 ALLOWED = {
     # room: the rooms of xai_sidecar that it may import besides itself
@@ -163,11 +165,34 @@ def test_protocols_stay_in_their_adapters():
 
 def test_the_client_stands_alone():
     for path in CLIENT.rglob("*.py"):
-        assert not {"xai_sidecar", "mindspore"} & outermost(path), path
+        assert not {"xai_console", "xai_sidecar", "mindspore", "nicegui"} & outermost(path), path
+
+
+def test_the_console_is_a_client_like_any_other():
+    for path in CONSOLE.rglob("*.py"):
+        assert not {"xai_sidecar", "xai_proto", "mindspore", "onnxruntime"} & outermost(path), path
+        assert "grpc" not in outermost(path) or path.parent.name == "source", path
+
+
+def test_pages_reach_the_sdk_by_their_source_alone():
+    """An offline run's folder can then be shown by the same pages."""
+    calling = {path.name for path in CONSOLE.rglob("*.py") if {"xai_client.AsyncClient", "xai_client.Client"} & {
+        module for module, _ in imports(path)
+    }}  # fmt: skip
+    assert calling == {"live.py"}
+    assert (CONSOLE / "source" / "live.py").is_file()
+
+
+def test_the_console_loads_nothing_from_elsewhere():
+    named = re.compile(r"""(?:https?:)?//[\w.-]+\.[a-z]{2,}""")
+    for path in CONSOLE.rglob("*"):
+        if path.suffix in (".css", ".js", ".svg"):
+            found = set(named.findall(path.read_text())) - {"http://www.w3.org"}  # a namespace
+            assert not found, (path, found)
 
 
 def test_no_file_is_too_long_to_read():
-    for _, path in rooms():
+    for path in [*(path for _, path in rooms()), *CONSOLE.rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 350, path
 
 
@@ -177,7 +202,9 @@ def test_what_others_import_of_the_product_is_there(folder):
     missing = set()
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("xai_client", "xai_sidecar")):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                ("xai_client", "xai_console", "xai_sidecar")
+            ):
                 missing |= {(path.name, node.module, name) for name in _missing(node)}
     assert not missing
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from xai_client.command import main as client
+from xai_console.command import main as console
 from xai_sidecar.command import main as sidecar
 from xai_sidecar.config import Config
 from xai_sidecar.config.section import section_of
 
 ROOT = Path(__file__).parents[2]
-PARSERS = {"xai-client": client._parser(), "xai-sidecar": sidecar._parser()}
+PARSERS = {"xai-client": client._parser(), "xai-console": console._parser(), "xai-sidecar": sidecar._parser()}
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
@@ -59,7 +60,7 @@ def commands():
     """Every command line that is shown as one, by program."""
     for _, text in [*TEXTS[: len(DOCUMENTS)], *HELP]:
         for code in (*re.findall(r"`([^`\n]+)`", text), *text.splitlines()):
-            found = re.match(r"\s*(?:\.venv/bin/)?(xai-client|xai-sidecar) ([a-z-].*)", code)
+            found = re.match(r"\s*(?:\.venv/bin/)?(xai-client|xai-console|xai-sidecar) ([a-z-].*)", code)
             if found and "..." not in found[2]:
                 yield found[1], found[2].partition("  ")[0]
 
@@ -111,7 +112,7 @@ def test_every_key_named_is_one():
     assert wrong == []
 
 
-@pytest.mark.parametrize("module", ["xai_sidecar", "xai_sidecar.cli", "xai_client"])
+@pytest.mark.parametrize("module", ["xai_sidecar", "xai_sidecar.cli", "xai_client", "xai_console"])
 def test_commands_run_as_modules(module):
     done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
     assert module.partition(".")[0].replace("_", "-") in done.stdout.splitlines()[0]

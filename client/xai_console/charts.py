@@ -1,0 +1,125 @@
+"""Charts, in the colours of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from nicegui import ui
+
+from xai_console.page import Page
+
+PALETTE: Final = (
+    "#3b6fd8",
+    "#d9722e",
+    "#2a9d6f",
+    "#b0469a",
+    "#8a7a1e",
+    "#5b8fa8",
+    "#c4454d",
+    "#7a62c9",
+    "#6f7a86",
+    "#9a9a9a",
+)
+# Middle greys, which read on light and on dark.
+_INK: Final = "#7d8794"
+_LINE: Final = "rgba(125,135,148,0.28)"
+
+
+class Chart:
+    """A chart that can be shown anew.
+
+    Args:
+        page: What it is on.
+        options: Of ECharts.
+        click: Called where a point is clicked.
+        classes: CSS classes.
+        label: What it shows, for those who cannot see it.
+    """
+
+    def __init__(
+        self,
+        page: Page,
+        options: dict[str, Any],
+        click: Callable[[Any], Any] | None = None,
+        classes: str = "chart",
+        label: str = "",
+    ) -> None:
+        self._page = page
+        self._made = ui.echart(_dressed(options), on_point_click=click).classes(f"chart {classes}")
+        self._made.props(f'role="img" aria-label="{label}"')
+
+    def show(self, options: dict[str, Any], label: str = "") -> None:
+        """Shows other data."""
+        dressed = _dressed(options)
+        self._made.options.clear()
+        self._made.options.update(dressed)
+        if label:
+            self._made._props["aria-label"] = label
+        self._made.update()
+
+
+def _dressed(options: dict[str, Any]) -> dict[str, Any]:
+    common = {
+        "color": list(PALETTE),
+        "textStyle": {"fontFamily": "Roboto, system-ui, sans-serif", "color": _INK},
+        "animationDuration": 200,
+        "animationDurationUpdate": 200,
+        "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
+        "tooltip": {"trigger": "axis", "confine": True},
+        "legend": {
+            "top": 0,
+            "left": 0,
+            "textStyle": {"color": _INK},
+            "itemWidth": 14,
+            "itemHeight": 8,
+            "type": "scroll",
+        },
+    }
+    return {**common, **options} if options else {"series": []}
+
+
+def axis(kind: str = "value", name: str = "", **more: Any) -> dict[str, Any]:
+    """An axis in the looks of the page."""
+    return {
+        "type": kind,
+        "name": name,
+        "nameLocation": "middle",
+        "nameGap": 26,
+        "nameTextStyle": {"color": _INK},
+        "axisLabel": {"color": _INK, "hideOverlap": True},
+        "axisLine": {"lineStyle": {"color": _LINE}},
+        "splitLine": {"lineStyle": {"color": _LINE}},
+        **more,
+    }
+
+
+def curve_options(
+    lines: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, mark: float | None = None
+) -> dict[str, Any]:
+    """Curves over a share from 0 to 1.
+
+    Args:
+        lines: Points by name.
+        across: Name of the horizontal axis.
+        up: Name of the vertical one.
+        mark: Height of a line across.
+    """
+    series: list[dict[str, Any]] = [
+        {"name": name, "type": "line", "data": [list(point) for point in points], "symbolSize": 6, "showSymbol": True}
+        for name, points in lines.items()
+    ]
+    if mark is not None and series:
+        series[0]["markLine"] = {
+            "silent": True,
+            "symbol": "none",
+            "lineStyle": {"color": _INK, "type": "dashed"},
+            "label": {"show": False},
+            "data": [{"yAxis": mark}],
+        }
+    return {
+        "xAxis": axis(name=across, min=0, max=1),
+        "yAxis": axis(name=up, min=0, max=1, nameGap=34),
+        "series": series,
+        "grid": {"left": 24, "right": 16, "top": 34, "bottom": 24, "containLabel": True},
+    }

@@ -1,0 +1,132 @@
+"""The command line `xai-console`: shows a server's predictions and explanations in a browser.
+
+Exit status: 0 when it was ended, 1 when it could not listen, 2 when the command was wrong or a package is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from xai_console.settings import Settings, is_loopback, split_address
+
+_SERVER: Final = "127.0.0.1:50051"
+_LISTEN: Final = "127.0.0.1:8080"
+
+_EPILOG: Final = """\
+The console has no log-in of its own: who reaches it sees what it sees, and asks with its rights.
+It therefore listens on this machine alone. To offer it to others, put a proxy with a log-in before
+it, and name the host that browsers use with --public-host.
+
+examples:
+  xai-console --server 127.0.0.1:50051
+  xai-console --server models.example:443 --tls --token-file token.txt --listen 127.0.0.1:9000
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status. Failures are one line on stderr.
+
+    Args:
+        argv: The arguments; None for those of the process.
+    """
+    parser = _parser()
+    try:
+        settings = _settings(parser, parser.parse_args(argv))
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else 0
+    if importlib.util.find_spec("nicegui") is None:
+        return _fail("the console needs packages of its own: pip install 'xai-sidecar[console]'", 2)
+    from xai_console.server import serve
+
+    try:
+        serve(settings, lambda address: print(f"The console is at {address}", flush=True))
+    except OSError as error:
+        return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="xai-console",
+        description="Shows in a browser what a model predicts, where it looks, and how far that can be trusted.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--server",
+        default=os.environ.get("XAI_SERVER") or _SERVER,
+        metavar="HOST:PORT",
+        help=f"the server to show (default: $XAI_SERVER, else {_SERVER})",
+    )
+    parser.add_argument(
+        "--listen", default=_LISTEN, metavar="HOST:PORT", help=f"where to serve pages (default: {_LISTEN})"
+    )
+    parser.add_argument(
+        "--public-host",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a name that browsers reach the console by; needed to listen beyond this machine; repeatable",
+    )
+    parser.add_argument("--tls", action="store_true", help="encrypt calls to the server")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates (PEM) to trust with --tls")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file of a bearer token for the server")
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="longest time for a call (default: 30)"
+    )
+    return parser
+
+
+def _settings(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Settings:
+    """The settings; ends the program where the arguments do not go together."""
+    try:
+        host, port = split_address(arguments.listen)
+    except ValueError as error:
+        parser.error(str(error))
+    if not is_loopback(host) and not arguments.public_host:
+        parser.error(
+            f"{host} can be reached from other machines, and the console has no log-in: put a proxy with one before it,"
+            " and name the host that browsers use with --public-host"
+        )
+    if arguments.ca is not None and not arguments.tls:
+        parser.error("--ca goes with --tls")
+    if not arguments.timeout > 0:
+        parser.error("--timeout is a number of seconds above 0")
+    return Settings(
+        server=arguments.server,
+        host=host,
+        port=port,
+        public_hosts=tuple(arguments.public_host),
+        tls=arguments.tls,
+        ca=_file(parser, arguments.ca),
+        token=_token(parser, arguments.token_file),
+        timeout=arguments.timeout,
+    )
+
+
+def _file(parser: argparse.ArgumentParser, path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        parser.error(f"there is no file {path}")
+    return path
+
+
+def _token(parser: argparse.ArgumentParser, path: Path | None) -> str:
+    if _file(parser, path) is None or path is None:
+        return ""
+    token = path.read_text(encoding="utf-8").strip()
+    if not token.isascii() or not token.isprintable() or not token:
+        parser.error(f"{path} has no token: one line of ASCII")
+    return token
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"xai-console: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,145 @@
+"""The filters of a list of samples; what is chosen stands in the URL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from nicegui import ui
+from nicegui.element import Element
+
+from xai_client import ModelInfo
+from xai_console.page import Page
+from xai_console.parts import button, div, slider, text
+from xai_console.query import MAP_STATUSES, ORDERS, OUTCOMES, Query, read_query
+
+
+class FilterForm:
+    """Filters to choose.
+
+    Args:
+        page: Whose URL keeps them.
+        info: The model: its classes, explainers and metrics.
+        changed: Called with the query after each choice.
+
+    Attributes:
+        query: What is chosen.
+    """
+
+    def __init__(self, page: Page, info: ModelInfo, changed: Callable[[Query], Any]) -> None:
+        self._page, self._info, self._changed = page, info, changed
+        self.query = read_query(page.state)
+        if "maps" not in page.state:
+            self.query = replace(self.query, maps=first_map(info))
+        self._chips: dict[str, Element] = {}
+        self._scores = _names(info)
+        self._make()
+
+    def _make(self) -> None:
+        say, query = self._page.say, self.query
+        classes = dict(enumerate(self._info.labels))
+        with div("row filters"):
+            self._several(say("filter.predicted"), classes, query.predicted, "predicted")
+            self._several(say("filter.true"), classes, query.true, "true")
+            with div("row chips").props(f'role="group" aria-label="{say("filter.outcome")}"'):
+                for outcome in OUTCOMES:
+                    self._chip(outcome)
+            slider(say("filter.pmin"), query.pmin or 0.0, 0, 1, 0.01, lambda value: self._set(pmin=value or None))
+            self._one(say("order"), {each: say(f"order.{each}") for each in ORDERS}, query.order, "order")
+            maps = {"": say("filter.no_map"), **{name: name for name in self._scores}}
+            self._one(say("filter.maps"), maps, query.maps, "maps")
+            more = button(say("more"), lambda: self._more.set_visibility(not self._more.visible), "tune")
+            more.props(f'aria-label="{say("filter.more")}"')
+        with div("row filters more") as self._more:
+            self._make_more()
+        self._more.set_visibility(
+            any((query.status, query.of, query.needs_score, query.hours, query.oodmin, query.oodmax, query.pmax))
+        )
+
+    def _make_more(self) -> None:
+        say, query = self._page.say, self.query
+        self._bound(say("filter.pmax"), query.pmax, "pmax", 0, 1, 0.01)
+        if self._info.ood is not None:
+            self._bound(say("filter.oodmin"), query.oodmin, "oodmin", 0, 100, 1)
+            self._bound(say("filter.oodmax"), query.oodmax, "oodmax", 0, 100, 1)
+        explainers = {"": say("filter.any"), **{name: name for name in self._scores}}
+        self._several(
+            say("filter.status"), {each: say(f"status_of.{each}") for each in MAP_STATUSES}, query.status, "status"
+        )
+        self._one(say("filter.of"), explainers, query.of, "of")
+        self._one(say("filter.explainer"), explainers, query.explainer, "explainer")
+        metrics = self._info.evaluator.metrics if self._info.evaluator else {}
+        self._one(
+            say("filter.metric"), {"": say("filter.any"), **{name: name for name in metrics}}, query.metric, "metric"
+        )
+        self._bound(say("filter.smin"), query.smin, "smin", None, None, 0.01)
+        self._bound(say("filter.smax"), query.smax, "smax", None, None, 0.01)
+        hours = {
+            0.0: say("filter.always"),
+            1.0: say("hours", count=1),
+            24.0: say("hours", count=24),
+            168.0: say("days", count=7),
+        }
+        made = ui.select(hours, value=query.hours if query.hours in hours else 0.0, label=say("filter.hours"))
+        made.props("dense outlined options-dense").classes("field")
+        made.on_value_change(lambda event: self._set(hours=event.value or None))
+        button(say("filter.reset"), self._reset, "restart_alt")
+
+    def _chip(self, outcome: str) -> None:
+        with ui.element("button").classes("chip").props(f'type="button" data-outcome="{outcome}"') as chip:
+            text(self._page.say(f"flag.{outcome}"))
+            ui.tooltip(self._page.say(f"flag_what.{outcome}")).props("delay=400")
+        self._chips[outcome] = chip
+        chip.on("click", lambda: self._flip(outcome))
+        self._mark(outcome)
+
+    def _mark(self, outcome: str) -> None:
+        self._chips[outcome].props(f'aria-pressed="{str(outcome in self.query.outcome).lower()}"')
+
+    def _flip(self, outcome: str) -> None:
+        chosen = set(self.query.outcome) ^ {outcome}
+        self._set(outcome=tuple(each for each in OUTCOMES if each in chosen))
+        self._mark(outcome)
+
+    def _several(self, label: str, options: Mapping[Any, str], chosen: Sequence[Any], name: str) -> None:
+        made = ui.select(
+            dict(options), value=list(chosen), label=label, multiple=True, with_input=len(options) > 8, clearable=True
+        )
+        made.props("dense outlined options-dense use-chips").classes("field")
+        made.on_value_change(lambda event: self._set(**{name: tuple(event.value or ())}))
+
+    def _one(self, label: str, options: Mapping[str, str], chosen: str, name: str) -> None:
+        made = ui.select(dict(options), value=chosen if chosen in options else next(iter(options)), label=label)
+        made.props("dense outlined options-dense").classes("field")
+        made.on_value_change(lambda event: self._set(**{name: event.value}))
+
+    def _bound(
+        self, label: str, value: float | None, name: str, low: float | None, high: float | None, step: float
+    ) -> None:
+        made = ui.number(label, value=value, min=low, max=high, step=step)
+        made.props("dense outlined debounce=300").classes("short-field")
+        made.on_value_change(lambda event: self._set(**{name: event.value}))
+
+    def _set(self, **changes: Any) -> None:
+        self.query = replace(self.query, **changes)
+        self._page.remember(**self.query.state())
+        self._changed(self.query)
+
+    def _reset(self) -> None:
+        ui.navigate.to(self._page.path)
+
+
+def _names(info: ModelInfo) -> list[str]:
+    """Explainers that can be used, then controls."""
+    controls = list(info.evaluator.controls) if info.evaluator is not None else []
+    return [name for name, each in info.explainers.items() if each.available] + controls
+
+
+def first_map(info: ModelInfo) -> str:
+    """The explainer whose maps are shown unless another is chosen: the best measured one, else the cheapest."""
+    usable = [each for each in info.explainers.values() if each.available]
+    measured = [each for each in usable if each.composite_score is not None]
+    if measured:
+        return max(measured, key=lambda each: each.composite_score or 0.0).name
+    return next((each.name for each in usable if each.name == "gradcam"), usable[0].name if usable else "")

@@ -1,0 +1,169 @@
+"""What every page has around it: navigation, the state of the server, language and colours."""
+
+from __future__ import annotations
+
+import json
+from typing import Final
+
+from nicegui import ui
+from nicegui.element import Element
+from starlette.requests import Request
+
+from xai_console.page import Console, Entry, Page, Theme, address
+from xai_console.parts import div, empty, icon_button, text
+from xai_console.words import LANGUAGES, Words, language_of
+
+LANGUAGE_COOKIE: Final = "xai_language"
+THEME_COOKIE: Final = "xai_theme"
+_YEAR: Final = 365 * 24 * 3600
+_THEMES: Final[tuple[Theme, ...]] = ("auto", "light", "dark")
+_THEME_ICONS: Final = {"auto": "brightness_auto", "light": "light_mode", "dark": "dark_mode"}
+
+
+async def show(console: Console, entries: tuple[Entry, ...], entry: Entry, request: Request) -> None:
+    """Makes a page for one browser, and keeps it true to the state of the server.
+
+    Args:
+        console: What all pages share.
+        entries: All pages.
+        entry: This one.
+        request: What the browser asked for.
+    """
+    page = _page(console, entry, request)
+    _head(page, entry)
+    with div("shell"):
+        text(page.say("skip"), "skip", "a").props("href=#main")
+        _navigation(page, entries, entry)
+        with div("page-column"):
+            header = _Header(page, entry)
+            with div("main", "main").props("id=main tabindex=-1") as main:
+                pass
+    if console.monitor.info is None:
+        await console.monitor.refresh()
+    body = _Body(page, entry, main)
+
+    def changed() -> None:
+        header.show()
+        body.show()
+
+    ui.context.client.on_delete(console.monitor.watch(changed))
+    header.show()
+    await body.fill()
+
+
+def _page(console: Console, entry: Entry, request: Request) -> Page:
+    chosen = request.cookies.get(THEME_COOKIE)
+    return Page(
+        console=console,
+        say=Words(language_of(request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", ""))),
+        path=entry.path,
+        theme=next((each for each in _THEMES if each == chosen), "auto"),
+        state=dict(request.query_params),
+    )
+
+
+def _head(page: Page, entry: Entry) -> None:
+    ui.page_title(f"{page.say(entry.title)} · xai-sidecar")
+    ui.dark_mode({"auto": None, "light": False, "dark": True}[page.theme])
+    marks = {"theme": page.theme, "lang": page.say.language}
+    # At once, so that no page is white first.
+    ui.add_head_html(
+        f"<script>const marks = {json.dumps(marks)}; document.documentElement.lang = marks.lang;"
+        "document.documentElement.dataset.theme = marks.theme;</script>"
+    )
+
+
+def _navigation(page: Page, entries: tuple[Entry, ...], entry: Entry) -> None:
+    with div("nav", "nav").props(f'aria-label="{page.say("navigation")}"'):
+        with div("brand", "a").props('href="/"'):
+            ui.icon("blur_on").props('aria-hidden="true"')
+            text("xai-sidecar", "brand-name")
+        for each in entries:
+            if not each.listed:
+                continue
+            here = ' aria-current="page"' if each is entry else ""
+            with div("nav-link", "a").props(f'href="{each.path}"{here}'):
+                ui.icon(each.icon).props('aria-hidden="true"')
+                text(page.say(each.title), "nav-text")
+
+
+class _Header:
+    """The top of a page: its title, the model, the server's state, and the viewer's settings."""
+
+    def __init__(self, page: Page, entry: Entry) -> None:
+        self._page = page
+        with div("header", "header"):
+            text(page.say(entry.title), tag="h1")
+            self._model = text("", "model hint")
+            div("grow")
+            with div("state").props('role="status"'):
+                self._dot = div("dot")
+                self._state = text("", "state-text")
+            _settings(page)
+        with div("banner").props('role="alert"') as self._banner:
+            ui.icon("cloud_off").props('aria-hidden="true"')
+            self._why = text("")
+        self._shown: tuple[str, ...] = ()
+
+    def show(self) -> None:
+        """Shows the state as it is."""
+        monitor, say = self._page.console.monitor, self._page.say
+        state = "here" if monitor.here else "away"
+        model = f"{monitor.info.name} · {self._page.source.name}" if monitor.info else self._page.source.name
+        why = "" if monitor.problem is None else monitor.problem.message
+        if (state, model, why) == self._shown:
+            return
+        self._shown = (state, model, why)
+        self._dot.classes(replace=f"dot dot-{state}")
+        self._state.set_text(say(f"state.{state}"))
+        self._model.set_text(model)
+        self._why.set_text(say("away", server=self._page.source.name, why=why))
+        self._banner.set_visibility(not monitor.here)
+
+
+class _Body:
+    """The content of a page, which waits for a server that is away."""
+
+    def __init__(self, page: Page, entry: Entry, main: Element) -> None:
+        self._page, self._entry, self._main = page, entry, main
+        self._filled = False
+
+    async def fill(self) -> None:
+        """Makes the content, or says that there is no server yet."""
+        info = self._page.console.monitor.info
+        self._main.clear()
+        with self._main:
+            if info is None:
+                empty(
+                    "cloud_off",
+                    self._page.say("waiting"),
+                    [self._page.say("waiting.how", server=self._page.source.name)],
+                )
+                return
+            self._filled = True
+            await self._entry.build(self._page, info)
+
+    def show(self) -> None:
+        """Makes the content as soon as the server is there."""
+        if not self._filled and self._page.console.monitor.info is not None:
+            self._filled = True
+            with self._main:
+                ui.timer(0, self.fill, once=True)
+
+
+def _settings(page: Page) -> None:
+    say = page.say
+    with icon_button("translate", say("language"), lambda: None), ui.menu():
+        for code, name in LANGUAGES.items():
+            ui.menu_item(name, lambda code=code: _choose(page, LANGUAGE_COOKIE, code))
+    after = _THEMES[(_THEMES.index(page.theme) + 1) % len(_THEMES)]
+    label = say("theme", now=say(f"theme.{page.theme}"))
+    icon_button(_THEME_ICONS[page.theme], label, lambda: _choose(page, THEME_COOKIE, after))
+
+
+def _choose(page: Page, cookie: str, value: str) -> None:
+    """Keeps a setting in the browser, and shows the page anew with it."""
+    ui.run_javascript(
+        f'document.cookie = "{cookie}={value}; path=/; max-age={_YEAR}; samesite=strict";'
+        f"location.replace({json.dumps(address(page.path, page.state))})"
+    )

@@ -1,0 +1,167 @@
+"""Classes: what is taken for what, and where the model looks for a class in general."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from nicegui import background_tasks, ui
+
+from xai_client import Accuracy, ClassMap, ModelInfo, Quality, XaiError
+from xai_client.quality import ConfusionCell
+from xai_console.overlay import Look, Overlay, Scene
+from xai_console.page import Entry, Page, address
+from xai_console.parts import bar, card, div, empty, percent, text, trouble
+from xai_console.query import OUTCOMES
+from xai_console.ranges import scale_by
+
+_MOST_CELLS: Final = 30
+
+
+async def build(page: Page, info: ModelInfo) -> None:
+    """Makes the page."""
+    if info.evaluator is None:
+        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
+        return
+    try:
+        quality = await page.source.quality()
+    except XaiError as error:
+        trouble(error, page.say)
+        return
+    with div("halves"):
+        with card(page.say("classes.confusion"), page.say("classes.confusion.how")):
+            _confusion(page, quality)
+        with card(page.say("classes.right"), page.say("classes.right.how")):
+            _accuracy(page, quality.evaluator.accuracy)
+    await _ClassMaps(page, info, quality).start()
+
+
+def _confusion(page: Page, quality: Quality) -> None:
+    say = page.say
+    wrong = [each for each in quality.confusion if each.true_class_id != each.predicted_class_id]
+    if not quality.confusion:
+        empty("label_off", say("classes.no_truth"), [say("classes.no_truth.how")])
+        return
+    if not wrong:
+        text(say("classes.none_wrong"), "hint", "p")
+        return
+    most = max(each.count for each in wrong)
+    with div("scroll"), ui.element("table").classes("table"):
+        _header(say("classes.true"), say("classes.predicted"), say("classes.count"))
+        with ui.element("tbody"):
+            for each in wrong[:_MOST_CELLS]:
+                _cell(page, each, most)
+
+
+def _cell(page: Page, cell: ConfusionCell, most: int) -> None:
+    link = address("/", {"true": cell.true_class_id, "predicted": cell.predicted_class_id})
+    with ui.element("tr"):
+        text(cell.true_label, tag="td")
+        text(cell.predicted_label, tag="td")
+        with ui.element("td").classes("num"):
+            text(f"{cell.count:,}", "number", "a").props(f'href="{link}" aria-label="{page.say("classes.see")}"')
+            bar(cell.count / most)
+
+
+def _accuracy(page: Page, accuracy: Accuracy | None) -> None:
+    say = page.say
+    if accuracy is None:
+        empty("label_off", say("classes.no_truth"), [say("classes.no_truth.how")])
+        return
+    text(say("classes.share", share=percent(accuracy.share), count=f"{accuracy.picture_count:,}"), "verdict", "p")
+    with div("scroll tall"), ui.element("table").classes("table"):
+        _header(
+            say("classes.class"),
+            *(say(f"flag.{each}") for each in OUTCOMES[:3]),
+            say("classes.precision"),
+            say("classes.recall"),
+        )
+        with ui.element("tbody"):
+            for each in accuracy.classes:
+                counts = each.true_positives, each.false_positives, each.false_negatives
+                with ui.element("tr"):
+                    text(each.label, tag="td")
+                    for outcome, count in zip(OUTCOMES, counts, strict=False):
+                        side = "true" if outcome == "false_negative" else "predicted"
+                        link = address("/", {side: each.class_id, "outcome": outcome})
+                        with ui.element("td").classes("num"):
+                            text(count, "number", "a" if count else "span").props(f'href="{link}"' if count else "")
+                    for share in (each.precision, each.recall):
+                        text("–" if share is None else percent(share), "num number", "td")
+
+
+def _header(*titles: str) -> None:
+    with ui.element("thead"), ui.element("tr"):
+        for place, title in enumerate(titles):
+            text(title, "num" if place >= len(titles) - 1 or (place and len(titles) > 3) else "", "th").props(
+                'scope="col"'
+            )
+
+
+class _ClassMaps:
+    """The mean maps of classes."""
+
+    def __init__(self, page: Page, info: ModelInfo, quality: Quality) -> None:
+        self._page, self._info = page, info
+        say = page.say
+        names = {name: name for name in quality.explainers}
+        wanted = page.state.get("explainer", "")
+        first = (
+            wanted
+            if wanted in names
+            else quality.auto_explainer
+            if quality.auto_explainer in names
+            else next(iter(names), "")
+        )
+        self._explainer, self._outcome = first, page.state.get("outcome", "")
+        outcomes = {"": say("filter.any"), **{each: say(f"flag_what.{each}") for each in OUTCOMES}}
+        with card(say("classes.maps"), say("classes.maps.how")):
+            with div("row"):
+                self._select(say("filter.explainer"), names, first, "explainer")
+                self._select(
+                    say("filter.outcome"), outcomes, self._outcome if self._outcome in outcomes else "", "outcome"
+                )
+            self._tiles = div("tiles small-tiles")
+
+    def _select(self, label: str, options: dict[str, str], value: str, name: str) -> None:
+        def chosen(event: Any) -> None:
+            setattr(self, f"_{name}", str(event.value))
+            self._page.remember(**{name: event.value})
+            background_tasks.create(self.start(), context=self._tiles)
+
+        made = ui.select(options, value=value, label=label, on_change=chosen)
+        made.props("dense outlined options-dense").classes("field")
+
+    async def start(self) -> None:
+        """Fetches the maps and shows them."""
+        say = self._page.say
+        try:
+            maps = await self._page.source.class_maps(
+                self._explainer, (), [self._outcome] if self._outcome in OUTCOMES else []
+            )
+        except XaiError as error:
+            self._tiles.clear()
+            with self._tiles:
+                trouble(error, say)
+            return
+        self._tiles.clear()
+        with self._tiles:
+            if not maps:
+                text(say("classes.maps.none"), "hint", "p")
+            for each in maps:
+                self._tile(each)
+
+    def _tile(self, each: ClassMap) -> None:
+        side = self._info.input
+        size = (float(side.width), float(side.height))
+        grid = self._page.console.shelf.grid(each.map)
+        scene = Scene(
+            None, size, (0.0, 0.0, *size), grid, scale_by("auto", each.map), label=f"{each.label}, {each.explainer}"
+        )
+        link = address("/", {"predicted": each.class_id, "maps": each.explainer})
+        with div("tile").props(f'data-class-map="{each.class_id}"'):
+            Overlay(scene, Look(mode="map"), self._page.say, group="classes", legend=False)
+            text(each.label, "tile-name", "a").props(f'href="{link}"')
+            text(self._page.say("classes.mean_of", count=each.sample_count), "hint small")
+
+
+ENTRY: Final = Entry("/classes", "classes", "category", build)

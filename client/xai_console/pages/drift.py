@@ -1,0 +1,138 @@
+"""Drift: what is other now than it was, of the pictures, the predictions and the maps."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nicegui import ui
+
+from xai_client import MapDrift, ModelInfo, Quality, QualityHistory, XaiError
+from xai_console.charts import Chart
+from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
+from xai_console.page import Entry, Page
+from xai_console.parts import card, div, empty, number, percent, text, toggle, trouble
+
+_BINS: Final = 60
+_SPANS: Final = {"900": 900.0, "3600": 3600.0, "86400": 86400.0}
+
+
+async def build(page: Page, info: ModelInfo) -> None:
+    """Makes the page."""
+    if info.evaluator is None:
+        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
+        return
+    span = page.state.get("span", "3600")
+    span = span if span in _SPANS else "3600"
+    spans = {
+        key: page.say("minutes", count=int(value // 60))
+        if value < 3600
+        else page.say("hours", count=int(value // 3600))
+        for key, value in _SPANS.items()
+    }
+    with div("row"):
+        text(page.say("drift.windows"), "hint")
+        toggle(page.say("drift.window"), spans, span, lambda value: _reload(page, value))
+    try:
+        quality = await page.source.quality()
+        past = await page.source.quality_history(seconds=_SPANS[span], bins=_BINS, reference_seconds=_SPANS[span])
+    except XaiError as error:
+        trouble(error, page.say)
+        return
+    _alerts(page, quality)
+    _figures(page, quality, past)
+    with div("halves"):
+        with card(page.say("drift.traffic"), page.say("drift.traffic.how")):
+            Chart(page, traffic(page, past), label=page.say("drift.traffic"))
+        with card(page.say("drift.confidence"), page.say("drift.confidence.how")):
+            Chart(page, deciles(page, past), label=page.say("drift.confidence"))
+        with card(page.say("drift.mix"), page.say("drift.mix.how")):
+            Chart(page, class_mix(page, past), classes="chart-tall", label=page.say("drift.mix"))
+        with card(page.say("drift.shapes"), page.say("drift.shapes.how")):
+            _shapes(page, past)
+    with card(page.say("drift.maps"), page.say("drift.maps.how")):
+        _map_drift(page, {name: each.drift for name, each in quality.explainers.items()})
+
+
+def _reload(page: Page, span: str) -> None:
+    page.remember(span=span)
+    ui.navigate.reload()
+
+
+def _alerts(page: Page, quality: Quality) -> None:
+    if not quality.alerts:
+        with card(classes="calm"), div("row"):
+            ui.icon("check_circle").props('aria-hidden="true"').classes("good")
+            text(page.say("drift.calm"))
+        return
+    for each in quality.alerts:
+        with card(classes="alert"):
+            with div("row").props('role="alert"'):
+                ui.icon("warning").props('aria-hidden="true"').classes("warn")
+                text(each.summary, tag="h2")
+                text(each.name, "tag tag-warn")
+            text(each.advice, tag="p")
+
+
+def _figures(page: Page, quality: Quality, past: QualityHistory) -> None:
+    """What a glance should tell: now, and in the reference window."""
+    now, before = past.current, past.reference
+    figures = [
+        ("drift.samples", f"{now.sample_count:,}", f"{before.sample_count:,}" if before else ""),
+        ("drift.probability", percent(now.mean_probability), percent(before.mean_probability) if before else ""),
+    ]
+    if now.ood_count:
+        figures.append(
+            (
+                "drift.outliers",
+                percent(now.outlier_share),
+                percent(before.outlier_share) if before and before.ood_count else "",
+            )
+        )
+    if now.labelled_count:
+        right = percent(now.right_count / now.labelled_count)
+        was = percent(before.right_count / before.labelled_count) if before and before.labelled_count else ""
+        figures.append(("drift.right", right, was))
+    with div("figures"):
+        for key, value, reference in figures:
+            with card(classes="figure"):
+                text(page.say(key), "hint", "p")
+                text(value if now.sample_count else page.say("not_measured"), "big number", "p")
+                before_text = reference if before and before.sample_count else page.say("not_measured")
+                text(page.say("drift.before", value=before_text), "hint number", "p")
+
+
+def _shapes(page: Page, past: QualityHistory) -> None:
+    names = {each: page.say(f"shape.{each}") for each in SHAPES}
+    shown = toggle(page.say("drift.shapes"), names, SHAPES[0], lambda each: chart.show(shapes(page, past, each)))
+    shown.classes("wrap")
+    chart = Chart(page, shapes(page, past, SHAPES[0]), label=page.say("drift.shapes"))
+
+
+def _map_drift(page: Page, drift: dict[str, tuple[MapDrift, ...]]) -> None:
+    say = page.say
+    rows = sorted(((name, each) for name, many in drift.items() for each in many), key=lambda row: -row[1].ratio)
+    if not rows:
+        text(say("drift.maps.none"), "hint", "p")
+        return
+    with div("scroll tall"), ui.element("table").classes("table"):
+        with ui.element("thead"), ui.element("tr"):
+            for place, key in enumerate(
+                ("filter.explainer", "drift.statistic", "drift.source", "drift.reference", "drift.now", "drift.ratio")
+            ):
+                text(say(key), "num" if place > 2 else "", "th").props('scope="col"')
+        with ui.element("tbody"):
+            for name, each in rows:
+                with ui.element("tr"):
+                    text(name, tag="td")
+                    known = each.statistic.partition("/")[0]
+                    label = say.either(f"shape.{known}", known)
+                    with ui.element("td"):
+                        text(f"{label} {each.statistic.partition('/')[2]} {each.class_label}".strip())
+                    text(say.either(f"drift.source.{each.source}", each.source), tag="td")
+                    text(number(each.reference_mean), "num number", "td")
+                    text(number(each.current_mean), "num number", "td")
+                    with ui.element("td").classes("num"):
+                        text(number(each.ratio, 2), "tag tag-bad number" if each.drifted else "number")
+
+
+ENTRY: Final = Entry("/drift", "drift", "trending_up", build)

@@ -1,0 +1,162 @@
+"""Live: the newest samples as they come, filtered, ordered, with their maps laid over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from nicegui import background_tasks, ui
+
+from xai_client import ModelInfo, SampleSummary, XaiError
+from xai_client.samples import SampleEvents
+from xai_console.filter_form import FilterForm
+from xai_console.page import Entry, Page
+from xai_console.parts import button, card, div, empty, text, trouble
+from xai_console.query import PAGE_SIZE, Query
+from xai_console.query_filter import filter_of, order_of
+from xai_console.sample_cards import SampleCards, card_of
+
+_PAUSE_SECONDS: Final = 0.5
+_AGAIN_SECONDS: Final = 2.0
+
+
+async def build(page: Page, info: ModelInfo) -> None:
+    """Makes the page."""
+    if info.evaluator is None:
+        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
+        return
+    await _Live(page, info).start()
+
+
+class _Live:
+    """The page, and the calls that keep it true."""
+
+    def __init__(self, page: Page, info: ModelInfo) -> None:
+        self._page = page
+        self._tokens = [""]  # of the pages up to the one that is shown
+        self._next = ""
+        self._total = 0
+        self._is_newest = False
+        self._samples: dict[str, SampleSummary] = {}
+        self._fresh: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        with card(classes="filter-card"):
+            self._form = FilterForm(page, info, self._filtered)
+        with div("row list-head"):
+            self._count = text("", "hint number")
+            self._new = button("", self._restart, "arrow_upward", "primary")
+            self._new.set_visibility(False)
+            div("grow")
+            self._before = button(page.say("page.before"), lambda: self._turn(-1), "chevron_left")
+            self._after = button(page.say("page.after"), lambda: self._turn(1), "chevron_right")
+        self._problem = div()
+        self._cards = SampleCards(page, page.say("live"))
+        self._none = empty("hourglass_empty", page.say("live.empty"), [page.say("live.empty.how")])
+        self._none.set_visibility(False)
+        self._unseen = 0
+        ui.context.client.on_delete(self._stop)
+
+    async def start(self) -> None:
+        """Lists the first page, then watches."""
+        await self._list()
+        self._tasks.append(background_tasks.create(self._watch(), context=ui.context.client))
+
+    def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
+
+    # ------------------------------------------------------------------------------------------------- lists
+
+    def _filtered(self, _: Query) -> None:
+        self._restart()
+
+    def _restart(self) -> None:
+        self._tokens = [""]
+        self._again()
+
+    def _turn(self, by: int) -> None:
+        if by > 0:
+            self._tokens.append(self._next)
+        else:
+            self._tokens.pop()
+        self._again()
+
+    def _again(self) -> None:
+        self._stop()
+        self._tasks.append(background_tasks.create(self.start(), context=ui.context.client))
+
+    async def _list(self) -> None:
+        query = self._form.query
+        order, score_of = order_of(query)
+        try:
+            listed = await self._page.source.list_samples(
+                filter_of(query),
+                order=order,
+                score_of=score_of,
+                page_size=PAGE_SIZE,
+                page_token=self._tokens[-1],
+                map_of=query.maps,
+            )
+        except XaiError as error:
+            self._fail(error)
+            return
+        self._problem.clear()
+        self._samples = {each.id: each for each in listed.samples}
+        self._fresh.clear()
+        self._unseen, self._total, self._next = 0, listed.total_count or 0, listed.next_page_token
+        first = len(self._tokens) == 1
+        self._is_newest = first and order == "newest_first"
+        self._before.set_enabled(not first)
+        self._after.set_enabled(bool(self._next))
+        self._show()
+
+    def _show(self) -> None:
+        self._count.set_text(self._page.say("samples.count", count=f"{self._total:,}"))
+        self._cards.show([card_of(self._page, each, fresh=each.id in self._fresh) for each in self._samples.values()])
+        self._none.set_visibility(not self._samples)
+        self._new.set_visibility(self._unseen > 0)
+        self._new.set_text(self._page.say("samples.new", count=self._unseen))
+
+    def _fail(self, error: XaiError) -> None:
+        self._problem.clear()
+        with self._problem:
+            trouble(error, self._page.say)
+
+    # ---------------------------------------------------------------------------------------------- watching
+
+    async def _watch(self) -> None:
+        """Watches until cancelled; a server that is away is asked again."""
+        while True:
+            with contextlib.suppress(XaiError):
+                query = self._form.query
+                events = self._page.source.watch_samples(filter_of(query), map_of=query.maps)
+                async with contextlib.aclosing(events):
+                    async for each in events:
+                        if each.lagged:
+                            await self._list()
+                        elif each.events:
+                            self._happened(each)
+                            await asyncio.sleep(_PAUSE_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS)
+            if self._page.console.monitor.here:
+                await self._list()
+
+    def _happened(self, happened: SampleEvents) -> None:
+        for event in happened.events:
+            sample = event.sample
+            self._total += "new" in event.kinds
+            if sample.id in self._samples:
+                self._samples[sample.id] = sample
+            elif "new" in event.kinds and self._is_newest:
+                self._samples = {sample.id: sample, **self._samples}
+                self._fresh.add(sample.id)
+            elif "new" in event.kinds:
+                self._unseen += 1
+        for surplus in list(self._samples)[PAGE_SIZE:]:
+            del self._samples[surplus]
+        self._show()
+
+
+ENTRY: Final = Entry("/", "live", "dynamic_feed", build)

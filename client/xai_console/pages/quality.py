@@ -1,0 +1,153 @@
+"""Quality: which explainer to trust, by what measure, and how sure that is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from nicegui import ui
+
+from xai_client import ModelInfo, Quality, QualityHistory, XaiError
+from xai_console.charts import Chart
+from xai_console.page import Entry, Page
+from xai_console.parts import card, div, empty, text, trouble
+from xai_console.quality_charts import by_class, class_names, history, radar
+from xai_console.quality_table import QualityTable
+from xai_console.sample_scores import short_name
+
+_AGAIN_SECONDS: Final = 10.0
+_SPANS: Final = {3600: 60, 6 * 3600: 72, 24 * 3600: 96, 7 * 24 * 3600: 84}
+
+
+async def build(page: Page, info: ModelInfo) -> None:
+    """Makes the page."""
+    if info.evaluator is None:
+        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
+        return
+    try:
+        quality = await page.source.quality()
+    except XaiError as error:
+        trouble(error, page.say)
+        return
+    await _QualityPage(page, quality).start()
+
+
+class _QualityPage:
+    """The page."""
+
+    def __init__(self, page: Page, quality: Quality) -> None:
+        self._page, self._quality = page, quality
+        self._span = int(page.number("span", 3600, 3600, 7 * 24 * 3600))
+        self._span = self._span if self._span in _SPANS else 3600
+        self._history: QualityHistory | None = None
+        measured = any(each.quality for each in quality.explainers.values())
+        self._auto()
+        if not measured:
+            empty(
+                "hourglass_empty",
+                page.say("quality.empty"),
+                [page.say("quality.empty.how", count=quality.min_sample_count)],
+            )
+        self._table = QualityTable(page, quality, self._weighed)
+        with div("halves"):
+            with card(page.say("quality.radar"), page.say("quality.radar.how")):
+                self._radar = Chart(page, {}, label=page.say("quality.radar"))
+            with card(page.say("quality.over_time")):
+                self._over_time()
+        with card(page.say("quality.classes"), page.say("quality.classes.how")), div("halves"):
+            self._class_charts()
+        self._draw()
+
+    async def start(self) -> None:
+        """Fetches the history, and keeps all of it fresh."""
+        await self._remember()
+        ui.timer(_AGAIN_SECONDS, self._refresh, immediate=False)
+
+    async def _refresh(self) -> None:
+        try:
+            self._quality = await self._page.source.quality()
+        except XaiError:
+            return  # the banner says so
+        self._table.show(self._quality)
+        self._tell_auto()
+        self._draw()
+        await self._remember()
+
+    # ------------------------------------------------------------------------------------------------- auto
+
+    def _auto(self) -> None:
+        with card(classes="auto"), div("row auto-row"):
+            ui.icon("auto_awesome").props('aria-hidden="true"')
+            self._auto_name = text("", "big", "h2")
+            self._auto_why = text("", "hint")
+        self._tell_auto()
+
+    def _tell_auto(self) -> None:
+        choice = self._quality.auto_choice
+        self._auto_name.set_text(self._page.say("quality.auto", name=self._quality.auto_explainer or "–"))
+        self._auto_why.set_text(choice.reason if choice is not None else "")
+
+    # ----------------------------------------------------------------------------------------------- charts
+
+    def _weighed(self) -> None:
+        self._radar.show(radar(self._page, self._quality, self._table.weights))
+
+    def _draw(self) -> None:
+        self._weighed()
+        one, other = str(self._explainer.value or ""), str(self._metric.value or "")
+        self._by_explainer.show(by_class(self._page, self._quality, explainer=one))
+        self._by_metric.show(by_class(self._page, self._quality, metric=other))
+
+    def _class_charts(self) -> None:
+        say = self._page.say
+        names = {name: name for name, each in self._quality.explainers.items() if not each.is_control}
+        metrics = {name: short_name(name) for name in self._quality.evaluator.metrics}
+        if not class_names(self._quality):
+            text(say("quality.classes.empty"), "hint", "p")
+        with div("stack"):
+            first = self._quality.auto_explainer if self._quality.auto_explainer in names else next(iter(names), None)
+            self._explainer = ui.select(names, value=first, label=say("filter.explainer"), on_change=self._draw)
+            self._explainer.props("dense outlined options-dense").classes("field")
+            self._by_explainer = Chart(self._page, {}, label=say("quality.classes"))
+        with div("stack"):
+            best = next(iter(self._quality.weights), next(iter(metrics), None))
+            self._metric = ui.select(metrics, value=best, label=say("filter.metric"), on_change=self._draw)
+            self._metric.props("dense outlined options-dense").classes("field")
+            self._by_metric = Chart(self._page, {}, label=say("quality.classes"))
+
+    def _over_time(self) -> None:
+        say = self._page.say
+        metrics = {name: short_name(name) for name in self._quality.weights} or {
+            name: short_name(name) for name in self._quality.evaluator.metrics
+        }
+        spans = {
+            span: say("hours", count=span // 3600) if span <= 86400 else say("days", count=span // 86400)
+            for span in _SPANS
+        }
+        with div("row"):
+            self._history_metric = ui.select(metrics, value=next(iter(metrics), None), label=say("filter.metric"))
+            self._history_metric.props("dense outlined options-dense").classes("field")
+            self._history_metric.on_value_change(self._show_history)
+            made = ui.select(spans, value=self._span, label=say("filter.hours"))
+            made.props("dense outlined options-dense").classes("field")
+            made.on_value_change(lambda event: self._set_span(int(event.value)))
+        self._history_chart = Chart(self._page, {}, label=say("quality.over_time"))
+
+    async def _set_span(self, span: int) -> None:
+        self._span = span
+        self._page.remember(span=span)
+        await self._remember()
+
+    async def _remember(self) -> None:
+        try:
+            self._history = await self._page.source.quality_history(seconds=self._span, bins=_SPANS[self._span])
+        except (XaiError, asyncio.CancelledError):
+            return
+        self._show_history()
+
+    def _show_history(self) -> None:
+        if self._history is not None:
+            self._history_chart.show(history(self._page, self._history, str(self._history_metric.value or "")))
+
+
+ENTRY: Final = Entry("/quality", "quality", "insights", build)

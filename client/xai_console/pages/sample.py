@@ -1,0 +1,208 @@
+"""One sample: its picture, its maps side by side, their scores, and what they stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from nicegui import background_tasks, ui
+
+from xai_client import (
+    Explain,
+    Explained,
+    ModelInfo,
+    NotFoundError,
+    Progress,
+    SaliencyMap,
+    Sample,
+    SampleFilter,
+    XaiError,
+)
+from xai_console import sample_picture
+from xai_console.contrast import Contrast
+from xai_console.gallery import Gallery
+from xai_console.masking import Masking
+from xai_console.overlay import Look, Overlay, Scene
+from xai_console.page import Entry, Page, address
+from xai_console.parts import card, div, empty, report, text, trouble
+from xai_console.prediction import ClassList
+from xai_console.sample_cards import FLAGS, outcome_of
+from xai_console.sample_scores import score_lines
+from xai_console.tiles import Line, Tile
+from xai_console.truth_form import TruthForm
+
+
+async def build(page: Page, info: ModelInfo) -> None:
+    """Makes the page."""
+    request, index = page.state.get("request", ""), int(page.number("index", 0, 0, 1e6))
+    if not request:
+        empty("image_search", page.say("sample.which"), [page.say("sample.which.how")])
+        return
+    try:
+        sample = await page.source.sample(request, index)
+    except NotFoundError as error:
+        empty("image_not_supported", page.say("sample.gone"), [error.message])
+        return
+    except XaiError as error:
+        trouble(error, page.say)
+        return
+    _SamplePage(page, info, sample)
+
+
+class _SamplePage:
+    """The page, and the calls that it makes."""
+
+    def __init__(self, page: Page, info: ModelInfo, sample: Sample) -> None:
+        self._page, self._info, self._sample = page, info, sample
+        self._shown = sample_picture.shown(sample, page.console.shelf)
+        self._gallery = Gallery(page)
+        self._tiles: dict[str, Tile] = {}
+        self._before: dict[str, dict[str, float]] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        classes = sample.summary.classes
+        self._target = int(page.number("class", classes[0].class_id if classes else 0, 0, 1e9))
+        self._head()
+        with div("split"):
+            with div("stack"):
+                self._side()
+            with div("stack"):
+                self._maps()
+        Contrast(page, info, sample, self._shown)
+        Masking(page, info, sample)
+        ui.context.client.on_delete(self._stop)
+        self._tasks.append(background_tasks.create(self._watch(), context=ui.context.client))
+        if self._target not in {each.class_id for each in self._explained()}:
+            self._choose(self._target)
+
+    # -------------------------------------------------------------------------------------------- what it is
+
+    def _head(self) -> None:
+        say, summary = self._page.say, self._sample.summary
+        with div("row sample-title-row"):
+            text(say("sample.back"), tag="a").props('href="/"')
+            text(summary.classes[0].label if summary.classes else summary.id, "big", "h2")
+            flag = outcome_of(summary)
+            self._flag = text(say(f"flag.{flag}"), f"tag tag-{FLAGS[flag]}")
+            text(summary.time.astimezone().strftime("%Y-%m-%d %H:%M:%S"), "hint number")
+            text(say(f"sample_state.{summary.state}"), "tag")
+            div("grow")
+            evidence = address("/evidence", {"request": summary.request_id, "index": summary.image_index})
+            text(say("evidence.link"), tag="a").props(f'href="{evidence}"')
+
+    def _side(self) -> None:
+        say, summary = self._page.say, self._sample.summary
+        with card(say("picture")):
+            if self._shown.url is None:
+                text(say("sample.no_picture.how"), "hint", "p")
+            scene = Scene(self._shown.url, self._shown.size, self._shown.region, label=say("picture"))
+            self._picture = Overlay(scene, Look(mode="picture", frame=True), say, legend=False)
+        with card(say("prediction"), say("prediction.how")):
+            self._classes = ClassList(summary.classes, self._choose)
+            self._classes.mark(self._target)
+            if summary.ood_percentile is not None:
+                text(say("ood", percentile=f"{summary.ood_percentile:.0f}"), "hint", "p")
+        self._truth = TruthForm(self._page, self._info, self._sample, self._picture)
+
+    # -------------------------------------------------------------------------------------------------- maps
+
+    def _explained(self) -> list[SaliencyMap]:
+        return [each for one in self._sample.explanations.values() for each in one.maps]
+
+    def _maps(self) -> None:
+        say = self._page.say
+        with card(say("maps")):
+            self._gallery.controls()
+            with div("tiles"):
+                for name, made in self._sample.explanations.items():
+                    if not made.is_control:
+                        self._tile(name)
+            controls = [name for name, made in self._sample.explanations.items() if made.is_control]
+            if controls:
+                with ui.expansion(say("sample.controls")).props("dense").classes("controls"), div("tiles"):
+                    for name in controls:
+                        self._tile(name)
+            if not self._sample.explanations:
+                empty("hourglass_empty", say("sample.unmeasured"), [say("sample.unmeasured.how")])
+
+    def _tile(self, name: str) -> None:
+        url, size, region = self._shown.url, self._shown.size, self._shown.region
+        tile = Tile(self._page, self._gallery, name, url, size, region)
+        self._tiles[name] = tile
+        self._fill(tile, name)
+
+    def _fill(self, tile: Tile, name: str) -> None:
+        made = self._sample.explanations[name]
+        tile.show(made.in_frame(), self._target, self._facts(name))
+
+    def _facts(self, name: str) -> list[Line]:
+        made = self._sample.explanations[name]
+        lines = score_lines(self._page.say, made, self._before.get(name, {}))
+        return [*lines, self._page.say("passes.took", passes=made.passes)]
+
+    def _choose(self, class_id: int) -> None:
+        """Shows the maps of a class; the server makes those that there are not yet."""
+        self._target = class_id
+        self._classes.mark(class_id)
+        self._page.remember(**{"class": class_id})
+        missing = [name for name, tile in self._tiles.items() if not tile.switch(class_id)]
+        askable = [name for name in missing if name in self._info.explainers and self._info.explainers[name].available]
+        if askable:
+            self._tasks.append(background_tasks.create(self._explain(askable, class_id), context=ui.context.client))
+
+    async def _explain(self, names: list[str], class_id: int) -> None:
+        picture = self._sample.model_input(self._info.input)
+        if picture is None:
+            ui.notify(self._page.say("sample.cannot_explain"), type="warning")
+            return
+        for name in names:
+            self._tiles[name].wait()
+        try:
+            explain = [Explain(name, targets=class_id) for name in names]
+            events = self._page.source.stream(picture, explain, top_k=1, ood=False)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    if isinstance(event, Progress):
+                        self._tiles[event.name].progress(event)
+                    elif isinstance(event, Explained):
+                        self._tiles[event.explanation.name].show(event.explanation, class_id)
+        except XaiError as error:
+            report(error, self._page.say)
+        for name in names:
+            self._tiles[name].ended()
+
+    # ---------------------------------------------------------------------------------------------- watching
+
+    def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def _watch(self) -> None:
+        """Shows new scores as soon as they are there, until cancelled."""
+        where = SampleFilter(request_id=self._sample.summary.request_id)
+        while True:
+            with contextlib.suppress(XaiError):
+                events = self._page.source.watch_samples(where, map_of="")
+                async with contextlib.aclosing(events):
+                    async for each in events:
+                        if each.events or each.lagged:
+                            await self._refresh()
+            await asyncio.sleep(2.0)
+
+    async def _refresh(self) -> None:
+        """Reads the sample anew, and shows which scores are others than before."""
+        summary = self._sample.summary
+        sample = await self._page.source.sample(summary.request_id, summary.image_index)
+        for name, made in self._sample.explanations.items():
+            self._before[name] = {key: each.value for key, each in made.scores.items() if each.value is not None}
+        self._sample = sample
+        flag = outcome_of(sample.summary)
+        self._flag.set_text(self._page.say(f"flag.{flag}"))
+        self._flag.classes(replace=f"tag tag-{FLAGS[flag]}")
+        self._truth.show(sample)
+        for name, tile in self._tiles.items():
+            if name in sample.explanations and tile.explanation is not None:
+                tile.say(self._facts(name))
+
+
+ENTRY: Final = Entry("/sample", "sample", "image", build, listed=False)

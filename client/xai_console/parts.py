@@ -1,0 +1,123 @@
+"""Small pieces that pages are put together from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from nicegui import ui
+from nicegui.element import Element
+from nicegui.elements.mixins.text_element import TextElement
+
+from xai_client import PreconditionError, UnavailableError, UnsupportedError, XaiError
+from xai_console.words import Words
+
+
+def div(classes: str = "", tag: str = "div") -> Element:
+    """An element that holds others."""
+    return ui.element(tag).classes(classes)
+
+
+def text(content: object, classes: str = "", tag: str = "span") -> TextElement:
+    """A text; `set_text` changes it."""
+    return TextElement(tag=tag, text=str(content)).classes(classes)
+
+
+@contextmanager
+def card(title: str = "", hint: str = "", classes: str = "") -> Iterator[Element]:
+    """A part of a page with a heading."""
+    with div(f"card {classes}", "section") as section:
+        if title:
+            with div("card-head"):
+                text(title, tag="h2")
+                if hint:
+                    text(hint, "hint")
+        yield section
+
+
+def button(label: str, act: Callable[..., Any], icon: str = "", classes: str = "") -> ui.button:
+    """A button with a text."""
+    made = ui.button(label, on_click=act, icon=icon or None, color=None)
+    return made.props("no-caps unelevated dense").classes(f"button {classes}")
+
+
+def icon_button(icon: str, label: str, act: Callable[..., Any], classes: str = "") -> ui.button:
+    """A button with an icon alone, and what it does in words for those who hover or do not see it."""
+    made = ui.button(on_click=act, icon=icon, color=None).props(f'flat round dense aria-label="{label}"')
+    with made.classes(f"icon-button {classes}"):
+        ui.tooltip(label).props("delay=400")
+    return made
+
+
+def empty(icon: str, title: str, lines: Sequence[str] = ()) -> Element:
+    """What stands where there is nothing to show: why, and what to do."""
+    with div("empty") as made:
+        ui.icon(icon).classes("empty-icon").props('aria-hidden="true"')
+        text(title, "empty-title", "p")
+        for line in lines:
+            text(line, tag="p")
+    return made
+
+
+def slider(label: str, value: float, low: float, high: float, step: float, act: Callable[[float], Any]) -> ui.slider:
+    """A slider with its name and its value."""
+    with div("slider"):
+        text(label, "slider-label")
+        made = ui.slider(min=low, max=high, step=step, value=value).props(f'dense aria-label="{label}"')
+        shown = text(_plain(value), "slider-value number")
+
+    def changed(event: Any) -> None:
+        number = float(event.args if event.args is not None else value)
+        shown.set_text(_plain(number))
+        act(number)
+
+    made.on("update:model-value", changed, throttle=0.05)
+    return made
+
+
+def toggle(label: str, options: dict[str, str], value: str, act: Callable[[str], Any]) -> ui.toggle:
+    """A choice of one of a few."""
+    made = ui.toggle(options, value=value, on_change=lambda event: act(str(event.value)))
+    made.props(f'no-caps dense unelevated toggle-color=none toggle-text-color=none role="group" aria-label="{label}"')
+    return made.classes("toggle")
+
+
+def bar(part: float, classes: str = "") -> Element:
+    """A share of 1 as a bar."""
+    with div(f"bar {classes}") as made:
+        div("bar-part").style(f"width: {100 * min(1.0, max(0.0, part)):.1f}%")
+    return made
+
+
+def percent(share: float) -> str:
+    """A probability, as people read it."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.1f} %"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A measured number; a dash for one that there is not."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}"
+
+
+def report(error: XaiError, say: Words) -> None:
+    """Tells the viewer what went wrong."""
+    ui.notify(f"{say('error')}: {error.message}", type="negative", multi_line=True, close_button=say("close"))
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def trouble(error: XaiError, say: Words) -> Element:
+    """What stands where something could not be fetched: why, and what to do."""
+    if isinstance(error, UnavailableError):
+        return empty("cloud_off", say("waiting"), [error.message])
+    if isinstance(error, (PreconditionError, UnsupportedError)):
+        return empty("visibility_off", say("no_evaluator"), [error.message])
+    return empty("error_outline", say("error"), [error.message])

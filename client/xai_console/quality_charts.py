@@ -1,0 +1,150 @@
+"""Options of the charts about quality."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from xai_client import Quality, QualityHistory
+from xai_console.charts import PALETTE, axis
+from xai_console.page import Page
+from xai_console.sample_scores import short_name
+
+_MOST_CLASSES = 20
+
+
+def radar(page: Page, quality: Quality, weights: Mapping[str, float]) -> dict[str, Any]:
+    """Goodness by metric, of those that count, or of all where fewer than three do; open where not measured."""
+    metrics = [name for name in quality.evaluator.metrics if weights.get(name, 0) > 0]
+    if len(metrics) < 3:
+        metrics = list(quality.evaluator.metrics)
+    measured = [each for each in quality.explainers.values() if any(name in each.quality for name in metrics)]
+    if len(metrics) < 3 or not measured:
+        return {}
+    data = [
+        {
+            "name": each.explainer,
+            "value": [round(each.quality[name].goodness, 4) if name in each.quality else "-" for name in metrics],
+            "lineStyle": {"type": "dashed" if each.is_control else "solid", "width": 1 if each.is_control else 2},
+        }
+        for each in measured
+    ]
+    return {
+        "tooltip": {"trigger": "item", "confine": True},
+        "radar": {
+            "indicator": [{"name": short_name(name), "min": 0, "max": 1} for name in metrics],
+            "radius": "62%",
+            "center": ["50%", "56%"],
+            "axisName": {"color": "#7d8794"},
+            "splitArea": {"show": False},
+        },
+        "series": [{"type": "radar", "data": data, "symbolSize": 4}],
+    }
+
+
+def class_names(quality: Quality) -> dict[int, str]:
+    """The classes that scores are known of, those with the most samples first."""
+    counts: dict[int, int] = {}
+    labels: dict[int, str] = {}
+    for each in quality.explainers.values():
+        for one in each.classes:
+            counts[one.class_id] = max(counts.get(one.class_id, 0), one.measure.sample_count)
+            labels[one.class_id] = one.label
+    return {class_id: labels[class_id] for class_id in sorted(counts, key=lambda each: -counts[each])[:_MOST_CLASSES]}
+
+
+def by_class(page: Page, quality: Quality, *, explainer: str = "", metric: str = "") -> dict[str, Any]:
+    """Goodness by class: of one explainer by all metrics, or by one metric of all explainers."""
+    classes = class_names(quality)
+    if explainer:
+        made = quality.explainers.get(explainer)
+        found = {(one.measure.metric, one.class_id): one.measure for one in (made.classes if made else ())}
+    else:
+        found = {
+            (name, one.class_id): one.measure
+            for name, each in quality.explainers.items()
+            for one in each.classes
+            if one.measure.metric == metric
+        }
+    names = list(dict.fromkeys(name for name, _ in found))
+    if not names:
+        return {}
+    series = [
+        {
+            "name": short_name(name) if explainer else name,
+            "type": "bar",
+            "barMaxWidth": 10,
+            "data": [
+                round(found[name, class_id].goodness, 4) if (name, class_id) in found else "-" for class_id in classes
+            ],
+        }
+        for name in names
+    ]
+    return {
+        "xAxis": axis(min=0, max=1),
+        "yAxis": axis("category", data=list(classes.values()), inverse=True),
+        "series": series,
+        "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}, "confine": True},
+        "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
+    }
+
+
+def history(page: Page, past: QualityHistory, metric: str) -> dict[str, Any]:
+    """Scores by one metric over time, a line for each explainer, with the 95 % interval around it."""
+    series: list[dict[str, Any]] = []
+    for place, ((explainer, _), points) in enumerate(
+        (key, points) for key, points in past.scores.items() if key[1] == metric
+    ):
+        colour = PALETTE[place % len(PALETTE)]
+        at = [(1000 * past.time_of(each.bin), each) for each in points]
+        series.append(
+            {
+                "name": explainer,
+                "type": "line",
+                "color": colour,
+                "symbolSize": 4,
+                "lineStyle": {"type": "dashed" if explainer.startswith("control/") else "solid", "width": 2},
+                "data": [[time, round(each.mean, 5)] for time, each in at],
+            }
+        )
+        known = [(time, each) for time, each in at if not math.isnan(each.confidence_half_width)]
+        for end, height in ((-1, None), (2, 0.14)):
+            series.append(_band(explainer, colour, known, end, height))
+    if not series:
+        return {}
+    last = 1000 * past.time_of(past.bin_count)
+    return {
+        "xAxis": axis("time", min=1000 * past.time_of(0), max=last),
+        "yAxis": axis(scale=True),
+        "series": series,
+        "legend": {
+            "top": 0,
+            "type": "scroll",
+            "textStyle": {"color": "#7d8794"},
+            "data": [each["name"] for each in series if "stack" not in each],
+        },
+    }
+
+
+def _band(
+    explainer: str, colour: str, known: list[tuple[float, Any]], side: int, opacity: float | None
+) -> dict[str, Any]:
+    """One half of a band: the lower end, unseen, or the height above it."""
+    values = (
+        [[time, each.mean - each.confidence_half_width] for time, each in known]
+        if side < 0
+        else [[time, 2 * each.confidence_half_width] for time, each in known]
+    )
+    return {
+        "name": explainer,
+        "type": "line",
+        "stack": explainer,
+        "symbol": "none",
+        "silent": True,
+        "tooltip": {"show": False},
+        "lineStyle": {"opacity": 0},
+        "color": colour,
+        "areaStyle": {"opacity": opacity or 0},
+        "data": values,
+    }

@@ -1,0 +1,131 @@
+"""Metrics × explainers: what was measured of whom, how sure that is, and a ranking by weights that the viewer moves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from nicegui import ui
+
+from xai_client import ExplainerQuality, Quality, QualityMeasure
+from xai_console.page import Page
+from xai_console.parts import bar, button, card, div, number, slider, text
+from xai_console.sample_scores import short_name
+from xai_console.weighing import composite, missing
+
+
+class QualityTable:
+    """The table, with the weights above it.
+
+    Args:
+        page: What it is on.
+        quality: What was measured.
+        weighed: Called whenever a weight is moved.
+
+    Attributes:
+        weights: By metric, as the viewer has them.
+    """
+
+    def __init__(self, page: Page, quality: Quality, weighed: Callable[[], Any]) -> None:
+        self._page, self._quality, self._weighed = page, quality, weighed
+        self.weights = {name: self._weight(name) for name in quality.evaluator.metrics}
+        with card(page.say("quality.table"), page.say("quality.table.how")):
+            with ui.expansion(page.say("quality.weights")).props("dense").classes("weights"):
+                with div("row"):
+                    for name in self.weights:
+                        slider(short_name(name), self.weights[name], 0, 1, 0.05, partial(self._move, name))
+                button(page.say("quality.weights.reset"), self._reset, "restart_alt")
+            self._body = div("scroll").props('tabindex="0" role="region"')
+            self._body.props(f'aria-label="{page.say("quality.table")}"')
+            text(page.say("quality.legend"), "hint", "p")
+        self._draw()
+
+    def show(self, quality: Quality) -> None:
+        """Shows newer figures."""
+        self._quality = quality
+        self._draw()
+
+    def _weight(self, metric: str) -> float:
+        given = self._quality.weights.get(metric, 0.0)
+        most = max(self._quality.weights.values(), default=1.0) or 1.0
+        return self._page.number(f"w.{metric}", given / most, 0.0, 1.0)
+
+    def _move(self, metric: str, value: float) -> None:
+        self.weights[metric] = value
+        self._page.remember(**{f"w.{metric}": f"{value:g}"})
+        self._draw()
+        self._weighed()
+
+    def _reset(self) -> None:
+        ui.navigate.to(self._page.path)
+
+    # ------------------------------------------------------------------------------------------------ table
+
+    def _composite(self, each: ExplainerQuality) -> float | None:
+        return composite({name: one.goodness for name, one in each.quality.items()}, self.weights)
+
+    def _draw(self) -> None:
+        say = self._page.say
+        rows = sorted(self._quality.explainers.values(), key=lambda each: -(self._composite(each) or -1.0))
+        self._body.clear()
+        with self._body, ui.element("table").classes("table quality"):
+            with ui.element("thead"), ui.element("tr"):
+                _th(say("quality.rank"), "num")
+                _th(say("filter.explainer"))
+                _th(say("quality.composite"), "num")
+                for name, metric in self._quality.evaluator.metrics.items():
+                    with _th(short_name(name), "num" if self.weights.get(name) else "num uncounted"):
+                        ui.tooltip(f"{name}: {metric.description}").props("max-width=320px delay=300")
+            with ui.element("tbody"):
+                rank = 0
+                for each in rows:
+                    rank += not each.is_control and self._composite(each) is not None
+                    self._row(each, rank)
+
+    def _row(self, each: ExplainerQuality, rank: int) -> None:
+        say, score = self._page.say, self._composite(each)
+        with ui.element("tr").classes("control" if each.is_control else "").props(f'data-explainer="{each.explainer}"'):
+            _td(str(rank) if score is not None and not each.is_control else "", "num number")
+            with _td():
+                text(each.explainer.removeprefix("control/"), "who")
+                if each.is_control:
+                    text(say("quality.control"), "tag")
+                elif each.explainer == self._quality.auto_explainer:
+                    text("auto", "tag tag-good")
+                if each.standing is not None and not each.standing.eligible:
+                    with text(say("quality.objection"), "tag tag-warn"):
+                        ui.tooltip(each.standing.objection).props("max-width=320px")
+            with _td(classes="num composite"):
+                if score is None:
+                    lacking = ", ".join(map(short_name, missing(dict.fromkeys(each.quality, 0.0), self.weights)))
+                    with text(say("not_measured"), "hint"):
+                        ui.tooltip(say("quality.lacking", metrics=lacking)).props("max-width=320px")
+                else:
+                    text(f"{score:.3f}", "number strong")
+                    bar(score)
+            for name in self._quality.evaluator.metrics:
+                self._cell(each.quality.get(name))
+
+    def _cell(self, measure: QualityMeasure | None) -> None:
+        say = self._page.say
+        with _td(classes="num measure"):
+            if measure is None:
+                text(say("not_measured"), "hint")
+                return
+            arrow = "↑" if measure.higher_is_better else "↓"
+            text(f"{number(measure.mean)} {arrow}", "number")
+            if measure.interval is not None:
+                text(f"{number(measure.interval[0])} … {number(measure.interval[1])}", "number small hint")
+            text(say("quality.n", count=measure.sample_count), "number small hint")
+            if measure.skill is not None:
+                skill = say("quality.skill", control=measure.skill.control, value=number(measure.skill.value, 2))
+                ui.tooltip(skill).props("max-width=300px delay=300")
+
+
+def _th(content: str, classes: str = "") -> Any:
+    return text(content, classes, "th").props('scope="col"')
+
+
+def _td(content: str = "", classes: str = "") -> Any:
+    return text(content, classes, "td")

@@ -1,0 +1,113 @@
+"""Samples side by side, as links; `components/samples.js` draws them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from nicegui.element import Element
+
+from xai_client import SampleSummary
+from xai_client.colours import FloatArray, scale_of
+from xai_console.overlay import COLOURS_URL, Look
+from xai_console.page import Page, address
+from xai_console.parts import number, percent
+from xai_console.shelf import url_of
+from xai_console.words import Words
+
+FLAGS = {"true_positive": "good", "false_positive": "bad", "false_negative": "warn", "unknown": "plain"}
+
+
+class SampleCards(Element, component="components/samples.js"):
+    """Samples side by side.
+
+    Args:
+        page: What they are on.
+        label: What they are, for those who cannot see them.
+    """
+
+    def __init__(self, page: Page, label: str) -> None:
+        super().__init__()
+        self._page = page
+        self._props["samples"] = []
+        self._props["look"] = asdict(Look(opacity=0.7, saturation=0.35))
+        self._props["colours"] = COLOURS_URL
+        self._props["words"] = {"none": page.say("sample.no_picture")}
+        self._props["label"] = label
+
+    def show(self, cards: Sequence[dict[str, Any]]) -> None:
+        """Shows these, as `card_of` makes them."""
+        self._props["samples"] = list(cards)
+        self.update()
+
+    def look(self, look: Look) -> None:
+        """Changes how maps are laid over."""
+        self._props["look"] = asdict(look)
+        self.update()
+
+
+def card_of(page: Page, sample: SampleSummary, *, fresh: bool = False) -> dict[str, Any]:
+    """What a card shows of a sample.
+
+    Args:
+        page: What it is on.
+        sample: The sample.
+        fresh: Whether it has just come.
+    """
+    first = sample.classes[0] if sample.classes else None
+    flag = outcome_of(sample)
+    title = first.label if first else "–"
+    probability = percent(first.probability) if first else ""
+    size = sample.picture_size or sample.frame
+    region = sample.region or (0.0, 0.0, float(size[0]), float(size[1]))
+    thumbnail = sample.thumbnail_jpeg
+    picture = url_of(page.console.shelf.put(thumbnail, "image/jpeg")) if thumbnail else None
+    return {
+        "key": sample.id,
+        "href": address("/sample", {"request": sample.request_id, "index": sample.image_index}),
+        "picture": picture,
+        "size": list(size),
+        "region": list(region),
+        "map": packed(sample.map) if sample.map is not None else None,
+        "scale": asdict(scale_of(sample.map)) if sample.map is not None else None,
+        "title": title,
+        "probability": probability,
+        "alt": f"{title} {probability}",
+        "flag": page.say(f"flag.{flag}"),
+        "flag_class": f"tag-{FLAGS[flag]}",
+        "score": number(sample.score) if sample.score is not None else "",
+        "line": _line(sample, page.say),
+        "fresh": fresh,
+    }
+
+
+def outcome_of(sample: SampleSummary) -> str:
+    """How right a prediction was, in a word: of several outcomes the worst."""
+    kinds = sample.outcome_kinds
+    return next((each for each in ("false_positive", "false_negative", "true_positive") if each in kinds), "unknown")
+
+
+def packed(values: FloatArray) -> dict[str, Any]:
+    """A small map as it travels: a byte for each of its values."""
+    low, high = float(values.min()), float(values.max())
+    span = high - low or 1.0
+    data = np.rint((values - low) / span * 255).astype(np.uint8)
+    return {
+        "bytes": base64.b64encode(data.tobytes()).decode(),
+        "rows": values.shape[0],
+        "columns": values.shape[1],
+        "minimum": low,
+        "maximum": low + span,
+    }
+
+
+def _line(sample: SampleSummary, say: Words) -> str:
+    parts = [sample.time.astimezone().strftime("%H:%M:%S")]
+    if sample.ood_percentile is not None:
+        parts.append(f"OoD {sample.ood_percentile:.0f} %")
+    if sample.state != "scored":
+        parts.append(say(f"sample_state.{sample.state}"))
+    return " · ".join(parts)

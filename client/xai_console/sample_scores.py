@@ -1,0 +1,35 @@
+"""The scores of one map, as lines below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xai_client.samples import SampleExplanation, SampleScore
+from xai_console.parts import number
+from xai_console.words import Words
+
+
+def score_lines(say: Words, made: SampleExplanation, before: Mapping[str, float]) -> list[tuple[str, str]]:
+    """A line for each metric: its short name, and the score or why there is none.
+
+    Args:
+        say: The words of the page.
+        made: What an explainer made.
+        before: Scores by metric before the last change, so that what has changed shows.
+    """
+    return [(short_name(name), _value(say, score, before.get(name))) for name, score in made.scores.items()]
+
+
+def short_name(metric: str) -> str:
+    """A metric's name without its family."""
+    return metric.rpartition("/")[2].replace("_", " ")
+
+
+def _value(say: Words, score: SampleScore, before: float | None) -> str:
+    if score.value is None:
+        return say.either(f"score.{score.status}", score.status.replace("_", " "))
+    shown = number(score.value)
+    arrow = "↑" if score.higher_is_better else "↓"
+    if before is not None and number(before) != shown:
+        return f"{number(before)} → {shown} {arrow}"
+    return f"{shown} {arrow}"

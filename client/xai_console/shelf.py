@@ -1,0 +1,102 @@
+"""Pictures and maps that browsers fetch, kept in memory for as long as there is room."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xai_client.picture import to_picture
+from xai_console.overlay import Grid
+
+_ROOM: Final = 512 * 2**20
+_LONGEST_SIDE: Final = 1600
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One thing on the shelf.
+
+    Attributes:
+        data: What a browser gets.
+        media_type: Its type.
+    """
+
+    data: bytes
+    media_type: str
+
+
+@dataclass(frozen=True)
+class KeptPicture:
+    """A picture that browsers can show.
+
+    Attributes:
+        url: Of the picture, upright, and smaller where it is large.
+        size: Width and height of the upright picture as it was.
+    """
+
+    url: str
+    size: tuple[int, int]
+
+
+class Shelf:
+    """Keeps what was put there last, under names that cannot be guessed.
+
+    Args:
+        room: Bytes that there is room for.
+    """
+
+    def __init__(self, room: int = _ROOM) -> None:
+        self._room = room
+        self._key = secrets.token_bytes(32)
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._size = 0
+
+    def put(self, data: bytes, media_type: str) -> str:
+        """Keeps something; returns its name, which is the same for the same content."""
+        name = hashlib.blake2b(data, key=self._key, digest_size=16).hexdigest()
+        if self.get(name) is not None:
+            return name
+        self._kept[name] = Kept(data, media_type)
+        self._size += len(data)
+        while self._size > self._room and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._size -= len(dropped.data)
+        return name
+
+    def get(self, name: str) -> Kept | None:
+        """What is kept under a name; None if nothing is, or no more."""
+        kept = self._kept.get(name)
+        if kept is not None:
+            self._kept.move_to_end(name)
+        return kept
+
+    def grid(self, values: NDArray[Any]) -> Grid:
+        """Keeps the values of a map, (rows, columns), as float32."""
+        data = np.ascontiguousarray(values, "<f4").tobytes()
+        return Grid(url_of(self.put(data, "application/octet-stream")), *values.shape)
+
+    def picture(self, encoded: bytes) -> KeptPicture:
+        """Keeps a picture as browsers can show it, whatever file it is of.
+
+        Raises:
+            ImageError: It cannot be decoded.
+        """
+        picture = to_picture(encoded)
+        size = picture.size
+        picture.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+        buffer = io.BytesIO()
+        lossless = encoded[:4] == b"\x89PNG"
+        picture.save(buffer, "PNG" if lossless else "JPEG", quality=92, compress_level=1)
+        return KeptPicture(url_of(self.put(buffer.getvalue(), "image/png" if lossless else "image/jpeg")), size)
+
+
+def url_of(name: str) -> str:
+    """Where browsers get what is kept under a name."""
+    return f"/kept/{name}"

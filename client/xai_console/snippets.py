@@ -1,0 +1,62 @@
+"""Lines that repeat an explanation outside the console: of Python, and for a shell."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+_OPTIONS = ("budget", "seed", "targets", "top_count")
+
+
+def python_lines(server: str, picture: str, calls: Mapping[str, Mapping[str, Any]]) -> str:
+    """A program that asks the same.
+
+    Args:
+        server: Address of the server.
+        picture: Name of the file.
+        calls: What to pass to `Explain`, by explainer.
+    """
+    explain = ", ".join(_explain(name, options) for name, options in calls.items())
+    names = "Client, Explain" if any(calls.values()) else "Client"
+    return (
+        f"from xai_client import {names}\n\n"
+        f"with Client({server!r}) as client:\n"
+        f"    prediction = client.predict({picture!r}, explain=[{explain}])\n"
+        f"    prediction.panel({picture!r}).save('panel.png')"
+    )
+
+
+def _explain(name: str, options: Mapping[str, Any]) -> str:
+    if not options:
+        return repr(name)
+    return f"Explain({name!r}, {', '.join(f'{key}={value!r}' for key, value in options.items())})"
+
+
+def shell_line(server: str, picture: str, calls: Mapping[str, Mapping[str, Any]]) -> str:
+    """A command line that asks the same.
+
+    Args:
+        server: Address of the server.
+        picture: Name of the file.
+        calls: What to pass to `Explain`, by explainer.
+    """
+    words = ["xai-client", "predict", picture]
+    if calls:
+        words += ["--explain", ",".join(calls)]
+    shared: dict[str, Any] = {}
+    for name, options in calls.items():
+        for key, value in options.items():
+            if key in _OPTIONS:
+                shared[key] = value
+            else:
+                words += ["--param", f"{name}.{key}={value}"]
+    for key, value in shared.items():
+        words += _option(key, value)
+    return shlex.join([*words, "--out", "maps", "--server", server])
+
+
+def _option(key: str, value: Any) -> list[str]:
+    if key == "targets":
+        return [word for each in value for word in ("--target", str(each))]
+    return [f"--{key.replace('_', '-')}", str(value)]

@@ -1,0 +1,129 @@
+"""What pages show, from a running server through the SDK."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import AsyncGenerator, Sequence
+from functools import cached_property
+from typing import Final
+
+import grpc
+
+from xai_client import (
+    AsyncClient,
+    ClassMap,
+    Event,
+    Explain,
+    GroundTruthObject,
+    GroundTruthWarning,
+    ImageLike,
+    ModelInfo,
+    Quality,
+    QualityHistory,
+    Sample,
+    SampleEvents,
+    SampleFilter,
+    SamplePage,
+)
+from xai_console.settings import Settings
+
+_INFO_SECONDS: Final = 5.0
+_PROGRESS_SECONDS: Final = 0.25
+
+
+class LiveSource:
+    """A `Source` of a server.
+
+    Args:
+        settings: Its address, and how to call it.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = settings.server
+        self._settings = settings
+
+    @cached_property
+    def _client(self) -> AsyncClient:
+        """The client, made in the event loop that it belongs to."""
+        settings = self._settings
+        roots = settings.ca.read_bytes() if settings.ca is not None else None
+        return AsyncClient(
+            settings.server,
+            timeout=settings.timeout,
+            credentials=grpc.ssl_channel_credentials(roots) if settings.tls else None,
+            metadata=[("authorization", f"Bearer {settings.token}")] if settings.token else [],
+        )
+
+    async def model_info(self) -> ModelInfo:
+        """See `Source`."""
+        return await self._client.model_info(timeout=min(_INFO_SECONDS, self._settings.timeout))
+
+    def stream(
+        self, image: ImageLike, explain: Sequence[Explain], *, top_k: int, ood: bool
+    ) -> AsyncGenerator[Event, None]:
+        """See `Source`."""
+        return self._client.stream(image, explain, top_k=top_k, ood=ood, progress_interval=_PROGRESS_SECONDS)
+
+    async def list_samples(
+        self,
+        where: SampleFilter,
+        *,
+        order: str,
+        score_of: tuple[str, str] | None,
+        page_size: int,
+        page_token: str,
+        map_of: str,
+    ) -> SamplePage:
+        """See `Source`."""
+        return await self._client.list_samples(
+            where,
+            order=order,
+            score_of=score_of,
+            page_size=page_size,
+            page_token=page_token,
+            with_thumbnails=True,
+            with_map_of=map_of,
+            with_total_count=True,
+        )
+
+    async def sample(self, request_id: str, image_index: int) -> Sample:
+        """See `Source`."""
+        return await self._client.sample(request_id, image_index)
+
+    def watch_samples(self, where: SampleFilter, *, map_of: str) -> AsyncGenerator[SampleEvents, None]:
+        """See `Source`."""
+        return self._client.watch_samples(where, with_thumbnails=True, with_map_of=map_of)
+
+    async def report_ground_truth(
+        self, request_id: str, image_index: int, class_ids: Sequence[int], objects: Sequence[GroundTruthObject]
+    ) -> list[str]:
+        """See `Source`."""
+        with warnings.catch_warnings(record=True) as issued:
+            warnings.simplefilter("always", GroundTruthWarning)
+            await self._client.report_ground_truth(
+                request_id, image_index=image_index, class_ids=class_ids, objects=objects
+            )
+        return [str(each.message) for each in issued if each.category is GroundTruthWarning]
+
+    async def quality(self) -> Quality:
+        """See `Source`."""
+        return await self._client.quality()
+
+    async def quality_history(
+        self, *, seconds: float, bins: int, reference_seconds: float | None = None
+    ) -> QualityHistory:
+        """See `Source`."""
+        now = time.time()
+        start = now - seconds
+        reference = None if reference_seconds is None else (start - reference_seconds, start)
+        return await self._client.quality_history(start=start, end=now, bins=bins, reference=reference)
+
+    async def class_maps(self, explainer: str, class_ids: Sequence[int], outcomes: Sequence[str]) -> list[ClassMap]:
+        """See `Source`."""
+        return await self._client.class_maps([explainer] if explainer else [], class_ids, outcomes=outcomes)
+
+    async def close(self) -> None:
+        """See `Source`."""
+        if "_client" in self.__dict__:
+            await self._client.close()

@@ -1,0 +1,43 @@
+"""The lines that repeat an explanation are taken by Python, by the SDK, and by xai-client."""
+
+import ast
+import shlex
+
+import pytest
+
+from xai_client import Explain
+from xai_client.command.main import _parser
+from xai_console.snippets import python_lines, shell_line
+
+CALLS = [
+    {},
+    {"gradcam": {}, "auto": {}},
+    {"rise": {"masks": 300, "seed": 7}, "gradcam": {"layer": "head", "normalization": "max"}},
+    {"rise": {"budget": 1.5, "top_count": 2}, "auto": {"budget": 1.5, "top_count": 2}},
+    {"occlusion": {"targets": [281, 282], "window_size": 32}},
+]
+
+
+@pytest.mark.parametrize("calls", CALLS)
+def test_the_lines_of_python_ask_the_same(calls):
+    tree = ast.parse(python_lines("127.0.0.1:50051", "it's a cat.jpg", calls))
+    (predict,) = [
+        node for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "predict"
+    ]  # fmt: skip
+    (explain,) = [keyword.value for keyword in predict.keywords if keyword.arg == "explain"]
+    made = eval(compile(ast.Expression(explain), "lines", "eval"), {"Explain": Explain})
+    wanted = [Explain(name, **options) for name, options in calls.items()]
+    messages = [Explain(each).to_message("x") if isinstance(each, str) else each.to_message("x") for each in made]
+    assert messages == [each.to_message("x") for each in wanted]
+
+
+@pytest.mark.parametrize("calls", CALLS)
+def test_the_line_of_shell_is_taken_by_the_command(calls):
+    words = shlex.split(shell_line("127.0.0.1:50051", "it's a cat.jpg", calls))
+    assert words[0] == "xai-client"
+    arguments = _parser().parse_args(words[1:])
+    assert [str(each) for each in arguments.images] == ["it's a cat.jpg"]
+    assert ",".join(arguments.explain) == ",".join(calls)
+    shared = [options for options in calls.values() if "seed" in options]
+    assert arguments.seed == (shared[0]["seed"] if shared else None)
