@@ -67,3 +67,30 @@ def test_a_repeat_and_the_same_question(stub, request_of, count):
     assert count("xai_launch_rows_total", "forward") == rows
     stub.Predict(request_of("another", 32, 3), timeout=60)
     assert count("xai_launch_rows_total", "forward") > rows
+
+
+def test_streams_share_one_computation_and_are_sent_again(stub, request_of, count):
+    rows, joined = count("xai_launch_rows_total", "masked_forward"), count("xai_repeats_total", "joined")
+    request = pb.PredictStreamRequest(request=request_of("stream", 4000, 4))
+    first, second = (stub.PredictStream(request, timeout=120) for _ in range(2))
+    assert [next(call).WhichOneof("event") for call in (first, second)] == ["predicted"] * 2
+    other = pb.PredictStreamRequest(request=request_of("stream", 16, 4))  # the same id, and another content
+    assert how_of_stream(other, stub) is None
+    first.cancel()  # who has joined gets it all the same
+    *_, final, finished = second
+    assert finished.HasField("finished")
+    assert final.explained.explanation.status == pb.EXPLANATION_STATUS_COMPLETE
+    assert count("xai_launch_rows_total", "masked_forward") - rows <= 4000 + 16
+    again = stub.PredictStream(request, timeout=60)
+    predicted, *rest = again
+    assert predicted.HasField("predicted")
+    assert rest == [final, finished]
+    assert how(again) == "repeated"
+    # The one that was begun is not told, and has gone.
+    assert count("xai_repeats_total", "joined") - joined == (how(second) == "joined")
+
+
+def how_of_stream(request, stub):
+    call = stub.PredictStream(request, timeout=60)
+    assert list(call)[-1].HasField("finished")
+    return how(call)

@@ -257,9 +257,9 @@ class ServerConfig(Section):
         default=10,
         ge=0,
         le=3600,
-        description="How long the answer of a Predict is kept for a call with the same id and content, such as a "
-        "client's retry after a lost connection, up to 64 MiB of answers. While it is worked on, such a call joins it. "
-        "0: not kept.",
+        description="How long the answer of a Predict or PredictStream is kept for a call with the same id and "
+        "content, such as a client's retry after a lost connection, up to 64 MiB of answers. While it is worked on, "
+        "such a call joins it. 0: not kept.",
     )
     response_cache_bytes: int = Field(
         default=0,

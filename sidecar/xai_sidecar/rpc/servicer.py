@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from typing import Any
@@ -18,19 +18,32 @@ from xai_sidecar.rpc.info import model_info
 from xai_sidecar.rpc.interceptors import REQUEST_ID, has_request_id, received_bytes, request_id_of
 from xai_sidecar.rpc.parameters import contract_paths
 from xai_sidecar.serving.core import Core, deadline_of
-from xai_sidecar.serving.repeats import CACHED, Asked, Repeats
+from xai_sidecar.serving.repeated_streams import AskedStream, Place, StreamRepeats
+from xai_sidecar.serving.repeats import CACHED, Asked, Repeats, kept_by_id
 
 REPEAT = "x-repeat"
 """The metadata entry that says how a call was answered without work of its own."""
 
 
-def content_of(request: pb.PredictRequest, version: str) -> str:
+def content_of(message: pb.PredictRequest | pb.PredictStreamRequest, version: str) -> str:
     """A digest of everything that the answer to a request depends on, but for its id."""
-    digest = hashlib.sha256(version.encode())
+    digest = hashlib.sha256(f"{version} {message.DESCRIPTOR.full_name}".encode())
+    request = message.request if isinstance(message, pb.PredictStreamRequest) else message
     named, request.request_id = request.request_id, ""
-    digest.update(request.SerializeToString(deterministic=True))
+    digest.update(message.SerializeToString(deterministic=True))
     request.request_id = named
     return digest.hexdigest()
+
+
+def place_of(event: pb.PredictStreamResponse) -> Place:
+    """What an event of a stream tells of."""
+    if event.HasField("progress"):
+        return Place((event.progress.image_index, event.progress.name), "progress", final=False)
+    if event.HasField("explained"):
+        update = event.explained
+        final = update.explanation.status != pb.EXPLANATION_STATUS_PARTIAL
+        return Place((update.image_index, update.explanation.name), "explained", final)
+    return Place("", str(event.WhichOneof("event")), final=True)
 
 
 def is_lasting(answer: pb.PredictResponse) -> bool:
@@ -56,8 +69,12 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
 
     def __init__(self, core: Core) -> None:
         self.core = core
+        kept = kept_by_id(core.limits)
         self.repeats: Repeats[pb.PredictResponse] = Repeats(
-            core.limits, pb.PredictResponse.ByteSize, is_lasting, core.on_repeat
+            core.limits, pb.PredictResponse.ByteSize, is_lasting, core.on_repeat, kept
+        )
+        self.streams: StreamRepeats[pb.PredictStreamResponse] = StreamRepeats(
+            kept, place_of, pb.PredictStreamResponse.ByteSize, core.on_repeat
         )
 
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
@@ -70,8 +87,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 return await self.core.predict(asked, predict_response, deadline)
 
         state = self.core.ready()
-        if not (self.core.limits.response_cache_bytes or request.request_id or has_request_id(context)):
-            return await work()  # nobody knows its id, so that nobody can ask for it again
+        if not self.core.limits.response_cache_bytes and not _is_named(request, context):
+            return await work()
         hold = partial(state.admission.holding, asked.byte_count)
         content = content_of(request, state.model.version)
         answer, how = await self.repeats.answer(Asked(asked.request_id, content, deadline, work, hold))
@@ -83,15 +100,30 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         self, request: pb.PredictStreamRequest, context: Any
     ) -> AsyncIterator[pb.PredictStreamResponse]:
         """Classifies, and sends explanations as they come."""
-        self.core.ready()
+        state = self.core.ready()
         interval, deadline = read_interval(request), deadline_of(context.time_remaining())
         request_id = request_id_of(context)
         asked = read_request(request.request, request_id, received_bytes())
-        with under("request"), contract_paths(request.request):
-            encode = stream_event(request_id)
-            async with aclosing(self.core.predict_stream(asked, encode, interval, deadline)) as events:
-                async for event in events:
-                    yield event
+
+        async def work() -> AsyncGenerator[pb.PredictStreamResponse, None]:
+            with under("request"), contract_paths(request.request):
+                encode = stream_event(request_id)
+                async with aclosing(self.core.predict_stream(asked, encode, interval, deadline)) as events:
+                    async for event in events:
+                        yield event
+
+        def ended(how: str) -> None:
+            if how:
+                context.set_trailing_metadata(((REQUEST_ID, request_id), (REPEAT, how)))
+
+        events = work()
+        if _is_named(request.request, context):
+            hold = partial(state.admission.holding, asked.byte_count)
+            content = content_of(request, state.model.version)
+            events = self.streams.events(AskedStream(asked.request_id, content, deadline, work, hold, ended))
+        async with aclosing(events):
+            async for event in events:
+                yield event
         yield finished_event(request_id)
 
     async def ReportGroundTruth(
@@ -103,3 +135,8 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model."""
         return pb.GetModelInfoResponse(model=model_info(self.core.describe(request.model)))
+
+
+def _is_named(request: pb.PredictRequest, context: Any) -> bool:
+    """Whether the caller has named a call; nobody else knows its id, so that nobody can ask for it again."""
+    return bool(request.request_id) or has_request_id(context)

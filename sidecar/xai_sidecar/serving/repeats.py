@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import SidecarError
@@ -132,6 +132,7 @@ class Repeats(Generic[T]):
         size: The bytes of an answer.
         lasting: Whether an answer would be the same at any time, so that it may be kept by its content.
         on_repeat: Called with one of `telemetry.REPEATS` where a call takes no work of its own.
+        kept: Where answers are kept by id, see `kept_by_id`; None for a place of its own.
     """
 
     def __init__(
@@ -140,11 +141,12 @@ class Repeats(Generic[T]):
         size: Callable[[T], int],
         lasting: Callable[[T], bool],
         on_repeat: Callable[[str], object] = lambda how: None,
+        kept: KeptAnswers[Any] | None = None,
     ) -> None:
         self._size = size
         self._lasting = lasting
         self._working: dict[tuple[str, ...], _Work[T]] = {}
-        self._repeated: KeptAnswers[T] = KeptAnswers(_REPEATED_BYTES, limits.repeat_seconds)
+        self._repeated: KeptAnswers[T] = kept or kept_by_id(limits)
         self._cache: KeptAnswers[T] = KeptAnswers(limits.response_cache_bytes)
         self._on_repeat = on_repeat
 
@@ -171,15 +173,14 @@ class Repeats(Generic[T]):
             work = self._working.get(key)
             if work is None:
                 task = asyncio.create_task(self._run(key, asked))
-                task.add_done_callback(_retrieve)
+                task.add_done_callback(take_note)
                 work = self._working[key] = _Work(task, asked.deadline)
                 return await self._wait(key, work), ""
             try:
                 with asked.hold():
                     return await self._wait(key, work), JOINED
             except SidecarError as error:
-                # The first caller was in more of a hurry than this one, who gets work of its own.
-                if error.code != "DEADLINE_EXCEEDED" or asked.deadline <= work.deadline + _SAME_SECONDS:
+                if not has_outlived(error, asked.deadline, work.deadline):
                     raise
 
     async def _run(self, key: tuple[str, ...], asked: Asked[T]) -> T:
@@ -209,7 +210,23 @@ class Repeats(Generic[T]):
         return work.task.result()
 
 
-def _retrieve(task: asyncio.Task[T]) -> None:
+def kept_by_id(limits: ServerConfig) -> KeptAnswers[Any]:
+    """Where answers are kept by request id and content, for as long as the config says."""
+    return KeptAnswers(_REPEATED_BYTES, limits.repeat_seconds)
+
+
+def has_outlived(error: SidecarError, deadline: float, until: float) -> bool:
+    """Whether a caller may begin anew, since another was in more of a hurry.
+
+    Args:
+        error: What the work ended by.
+        deadline: The caller's.
+        until: That of the work.
+    """
+    return error.code == "DEADLINE_EXCEEDED" and deadline > until + _SAME_SECONDS
+
+
+def take_note(task: asyncio.Task[Any]) -> None:
     """Takes note of an error that nobody waits for any more, which asyncio would log."""
     if not task.cancelled():
         task.exception()
