@@ -61,8 +61,6 @@ class Backend(Protocol):
         refused_layers: Why other layers with a seemingly spatial output are not accepted, by name.
         default_layer: The layer for explanations by default; None if the net has no spatial layer.
         ood: How its OoD net was trained; None if it has none, and thus no OoD scores.
-        max_in_flight: Batches that may be in `run` at once, at least 1. As yet the engine has one in flight, whatever
-            this says.
         hang_is_fatal: Whether a batch that does not come back means that the process has to end, as with a device
             driver. Where it does not, as with a model on another server, the batch fails with a HungError and the
             engine goes on: then `run` is called on another thread while an earlier call has not come back. Until it is
@@ -83,7 +81,6 @@ class Backend(Protocol):
     refused_layers: Mapping[str, str]
     default_layer: str | None
     ood: OodTraining | None
-    max_in_flight: int = 1
     hang_is_fatal: bool = True
     reduced_precision: str = ""
     compiling: bool = False

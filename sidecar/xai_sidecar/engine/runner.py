@@ -41,14 +41,7 @@ class Runner:
         self._abandons = False
 
     def use(self, backend: Backend) -> None:
-        """Says what to run on, once.
-
-        Raises:
-            ValueError: The backend cannot have even one batch in flight.
-        """
-        # Backends of one batch at a time whose hang is fatal need not say so.
-        if getattr(backend, "max_in_flight", 1) < 1:
-            raise ValueError("a backend has to have at least one batch in flight: max_in_flight")
+        """Says what to run on, once."""
         self._backend = backend
         self._abandons = not getattr(backend, "hang_is_fatal", True)
         if self._abandons:

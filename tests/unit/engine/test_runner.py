@@ -8,7 +8,6 @@ import pytest
 
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batch import Lane
-from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import JobOutcome
 from xai_sidecar.engine.threads import MOST_STUCK
 from xai_sidecar.engine.work import KIND_NAMES, forward
@@ -45,7 +44,7 @@ def remote(backend):
             backend.woken.wait(30)
         return run(kind, rows)
 
-    backend.run, backend.hang_is_fatal, backend.max_in_flight = hang, False, 4
+    backend.run, backend.hang_is_fatal = hang, False
     yield backend
     backend.woken.set()
 
@@ -110,13 +109,6 @@ def test_a_batch_that_fails_is_an_error_as_on_any_backend(remote, start, lost):
     with pytest.raises(Exception, match="poisoned"):
         engine.submit(forward(column(7)), Lane.EXPLAIN).result(10)
     assert engine.submit(forward(column(1)), Lane.EXPLAIN).result(10).value[0, 0] == 2
-
-
-def test_a_backend_has_at_least_one_batch_in_flight(backend):
-    backend.max_in_flight = 0
-    engine = Engine(lambda: backend)
-    with pytest.raises(ValueError, match="max_in_flight"):
-        engine.start(lambda _: []).result(10)
 
 
 def test_the_contract_tells_of_every_kind_and_no_other():

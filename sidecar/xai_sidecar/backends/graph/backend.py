@@ -44,7 +44,6 @@ class GraphBackend:
             or device is not there.
     """
 
-    max_in_flight = 1
     compiling = False
 
     def __init__(self, source: GraphSource) -> None:

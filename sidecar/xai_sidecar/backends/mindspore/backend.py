@@ -63,7 +63,6 @@ class MindSporeBackend:
             configured input.
     """
 
-    max_in_flight = 1
     hang_is_fatal = True  # what hangs in MindSpore's kernels cannot be ended from outside
 
     def __init__(self, source: ModelSource, net: nn.Cell | None = None) -> None:
