@@ -21,6 +21,7 @@ from bench import models
 from bench.figure import Figure
 from bench.steps import Collector, steps_table
 from xai_sidecar.backends.loading import load_backend
+from xai_sidecar.command.environment import keep_for_good
 from xai_sidecar.command.memory import keep_freed_memory
 from xai_sidecar.command.server import Sidecar
 from xai_sidecar.config import Config
@@ -144,10 +145,14 @@ def served_here(config: Config, tracer: Tracer | None = None) -> Iterator[Sideca
     ready = threading.Event()
     started: list[tuple[Sidecar, asyncio.AbstractEventLoop]] = []
 
+    def is_ready(_: Sidecar) -> None:
+        keep_for_good()  # as the command line has it
+        ready.set()
+
     async def run() -> None:
         server = Sidecar(config, load_backend, handle_signals=False, tracer=tracer)
         started.append((server, asyncio.get_running_loop()))
-        await server.run(on_ready=lambda _: ready.set())
+        await server.run(on_ready=is_ready)
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
