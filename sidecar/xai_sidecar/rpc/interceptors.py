@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -23,7 +25,9 @@ from xai_sidecar.telemetry import METHODS
 from xai_sidecar.telemetry.tracing import Tracer
 
 REQUEST_ID = "x-request-id"
-_received: ContextVar[int | None] = ContextVar("received", default=None)
+_SALT = secrets.token_bytes(16)
+"""Makes fingerprints of requests what nobody outside can foresee."""
+
 _SERVICE = "/xai.v1.ExplanationService/"
 _READERS = {
     "Predict": Reader(pb.PredictRequest),
@@ -31,6 +35,22 @@ _READERS = {
     "ReportGroundTruth": Reader(pb.ReportGroundTruthRequest),
     "GetModelInfo": Reader(pb.GetModelInfoRequest),
 }
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request as it came.
+
+    Attributes:
+        byte_count: Its size; None where that is not known.
+        fingerprint: Tells it from others of the same id; empty where its caller has not named it.
+    """
+
+    byte_count: int | None = None
+    fingerprint: str = ""
+
+
+_received: ContextVar[Received] = ContextVar("received", default=Received())  # noqa: B039 - it is frozen
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -104,7 +124,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _around(self, data: bytes, context: Any, method: str, call: Call) -> AsyncIterator[Any]:
-        _received.set(len(data))
         request_id = _named(context, _own_request_id(context))
         record = self._records.record(call, method, len(data), request_id, context.time_remaining)
         try:
@@ -114,6 +133,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 asked = request.request if method == "PredictStream" else request  # a stream's is inside
                 if valid_request_id(own := getattr(asked, "request_id", "")):
                     record.name(_named(context, own))
+                is_named = isinstance(asked, pb.PredictRequest) and (own or has_request_id(context))
+                _received.set(Received(len(data), _fingerprint(method, data) if is_named else ""))
                 if isinstance(asked, pb.PredictRequest):
                     record.describe(asked)
                 yield request
@@ -161,9 +182,14 @@ def request_id_of(context: Any) -> str:
     return str(dict(context.trailing_metadata())[REQUEST_ID])
 
 
-def received_bytes() -> int | None:
-    """Size of the request that is worked on here; None where `CallInterceptor` has not read it."""
+def received() -> Received:
+    """What is known of the request that is worked on here; nothing where `CallInterceptor` has not read it."""
     return _received.get()
+
+
+def _fingerprint(method: str, data: bytes) -> str:
+    """Tells a request from others of the same id, in a third of the time of a digest that tells it from any other."""
+    return f"{method} {len(data)} {hash(_SALT + data)}"
 
 
 def has_request_id(context: Any) -> bool:

@@ -15,7 +15,7 @@ from xai_sidecar.rpc.decode import read_interval, read_request
 from xai_sidecar.rpc.encode import finished_event, predict_response, stream_event
 from xai_sidecar.rpc.ground_truth import ground_truth_response, read_report
 from xai_sidecar.rpc.info import model_info
-from xai_sidecar.rpc.interceptors import REQUEST_ID, has_request_id, received_bytes, request_id_of
+from xai_sidecar.rpc.interceptors import REQUEST_ID, has_request_id, received, request_id_of
 from xai_sidecar.rpc.parameters import contract_paths
 from xai_sidecar.serving.core import Core, deadline_of
 from xai_sidecar.serving.repeated_streams import AskedStream, Place, StreamRepeats
@@ -80,7 +80,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
     async def Predict(self, request: pb.PredictRequest, context: Any) -> pb.PredictResponse:
         """Classifies and explains, unless the same call is answered, or being answered, already."""
         deadline, request_id = deadline_of(context.time_remaining()), request_id_of(context)
-        asked = read_request(request, request_id, received_bytes())
+        asked = read_request(request, request_id, received().byte_count)
 
         async def work() -> pb.PredictResponse:
             with contract_paths(request):
@@ -90,7 +90,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         if not self.core.limits.response_cache_bytes and not _is_named(request, context):
             return await work()
         hold = partial(state.admission.holding, asked.byte_count)
-        content = content_of(request, state.model.version)
+        content = self._content(request, state.model.version)
         answer, how = await self.repeats.answer(Asked(asked.request_id, content, deadline, work, hold))
         if how:
             context.set_trailing_metadata(((REQUEST_ID, request_id), (REPEAT, how)))
@@ -103,7 +103,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         state = self.core.ready()
         interval, deadline = read_interval(request), deadline_of(context.time_remaining())
         request_id = request_id_of(context)
-        asked = read_request(request.request, request_id, received_bytes())
+        asked = read_request(request.request, request_id, received().byte_count)
 
         async def work() -> AsyncGenerator[pb.PredictStreamResponse, None]:
             with under("request"), contract_paths(request.request):
@@ -119,18 +119,24 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         events = work()
         if _is_named(request.request, context):
             hold = partial(state.admission.holding, asked.byte_count)
-            content = content_of(request, state.model.version)
+            content = received().fingerprint or content_of(request, state.model.version)
             events = self.streams.events(AskedStream(asked.request_id, content, deadline, work, hold, ended))
         async with aclosing(events):
             async for event in events:
                 yield event
         yield finished_event(request_id)
 
+    def _content(self, request: pb.PredictRequest, version: str) -> str:
+        """What tells a request from others of the same id, or, where answers are kept for all, from any other."""
+        if self.core.limits.response_cache_bytes or not received().fingerprint:
+            return content_of(request, version)
+        return received().fingerprint
+
     async def ReportGroundTruth(
         self, request: pb.ReportGroundTruthRequest, context: Any
     ) -> pb.ReportGroundTruthResponse:
         """Takes what a sampled picture really showed."""
-        return ground_truth_response(await self.core.report_ground_truth(read_report(request, received_bytes())))
+        return ground_truth_response(await self.core.report_ground_truth(read_report(request, received().byte_count)))
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model."""

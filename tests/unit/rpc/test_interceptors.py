@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.engine.trace import Trace, current_trace
 from xai_sidecar.errors import InvalidRequestError
-from xai_sidecar.rpc.interceptors import REQUEST_ID, CallInterceptor, received_bytes, request_id_of
+from xai_sidecar.rpc.interceptors import REQUEST_ID, CallInterceptor, received, request_id_of
 from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.telemetry import Telemetry
 
@@ -45,11 +45,11 @@ async def answered(method, request, context):
     """Calls a method that answers with the id that the call goes by."""
 
     async def predict(request, context):
-        assert received_bytes() == request.ByteSize()
+        assert received().byte_count == request.ByteSize()
         return pb.PredictResponse(request_id=request_id_of(context))
 
     async def stream(request, context):
-        assert received_bytes() == request.ByteSize()
+        assert received().byte_count == request.ByteSize()
         yield pb.PredictStreamResponse(request_id=request_id_of(context))
 
     async def continuation(details):
@@ -209,3 +209,36 @@ async def test_a_traced_call_has_its_steps_until_the_transport_has_the_answer():
 
 class AbortError(Exception):
     """What grpc.aio raises to end a call."""
+
+
+@pytest.mark.parametrize("method", ["Predict", "PredictStream"])
+async def test_what_a_named_call_asks_is_told_from_other_questions(method):
+    """The same bytes have the same fingerprint, and others another; who has not named a call cannot repeat it."""
+    seen = []
+
+    async def predict(request, context):
+        seen.append(received().fingerprint)
+        return pb.PredictResponse()
+
+    async def stream(request, context):
+        seen.append(received().fingerprint)
+        yield pb.PredictStreamResponse()
+
+    async def continuation(details):
+        if method == "PredictStream":
+            return grpc.unary_stream_rpc_method_handler(stream)
+        return grpc.unary_unary_rpc_method_handler(predict)
+
+    interceptor = CallInterceptor(CallRecords(Telemetry(CollectorRegistry(), [])))
+    details = SimpleNamespace(method=f"/xai.v1.ExplanationService/{method}")
+    for picture, context in ((b"a", "one"), (b"b", "one"), (b"a", "other"), (b"a", None)):
+        request = pb.PredictRequest(images=[pb.Image(encoded=picture)])
+        message = request if method == "Predict" else pb.PredictStreamRequest(request=request)
+        handler = await interceptor.intercept_service(continuation, details)
+        handle = handler.unary_stream if method == "PredictStream" else handler.unary_unary
+        await handle(message.SerializeToString(), Call(x_request_id=context) if context else Call())
+    first, another, again, unnamed = seen
+    assert first == again
+    assert first
+    assert another not in (first, "")
+    assert unnamed == ""
