@@ -123,8 +123,15 @@ def test_a_device_that_is_not_there_is_an_error_of_the_config(device, names):
     assert "install onnxruntime-" in caught.value.message
 
 
-def test_the_engines_of_a_cpu():
-    assert [engine.name for engine in engines_for("cpu")] == ["openvino", "onnxruntime"]
+def test_the_engines_of_a_cpu(monkeypatch):
+    """On several CPUs each of them runs batches in parts, too."""
+    for count, parts in ((1, 0), (2, 2), (64, 8)):
+        monkeypatch.setattr(engines, "usable_cpus", lambda count=count: count)
+        whole, divided = engines_for("cpu")[:2], engines_for("cpu")[2:]
+        assert [engine.name for engine in whole] == ["openvino", "onnxruntime"]
+        assert [(engine.whole, engine._parts) for engine in divided] == [
+            (engine.name, parts) for engine in whole if parts
+        ]
 
 
 def test_one_engine_is_enough_and_the_other_ones_absence_is_told(monkeypatch):
@@ -145,7 +152,8 @@ def test_nothing_runs_without_what_says_what_is_right(monkeypatch, device):
 
 
 def test_the_one_engine_that_is_wanted(monkeypatch):
-    assert [engine.name for engine in engines_for("cpu", wanted="openvino")] == ["openvino"]
+    monkeypatch.setattr(engines, "usable_cpus", lambda: 2)
+    assert [engine.name for engine in engines_for("cpu", wanted="openvino")] == ["openvino", "openvino-in-parts"]
     monkeypatch.setattr(engines.OpenVino, "missing", lambda self: f"{self.name} is not installed")
     with pytest.raises(ConfigError, match="openvino is not installed"):
         engines_for("cpu", wanted="openvino")

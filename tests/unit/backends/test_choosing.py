@@ -11,6 +11,7 @@ from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes import choosing
 from xai_sidecar.backends.runtimes.choosing import choose
 from xai_sidecar.backends.runtimes.guarding import Guarded
+from xai_sidecar.backends.runtimes.in_parts import InParts, ProgramInParts
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
@@ -64,7 +65,8 @@ def told_seconds(monkeypatch):
 
     def timed(program, rows):
         outputs, seconds = measured(program, rows)
-        return outputs, program.costs[len(rows[0])] if isinstance(program, Doubling) else seconds
+        inner = program._program if isinstance(program, ProgramInParts) else program
+        return outputs, inner.costs[len(rows[0])] if isinstance(inner, Doubling) else seconds
 
     monkeypatch.setattr(timing, "timed", timed)
 
@@ -98,6 +100,38 @@ def test_a_large_gain_is():
     one, other = Fake("one", costs(1.0, 2, 4)), Fake("other", costs(0.5, 3, 6))
     assert by_size([one, other]) == {1: ("other", 0.5), 2: ("one", 2), 4: ("one", 4)}
     assert choose(b"", [one, other], SIZES, examples()).engine == "other 1.0, one 1.0"
+
+
+def in_parts(name, *seconds, **more):
+    """Two parts; one row cannot be divided, and is never tried."""
+    return InParts(Fake(name, dict(zip(SIZES[1:], seconds, strict=True)), **more), 2)
+
+
+def test_rows_are_run_in_parts_where_that_gains():
+    one = Fake("one", costs(1.0, 2, 4))
+    assert by_size([one, in_parts("one", 1.2, 3.9)]) == {1: ("one", 1.0), 2: ("one-in-parts", 1.2), 4: ("one", 4)}
+    assert by_size([one, in_parts("one", 1.2, 2.4, wrong_at=1)]) == {1: ("one", 1.0), 2: ("one", 2), 4: ("one", 4)}
+
+
+def test_only_the_engine_that_is_taken_is_tried_in_parts(monkeypatch):
+    slow, fast = Fake("slow", costs(2, 4, 8)), Fake("fast", costs(1, 2, 4))
+    others = [in_parts("slow", 0.1, 0.1), in_parts("fast", 1, 2)]
+    assert by_size([slow, fast, *others]) == {1: ("fast", 1), 2: ("fast-in-parts", 1), 4: ("fast-in-parts", 2)}
+    assert others[0]._engine.loaded == []
+    others[1]._engine.loaded.clear()
+    assert by_size([fast, others[1]], (1,)) == {1: ("fast", 1)}
+    monkeypatch.setattr(choosing, "_LARGE_BYTES", 0)  # where a further program takes too much memory
+    assert by_size([fast, others[1]]) == {1: ("fast", 1), 2: ("fast", 2), 4: ("fast", 4)}
+    assert others[1]._engine.loaded == []
+
+
+def test_what_runs_in_parts_does_so_at_the_next_start(tmp_path):
+    kept = EngineCache(tmp_path)
+    expected = {1: ("one", 1.0), 2: ("one-in-parts", 1), 4: ("one-in-parts", 2)}
+    for _ in range(2):
+        engines = [Fake("one", costs(1.0, 2, 4)), in_parts("one", 1, 2)]
+        assert by_size(engines, cache=kept) == expected
+        assert [len(each.loaded) for each in (engines[0], engines[1]._engine)] == [1, 1]
 
 
 def test_a_program_for_one_size_replaces_the_free_one_where_it_gains():

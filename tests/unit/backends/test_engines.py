@@ -8,11 +8,12 @@ from onnx import save
 from onnx.external_data_helper import convert_model_to_external_data
 from small_graphs import convolution, convolution_by_hand, pictures, serialised
 
+from xai_sidecar.backends.runtimes.in_parts import InParts
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.openvino import OpenVino
 from xai_sidecar.backends.runtimes.program import EngineError
 
-ENGINES = [OnnxRuntime(), OpenVino()]
+ENGINES = [OnnxRuntime(), OpenVino(), InParts(OnnxRuntime(calls=2), 2), InParts(OpenVino(calls=3), 3)]
 
 
 @pytest.fixture(params=ENGINES, ids=lambda engine: engine.name)

@@ -1,7 +1,8 @@
 """Chooses what runs a graph at each batch size: the fastest engine among those that agree with the reference.
 
 First every engine's program for any batch size is checked and timed, and the one that is fastest over all sizes is
-taken. Another engine's program, or one made for a single batch size, replaces it at a size only where it saves a tenth:
+taken. Another engine's program, or one made for a single batch size, or one that runs the rows in parts (see
+`in_parts`), replaces it at a size only where it saves a tenth:
 each program that is kept has a copy of the weights, laid out anew for its engine. For a ResNet-50, of 98 MB, that is
 107 MB with either engine, or half of that in bfloat16; what a batch is computed in comes on top. While choosing, one
 more of each engine is in memory.
@@ -15,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 from xai_sidecar.backends.runtimes.guarding import Guarded
+from xai_sidecar.backends.runtimes.in_parts import InParts
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.program import Engine, Model, Precision
@@ -119,21 +121,36 @@ def versions(engines: Sequence[Engine]) -> list[tuple[str, str]]:
 
 def _chosen(trial: Trial, engines: Sequence[Engine], sizes: Sequence[int], seconds: float) -> dict[int, Candidate]:
     if len(sizes) == 1:  # a program for any size would never be the better one
-        fitting = [made for engine in engines if (made := trial.fixed(engine, sizes[0]) or trial.free(engine, sizes))]
+        whole = [engine for engine in engines if not isinstance(engine, InParts)]
+        fitting = [made for engine in whole if (made := trial.fixed(engine, sizes[0]) or trial.free(engine, sizes))]
         trial.time(fitting, sizes, seconds)
         return {sizes[0]: trial.fastest(sizes[0], None, fitting)}
-    free = [made for engine in engines if (made := trial.free(engine, sizes))]
+    whole = [engine for engine in engines if not isinstance(engine, InParts)]
+    free = [made for engine in whole if (made := trial.free(engine, sizes))]
     trial.time(free, sizes, seconds / 2)
     base = _fastest_overall(free, sizes)
     small = base is None or trial.model_bytes < _LARGE_BYTES
+    in_parts = _in_parts(trial, engines, sizes, base, seconds / 2) if small else []
     by_size = {}
     for size in sizes:
-        hopeful = [engine for engine in engines if small and _may_gain(engine, size, free, base)]
+        hopeful = [engine for engine in whole if small and _may_gain(engine, size, free, base)]
         fixed = [made for engine in hopeful if (made := trial.fixed(engine, size))]
         if fixed:
             trial.time([*fixed, *([base] if base else [])], [size], seconds / 2 / len(sizes))
-        by_size[size] = trial.fastest(size, base, [*free, *fixed])
+        by_size[size] = trial.fastest(size, base, [*free, *fixed, *(each for each in in_parts if size in each.seconds)])
     return by_size
+
+
+def _in_parts(
+    trial: Trial, engines: Sequence[Engine], sizes: Sequence[int], base: Candidate | None, seconds: float
+) -> list[Candidate]:
+    """The program of the base's engine that runs rows in parts, timed beside the base, where there is one."""
+    several = [size for size in sizes if size > 1]
+    own = [each for each in engines if isinstance(each, InParts) and base and each.whole == base.engine.name]
+    made = [made for engine in own if several and (made := trial.free(engine, several))]
+    if made and base:
+        trial.time([*made, base], several, seconds)
+    return made
 
 
 def _may_gain(engine: Engine, size: int, free: Sequence[Candidate], base: Candidate | None) -> bool:

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xai_sidecar.backends.runtimes.accelerators import CANN, CUDA, TENSORRT, OnnxRuntimeOnDevice
+from xai_sidecar.backends.runtimes.in_parts import InParts
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.openvino import OpenVino
 from xai_sidecar.backends.runtimes.program import Engine
+from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.errors import ConfigError
 
 _REDUCED = ("bfloat16", "float16")
 """Precisions below float32, the preferred one first: bfloat16 has float32's range."""
+
+_MOST_PARTS = 8
+"""In how many parts a batch is run at most; on more CPUs each has several."""
 
 _PROVIDERS = {"gpu": (TENSORRT, CUDA), "ascend": (CANN,)}
 
@@ -30,6 +35,8 @@ def engines_for(device: str, cache: EngineCache | None = None, wanted: str = "au
     """
     kind, _, index = device.partition(":")
     engines: tuple[Engine, ...] = (OpenVino(cache), OnnxRuntime(cache))
+    parts = min(usable_cpus(), _MOST_PARTS)
+    divided = (InParts(OpenVino(cache, parts), parts), InParts(OnnxRuntime(cache, parts), parts)) if parts > 1 else ()
     # Whatever runs graphs, ONNX Runtime says what is right.
     if missing := OnnxRuntime().missing():
         raise ConfigError(f"{missing}. Run pip install 'xai-sidecar[onnx]'.", field="model.forward_engine")
@@ -42,7 +49,7 @@ def engines_for(device: str, cache: EngineCache | None = None, wanted: str = "au
         raise ConfigError(
             f"Nothing runs graphs on the device {device!r}: {'; '.join(filter(None, reasons))}.", field="model.device"
         )
-    return engines
+    return (*engines, *(each for each in divided if each.whole in {engine.name for engine in engines}))
 
 
 def reduced_precision(engines: Sequence[Engine]) -> str:

@@ -31,14 +31,16 @@ class OnnxRuntime:
 
     Args:
         cache: Where optimised graphs are kept, which saves half of the time of loading; None keeps none.
+        calls: Among how many calls at once a program divides its threads.
     """
 
     name = "onnxruntime"
     fixed_up_to = 0
     precisions: tuple[Precision, ...] = ("float32",)
 
-    def __init__(self, cache: EngineCache | None = None) -> None:
+    def __init__(self, cache: EngineCache | None = None, calls: int = 1) -> None:
         self._cache = cache
+        self._calls = calls
 
     @property
     def version(self) -> str:
@@ -66,6 +68,8 @@ class OnnxRuntime:
             raise EngineError(missing)
         if precision not in self.precisions:
             raise EngineError(f"ONNX Runtime computes in float32 on a CPU, not in {precision}")
+        if self._calls > 1:
+            threads = max(1, (usable_cpus() if threads is None else threads) // self._calls)
         try:
             return self._program(model, threads)
         except Exception as error:  # ONNX Runtime's have no common base

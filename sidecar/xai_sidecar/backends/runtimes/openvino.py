@@ -39,13 +39,15 @@ class OpenVino:
 
     Args:
         cache: Where compiled programs are kept; None keeps none.
+        calls: Among how many calls at once a program divides its threads.
     """
 
     name = "openvino"
     fixed_up_to = 1
 
-    def __init__(self, cache: EngineCache | None = None) -> None:
+    def __init__(self, cache: EngineCache | None = None, calls: int = 1) -> None:
         self._cache = cache
+        self._calls = calls
 
     @property
     def version(self) -> str:
@@ -87,6 +89,7 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": usable_cpus() if threads is None else threads,
             # Pinned threads stay on CPUs that others use as well, and that a container may be taken off.
             "ENABLE_CPU_PINNING": False,
+            **({"NUM_STREAMS": self._calls} if self._calls > 1 else {}),
         }
         try:
             return OpenVinoProgram(*self._compiled(model, batch_size, options))
