@@ -68,10 +68,18 @@ class _Batches:
 
 @dataclass
 class _Found:
-    """When there was what, in seconds from the first sampled picture; infinite for never."""
+    """When there was what, in seconds from the first sampled picture; infinite for never.
+
+    Attributes:
+        interval: A score with an interval.
+        ranking: An explainer that `auto` may choose.
+        passes: The evaluator's passes by then.
+        samples: How many were measured in the end.
+    """
 
     interval: float = math.inf
     ranking: float = math.inf
+    passes: float = math.inf
     samples: float = 0.0
 
 
@@ -89,13 +97,13 @@ def figures() -> list[Figure]:
         engine = Engine(partial(load_backend, config), policy=policy, observer=batches)
         try:
             model = start_model(engine, config, lambda line: None).result()
-            found = _measured(model, engine)
+            found = _measured(model, engine, batches)
         finally:
             engine.close()
     return _figures(model, settings, batches, found)
 
 
-def _measured(model: ServedModel, engine: Engine) -> _Found:
+def _measured(model: ServedModel, engine: Engine, batches: _Batches) -> _Found:
     outputs = [_predicted(name, model, engine) for name in models.PICTURES]
     evaluation = start_evaluation(model, engine, CollectorRegistry())
     found, started, following = _Found(), time.monotonic(), 0.0
@@ -108,7 +116,7 @@ def _measured(model: ServedModel, engine: Engine) -> _Found:
             if now >= following:
                 evaluation.sample(f"picture {number}", model, [next(pictures)])
                 following = now + _BETWEEN
-            _look(evaluation.quality, now, found)
+            _look(evaluation.quality, now, found, batches)
             time.sleep(0.2)
         found.samples = _samples(evaluation)
     finally:
@@ -116,12 +124,12 @@ def _measured(model: ServedModel, engine: Engine) -> _Found:
     return found
 
 
-def _look(quality: LiveQuality, now: float, found: _Found) -> None:
+def _look(quality: LiveQuality, now: float, found: _Found, batches: _Batches) -> None:
     rows = quality.summary().table.rows if math.isinf(found.interval) else ()
     if any(row.statistics.standard_error is not None for row in rows):
         found.interval = now
     if math.isinf(found.ranking) and any(each.eligible for each in quality.compare().values()):
-        found.ranking = now
+        found.ranking, found.passes = now, sum(dict(batches.rows).values())
 
 
 def _samples(evaluation: Evaluation) -> float:
@@ -172,6 +180,7 @@ def _figures(model: ServedModel, settings: EvaluatorConfig, batches: _Batches, f
     return [
         Figure("first row with an interval", found.interval, "s", 60, "from the first sampled picture"),
         Figure("first explainer that auto may choose", found.ranking, "s", 600, "beyond all controls, of 10 pictures"),
+        Figure("passes until then", found.passes, "", None, "on a slower or a busier machine as many"),
         Figure("passes a sample over the former ones", passes / before, "×", 1 / 5, f"of {before:,}; {kinds}"),
         Figure("samples an hour over the former", an_hour / an_hour_before, "×", None, taken, at_least=40),
         Figure(

@@ -1,8 +1,8 @@
 """What the evaluator does next: breadth first, with enough at a time to fill batches. No clock or thread in here.
 
-Of samples that are measured, maps and first scores come before everything else, the oldest sample's first. What takes
-passes of one kind waits for its turn apart from other kinds: gradients, which may run rarely beside predictions, do
-not hold up masked passes.
+Of samples that are measured, maps and first scores come before everything else, the oldest sample's first; maps that
+take far more passes than first scores do come after those of all samples at hand. What takes passes of one kind waits
+for its turn apart from other kinds: gradients, which may run rarely beside predictions, do not hold up masked passes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from xai_sidecar.evaluator.runs import Measurement
 MOST_MASKED, MOST_OTHERS = 8, 4
 """Runs at a time of masked passes, which hold a batch of masks each, and of every other kind."""
 
-FIRST, LATER = 0, 1
-"""Stages: maps and first scores, and all other scores."""
+FIRST, COSTLY, LATER = 0, 1, 2
+"""Stages: maps and first scores, maps that take many passes, and all other scores."""
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Run:
 
     Attributes:
         sample: Number of the sample, in the order in which they were begun.
-        stage: `FIRST` or `LATER`.
+        stage: `FIRST`, `COSTLY` or `LATER`.
         kind: The kind of its passes.
         measurements: What it is for; none for passes that are the sample's.
         metrics: What it measures of the one map there is; None where it makes maps.

@@ -53,9 +53,14 @@ class Costs:
         """
         if metric in self.lead:
             return 1.0
-        first = self._measurer.map_passes(explainer) + sum(rows for name, rows in self._rows if name in self.lead)
+        first = self._measurer.map_passes(explainer) + self.first_passes
         passes = self.passes(explainer, metric)
         return 1.0 if passes <= first else max(FLOOR, first / passes)
+
+    @property
+    def first_passes(self) -> int:
+        """The passes of one map's first scores."""
+        return sum(rows for name, rows in self._rows if name in self.lead)
 
     def passes(self, explainer: str, metric: str) -> int:
         """The most passes of a metric for one map, beyond those that are made anyway."""

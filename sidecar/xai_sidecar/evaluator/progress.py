@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.work import FloatArray, Kind, MaskedForward, OodScore, ood_score
-from xai_sidecar.evaluator.agenda import FIRST, LATER, Agenda, Run
+from xai_sidecar.evaluator.agenda import COSTLY, FIRST, LATER, Agenda, Run
 from xai_sidecar.evaluator.costs import Costs
 from xai_sidecar.evaluator.keeping import Keeper
 from xai_sidecar.evaluator.live_quality import LiveQuality
@@ -25,6 +25,10 @@ from xai_sidecar.telemetry import EXPLAIN
 
 _MOST_OPEN = 12
 """Samples that are measured at a time: so many get their first scores before the first one gets all others."""
+
+_COSTLY = 8
+"""How many times the passes of its first scores a map may take and still come with those of cheap ones: most explainers
+are known, and `auto` can act, before the costliest ones have taken as many passes as all others."""
 
 _MOST_WAITING = 4
 """Runs of one kind that may wait. Of a kind that is run too rarely to keep up, some samples are not measured: which
@@ -95,6 +99,8 @@ class Progress:
             quality.statistics,
             quality.differences,
         )
+        self._most_passes = _COSTLY * costs.first_passes
+        self._passes_of_maps: dict[str, int] = {}  # of the last one of each explainer that was begun or made
         self._agenda = Agenda()
         self._numbers = itertools.count()
         self._open: set[_Measured] = set()
@@ -142,13 +148,13 @@ class Progress:
         measurements = [
             self._measurer.plan(sample, name, self._spending.metrics(sample.key, name, self._measurer.metrics))
             for name in self._measurer.explainers(sample)
-            if self._spending.measures(sample.key, name) and self._keeps_up(self._kind(name), FIRST)
+            if self._spending.measures(sample.key, name) and self._keeps_up(self._kind(name), FIRST, COSTLY)
         ]
         if self._measurer.fills and any(set(each.planned) & set(self._lead) for each in measurements):
             measured.covering = True
             self._add(measured, Run(measured.number, FIRST, MaskedForward.kind))
         for group in self._measurer.together(measurements):
-            self._add(measured, Run(measured.number, FIRST, self._kind(group[0].explainer), group))
+            self._add(measured, Run(measured.number, self._stage(group), self._kind(group[0].explainer), group))
         if sample.ood is not None:
             self._quality.put_ood(sample.key, sample.time, sample.ood, sample.weight)
         elif self._model.facts.has_ood:
@@ -161,8 +167,16 @@ class Progress:
         call = self._measurer.call(explainer, 0)
         return call.explainer.kind(call.parameters) if self._measurer.map_passes(explainer) else MaskedForward.kind
 
-    def _keeps_up(self, kind: Kind, stage: int) -> bool:
-        return kind == MaskedForward.kind or self._agenda.waiting(kind, stage) < _MOST_WAITING
+    def _stage(self, group: Sequence[Measurement]) -> int:
+        """The stage of maps. An explainer's first one comes with those of all others, whatever it takes."""
+        passes = [self._passes_of_maps.get(each.explainer, 0) for each in group]
+        for each in group:
+            self._passes_of_maps.setdefault(each.explainer, self._measurer.map_passes(each.explainer))
+        return COSTLY if max(passes) > self._most_passes else FIRST
+
+    def _keeps_up(self, kind: Kind, *stages: int) -> bool:
+        waiting = sum(self._agenda.waiting(kind, stage) for stage in stages)
+        return kind == MaskedForward.kind or waiting < _MOST_WAITING
 
     def _add(self, measured: _Measured, run: Run) -> None:
         measured.open += 1
@@ -191,7 +205,7 @@ class Progress:
         """Keeps the maps that were made, and goes on with them; of several that failed, each is made alone."""
         if failed and len(run.measurements) > 1:
             for each in run.measurements:
-                self._add(measured, Run(measured.number, FIRST, self._kind(each.explainer), [each]))
+                self._add(measured, Run(measured.number, run.stage, self._kind(each.explainer), [each]))
             return
         for measurement in run.measurements:
             if failed:
@@ -200,6 +214,7 @@ class Progress:
             if measurement.map is None:
                 continue
             measured.maps[measurement.explainer] = measurement.map.saliency
+            self._passes_of_maps[measurement.explainer] = measurement.map.pass_count
             if measured.covering:
                 measured.held.append(measurement)
             else:

@@ -12,7 +12,7 @@ import pytest
 from xai_sidecar.engine.batching import in_batches
 from xai_sidecar.engine.job import Completed
 from xai_sidecar.engine.work import Forward, Kind, MaskedForward, MaskedOodScore, Partial, drive
-from xai_sidecar.evaluator.agenda import FIRST, LATER, MOST_MASKED, MOST_OTHERS, Agenda, Run
+from xai_sidecar.evaluator.agenda import COSTLY, FIRST, LATER, MOST_MASKED, MOST_OTHERS, Agenda, Run
 from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.making import until_good
 from xai_sidecar.evaluator.measurement import Measurer
@@ -79,6 +79,49 @@ def test_first_scores_of_all_come_before_second_ones_of_any():
     assert len(others) == 4 * len(names)
     assert [each for each in kept if each[1] == "scored"] == [("a", "scored"), ("b", "scored")]
     assert progress.open_count == 0
+
+
+def names_in(run):
+    return [each.explainer for each in run.measurements]
+
+
+def test_maps_that_take_far_more_passes_come_after_the_first_scores_of_all_samples():
+    """But the first one: RISE's 600 passes are more than eight times the 50 or so of SRG; occlusion's are 25."""
+    kept = Kept()
+    progress = progress_of(models.make_model("gradient", "occlusion", "rise", masks=600), kept, metrics=[SRG, NAIVE])
+    for name in "abc":
+        progress.begin(models.make_sample(name))
+    order = [(run.stage, run.measured.sample.key.request_id) for run in run_all(progress) if "rise" in names_in(run)]
+    assert order[0] == (FIRST, "a"), "the first figure of every explainer comes first"
+    assert [each for each in order if each[0] == COSTLY] == [(COSTLY, "b"), (COSTLY, "c")]
+    first = [each[:2] for each in kept if each[2:] == (SRG,)]
+    assert first == [
+        ("a", "gradient"), ("a", "occlusion"), ("a", "rise"), ("b", "gradient"), ("b", "occlusion"),
+        ("c", "gradient"), ("c", "occlusion"), ("b", "rise"), ("c", "rise"),
+    ]  # fmt: skip
+
+
+def test_what_maps_really_took_is_what_counts():
+    """600 masks at the most, of which the tolerance takes 128: not more than eight times SRG's passes."""
+    kept = Kept()
+    progress = progress_of(models.make_model("gradient", "rise", masks=600), kept, metrics=[SRG], tolerance=0.5)
+    stages = []
+    for name in "abc":
+        progress.begin(models.make_sample(name))
+        stages += [run.stage for run in run_all(progress) if "rise" in names_in(run)]
+    assert set(stages) == {FIRST}
+
+
+def test_others_that_wait_do_not_keep_a_sample_from_being_begun():
+    progress = progress_of(models.make_model("gradient", "rise", masks=600), Kept(), metrics=[SRG])
+    progress.begin(models.make_sample("a"))
+    run_all(progress)
+    progress.begin(models.make_sample("b"))
+    run = in_batches(models.Net().run, 16)
+    while (one := progress.next(FIRST)) is not None:
+        progress.ended(one, Completed(drive(progress.steps(one), run), 1, 0.0))
+    assert progress.has_room
+    assert names_in(progress.next(LATER)) == ["rise"]
 
 
 def test_the_covered_picture_is_asked_for_once_for_all_maps():
