@@ -81,7 +81,7 @@ def _measured(pictures: Sequence[str], masks: int) -> Scores:
         batched, single = in_batches(backend.run, _BATCH), in_batches(backend.run, 1)
 
         def run(kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-            several = kind == MaskedForward.kind or len(rows[0]) > 1
+            several = (kind == MaskedForward.kind or len(rows[0]) > 1) and _BATCH in backend.costs(kind)
             return (batched if several else single)(kind, rows)
 
         for number, name in enumerate(pictures):
