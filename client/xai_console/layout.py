@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from typing import Final
 
-from nicegui import ui
+from nicegui import background_tasks, ui
 from nicegui.element import Element
 from starlette.requests import Request
 
@@ -15,6 +17,9 @@ from xai_console.words import LANGUAGES, Words, language_of
 
 LANGUAGE_COOKIE: Final = "xai_language"
 THEME_COOKIE: Final = "xai_theme"
+_PATIENCE_SECONDS: Final = 0.4
+"""How long an answer waits for the content of its page; what takes longer follows on the open page."""
+_log = logging.getLogger(__name__)
 _YEAR: Final = 365 * 24 * 3600
 _THEMES: Final[tuple[Theme, ...]] = ("auto", "light", "dark")
 _THEME_ICONS: Final = {"auto": "brightness_auto", "light": "light_mode", "dark": "dark_mode"}
@@ -38,8 +43,6 @@ async def show(console: Console, entries: tuple[Entry, ...], entry: Entry, reque
             header = _Header(page, entry)
             with div("main", "main").props("id=main tabindex=-1") as main:
                 pass
-    if console.monitor.info is None:
-        await console.monitor.refresh()
     body = _Body(page, entry, main)
 
     def changed() -> None:
@@ -48,7 +51,8 @@ async def show(console: Console, entries: tuple[Entry, ...], entry: Entry, reque
 
     ui.context.client.on_delete(console.monitor.watch(changed))
     header.show()
-    await body.fill()
+    filling = background_tasks.create(body.fill(), context=main)
+    await asyncio.wait({filling}, timeout=_PATIENCE_SECONDS)
 
 
 def _page(console: Console, entry: Entry, request: Request) -> Page:
@@ -130,7 +134,12 @@ class _Body:
 
     async def fill(self) -> None:
         """Makes the content, or says that there is no server yet."""
-        info = self._page.console.monitor.info
+        monitor = self._page.console.monitor
+        self._filled = True
+        if monitor.info is None:
+            await monitor.refresh()
+        info = monitor.info
+        self._filled = info is not None
         self._main.clear()
         with self._main:
             if info is None:
@@ -140,15 +149,17 @@ class _Body:
                     [self._page.say("waiting.how", server=self._page.source.name)],
                 )
                 return
-            self._filled = True
-            await self._entry.build(self._page, info)
+            try:
+                await self._entry.build(self._page, info)
+            except Exception:
+                _log.exception("the page %s could not be made", self._page.path)
+                empty("error_outline", self._page.say("broken"), [self._page.say("broken.how")])
 
     def show(self) -> None:
         """Makes the content as soon as the server is there."""
         if not self._filled and self._page.console.monitor.info is not None:
             self._filled = True
-            with self._main:
-                ui.timer(0, self.fill, once=True)
+            background_tasks.create(self.fill(), context=self._main)
 
 
 def _settings(page: Page) -> None:

@@ -10,8 +10,9 @@ from nicegui import ui
 from xai_client import ModelInfo, Sample
 from xai_client.samples import MaskingCurve, SampleExplanation
 from xai_console.charts import Chart, curve_options
+from xai_console.figures import percent
 from xai_console.page import Page
-from xai_console.parts import card, div, percent, slider, text, toggle
+from xai_console.parts import card, div, slider, text, toggle
 from xai_console.sample_picture import masked
 from xai_console.shelf import url_of
 
@@ -90,7 +91,7 @@ class Masking:
         self._steps.update()
         step = smallest_step(self._curve, self._enough)
         self._verdict.set_text(self._say_enough(step))
-        chosen = step if step is not None else 0
+        chosen = step if step is not None else len(self._curve.pixel_counts) - 1
         self._steps.set_value(chosen)
         self._show(chosen)
 

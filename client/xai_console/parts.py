@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -89,20 +88,6 @@ def bar(part: float, classes: str = "") -> Element:
     with div(f"bar {classes}") as made:
         div("bar-part").style(f"width: {100 * min(1.0, max(0.0, part)):.1f}%")
     return made
-
-
-def percent(share: float) -> str:
-    """A probability, as people read it."""
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    if 0.999 < share < 1:
-        return "> 99.9 %"
-    return f"{100 * share:.1f} %"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A measured number; a dash for one that there is not."""
-    return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}"
 
 
 def report(error: XaiError, say: Words) -> None:

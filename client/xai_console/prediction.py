@@ -9,7 +9,8 @@ from nicegui import ui
 from nicegui.element import Element
 
 from xai_client import ClassScore
-from xai_console.parts import bar, div, percent, text
+from xai_console.figures import percent
+from xai_console.parts import bar, div, text
 
 
 class ClassList:

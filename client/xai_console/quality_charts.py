@@ -9,7 +9,7 @@ from typing import Any
 from xai_client import Quality, QualityHistory
 from xai_console.charts import PALETTE, axis
 from xai_console.page import Page
-from xai_console.sample_scores import short_name
+from xai_console.sample_scores import metric_name
 
 _MOST_CLASSES = 20
 
@@ -33,7 +33,7 @@ def radar(page: Page, quality: Quality, weights: Mapping[str, float]) -> dict[st
     return {
         "tooltip": {"trigger": "item", "confine": True},
         "radar": {
-            "indicator": [{"name": short_name(name), "min": 0, "max": 1} for name in metrics],
+            "indicator": [{"name": metric_name(page.say, name), "min": 0, "max": 1} for name in metrics],
             "radius": "62%",
             "center": ["50%", "56%"],
             "axisName": {"color": "#7d8794"},
@@ -72,7 +72,7 @@ def by_class(page: Page, quality: Quality, *, explainer: str = "", metric: str =
         return {}
     series = [
         {
-            "name": short_name(name) if explainer else name,
+            "name": metric_name(page.say, name) if explainer else name,
             "type": "bar",
             "barMaxWidth": 10,
             "data": [

@@ -9,9 +9,10 @@ from typing import Any
 from nicegui import ui
 
 from xai_client import ExplainerQuality, Quality, QualityMeasure
+from xai_console.figures import number
 from xai_console.page import Page
-from xai_console.parts import bar, button, card, div, number, slider, text
-from xai_console.sample_scores import short_name
+from xai_console.parts import bar, button, card, div, slider, text
+from xai_console.sample_scores import metric_name
 from xai_console.weighing import composite, missing
 
 
@@ -34,7 +35,9 @@ class QualityTable:
             with ui.expansion(page.say("quality.weights")).props("dense").classes("weights"):
                 with div("row"):
                     for name in self.weights:
-                        slider(short_name(name), self.weights[name], 0, 1, 0.05, partial(self._move, name))
+                        slider(
+                            metric_name(self._page.say, name), self.weights[name], 0, 1, 0.05, partial(self._move, name)
+                        )
                 button(page.say("quality.weights.reset"), self._reset, "restart_alt")
             self._body = div("scroll").props('tabindex="0" role="region"')
             self._body.props(f'aria-label="{page.say("quality.table")}"')
@@ -75,7 +78,7 @@ class QualityTable:
                 _th(say("filter.explainer"))
                 _th(say("quality.composite"), "num")
                 for name, metric in self._quality.evaluator.metrics.items():
-                    with _th(short_name(name), "num" if self.weights.get(name) else "num uncounted"):
+                    with _th(metric_name(self._page.say, name), "num" if self.weights.get(name) else "num uncounted"):
                         ui.tooltip(f"{name}: {metric.description}").props("max-width=320px delay=300")
             with ui.element("tbody"):
                 rank = 0
@@ -98,7 +101,7 @@ class QualityTable:
                         ui.tooltip(each.standing.objection).props("max-width=320px")
             with _td(classes="num composite"):
                 if score is None:
-                    lacking = ", ".join(map(short_name, missing(dict.fromkeys(each.quality, 0.0), self.weights)))
+                    lacking = ", ".join(metric_name(say, name) for name in missing(each.quality, self.weights))
                     with text(say("not_measured"), "hint"):
                         ui.tooltip(say("quality.lacking", metrics=lacking)).props("max-width=320px")
                 else:

@@ -12,9 +12,9 @@ from nicegui.element import Element
 
 from xai_client import SampleSummary
 from xai_client.colours import FloatArray, scale_of
+from xai_console.figures import number, percent
 from xai_console.overlay import COLOURS_URL, Look
 from xai_console.page import Page, address
-from xai_console.parts import number, percent
 from xai_console.shelf import url_of
 from xai_console.words import Words
 
@@ -105,7 +105,7 @@ def packed(values: FloatArray) -> dict[str, Any]:
 
 
 def _line(sample: SampleSummary, say: Words) -> str:
-    parts = [sample.time.astimezone().strftime("%H:%M:%S")]
+    parts = [sample.time.astimezone().strftime("%H:%M")]
     if sample.ood_percentile is not None:
         parts.append(f"OoD {sample.ood_percentile:.0f} %")
     if sample.state != "scored":

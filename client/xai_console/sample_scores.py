@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xai_client.samples import SampleExplanation, SampleScore
-from xai_console.parts import number
+from xai_console.figures import number
 from xai_console.words import Words
 
 
@@ -17,12 +17,13 @@ def score_lines(say: Words, made: SampleExplanation, before: Mapping[str, float]
         made: What an explainer made.
         before: Scores by metric before the last change, so that what has changed shows.
     """
-    return [(short_name(name), _value(say, score, before.get(name))) for name, score in made.scores.items()]
+    return [(metric_name(say, name), _value(say, score, before.get(name))) for name, score in made.scores.items()]
 
 
-def short_name(metric: str) -> str:
-    """A metric's name without its family."""
-    return metric.rpartition("/")[2].replace("_", " ")
+def metric_name(say: Words, metric: str) -> str:
+    """A metric's name, for people; without its family."""
+    short = metric.rpartition("/")[2]
+    return say.either(f"metric.{short}", short.replace("_", " "))
 
 
 def _value(say: Words, score: SampleScore, before: float | None) -> str:

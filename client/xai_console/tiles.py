@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from xai_client import Explanation, Progress, SaliencyMap
+from xai_console.figures import number
 from xai_console.gallery import Gallery, Hung
 from xai_console.overlay import Box, Scene
 from xai_console.page import Page
-from xai_console.parts import bar, div, number, text
+from xai_console.parts import bar, div, text
 
 Line: TypeAlias = str | tuple[str, str]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 
 def composite(goodness: Mapping[str, float], weights: Mapping[str, float]) -> float | None:
@@ -22,6 +22,6 @@ def composite(goodness: Mapping[str, float], weights: Mapping[str, float]) -> fl
     return sum(weight * goodness[metric] for metric, weight in counting.items()) / total
 
 
-def missing(goodness: Mapping[str, float], weights: Mapping[str, float]) -> list[str]:
+def missing(measured: Container[str], weights: Mapping[str, float]) -> list[str]:
     """The metrics that count and were not measured."""
-    return [metric for metric, weight in weights.items() if weight > 0 and metric not in goodness]
+    return [metric for metric, weight in weights.items() if weight > 0 and metric not in measured]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from xai_console.page import Entry
-from xai_console.pages import classes, drift, explain, live, quality, review, sample
+from xai_console.pages import classes, drift, evidence, explain, live, quality, review, sample
 
 ENTRIES: Final[tuple[Entry, ...]] = (
     live.ENTRY,
@@ -15,4 +15,5 @@ ENTRIES: Final[tuple[Entry, ...]] = (
     drift.ENTRY,
     review.ENTRY,
     sample.ENTRY,
+    evidence.ENTRY,
 )

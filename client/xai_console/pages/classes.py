@@ -8,9 +8,10 @@ from nicegui import background_tasks, ui
 
 from xai_client import Accuracy, ClassMap, ModelInfo, Quality, XaiError
 from xai_client.quality import ConfusionCell
+from xai_console.figures import percent
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import bar, card, div, empty, percent, text, trouble
+from xai_console.parts import bar, card, div, empty, text, trouble
 from xai_console.query import OUTCOMES
 from xai_console.ranges import scale_by
 

@@ -9,8 +9,9 @@ from nicegui import ui
 from xai_client import MapDrift, ModelInfo, Quality, QualityHistory, XaiError
 from xai_console.charts import Chart
 from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
+from xai_console.figures import number, percent
 from xai_console.page import Entry, Page
-from xai_console.parts import card, div, empty, number, percent, text, toggle, trouble
+from xai_console.parts import card, div, empty, text, toggle, trouble
 
 _BINS: Final = 60
 _SPANS: Final = {"900": 900.0, "3600": 3600.0, "86400": 86400.0}

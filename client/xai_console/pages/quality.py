@@ -13,7 +13,7 @@ from xai_console.page import Entry, Page
 from xai_console.parts import card, div, empty, text, trouble
 from xai_console.quality_charts import by_class, class_names, history, radar
 from xai_console.quality_table import QualityTable
-from xai_console.sample_scores import short_name
+from xai_console.sample_scores import metric_name
 
 _AGAIN_SECONDS: Final = 10.0
 _SPANS: Final = {3600: 60, 6 * 3600: 72, 24 * 3600: 96, 7 * 24 * 3600: 84}
@@ -101,7 +101,7 @@ class _QualityPage:
     def _class_charts(self) -> None:
         say = self._page.say
         names = {name: name for name, each in self._quality.explainers.items() if not each.is_control}
-        metrics = {name: short_name(name) for name in self._quality.evaluator.metrics}
+        metrics = {name: metric_name(self._page.say, name) for name in self._quality.evaluator.metrics}
         if not class_names(self._quality):
             text(say("quality.classes.empty"), "hint", "p")
         with div("stack"):
@@ -117,8 +117,8 @@ class _QualityPage:
 
     def _over_time(self) -> None:
         say = self._page.say
-        metrics = {name: short_name(name) for name in self._quality.weights} or {
-            name: short_name(name) for name in self._quality.evaluator.metrics
+        metrics = {name: metric_name(self._page.say, name) for name in self._quality.weights} or {
+            name: metric_name(self._page.say, name) for name in self._quality.evaluator.metrics
         }
         spans = {
             span: say("hours", count=span // 3600) if span <= 86400 else say("days", count=span // 86400)

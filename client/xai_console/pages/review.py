@@ -8,10 +8,11 @@ from nicegui import background_tasks, ui
 
 from xai_client import ModelInfo, SampleFilter, SampleSummary, XaiError
 from xai_console import sample_picture
+from xai_console.figures import percent
 from xai_console.filter_form import first_map
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import button, card, div, empty, percent, report, text, toggle, trouble
+from xai_console.parts import button, card, div, empty, report, text, toggle, trouble
 from xai_console.ranges import scale_by
 
 _KEYS: Final = "123456789"

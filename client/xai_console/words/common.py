@@ -24,6 +24,11 @@ WORDS: Final = {
         "{server} 一有响应，此页面就会显示。",
     ),
     "error": ("That did not work", "操作失败"),
+    "broken": ("This page could not be made", "无法生成此页面"),
+    "broken.how": (
+        "The fault is the console's; its log says more.",
+        "问题出在控制台；详情请看其日志。",
+    ),
     "close": ("Close", "关闭"),
     "copy": ("Copy", "复制"),
     "more": ("More", "更多"),

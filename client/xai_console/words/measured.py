@@ -5,6 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 WORDS: Final = {
+    "metric.srg": ("SRG", "SRG"),
+    "metric.naive": ("Naive", "朴素忠实度"),
+    "metric.deletion_auc": ("Deletion", "删除 AUC"),
+    "metric.insertion_auc": ("Insertion", "插入 AUC"),
+    "metric.road": ("ROAD", "ROAD"),
+    "metric.pointing_game": ("Pointing game", "指点游戏"),
+    "metric.iosr": ("IoSR", "IoSR"),
+    "metric.class_sensitivity": ("Class sensitivity", "类别敏感度"),
+    "metric.robustness": ("Robustness", "稳健性"),
     "not_measured": ("not measured", "未评测"),
     "quality": ("Quality", "质量"),
     "quality.auto": ("auto takes {name}", "auto 选用 {name}"),

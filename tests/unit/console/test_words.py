@@ -11,7 +11,7 @@ from xai_console.words import LANGUAGES, TABLES, WORDS, Words, language_of
 CONSOLE = Path(__file__).parents[3] / "client" / "xai_console"
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SAME_IN_BOTH = {"flag.true_positive", "flag.false_positive", "flag.false_negative", "quality.n", "colours.inferno",
-                "colours.turbo", "contrast.difference"}  # fmt: skip
+                "colours.turbo", "contrast.difference", "metric.srg", "metric.road", "metric.iosr"}  # fmt: skip
 
 
 def said():

@@ -146,7 +146,7 @@ function blend(data, place, level, ink) {
 
 // Light beside dark, so that one of them shows on anything.
 function hatch(pen, left, top, right, bottom) {
-  const pitch = Math.max(8, Math.min(right - left, bottom - top) / 24);
+  const pitch = Math.min(14, Math.max(8, Math.min(right - left, bottom - top) / 24));
   pen.save();
   pen.beginPath();
   pen.rect(left, top, right - left, bottom - top);
