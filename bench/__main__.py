@@ -26,6 +26,7 @@ SUBJECTS = {
     "torch": "against_torch",
     "rise": "rise",
     "precision": "precision",
+    "evaluator_latency": "evaluator_latency",
     "evaluator": "evaluator",
     "evaluator_samples": "evaluator_samples",
     "quality": "quality",

@@ -1,4 +1,4 @@
-"""What the evaluator costs predictions, how fast it scores on an idle device, and what its store takes on disk.
+"""How fast the evaluator scores on an idle device, and what its store takes on disk.
 
 All on EfficientNet-Lite0. How fast it scores is compared with bare launches on the engine's own device thread, in
 pauses every third second that do not count, so that both meet the same noise.
@@ -12,13 +12,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from bench import evaluator_latency
 from bench.evaluator_speed import Scored, scoring
 from bench.figure import Figure
 from xai_sidecar.command.memory import keep_freed_memory
-from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.work import MaskedForward
 from xai_sidecar.evaluator.records import Sample, SampleKey, SampleState
 from xai_sidecar.evaluator.store import KeptPicture, Store
@@ -30,46 +26,12 @@ _COPIES = 30
 
 
 def figures() -> list[Figure]:
-    """Predictions beside it first, while this process has nothing in memory that stands in the way."""
+    """Speed and store."""
     keep_freed_memory()
     set_up_logs("warning", "json")
-    beside = evaluator_latency.measure()
     with scoring() as (scored, samples):
         found = list(scored)
-    return [*_latency(beside), *_speed(found), *_store(found, samples)]
-
-
-# ---------------------------------------------------------------------------------------------------- predictions
-
-
-def _latency(beside: evaluator_latency.Beside) -> list[Figure]:
-    slice_ = EvaluatorConfig().slice_milliseconds
-    device_share = EvaluatorConfig().device_share
-    off, on = (np.array([ms for taken in each for ms in taken]) * 1e3 for each in (beside.off, beside.on))
-    uncut = 1e3 * np.array(beside.uncut)
-    found = []
-    for percentile, bar in ((50, None), (99, 1.10)):
-        each = [[1e3 * float(np.percentile(taken, percentile)) for taken in side] for side in (beside.off, beside.on)]
-        told = ", ".join(f"{b:.1f} / {a:.1f}" for a, b in zip(*each, strict=True))
-        note = (
-            f"{told} ms by round, beside it and alone; {len(on)} and {len(off)} JPEGs at {evaluator_latency.RATE:g}/s"
-        )
-        value = statistics.median(each[1]) / statistics.median(each[0])
-        found.append(Figure(f"prediction p{percentile} beside the evaluator over alone", value, "×", bar, note))
-    pooled, alone = float(np.percentile(on, 99)), float(np.percentile(off, 99))
-    late = 1e3 * float(np.percentile(beside.late, 99))
-    note = f"{pooled:.1f} of {alone:.1f} ms; the client sent late by {late:.1f} ms, p99"
-    found.append(Figure("prediction p99, rounds taken together", pooled / alone, "×", 1.10, note))
-    worst = float(np.percentile(uncut, 99))
-    note = f"{worst:.1f} ms, {len(uncut)} JPEGs; its launches cannot be cut to {slice_:g} ms, and are rare"
-    found.append(Figure("prediction p99 while it measures gradient's robustness", worst / alone, "×", 1.10, note))
-    *shares, last = beside.shares
-    note = f"by round {', '.join(f'{share:.3f}' for share in shares)}, and {last:.3f} with gradients"
-    name = "part of the device's time that the evaluator took"
-    # Above the lower bound it had something to do all the time; a launch may be counted that began before.
-    share = statistics.mean(shares)
-    found.append(Figure(name, share, "", 1.02 * device_share, note, at_least=0.8 * device_share))
-    return found
+    return [*_speed(found), *_store(found, samples)]
 
 
 # ---------------------------------------------------------------------------------------------------- speed

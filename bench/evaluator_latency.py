@@ -12,6 +12,7 @@ import itertools
 import json
 import socket
 import sqlite3
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,13 +20,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from bench import models
+from bench.figure import Figure
 from bench.load_client import LoadClient, load_client
 from bench.metrics import read_metrics
 from bench.server import served
 from xai_client.request import predict_request
+from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.evaluator.sampling import chosen
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
@@ -125,6 +129,36 @@ class _Bench:
                 return
             time.sleep(0.1)
         raise RuntimeError("the evaluator does not come to an end")
+
+
+def figures() -> list[Figure]:
+    """What predictions beside it take over those alone, and what it takes of the device; two minutes or three."""
+    beside = measure()
+    slice_ = EvaluatorConfig().slice_milliseconds
+    device_share = EvaluatorConfig().device_share
+    off, on = (np.array([ms for taken in each for ms in taken]) * 1e3 for each in (beside.off, beside.on))
+    uncut = 1e3 * np.array(beside.uncut)
+    found = []
+    for percentile, bar in ((50, None), (99, 1.10)):
+        each = [[1e3 * float(np.percentile(taken, percentile)) for taken in side] for side in (beside.off, beside.on)]
+        told = ", ".join(f"{b:.1f} / {a:.1f}" for a, b in zip(*each, strict=True))
+        note = f"{told} ms by round, beside it and alone; {len(on)} and {len(off)} JPEGs at {RATE:g}/s"
+        value = statistics.median(each[1]) / statistics.median(each[0])
+        found.append(Figure(f"prediction p{percentile} beside the evaluator over alone", value, "×", bar, note))
+    pooled, alone = float(np.percentile(on, 99)), float(np.percentile(off, 99))
+    late = 1e3 * float(np.percentile(beside.late, 99))
+    note = f"{pooled:.1f} of {alone:.1f} ms; the client sent late by {late:.1f} ms, p99"
+    found.append(Figure("prediction p99, rounds taken together", pooled / alone, "×", 1.10, note))
+    worst = float(np.percentile(uncut, 99))
+    note = f"{worst:.1f} ms, {len(uncut)} JPEGs; its launches cannot be cut to {slice_:g} ms, and are rare"
+    found.append(Figure("prediction p99 while it measures gradient's robustness", worst / alone, "×", 1.10, note))
+    *shares, last = beside.shares
+    note = f"by round {', '.join(f'{share:.3f}' for share in shares)}, and {last:.3f} with gradients"
+    name = "part of the device's time that the evaluator took"
+    # Above the lower bound it had something to do all the time; a launch may be counted that began before.
+    share = statistics.mean(shares)
+    found.append(Figure(name, share, "", 1.02 * device_share, note, at_least=0.8 * device_share))
+    return found
 
 
 def measure() -> Beside:
