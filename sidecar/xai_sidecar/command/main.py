@@ -1,21 +1,22 @@
-"""The command line: serve, demo, check, train-ood."""
+"""The command line: serve, demo, check, run, train-ood."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import contextlib
-import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_sidecar import __version__
 from xai_sidecar.command.environment import keep_for_good, prepare_environment, switch_often
+from xai_sidecar.command.run import add_run, run
+from xai_sidecar.command.training import add_train, train
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.interrupt import interruptible
 
@@ -26,6 +27,7 @@ _EXAMPLES = """\
 examples:
   xai-sidecar demo                                 the sample classifier, end to end
   xai-sidecar check --config sidecar.toml          load everything, say what was found, do not serve
+  xai-sidecar run --config sidecar.toml --data pictures/ --out RUN
   xai-sidecar train-ood --config sidecar.toml --data pictures/
   xai-sidecar serve --config sidecar.toml --set server.grpc=0.0.0.0:50051
 """
@@ -129,56 +131,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check)
 
-    _add_train(commands)
+    add_run(commands, _add_config).set_defaults(run=_run)
+    add_train(commands, _add_config).set_defaults(run=_train_ood)
     return parser
-
-
-def _add_train(commands: Any) -> None:
-    train = commands.add_parser(
-        "train-ood",
-        help="train an OoD net, which tells pictures like those trained on from others",
-        description="Train an OoD net on the features of a config's model: pictures in a folder for each class, named "
-        "by its label or id, or in no folders, then what the model predicts counts. The model is not changed. Ctrl-C "
-        "loses nothing: the same command goes on from there. Ends with how well the net tells held-out pictures from "
-        "noise, shuffled patches and masked pictures (AUROC: 1 is perfect, 0.5 is guessing).",
-    )
-    _add_config(train)
-    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="the pictures")
-    train.add_argument(
-        "--out", type=Path, metavar="FILE", help="where the net goes (default: ood.checkpoint, else ood.safetensors)"
-    )
-    train.add_argument(
-        "--epochs", type=_at_least(1), default=90, metavar="N", help="passes over the pictures (default: 90)"
-    )
-    train.add_argument(
-        "--batch-size", type=_at_least(4), default=128, metavar="N", help="pictures a step (default: 128)"
-    )
-    train.add_argument("--holdout", type=_share, default=0.2, metavar="SHARE", help="held out to test (default: 0.2)")
-    train.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="of all that is random (default: 0)")
-    train.set_defaults(run=_train_ood)
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text} is too little; give at least {least}")
-        return number
-
-    return whole_number
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number above 0 and below 1")
-    return share
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -273,28 +228,22 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _run(arguments: argparse.Namespace) -> int:
+    config = _config(arguments)
+    _set_up_logs(config)
+    return run(config, arguments, _progress())
+
+
 def _train_ood(arguments: argparse.Namespace) -> int:
-    from xai_sidecar.backends.ood_training import train_configured
-    from xai_sidecar.ood.progress import ProgressBars, ProgressLines
-    from xai_sidecar.ood.training import TrainingOptions
+    config = _config(arguments, needs_ood=False)
+    _set_up_logs(config)
+    return train(config, arguments, _progress())
+
+
+def _set_up_logs(config: Config) -> None:
     from xai_sidecar.telemetry.logs import set_up_logs
 
-    config = _config(arguments, needs_ood=False)
     set_up_logs("warning", config.server.log_format)
-    options = TrainingOptions(arguments.epochs, arguments.batch_size, arguments.seed, arguments.holdout)
-    out = arguments.out or config.ood.checkpoint or Path("ood.safetensors")
-    report = _progress()
-    bars = ProgressBars()
-    try:
-        shown = bars if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else ProgressLines(report)
-        head = train_configured(config, arguments.data, out, options, report, shown)
-    finally:
-        bars.close()
-    print(f"trained on {head.training.sample_count:,} pictures; how well it tells held-out ones from (AUROC):")
-    for kind, value in head.training.auroc.items():
-        print(f"  {kind:<12}{value:.3f}")
-    print(f"written to {out.resolve()}; set ood.checkpoint to it.")
-    return 0
 
 
 def _demo(arguments: argparse.Namespace) -> int:

@@ -22,9 +22,10 @@ from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurer
 from xai_sidecar.evaluator.progress import Progress
 from xai_sidecar.evaluator.records import Sample
+from xai_sidecar.evaluator.restoring import restore_quality
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.evaluator.store_errors import StoreErrors
-from xai_sidecar.telemetry import EXPLAIN, EvaluatorTelemetry
+from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _POLL_SECONDS = 0.5
 """Longest wait for a job or a report, after which new samples are looked for."""
@@ -204,16 +205,16 @@ class Evaluator:
     def _restore(self) -> None:
         version, now = self._model.version, self._clock()
         since, most = now - self._settings.window_seconds, self._settings.window_samples
-        known = set(self._model.measured)
-        found = self._store.recent_scores(version, since, most, self._measurer.definitions)
-        for key, sample_time, weight, score in found:
-            self._quality.add_sample(key, sample_time, weight)
-            if score.explainer in known and score.metric in (*self._settings.metrics, EXPLAIN):
-                self._quality.put_score(key, sample_time, score, weight)
-        for key, sample_time, weight, ood in self._store.recent_ood(version, since, most):
-            self._quality.put_ood(key, sample_time, ood, weight, new=False)
-        for truth in self._store.truths(version):
-            self._quality.put_truth(*truth)
+        restore_quality(
+            self._quality,
+            self._store,
+            version,
+            since,
+            most,
+            set(self._model.measured),
+            self._settings.metrics,
+            self._measurer.definitions,
+        )
         self.ingest.restore()
         self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
         self._report_busy()

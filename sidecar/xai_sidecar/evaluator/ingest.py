@@ -201,7 +201,7 @@ class Ingest:
             kept = (
                 KeptPicture(sample.image, sample.logits, sample.probabilities) if self._settings.keep_pictures else None
             )
-            if self._store_errors.store.add_sample(record := self._record(sample), kept):
+            if self._store_errors.store.add_sample(record := sample.record(), kept):
                 self._queue(sample)
             else:
                 self._telemetry.event("repeated")
@@ -235,20 +235,6 @@ class Ingest:
     def _drop(self) -> None:
         self.unscored.add(self._clock(), "dropped")
         self._telemetry.event("dropped")
-
-    def _record(self, sample: Sample) -> SampleRecord:
-        return SampleRecord(
-            key=sample.key,
-            time=sample.time,
-            model_version=sample.model_version,
-            frame=sample.frame,
-            target=sample.target,
-            probability=float(sample.probabilities[sample.target]),
-            positives=sample.positives,
-            ood=sample.ood,
-            inclusion=sample.inclusion,
-            weight=sample.weight,
-        )
 
     def _report(self, key: SampleKey, truth: GroundTruth) -> Receipt:
         return self._put(key, truth, self._warnings(self._known(key), truth))

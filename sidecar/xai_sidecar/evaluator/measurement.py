@@ -117,9 +117,10 @@ class Measurer:
         """The explainers and controls to measure on a sample, the controls last.
 
         They are the explainers listed that are not too costly, and those that the caller used. There are none where no
-        class counts as predicted: maps of a class that is not there mean nothing, and score well.
+        class counts as predicted, unless one was chosen: maps of a class that is not there mean nothing, and score
+        well.
         """
-        if not sample.positives:
+        if not sample.positives and sample.chosen is None:
             return []
         served = (name for name in sample.served if name in self._model.explainers)
         return list(dict.fromkeys((*self.compared, *served, *self._model.controls)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,7 @@ class Progress:
         keeper: Takes what comes of it.
         quality: The scores so far.
         on_maps: Called with a sample and its maps, by explainer or control, once it is measured.
+        thorough: Whether everything is measured of each sample, however much it costs.
     """
 
     def __init__(
@@ -82,7 +83,10 @@ class Progress:
         keeper: Keeper,
         quality: LiveQuality,
         on_maps: Callable[[Sample, Mapping[str, FloatArray]], object] = lambda sample, maps: None,
+        *,
+        thorough: bool = False,
     ) -> None:
+        self._thorough = thorough
         self._measurer = measurer
         self._model = model
         self._keeper = keeper
@@ -146,9 +150,10 @@ class Progress:
         measured = _Measured(sample, next(self._numbers))
         self._open.add(measured)
         measurements = [
-            self._measurer.plan(sample, name, self._spending.metrics(sample.key, name, self._measurer.metrics))
+            self._measurer.plan(sample, name, self._worthwhile(sample, name))
             for name in self._measurer.explainers(sample)
-            if self._spending.measures(sample.key, name) and self._keeps_up(self._kind(name), FIRST, COSTLY)
+            if self._thorough
+            or (self._spending.measures(sample.key, name) and self._keeps_up(self._kind(name), FIRST, COSTLY))
         ]
         if self._measurer.fills and any(set(each.planned) & set(self._lead) for each in measurements):
             measured.covering = True
@@ -167,6 +172,11 @@ class Progress:
         call = self._measurer.call(explainer, 0)
         return call.explainer.kind(call.parameters) if self._measurer.map_passes(explainer) else MaskedForward.kind
 
+    def _worthwhile(self, sample: Sample, explainer: str) -> Collection[str]:
+        """The metrics that are worth what they cost on a sample."""
+        metrics = self._measurer.metrics
+        return metrics if self._thorough else self._spending.metrics(sample.key, explainer, metrics)
+
     def _stage(self, group: Sequence[Measurement]) -> int:
         """The stage of maps. An explainer's first one comes with those of all others, whatever it takes."""
         passes = [self._passes_of_maps.get(each.explainer, 0) for each in group]
@@ -176,7 +186,7 @@ class Progress:
 
     def _keeps_up(self, kind: Kind, *stages: int) -> bool:
         waiting = sum(self._agenda.waiting(kind, stage) for stage in stages)
-        return kind == MaskedForward.kind or waiting < _MOST_WAITING
+        return self._thorough or kind == MaskedForward.kind or waiting < _MOST_WAITING
 
     def _add(self, measured: _Measured, run: Run) -> None:
         measured.open += 1

@@ -93,6 +93,7 @@ class Sample:
         inclusion: How likely its request was to be sampled.
         weight: What it counts for in means, above 0; see `sampling.Draw`.
         typical: Whether it had been sampled whatever had been predicted.
+        chosen: The class that is explained, where that need not be the most probable one; None for that.
     """
 
     key: SampleKey
@@ -108,11 +109,27 @@ class Sample:
     inclusion: float = 1.0
     weight: float = 1.0
     typical: bool = True
+    chosen: int | None = None
 
     @property
     def target(self) -> int:
-        """The most probable class, of equals the first: the one that is explained."""
-        return int(self.logits.argmax())
+        """The class that is explained: the most probable one, of equals the first, unless another was chosen."""
+        return int(self.logits.argmax()) if self.chosen is None else self.chosen
+
+    def record(self) -> SampleRecord:
+        """It as it is stored."""
+        return SampleRecord(
+            key=self.key,
+            time=self.time,
+            model_version=self.model_version,
+            frame=self.frame,
+            target=self.target,
+            probability=float(self.probabilities[self.target]),
+            positives=self.positives,
+            ood=self.ood,
+            inclusion=self.inclusion,
+            weight=self.weight,
+        )
 
     @property
     def byte_count(self) -> int:
@@ -193,7 +210,7 @@ class SampleRecord:
         time: When it was predicted, as Unix time in seconds.
         model_version: `EvaluatedModel.version` of the model that predicted.
         frame: Where the model input lies on the picture.
-        target: The most probable class.
+        target: The class that is explained: the most probable one, unless another was chosen.
         probability: Its probability.
         positives: The classes that were predicted, rising: the most probable one, or with sigmoid all from some
             probability on.

@@ -928,7 +928,7 @@ def test_samples_that_the_store_has_removed(start):
     running.applied()
     assert sum(running.outcomes("cat")) == 2
     clock.now += 20
-    models.until(lambda: running.store.sample_count() == 1)
+    models.until(lambda: len(running.store.states()) == 1)
     models.until(lambda: sum(running.outcomes("cat")) == 1)
     running.offer(now_sample("c", seed=2))
     running.measured(3)
@@ -941,7 +941,7 @@ def test_a_sample_that_is_removed_while_it_is_measured(start):
     running.offer(now_sample("a", time=clock.now))
     models.until(lambda: running.engine._open)
     clock.now += 200
-    models.until(lambda: running.store.sample_count() == 0)
+    models.until(lambda: len(running.store.states()) == 0)
     running.net.gate.set()
     running.measured(1)
     assert running.events() == {"sampled": 1, "scored": 1}

@@ -203,7 +203,7 @@ def test_a_sample_with_ground_truth_is_measured_first(make, early):
     first, second = models.make_sample("a", time=NOW - 5), models.make_sample("b", time=NOW)
     one.ingest.offer([first])
     if early:  # before it waits, as where its callers are quick
-        one.ingest._writer.submit(lambda: one.store.add_sample(one.ingest._record(second))).result(10)
+        one.ingest._writer.submit(lambda: one.store.add_sample(second.record())).result(10)
         one.store.put_truth(second.key, truth())
         one.ingest._queue(second)
     else:
@@ -596,7 +596,7 @@ def test_what_came_in_is_stored_before_it_closes(make):
     reported = made.ingest.report(SampleKey("r19", 0), truth())
     made.ingest.close()
     assert reported.result(0).reported is Reported.NEW
-    assert made.store.sample_count() == 20
+    assert len(made.store.states()) == 20
 
 
 def test_calls_that_come_too_late(one):
@@ -606,4 +606,4 @@ def test_calls_that_come_too_late(one):
     with pytest.raises(SidecarError) as caught:
         one.ingest.report(SampleKey("a", 0), truth()).result(10)
     assert caught.value.code == "UNAVAILABLE"
-    assert one.store.sample_count() == 0
+    assert len(one.store.states()) == 0

@@ -94,9 +94,9 @@ def test_a_sample_is_kept_once(store, make_sample):
     again = replace(record, time=9.0, positives=(1, 2), probability=0.1)
     assert not store.add_sample(again, KeptPicture(odd(3, 4, 5), odd(10), odd(10)))
     assert plain(store.sample(record.key)) == plain(replace(record, state=SampleState.SCORED))
-    assert store.sample_count() == 1
+    assert len(store.states()) == 1
     assert store.add_sample(replace(record, key=SampleKey(record.key.request_id, 1)))
-    assert store.sample_count() == 2
+    assert len(store.states()) == 2
     assert [record.key.image_index for record, _ in store.pending()] == [1]
 
 
@@ -238,7 +238,7 @@ def test_what_is_said_of_a_sample_that_is_gone_is_dropped(store, make_map, make_
     store.remove_scores(key, ["robustness"])
     store.mark_applied(key, 1.0)
     assert (store.sample(key), store.maps(key), store.scores(key), store.truth(key)) == (None, [], [], None)
-    assert store.sample_count() == 0
+    assert len(store.states()) == 0
 
 
 def test_the_classes_of_truths(store, make_sample, monkeypatch):
@@ -372,4 +372,4 @@ def test_memory_is_a_store_too(open_store, make_sample, make_map, make_score):
     assert store.truth(record.key) == TRUTH
     assert store.scores(record.key) == [make_score()]
     assert len(store.prune(0.0)) == 0
-    assert open_store("sqlite://").sample_count() == 0
+    assert len(open_store("sqlite://").states()) == 0

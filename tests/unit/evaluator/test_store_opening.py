@@ -222,7 +222,7 @@ def test_postgres_may_be_shared(postgres_url, open_store):
         connection.execute(sa.text("CREATE SCHEMA apart"))
     open_store(postgres_url)
     apart = open_store(f"{postgres_url}?options=-csearch_path%3Dapart")
-    assert apart.sample_count() == 0
+    assert len(apart.states()) == 0
     with engine(postgres_url).connect() as connection:
         assert set(sa.inspect(connection).get_table_names("apart")) == {*METADATA.tables, migrating.VERSION_TABLE}
 
@@ -243,7 +243,7 @@ def test_several_open_a_new_database_at_once(url, open_store):
     for thread in threads:
         thread.join(60)
     assert failed == []
-    assert [store.sample_count() for store in opened] == [0] * 4
+    assert [len(store.states()) for store in opened] == [0] * 4
 
 
 def test_opening_is_silent(tmp_path):
@@ -330,7 +330,7 @@ def test_the_migrations_are_in_the_wheel(tmp_path):
 import xai_sidecar.evaluator.store as store
 assert store.__file__.startswith({str(tmp_path)!r}), store.__file__
 opened = store.Store.open("sqlite:///{tmp_path}/x.db", max_bytes=1, retention_seconds=1.0)
-print(opened.sample_count())
+print(len(opened.states()))
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
@@ -342,7 +342,7 @@ def test_a_closed_store_says_so(store, make_sample):
     with pytest.raises(StoreError, match="closed"):
         store.add_sample(make_sample())
     with pytest.raises(StoreError, match="closed"):
-        store.sample_count()
+        len(store.states())
 
 
 def test_a_database_that_fails_is_told_without_details(url, store, make_sample):

@@ -67,7 +67,7 @@ def test_samples_beyond_the_retention_go_with_all_that_hangs_on_them(url, open_s
     assert row_counts() == {name: count * 3 // 4 for name, count in whole.items()}
     assert len(store.prune(1000.0)) == 3
     assert set(row_counts().values()) == {0}
-    assert store.sample_count() == 0
+    assert len(store.states()) == 0
 
 
 def test_beyond_the_bytes_the_oldest_go(url, open_store, fill):
@@ -76,7 +76,7 @@ def test_beyond_the_bytes_the_oldest_go(url, open_store, fill):
     assert store.byte_count() > MAX_BYTES
     removed = len(store.prune(1000.0))
     assert 0.9 * MAX_BYTES < store.byte_count() <= MAX_BYTES
-    assert store.sample_count() == 100 - removed
+    assert len(store.states()) == 100 - removed
     # Of 100 samples of 53 to 68 kB.
     assert 40 <= 100 - removed <= 60
     assert [time for time in sorted(keys) if store.sample(keys[time])] == [float(time) for time in range(removed, 100)]
@@ -110,7 +110,7 @@ def test_nothing_fits_and_nothing_fails(url, open_store, fill):
     assert len(store.prune(0.0)) == 3
     assert len(store.prune(0.0)) == 0
     fill(store, 5.0)
-    assert store.sample_count() == 1
+    assert len(store.states()) == 1
 
 
 def test_the_disk_space_is_bounded(url, open_store, fill, postgres):
@@ -129,7 +129,7 @@ def test_the_disk_space_is_bounded(url, open_store, fill, postgres):
         # Some tenths more, the 4 MiB below which it is not worth it, and what is written between two prunes.
         assert max(sizes) < 1.2 * MAX_BYTES + (4 << 20) + 2 * 20 * 70_000
         assert max(sizes[ROUNDS // 2 :]) < 1.25 * max(sizes[: ROUNDS // 2])
-    assert store.sample_count() > 30
+    assert len(store.states()) > 30
 
 
 def size_on_disk(url, postgres):
@@ -150,7 +150,7 @@ def test_a_smaller_bound_makes_the_file_smaller(sqlite_url, open_store, fill):
     smaller = open_store(sqlite_url, max_bytes=1 << 20)
     smaller.prune(0.0)
     assert path.stat().st_size <= 1 << 20
-    assert smaller.sample_count() > 8
+    assert len(smaller.states()) > 8
 
 
 # ------------------------------------------------------------------------------------------------ ground truth

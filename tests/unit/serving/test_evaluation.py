@@ -386,7 +386,7 @@ async def test_which_requests_are_sampled(sampling, request_of):
         sampled[f"r{number}"] = (await servicer.Predict(request_of(), call(f"r{number}"))).sampled
     assert 5 < sum(sampled.values()) < 35
     chosen = {name for name, is_sampled in sampled.items() if is_sampled}
-    await until(lambda: store.sample_count() == 2 * len(chosen))
+    await until(lambda: len(store.states()) == 2 * len(chosen))
     assert {name for name in sampled if store.sample(SampleKey(name, 0))} == chosen
 
 
@@ -458,7 +458,7 @@ async def test_ground_truth_at_once(sampling, request_of):
 
     answers = await asyncio.gather(*map(predict_and_report, range(30)))
     assert all(answer.changed for answer in answers)
-    assert store.sample_count() == 60
+    assert len(store.states()) == 60
 
 
 async def test_a_store_that_fails_is_no_ones_fault(sampling, request_of):

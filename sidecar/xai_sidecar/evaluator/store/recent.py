@@ -1,4 +1,4 @@
-"""Recent scores and OoD scores, as part of the caller's transaction."""
+"""States of samples, and recent scores and OoD scores, as part of the caller's transaction."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, and_, func, select, true
 
-from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
-from xai_sidecar.evaluator.store.rows import code_of, score_record
+from xai_sidecar.evaluator.records import SampleKey, SampleState, ScoreRecord
+from xai_sidecar.evaluator.store.rows import code_of, score_record, state_of
 from xai_sidecar.evaluator.store.tables import samples, scores
 from xai_sidecar.metrics.base import ScoreStatus
+
+
+def load_states(connection: Connection) -> list[tuple[SampleKey, SampleState]]:
+    """See `Store.states`."""
+    found = select(samples.c.request_id, samples.c.image_index, samples.c.state).order_by(samples.c.id)
+    return [(SampleKey(name, index), state_of(state)) for name, index, state in connection.execute(found)]
 
 
 def load_scores(

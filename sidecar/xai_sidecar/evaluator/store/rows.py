@@ -54,6 +54,11 @@ def code_of(member: enum.Enum) -> str:
     return member.name.lower()
 
 
+def state_of(code: str) -> SampleState:
+    """The state of a sample that a column's text stands for."""
+    return _member(SampleState, code)
+
+
 def _member(kind: type[E], code: str) -> E:
     try:
         return kind[code.upper()]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from operator import attrgetter
 
-from sqlalchemy import Insert, and_, delete, func, insert, select, update
+from sqlalchemy import Insert, and_, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from xai_sidecar.errors import NotFoundError
@@ -129,6 +129,11 @@ class Store:
         """A sample; None if there is none of that key."""
         with self._database.read() as connection:
             return load(connection, key)
+
+    def states(self) -> list[tuple[SampleKey, SampleState]]:
+        """The states of all samples, in the order in which they were kept."""
+        with self._database.read() as connection:
+            return recent.load_states(connection)
 
     def set_state(self, key: SampleKey, state: SampleState) -> None:
         """Sets a sample's state, unless it is AMBIGUOUS. The arrays of one that is no longer pending are removed."""
@@ -342,8 +347,3 @@ class Store:
     def blocked(self) -> bool:
         """Whether writing large data raises `StoreBlockedError`, as another program has been reading for too long."""
         return self._database.blocked
-
-    def sample_count(self) -> int:
-        """Number of samples."""
-        with self._database.read() as connection:
-            return int(connection.scalar(select(func.count()).select_from(samples)) or 0)

@@ -1,0 +1,82 @@
+"""`xai-sidecar run`: explains and measures a data set."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # importing it takes a while, and the command line has to answer at once
+    from xai_sidecar.config import Config
+
+_SKIPPED = 3
+"""Exit status where some pictures could not be read."""
+
+
+def add_run(commands: Any, add_config: Any) -> argparse.ArgumentParser:
+    """Adds the command; returns its parser."""
+    run: argparse.ArgumentParser = commands.add_parser(
+        "run",
+        help="explain and measure a whole data set",
+        description="Explain every picture of a data set, measure every explanation by the config's metrics, and write "
+        "what came of it: a store that the console browses, summary.json, scores.csv, and report.html, which can be "
+        "sent. Ctrl-C ends once the pictures in work are done; the same command goes on from there, after a kill too. "
+        "Exit status 3 if pictures could not be read.",
+    )
+    add_config(run)
+    run.add_argument(
+        "--data",
+        required=True,
+        metavar="DATA",
+        help="a folder with a folder of pictures for each class, named by its label or id; a folder of pictures, with "
+        "a CSV file of labels or without; a COCO .json; a folder as Pascal VOC has it; or module:callable, which "
+        "returns MindSpore's data set or any iterable of (image), (image, labels) or (image, labels, boxes)",
+    )
+    run.add_argument("--out", type=Path, required=True, metavar="RUN", help="the folder that the run goes to")
+    run.add_argument(
+        "--targets",
+        choices=("predicted", "true", "both"),
+        default="predicted",
+        help="the classes that are explained of each picture (default: predicted)",
+    )
+    run.add_argument(
+        "--probable", type=float, metavar="P", help="explain every class of at least this probability, too"
+    )
+    run.add_argument("--limit", type=int, metavar="N", help="run the first N pictures only")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
+    run.add_argument("--fail-fast", action="store_true", help="end at the first picture that cannot be read")
+    return run
+
+
+def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
+    """Runs a data set; returns the exit status."""
+    from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.errors import ConfigError, InvalidRequestError, StoreError
+    from xai_sidecar.interrupt import deferred
+    from xai_sidecar.ood.progress import ProgressBars, ProgressLines
+    from xai_sidecar.runner.folder import RunFolder
+    from xai_sidecar.runner.options import RunOptions
+    from xai_sidecar.runner.session import run_data
+    from xai_sidecar.runner.telling import Telling, written
+
+    options = RunOptions(arguments.targets, arguments.probable, arguments.limit, arguments.seed, arguments.fail_fast)
+    folder = RunFolder(arguments.out)
+    bars = ProgressBars()
+    shown = bars if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else ProgressLines(report)
+    telling = Telling(shown, config.evaluator.auto.weights)
+    try:
+        with deferred() as stop:
+            result = run_data(config, arguments.data, folder, options, load_backend, report, telling, stop)
+    except (InvalidRequestError, StoreError) as error:
+        raise ConfigError(error.message, field="data") from error
+    finally:
+        bars.close()
+    try:
+        print(written(result), flush=True)
+    finally:
+        result.store.close()
+    if result.counts.interrupted:
+        raise KeyboardInterrupt
+    return _SKIPPED if result.counts.skipped else 0

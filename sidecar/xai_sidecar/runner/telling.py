@@ -1,0 +1,112 @@
+"""Tells how a run gets on, and what came of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from xai_client.command.tables import table
+from xai_sidecar.evaluator.live_quality import LiveQuality
+from xai_sidecar.ood.progress import Progress, Step, duration_text
+from xai_sidecar.runner.exports import write_scores
+from xai_sidecar.runner.results import score_rows, summary
+from xai_sidecar.runner.running import RunCounts
+from xai_sidecar.runner.session import RunResult
+
+_SHOWN_SKIPPED = 10
+_BEST = 3
+_NOTE_SECONDS = 2.0
+
+
+class Telling:
+    """Shows how far a run is, with the scores so far.
+
+    Args:
+        progress: Shows steps.
+        weights: Of the metrics, by name: the one that weighs most leads.
+    """
+
+    def __init__(self, progress: Progress, weights: Mapping[str, float]) -> None:
+        self._progress = progress
+        self._lead = max(weights, key=lambda name: weights[name], default="")
+        self._noted = -math.inf
+        self._note = ""
+
+    def __call__(self, counts: RunCounts, quality: LiveQuality) -> None:
+        """Shows a step."""
+        done = counts.done + len(counts.skipped)
+        if time.monotonic() - self._noted > _NOTE_SECONDS:  # with many pictures it takes longer than one of them
+            self._noted, self._note = time.monotonic(), self._scores(counts, quality)
+        self._progress(Step("running", done, max(counts.total, done), "pictures", self._note))
+
+    def _scores(self, counts: RunCounts, quality: LiveQuality) -> str:
+        rows = [row for row in quality.summary().table.rows if row.metric == self._lead]
+        best = sorted(rows, key=lambda row: -row.goodness)[:_BEST]
+        skipped = f"{len(counts.skipped)} skipped, " if counts.skipped else ""
+        scores = ", ".join(f"{row.explainer} {row.statistics.mean:.2f}" for row in best)
+        return f"{skipped}{self._lead.rpartition('/')[2]}: {scores}" if scores else skipped.rstrip(", ")
+
+
+def written(result: RunResult) -> str:
+    """Writes the files of a run's results; returns what there is to say of them."""
+    found = summary(result)
+    folder = result.folder
+    paths = [folder.write("summary.json", found), *write_scores(folder, list(score_rows(result.store)))]
+    lines = [_counts_line(result), *_skipped_lines(result.counts), "", *_score_lines(found)]
+    for note in found["notes"][:_SHOWN_SKIPPED]:
+        lines.append(note)
+    lines += ["", "written:", *(f"  {path}" for path in paths)]
+    return "\n".join(lines)
+
+
+def _counts_line(result: RunResult) -> str:
+    counts = result.counts
+    new = counts.done - counts.known
+    known = f", {counts.known:,} of them before" if counts.known else ""
+    each = f", {result.seconds / new:.2g} s each" if new else ""
+    end = "interrupted; the same command goes on: " if counts.interrupted else ""
+    return f"{end}{counts.done:,} pictures measured{known}, in {duration_text(result.seconds)}{each}"
+
+
+def _skipped_lines(counts: RunCounts) -> list[str]:
+    if not counts.skipped:
+        return []
+    more = len(counts.skipped) - _SHOWN_SKIPPED
+    shown = [f"  {name}: {why}" for name, why in counts.skipped[:_SHOWN_SKIPPED]]
+    return [
+        f"{len(counts.skipped):,} pictures could not be read:",
+        *shown,
+        *([f"  and {more:,} more"] if more > 0 else []),
+    ]
+
+
+def _score_lines(found: Mapping[str, Any]) -> list[str]:
+    """A row for each explainer and control, the best first, and a column for each metric."""
+    metrics = list(dict.fromkeys(row["metric"] for row in found["scores"]))
+    names = list(dict.fromkeys(row["explainer"] for row in found["scores"]))
+    composites = found["composites"]
+    names.sort(key=lambda name: -(composites.get(name) if composites.get(name) is not None else -math.inf))
+    cells = {(row["explainer"], row["metric"]): row for row in found["scores"]}
+    arrows = {row["metric"]: "↑" if row["higher_is_better"] else "↓" for row in found["scores"]}
+    header = ["explainer", "composite ↑", *(f"{metric.rpartition('/')[2]} {arrows[metric]}" for metric in metrics)]
+    rows = [
+        [name, _value(composites.get(name)), *(_cell(cells.get((name, metric))) for metric in metrics)]
+        for name in names
+    ]
+    return [
+        "mean (95 % interval) of so many maps; ↑ higher or ↓ lower is better",
+        *table(header, rows, right=range(1, len(header))),
+    ]
+
+
+def _value(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "–"
+    bounds = "" if row["low"] is None else f" ({row['low']:.3f} to {row['high']:.3f})"
+    return f"{row['mean']:.3f}{bounds} {row['count']:,}"
