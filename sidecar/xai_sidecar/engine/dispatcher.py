@@ -101,6 +101,7 @@ class Dispatcher:
         self._predicting = Utilization()
         self.slowdown = Slowdown()
         self._scheduler = Scheduler(self._cost_model.costs, policy, self._row_seconds_now)
+        self._running: tuple[Batch, float] | None = None  # the batch in progress, and when it began
 
     def waiting(self, lane: Lane) -> int:
         """Rows that wait in a lane; any thread may ask."""
@@ -186,12 +187,13 @@ class Dispatcher:
 
     def _run_batch(self, batch: Batch) -> None:
         started = time.monotonic()
+        self._running = batch, started
         try:
             outputs = self._run(batch)
         except Exception as error:
-            self._scheduler.ran(batch, time.monotonic() - started)
-            self._blame(batch, error)
+            self._failed(error)
             return
+        self._running = None
         seconds = time.monotonic() - started
         self._cost_model.ran(batch.kind, batch.size, seconds)
         if batch.lane is Lane.PREDICT:
@@ -207,6 +209,18 @@ class Dispatcher:
                 each.task.owner.trace.mark("pass", started + seconds)
             self._collect(each, tuple(output[offset : offset + each.row_count] for output in outputs))
             offset += each.row_count
+
+    def give_up(self) -> None:
+        """Fails the batch in progress, which hangs; on the thread that takes the place of the one that runs it."""
+        self._failed(HungError("The model's backend did not come back, and the batch was given up. Try again later."))
+
+    def _failed(self, error: Exception) -> None:
+        if self._running is None:
+            return
+        batch, started = self._running
+        self._running = None
+        self._scheduler.ran(batch, time.monotonic() - started)
+        self._blame(batch, error)
 
     def _explanations_ran(self, batch: Batch, now: float) -> None:
         measured = batch.row_count * self._row_seconds(batch.kind)

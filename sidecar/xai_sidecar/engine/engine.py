@@ -20,7 +20,7 @@ from xai_sidecar.engine.job import Job, JobOutcome, settle
 from xai_sidecar.engine.runner import Runner
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.engine.steppers import Steppers
-from xai_sidecar.engine.threads import Call, logged, nothing
+from xai_sidecar.engine.threads import Call, ReplaceableThread, ReplacedError, logged, nothing
 from xai_sidecar.engine.timer import Timer
 from xai_sidecar.engine.watchdog import Watchdog
 from xai_sidecar.engine.work import Array, Kind, Steps
@@ -60,25 +60,23 @@ class Engine:
         on_lost: Callable[[BaseException], None] = lambda error: None,
         hang_seconds: float = 60.0,
     ) -> None:
-        self._make_backend = make_backend
+        self._make_backend, self._on_lost = make_backend, on_lost
         self._policy = policy or Policy()
         self._observer = observer or NoObserver()
-        self._on_lost = on_lost
-        self._lock = threading.Lock()  # guards the next four
+        self._lock = threading.Lock()  # guards the next two lines
         self._open: set[Job[Any]] = set()
-        self._closing = self._winding_up = False
-        self._lost = False
+        self._closing = self._winding_up = self._lost = False
         self._ready: Future[Mapping[Kind, str]] = Future()
         self._inbox: queue.SimpleQueue[Call] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._main, name="device", daemon=True)
+        self._thread = ReplaceableThread("device", self._main)
+        self._backend: Backend | None = None
         self._steppers = Steppers(self._waiting_in)
         self._timer = Timer("timer")
         self._budgets = Budgets(self._timer, self._steppers)
         self._busy_since: float | None = None  # of the device thread; None while idle
-        self._runner = Runner(hang_seconds, self._lose)
-        device = self._runner.watched(lambda: self._busy_since)
-        others = [*self._steppers.watched(hang_seconds), self._timer.watched(hang_seconds)]
-        self._watchdog = Watchdog("watchdog", hang_seconds / 8, [*device, *others])
+        self._runner = Runner(hang_seconds, self._thread, self._lose)
+        watched = [*self._runner.watched(lambda: self._busy_since), *self._steppers.watched(hang_seconds)]
+        self._watchdog = Watchdog("watchdog", hang_seconds / 8, [*watched, self._timer.watched(hang_seconds)])
 
     # ---------------------------------------------------------------------------------------- any thread
 
@@ -99,9 +97,7 @@ class Engine:
             A future of the kinds that this net does not support, with the reasons, once the backend is ready; or of a
             ConfigError.
         """
-        self._kinds = kinds
-        self._report = report
-        self._check = check
+        self._kinds, self._report, self._check = kinds, report, check
         self._steppers.start()
         self._timer.start()
         self._thread.start()
@@ -273,33 +269,37 @@ class Engine:
     def _main(self) -> None:
         try:
             self._live()
-        finally:
-            self._busy_since = None
-            for threads in (self._steppers, self._timer, self._runner):
-                threads.stop()
-            self._watchdog.stop()
-
-    def _live(self) -> None:
-        try:
-            self._report("loading the model")
-            backend = self._make_backend()
-            failed = backend.warm_up(self._kinds(backend), self._report)
-            self._check(backend)
-            self._runner.use(backend)
+        except ReplacedError:  # by a thread that goes on in its place
+            return
         except BaseException as error:
             self._lose(error)
-            self._ready.set_exception(error)
-            return
+            if self._ready.done():
+                _log.exception("device_thread_died")
+            else:
+                self._ready.set_exception(error)
+        self._busy_since = None
+        for threads in (self._steppers, self._timer, self._watchdog):
+            threads.stop()
+
+    def _live(self) -> None:
+        if self._backend is None:
+            self._backend = self._load()
+        else:
+            self._device.give_up()
+        self._serve()
+        if not self._lost:
+            self._backend.close()
+
+    def _load(self) -> Backend:
+        self._report("loading the model")
+        backend = self._make_backend()
+        failed = backend.warm_up(self._kinds(backend), self._report)
+        self._check(backend)
+        self._runner.use(backend)
         self._device = Dispatcher(backend, self._runner.run, self._policy, self._observer, self._completed)
         self._ready.set_result(failed)
         self._watchdog.start()
-        try:
-            self._serve()
-            if not self._lost:
-                backend.close()
-        except BaseException as error:
-            _log.exception("device_thread_died")
-            self._lose(error)
+        return backend
 
     def _serve(self) -> None:
         running = False

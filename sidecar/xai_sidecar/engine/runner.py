@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
-from functools import partial
 
 import structlog
 
 from xai_sidecar.engine.backend import Backend
-from xai_sidecar.engine.job import settle
-from xai_sidecar.engine.threads import Worker
+from xai_sidecar.engine.threads import MOST_STUCK, ReplaceableThread, ReplacedError
 from xai_sidecar.engine.watchdog import Watched
 from xai_sidecar.engine.work import Array, Kind
-from xai_sidecar.errors import DeviceError, HungError
+from xai_sidecar.errors import DeviceError
 
 _COMPILING_SECONDS = 900.0
 """How long a backend may compile on demand; large nets take minutes."""
@@ -22,50 +21,48 @@ _log = structlog.get_logger(__name__)
 
 
 class Runner:
-    """Runs batches on a backend.
+    """Runs batches on a backend, on the device thread.
 
-    Where a hang of the backend is fatal, a batch runs on the device thread, and the device is lost when that hangs.
-    Where it is not, it runs on a thread of its own, which is given up when it hangs: the batch fails with a HungError,
-    and the next one runs on another thread. Where too many hang, the device is lost all the same.
+    Where a hang of the backend is fatal, the device is lost when it hangs. Where it is not, the device thread is given
+    up, and another one takes its place. Where too many hang, the device is lost all the same.
 
     Args:
         hang_seconds: A batch that takes longer than this hangs; one that compiles first may take longer.
+        thread: The device thread.
         lost: Called when the device is lost, with why; on the watchdog's thread.
     """
 
-    def __init__(self, hang_seconds: float, lost: Callable[[BaseException], None]) -> None:
+    def __init__(self, hang_seconds: float, thread: ReplaceableThread, lost: Callable[[BaseException], None]) -> None:
         self._hang_seconds = hang_seconds
+        self._thread = thread
         self._lost = lost
-        self._worker = Worker("backend")
         self._backend: Backend | None = None
         self._abandons = False
+        self._lock = threading.Lock()  # guards what is next, and which thread is the device thread
+        self._since: float | None = None  # when the batch in progress began; None while there is none
 
     def use(self, backend: Backend) -> None:
         """Says what to run on, once."""
         self._backend = backend
         self._abandons = not getattr(backend, "hang_is_fatal", True)
-        if self._abandons:
-            self._worker.start()
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """As `Backend.run`, on the device thread.
 
         Raises:
-            HungError: It did not come back.
+            ReplacedError: It hung, and another thread is the device thread now.
         """
         backend = self._backend
         if backend is None:
             raise RuntimeError("there is no backend yet")
-        if not self._abandons:
+        self._since = time.monotonic()
+        try:
             return backend.run(kind, rows)
-        answer: Future[tuple[Array, ...]] = Future()
-        hung = HungError("The model's backend did not come back, and the batch was given up. Try again later.")
-        self._worker.call(partial(_answer, answer, backend, kind, rows), partial(settle, answer.set_exception, hung))
-        return answer.result()
-
-    def stop(self) -> None:
-        """Ends the thread, if there is one, after what it does."""
-        self._worker.stop()
+        finally:
+            with self._lock:
+                if not self._thread.is_current:
+                    raise ReplacedError
+                self._since = None
 
     def watched(self, busy_since: Callable[[], float | None]) -> list[Watched]:
         """What a watchdog has to look at: the backend, and the device thread.
@@ -74,7 +71,7 @@ class Runner:
             busy_since: When the device thread began with what it does, on any clock; None while it waits.
         """
         return [
-            Watched(lambda: self._progress(self._worker.busy_since), self._longest, self._hangs),
+            Watched(lambda: self._progress(self._since if self._abandons else None), self._longest, self._hangs),
             # Where a batch is given up, the device thread goes on only after that.
             Watched(
                 lambda: self._progress(busy_since()),
@@ -97,14 +94,11 @@ class Runner:
         return max(self._hang_seconds, _COMPILING_SECONDS * self._compiling)
 
     def _hangs(self, seconds: float) -> None:
-        replaced = self._worker.give_up()
-        _log.error("batch_hangs", seconds=round(seconds, 1), replaced=replaced)
-        if not replaced:
+        with self._lock:
+            if self._since is None:  # it has come back just now
+                return
+            self._since = None
+            stuck = self._thread.replace()
+        _log.error("batch_hangs", seconds=round(seconds, 1), replaced=stuck <= MOST_STUCK)
+        if stuck > MOST_STUCK:
             self._lost(DeviceError(f"The backend has not come back for {seconds:.0f} s, as several times before."))
-
-
-def _answer(answer: Future[tuple[Array, ...]], backend: Backend, kind: Kind, rows: tuple[Array, ...]) -> None:
-    try:
-        settle(answer.set_result, backend.run(kind, rows))
-    except BaseException as error:
-        settle(answer.set_exception, error)

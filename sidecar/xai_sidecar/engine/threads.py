@@ -17,11 +17,18 @@ Call = Callable[[], None]
 MOST_STUCK = 3
 """Hanging threads that are replaced; the next one is not."""
 
+_LOOK_SECONDS = 0.1
+"""How often a wait for a thread looks whether it is still the present one."""
+
 _log = structlog.get_logger(__name__)
 
 
 def nothing() -> None:
     """Does nothing."""
+
+
+class ReplacedError(BaseException):
+    """A thread that hung has come back, and another one is in its place."""
 
 
 @contextlib.contextmanager
@@ -52,6 +59,20 @@ class ReplaceableThread:
         """Starts the thread."""
         self._thread.start()
 
+    def is_alive(self) -> bool:
+        """Whether the present thread runs."""
+        return self._thread.is_alive()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Waits until the present thread has ended, and not for one that was replaced in the meantime.
+
+        Args:
+            timeout: Seconds to wait at the most; None for as long as it takes.
+        """
+        until = float("inf") if timeout is None else time.monotonic() + timeout
+        while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
+            self._thread.join(min(left, _LOOK_SECONDS))
+
     @property
     def is_current(self) -> bool:
         """Whether the caller's thread is this one, and was not replaced."""
@@ -65,6 +86,14 @@ class ReplaceableThread:
         self._stuck.append(self._thread)
         self._thread = self._make()
         return self._thread
+
+    def replace(self) -> int:
+        """Starts another thread in the place of the present one, which hangs; returns how many hang now."""
+        self._stuck = [thread for thread in [*self._stuck, self._thread] if thread.is_alive()]
+        thread = self._make()
+        thread.start()
+        self._thread = thread  # only now, or it would be one that does not run
+        return len(self._stuck)
 
 
 @dataclass(eq=False)

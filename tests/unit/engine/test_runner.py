@@ -78,6 +78,32 @@ def test_all_jobs_of_a_batch_that_hangs_fail_at_once(remote, start, hold, lost):
     assert [len(rows) for rows in remote.hung] == [4]
 
 
+def test_batches_run_on_the_device_thread_and_on_the_one_in_its_place(remote, start):
+    """Handing each batch to another thread and back takes a third of a millisecond, and more on a busy machine."""
+    run, threads = remote.run, []
+
+    def noted(kind, rows):
+        threads.append(threading.current_thread())
+        return run(kind, rows)
+
+    remote.run = noted
+    engine = start(remote, hang_seconds=HANG)
+    for value in (1, 2, POISON, 3, 4):
+        job = engine.submit(forward(column(value)), Lane.PREDICT)
+        if value == POISON:
+            with pytest.raises(HungError):
+                job.result(10)
+        else:
+            assert job.result(10).value[0, 0] == 2 * value
+    first, second, hung, third, fourth = threads
+    assert first is second is hung is not third is fourth
+    assert {thread.name for thread in threads} == {"device"}
+    remote.woken.set()
+    until(lambda: not hung.is_alive())  # it comes back, and finds another one in its place
+    assert third.is_alive()
+    assert engine.submit(forward(column(5)), Lane.PREDICT).result(10).value[0, 0] == 10
+
+
 def test_what_comes_back_after_all_changes_nothing(remote, start, lost):
     engine = start(remote, on_lost=lost.append, hang_seconds=HANG)
     hung = engine.submit(forward(column(POISON)), Lane.PREDICT)

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from xai_sidecar.engine.threads import Worker
+from xai_sidecar.engine.threads import ReplaceableThread, Worker
 from xai_sidecar.engine.timer import Timer
 
 
@@ -157,3 +157,28 @@ def test_a_timer_takes_orders_from_many_threads(timer):
     for thread in threads:
         thread.join(10)
     assert sorted(called) == [(number, i) for number in range(4) for i in range(200)]
+
+
+def test_a_wait_for_a_thread_is_for_the_one_in_its_place():
+    gates, ran = [threading.Event() for _ in range(2)], []
+
+    def run():
+        ran.append(threading.current_thread())
+        gates[len(ran) - 1].wait(10)
+
+    thread = ReplaceableThread("replaceable", run)
+    thread.start()
+    assert thread.is_alive()
+    waiting = threading.Thread(target=thread.join)
+    waiting.start()
+    assert thread.replace() == 1
+    assert thread.is_alive()
+    thread.join(0.05)
+    assert waiting.is_alive()
+    gates[1].set()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert not thread.is_alive()
+    assert ran[0].is_alive(), "nobody waits for the one that hangs"
+    gates[0].set()
+    ran[0].join(10)
