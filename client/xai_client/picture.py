@@ -26,21 +26,28 @@ _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 _DTYPES = {"uint8": pb.DATA_TYPE_UINT8, "float32": pb.DATA_TYPE_FLOAT32, "float16": pb.DATA_TYPE_FLOAT16}
 
 
-def to_message(image: ImageLike) -> pb.Image:
+def to_message(image: ImageLike, message: pb.Image | None = None) -> pb.Image:
     """Makes the message for one image, without losing anything of it.
+
+    Args:
+        image: The image.
+        message: Where to write it; None for a new message. To write it in its place in a request saves two copies of
+            it, of up to a millisecond each for a model input.
 
     Raises:
         ImageError: It is of a kind that cannot be sent.
         OSError: The file cannot be read; FileNotFoundError if there is none.
     """
+    message = pb.Image() if message is None else message
     if isinstance(image, np.ndarray):
-        return _array_message(image)
-    if isinstance(image, Image.Image):
-        return pb.Image(encoded=_png(image))
-    encoded = _encoded(image)
-    if not encoded:
+        _write_array(image, message)
+    elif isinstance(image, Image.Image):
+        message.encoded = _png(image)
+    elif encoded := _encoded(image):
+        message.encoded = encoded
+    else:
         raise ImageError("the image is empty: it has no bytes")
-    return pb.Image(encoded=encoded)
+    return message
 
 
 def to_picture(image: ImageLike) -> Image.Image:
@@ -72,14 +79,15 @@ def _encoded(image: Any) -> bytes:
     raise ImageError(f"{_KINDS}; this is a {type(image).__module__}.{type(image).__qualname__}")
 
 
-def _array_message(array: NDArray[Any]) -> pb.Image:
+def _write_array(array: NDArray[Any], message: pb.Image) -> None:
     if array.dtype == np.uint8:
-        return pb.Image(pixels=_tensor(_pixels(array)))
-    if array.dtype.name in ("float32", "float16"):
+        _write_tensor(_pixels(array), message.pixels)
+    elif array.dtype.name in ("float32", "float16"):
         if array.ndim != 3 or array.size == 0:
             raise ImageError(f"a model input has the shape (C, H, W), not {array.shape}")
-        return pb.Image(model_input=_tensor(array))
-    raise ImageError(f"{_KINDS}; this is an array of {array.dtype}: cast it to one of these")
+        _write_tensor(array, message.model_input)
+    else:
+        raise ImageError(f"{_KINDS}; this is an array of {array.dtype}: cast it to one of these")
 
 
 def _pixels(array: NDArray[Any]) -> NDArray[Any]:
@@ -90,9 +98,11 @@ def _pixels(array: NDArray[Any]) -> NDArray[Any]:
     return pixels
 
 
-def _tensor(array: NDArray[Any]) -> pb.Tensor:
+def _write_tensor(array: NDArray[Any], tensor: pb.Tensor) -> None:
     little_endian = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return pb.Tensor(dtype=_DTYPES[array.dtype.name], shape=array.shape, data=little_endian.tobytes())
+    tensor.dtype = _DTYPES[array.dtype.name]
+    tensor.shape.extend(array.shape)
+    tensor.data = little_endian.tobytes()
 
 
 def _png(image: Image.Image) -> bytes:

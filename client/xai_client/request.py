@@ -134,7 +134,8 @@ def predict_request(
     request = pb.PredictRequest(explanations=_explanations(explain), ood=bool(ood), request_id=request_id)
     if top_k is not None:
         request.top_k = integer(top_k, "top_k", -(2**31), 2**31 - 1)
-    request.images.extend(to_message(image) for image in images)
+    for image in images:
+        to_message(image, request.images.add())
     return request
 
 

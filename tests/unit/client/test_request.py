@@ -106,6 +106,13 @@ def test_what_is_no_image_is_refused_with_the_kinds_that_are(image):
     assert isinstance(caught.value, XaiError)
 
 
+def test_a_request_has_its_images_in_their_order(jpeg):
+    images = [np.ones((3, 2, 2), np.float32), jpeg, np.ones((2, 2), np.uint8), Image.new("L", (2, 2), 7)]
+    request = predict_request(images, (), top_k=None, ood=False, request_id="")
+    assert list(request.images) == [to_message(image) for image in images]
+    assert [image.WhichOneof("source") for image in request.images] == ["model_input", "encoded", "pixels", "encoded"]
+
+
 def test_a_missing_file_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         to_message(tmp_path / "none.jpg")
