@@ -29,7 +29,7 @@ PYTEST := .venv/bin/pytest --numprocesses
 test: lint
 	@status=0; \
 	$(PYTEST)=3 tests/unit || status=1; \
-	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/chaos || status=1; \
+	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/browser tests/chaos || status=1; \
 	$(PYTEST)=2 -m timed tests/integration tests/chaos || status=1; \
 	exit $$status
 

@@ -73,6 +73,7 @@ def allowance():
 # ------------------------------------------------------------------------------------------------ several processes
 
 ONE_SERVER = "the server of the sample classifier"
+ONE_BROWSER = "the browser, its console and the server that it shows"
 ASKING_IT = (
     "accepted_pictures",
     "admission",
@@ -91,6 +92,7 @@ ASKING_IT = (
 
 LONGEST = (
     ONE_SERVER,
+    ONE_BROWSER,
     "tests/integration/test_demo.py",
     "tests/integration/test_train_ood.py",
     "tests/integration/test_any_classifier.py",
@@ -111,6 +113,8 @@ LONGEST = (
 def group_of(test):
     """What a test is to share a process with, by its id: its file, or more."""
     path = PurePath(test.partition("::")[0])
+    if path.parent.name == "browser":
+        return ONE_BROWSER
     shared = path.parent.name == "integration" and path.stem.removeprefix("test_") in ASKING_IT
     return ONE_SERVER if shared else str(path)
 

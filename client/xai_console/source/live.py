@@ -30,6 +30,14 @@ from xai_console.settings import Settings
 
 _INFO_SECONDS: Final = 5.0
 _PROGRESS_SECONDS: Final = 0.25
+_RECONNECTING: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+"""A server that comes back is found at once, and not after two minutes."""
+_WATCHED_SECONDS: Final = 900.0
+"""What one watches may take long: there is a button to stop it."""
 
 
 class LiveSource:
@@ -52,6 +60,7 @@ class LiveSource:
             settings.server,
             timeout=settings.timeout,
             credentials=grpc.ssl_channel_credentials(roots) if settings.tls else None,
+            options=_RECONNECTING,
             metadata=[("authorization", f"Bearer {settings.token}")] if settings.token else [],
         )
 
@@ -63,7 +72,14 @@ class LiveSource:
         self, image: ImageLike, explain: Sequence[Explain], *, top_k: int, ood: bool
     ) -> AsyncGenerator[Event, None]:
         """See `Source`."""
-        return self._client.stream(image, explain, top_k=top_k, ood=ood, progress_interval=_PROGRESS_SECONDS)
+        return self._client.stream(
+            image,
+            explain,
+            top_k=top_k,
+            ood=ood,
+            progress_interval=_PROGRESS_SECONDS,
+            timeout=max(_WATCHED_SECONDS, self._settings.timeout),
+        )
 
     async def list_samples(
         self,

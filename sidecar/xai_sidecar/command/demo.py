@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -70,7 +71,13 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
                 "log_level": "warning",
             },
             # Nobody else is there to be disturbed.
-            "evaluator": {"sample_rate": 1.0, "interval_seconds": 2.0, "store": "sqlite://", "device_share": 1.0},
+            "evaluator": {
+                "sample_rate": 1.0,
+                "interval_seconds": 2.0,
+                "store": "sqlite://",
+                "device_share": 1.0,
+                "keep_pictures": True,  # photographs that scikit-image ships
+            },
         },
         overrides,
         environment=os.environ,
@@ -112,12 +119,11 @@ def with_ood(config: Config, report: Callable[[str], None]) -> Config:
 
 
 def _free(host: str, port: int) -> str:
-    """The address, or the same host with any free port where that port is taken, for example by a Prometheus."""
-    try:
-        socket.create_server((host, port)).close()
-    except OSError:
-        return f"{host}:0"
-    return f"{host}:{port}"
+    """The address, or the same host with a free port where that port is taken, for example by a Prometheus."""
+    for each in (port, 0):
+        with contextlib.suppress(OSError), socket.create_server((host, each)) as listening:
+            return f"{host}:{listening.getsockname()[1]}"
+    return f"{host}:0"
 
 
 def ask(grpc_address: str, folder: Path, start_seconds: float) -> tuple[str, str]:
@@ -152,20 +158,27 @@ Where it looked for {prediction.classes[0].label!r}: {overlay.resolve()}"""
     return text, prediction.request_id
 
 
-def suggestions(grpc_address: str, http_address: str, request_id: str) -> str:
+def free_address(port: int) -> str:
+    """An address of this machine's loopback: that port, or another one where it is taken."""
+    return _free("127.0.0.1", port)
+
+
+def suggestions(grpc_address: str, http_address: str, request_id: str, console: str) -> str:
     """What to try next while the server goes on, for people to read.
 
     Args:
         grpc_address: Where gRPC is served.
         http_address: Where HTTP is served.
         request_id: Of a sampled request about the demo's photograph.
+        console: Where the web console is; empty where there is none.
     """
     client, there, picture = (
         _command("xai-client"),
         f"--server {grpc_address}",
         shlex.quote(str(sample_picture(_PICTURE))),
     )
-    return f"""
+    look = f"\nLook at it in a browser: {console}\n" if console else ""
+    return f"""{look}
 Try next, in another terminal, with a picture of yours as well:
   {client} predict {picture} --explain gradcam,rise --param rise.masks=300 --out demo-output {there}
   {client} feedback {request_id} --label "tiger cat" --box 130,20,330,280 {there}

@@ -247,35 +247,9 @@ def _set_up_logs(config: Config) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from xai_sidecar.command.demo import ask, demo_config, farewell, suggestions, with_ood
+    from xai_sidecar.command.demo_run import run_demo
 
-    started = time.monotonic()
-    report = _progress()
-    config = with_ood(demo_config(arguments.set, report), report)
-    outcome: list[int] = []
-
-    def on_ready(server: Any) -> None:
-        loop = asyncio.get_running_loop()
-
-        def client() -> None:
-            try:
-                text, request_id = ask(server.grpc_address, arguments.out, time.monotonic() - started)
-                print(text, flush=True)
-                outcome.append(0)
-            except Exception as error:
-                print(f"xai-sidecar: the demo's own request failed: {error}", file=sys.stderr)
-                outcome.append(1)
-            if arguments.once or outcome[0]:
-                loop.call_soon_threadsafe(server.stop)
-            else:
-                print(suggestions(server.grpc_address, server.http_address, request_id), flush=True)
-
-        threading.Thread(target=client, name="demo", daemon=True).start()
-
-    status = _run_server(config, on_ready, report) or (outcome or [0])[0]
-    if arguments.once and status == 0:
-        print(farewell())
-    return status
+    return run_demo(arguments, _progress(), _run_server)
 
 
 def _progress() -> Any:

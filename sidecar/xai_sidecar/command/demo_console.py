@@ -1,0 +1,76 @@
+"""What `xai-sidecar demo` has to look at: the web console, and pictures sent and partly labelled."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from PIL import Image
+
+from xai_sidecar.zoo.sample import sample_picture
+
+_PICTURES: Final = ("astronaut", "chelsea", "clock_motion", "coffee", "coins", "motorcycle_left", "rocket")
+# What they really show, of those whose class the classifier knows; rockets are no missiles.
+_TRUTH: Final = {
+    "chelsea": "Egyptian cat",
+    "clock_motion": "wall clock",
+    "coffee": "espresso",
+    "motorcycle_left": "moped",
+    "rocket": "space shuttle",
+}
+_BOXES: Final = {"chelsea": (120.0, 15.0, 345.0, 285.0), "coffee": (140.0, 30.0, 520.0, 330.0)}
+_SCALES: Final = (1.0, 0.8)
+
+
+@contextlib.contextmanager
+def console(server: str, listen: str) -> Iterator[str]:
+    """Runs the console while the demo runs.
+
+    Args:
+        server: Address of the server, which need not be there yet.
+        listen: Where the console listens.
+
+    Yields:
+        Its address for browsers, at once; empty where it is not installed, or the server takes any port.
+    """
+    if importlib.util.find_spec("nicegui") is None or server.endswith(":0"):
+        yield ""
+        return
+    command = [sys.executable, "-m", "xai_console", "--server", server, "--listen", listen]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603
+    try:
+        yield f"http://{listen}"
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+
+
+def send_pictures(grpc_address: str) -> None:
+    """Sends photographs as callers do, and says what some of them really show.
+
+    Args:
+        grpc_address: Where gRPC is served.
+    """
+    from xai_client import Client
+
+    with Client(grpc_address) as client:
+        for scale in _SCALES:
+            for name in _PICTURES:
+                with Image.open(sample_picture(name)) as opened:
+                    picture = _cut(opened.convert("RGB"), scale)
+                prediction = client.predict(picture, ood=client.model_info().ood is not None)
+                if scale == 1.0 and name in _TRUTH and prediction.sampled:
+                    boxes = [_BOXES[name]] if name in _BOXES else []
+                    client.report_ground_truth(prediction.request_id, _TRUTH[name], boxes)
+
+
+def _cut(picture: Image.Image, scale: float) -> Image.Image:
+    """The middle of a picture."""
+    width, height = round(picture.width * scale), round(picture.height * scale)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))

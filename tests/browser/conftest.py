@@ -1,0 +1,204 @@
+"""The console in a real browser, before a real server of the sample classifier; one of each for all tests."""
+
+import base64
+import contextlib
+import importlib.util
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import axe_playwright_python
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from xai_client import Client
+from xai_sidecar.zoo.sample import sample_picture
+
+HERE = Path(__file__).parent
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+PATIENCE = 60_000
+"""Milliseconds that a page may take on a machine that is busy with other things."""
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"browser_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+integration = load(HERE.parent / "integration" / "conftest.py")
+
+eventually = integration.eventually
+only = integration.only
+sample_cache = integration.sample_cache
+sample_config = integration.sample_config
+start_misbehaving = integration.start_misbehaving
+
+
+@contextlib.contextmanager
+def showing(server, *options):
+    """Runs a console before a server; gives its address."""
+    command = [sys.executable, "-m", "xai_console", "--server", server, "--listen", "127.0.0.1:0", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    said = []
+    try:
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+", line)
+        assert found, line + process.stdout.read()
+        reader = threading.Thread(target=lambda: said.extend(process.stdout), daemon=True)
+        reader.start()
+        yield found[0]
+    finally:
+        process.terminate()
+        process.wait(30)
+        assert not said, "".join(said)  # it has nothing to say where nothing goes wrong
+
+
+@pytest.fixture(scope="session")
+def start_console():
+    """`showing`, for tests that want a console of their own."""
+    return showing
+
+
+@pytest.fixture(scope="session")
+def server(sample_config, only, tmp_path_factory):
+    """The sample classifier, with an evaluator that keeps pictures."""
+    store = tmp_path_factory.mktemp("store") / "store.db"
+    overrides = (
+        "evaluator.sample_rate=1",
+        "evaluator.interval_seconds=0.1",
+        "evaluator.device_share=1",
+        "evaluator.keep_pictures=true",
+        f"evaluator.store=sqlite:///{store}",
+        'evaluator.explainers=["gradcam", "gradient"]',
+        'evaluator.metrics=["faithfulness/deletion_auc", "faithfulness/insertion_auc", "localization/pointing_game"]',
+        "explainers.rise.masks=64",
+    )
+    with integration.serving(
+        sample_config, *only("gradcam", "gradient", "rise"), *overrides, forked=False, program=("-m", "xai_sidecar")
+    ) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def client(server):
+    """The SDK, before the same server."""
+    with Client(server.grpc, timeout=60) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def console(server):
+    """The address of the console."""
+    with showing(server.grpc) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, Debian's, not a build of Playwright's."""
+    found = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    assert found, "the browser tests need Debian's package chromium"
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS), env=dict(os.environ))
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def open_page(browser):
+    """Opens a page, in a `with` statement, which at its end had no error, and asked nobody but its own console."""
+    contexts = {}
+
+    @contextlib.contextmanager
+    def opened(url, *, width=1280, height=900, locale="en-US", scheme="light", allow=()):
+        key = (width, height, locale, scheme)
+        if key not in contexts:  # what a browser keeps of a page is not fetched again
+            size = {"width": width, "height": height}
+            contexts[key] = browser.new_context(viewport=size, locale=locale, color_scheme=scheme)
+        context = contexts[key]
+        context.clear_cookies()
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        wrong, asked = [], []
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        try:
+            page.goto(url)
+            yield page
+            assert [each for each in wrong if not any(part in each for part in allow)] == []
+            own = urlsplit(url).netloc
+            assert {urlsplit(each).netloc for each in asked if not each.startswith(("data:", "blob:"))} <= {own}
+        finally:
+            page.close()
+
+    yield opened
+    for context in contexts.values():
+        context.close()
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """The file of a picture of a cat, 451 x 300 pixels."""
+    return sample_picture("chelsea")
+
+
+# ------------------------------------------------------------------------------------------------ what a page shows
+
+
+@pytest.fixture(scope="session")
+def pixels():
+    """The colours of a canvas, (height, width, 3), as floats."""
+
+    def pixels(canvas):
+        data = canvas.evaluate("canvas => canvas.toDataURL('image/png')")
+        with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))) as shown:
+            return np.asarray(shown.convert("RGB"), np.float64)
+
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def drawn_values():
+    """The values that an overlay draws, (rows, columns), once it has drawn them."""
+
+    def drawn_values(figure, rows, columns):
+        figure.locator("xpath=self::*[@data-drawn and @data-drawn != 'picture']").wait_for()
+        url = figure.get_attribute("data-drawn")
+        data = figure.page.request.get(f"http://{urlsplit(figure.page.url).netloc}{url}").body()
+        return np.frombuffer(data, "<f4").reshape(rows, columns)
+
+    return drawn_values
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """What axe has to say of a page: rules that it breaks, with the elements that do."""
+
+    def axe(page):
+        # A page's policy lets no script in; an evaluation is not one of the page's.
+        page.evaluate(AXE.read_text())
+        found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
+        return [(each["id"], [node["html"][:160] for node in each["nodes"]][:4]) for each in found["violations"]]
+
+    return axe
