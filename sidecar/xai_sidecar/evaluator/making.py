@@ -16,19 +16,25 @@ _CHECK_GROWTH = 1.25
 """Factor between the numbers of passes at which the error is looked at: each look costs some passes' time."""
 
 
+_MOST_MORE = 2
+"""How many times as many passes as the first map the others may take to be believed."""
+
+
 def until_good(
     steps: Steps[Saliency], tolerance: float, asks: Callable[[Work], None] = lambda work: None
 ) -> Generator[Work, Any, Saliency]:
     """An explanation without its partial results that ends once its first map is good enough.
 
-    The maps of other classes are of the same passes, whatever their errors are.
+    The maps of other classes are of the same passes. Where one of them must not be believed yet, as that of the least
+    probable class where hardly any mask raises its probability, more are made, up to twice as many: what compares the
+    classes would else pass over just the pictures on which they differ the most.
 
     Args:
         steps: The explanation.
         tolerance: Relative standard error of the first map that is good enough; 0 for none.
         asks: Called with each piece of work before it is yielded.
     """
-    passes, check, sent = 0, float(_FIRST_CHECK), None
+    passes, enough, check, sent = 0, 0, float(_FIRST_CHECK), None
     with closing(steps):
         while True:
             try:
@@ -45,7 +51,9 @@ def until_good(
             if tolerance and passes >= check:
                 partial = work.make()
                 if _good(partial, tolerance):
-                    return partial
+                    enough = enough or _MOST_MORE * passes
+                    if passes >= enough or all(status.believed for status in partial.statuses):
+                        return partial
                 check = _CHECK_GROWTH * passes
 
 

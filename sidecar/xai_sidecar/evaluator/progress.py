@@ -26,7 +26,7 @@ from xai_sidecar.telemetry import EXPLAIN
 _MOST_OPEN = 12
 """Samples that are measured at a time: so many get their first scores before the first one gets all others."""
 
-_COSTLY = 8
+_COSTLY = 12
 """How many times the passes of its first scores a map may take and still come with those of cheap ones: most explainers
 are known, and `auto` can act, before the costliest ones have taken as many passes as all others."""
 
