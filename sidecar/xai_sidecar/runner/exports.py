@@ -28,7 +28,7 @@ def write_scores(folder: RunFolder, rows: Sequence[ScoreRow]) -> list[Path]:
     try:
         import pyarrow
         import pyarrow.parquet
-    except ModuleNotFoundError:
+    except ImportError:  # it is not there, or wants another NumPy
         return written
     table = pyarrow.table({name: [getattr(row, name) for row in rows] for name in names}, schema=_schema())
     sink = io.BytesIO()
