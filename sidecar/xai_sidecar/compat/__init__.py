@@ -6,6 +6,7 @@ else than it documents, this one computes what is documented; the docstrings say
 
 from __future__ import annotations
 
+from xai_sidecar.compat.runner import ImageClassificationRunner
 from xai_sidecar.compat.visual import saliency_to_image
 
-__all__ = ["saliency_to_image"]
+__all__ = ["ImageClassificationRunner", "saliency_to_image"]

@@ -9,35 +9,39 @@ from __future__ import annotations
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.compat.arguments import Tensor, check_cell, check_positive, check_type, to_array, to_inputs, to_targets
 from xai_sidecar.compat.explainers import CellExplainer, SaliencyWarning
+from xai_sidecar.compat.measures import FAITHFULNESS, LOCALIZATION, NAMES, PROTOCOL, Measure
 from xai_sidecar.compat.model import activation_of
 from xai_sidecar.engine.work import FloatArray, Steps
 from xai_sidecar.explainers.base import Context
-from xai_sidecar.metrics.base import Metric, Score
+from xai_sidecar.metrics.base import Score
 from xai_sidecar.metrics.class_sensitivity import ClassSensitivity as _ClassSensitivity
 from xai_sidecar.metrics.class_sensitivity import ClassSensitivityParameters
-from xai_sidecar.metrics.faithfulness import CurveMetric, DeletionAuc, InsertionAuc, NaiveFaithfulness, area
 from xai_sidecar.metrics.instance import Instance
-from xai_sidecar.metrics.localization import Iosr, IosrParameters, PointingGame, PointingGameParameters
-from xai_sidecar.metrics.perturbation import PerturbationParameters
 from xai_sidecar.metrics.robustness import Robustness as _Robustness
 from xai_sidecar.metrics.robustness import RobustnessParameters
 
 _NOISE = 0.2
 """Noise is uniform between minus and plus this, in units of the net's input."""
 
-Measure: TypeAlias = Callable[[Instance, Context], Steps[Score]]
-
 
 class CellMetric:
-    """The base of all: a metric, and the scores that were aggregated."""
+    """The base of all: a metric, and the scores that were aggregated.
+
+    Attributes:
+        metric_name: Its name in configs and results.
+        metric_parameters: Its parameters there, where they are not the default.
+    """
+
+    metric_name: str
+    metric_parameters: Mapping[str, Any]
 
     def __init__(self, activation_fn: nn.Cell | None = None) -> None:
         self._context = Context() if activation_fn is None else Context(activation_of(activation_fn))
@@ -145,7 +149,9 @@ class Faithfulness(ClassMetric):
     def __init__(self, num_labels: int, activation_fn: nn.Cell, metric: str = "NaiveFaithfulness") -> None:
         check_cell("activation_fn", activation_fn)
         super().__init__(num_labels, activation_fn)
-        self._metric = _named("metric", metric, _FAITHFULNESS)
+        self._metric = _named("metric", metric, FAITHFULNESS)
+        self.metric_name = NAMES[metric]
+        self.metric_parameters = {"protocol": PROTOCOL.protocol}
 
     def evaluate(self, explainer: CellExplainer, inputs: Tensor, targets: Tensor | int, saliency: Any = None) -> Any:
         """Measures maps of pictures.
@@ -183,7 +189,9 @@ class Localization(ClassMetric):
 
     def __init__(self, num_labels: int, metric: str = "PointingGame") -> None:
         super().__init__(num_labels)
-        self._metric = _named("metric", metric, _LOCALIZATION)
+        self._metric = _named("metric", metric, LOCALIZATION)
+        self.metric_name = NAMES[metric]
+        self.metric_parameters = {}
 
     def evaluate(
         self, explainer: CellExplainer, inputs: Tensor, targets: Tensor | int, saliency: Any = None, mask: Any = None
@@ -226,6 +234,8 @@ class Robustness(ClassMetric):
     def __init__(self, num_labels: int, activation_fn: nn.Cell) -> None:
         check_cell("activation_fn", activation_fn)
         super().__init__(num_labels, activation_fn)
+        self.metric_name = _Robustness.name
+        self.metric_parameters = {"radius": _NOISE}
 
     def evaluate(self, explainer: CellExplainer, inputs: Tensor, targets: Tensor | int, saliency: Any = None) -> Any:
         """Measures an explainer on pictures. Arguments, result and errors are as of `Faithfulness.evaluate`."""
@@ -238,6 +248,9 @@ class Robustness(ClassMetric):
 
 class ClassSensitivity(CellMetric):
     """(1 - r) / 2, with r the correlation of the maps of the most and the least probable class."""
+
+    metric_name = _ClassSensitivity.name
+    metric_parameters: Mapping[str, Any] = {}
 
     def evaluate(self, explainer: CellExplainer, inputs: Tensor) -> Any:
         """Measures an explainer on pictures (N, C, H, W); returns (N,) of their type, in [0, 1].
@@ -260,44 +273,6 @@ class ClassSensitivity(CellMetric):
     def get_results(self) -> list[float]:
         """The scores that were aggregated."""
         return [score for _, score in self._scores]
-
-
-_PROTOCOL = PerturbationParameters(protocol="mindspore_xai")
-
-
-def _naive(instance: Instance, context: Context) -> Steps[Score]:
-    score = yield from NaiveFaithfulness().measure(instance, _PROTOCOL, context)
-    return score if score.value is None else Score((1 + score.value) / 2)
-
-
-def _deletion(instance: Instance, context: Context) -> Steps[Score]:
-    return (yield from _by_curve(DeletionAuc(), instance, context, lambda curve: 1 - area(curve)))
-
-
-def _insertion(instance: Instance, context: Context) -> Steps[Score]:
-    return (yield from _by_curve(InsertionAuc(), instance, context, lambda curve: area(curve) - curve[0]))
-
-
-def _by_curve(
-    metric: CurveMetric, instance: Instance, context: Context, faithfulness: Callable[[Any], Any]
-) -> Steps[Score]:
-    """The score by a curve, whose first value is before the first step."""
-    score = yield from metric.measure(instance, _PROTOCOL, context)
-    if score.value is None:
-        return score
-    curve = yield from metric.curve(instance, _PROTOCOL, context)
-    return Score((1 + float(faithfulness(curve))) / 2)
-
-
-def _located(metric: Metric[Any], parameters: Any) -> Measure:
-    return lambda instance, context: metric.measure(instance, parameters, context)
-
-
-_FAITHFULNESS: dict[str, Measure] = {"NaiveFaithfulness": _naive, "DeletionAUC": _deletion, "InsertionAUC": _insertion}
-_LOCALIZATION: dict[str, Measure] = {
-    "PointingGame": _located(PointingGame(), PointingGameParameters()),
-    "IoSR": _located(Iosr(), IosrParameters()),
-}
 
 
 def _named(field: str, name: Any, known: dict[str, Measure]) -> Measure:

@@ -285,6 +285,11 @@ class RISEPlus(RISE):
         super().__init__(network, activation_fn, perturbation_per_eval, masks=masks, estimator=estimator, seed=seed)
         self._ood_net = ood_net
 
+    @property
+    def ood_net(self) -> OoDNet:
+        """The OoD net."""
+        return self._ood_net
+
     def compute(self, steps: Steps[Any], shape: tuple[int, ...]) -> Any:
         """Runs a computation on the net, with the OoD net's scores; see `Model.compute`."""
         return self.model.compute(steps, shape, self._batch_size, self._ood_net)

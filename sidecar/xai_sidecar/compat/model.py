@@ -72,20 +72,21 @@ class Model:
         """
         try:
             with pynative():
-                run: Run = partial(_run_all, self._backend(shape, batch_size))
+                run: Run = partial(_run_all, self.backend(shape, batch_size))
                 if ood_net is not None:
-                    run = _with_scores(run, self._scores(ood_net, run, shape, batch_size), batch_size)
+                    run = with_scores(run, self.scores(ood_net, shape, batch_size), batch_size)
                 return drive(steps, run)
         except SidecarError as error:
             raise ValueError(error.message) from error
 
-    def _scores(self, ood_net: ScoredNet, run: Run, shape: tuple[int, ...], batch_size: int) -> Scores:
+    def scores(self, ood_net: ScoredNet, shape: tuple[int, ...], batch_size: int) -> Scores:
         """What gives inlier scores by an OoD net, percentiles, which are all 0, and the logits of this net.
 
         Where the OoD net's classifier has the weights of this one, both come from one pass.
         """
         own = model_of(ood_net.underlying)
-        its = run if own is self else partial(_run_all, own._backend(shape, batch_size))
+        run = partial(_run_all, self.backend(shape, batch_size))
+        its = run if own is self else partial(_run_all, own.backend(shape, batch_size))
         same = own is self or own._is_like(self)
 
         def scores(inputs: Array) -> tuple[Array, ...]:
@@ -100,7 +101,7 @@ class Model:
         """What explainers may know of the net."""
         try:
             with pynative():
-                backend = self._backend(shape, batch_size)
+                backend = self.backend(shape, batch_size)
         except SidecarError as error:
             raise ValueError(error.message) from error
         return ModelFacts(
@@ -115,13 +116,14 @@ class Model:
     def class_count(self, shape: tuple[int, ...], batch_size: int) -> int:
         """Number of logits."""
         with pynative():
-            return self._backend(shape, batch_size).class_count
+            return self.backend(shape, batch_size).class_count
 
     def _is_like(self, other: Model) -> bool:
         """Whether another one's net is of the same class with the same weights, as of their last check."""
         return self._weights == other._weights and type(self._net()) is type(other._net())
 
-    def _backend(self, shape: tuple[int, ...], batch_size: int) -> MindSporeBackend:
+    def backend(self, shape: tuple[int, ...], batch_size: int) -> MindSporeBackend:
+        """What runs the net for inputs of a shape (C, H, W), with its weights as they are now."""
         net = self._net()
         if net is None:
             raise RuntimeError("the net is gone")
@@ -174,7 +176,7 @@ def _run_all(backend: MindSporeBackend, kind: Kind, rows: tuple[Array, ...]) -> 
     return tuple(np.concatenate(column) for column in zip(*done, strict=True))
 
 
-def _with_scores(run: Run, scores: Scores, batch_size: int) -> Run:
+def with_scores(run: Run, scores: Scores, batch_size: int) -> Run:
     """What runs rows, those with OoD scores too."""
 
     def run_all(kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -31,7 +31,6 @@ from xai_sidecar.evaluator.progress import Progress
 from xai_sidecar.evaluator.records import GroundTruth, Sample, SampleKey, SampleState, TruthObject
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.evaluator.store_errors import StoreErrors
-from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.runner.data import DataItem, DataSet
 from xai_sidecar.runner.options import RunOptions
@@ -112,7 +111,6 @@ class Runner:
         keeper = Keeper(_Strict(store, telemetry), measurer, quality, telemetry)
         self.measurer = measurer
         self._progress = Progress(measurer, evaluated, settings, keeper, quality, self._concluded, thorough=True)
-        self._activation = ACTIVATIONS[model.config.model.activation]
         self._jobs: dict[Future[Any], Callable[[Future[Any]], None]] = {}
         self._predicting = 0
         self._ready: deque[Sample] = deque()
@@ -191,7 +189,7 @@ class Runner:
             ood = float(output.scores[0]), float(output.percentiles[0])
             output = output.logits
         logits = output[0]
-        probabilities = self._activation(logits).astype(np.float32)
+        probabilities = self._evaluated.activation(logits).astype(np.float32)
         predicted = ModelOutput(prepared, logits, probabilities, ood if ood and np.isfinite(ood).all() else None)
         key = SampleKey(self._request_id(item), 0)
         first = sample_of(key, time.time(), self._evaluated.version, self._model, predicted, ())

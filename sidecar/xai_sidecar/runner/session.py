@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -20,7 +21,7 @@ from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.restoring import restore_quality
 from xai_sidecar.evaluator.runs import FAILURES, NOT_APPLICABLE
 from xai_sidecar.evaluator.store import Store
-from xai_sidecar.runner.data import Labels, open_data
+from xai_sidecar.runner.data import DataSet, Labels, open_data
 from xai_sidecar.runner.folder import RunFolder
 from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.running import RunCounts, Runner
@@ -91,7 +92,6 @@ def run_data(
         StoreError: The store fails.
         PictureError: A picture cannot be read, and that is to end the run.
     """
-    started = time.monotonic()
     config = run_config(config)
     slice_seconds = config.server.slice_milliseconds / 1e3
     engine = Engine(
@@ -103,14 +103,45 @@ def run_data(
     try:
         model = start_model(engine, config, report).result()
         evaluated = evaluated_model(model)
-        settings = config.evaluator
-        unknown = [name for name in settings.explainers if name not in evaluated.explainers]
-        if unknown:
-            why = model.explainers[unknown[0]].unavailable
-            raise ConfigError(f"{unknown[0]} cannot be used: {why} Leave it out.", field="evaluator.explainers")
+        for name in config.evaluator.explainers:
+            if name not in evaluated.explainers:
+                why = model.explainers[name].unavailable
+                raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
         data = open_data(data_name, Labels(model.labels, model.backend.class_count))
-        resumed = folder.begin(_record(config, evaluated, data_name, options))
-        store = Store.open(folder.store_url, max_bytes=_MOST_BYTES, retention_seconds=_FOR_EVER, claim=True)
+        record = {"data": data_name, **run_record(config, evaluated, options)}
+        return run_model(engine, model, evaluated, data, folder, record, options, on_progress, stop)
+    finally:
+        engine.close(5.0)
+
+
+def run_model(
+    engine: Engine,
+    model: ServedModel,
+    evaluated: EvaluatedModel,
+    data: DataSet,
+    folder: RunFolder,
+    record: Mapping[str, Any],
+    options: RunOptions,
+    on_progress: Callable[[RunCounts, LiveQuality], None] = lambda counts, quality: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> RunResult:
+    """As `run_data`, with a model that is ready on an engine.
+
+    Args:
+        engine: The engine; nobody else uses it.
+        model: The model, with a config as of `run_config`.
+        evaluated: The same as the evaluator sees it.
+        data: The data set.
+        folder: Where the run goes.
+        record: What is run, and how; see `RunFolder.begin`.
+        options: How it is run.
+        on_progress: Called after each picture.
+        stop: Returns whether to end.
+    """
+    started, settings = time.monotonic(), model.config.evaluator
+    resumed = folder.begin(record)
+    store = Store.open(folder.store_url, max_bytes=_MOST_BYTES, retention_seconds=_FOR_EVER, claim=True)
+    try:
         telemetry = EvaluatorTelemetry(
             CollectorRegistry(),
             list(evaluated.explainers),
@@ -120,28 +151,25 @@ def run_data(
             evaluated.controls,
         )
         quality = LiveQuality(evaluated, settings, telemetry)
-        runner = Runner(
-            engine,
-            model,
-            evaluated,
-            store,
-            options,
-            quality,
-            telemetry,
-            lambda counts: on_progress(counts, quality),
-            stop,
-        )
+        progress = partial(_with_quality, on_progress, quality)
+        runner = Runner(engine, model, evaluated, store, options, quality, telemetry, progress, stop)
         if resumed:
-            definitions = runner.measurer.definitions
-            names = set(evaluated.measured)
-            restore_quality(quality, store, evaluated.version, 0.0, 10**9, names, settings.metrics, definitions)
+            known, definitions = set(evaluated.measured), runner.measurer.definitions
+            restore_quality(quality, store, evaluated.version, 0.0, 10**9, known, settings.metrics, definitions)
         counts = runner.run(data)
-    finally:
-        engine.close(5.0)
+    except BaseException:
+        store.close()
+        raise
     return RunResult(folder, counts, model, evaluated, quality, store, time.monotonic() - started)
 
 
-def _record(config: Config, model: EvaluatedModel, data_name: str, options: RunOptions) -> Mapping[str, Any]:
+def _with_quality(
+    on_progress: Callable[[RunCounts, LiveQuality], None], quality: LiveQuality, counts: RunCounts
+) -> None:
+    on_progress(counts, quality)
+
+
+def run_record(config: Config, model: EvaluatedModel, options: RunOptions) -> Mapping[str, Any]:
     """What is run, and how, as JSON has it."""
     settings = config.evaluator
     measured = settings.explainers or list(model.explainers)
@@ -150,7 +178,6 @@ def _record(config: Config, model: EvaluatedModel, data_name: str, options: RunO
         "model": config.model.name,
         "model_version": model.version,
         "labels": list(model.labels),
-        "data": data_name,
         "targets": options.targets,
         "probable": options.probable,
         "seed": options.seed,

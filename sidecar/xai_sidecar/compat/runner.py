@@ -1,0 +1,180 @@
+"""MindSpore XAI's runner: explains and measures a data set, over this package's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xai_sidecar.backends.mindspore.runtime import nn
+from xai_sidecar.compat.arguments import check_cell, check_type
+from xai_sidecar.compat.benchmarks import CellMetric
+from xai_sidecar.compat.explainers import CellExplainer, RISEPlus
+from xai_sidecar.compat.model import activation_of, model_of, pynative
+from xai_sidecar.compat.scored import ScoredBackend
+from xai_sidecar.config import parse_config
+from xai_sidecar.engine.engine import Engine
+from xai_sidecar.engine.scheduler import Policy
+from xai_sidecar.engine.work import Forward
+from xai_sidecar.errors import SidecarError
+from xai_sidecar.evaluator.controls import CONTROLS
+from xai_sidecar.evaluator.measurement import EvaluatedModel
+from xai_sidecar.explainers.activations import sigmoid
+from xai_sidecar.explainers.base import Explainer, ExplainerParameters, ModelFacts
+from xai_sidecar.runner.data import Labels
+from xai_sidecar.runner.data.callables import IterableData
+from xai_sidecar.runner.folder import RunFolder
+from xai_sidecar.runner.options import RunOptions
+from xai_sidecar.runner.session import run_config, run_model, run_record
+from xai_sidecar.runner.telling import written
+from xai_sidecar.serving.model import ServedModel
+
+_PROBABLE = 0.5
+"""Classes of at least this probability are explained, besides those that a picture shows."""
+
+
+class ImageClassificationRunner:
+    """Explains the pictures of a data set by registered explainers, and measures the maps by registered metrics.
+
+    Explainers and metrics may be registered with any number of runners.
+
+    Args:
+        summary_dir: The folder that the results go to, as of `xai-sidecar run`.
+        data: A data set, and the labels of the classes. Its rows are (image), (image, labels) or (image, labels,
+            boxes), or batches of such: images as the net takes them, (C, H, W); class ids; boxes of left, top, width
+            and height, the n-th of the n-th label.
+        network: The net, pictures (N, C, H, W) → logits (N, classes).
+        activation_fn: What turns its logits into probabilities.
+
+    Raises:
+        TypeError: An argument is of a wrong type.
+        ValueError: An argument has a wrong value.
+    """
+
+    def __init__(
+        self, summary_dir: str, data: tuple[Any, Sequence[str]], network: nn.Cell, activation_fn: nn.Cell
+    ) -> None:
+        check_type("summary_dir", summary_dir, str, Path)
+        check_type("data", data, tuple, list)
+        check_cell("network", network)
+        check_cell("activation_fn", activation_fn)
+        if len(data) != 2:
+            raise ValueError("data must be a data set and the labels of the classes")
+        self._folder = RunFolder(Path(summary_dir))
+        self._dataset, self._labels = data[0], tuple(map(str, data[1]))
+        self._network = network
+        self._activation_fn = activation_fn
+        self._explainers: dict[str, CellExplainer] = {}
+        self._metrics: dict[str, CellMetric] = {}
+
+    def register_saliency(
+        self, explainers: Sequence[CellExplainer], benchmarkers: Sequence[CellMetric] | None = None
+    ) -> None:
+        """Registers explainers, and metrics to measure their maps by.
+
+        Raises:
+            TypeError: One is of a wrong type.
+            ValueError: There are no explainers, one explains another net, or two metrics are the same.
+        """
+        check_type("explainers", explainers, list, tuple)
+        if not explainers:
+            raise ValueError("explainers must not be empty")
+        for explainer in explainers:
+            check_type("explainers", explainer, CellExplainer)
+            if explainer.network is not self._network:
+                raise ValueError(f"the {type(explainer).__name__} is of another net than the runner")
+            self._explainers[_new_name(type(explainer).__name__, self._explainers)] = explainer
+        for metric in benchmarkers or ():
+            check_type("benchmarkers", metric, CellMetric)
+            if metric.metric_name in self._metrics:
+                raise ValueError(f"{metric.metric_name} is registered twice")
+            self._metrics[metric.metric_name] = metric
+
+    def run(self) -> Path:
+        """Runs what is registered; called again, on the same folder, it goes on.
+
+        Returns:
+            The folder with the results.
+
+        Raises:
+            RuntimeError: Nothing is registered.
+            ValueError: The data do not fit the net, or the folder has another run.
+        """
+        if not self._explainers:
+            raise RuntimeError("no explainer is registered: call register_saliency first")
+        try:
+            with pynative():
+                result = self._run()
+        except SidecarError as error:
+            raise ValueError(error.message) from error
+        try:
+            print(written(result))  # noqa: T201, a script's output
+        finally:
+            result.store.close()
+        return self._folder.path
+
+    def _run(self) -> Any:
+        data = IterableData(self._dataset, Labels(self._labels, len(self._labels)), "data")
+        first = next(iter(data), None)
+        if first is None or not isinstance(first.content, np.ndarray) or first.content.dtype != np.float32:
+            raise ValueError("data must give pictures as the net takes them, (C, H, W) floats")
+        shape = first.content.shape
+        model = model_of(self._network)
+        batch_size = max(each.batch_size for each in self._explainers.values())  # which are compiled already, as a rule
+        own = model.backend(shape, batch_size)
+        if own.class_count != len(self._labels):
+            raise ValueError(f"the net has {own.class_count} classes, and there are {len(self._labels)} labels")
+        scored = next((each for each in self._explainers.values() if isinstance(each, RISEPlus)), None)
+        backend: Any = ScoredBackend(own, None if scored is None else model.scores(scored.ood_net, shape, batch_size))
+        explainers = {name: self._resolved(each, shape) for name, each in self._explainers.items()}
+        served, evaluated = self._models(backend, explainers, shape)
+        engine = Engine(lambda: backend, policy=Policy(evaluate_slice_seconds=1.0, evaluate_share=1.0))
+        kinds = [Forward.kind, *(explainer.kind(parameters) for explainer, parameters in explainers.values())]
+        engine.start(lambda _: list(dict.fromkeys(kinds))).result()
+        try:
+            options = RunOptions(targets="both", probable=_PROBABLE)
+            record = {"data": "data", **run_record(served.config, evaluated, options)}
+            return run_model(engine, served, evaluated, data, self._folder, record, options)
+        finally:
+            engine.close(5.0)
+
+    def _resolved(self, explainer: CellExplainer, shape: tuple[int, ...]) -> tuple[Explainer[Any], ExplainerParameters]:
+        call = explainer.call(shape)
+        return call.explainer, call.parameters
+
+    def _models(
+        self, backend: Any, explainers: Mapping[str, Any], shape: tuple[int, ...]
+    ) -> tuple[ServedModel, EvaluatedModel]:
+        """The net as a served model, and as the evaluator sees it."""
+        activation = activation_of(self._activation_fn)
+        channels, height, width = shape
+        parameters = {name: dict(metric.metric_parameters) for name, metric in self._metrics.items()}
+        config = run_config(
+            parse_config(
+                {
+                    "model": {
+                        "name": type(self._network).__name__,
+                        "factory": "script:network",
+                        "activation": "sigmoid" if activation is sigmoid else "softmax",
+                        "input": {"size": [height, width], "channels": channels},
+                    },
+                    "evaluator": {
+                        "tolerance": 0,
+                        "metrics": list(self._metrics) or ["localization/iosr"],
+                        "metric_parameters": {name: each for name, each in parameters.items() if each},
+                    },
+                }
+            )
+        )
+        facts = ModelFacts(height, width, backend.layers, backend.default_layer, backend.is_scored)
+        served = ServedModel(config, backend, self._labels, config.model.input.spec(), facts, {})
+        return served, EvaluatedModel(backend.version, self._labels, facts, activation, explainers, CONTROLS)
+
+
+def _new_name(name: str, taken: Mapping[str, Any]) -> str:
+    """A name that is not taken: with a number where that is needed."""
+    return next(
+        each for each in (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3))) if each not in taken
+    )
