@@ -107,6 +107,11 @@ def in_parts(name, *seconds, **more):
     return InParts(Fake(name, dict(zip(SIZES[1:], seconds, strict=True)), **more), 2)
 
 
+@pytest.fixture(autouse=True)
+def two_cpus(monkeypatch):
+    monkeypatch.setattr(choosing, "usable_cpus", lambda: 2)
+
+
 def test_rows_are_run_in_parts_where_that_gains():
     one = Fake("one", costs(1.0, 2, 4))
     assert by_size([one, in_parts("one", 1.2, 3.9)]) == {1: ("one", 1.0), 2: ("one-in-parts", 1.2), 4: ("one", 4)}
@@ -120,6 +125,7 @@ def test_only_the_engine_that_is_taken_is_tried_in_parts(monkeypatch):
     assert others[0]._engine.loaded == []
     others[1]._engine.loaded.clear()
     assert by_size([fast, others[1]], (1,)) == {1: ("fast", 1)}
+    assert by_size([fast, others[1]], threads=1) == {1: ("fast", 1), 2: ("fast", 2), 4: ("fast", 4)}
     monkeypatch.setattr(choosing, "_LARGE_BYTES", 0)  # where a further program takes too much memory
     assert by_size([fast, others[1]]) == {1: ("fast", 1), 2: ("fast", 2), 4: ("fast", 4)}
     assert others[1]._engine.loaded == []

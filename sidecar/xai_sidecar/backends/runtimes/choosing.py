@@ -72,6 +72,8 @@ def choose(
         EngineError: No engine runs it rightly at all batch sizes; the message has the reasons.
     """
     trial = Trial(model, examples, precision, threads, alone or nullcontext())
+    if (threads or usable_cpus()) == 1:  # which has nothing to divide
+        engines = [engine for engine in engines if not isinstance(engine, InParts)]
     try:
         by_size = None
         if cache is not None:
