@@ -1,4 +1,4 @@
-"""The command line: serve, demo, check, run, train-ood."""
+"""The command line: serve, demo, check, run, compare, train-ood."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xai_sidecar import __version__
 from xai_sidecar.command.environment import keep_for_good, prepare_environment, switch_often
-from xai_sidecar.command.run import add_run, run
+from xai_sidecar.command.run import add_compare, add_run, compare, run
 from xai_sidecar.command.training import add_train, train
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.interrupt import interruptible
@@ -28,6 +28,7 @@ examples:
   xai-sidecar demo                                 the sample classifier, end to end
   xai-sidecar check --config sidecar.toml          load everything, say what was found, do not serve
   xai-sidecar run --config sidecar.toml --data pictures/ --out RUN
+  xai-sidecar compare RUN RUN_AFTER_TRAINING       which scores differ beyond chance
   xai-sidecar train-ood --config sidecar.toml --data pictures/
   xai-sidecar serve --config sidecar.toml --set server.grpc=0.0.0.0:50051
 """
@@ -132,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
 
     add_run(commands, _add_config).set_defaults(run=_run)
+    add_compare(commands).set_defaults(run=compare)
     add_train(commands, _add_config).set_defaults(run=_train_ood)
     return parser
 

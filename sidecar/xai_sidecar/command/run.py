@@ -80,3 +80,32 @@ def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
     if result.counts.interrupted:
         raise KeyboardInterrupt
     return _SKIPPED if result.counts.skipped else 0
+
+
+_WORSE = 1
+"""Exit status where a score of the second run is worse beyond chance."""
+
+
+def add_compare(commands: Any) -> argparse.ArgumentParser:
+    """Adds the command; returns its parser."""
+    compare: argparse.ArgumentParser = commands.add_parser(
+        "compare",
+        help="compare two runs of a data set",
+        description="Say which scores of two runs differ beyond chance, from the differences on the same pictures. "
+        "Exit status 0 if none is worse in the second run, 1 if one is.",
+    )
+    compare.add_argument("before", type=Path, metavar="RUN_A", help="the folder of the run before")
+    compare.add_argument("after", type=Path, metavar="RUN_B", help="the folder of the run after")
+    return compare
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Compares two runs; returns the exit status."""
+    from xai_sidecar.runner.comparing import compare as compared
+    from xai_sidecar.runner.comparing import comparison_lines
+
+    differences = compared(arguments.before, arguments.after)
+    print("\n".join(comparison_lines(differences)))
+    # A control's map knows nothing of the model: that the model has changed says nothing against it.
+    worse = any(each.certain and not each.better and not each.explainer.startswith("control/") for each in differences)
+    return _WORSE if worse else 0
