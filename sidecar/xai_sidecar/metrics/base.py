@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -71,6 +71,25 @@ _DISBELIEVED = {
 """The status of a score by a map that must not be believed, by the map's status."""
 
 
+@dataclass(frozen=True, eq=False)
+class MaskingCurve:
+    """The target's probability while a picture is covered or uncovered, the most salient pixels first.
+
+    Attributes:
+        kind: "deletion": pixels are covered, from the whole picture on; "insertion": uncovered, from nothing of it on.
+        fill: What covers pixels, as of `perturbation.Cover.name`.
+        tie_seed: Seed of the order of equally salient pixels, as of `perturbation.ranked`.
+        pixel_counts: (steps + 1,), how many pixels are changed before the first step and after each.
+        probabilities: (steps + 1,) float64, finite.
+    """
+
+    kind: str
+    fill: str
+    tie_seed: int
+    pixel_counts: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Score:
     """The score of an instance by a metric.
@@ -78,10 +97,12 @@ class Score:
     Attributes:
         value: Finite, in the metric's range; None if it could not be measured.
         status: OK, or why it could not be measured.
+        curves: What it was made of, for those who want to see it; none where it was not made of curves.
     """
 
     value: float | None
     status: ScoreStatus = ScoreStatus.OK
+    curves: tuple[MaskingCurve, ...] = field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if (self.value is None) is (self.status is ScoreStatus.OK):

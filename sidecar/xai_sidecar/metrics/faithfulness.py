@@ -11,11 +11,10 @@ import numpy as np
 from xai_sidecar.engine.work import MaskedForward, Steps
 from xai_sidecar.explainers.activations import Probabilities
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import Metric, Need, Score, ScoreStatus, saliency_of
+from xai_sidecar.metrics.base import MaskingCurve, Metric, Need, Score, ScoreStatus, saliency_of
 from xai_sidecar.metrics.correlation import correlation, is_constant
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.perturbation import (
-    Counts,
     Cover,
     PerturbationParameters,
     StepParameters,
@@ -89,6 +88,11 @@ class CurveMetric(Faithfulness[PerturbationParameters]):
     value_range = (0, 1)
     parameters_type = PerturbationParameters
 
+    @property
+    @abstractmethod
+    def curve_kind(self) -> str:
+        """As of `MaskingCurve.kind`."""
+
     def pass_count(
         self, parameters: PerturbationParameters, model: ModelFacts, call: ExplainerCall | None = None
     ) -> int:
@@ -99,21 +103,26 @@ class CurveMetric(Faithfulness[PerturbationParameters]):
         self, instance: Instance, parameters: PerturbationParameters, context: Context | None = None
     ) -> Steps[Any]:
         """The probability before the first step and after each, (steps + 1,) float64. The instance has a finite map."""
-        context = context or Context()
-        ends = step_ends(instance.image[0].size, parameters)
-        return self._curve(instance, ends, _cover(instance, parameters, context), parameters, context)
+        drawn: MaskingCurve = yield from self._drawn(instance, parameters, context or Context())
+        return drawn.probabilities
 
-    @abstractmethod
-    def _curve(
-        self, instance: Instance, ends: Counts, cover: Cover, parameters: PerturbationParameters, context: Context
-    ) -> Steps[Any]:
-        """The probabilities after `ends` pixels have been changed; see `curve`."""
+    def _drawn(self, instance: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Any]:
+        """The `MaskingCurve`, which need not be finite."""
+        ends = step_ends(instance.image[0].size, parameters)
+        cover = self._cover(instance, parameters, context)
+        kept = self.curve_kind == "insertion"
+        found = yield from perturbed(instance, context, cover, np.zeros_like(ends), ends, kept=kept)
+        return MaskingCurve(self.curve_kind, cover.name, cover.ties, ends, found)
+
+    def _cover(self, instance: Instance, parameters: PerturbationParameters, context: Context) -> Cover:
+        """What covers pixels."""
+        return _cover(instance, parameters, context)
 
     def _measure(self, instance: Instance, parameters: PerturbationParameters, context: Context) -> Steps[Score]:
-        curve = yield from self.curve(instance, parameters, context)
-        if not np.isfinite(curve).all():
+        curve: MaskingCurve = yield from self._drawn(instance, parameters, context)
+        if not np.isfinite(curve.probabilities).all():
             return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
-        return Score(area(curve))
+        return Score(area(curve.probabilities), curves=(curve,))
 
 
 class DeletionAuc(CurveMetric):
@@ -128,11 +137,7 @@ class DeletionAuc(CurveMetric):
         "Mean probability while the most salient pixels are covered step by step (Petsiuk et al. 2018)."
     )
     higher_is_better = False
-
-    def _curve(
-        self, instance: Instance, ends: Counts, cover: Cover, parameters: PerturbationParameters, context: Context
-    ) -> Steps[Any]:
-        return perturbed(instance, context, cover, np.zeros_like(ends), ends, kept=False)
+    curve_kind = "deletion"
 
 
 class InsertionAuc(CurveMetric):
@@ -148,13 +153,12 @@ class InsertionAuc(CurveMetric):
         "Mean probability while the most salient pixels are uncovered step by step (Petsiuk et al. 2018)."
     )
     higher_is_better = True
+    curve_kind = "insertion"
 
-    def _curve(
-        self, instance: Instance, ends: Counts, cover: Cover, parameters: PerturbationParameters, context: Context
-    ) -> Steps[Any]:
+    def _cover(self, instance: Instance, parameters: PerturbationParameters, context: Context) -> Cover:
         if parameters.protocol == "rise":
-            cover = Cover("rise_blur", rise_blur(instance.image, context.units.fill))
-        return perturbed(instance, context, cover, np.zeros_like(ends), ends, kept=True)
+            return Cover("rise_blur", rise_blur(instance.image, context.units.fill))
+        return super()._cover(instance, parameters, context)
 
 
 def _cover(instance: Instance, parameters: PerturbationParameters, context: Context) -> Cover:

@@ -8,7 +8,7 @@ import numpy as np
 
 from xai_sidecar.engine.work import Steps
 from xai_sidecar.explainers.base import Context, ModelFacts
-from xai_sidecar.metrics.base import Score, ScoreStatus
+from xai_sidecar.metrics.base import MaskingCurve, Score, ScoreStatus
 from xai_sidecar.metrics.faithfulness import Faithfulness, area
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
 from xai_sidecar.metrics.perturbation import StepParameters, cover_of, even_ends, perturbed
@@ -48,4 +48,9 @@ class Srg(Faithfulness[StepParameters]):
         if not np.isfinite(curves).all():
             return Score(None, ScoreStatus.OUTPUT_NOT_FINITE)
         most_first, least_first = curves.reshape(2, -1)  # from the whole picture on, and back to it
-        return Score(area(least_first) - area(most_first))
+        shown = [
+            MaskingCurve("deletion", cover.name, cover.ties, ends, most_first),
+            # All but the most salient pixels covered is these uncovered.
+            MaskingCurve("insertion", cover.name, cover.ties, ends, least_first),
+        ]
+        return Score(area(least_first) - area(most_first), curves=tuple(shown))
