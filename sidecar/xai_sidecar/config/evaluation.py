@@ -183,8 +183,25 @@ class EvaluatorConfig(Section):
     retention_days: float = Field(default=30.0, gt=0, le=36_600, description="Samples older than this go, too.")
     keep_pictures: bool = Field(
         default=False,
-        description="Whether the store keeps pictures, as the model saw them, so that what waits to be scored outlives "
-        "a restart. They are people's data; without it they are in memory only, until they are scored.",
+        description="Whether the store keeps pictures: as the model saw them while they wait to be scored, so that "
+        "these outlive a restart; and, for those who look at samples, a thumbnail and what the model saw for "
+        "`picture_days`. They are people's data; without it they are in memory only, until they are scored.",
+    )
+    picture_days: float = Field(
+        default=7.0, gt=0, le=36_600, description="How long pictures are kept to be looked at, with `keep_pictures`."
+    )
+    picture_bytes: int = Field(
+        default=128 * 2**20,
+        ge=0,
+        le=2**50,
+        description="Most bytes of these pictures, of `store_bytes`; the oldest go.",
+    )
+    map_bytes: int = Field(
+        default=512 * 2**20,
+        ge=0,
+        le=2**50,
+        description="Most bytes of maps, of `store_bytes`; beyond that the oldest go, and samples, scores and small "
+        "copies of maps stay. Ground truth that comes later than that says nothing of where the maps lay.",
     )
     auto: AutoConfig = Field(default_factory=AutoConfig, description="How explainer auto chooses.")
 

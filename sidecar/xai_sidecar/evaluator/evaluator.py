@@ -92,6 +92,21 @@ class Evaluator:
         self._jobs: dict[Future[Any], Run] = {}
         self._told: list[str] = []  # of the notes, those on what is not scored
 
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self._store
+
+    @property
+    def model(self) -> EvaluatedModel:
+        """The model."""
+        return self._model
+
+    @property
+    def measurer(self) -> Measurer:
+        """What says how is measured."""
+        return self._measurer
+
     def start(self) -> None:
         """Restores live quality and pending samples from the store, and starts the thread.
 
@@ -226,6 +241,7 @@ class Evaluator:
         with self._store_errors.writing():
             for key in self._store.prune(now):
                 self._quality.remove_truth(key)
+            self._store.prune_details(now)
             self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
             self._quality.note(_BLOCKED, self._store.blocked)
         self._telemetry.round(now)

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import NotFoundError, OverloadedError, ShuttingDownError, StoreError, within
 from xai_sidecar.evaluator.annotations import check_annotation
@@ -28,12 +30,16 @@ from xai_sidecar.evaluator.records import (
     SampleState,
 )
 from xai_sidecar.evaluator.sampling import Draw, Unscored, Waiting, draw, kept_draw, place
-from xai_sidecar.evaluator.store import KeptPicture, Reported
+from xai_sidecar.evaluator.store import KeptPicture, Reported, TopClass
 from xai_sidecar.evaluator.store_errors import StoreErrors
+from xai_sidecar.evaluator.thumbnails import Thumbnails
 from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _OBJECT_BYTES = 200
 """Memory of a report, of an annotated object or of a polygon's corner, roughly."""
+
+_TOP_CLASSES = 10
+"""The most probable classes that are kept of a sample."""
 
 _QUICK_EFFORT = 10_000
 """Corners of a report's polygons up to which the writer checks them itself; it never checks masks."""
@@ -67,6 +73,7 @@ class Ingest:
     Attributes:
         waiting: Samples that wait to be measured.
         unscored: Those that were not.
+        thumbnails: Makes the pictures that viewers see.
 
     Raises:
         StoreError: The store cannot be read.
@@ -99,6 +106,7 @@ class Ingest:
         self._bytes_in_transit = 0  # of samples and reports on their way to the store
         self._writer = ThreadPoolExecutor(1, "store")
         self._checker = ThreadPoolExecutor(1, "annotations")  # of those that take longer to check than to write
+        self.thumbnails = Thumbnails(store_errors, model.facts.units, max_pixels)
 
     def draw(self, request_id: str, pictures: Callable[[], Sequence[Seen]]) -> Draw | None:
         """Samples a request, or not; fewer where more wait than is measured.
@@ -174,6 +182,7 @@ class Ingest:
         """Refuses what comes from now on, and waits up to `timeout` seconds until the rest is stored."""
         with suppress(RuntimeError):  # it is closed already
             wait([self._checker.submit(lambda: self._writer.submit(_nothing).result())], timeout)
+        self.thumbnails.close()
         self._checker.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
 
@@ -201,8 +210,10 @@ class Ingest:
             kept = (
                 KeptPicture(sample.image, sample.logits, sample.probabilities) if self._settings.keep_pictures else None
             )
-            if self._store_errors.store.add_sample(record := sample.record(), kept):
-                self._queue(sample)
+            if self._store_errors.store.add_sample(record := sample.record(), kept, _top_classes(sample)):
+                if kept is not None:
+                    self.thumbnails.offer(sample)
+                self._queue(sample if sample.source is None else replace(sample, source=None))
             else:
                 self._telemetry.event("repeated")
                 self._compare(record)
@@ -308,6 +319,12 @@ def _effort(annotation: Annotation) -> int:
     if isinstance(annotation, MaskAnnotation):
         return _QUICK_EFFORT + 1
     return len(annotation.points) if isinstance(annotation, PolygonAnnotation) else 1
+
+
+def _top_classes(sample: Sample) -> list[TopClass]:
+    """The most probable classes; of equals the first."""
+    order = np.argsort(-sample.logits, kind="stable")[:_TOP_CLASSES]
+    return [TopClass(int(each), float(sample.probabilities[each]), float(sample.logits[each])) for each in order]
 
 
 def _nothing() -> None:

@@ -16,6 +16,7 @@ from xai_sidecar.evaluator.records import GroundTruth, MapRecord, Sample, Sample
 from xai_sidecar.evaluator.runs import Measurement, MetricRun, run_of
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.evaluator.store_errors import StoreErrors
+from xai_sidecar.metrics.srg import Srg
 from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _MOST_FAILURES = 3
@@ -54,6 +55,9 @@ class Keeper:
         if measurement.disbelieved is not None:
             self._quality.put_score(sample.key, sample.time, measurement.disbelieved, sample.weight)
             with self._store_errors.writing(sample.key):
+                if measurement.withheld is not None:
+                    explained = measurement.explainer, sample.target, measurement.withheld
+                    self._store.put_withheld(sample.key, *explained, measurement.disbelieved.pass_count)
                 self._store.put_scores(sample.key, [measurement.disbelieved])
         if measurement.map is None:
             return False
@@ -76,6 +80,12 @@ class Keeper:
         if scores:
             with self._store_errors.writing(sample.key):
                 self._store.put_scores(sample.key, scores)
+                for metric in metrics:
+                    # Those of SRG are what others are made of, too, unless these have a protocol of their own.
+                    if metric == Srg.name or Srg.name not in measurement.planned:
+                        self._store.put_curves(
+                            sample.key, measurement.explainer, metric, measurement.curves.get(metric, ())
+                        )
         return any(score.value is not None for score in scores)
 
     def end(self, key: SampleKey, state: SampleState) -> None:

@@ -206,8 +206,14 @@ class LiveQuality:
 
     def choose(self, candidates: Sequence[Candidate], budget_seconds: float | None, target: int) -> Choice:
         """Resolves `auto` for one class: see `evaluator.choice.choose`. /metrics counts the choice."""
+        choice = self.best(candidates, budget_seconds, target)
+        self._telemetry.chosen(choice.explainer, choice.reason.value)
+        return choice
+
+    def best(self, candidates: Sequence[Candidate], budget_seconds: float | None, target: int) -> Choice:
+        """What `choose` would choose."""
         auto = self._settings.auto
-        choice = choose(
+        return choose(
             candidates,
             self.statistics,
             auto.weights,
@@ -218,8 +224,20 @@ class LiveQuality:
             self._settings.enabled,
             self._yardstick,
         )
-        self._telemetry.chosen(choice.explainer, choice.reason.value)
-        return choice
+
+    def class_statistics(self, explainer: str, metric: str, most: int) -> dict[int, ScoreStatistics]:
+        """Statistics of an explainer's scores of single classes, of those with the most scores; by class."""
+        now = self._clock()
+        counts = self._windows.targets(explainer, metric, now)
+        frequent = sorted((each for each in counts if each is not None), key=lambda each: (-counts[each], each))[:most]
+        found = {each: self._windows.statistics(explainer, metric, now, each) for each in frequent}
+        return {each: statistics for each, statistics in found.items() if statistics is not None}
+
+    @property
+    def outlier_share(self) -> float | None:
+        """Share of the samples in the window whose OoD percentile is that of outliers; None without any."""
+        outliers = self._outliers.statistics(self._clock())
+        return None if outliers is None else outliers.mean
 
     def figures(self) -> QualityFigures:
         """The same as /metrics shows it, with the figures of classes and the share of outliers."""

@@ -109,6 +109,12 @@ class Measurer:
         pairs = itertools.product(of_maps, (*self._measured, *self._located))
         return {*of_maps, *(score_definition(of_map, *metric) for of_map, metric in pairs)}
 
+    @property
+    def protocols(self) -> dict[str, MetricParameters]:
+        """The parameters of the metrics by the definition of the scores that are measured with them now."""
+        pairs = itertools.product(self._definitions.values(), (*self._measured, *self._located))
+        return {score_definition(of_map, *metric): metric[1] for of_map, metric in pairs}
+
     def defines(self, record: MapRecord) -> bool:
         """Whether a map is as its explainer would make it now."""
         return record.definition == self._definitions.get(record.explainer)
@@ -268,6 +274,7 @@ class Measurer:
         definition = self._definitions[name]
         measurement.runs.append(replace(run, failure=failure_of(status)))
         if not status.believed:
+            measurement.withheld = status
             measurement.disbelieved = ScoreRecord(
                 name, EXPLAIN, sample.target, 0.0, ScoreStatus.OK, time.time(), run.seconds, run.pass_count, definition
             )
@@ -299,6 +306,8 @@ class Measurer:
             of_score = score_definition(record.definition, metric, values)
             found = record_of(record.explainer, metric, sample.target, score, started, tally.passes, of_score)
             measurement.scores.append(found)
+            if score.curves:
+                measurement.curves[metric.name] = score.curves
             measurement.runs.append(run_of(found))
             passes = 0
 

@@ -8,10 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
+from numpy.typing import NDArray
+
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
 from xai_sidecar.metrics.base import ScoreStatus
+
+PictureSource: TypeAlias = bytes | NDArray[Any]
+"""A picture as it was sent: the bytes of its file, or pixels (H, W, C) uint8."""
 
 
 class SampleKey(NamedTuple):
@@ -94,6 +99,8 @@ class Sample:
         weight: What it counts for in means, above 0; see `sampling.Draw`.
         typical: Whether it had been sampled whatever had been predicted.
         chosen: The class that is explained, where that need not be the most probable one; None for that.
+        source: The picture as it was sent, until its thumbnail is made; None where a model input was sent, or none is
+            to be made.
     """
 
     key: SampleKey
@@ -110,6 +117,7 @@ class Sample:
     weight: float = 1.0
     typical: bool = True
     chosen: int | None = None
+    source: PictureSource | None = None
 
     @property
     def target(self) -> int:
@@ -135,7 +143,9 @@ class Sample:
     def byte_count(self) -> int:
         """Memory that its arrays take."""
         maps = sum(served.saliency.nbytes for served in self.served.values())
-        return int(self.image.nbytes + self.logits.nbytes + self.probabilities.nbytes + maps)
+        source = self.source
+        sent = 0 if source is None else len(source) if isinstance(source, bytes) else source.nbytes
+        return int(self.image.nbytes + self.logits.nbytes + self.probabilities.nbytes + maps + sent)
 
 
 @dataclass(frozen=True)

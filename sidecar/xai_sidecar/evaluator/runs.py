@@ -10,7 +10,7 @@ from typing import Any
 from xai_sidecar.engine.work import FloatArray, Work
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
 from xai_sidecar.explainers.base import MapStatus
-from xai_sidecar.metrics.base import Metric, Score, ScoreStatus
+from xai_sidecar.metrics.base import MaskingCurve, Metric, Score, ScoreStatus
 from xai_sidecar.metrics.instance import Instance
 
 ERROR = "error"
@@ -56,6 +56,8 @@ class Measurement:
         planned: The runs to do, by metric, `EXPLAIN` first.
         map: The map; None until it is made, and where it must not be believed.
         disbelieved: A score by `EXPLAIN` that stands for a map that must not be believed; None otherwise.
+        withheld: The status of such a map.
+        curves: What scores of the map were made of, by metric.
         scores: The scores of the map.
         runs: The runs that have ended.
         instance: What the metrics measure; None while there is no map.
@@ -67,6 +69,8 @@ class Measurement:
     planned: Sequence[str]
     map: MapRecord | None = None
     disbelieved: ScoreRecord | None = None
+    withheld: MapStatus | None = None
+    curves: dict[str, tuple[MaskingCurve, ...]] = field(default_factory=dict)
     scores: list[ScoreRecord] = field(default_factory=list)
     runs: list[MetricRun] = field(default_factory=list)
     instance: Instance | None = None

@@ -106,6 +106,12 @@ class Window:
                 self._known[which] = self._computed(*which)
             return self._known[which]
 
+    def targets(self, now: float) -> dict[int | None, int]:
+        """How many scores that are young enough there are of each class that was explained."""
+        with self._lock:
+            self._move(now - self._max_seconds)
+            return {target: len(sums.measured) for target, sums in self._by_target.items()}
+
     def revision(self, now: float) -> int:
         """A number that changes with the scores that are young enough at a Unix time in seconds."""
         with self._lock:
@@ -222,6 +228,12 @@ class Windows:
         with self._lock:
             window = self._windows.get((explainer, metric))
         return None if window is None else window.statistics(now, target, targets_excluded)
+
+    def targets(self, explainer: str, metric: str, now: float) -> dict[int | None, int]:
+        """How many of an explainer's scores by a metric there are of each class that was explained."""
+        with self._lock:
+            window = self._windows.get((explainer, metric))
+        return {} if window is None else window.targets(now)
 
     def differences(
         self, explainer: str, other: str, metric: str, now: float, target: int | None = None

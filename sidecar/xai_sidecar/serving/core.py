@@ -125,7 +125,9 @@ class Core:
             explained = await state.predictor.explain(predicted, plans, call.demand.deadline, admitted)
             if plans:
                 mark("explain")
-            sampled = state.evaluation.sample(call.builder.request_id, state.model, predicted, explained)
+            sampled = state.evaluation.sample(
+                call.builder.request_id, state.model, predicted, explained, request.images
+            )
             state.evaluation.watch(state.model, predicted, explained if plans else ())
             answer = partial(call.builder.answer, predicted, explained, sampled)
             with state.predictor.answering.measured() if plans else nullcontext():
@@ -157,7 +159,7 @@ class Core:
         state, builder = call.state, call.builder
         with state.admission.admit(call.demand) as admitted:
             predicted = await self._predicted(call, admitted)
-            sampled = state.evaluation.sample(builder.request_id, state.model, predicted)
+            sampled = state.evaluation.sample(builder.request_id, state.model, predicted, images=request.images)
             first = partial(builder.answer, predicted, None, sampled)
             yield await self._result(lambda: encode(first()), small=call.has_few_scores)
             plans, deadline = builder.checked.plans, call.demand.deadline

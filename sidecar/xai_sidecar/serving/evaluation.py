@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,15 +20,16 @@ from xai_sidecar.evaluator.evaluator import Evaluator
 from xai_sidecar.evaluator.live_quality import LiveQuality, shown_classes
 from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.preference import seen
-from xai_sidecar.evaluator.records import Frame, Sample, SampleKey, Served
+from xai_sidecar.evaluator.records import Frame, PictureSource, Sample, SampleKey, Served
 from xai_sidecar.evaluator.runs import FAILURES, NOT_APPLICABLE
-from xai_sidecar.evaluator.store import Store
+from xai_sidecar.evaluator.store import DetailBounds, Store
 from xai_sidecar.explainers.activations import ACTIVATIONS
 from xai_sidecar.metrics.discovery import built_in_metrics, installed_metrics
 from xai_sidecar.metrics.instance import ExplainerCall
 from xai_sidecar.paths import data_folder
 from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.plan import ExplanationResult, ModelOutput, Stage, positives
+from xai_sidecar.serving.requests import EncodedPicture, Picture, Pixels
 from xai_sidecar.telemetry import DriftCollector, EvaluatorTelemetry, QualityCollector, Registry
 
 _DAY = 86_400
@@ -77,6 +78,7 @@ class Evaluation:
         model: ServedModel,
         predicted: Sequence[ModelOutput],
         explained: Sequence[Sequence[ExplanationResult]] = (),
+        images: Collection[Picture] = (),
     ) -> bool:
         """Queues the pictures of a request for measuring, if it is sampled.
 
@@ -85,6 +87,7 @@ class Evaluation:
             model: The model that predicted.
             predicted: Its predictions.
             explained: For each prediction the explanations that the caller gets, if any.
+            images: The pictures as they were sent; looked at only where pictures are kept.
 
         Returns:
             Whether it is sampled.
@@ -102,6 +105,8 @@ class Evaluation:
             replace(sample_of(SampleKey(request_id, index), now, self.version, model, *each), **drawn._asdict())
             for index, each in enumerate(zip(predicted, got, strict=True))
         ]
+        if model.config.evaluator.keep_pictures:
+            samples = [replace(each, source=_source(image)) for each, image in zip(samples, images, strict=True)]
         self.evaluator.ingest.offer(samples)
         return True
 
@@ -196,7 +201,8 @@ def open_store(config: Config, *, claim: bool = False) -> Store:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", config.model.name).strip(".-") or "model"
     url = settings.store or f"sqlite:///{data_folder() / name}.sqlite"
     retention = settings.retention_days * _DAY
-    return Store.open(url, max_bytes=settings.store_bytes, retention_seconds=retention, claim=claim)
+    bounds = DetailBounds(settings.map_bytes, settings.picture_bytes, settings.picture_days * _DAY)
+    return Store.open(url, max_bytes=settings.store_bytes, retention_seconds=retention, bounds=bounds, claim=claim)
 
 
 def evaluated_model(model: ServedModel) -> EvaluatedModel:
@@ -257,6 +263,12 @@ def sample_of(
         ood=predicted.ood,
         served=served,
     )
+
+
+def _source(picture: Picture) -> PictureSource | None:
+    if isinstance(picture, EncodedPicture):
+        return picture.data
+    return picture.array if isinstance(picture, Pixels) else None
 
 
 def _by_default(

@@ -9,8 +9,9 @@ import pytest
 
 from xai_sidecar.errors import InvalidRequestError, OverloadedError, StoreBlockedError
 from xai_sidecar.evaluator.records import GroundTruth, MaskAnnotation, SampleState, TruthObject
-from xai_sidecar.evaluator.store import KeptPicture, Reported, database
+from xai_sidecar.evaluator.store import KeptPicture, Reported, TopClass, database
 from xai_sidecar.evaluator.store.tables import METADATA
+from xai_sidecar.metrics.base import MaskingCurve
 
 MAX_BYTES = 3 << 20
 ROUNDS = int(os.environ.get("XAI_SOAK", "12"))
@@ -26,10 +27,14 @@ def fill(make_sample, make_map, make_score):
     def fill(store, time):
         record = make_sample(time, positives=(1, 2))
         kept = NOISE.standard_normal((3, 32, 32)), NOISE.standard_normal(10), NOISE.random(10)
-        store.add_sample(record, KeptPicture(*(each.astype(np.float32) for each in kept)))
+        kept = KeptPicture(*(each.astype(np.float32) for each in kept))
+        store.add_sample(record, kept, [TopClass(1, 0.5, 2.0), TopClass(2, 0.25, 1.0)])
         for explainer in ("gradcam", "rise"):
             each = make_map(explainer, (64, 64), random=int(time))
             store.add_map(record.key, each, [make_score(explainer), make_score(explainer, "faithfulness/naive")])
+        curve = MaskingCurve("deletion", "black", 1, np.array([0, 1]), np.array([1.0, 0.0]))
+        store.put_curves(record.key, "rise", "faithfulness/srg", [curve])
+        store.put_picture(record.key, b"jpeg", b"png")
         mask = MaskAnnotation(NOISE.bytes(10_000))
         store.put_truth(record.key, GroundTruth((1, 2), (TruthObject(mask),), time))
         return record.key
@@ -58,7 +63,8 @@ def test_samples_beyond_the_retention_go_with_all_that_hangs_on_them(url, open_s
     whole = row_counts()
     assert whole == {
         "samples": 4, "predictions": 8, "pictures": 4, "maps": 8, "scores": 16, "ground_truths": 4,
-        "ground_truth_classes": 8, "ground_truth_objects": 4,
+        "ground_truth_classes": 8, "ground_truth_objects": 4, "top_classes": 4, "class_outcomes": 8, "explained": 8,
+        "curves": 4, "thumbnails": 4, "model_inputs": 4,
     }  # fmt: skip
     assert len(store.prune(109.0)) == 0
     assert row_counts() == whole

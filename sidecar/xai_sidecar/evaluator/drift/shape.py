@@ -54,7 +54,7 @@ def shape_of(saliency: FloatArray) -> MapShape | None:
         centre_x=_centre(columns),
         centre_y=_centre(rows),
         border=1 - inner / total,
-        coarse=_standardised(_cells(saliency.astype(np.float64))),
+        coarse=_standardised(cells(saliency.astype(np.float64), _GRID)),
     )
 
 
@@ -74,11 +74,11 @@ def _centre(shares: NDArray[np.float64]) -> float:
     return float(shares @ (np.arange(len(shares)) + 0.5) / len(shares))
 
 
-def _cells(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of a map (H, W) over at most 16 x 16 cells that differ by a pixel in height and width at the most."""
+def cells(values: NDArray[np.float64], grid: int) -> NDArray[np.float64]:
+    """Means of a map (H, W) over at most grid x grid cells that differ by a pixel in height and width at the most."""
     for axis in (0, 1):
         length = values.shape[axis]
-        starts = np.arange(min(_GRID, length)) * length // min(_GRID, length)
+        starts = np.arange(min(grid, length)) * length // min(grid, length)
         sizes = np.diff([*starts, length])
         values = np.add.reduceat(values, starts, axis) / np.expand_dims(sizes, 1 - axis)
     return values

@@ -56,10 +56,15 @@ def code_of(member: enum.Enum) -> str:
 
 def state_of(code: str) -> SampleState:
     """The state of a sample that a column's text stands for."""
-    return _member(SampleState, code)
+    return member_of(SampleState, code)
 
 
-def _member(kind: type[E], code: str) -> E:
+def member_of(kind: type[E], code: str) -> E:
+    """The enum's member of a column's text.
+
+    Raises:
+        StoreError: There is none.
+    """
     try:
         return kind[code.upper()]
     except KeyError as error:
@@ -114,7 +119,7 @@ def sample_record(row: Row[Any], positives: tuple[int, ...]) -> SampleRecord:
         probability=math.nan if row.probability is None else row.probability,
         positives=positives,
         ood=ood_of(row),
-        state=_member(SampleState, row.state),
+        state=member_of(SampleState, row.state),
         inclusion=row.inclusion,
         weight=row.weight,
     )
@@ -178,7 +183,7 @@ def map_record(row: Row[Any]) -> MapRecord:
         target=row.target,
         parameters=json.loads(row.parameters),
         seed=int(row.seed),
-        status=_member(MapStatus, row.status),
+        status=member_of(MapStatus, row.status),
         saliency=unpack(row.saliency, row.height, row.width),
         pass_count=row.pass_count,
         definition=row.definition or "",
@@ -208,7 +213,7 @@ def score_record(row: Row[Any]) -> ScoreRecord:
         metric=row.metric,
         target=row.target,
         value=row.value,
-        status=None if row.status is None else _member(ScoreStatus, row.status),
+        status=None if row.status is None else member_of(ScoreStatus, row.status),
         time=row.time,
         seconds=row.seconds,
         pass_count=row.pass_count,

@@ -17,17 +17,23 @@ from sqlalchemy import (
 
 from xai_sidecar.evaluator.records import SampleKey
 from xai_sidecar.evaluator.store.tables import (
+    class_outcomes,
+    curves,
+    explained,
     ground_truth_classes,
     ground_truth_objects,
     ground_truths,
     maps,
+    model_inputs,
     pictures,
     predictions,
     samples,
     scores,
+    thumbnails,
+    top_classes,
 )
 
-_SAMPLE_BYTES = 400
+_SAMPLE_BYTES = 500
 
 _REMOVED_AT_A_TIME = 64
 
@@ -36,7 +42,13 @@ _PARTS: dict[Table, tuple[int, tuple[str, ...]]] = {
     predictions: (60, ()),
     pictures: (150, ("image", "probabilities", "logits")),
     maps: (250, ("parameters", "saliency")),
-    scores: (200, ()),
+    scores: (280, ()),
+    explained: (300, ("small",)),
+    curves: (150, ("pixel_counts", "probabilities")),
+    thumbnails: (100, ("jpeg",)),
+    model_inputs: (100, ("png",)),
+    top_classes: (60, ("classes",)),
+    class_outcomes: (100, ()),
     ground_truths: (120, ()),
     ground_truth_classes: (60, ()),
     ground_truth_objects: (120, ("points", "mask")),

@@ -2,7 +2,9 @@
 
     samples ─┬─ predictions
              ├─ pictures                 only while the sample is pending
-             ├─ maps, scores
+             ├─ thumbnails, model_inputs  for a time of their own
+             ├─ maps                      within a bound of their own
+             ├─ explained, scores, curves, top_classes, class_outcomes
              └─ ground_truths ─┬─ ground_truth_classes
                                └─ ground_truth_objects
 
@@ -20,11 +22,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from xai_sidecar.errors import NotFoundError
 from xai_sidecar.evaluator.records import GroundTruth, MapRecord, SampleKey, SampleRecord, SampleState, ScoreRecord
 from xai_sidecar.evaluator.store import recent, rows, truths
+from xai_sidecar.evaluator.store.changes import Change
 from xai_sidecar.evaluator.store.database import Database
+from xai_sidecar.evaluator.store.detail_store import DetailBounds, DetailStore
+from xai_sidecar.evaluator.store.details import forget, put_classes, put_map
 from xai_sidecar.evaluator.store.opening import open_database
+from xai_sidecar.evaluator.store.outcomes import update_outcomes
 from xai_sidecar.evaluator.store.queries import is_sample, load, locked, put_scores, recount
 from xai_sidecar.evaluator.store.rows import KeptPicture
 from xai_sidecar.evaluator.store.sizes import remove_oldest
+from xai_sidecar.evaluator.store.small import TopClass
 from xai_sidecar.evaluator.store.tables import (
     ground_truths,
     maps,
@@ -32,7 +39,6 @@ from xai_sidecar.evaluator.store.tables import (
     predictions,
     samples,
     scores,
-    store_secrets,
 )
 from xai_sidecar.evaluator.store.truths import Reported, TruthClasses
 
@@ -42,7 +48,7 @@ _INSERT_NEW: dict[str, Insert] = {
 }
 
 
-class Store:
+class Store(DetailStore):
     """Stores samples, their maps, scores and ground truth. It may be used from several threads at once.
 
     What a method writes outlasts a crash of the process or of the machine once the method has returned. Writing to a
@@ -54,55 +60,53 @@ class Store:
         database: A prepared database.
         max_bytes: Largest size; see `prune`.
         retention_seconds: How long samples are kept.
+        bounds: Bounds of what goes before its sample does.
     """
 
-    def __init__(self, database: Database, *, max_bytes: int, retention_seconds: float) -> None:
-        self._database = database
+    def __init__(
+        self, database: Database, *, max_bytes: int, retention_seconds: float, bounds: DetailBounds | None = None
+    ) -> None:
+        super().__init__(database, bounds or DetailBounds())
         self._max_bytes = max_bytes
         self._retention_seconds = retention_seconds
         self._truth_bounds = truths.TruthBounds(max_bytes)
 
     @classmethod
-    def open(cls, url: str, *, max_bytes: int, retention_seconds: float, claim: bool = False) -> Store:
+    def open(
+        cls,
+        url: str,
+        *,
+        max_bytes: int,
+        retention_seconds: float,
+        bounds: DetailBounds | None = None,
+        claim: bool = False,
+    ) -> Store:
         """Opens a database, or creates it, and brings it to the newest version.
 
         Args:
             url: See `open_database`.
             max_bytes: See above.
             retention_seconds: See above.
+            bounds: See above.
             claim: Whether to `claim` it, before anything else.
 
         Raises:
             ConfigError: It cannot be used, and is as it was.
         """
-        return cls(open_database(url, claim=claim), max_bytes=max_bytes, retention_seconds=retention_seconds)
-
-    def claim(self) -> None:
-        """Locks the database for this process: another server would mark its pending samples as lost.
-
-        Raises:
-            ConfigError: Another process has locked it.
-        """
-        self._database.claim()
-
-    def sampling_salt(self) -> bytes:
-        """A secret that the store was created with, different in each store."""
-        with self._database.read() as connection:
-            found = select(store_secrets.c.value).where(store_secrets.c.name == "sampling")
-            return bytes(connection.execute(found).scalar_one())
-
-    def close(self) -> None:
-        """Closes the database: later calls raise `StoreError`."""
-        self._database.close()
+        database = open_database(url, claim=claim)
+        return cls(database, max_bytes=max_bytes, retention_seconds=retention_seconds, bounds=bounds)
 
     # ------------------------------------------------------------------------------------------------ samples
 
-    def add_sample(self, record: SampleRecord, kept: KeptPicture | None = None) -> bool:
+    def add_sample(
+        self, record: SampleRecord, kept: KeptPicture | None = None, classes: Sequence[TopClass] = ()
+    ) -> bool:
         """Stores a sample.
 
         Args:
             record: The sample.
             kept: Its arrays, if it is to outlast a restart; removed when the sample is no longer pending.
+            classes: The most probable classes, the most probable first, for those who look at it.
 
         Returns:
             Whether it is new; if not, nothing has changed.
@@ -118,11 +122,14 @@ class Store:
             if sample_id is None:
                 return False
             if record.positives:
-                classes = [{"sample_id": sample_id, "class_id": class_id} for class_id in record.positives]
-                connection.execute(insert(predictions), classes)
+                positives = [{"sample_id": sample_id, "class_id": class_id} for class_id in record.positives]
+                connection.execute(insert(predictions), positives)
+            update_outcomes(connection, sample_id)
+            put_classes(connection, sample_id, classes)
             if kept is not None:
                 connection.execute(insert(pictures), rows.picture_row(sample_id, kept))
             recount(connection, sample_id)
+        self.changes.put(record.key, Change.NEW)
         return True
 
     def sample(self, key: SampleKey) -> SampleRecord | None:
@@ -148,6 +155,8 @@ class Store:
                 removed = connection.execute(delete(pictures).where(pictures.c.sample_id == sample_id)).rowcount
                 if removed:
                     recount(connection, sample_id)
+        if state is not SampleState.PENDING:
+            self.changes.put(key, Change.MEASURED)
 
     def set_ood(self, key: SampleKey, ood: tuple[float, float]) -> None:
         """Stores a sample's OoD score and percentile."""
@@ -183,10 +192,9 @@ class Store:
             sample_id = locked(connection, key)
             if sample_id is None:
                 return
-            for table in (maps, scores):
-                of_explainer = and_(table.c.sample_id == sample_id, table.c.explainer == record.explainer)
-                connection.execute(delete(table).where(of_explainer))
+            forget(connection, sample_id, record.explainer)
             connection.execute(insert(maps), rows.map_row(sample_id, record))
+            put_map(connection, sample_id, record)
             put_scores(connection, sample_id, measured)
             recount(connection, sample_id)
 
@@ -242,7 +250,10 @@ class Store:
             self._truth_bounds.take(connection, sample_id, truth)
             reported = truths.put_truth(connection, sample_id, truth)
             if reported is not Reported.REPEATED:
+                update_outcomes(connection, sample_id)
                 recount(connection, sample_id)
+        if reported is not Reported.REPEATED:
+            self.changes.put(key, Change.LABELLED)
         return reported
 
     def truth(self, key: SampleKey) -> GroundTruth | None:
@@ -269,6 +280,7 @@ class Store:
             connection.execute(
                 update(ground_truths).where(this, ground_truths.c.time == truth_time).values(applied=True)
             )
+        self.changes.put(key, Change.TRUTH_APPLIED)
 
     def truths(self, model_version: str) -> Iterator[TruthClasses]:
         """The classes of all samples of a model that have a ground truth, in the order in which they were kept."""
@@ -333,17 +345,3 @@ class Store:
         self._truth_bounds.forget()
         self._database.reclaim(self._max_bytes)
         return removed
-
-    def byte_count(self) -> int:
-        """Bytes in use of `max_bytes`."""
-        with self._database.read() as connection:
-            return self._database.used_bytes(connection)
-
-    def journal_bytes(self) -> int:
-        """Size of SQLite's write-ahead log, which `max_bytes` does not count."""
-        return self._database.journal_bytes()
-
-    @property
-    def blocked(self) -> bool:
-        """Whether writing large data raises `StoreBlockedError`, as another program has been reading for too long."""
-        return self._database.blocked

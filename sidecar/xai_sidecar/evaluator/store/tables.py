@@ -63,9 +63,22 @@ samples = Table(
     Column("byte_count", BigInteger, nullable=False),  # estimated, with its rows in other tables
     Column("inclusion", Double),  # NULL in what versions before 0005 wrote
     Column("weight", Double, nullable=False, server_default=text("1")),
+    Column("outcomes", Integer, nullable=False, server_default=text("0")),  # of any class; bits of `outcomes.Outcome`
+    Column("map_statuses", Integer, nullable=False, server_default=text("0")),  # of any explainer; bits of `details`
     UniqueConstraint("request_id", "image_index"),
     Index("ix_samples_time", "time"),
-    Index("ix_samples_model_version_time", "model_version", "time"),
+    # All that lists are filtered and ordered by, so that no row has to be read for that.
+    Index(
+        "ix_samples_listing",
+        "model_version",
+        "time",
+        "probability",
+        "ood_percentile",
+        "state",
+        "target",
+        "outcomes",
+        "map_statuses",
+    ),
     Index("ix_samples_state_time", "state", "time"),
 )
 
@@ -118,6 +131,70 @@ scores = Table(
     Column("seconds", Double, nullable=False),
     Column("pass_count", BigInteger, nullable=False),
     Column("definition", Text),
+    Index("ix_scores_explainer_metric", "explainer", "metric", "sample_id", "value"),
+)
+
+explained = Table(
+    "explained",
+    METADATA,
+    _sample_id(),
+    Column("explainer", Text, primary_key=True),
+    Column("target", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("pass_count", BigInteger, nullable=False),
+    Column("concentration", Double),  # this and the next three NULL of a map that is the same all over, or is withheld
+    Column("centre_x", Double),
+    Column("centre_y", Double),
+    Column("border", Double),
+    Column("small_height", Integer),  # this and the next four NULL of a map that is withheld
+    Column("small_width", Integer),
+    Column("small_minimum", Double),
+    Column("small_maximum", Double),
+    Column("small", LargeBinary),
+    Index("ix_explained_explainer", "explainer", "status", "sample_id"),
+)
+
+curves = Table(
+    "curves",
+    METADATA,
+    _sample_id(),
+    Column("explainer", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),  # "deletion" or "insertion"
+    Column("metric", Text, nullable=False),
+    Column("fill", Text, nullable=False),
+    Column("tie_seed", Text, nullable=False),  # decimal, as of maps.seed
+    Column("pixel_counts", LargeBinary, nullable=False),  # little-endian int32
+    Column("probabilities", LargeBinary, nullable=False),  # little-endian float16
+)
+
+thumbnails = Table(
+    "thumbnails",
+    METADATA,
+    _sample_id(),
+    Column("jpeg", LargeBinary, nullable=False),
+)
+
+model_inputs = Table(
+    "model_inputs",
+    METADATA,
+    _sample_id(),
+    Column("png", LargeBinary, nullable=False),
+)
+
+top_classes = Table(
+    "top_classes",
+    METADATA,
+    _sample_id(),
+    Column("classes", LargeBinary, nullable=False),  # little-endian: int32 class, float32 probability, float32 logit
+)
+
+class_outcomes = Table(
+    "class_outcomes",
+    METADATA,
+    _sample_id(),
+    Column("class_id", Integer, primary_key=True, autoincrement=False),
+    Column("outcome", Integer, nullable=False),  # one of `outcomes.Outcome`
+    Index("ix_class_outcomes_class_id", "class_id", "outcome", "sample_id"),
 )
 
 ground_truths = Table(

@@ -1,0 +1,189 @@
+"""What is shown of a sample besides its maps and scores: written as parts of the caller's transaction."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Table, and_, delete, func, insert, or_, select, union_all, update
+
+from xai_sidecar.engine.work import FloatArray
+from xai_sidecar.evaluator.drift.shape import shape_of
+from xai_sidecar.evaluator.records import MapRecord
+from xai_sidecar.evaluator.store.rows import code_of
+from xai_sidecar.evaluator.store.sizes import RECOUNT
+from xai_sidecar.evaluator.store.small import TopClass, pack_classes, pack_curve, small_map
+from xai_sidecar.evaluator.store.tables import (
+    curves,
+    explained,
+    maps,
+    model_inputs,
+    samples,
+    scores,
+    thumbnails,
+    top_classes,
+)
+from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.metrics.base import MaskingCurve
+
+CONTROL_PREFIX = "control/"
+"""What the names of all controls begin with, and no explainer's."""
+
+STATUS_BITS = {status: 1 << place for place, status in enumerate(MapStatus)}
+"""The bit of `samples.map_statuses` that says that an explainer's map has a status."""
+
+Columns: TypeAlias = Mapping[Table, str]
+
+PICTURES: Columns = {thumbnails: "jpeg", model_inputs: "png"}
+MAPS: Columns = {maps: "saliency"}
+
+_REMOVED_AT_A_TIME = 64
+
+
+def put_classes(connection: Connection, sample_id: int, classes: Sequence[TopClass]) -> None:
+    """Stores the most probable classes of a new sample."""
+    if classes:
+        connection.execute(insert(top_classes), {"sample_id": sample_id, "classes": pack_classes(classes)})
+
+
+def put_explained(
+    connection: Connection,
+    sample_id: int,
+    explainer: str,
+    target: int,
+    status: MapStatus,
+    pass_count: int,
+    saliency: FloatArray | None = None,
+) -> None:
+    """Stores what became of a map, in place of what there was of that explainer; without its curves, maps and scores.
+
+    Args:
+        connection: In a transaction that writes.
+        sample_id: The sample.
+        explainer: The explainer or control.
+        target: The class.
+        status: The map's status.
+        pass_count: Passes that it took.
+        saliency: The map (H, W); None where it is withheld.
+    """
+    of_explainer = and_(explained.c.sample_id == sample_id, explained.c.explainer == explainer)
+    connection.execute(delete(explained).where(of_explainer))
+    row = {
+        "sample_id": sample_id,
+        "explainer": explainer,
+        "target": target,
+        "status": code_of(status),
+        "pass_count": pass_count,
+        **(_shape_columns(saliency) if saliency is not None else {}),
+    }
+    connection.execute(insert(explained), row)
+    if not explainer.startswith(CONTROL_PREFIX):
+        _update_statuses(connection, sample_id)
+
+
+def put_map(connection: Connection, sample_id: int, record: MapRecord) -> None:
+    """As `put_explained`, of a map that is kept."""
+    put_explained(
+        connection, sample_id, record.explainer, record.target, record.status, record.pass_count, record.saliency
+    )
+
+
+def forget(connection: Connection, sample_id: int, explainer: str) -> None:
+    """Removes an explainer's map, scores and curves of a sample."""
+    for table in (maps, scores, curves):
+        connection.execute(delete(table).where(table.c.sample_id == sample_id, table.c.explainer == explainer))
+
+
+def put_curves(
+    connection: Connection, sample_id: int, explainer: str, metric: str, made: Sequence[MaskingCurve]
+) -> None:
+    """Stores curves, at least one, each in place of the explainer's earlier one of that kind."""
+    same = or_(*(curves.c.kind == each.kind for each in made))
+    connection.execute(delete(curves).where(curves.c.sample_id == sample_id, curves.c.explainer == explainer, same))
+    connection.execute(insert(curves), [_curve_row(sample_id, explainer, metric, each) for each in made])
+
+
+def put_picture(connection: Connection, sample_id: int, thumbnail: bytes, png: bytes) -> None:
+    """Stores a sample's thumbnail and model input, in place of earlier ones; of either there may be none."""
+    for (table, column), data in zip(PICTURES.items(), (thumbnail, png), strict=True):
+        connection.execute(delete(table).where(table.c.sample_id == sample_id))
+        if data:
+            connection.execute(insert(table), {"sample_id": sample_id, column: data})
+
+
+def remove_oldest_of(connection: Connection, columns: Columns, horizon: float, excess: float) -> bool:
+    """Removes the rows that the oldest samples have in some tables, of a few samples at a time.
+
+    Args:
+        connection: In a transaction that writes.
+        columns: The tables, with the column that takes the room.
+        horizon: Rows of samples older than this Unix time are removed.
+        excess: Bytes to remove besides.
+
+    Returns:
+        Whether any were removed.
+    """
+    lengths = union_all(
+        *(select(table.c.sample_id, func.length(table.c[name]).label("size")) for table, name in columns.items())
+    ).subquery()
+    oldest = connection.execute(
+        select(samples.c.id, samples.c.time, func.sum(lengths.c.size).label("size"))
+        .join(lengths, lengths.c.sample_id == samples.c.id)
+        .group_by(samples.c.id, samples.c.time)
+        .order_by(samples.c.time, samples.c.id)
+        .limit(_REMOVED_AT_A_TIME)
+    )
+    removed = []
+    for row in oldest:
+        if row.time >= horizon and excess <= 0:
+            break
+        removed.append(row.id)
+        excess -= row.size
+    for table in columns if removed else ():
+        connection.execute(delete(table).where(table.c.sample_id.in_(removed)))
+    for sample_id in removed:
+        connection.execute(RECOUNT, {"counted_id": sample_id})
+    return bool(removed)
+
+
+def kept_bytes(connection: Connection, columns: Columns) -> int:
+    """Bytes of some columns."""
+    sizes = (select(func.coalesce(func.sum(func.length(table.c[name])), 0)) for table, name in columns.items())
+    return sum(int(connection.scalar(size) or 0) for size in sizes)
+
+
+def _shape_columns(saliency: FloatArray) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    if (shape := shape_of(saliency)) is not None:
+        columns |= {name: getattr(shape, name) for name in ("concentration", "centre_x", "centre_y", "border")}
+    if (small := small_map(saliency)) is not None:
+        columns |= {f"small_{name}": getattr(small, name) for name in ("height", "width", "minimum", "maximum")}
+        columns["small"] = small.values
+    return columns
+
+
+def _update_statuses(connection: Connection, sample_id: int) -> None:
+    found = connection.execute(
+        select(explained.c.explainer, explained.c.status).where(explained.c.sample_id == sample_id)
+    )
+    bits = {code_of(status): bit for status, bit in STATUS_BITS.items()}
+    together = functools.reduce(
+        operator.or_, (bits[row.status] for row in found if not row.explainer.startswith(CONTROL_PREFIX)), 0
+    )
+    connection.execute(update(samples).where(samples.c.id == sample_id).values(map_statuses=together))
+
+
+def _curve_row(sample_id: int, explainer: str, metric: str, curve: MaskingCurve) -> dict[str, Any]:
+    counts, probabilities = pack_curve(curve.pixel_counts, curve.probabilities)
+    return {
+        "sample_id": sample_id,
+        "explainer": explainer,
+        "kind": curve.kind,
+        "metric": metric,
+        "fill": curve.fill,
+        "tie_seed": str(curve.tie_seed),
+        "pixel_counts": counts,
+        "probabilities": probabilities,
+    }
