@@ -30,6 +30,7 @@ SUBJECTS = {
     "evaluator": "evaluator",
     "evaluator_samples": "evaluator_samples",
     "quality": "quality",
+    "samples": "samples",
     "triton": "triton",
 }
 """The modules of the subjects, each imported when it is measured: not all need MindSpore, or PyTorch."""

@@ -21,9 +21,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from xai_sidecar.errors import ConfigError, StoreError
-from xai_sidecar.evaluator.records import GroundTruth, SampleKey
+from xai_sidecar.evaluator.reading import Order, Reader, SampleFilter
+from xai_sidecar.evaluator.records import BoxAnnotation, GroundTruth, SampleKey, TruthObject
 from xai_sidecar.evaluator.store import KeptPicture, Store, migrating
 from xai_sidecar.evaluator.store.tables import METADATA
+from xai_sidecar.explainers.base import MapStatus
 
 NEXT_VERSION = '''
 """A column more, and a table made anew, as SQLite needs it for most changes."""
@@ -60,7 +62,20 @@ def refused(url):
     return caught.value.message
 
 
+def without_details(connection):
+    """Makes the tables those of version 0005."""
+    for name in ("explained", "curves", "thumbnails", "model_inputs", "top_classes", "class_outcomes"):
+        connection.execute(sa.text(f"DROP TABLE {name}"))
+    for name in ("ix_samples_listing", "ix_scores_explainer_metric"):
+        connection.execute(sa.text(f"DROP INDEX {name}"))
+    for name in ("outcomes", "map_statuses"):
+        connection.execute(sa.text(f"ALTER TABLE samples DROP COLUMN {name}"))
+    connection.execute(sa.text("CREATE INDEX ix_samples_model_version_time ON samples (model_version, time)"))
+    connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0005'"))
+
+
 def without_weights(connection):
+    without_details(connection)
     """Takes away what version 0005 added."""
     for column in ("inclusion", "weight"):
         connection.execute(sa.text(f"ALTER TABLE samples DROP COLUMN {column}"))
@@ -177,6 +192,41 @@ def test_what_an_earlier_version_sampled_counts_for_one(url, filled, open_store,
     ]
     assert [weight for _, _, weight, _ in store.recent_scores("m", 0.0, 9)] == [1]
     assert [each.weight for each in store.truths("m")] == [1]
+
+
+@pytest.mark.parametrize("model", ["single", "several"])
+def test_what_an_earlier_version_kept_is_listed_as_if_it_were_new(url, open_store, make_sample, make_map, model):
+    """All that lists go by is the same after the migration as what the store had written itself."""
+    store, keys = open_store(url), []
+    predicted = [(3,)] * 5 if model == "single" else [(), (3,), (3, 4), (0, 3), (1,)]
+    for number, (positives, true) in enumerate(zip(predicted, [(), (3,), (1,), (1, 3), None], strict=True)):
+        record = make_sample(float(number), positives=positives)
+        keys.append(record.key)
+        store.add_sample(record)
+        for explainer in ("gradcam", "control/random")[: number % 3]:
+            store.add_map(record.key, replace(make_map(explainer), status=list(MapStatus)[number % 2]), ())
+        if true is not None:
+            objects = () if true else (TruthObject(BoxAnnotation(0, 0, 1, 1)),)
+            store.put_truth(record.key, GroundTruth(true, objects, 9.0))
+
+    def listed():
+        with store.database.read() as connection:
+            rows = connection.execute(sa.text("SELECT id, outcomes, map_statuses FROM samples ORDER BY id")).all()
+            maps = "SELECT sample_id, explainer, target, status, pass_count FROM explained ORDER BY 1, 2"
+            classes = "SELECT sample_id, class_id, outcome FROM class_outcomes ORDER BY 1, 2"
+            return [tuple(row) for row in rows], *(connection.execute(sa.text(each)).all() for each in (maps, classes))
+
+    before = listed()
+    assert {outcomes for _, outcomes, _ in before[0]} >= {1, 2}
+    store.close()
+    with engine(url).begin() as connection:
+        without_details(connection)
+    store = open_store(url)
+    assert listed() == before
+    views = Reader(store.database).page(SampleFilter(), Order(descending=False), 9).samples
+    assert [view.record.key for view in views] == keys
+    assert views[0].classes[0][:2] == (3, 0.75)
+    assert Reader(store.database).sample(keys[2]).explanations["gradcam"].map is not None
 
 
 def test_a_newer_version_is_refused_and_not_touched(url, filled):

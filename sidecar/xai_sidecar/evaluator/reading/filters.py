@@ -1,0 +1,280 @@
+"""Which samples are listed, and in which order, as conditions and sort keys of SQL."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Float, Select, Text, UnaryExpression, and_, func, literal_column, or_, select
+from sqlalchemy.sql.operators import custom_op
+
+from xai_sidecar.evaluator.records import SampleState
+from xai_sidecar.evaluator.store.details import CONTROL_PREFIX, STATUS_BITS
+from xai_sidecar.evaluator.store.outcomes import Outcome
+from xai_sidecar.evaluator.store.rows import code_of
+from xai_sidecar.evaluator.store.tables import class_outcomes, explained, samples, scores
+from xai_sidecar.explainers.base import MapStatus
+from xai_sidecar.metrics.discovery import installed_metrics
+
+_joined = scores.alias("score")
+
+ORDER_SCORE: ColumnElement[float] = _joined.c.value
+"""The score that an order goes by, in what `source` selects from."""
+
+NO_OUTCOME = Outcome(0)
+_PREDICTED = Outcome.UNKNOWN | Outcome.TRUE_POSITIVE | Outcome.FALSE_POSITIVE
+_TRUE = Outcome.TRUE_POSITIVE | Outcome.FALSE_NEGATIVE
+
+
+@dataclass(frozen=True)
+class ScoreRange:
+    """A range of scores of one explainer, or control, by one metric; bounds included, None for no bound."""
+
+    explainer: str
+    metric: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class SampleFilter:
+    """Which samples are meant: those for which everything that is set holds.
+
+    Attributes:
+        model_version: Version of the model that predicted; None for any.
+        single_label: Whether only the most probable class counts as predicted, of all samples: then it takes less time.
+        predicted: Classes, one of which was predicted; empty for any.
+        true: Classes, one of which applies.
+        outcomes: Outcomes, one of which a class of the sample has: one of those classes, where there are any. None of
+            them for any.
+        min_probability: Least probability of the most probable class; None for no bound, as of the next three.
+        max_probability: Greatest.
+        min_ood_percentile: Least OoD percentile.
+        max_ood_percentile: Greatest.
+        map_statuses: Statuses, one of which a map has; empty for any.
+        map_explainer: Whose map, which may be a control; alone, it has to have been explained by it. Empty for any
+            explainer.
+        score: A range of a score; None for any.
+        start: Unix time from which on it was predicted; None for no bound.
+        end: Unix time before which it was predicted; None for no bound.
+        states: States, one of which it is in; empty for any.
+        request_id: Its request; empty for any.
+    """
+
+    model_version: str | None = None
+    single_label: bool = False
+    predicted: tuple[int, ...] = ()
+    true: tuple[int, ...] = ()
+    outcomes: Outcome = NO_OUTCOME
+    min_probability: float | None = None
+    max_probability: float | None = None
+    min_ood_percentile: float | None = None
+    max_ood_percentile: float | None = None
+    map_statuses: frozenset[MapStatus] = frozenset()
+    map_explainer: str = ""
+    score: ScoreRange | None = None
+    start: float | None = None
+    end: float | None = None
+    states: frozenset[SampleState] = frozenset()
+    request_id: str = ""
+
+
+class By(enum.Enum):
+    """What samples are ordered by."""
+
+    TIME = "time"
+    PROBABILITY = "probability"
+    OOD = "ood"
+    SCORE = "score"
+
+
+@dataclass(frozen=True)
+class Order:
+    """An order of samples. Equal ones go by time, the newest first; what is not known comes last.
+
+    Attributes:
+        by: What it goes by.
+        descending: Whether the greatest comes first.
+        explainer: Of the score.
+        metric: Of the score.
+    """
+
+    by: By = By.TIME
+    descending: bool = True
+    explainer: str = ""
+    metric: str = ""
+
+    @classmethod
+    def by_score(cls, explainer: str, metric: str, *, worst_first: bool) -> Order:
+        """By a score, in the direction of its metric; one that is not installed counts as the higher, the better."""
+        known: Any = installed_metrics().get(metric)
+        higher_is_better = known is None or known.higher_is_better
+        return cls(By.SCORE, descending=worst_first is not higher_is_better, explainer=explainer, metric=metric)
+
+
+class Key(NamedTuple):
+    """A sort key: an expression without NULL, and its direction."""
+
+    expression: ColumnElement[Any]
+    descending: bool
+
+
+def source(where: SampleFilter, order: Order | None, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Selects columns of the samples that a filter lets through, without those that lack the score of the order.
+
+    Args:
+        where: The filter.
+        order: An order; None for none.
+        columns: Of `samples`, or `ORDER_SCORE`.
+    """
+    query = select(*columns).select_from(samples)
+    by_score = order is not None and order.by is By.SCORE
+    pair = (order.explainer, order.metric) if order is not None and by_score else _pair(where.score)
+    if pair is None:
+        return query.where(*_conditions(where, samples.c))
+    # SQLite is to go through the index of one explainer and metric, which is in order of the samples, and look these
+    # up, not the other way round: expressions keep it from using another index.
+    unindexed = SimpleNamespace(**{column.name: _unindexed(column) for column in samples.c})
+    query = query.join(_joined, samples.c.id == _unindexed(_joined.c.sample_id)).where(
+        _joined.c.explainer == pair[0], _joined.c.metric == pair[1], *_in_range(_joined, where.score, pair)
+    )
+    if where.score is not None and _pair(where.score) != pair:
+        query = query.where(unindexed.id.in_(_with_score(where.score)))
+    return query.where(*_conditions(where, unindexed))
+
+
+def _unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A column as an expression that has no index; texts must not be NULL."""
+    if isinstance(column.type, Text):
+        return func.coalesce(column, literal_column("''", Text))
+    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+
+
+def keys(order: Order) -> list[Key]:
+    """The sort keys of an order, the last of which is different for all samples."""
+    unknown = -1e300 if order.descending else 1e300
+    if order.by is By.TIME:
+        return [Key(samples.c.time, order.descending), Key(samples.c.id, order.descending)]
+    last = [Key(samples.c.time, True), Key(samples.c.id, True)]
+    if order.by is By.SCORE:
+        return [Key(ORDER_SCORE, order.descending), *last]
+    column = samples.c.probability if order.by is By.PROBABILITY else samples.c.ood_percentile
+    return [Key(func.coalesce(column, literal_column(repr(unknown), Float)), order.descending), *last]
+
+
+def after(order: Order, values: list[float]) -> ColumnElement[bool]:
+    """The condition that a sample comes after the one with these values of the keys."""
+    alternatives: list[ColumnElement[bool]] = []
+    equal: list[ColumnElement[bool]] = []
+    for key, value in zip(keys(order), values, strict=True):
+        beyond = key.expression < value if key.descending else key.expression > value
+        alternatives.append(and_(*equal, beyond))
+        equal.append(key.expression == value)
+    # The first key once more, by itself: an index may go by that.
+    first, value = keys(order)[0], values[0]
+    return and_(first.expression <= value if first.descending else first.expression >= value, or_(*alternatives))
+
+
+def _conditions(where: SampleFilter, columns: Any) -> Iterator[ColumnElement[bool]]:
+    if where.model_version is not None:
+        yield columns.model_version == where.model_version
+    yield from _bounds(where, columns)
+    if where.predicted:
+        yield _predicted(where, columns)
+    if where.true:
+        yield columns.id.in_(_of_classes(where.true, _TRUE))
+    if where.outcomes:
+        yield _has_outcome(where, columns)
+    if where.states:
+        yield columns.state.in_(sorted(map(code_of, where.states)))
+    if where.request_id:
+        yield columns.request_id == where.request_id
+    if where.map_explainer:
+        yield _has_map(where, columns)
+    elif where.map_statuses:
+        bits = sum(STATUS_BITS[status] for status in where.map_statuses)
+        yield samples.c.map_statuses.bitwise_and(bits) != 0
+
+
+def _bounds(where: SampleFilter, columns: Any) -> Iterator[ColumnElement[bool]]:
+    if where.start is not None:
+        yield columns.time >= where.start
+    if where.end is not None:
+        yield columns.time < where.end
+    if where.min_probability is not None:
+        yield columns.probability >= where.min_probability
+    if where.max_probability is not None:
+        yield columns.probability <= where.max_probability
+    if where.min_ood_percentile is not None:
+        yield columns.ood_percentile >= where.min_ood_percentile
+    if where.max_ood_percentile is not None:
+        yield columns.ood_percentile <= where.max_ood_percentile
+
+
+def _predicted(where: SampleFilter, columns: Any) -> Any:
+    if where.single_label:  # the one that is most probable
+        return samples.c.target.in_(sorted(set(where.predicted)))
+    return columns.id.in_(_of_classes(where.predicted, _PREDICTED))
+
+
+def _has_outcome(where: SampleFilter, columns: Any) -> Any:
+    """Whether a class, or one of those of the filter, has one of the outcomes."""
+    any_class = samples.c.outcomes.bitwise_and(int(where.outcomes)) != 0
+    if not (where.predicted or where.true):
+        return any_class
+    if not where.single_label:
+        return columns.id.in_(_of_classes((*where.predicted, *where.true), where.outcomes))
+    alternatives: list[ColumnElement[bool]] = []
+    if where.predicted:  # of the predicted class, which is one of these; another one may apply besides
+        alternatives.append(samples.c.outcomes.bitwise_and(int(where.outcomes & _PREDICTED)) != 0)
+        if where.outcomes & Outcome.FALSE_NEGATIVE:
+            alternatives.append(columns.id.in_(_of_classes(where.predicted, Outcome.FALSE_NEGATIVE)))
+    if where.true:
+        alternatives.append(columns.id.in_(_of_classes(where.true, where.outcomes)))
+    return or_(*alternatives)
+
+
+def _of_classes(class_ids: tuple[int, ...], outcomes: Outcome) -> Select[Any]:
+    return select(class_outcomes.c.sample_id).where(
+        class_outcomes.c.class_id.in_(sorted(set(class_ids))),
+        class_outcomes.c.outcome.in_([int(one) for one in Outcome if one & outcomes]),
+    )
+
+
+def _has_map(where: SampleFilter, columns: Any) -> Any:
+    statuses = where.map_statuses
+    found = select(explained.c.sample_id).where(explained.c.explainer == where.map_explainer)
+    if statuses:
+        found = found.where(explained.c.status.in_(sorted(map(code_of, statuses))))
+    if statuses and not any(status.believed for status in statuses):
+        return columns.id.in_(found)
+    # Most samples have one: to list all of these takes longer than to look one after the other up.
+    return found.where(explained.c.sample_id == columns.id).exists()
+
+
+def _pair(score: ScoreRange | None) -> tuple[str, str] | None:
+    return None if score is None else (score.explainer, score.metric)
+
+
+def _in_range(table: Any, score: ScoreRange | None, pair: tuple[str, str]) -> Iterator[ColumnElement[bool]]:
+    yield table.c.value.is_not(None)
+    if score is None or _pair(score) != pair:
+        return
+    if score.minimum is not None:
+        yield table.c.value >= score.minimum
+    if score.maximum is not None:
+        yield table.c.value <= score.maximum
+
+
+def _with_score(score: ScoreRange) -> Select[Any]:
+    pair = (score.explainer, score.metric)
+    of_both = (scores.c.explainer == score.explainer, scores.c.metric == score.metric)
+    return select(scores.c.sample_id).where(*of_both, *_in_range(scores, score, pair))
+
+
+def is_control(name: str) -> bool:
+    """Whether a name is that of a control, and not of an explainer."""
+    return name.startswith(CONTROL_PREFIX)
