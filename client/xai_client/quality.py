@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -135,6 +136,9 @@ class HistoryPoint:
 class TrafficFigures:
     """What was predicted in a bin of time, or in a window.
 
+    Means, deciles and shares go by what the samples count for, so that they are those of the traffic also where
+    sampling prefers some requests; counts are of samples.
+
     Attributes:
         bin: Index of the bin; 0 of a window.
         sample_count: Samples.
@@ -143,10 +147,12 @@ class TrafficFigures:
         ood_count: Samples with an OoD score.
         outlier_share: Share of them that are outliers, 0 to 1.
         mean_ood_percentile: Mean OoD percentile.
-        classes: How often each class was the most probable one, by class id, most frequent first, at most 100.
-        labels: The labels of these classes.
+        classes: How often each class was the most probable one, by class id, the largest share first, at most 100.
+        shares: The shares of these classes, 0 to 1.
+        labels: Their labels.
         labelled_count: Samples whose true classes are known.
         right_count: Those of them whose prediction was right.
+        right_share: Their share, 0 to 1; NaN without any, as means are without samples.
     """
 
     bin: int
@@ -160,6 +166,8 @@ class TrafficFigures:
     labels: Mapping[int, str]
     labelled_count: int
     right_count: int
+    right_share: float = math.nan
+    shares: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -114,4 +114,6 @@ def _traffic(message: qpb.TrafficFigures) -> TrafficFigures:
         labels={each.class_id: each.label for each in message.classes},
         labelled_count=message.labelled_count,
         right_count=message.right_count,
+        right_share=message.right_share,
+        shares={each.class_id: each.share for each in message.classes},
     )

@@ -589,7 +589,7 @@ class HistoryPoint(_message.Message):
     def __init__(self, bin: _Optional[int] = ..., sample_count: _Optional[int] = ..., mean: _Optional[float] = ..., confidence_half_width: _Optional[float] = ...) -> None: ...
 
 class TrafficFigures(_message.Message):
-    __slots__ = ("bin", "sample_count", "mean_probability", "probability_deciles", "ood_count", "outlier_share", "mean_ood_percentile", "classes", "labelled_count", "right_count")
+    __slots__ = ("bin", "sample_count", "mean_probability", "probability_deciles", "ood_count", "outlier_share", "mean_ood_percentile", "classes", "labelled_count", "right_count", "right_share")
     BIN_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     MEAN_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
@@ -600,6 +600,7 @@ class TrafficFigures(_message.Message):
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     LABELLED_COUNT_FIELD_NUMBER: _ClassVar[int]
     RIGHT_COUNT_FIELD_NUMBER: _ClassVar[int]
+    RIGHT_SHARE_FIELD_NUMBER: _ClassVar[int]
     bin: int
     sample_count: int
     mean_probability: float
@@ -610,17 +611,20 @@ class TrafficFigures(_message.Message):
     classes: _containers.RepeatedCompositeFieldContainer[ClassCount]
     labelled_count: int
     right_count: int
-    def __init__(self, bin: _Optional[int] = ..., sample_count: _Optional[int] = ..., mean_probability: _Optional[float] = ..., probability_deciles: _Optional[_Iterable[float]] = ..., ood_count: _Optional[int] = ..., outlier_share: _Optional[float] = ..., mean_ood_percentile: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., labelled_count: _Optional[int] = ..., right_count: _Optional[int] = ...) -> None: ...
+    right_share: float
+    def __init__(self, bin: _Optional[int] = ..., sample_count: _Optional[int] = ..., mean_probability: _Optional[float] = ..., probability_deciles: _Optional[_Iterable[float]] = ..., ood_count: _Optional[int] = ..., outlier_share: _Optional[float] = ..., mean_ood_percentile: _Optional[float] = ..., classes: _Optional[_Iterable[_Union[ClassCount, _Mapping]]] = ..., labelled_count: _Optional[int] = ..., right_count: _Optional[int] = ..., right_share: _Optional[float] = ...) -> None: ...
 
 class ClassCount(_message.Message):
-    __slots__ = ("class_id", "label", "count")
+    __slots__ = ("class_id", "label", "count", "share")
     CLASS_ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
     class_id: int
     label: str
     count: int
-    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+    share: float
+    def __init__(self, class_id: _Optional[int] = ..., label: _Optional[str] = ..., count: _Optional[int] = ..., share: _Optional[float] = ...) -> None: ...
 
 class GetClassMapsRequest(_message.Message):
     __slots__ = ("explainers", "class_ids", "max_sample_count", "outcomes", "model")

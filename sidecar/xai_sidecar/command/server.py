@@ -18,8 +18,11 @@ from prometheus_client import CollectorRegistry
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_proto import quality_pb2 as qpb
+from xai_proto import quality_pb2_grpc as qpb_grpc
 from xai_sidecar import __version__
 from xai_sidecar.backends.runtimes.memory import give_back_memory
+from xai_sidecar.command.addresses import cannot_listen, joined, split
 from xai_sidecar.command.heartbeat import Heartbeat
 from xai_sidecar.command.steps import StepReports
 from xai_sidecar.command.trials import try_or_recall
@@ -28,13 +31,14 @@ from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.scheduler import Policy
-from xai_sidecar.errors import ConfigError, ShuttingDownError
+from xai_sidecar.errors import ShuttingDownError
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.http.server import HttpServer
 from xai_sidecar.rpc.channel import server_options
 from xai_sidecar.rpc.interceptors import CallInterceptor
 from xai_sidecar.rpc.keepers import task_factory
+from xai_sidecar.rpc.quality_servicer import QualityServicer
 from xai_sidecar.rpc.servicer import ExplanationServicer
 from xai_sidecar.serving.admission import Admission
 from xai_sidecar.serving.call_records import CallRecords
@@ -42,13 +46,14 @@ from xai_sidecar.serving.core import Core, ServingState
 from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluation
 from xai_sidecar.serving.model import start_model
 from xai_sidecar.serving.predictor import Predictor
+from xai_sidecar.serving.quality import Quality
 from xai_sidecar.serving.trial import Unseen
 from xai_sidecar.serving.weight_dependence import with_kept
 from xai_sidecar.telemetry import ModelSeries, Telemetry, process_registry
 from xai_sidecar.telemetry.lines import LineWriter
 from xai_sidecar.telemetry.tracing import Tracer, make_tracer
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["ExplanationService"].full_name
+_SERVICES = tuple(service.full_name for each in (pb, qpb) for service in each.DESCRIPTOR.services_by_name.values())
 _STOP_SECONDS = 0.5
 _CLOSING_SECONDS = 0.1
 _ARRIVING_SECONDS = 0.1
@@ -143,6 +148,7 @@ class Sidecar:
             hang_seconds=limits.hang_seconds,
         )
         core = Core(limits, on_repeat=lambda how: telemetry.repeats.labels(how).inc())
+        quality = Quality(core)
         calls = CallRecords(telemetry, limits)
         loop.set_task_factory(task_factory)
         http = self._start_http(registry, engine, core)
@@ -150,7 +156,7 @@ class Sidecar:
         if self._log is not None:
             telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
-            server, health_servicer = await self._start_grpc(core, calls)
+            server, health_servicer = await self._start_grpc(core, quality, calls)
             try:
                 self._handle_signals(loop)
                 if not await self._load(engine, core, telemetry, report):
@@ -163,6 +169,7 @@ class Sidecar:
                 await self._stop.wait()
                 telemetry.ready.set(0)
                 core.state = None
+                quality.end_watching()
                 await health_servicer.enter_graceful_shutdown()
                 await self._drain(calls, engine)
                 await asyncio.sleep(_ARRIVING_SECONDS)
@@ -175,6 +182,7 @@ class Sidecar:
         finally:
             self._heartbeat.stop()
             http.close()
+            quality.close()
             core.close()
 
     def _handle_signals(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -280,7 +288,7 @@ class Sidecar:
         return True
 
     def _start_http(self, registry: CollectorRegistry, engine: Engine, core: Core) -> HttpServer:
-        host, port = _split(self._config.server.http)
+        host, port = split(self._config.server.http)
         try:
             http = HttpServer(
                 host,
@@ -290,11 +298,13 @@ class Sidecar:
                 is_ready=lambda: core.state is not None and engine.alive and self._heartbeat.alive,
             )
         except OSError as error:
-            raise _cannot_listen("server.http", self._config.server.http, error) from error
-        self.http_address = _joined(host, http.port)
+            raise cannot_listen("server.http", self._config.server.http, error) from error
+        self.http_address = joined(host, http.port)
         return http
 
-    async def _start_grpc(self, core: Core, calls: CallRecords) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
+    async def _start_grpc(
+        self, core: Core, quality: Quality, calls: CallRecords
+    ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
         limits = self._config.server
         server = grpc.aio.server(
             interceptors=[CallInterceptor(calls, self._tracer)],
@@ -303,23 +313,24 @@ class Sidecar:
             options=server_options(limits.max_message_bytes, limits.max_calls),
         )
         pb_grpc.add_ExplanationServiceServicer_to_server(ExplanationServicer(core), server)  # type: ignore[no-untyped-call]
+        qpb_grpc.add_QualityServiceServicer_to_server(QualityServicer(quality), server)  # type: ignore[no-untyped-call]
         health_servicer = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-        reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-        host, wanted = _split(self._config.server.grpc)
+        host, wanted = split(self._config.server.grpc)
         try:
             # gRPC would say so, too, but not before it has printed lines of its own.
             socket.create_server((host, wanted), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
             port = server.add_insecure_port(self._config.server.grpc)
         except (OSError, RuntimeError) as error:
-            raise _cannot_listen("server.grpc", self._config.server.grpc, error) from error
+            raise cannot_listen("server.grpc", self._config.server.grpc, error) from error
         await server.start()
-        self.grpc_address = _joined(host, port)
+        self.grpc_address = joined(host, port)
         return server, health_servicer
 
     async def _set_health(self, servicer: health.aio.HealthServicer, status: Any) -> None:
-        for service in ("", _SERVICE):
+        for service in ("", *_SERVICES):
             await servicer.set(service, status)
 
     def _on_lost(self, error: BaseException) -> None:
@@ -333,17 +344,3 @@ async def _settled() -> None:
     calls = asyncio.all_tasks() - {asyncio.current_task()}
     if calls:
         await asyncio.wait(calls, timeout=_STOP_SECONDS)
-
-
-def _split(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _cannot_listen(key: str, address: str, error: Exception) -> ConfigError:
-    why = getattr(error, "strerror", None) or "the address is in use or not this machine's"
-    return ConfigError(f"cannot listen on {address}: {why}. Choose another one with --set {key}=HOST:PORT.", field=key)

@@ -53,6 +53,18 @@ def read_request(request: pb.PredictRequest, request_id: str = "", byte_count: i
     )
 
 
+def read_encoding(number: Any) -> MapEncoding:
+    """How maps are to be sent.
+
+    Raises:
+        InvalidRequestError: It is not known.
+    """
+    encoding = _ENCODINGS.get(number)
+    if encoding is None:
+        raise InvalidRequestError(f"{number} is no MapEncoding of this version.", field="encoding")
+    return encoding
+
+
 def read_explanation(request: pb.ExplanationRequest) -> ExplanationRequest:
     """The core's request for an explanation.
 
@@ -60,9 +72,7 @@ def read_explanation(request: pb.ExplanationRequest) -> ExplanationRequest:
         InvalidRequestError: A malformed duration or an unknown encoding; with the field.
         ParameterError: Parameters of another explainer than the one asked for, or an unknown enum value.
     """
-    encoding = _ENCODINGS.get(request.encoding)
-    if encoding is None:
-        raise InvalidRequestError(f"{request.encoding} is no MapEncoding of this version.", field="encoding")
+    encoding = read_encoding(request.encoding)
     return ExplanationRequest(
         explainer=request.explainer,
         name=request.name,

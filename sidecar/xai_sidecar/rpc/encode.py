@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from google.protobuf.struct_pb2 import Value
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.errors import within
-from xai_sidecar.evaluator.choice import Reason
+from xai_sidecar.evaluator.choice import Choice, Reason
 from xai_sidecar.evaluator.comparison import Advantage
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
@@ -19,7 +19,7 @@ from xai_sidecar.serving.plan import Stage
 from xai_sidecar.serving.requests import MapEncoding
 from xai_sidecar.serving.streaming import ExplanationProgress
 
-_STATUSES = {
+STATUSES = {
     MapStatus.OK: pb.MAP_STATUS_OK,
     MapStatus.ALL_ZERO: pb.MAP_STATUS_ALL_ZERO,
     MapStatus.ZERO_GRADIENT: pb.MAP_STATUS_ZERO_GRADIENT,
@@ -27,6 +27,8 @@ _STATUSES = {
     MapStatus.NO_OOD_RANGE: pb.MAP_STATUS_NO_OOD_RANGE,
     MapStatus.UNRELIABLE: pb.MAP_STATUS_UNRELIABLE,
 }
+"""The contract's statuses of maps."""
+
 _KINDS = {
     Reason.BEST: pb.AUTO_CHOICE_KIND_BEST,
     Reason.BEST_OF_CLASS: pb.AUTO_CHOICE_KIND_BEST_OF_CLASS,
@@ -97,11 +99,12 @@ def _prediction(one: Prediction) -> pb.Prediction:
     if one.picture_size is not None:
         prediction.picture.width, prediction.picture.height = one.picture_size
     if one.region is not None:
-        prediction.region.CopyFrom(_region(one.region))
+        prediction.region.CopyFrom(region_message(one.region))
     return prediction
 
 
-def _region(region: Region) -> pb.Region:
+def region_message(region: Region) -> pb.Region:
+    """A rectangle on a picture."""
     return pb.Region(left=region.left, top=region.top, right=region.right, bottom=region.bottom)
 
 
@@ -112,22 +115,25 @@ def _explanation(one: Explanation, index: int) -> pb.Explanation:
         status=f"EXPLANATION_STATUS_{one.stage.name}",
         status_message=one.message,
         truncated=one.stage is Stage.TRUNCATED,
-        parameters=_values(one.parameters),
+        parameters=parameter_values(one.parameters),
         pass_count=one.pass_count,
         seed=one.seed,
         precision=one.precision,
     )
     explanation.elapsed.FromNanoseconds(round(one.seconds * 1e9))
     if one.choice is not None:
-        explanation.auto_choice.reason = one.choice.explanation
-        explanation.auto_choice.kind = _KINDS[one.choice.reason]
-        if one.choice.composite is not None:
-            explanation.auto_choice.composite_score = one.choice.composite
-        if one.choice.advantage is not None:
-            explanation.auto_choice.advantage.CopyFrom(advantage_message(one.choice.advantage))
+        explanation.auto_choice.CopyFrom(choice_message(one.choice))
     with within(f"explanations[{index}]"):
-        explanation.maps.extend(_map(each, one.encoding) for each in one.maps)
+        explanation.maps.extend(map_message(each, one.encoding) for each in one.maps)
     return explanation
+
+
+def choice_message(choice: Choice) -> pb.AutoChoice:
+    """Why `auto` chose an explainer."""
+    message = pb.AutoChoice(reason=choice.explanation, kind=_KINDS[choice.reason], composite_score=choice.composite)
+    if choice.advantage is not None:
+        message.advantage.CopyFrom(advantage_message(choice.advantage))
+    return message
 
 
 def advantage_message(one: Advantage) -> pb.Advantage:
@@ -135,11 +141,16 @@ def advantage_message(one: Advantage) -> pb.Advantage:
     return pb.Advantage(over=one.over, mean=one.mean, confidence_half_width=one.half_width)
 
 
-def _map(one: SaliencyMap, encoding: MapEncoding) -> pb.SaliencyMap:
+def map_message(one: SaliencyMap, encoding: MapEncoding) -> pb.SaliencyMap:
+    """A map of one class.
+
+    Raises:
+        PreconditionError: It cannot be had in that encoding.
+    """
     message = pb.SaliencyMap(
         class_id=one.class_id,
         label=one.label,
-        status=_STATUSES[one.status],
+        status=STATUSES[one.status],
         standard_error=one.standard_error,
         standard_error_bound=one.standard_error_bound,
         precision_error=one.precision_error,
@@ -162,5 +173,6 @@ def value_message(value: Any) -> Value:
     return Value(string_value=str(value))
 
 
-def _values(parameters: dict[str, Any]) -> dict[str, Value]:
+def parameter_values(parameters: Mapping[str, Any]) -> dict[str, Value]:
+    """Parameters as messages, without those that are not set."""
     return {name: value_message(value) for name, value in parameters.items() if value is not None}

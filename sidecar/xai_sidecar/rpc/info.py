@@ -7,7 +7,7 @@ from typing import Any
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar import __version__
-from xai_sidecar.config import EvaluatorConfig
+from xai_sidecar.evaluator.comparison import Verdict
 from xai_sidecar.evaluator.confusion import Accuracy
 from xai_sidecar.metrics.base import Metric
 from xai_sidecar.rpc.encode import advantage_message, value_message
@@ -19,6 +19,7 @@ from xai_sidecar.serving.description import (
     ParameterDescription,
     QualityDescription,
 )
+from xai_sidecar.telemetry import DriftFigure
 
 _TYPES = {
     "integer": pb.PARAMETER_TYPE_INTEGER,
@@ -30,7 +31,7 @@ _TYPES = {
 
 def model_info(description: ModelDescription) -> pb.ModelInfo:
     """The contract's description of the model."""
-    model, summary = description.model, description.quality
+    model = description.model
     config, backend, spec = model.config, model.backend, model.input
     info = pb.ModelInfo(
         name=config.model.name,
@@ -76,9 +77,7 @@ def model_info(description: ModelDescription) -> pb.ModelInfo:
     for size, seconds in description.batches.items():
         info.batches.add(batch_size=size).duration.FromNanoseconds(round(seconds * 1e9))
     if config.evaluator.enabled:
-        info.evaluator.CopyFrom(_evaluator_info(config.evaluator, description))
-        if summary.accuracy is not None:
-            info.evaluator.accuracy.CopyFrom(_accuracy(summary.accuracy, model.labels))
+        info.evaluator.CopyFrom(evaluator_message(description))
     return info
 
 
@@ -94,8 +93,9 @@ def _layer(one: LayerDescription) -> pb.LayerInfo:
     )
 
 
-def _evaluator_info(settings: EvaluatorConfig, description: ModelDescription) -> pb.EvaluatorInfo:
-    summary = description.quality
+def evaluator_message(description: ModelDescription) -> pb.EvaluatorInfo:
+    """What measures, and what it has measured but for the explainers."""
+    settings, summary = description.model.config.evaluator, description.quality
     info = pb.EvaluatorInfo(
         sample_rate=settings.sample_rate,
         state=f"EVALUATOR_STATE_{summary.state.name}",
@@ -107,6 +107,8 @@ def _evaluator_info(settings: EvaluatorConfig, description: ModelDescription) ->
     info.window.FromNanoseconds(round(settings.window_seconds * 1e9))
     if summary.last_sample is not None:
         info.last_sample_time.FromNanoseconds(round(summary.last_sample * 1e9))
+    if summary.accuracy is not None:
+        info.accuracy.CopyFrom(_accuracy(summary.accuracy, description.model.labels))
     return info
 
 
@@ -122,7 +124,7 @@ def _metric_info(metric: Metric[Any]) -> pb.MetricInfo:
 
 
 def _control_info(one: ControlDescription) -> pb.ControlInfo:
-    quality = [_quality(each) for each in one.quality]
+    quality = [measure_message(each) for each in one.quality]
     return pb.ControlInfo(name=one.name, description=one.description, quality=quality, composite_score=one.composite)
 
 
@@ -146,7 +148,8 @@ def _accuracy(accuracy: Accuracy, labels: Sequence[str]) -> pb.Accuracy:
     )
 
 
-def _quality(one: QualityDescription) -> pb.QualityMeasure:
+def measure_message(one: QualityDescription) -> pb.QualityMeasure:
+    """How good maps are by a metric."""
     row, statistics = one.row, one.row.statistics
     measure = pb.QualityMeasure(
         metric=row.metric,
@@ -172,32 +175,39 @@ def _explainer_info(one: ExplainerDescription) -> pb.ExplainerInfo:
         available=not one.unavailable,
         unavailable_reason=one.unavailable,
         parameters=[_parameter_info(each) for each in one.parameters],
-        quality=[_quality(each) for each in one.quality],
+        quality=[measure_message(each) for each in one.quality],
         composite_score=one.composite,
         precision=one.precision,
     )
     if one.verdict is not None:
-        info.standing.eligible = one.verdict.eligible
-        info.standing.objection = one.verdict.objection
-        info.standing.advantage.CopyFrom(advantage_message(one.verdict.least))
+        info.standing.CopyFrom(standing_message(one.verdict))
     if one.weight_dependence is not None:
         info.weight_dependence.CopyFrom(pb.WeightDependence(**vars(one.weight_dependence)))
-    info.drift.extend(
-        pb.MapDrift(
-            statistic=each.statistic,
-            source=each.source,
-            class_label=each.class_name,
-            reference_mean=each.reference,
-            current_mean=each.current,
-            ratio=each.ratio,
-        )
-        for each in one.drift
-    )
+    info.drift.extend(map(drift_message, one.drift))
     if one.cost is not None:
         info.cost.pass_count = one.cost.pass_count
         info.cost.duration.FromNanoseconds(round(one.cost.seconds * 1e9))
         info.cost.idle_duration.FromNanoseconds(round(one.cost.idle_seconds * 1e9))
     return info
+
+
+def standing_message(verdict: Verdict) -> pb.Standing:
+    """Whether `auto` may choose an explainer."""
+    return pb.Standing(
+        eligible=verdict.eligible, objection=verdict.objection, advantage=advantage_message(verdict.least)
+    )
+
+
+def drift_message(one: DriftFigure) -> pb.MapDrift:
+    """How far a statistic of maps has moved."""
+    return pb.MapDrift(
+        statistic=one.statistic,
+        source=one.source,
+        class_label=one.class_name,
+        reference_mean=one.reference,
+        current_mean=one.current,
+        ratio=one.ratio,
+    )
 
 
 def _parameter_info(one: ParameterDescription) -> pb.ParameterInfo:

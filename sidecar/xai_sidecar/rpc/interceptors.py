@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from xai_proto import explanation_pb2 as pb
+from xai_proto import quality_pb2 as qpb
 from xai_sidecar.engine.trace import mark, traced
 from xai_sidecar.errors import SidecarError
 from xai_sidecar.rpc.keepers import keepers
@@ -21,19 +22,20 @@ from xai_sidecar.rpc.status import status_metadata, status_of
 from xai_sidecar.serving.call_records import CallRecord, CallRecords
 from xai_sidecar.serving.calls import Call
 from xai_sidecar.serving.request_ids import new_request_id, valid_request_id
-from xai_sidecar.telemetry import METHODS
+from xai_sidecar.telemetry import METHODS, QUALITY_METHODS
 from xai_sidecar.telemetry.tracing import Tracer
 
 REQUEST_ID = "x-request-id"
 _SALT = secrets.token_bytes(16)
 """Makes fingerprints of requests what nobody outside can foresee."""
 
-_SERVICE = "/xai.v1.ExplanationService/"
+_SERVICES = ("/xai.v1.ExplanationService/", "/xai.v1.QualityService/")
 _READERS = {
     "Predict": Reader(pb.PredictRequest),
     "PredictStream": Reader(pb.PredictStreamRequest),
     "ReportGroundTruth": Reader(pb.ReportGroundTruthRequest),
     "GetModelInfo": Reader(pb.GetModelInfoRequest),
+    **{name: Reader(getattr(qpb, f"{name}Request")) for name in QUALITY_METHODS},
 }
 
 
@@ -54,7 +56,7 @@ _received: ContextVar[Received] = ContextVar("received", default=Received())  # 
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the calls of the ExplanationService; of others, health and reflection, it only bounds the number.
+    """Wraps the calls of the contract's services; of others, health and reflection, it only bounds the number.
 
     Args:
         records: The calls in progress.
@@ -73,7 +75,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """See `grpc.aio.ServerInterceptor`."""
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method.removeprefix(_SERVICE)
+        method = handler_call_details.method
+        for service in _SERVICES:
+            method = method.removeprefix(service)
         if handler is None or method not in METHODS:
             return self._other(handler)
         call = self._records.receive(keepers())

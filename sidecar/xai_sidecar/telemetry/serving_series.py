@@ -27,8 +27,16 @@ _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5)
 STAGES = ("complete", "truncated", "skipped")
 """How explanations end."""
 
-METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
+QUALITY_METHODS = (
+    "ListSamples",
+    "GetSample",
+    "WatchSamples",
+    "GetQuality",
+    "GetQualityHistory",
+    "GetClassMaps",
+)
 
+METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo", *QUALITY_METHODS)
 
 _NAMES = {lane: lane.name.lower() for lane in Lane}
 
