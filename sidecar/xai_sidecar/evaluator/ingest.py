@@ -11,8 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.errors import NotFoundError, OverloadedError, ShuttingDownError, StoreError, within
 from xai_sidecar.evaluator.annotations import check_annotation
@@ -30,16 +28,14 @@ from xai_sidecar.evaluator.records import (
     SampleState,
 )
 from xai_sidecar.evaluator.sampling import Draw, Unscored, Waiting, draw, kept_draw, place
-from xai_sidecar.evaluator.store import KeptPicture, Reported, TopClass
+from xai_sidecar.evaluator.store import KeptPicture, Reported
+from xai_sidecar.evaluator.store.small import top_classes
 from xai_sidecar.evaluator.store_errors import StoreErrors
 from xai_sidecar.evaluator.thumbnails import Thumbnails
 from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _OBJECT_BYTES = 200
 """Memory of a report, of an annotated object or of a polygon's corner, roughly."""
-
-_TOP_CLASSES = 10
-"""The most probable classes that are kept of a sample."""
 
 _QUICK_EFFORT = 10_000
 """Corners of a report's polygons up to which the writer checks them itself; it never checks masks."""
@@ -210,7 +206,9 @@ class Ingest:
             kept = (
                 KeptPicture(sample.image, sample.logits, sample.probabilities) if self._settings.keep_pictures else None
             )
-            if self._store_errors.store.add_sample(record := sample.record(), kept, _top_classes(sample)):
+            if self._store_errors.store.add_sample(
+                record := sample.record(), kept, top_classes(sample.logits, sample.probabilities)
+            ):
                 if kept is not None:
                     self.thumbnails.offer(sample)
                 self._queue(sample if sample.source is None else replace(sample, source=None))
@@ -319,12 +317,6 @@ def _effort(annotation: Annotation) -> int:
     if isinstance(annotation, MaskAnnotation):
         return _QUICK_EFFORT + 1
     return len(annotation.points) if isinstance(annotation, PolygonAnnotation) else 1
-
-
-def _top_classes(sample: Sample) -> list[TopClass]:
-    """The most probable classes; of equals the first."""
-    order = np.argsort(-sample.logits, kind="stable")[:_TOP_CLASSES]
-    return [TopClass(int(each), float(sample.probabilities[each]), float(sample.logits[each])) for each in order]
 
 
 def _nothing() -> None:

@@ -30,6 +30,7 @@ from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurer
 from xai_sidecar.evaluator.progress import Progress
 from xai_sidecar.evaluator.records import GroundTruth, Sample, SampleKey, SampleState, TruthObject
 from xai_sidecar.evaluator.store import Store
+from xai_sidecar.evaluator.store.small import top_classes
 from xai_sidecar.evaluator.store_errors import StoreErrors
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.runner.data import DataItem, DataSet
@@ -228,7 +229,7 @@ class Runner:
 
     def _keep(self, sample: Sample, class_ids: tuple[int, ...], objects: tuple[TruthObject, ...]) -> None:
         """Stores a sample with what is known of it. Its picture counts once for what the model got right."""
-        self._store.add_sample(sample.record())
+        self._store.add_sample(sample.record(), classes=top_classes(sample.logits, sample.probabilities))
         own = class_ids if sample.key.image_index == 0 else ()
         here = tuple(_for_class(thing, class_ids) for thing in objects) if not own else objects
         if own or here:

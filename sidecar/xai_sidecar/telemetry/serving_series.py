@@ -36,7 +36,9 @@ QUALITY_METHODS = (
     "GetClassMaps",
 )
 
-METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo", *QUALITY_METHODS)
+_SERVING_METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
+
+METHODS = (*_SERVING_METHODS, *QUALITY_METHODS)
 
 _NAMES = {lane: lane.name.lower() for lane in Lane}
 
@@ -51,7 +53,7 @@ class Telemetry:
 
     Counters begin at 0 for every label set, and so does the histogram that an alert is about: `increase()` does not see
     the event with which a series appears. The other histograms, a dozen series for each label set, appear with what
-    they are about; quantiles of many do without the first.
+    they are about, and so do the counts of calls that only read samples; quantiles of many do without the first.
 
     Args:
         registry: Where the series go.
@@ -162,7 +164,7 @@ class Telemetry:
         )
         for how in REPEATS:
             self.repeats.labels(how)
-        for method, code in product(METHODS, ("OK", "CANCELLED", *_error_codes())):
+        for method, code in product(_SERVING_METHODS, ("OK", "CANCELLED", *_error_codes())):
             self.requests.labels(method, code)
         for explainer in explainers:
             for stage in STAGES:

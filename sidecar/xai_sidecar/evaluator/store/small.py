@@ -16,6 +16,8 @@ from xai_sidecar.evaluator.drift.shape import cells
 SIDE = 32
 """Most rows and columns of a small map."""
 
+_TOP_CLASSES = 10
+
 _CLASS = np.dtype([("class_id", "<i4"), ("probability", "<f4"), ("logit", "<f4")])
 
 
@@ -25,6 +27,12 @@ class TopClass(NamedTuple):
     class_id: int
     probability: float
     logit: float
+
+
+def top_classes(logits: FloatArray, probabilities: FloatArray) -> list[TopClass]:
+    """The most probable classes, those that are kept of a sample; of equals the first."""
+    order = np.argsort(-logits, kind="stable")[:_TOP_CLASSES]
+    return [TopClass(int(each), float(probabilities[each]), float(logits[each])) for each in order]
 
 
 @dataclass(frozen=True)
