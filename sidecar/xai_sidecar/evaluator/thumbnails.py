@@ -97,7 +97,7 @@ def thumbnail_jpeg(source: PictureSource, max_pixels: int) -> bytes:
         SidecarError: It is no picture.
     """
     if isinstance(source, bytes):
-        decoded = decode_reduced(source, max_pixels, lambda size: max(size) / (2 * SIDE))
+        decoded = decode_reduced(source, max_pixels, lambda size: min(max(size) / (2 * SIDE), min(size)))
         picture, full, frame = decoded.picture, decoded.size, decoded.frame
         box = (frame.left, frame.top, frame.right, frame.bottom)
     else:
