@@ -1,7 +1,10 @@
 """`xai-sidecar run`: a data set from the command line, interrupted, killed, gone on with, and beside live traffic."""
 
+import base64
 import csv
+import io
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -106,6 +109,25 @@ def test_a_folder_is_run_and_what_cannot_be_read_is_said(undisturbed):
     for row in table:
         value = scores(out)[row["name"], str(row["target"]), row["explainer"], row["metric"]]
         assert value == ("" if row["value"] is None else str(row["value"]))
+
+
+def test_the_report_is_one_file_with_the_same_numbers(undisturbed):
+    _, out = undisturbed
+    page = (out / "report.html").read_text()
+    assert not re.findall(r"https?:|<script|<link|@import|url\(", page)
+    assert all(each.startswith("data:") for each in re.findall(r'(?:src|href)="([^"]*)', page))
+    found = json.loads((out / "summary.json").read_text())
+    for row in found["scores"]:
+        assert f"<td>{row['mean']:.3f}<small>" in page
+        assert f"n = {row['count']:,}" in page
+    rows = re.findall(r"<tr class=\"(\w*)\"><td>([\w/]+)</td>", page)
+    assert {name for kind, name in rows if kind == "control"} == {name for _, name in rows if "control/" in name}
+    assert len(rows) == 6
+    pictures = [base64.b64decode(each) for each in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)]
+    assert len(pictures) >= 6
+    for each in pictures:
+        with Image.open(io.BytesIO(each)) as shown:
+            assert shown.size == (36, 40)
 
 
 def test_killed_again_and_again_it_comes_to_the_same(folder, undisturbed):

@@ -46,6 +46,7 @@ class RunResult:
         quality: All scores.
         store: Where everything is kept; closed by whoever gets it.
         seconds: How long it took.
+        data: The data set.
     """
 
     folder: RunFolder
@@ -55,6 +56,7 @@ class RunResult:
     quality: LiveQuality
     store: Store
     seconds: float
+    data: DataSet
 
 
 def run_config(config: Config) -> Config:
@@ -160,7 +162,7 @@ def run_model(
     except BaseException:
         store.close()
         raise
-    return RunResult(folder, counts, model, evaluated, quality, store, time.monotonic() - started)
+    return RunResult(folder, counts, model, evaluated, quality, store, time.monotonic() - started, data)
 
 
 def _with_quality(

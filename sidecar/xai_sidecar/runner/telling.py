@@ -11,6 +11,7 @@ from xai_client.command.tables import table
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.ood.progress import Progress, Step, duration_text
 from xai_sidecar.runner.exports import write_scores
+from xai_sidecar.runner.report import report
 from xai_sidecar.runner.results import score_rows, summary
 from xai_sidecar.runner.running import RunCounts
 from xai_sidecar.runner.session import RunResult
@@ -54,6 +55,7 @@ def written(result: RunResult) -> str:
     found = summary(result)
     folder = result.folder
     paths = [folder.write("summary.json", found), *write_scores(folder, list(score_rows(result.store)))]
+    paths.append(folder.write("report.html", report(result, found, result.data)))
     lines = [_counts_line(result), *_skipped_lines(result.counts), "", *_score_lines(found)]
     for note in found["notes"][:_SHOWN_SKIPPED]:
         lines.append(note)

@@ -1,0 +1,283 @@
+"""The report of a run: one HTML file that needs nothing beside it and can be sent."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from xai_client.overlay import draw
+from xai_sidecar.evaluator.comparison import goodness
+from xai_sidecar.evaluator.records import MapRecord, SampleKey, SampleRecord
+from xai_sidecar.metrics.discovery import installed_metrics
+from xai_sidecar.runner.charts import bars, legend, radar
+from xai_sidecar.runner.data import DataItem, DataSet
+from xai_sidecar.runner.results import name_of
+from xai_sidecar.runner.session import RunResult
+
+_SHOWN = 10
+_SIDE = 260
+_CLASSES = 15
+
+
+@dataclass(frozen=True)
+class Example:
+    """A map that the report shows.
+
+    Attributes:
+        sample: What it is of.
+        map: The map.
+        value: Its score by the metric that leads; None where there is none.
+        truth: The true classes; empty where they are not known.
+    """
+
+    sample: SampleRecord
+    map: MapRecord
+    value: float | None
+    truth: tuple[int, ...]
+
+
+def report(result: RunResult, found: Mapping[str, Any], data: DataSet) -> str:
+    """The report of a run, as HTML.
+
+    Args:
+        result: The run.
+        found: Its `summary`.
+        data: Its data set, which the pictures shown are read from.
+    """
+    metrics = list(dict.fromkeys(row["metric"] for row in found["scores"]))
+    names = _ranked(found)
+    weights = result.model.config.evaluator.auto.weights
+    lead = max((name for name in metrics), key=lambda name: weights.get(name, 0.0), default="")
+    parts = [
+        _head(result, found),
+        _table(found, names, metrics),
+        _profile(found, names, metrics),
+        _by_class(found, names, lead),
+    ]
+    explainer = next((name for name in names if not name.startswith("control/")), "")
+    if explainer and lead:
+        examples = list(_examples(result, explainer, lead))
+        chosen = _chosen(examples, lead)
+        pictures = _pictures(data, {name_of(each.sample.key) for _, some in chosen for each in some})
+        parts += [_gallery(result, title, some, pictures, lead) for title, some in chosen if some]
+        parts.insert(
+            4, f"<p>Maps below are by <b>{escape(explainer)}</b>, which measured best, ordered by {escape(lead)}.</p>"
+        )
+    title = escape(f"{result.model.config.model.name}: explanations measured")
+    style = files("xai_sidecar.runner").joinpath("report.css").read_text()
+    body = "\n".join(parts)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{title}</title><style>{style}</style><body>{body}</body></html>\n"
+    )
+
+
+def _ranked(found: Mapping[str, Any]) -> list[str]:
+    """Explainers and controls, the best first."""
+    names = list(dict.fromkeys(row["explainer"] for row in found["scores"]))
+    composites = found["composites"]
+    return sorted(names, key=lambda name: -math.inf if composites.get(name) is None else -composites[name])
+
+
+def _head(result: RunResult, found: Mapping[str, Any]) -> str:
+    record = result.folder.record()
+    skipped = f", {len(found['skipped']):,} could not be read" if found["skipped"] else ""
+    accuracy = found["accuracy"]
+    right = (
+        f" The model is right on {accuracy['share']:.1%} of {accuracy['pictures']:,} labelled pictures."
+        if accuracy
+        else ""
+    )
+    ood = found["ood"]
+    unlike = f" {ood['share']:.1%} are unlike its training pictures." if ood and ood["share"] is not None else ""
+    winners = [name for name, beats in found["beats_controls"].items() if beats]
+    best = (
+        f"Better than maps that know nothing of the model, beyond chance: {', '.join(winners)}."
+        if winners
+        else "No explainer beats maps that know nothing of the model beyond chance."
+    )
+    return (
+        f"<h1>{escape(str(record['model']))}</h1>"
+        f"<p>{found['pictures']:,} pictures of {escape(str(record['data']))}{skipped};"
+        f" version {escape(str(record['model_version']))}.{right}{unlike}</p><p><b>{escape(best)}</b></p>"
+    )
+
+
+def _table(found: Mapping[str, Any], names: Sequence[str], metrics: Sequence[str]) -> str:
+    cells = {(row["explainer"], row["metric"]): row for row in found["scores"]}
+    arrows = {metric: "↑" if installed_metrics()[metric].higher_is_better else "↓" for metric in metrics}
+    header = "".join(
+        f"<th>{escape(metric.rpartition('/')[2].replace('_', ' '))} {arrows[metric]}</th>" for metric in metrics
+    )
+    rows = "".join(_row(name, found, cells, metrics) for name in names)
+    return (
+        "<h2>Which explainer to trust</h2><p>Mean, its 95 % interval, and the number of maps. Controls, shaded, are"
+        " maps that know nothing of the model: what does not beat them is worth nothing.</p>"
+        f'<div class="wide"><table><tr><th></th><th>composite ↑</th>{header}</tr>{rows}</table></div>'
+    )
+
+
+def _row(
+    name: str, found: Mapping[str, Any], cells: Mapping[tuple[str, str], Mapping[str, Any]], metrics: Sequence[str]
+) -> str:
+    kind = "control" if name.startswith("control/") else ""
+    scores = "".join(_cell(cells.get((name, metric))) for metric in metrics)
+    composite = _number(found["composites"].get(name))
+    return f'<tr class="{kind}"><td>{escape(name)}</td><td>{composite}</td>{scores}</tr>'
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return '<td class="pale">not measured</td>'
+    bounds = "" if row["low"] is None else f"{row['low']:.3f} … {row['high']:.3f}"
+    return f"<td>{row['mean']:.3f}<small>{bounds}</small><small>n = {row['count']:,}</small></td>"
+
+
+def _number(value: float | None) -> str:
+    return '<span class="pale">–</span>' if value is None else f"{value:.3f}"
+
+
+def _profile(found: Mapping[str, Any], names: Sequence[str], metrics: Sequence[str]) -> str:
+    """A radar of goodness, from three metrics on."""
+    if len(metrics) < 3:
+        return ""
+    values = {
+        name: {
+            row["metric"].rpartition("/")[2].replace("_", " "): goodness(
+                installed_metrics()[row["metric"]], row["mean"]
+            )
+            for row in found["scores"]
+            if row["explainer"] == name
+        }
+        for name in names
+        if not name.startswith("control/")
+    }
+    axes = [metric.rpartition("/")[2].replace("_", " ") for metric in metrics]
+    said = "<h2>Profile</h2><p>1, outside, is the best that a metric could give.</p>"
+    return f"{said}{radar(values, axes)}<div>{legend(list(values))}</div>"
+
+
+def _by_class(found: Mapping[str, Any], names: Sequence[str], lead: str) -> str:
+    """The metric that leads, of the classes with the most maps."""
+    rows = [row for row in found["by_class"] if row["metric"] == lead and not row["explainer"].startswith("control/")]
+    if not rows:
+        return ""
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row["label"]] = max(counts.get(row["label"], 0), row["count"])
+    labels = sorted(counts, key=lambda label: -counts[label])[:_CLASSES]
+    values = {
+        f"{label} ({counts[label]:,})": {
+            name: row["mean"] for name in names for row in rows if (row["label"], row["explainer"]) == (label, name)
+        }
+        for label in labels
+    }
+    low, high = installed_metrics()[lead].value_range
+    shown = [name for name in names if not name.startswith("control/")]
+    more = f", the {_CLASSES} with the most maps" if len(counts) > _CLASSES else ""
+    return f"<h2>{escape(lead)} by class{more}</h2>{bars(values, low, high)}<div>{legend(shown)}</div>"
+
+
+def _examples(result: RunResult, explainer: str, lead: str) -> Iterator[Example]:
+    """Every map of an explainer."""
+    store = result.store
+    for key, _ in store.states():
+        sample = store.sample(key)
+        own = next((each for each in store.maps(key) if each.explainer == explainer), None)
+        if sample is None or own is None:
+            continue
+        value = next(
+            (each.value for each in store.scores(key) if (each.explainer, each.metric) == (explainer, lead)), None
+        )
+        truth = store.truth(SampleKey(key.request_id, 0))
+        yield Example(sample, own, value, truth.class_ids if truth else ())
+
+
+def _chosen(examples: Sequence[Example], lead: str) -> list[tuple[str, list[Example]]]:
+    """What the report shows: the best and the worst maps, and what is right or wrong for the wrong reason."""
+    sign = 1 if installed_metrics()[lead].higher_is_better else -1
+    scored = sorted((each for each in examples if each.value is not None), key=lambda each: -sign * (each.value or 0.0))
+    wrong = [each for each in examples if each.truth and each.sample.target not in each.truth]
+    right = [each for each in reversed(scored) if each.sample.target in each.truth]
+    few = min(_SHOWN, len(scored) // 2 or len(scored))
+    return [
+        ("Where the explanation fits best", scored[:few]),
+        ("Where it fits worst", scored[::-1][:few]),
+        ("Wrong, and sure of it", sorted(wrong, key=lambda each: -each.sample.probability)[:_SHOWN]),
+        ("Right, though the prediction hardly depends on what the map shows", right[:few]),
+    ]
+
+
+def _pictures(data: DataSet, names: set[str]) -> dict[str, Image.Image]:
+    """The pictures of some names, as far as they are pictures and can be read."""
+    found: dict[str, Image.Image] = {}
+    for item in data:
+        if item.name in names and (picture := _picture(item)) is not None:
+            found[item.name] = picture
+            if len(found) == len(names):
+                break
+    return found
+
+
+def _picture(item: DataItem) -> Image.Image | None:
+    try:
+        if isinstance(item.content, Path):
+            with Image.open(item.content) as opened:
+                from PIL import ImageOps
+
+                return ImageOps.exif_transpose(opened).convert("RGB")
+        if item.content.dtype == np.uint8:
+            return Image.fromarray(item.content.squeeze()).convert("RGB")
+    except (OSError, ValueError):
+        return None
+    low, high = float(item.content.min()), float(item.content.max())
+    pixels = (item.content - low) / (high - low or 1.0) * 255
+    channels = pixels if len(pixels) == 3 else np.repeat(pixels[:1], 3, axis=0)
+    return Image.fromarray(channels.transpose(1, 2, 0).astype(np.uint8))
+
+
+def _gallery(
+    result: RunResult, title: str, examples: Iterable[Example], pictures: Mapping[str, Image.Image], lead: str
+) -> str:
+    labels = result.evaluated.labels
+    figures = []
+    for each in examples:
+        sample = each.sample
+        said = escape(labels[sample.target])
+        known = f"<br>truth: {escape(', '.join(labels[class_id] for class_id in each.truth))}" if each.truth else ""
+        score = "" if each.value is None else f"<br>{escape(lead.rpartition('/')[2])} {each.value:.3f}"
+        name = name_of(sample.key)
+        figures.append(
+            f"<figure>{_overlay(each, pictures.get(name))}<figcaption><b>{said}</b> {sample.probability:.1%}"
+            f"{known}{score}<br>{escape(name)}</figcaption></figure>"
+        )
+    return f'<h2>{escape(title)}</h2><div class="row">{"".join(figures)}</div>'
+
+
+def _overlay(example: Example, picture: Image.Image | None) -> str:
+    """A map on its picture, or by itself where that is not there any more."""
+    frame, saliency = example.sample.frame, example.map.saliency
+    if picture is None:
+        picture, region = Image.new("RGB", (saliency.shape[1], saliency.shape[0]), (128, 128, 128)), None
+    else:
+        scale = min(1.0, _SIDE / max(picture.size))
+        size = tuple(max(1, round(side * scale)) for side in picture.size)
+        across, down = (new / old for new, old in zip(size, picture.size, strict=True))
+        picture = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+        box = frame.region
+        region = None if box is None else (box.left * across, box.top * down, box.right * across, box.bottom * down)
+    drawn = draw(picture, saliency, region, None).image
+    buffer = io.BytesIO()
+    drawn.save(buffer, "JPEG", quality=82)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="" src="data:image/jpeg;base64,{content}">'
