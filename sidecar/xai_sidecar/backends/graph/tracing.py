@@ -61,10 +61,11 @@ def trace(graph: Graph, example: Array, run: Run, rows: int | None = None) -> tu
         A graph that computes the same, and the shapes of its values.
     """
     measured = _measured(graph)
+    watched = _watched(graph, measured)
     # Another picture in the second run: lengths that go by what a picture shows are likely to differ, too.
-    one = _run(graph, measured, np.repeat(example, rows or _SIZES[0], axis=0), run)
+    one = watched.run(np.repeat(example, rows or _SIZES[0], axis=0), run)
     another = (example[..., ::-1] * 0.5).astype(example.dtype)
-    other = _run(graph, measured, np.repeat(another, rows or _SIZES[1], axis=0), run)
+    other = watched.run(np.repeat(another, rows or _SIZES[1], axis=0), run)
     shapes = {name: _common(one.shapes[name], other.shapes[name]) for name in one.shapes}
     shapes |= dict.fromkeys(graph.inputs, (rows, *example.shape[1:]))
     folded = _with_free_targets(_folded(graph, one.values, other.values), shapes, measured)
@@ -84,8 +85,31 @@ class _Run:
     values: dict[str, Array]
 
 
-def _run(graph: Graph, wanted: list[str], rows: Array, run: Run) -> _Run:
-    """Runs a graph. Of what is not wanted only shape and type leave the engine: the rest takes much memory."""
+@dataclass(frozen=True)
+class _Watched:
+    """A graph that gives values, and of others only shape and type: all of them would take much memory."""
+
+    graph: Graph
+    wanted: list[str]
+    others: list[str]
+
+    def run(self, rows: Array, run: Run) -> _Run:
+        """What is seen in a run."""
+        seen = run(self.graph, (rows,))
+        count = len(self.wanted), len(self.wanted) + len(self.others)
+        values = dict(zip(self.wanted, seen, strict=False))
+        measured = zip(self.others, seen[count[0] : count[1]], seen[count[1] :], strict=True)
+        shapes, dtypes = {name: value.shape for name, value in values.items()}, _dtypes(values)
+        for name, shape, element in measured:
+            shapes[name], dtypes[name] = tuple(shape.tolist()), element.dtype
+        return _Run(shapes, dtypes, values)
+
+
+def _dtypes(values: Mapping[str, Array]) -> dict[str, np.dtype[Any]]:
+    return {name: value.dtype for name, value in values.items()}
+
+
+def _watched(graph: Graph, wanted: list[str]) -> _Watched:
     measured = set(wanted)
     others = [name for node in graph.nodes for name in node.outputs if name and name not in measured]
     watched = graph.copy()
@@ -100,17 +124,8 @@ def _run(graph: Graph, wanted: list[str], rows: Array, run: Run) -> _Run:
             Node("Reshape", (name, all_of_it), (f"{prefix}/{name}/line",)),
             Node("Slice", (f"{prefix}/{name}/line", start, stop), (f"{prefix}/{name}/element",)),
         ]
-    outputs = [*wanted, *(f"{prefix}/{name}/{what}" for what in ("shape", "element") for name in others)]
-    watched.outputs = outputs
-    seen = dict(zip(outputs, run(watched, (rows,)), strict=True))
-    values = {name: seen[name] for name in wanted}
-    shapes = {name: tuple(seen[f"{prefix}/{name}/shape"].tolist()) for name in others}
-    dtypes = {name: seen[f"{prefix}/{name}/element"].dtype for name in others}
-    return _Run(
-        shapes | {name: value.shape for name, value in values.items()},
-        dtypes | {name: value.dtype for name, value in values.items()},
-        values,
-    )
+    watched.outputs = [*wanted, *(f"{prefix}/{name}/{what}" for what in ("shape", "element") for name in others)]
+    return _Watched(watched, wanted, others)
 
 
 def _common(one: tuple[int, ...], other: tuple[int, ...]) -> Shape:
