@@ -52,6 +52,9 @@ class Fake:
     def missing(self):
         return self._missing
 
+    def settle(self, program):
+        return program
+
     def load(self, model, *, batch_size=None, precision="float32", threads=None):
         self.loaded.append((model, batch_size, precision, threads))
         if self._free is None and batch_size is None:

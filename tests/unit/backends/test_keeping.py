@@ -120,10 +120,26 @@ def test_the_key_tells_weights_beside_the_model_apart(tmp_path):
 # ---------------------------------------------------------------------------------------- ONNX Runtime's graphs
 
 
+def settled(engine, *given, **more):
+    """A program as it serves."""
+    return engine.settle(engine.load(*given, **more))
+
+
+def test_a_program_that_is_not_chosen_is_not_kept(tmp_path):
+    for engine in (OnnxRuntime(EngineCache(tmp_path)), OpenVino(EngineCache(tmp_path))):
+        program = engine.load(convolution())
+        assert files(tmp_path) == []
+        engine.settle(program)
+        (path,) = files(tmp_path)
+        engine.settle(engine.load(convolution()))
+        assert files(tmp_path) == [path]
+        path.unlink()
+
+
 def test_an_optimised_graph_gives_the_same_numbers(tmp_path, capfd):
     plain = OnnxRuntime().load(convolution())
     engine = OnnxRuntime(EngineCache(tmp_path))
-    for program in (engine.load(convolution()), engine.load(convolution())):
+    for program in (settled(engine, convolution()), engine.load(convolution())):
         assert (program.inputs, program.outputs) == (plain.inputs, plain.outputs)
         for count in (1, 3):
             for output, expected in zip(program((pictures(count),)), plain((pictures(count),)), strict=True):
@@ -136,17 +152,18 @@ def test_an_optimised_graph_gives_the_same_numbers(tmp_path, capfd):
 
 def test_a_graph_that_onnxruntime_does_not_take_is_optimised_anew(tmp_path):
     engine = OnnxRuntime(EngineCache(tmp_path))
-    engine.load(convolution())
+    settled(engine, convolution())
     (path,) = files(tmp_path)
     EngineCache(tmp_path).keep(path.name.partition(".")[0], b"whole, and no graph")
-    np.testing.assert_allclose(engine.load(convolution())((pictures(2),))[1], convolution_by_hand(pictures(2))[1], 1e-4)
+    program = settled(engine, convolution())
+    np.testing.assert_allclose(program((pictures(2),))[1], convolution_by_hand(pictures(2))[1], 1e-4)
     assert files(tmp_path) == [path]
 
 
 def test_a_path_is_run_as_it_is(tmp_path):
     model = tmp_path / "model.onnx"
     model.write_bytes(convolution())
-    OnnxRuntime(EngineCache(tmp_path / "cache")).load(model)
+    settled(OnnxRuntime(EngineCache(tmp_path / "cache")), model)
     assert files(tmp_path) == [model]
 
 
@@ -165,7 +182,7 @@ def compiled(monkeypatch):
 
 
 def run(folder, **options):
-    program = OpenVino(EngineCache(folder)).load(convolution(), **options)
+    program = settled(OpenVino(EngineCache(folder)), convolution(), **options)
     assert (program.inputs, program.outputs) == (("pictures",), ("channels", "logits"))
     np.testing.assert_allclose(program((pictures(3),))[1], convolution_by_hand(pictures(3))[1], atol=2e-2)
 

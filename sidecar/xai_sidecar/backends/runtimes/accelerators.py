@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxProgram, runtime, small_graph
-from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, one_line, read_by
+from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, Program, one_line, read_by
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,10 @@ class OnnxRuntimeOnDevice:
             raise EngineError(one_line(error)) from error
         if self._provider.name not in program.providers:
             raise EngineError(f"ONNX Runtime took {program.providers[0]} in place of the {self._provider.name}")
+        return program
+
+    def settle(self, program: Program) -> Program:
+        """It, as it was loaded."""
         return program
 
     @cached_property

@@ -122,13 +122,12 @@ def versions(engines: Sequence[Engine]) -> list[tuple[str, str]]:
 
 
 def _chosen(trial: Trial, engines: Sequence[Engine], sizes: Sequence[int], seconds: float) -> dict[int, Candidate]:
+    whole = [engine for engine in engines if not isinstance(engine, InParts)]
     if len(sizes) == 1:  # a program for any size would never be the better one
-        whole = [engine for engine in engines if not isinstance(engine, InParts)]
-        fitting = [made for engine in whole if (made := trial.fixed(engine, sizes[0]) or trial.free(engine, sizes))]
+        fitting = trial.of_each(whole, sizes)
         trial.time(fitting, sizes, seconds)
         return {sizes[0]: trial.fastest(sizes[0], None, fitting)}
-    whole = [engine for engine in engines if not isinstance(engine, InParts)]
-    free = [made for engine in whole if (made := trial.free(engine, sizes))]
+    free = trial.of_each(whole, sizes)
     trial.time(free, sizes, seconds / 2)
     base = _fastest_overall(free, sizes)
     small = base is None or trial.model_bytes < _LARGE_BYTES

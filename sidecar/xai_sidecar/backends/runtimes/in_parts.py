@@ -65,6 +65,10 @@ class InParts:
         parts = min(self._parts, usable_cpus() if threads is None else threads)
         return ProgramInParts(self._engine.load(model, precision=precision, threads=threads), parts)
 
+    def settle(self, program: Program) -> Program:
+        """Settles what runs the parts; see `Engine.settle`."""
+        return program.settled(self._engine) if isinstance(program, ProgramInParts) else program
+
 
 class ProgramInParts:
     """A program that runs the rows of a batch in parts at once; see `Program`.
@@ -79,6 +83,11 @@ class ProgramInParts:
         self._parts = parts
         self.inputs = program.inputs
         self.outputs = program.outputs
+
+    def settled(self, engine: Engine) -> ProgramInParts:
+        """It, or one in its place, whose parts are run by a program that the engine has settled."""
+        program = engine.settle(self._program)
+        return self if program is self._program else ProgramInParts(program, self._parts)
 
     def __call__(self, rows: _Rows) -> _Rows:
         """Runs the graph; see `Program.__call__`."""

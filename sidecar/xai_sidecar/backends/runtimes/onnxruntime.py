@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
-from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, fitted, one_line, read_by, returned
+from xai_sidecar.backends.runtimes.program import (
+    EngineError,
+    Model,
+    Precision,
+    Program,
+    fitted,
+    one_line,
+    read_by,
+    returned,
+)
 from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.work import Array
 
@@ -102,7 +111,15 @@ class OnnxRuntime:
         with tempfile.TemporaryDirectory(prefix="xai-sidecar-") as folder:
             optimised = Path(folder) / "optimised.onnx"
             program = OnnxProgram(read, threads, change=partial(_written_to, optimised))
-            self._cache.keep(key, optimised.read_bytes())
+            program.made = key, optimised.read_bytes()
+        return program
+
+    def settle(self, program: Program) -> Program:
+        """Keeps the optimised graph of a program that was made of another; see `Engine.settle`."""
+        if isinstance(program, OnnxProgram) and program.made is not None:
+            if self._cache is not None:
+                self._cache.keep(*program.made)
+            program.made = None
         return program
 
 
@@ -117,6 +134,7 @@ class OnnxProgram:
 
     Attributes:
         providers: Names of the providers that the session has. One that cannot be used is left out without a word.
+        made: The optimised graph, if it was made just now and is to be kept, and what it is kept under.
 
     Raises:
         Exception: One of ONNX Runtime's own: it cannot load the model.
@@ -134,6 +152,7 @@ class OnnxProgram:
         with _as_file(model) as path:
             # Without enable_fallback=0, a session whose provider fails tries the CPU, and prints that.
             self._session = runtime().InferenceSession(str(path), options, providers=list(providers), enable_fallback=0)
+        self.made: tuple[str, bytes] | None = None
         self.providers: tuple[str, ...] = tuple(self._session.get_providers())
         self.inputs = tuple(each.name for each in self._session.get_inputs())
         self.outputs = tuple(each.name for each in self._session.get_outputs())

@@ -19,7 +19,16 @@ import numpy as np
 
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.mapped import MappedFile
-from xai_sidecar.backends.runtimes.program import EngineError, Model, Precision, fitted, one_line, read_by, returned
+from xai_sidecar.backends.runtimes.program import (
+    EngineError,
+    Model,
+    Precision,
+    Program,
+    fitted,
+    one_line,
+    read_by,
+    returned,
+)
 from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.work import Array
 
@@ -91,29 +100,28 @@ class OpenVino:
             "ENABLE_CPU_PINNING": False,
             **({"NUM_STREAMS": self._calls} if self._calls > 1 else {}),
         }
+        key = None
         try:
-            return OpenVinoProgram(*self._compiled(model, batch_size, options))
+            if self._cache is not None:
+                key = cache_key(model, self.name, _package().__version__, batch_size, sorted(options.items()))
+                if (kept := self._cache.find(key)) and (program := _kept_program(kept, options)):
+                    return program
+            return OpenVinoProgram(_compile(read_by(model), batch_size, options), made=(key, options))
         except Exception as error:  # OpenVINO's are RuntimeErrors for the most part
             raise EngineError(_reason(error)) from error
 
-    def _compiled(self, model: Model, batch_size: int | None, options: dict[str, Any]) -> tuple[Any, MappedFile | None]:
-        """A compiled model, and what it has its weights from, if that is a file."""
-        key = None
-        if self._cache is not None:
-            key = cache_key(model, self.name, _package().__version__, batch_size, sorted(options.items()))
-            kept = self._cache.find(key)
-            if kept is not None:
-                try:
-                    return _imported(kept, options)
-                except RuntimeError:  # compiled anew, as if it were not there
-                    kept.unlink(missing_ok=True)
-        compiled = _compile(read_by(model), batch_size, options)
-        content = io.BytesIO()
-        compiled.export_model(content)
-        if self._cache is not None and key is not None:
-            self._cache.keep(key, content.getvalue())
-        del compiled  # which has a copy of the weights
-        return _imported(content.getvalue(), options)
+    def settle(self, program: Program) -> Program:
+        """Keeps a program that was compiled, and has its weights in a file; see `Engine.settle`."""
+        if not isinstance(program, OpenVinoProgram) or program.made is None:
+            return program
+        key, options = program.made
+        try:
+            content = program.exported()
+            if self._cache is not None and key is not None:
+                self._cache.keep(key, content)
+            return OpenVinoProgram(*_imported(content, options))
+        except Exception as error:
+            raise EngineError(_reason(error)) from error
 
 
 class OpenVinoProgram:
@@ -123,10 +131,17 @@ class OpenVinoProgram:
         compiled: An `openvino.CompiledModel`.
         weights: The file that it has its weights from, if it does. It lays them out anew when it first runs rows of a
             number, and hardly looks at the file again.
+        made: If it was compiled just now: what it is to be kept under, if it is, and OpenVINO's options.
     """
 
-    def __init__(self, compiled: Any, weights: MappedFile | None = None) -> None:
+    def __init__(
+        self,
+        compiled: Any,
+        weights: MappedFile | None = None,
+        made: tuple[str | None, dict[str, Any]] | None = None,
+    ) -> None:
         self._compiled = compiled
+        self.made = made
         self.inputs = tuple(_name(port) for port in compiled.inputs)
         self.outputs = tuple(_name(port) for port in compiled.outputs)
         self._dtypes = [np.dtype(port.get_element_type().to_dtype()) for port in compiled.inputs]
@@ -152,6 +167,12 @@ class OpenVinoProgram:
         finally:
             self._idle.append(request)
             self._release_weights(len(fed[0]))
+
+    def exported(self) -> bytes:
+        """It as `_imported` reads it."""
+        content = io.BytesIO()
+        self._compiled.export_model(content)
+        return content.getvalue()
 
     def _release_weights(self, count: int) -> None:
         if self._weights is not None and count not in self._counts:
@@ -230,6 +251,15 @@ def _unlimited() -> Iterator[None]:
     finally:
         if limit is not None:
             os.environ[_LIMIT] = limit
+
+
+def _kept_program(kept: Path, options: dict[str, Any]) -> OpenVinoProgram | None:
+    """A program that was kept; None if it cannot be read, and then it is thrown away."""
+    try:
+        return OpenVinoProgram(*_imported(kept, options))
+    except RuntimeError:  # compiled anew, as if it were not there
+        kept.unlink(missing_ok=True)
+        return None
 
 
 def _imported(exported: Path | bytes, options: dict[str, Any]) -> tuple[Any, MappedFile | None]:

@@ -123,6 +123,21 @@ class Engine(Protocol):
             EngineError: It cannot load the graph, lacks the precision, or something is missing.
         """
 
+    def settle(self, program: Program) -> Program:
+        """A program as it is to serve: kept for later starts, and in no more memory than it needs.
+
+        What is loaded may turn out to be the slower one, so this is done of what was chosen.
+
+        Args:
+            program: What `load` has returned.
+
+        Returns:
+            It, or another one in its place, which has to be compared anew.
+
+        Raises:
+            EngineError: It cannot be done.
+        """
+
 
 def described(engine: Engine) -> str:
     """An engine's name and version, as they are shown to users. Nothing may be missing."""

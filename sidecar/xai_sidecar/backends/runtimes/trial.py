@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 
 from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
@@ -25,6 +28,8 @@ from xai_sidecar.backends.runtimes.program import (
     read_by,
 )
 from xai_sidecar.engine.work import Array
+
+_log = structlog.get_logger(__name__)
 
 _GAIN = 0.9
 """A further program has to take less than this share of the time."""
@@ -100,12 +105,18 @@ class Choice:
 
 @dataclass
 class Candidate:
-    """A program that agrees, with the seconds it took by batch size."""
+    """A program that agrees, whether it has to be guarded, and the seconds it took by batch size."""
 
-    program: Program
+    loaded: Program
     engine: Engine
     fixed: bool
+    guarded: bool
     seconds: dict[int, float]
+
+    @cached_property
+    def program(self) -> Program:
+        """It as it is called."""
+        return Guarded(self.loaded) if self.guarded else self.loaded
 
     def at(self, size: int) -> Chosen:
         """It as what was chosen for a batch size."""
@@ -140,13 +151,33 @@ class Trial:
         read = read_by(self._model)
         return read.stat().st_size if isinstance(read, Path) else len(read)
 
+    def of_each(self, engines: Sequence[Engine], sizes: Sequence[int]) -> list[Candidate]:
+        """Programs of all engines that are not refused, for any batch size, or for the only one there is.
+
+        They are loaded at the same time, since engines compile on one CPU for the most part.
+        """
+        only = sizes[0] if len(sizes) == 1 else None
+        fixed = [only if only and self._may_be_fixed(engine, only) else None for engine in engines]
+        with ThreadPoolExecutor(max(1, len(engines)), "loading") as pool:
+            loaded = list(pool.map(self._loaded, engines, fixed))
+        made = []
+        for engine, size, program in zip(engines, fixed, loaded, strict=True):
+            candidate = self._checked(engine, size, sizes, None, program)
+            if candidate is None and size is not None:
+                candidate = self.free(engine, sizes)
+            if candidate is not None:
+                made.append(candidate)
+        return made
+
     def free(self, engine: Engine, sizes: Sequence[int], guarded: bool | None = None) -> Candidate | None:
         """An engine's program for any batch size, checked at some; None if it is refused."""
-        return self._candidate(engine, None, sizes, guarded)
+        return self._checked(engine, None, sizes, guarded, self._loaded(engine, None))
 
     def fixed(self, engine: Engine, size: int, guarded: bool | None = None) -> Candidate | None:
         """An engine's program for one batch size; None if it is refused, or would gain nothing."""
-        return self._candidate(engine, size, [size], guarded) if size <= engine.fixed_up_to else None
+        if not self._may_be_fixed(engine, size):
+            return None
+        return self._checked(engine, size, [size], guarded, self._loaded(engine, size))
 
     def fastest(self, size: int, base: Candidate | None, others: Sequence[Candidate]) -> Candidate:
         """The fastest program at a size; the base is left for a clear gain only.
@@ -160,8 +191,12 @@ class Trial:
         return best if base is None or best.seconds[size] < _GAIN * base.seconds[size] else base
 
     def choice(self, by_size: Mapping[int, Candidate]) -> Choice:
-        """What was chosen, in the order of sizes."""
-        return Choice({size: by_size[size].at(size) for size in sorted(by_size)}, self.refused)
+        """What was chosen, in the order of sizes, each program settled."""
+        settled: dict[int, Candidate] = {}
+        for made in by_size.values():
+            if id(made) not in settled:
+                settled[id(made)] = self._settled(made, [size for size in by_size if by_size[size] is made])
+        return Choice({size: settled[id(by_size[size])].at(size) for size in sorted(by_size)}, self.refused)
 
     def time(self, candidates: Sequence[Candidate], sizes: Sequence[int], seconds: float) -> None:
         """Times programs in turn, so that other load affects all alike."""
@@ -177,40 +212,80 @@ class Trial:
                     if round_number == 0 or time.perf_counter() < until:
                         each.seconds[size] = min(each.seconds.get(size, np.inf), timing.seconds(each.program, rows))
 
-    def _candidate(
-        self, engine: Engine, batch_size: int | None, sizes: Sequence[int], guarded: bool | None
+    def _may_be_fixed(self, engine: Engine, size: int) -> bool:
+        """Whether a program for one batch size alone may gain; those below float32 run masks, in large batches."""
+        return size <= engine.fixed_up_to and self._precision == "float32"
+
+    def _loaded(self, engine: Engine, batch_size: int | None) -> Program | str:
+        """An engine's program, or why there is none; any thread may call it."""
+        try:
+            return engine.missing() or engine.load(
+                self._model, batch_size=batch_size, precision=self._precision, threads=self._threads
+            )
+        except Exception as error:
+            return _reason(error)
+
+    def _checked(
+        self,
+        engine: Engine,
+        batch_size: int | None,
+        sizes: Sequence[int],
+        guarded: bool | None,
+        program: Program | str,
     ) -> Candidate | None:
-        reason = engine.missing()
-        if reason is None:
+        """A program that was loaded, compared; None if it is refused."""
+        seconds: dict[int, float] = {}
+        if isinstance(program, str):
+            reason: str | None = program
+        else:
             try:
-                program = engine.load(
-                    self._model, batch_size=batch_size, precision=self._precision, threads=self._threads
-                )
-                seconds: dict[int, float] = {}
-                reason = self._disagreement(program, sizes, seconds)
+                reason = disagreement_of(program, sizes, self._examples, seconds)
                 if reason is None:
                     guarded = self._wants_guard(program, sizes[0]) if guarded is None else guarded
-                    guard = Guarded(program) if guarded else program
-                    return Candidate(guard, engine, batch_size is not None, seconds)
-            except Exception as error:  # of loading, or of running
-                reason = str(error) if isinstance(error, EngineError) else one_line(error)
+                    return Candidate(program, engine, batch_size is not None, guarded, seconds)
+            except Exception as error:
+                reason = _reason(error)
         self.refused[engine.name] = f"{engine.name} does not run it: {reason.rstrip('.')}."
         return None
 
-    def _disagreement(self, program: Program, sizes: Sequence[int], seconds: dict[int, float]) -> str | None:
-        """How a program differs from what is expected at some sizes; its seconds are noted, which are its first."""
-        for size in sizes:
-            # One row alone is tried twice: a faulty program may repeat the result of its first call.
-            for start in (0, 1) if size == 1 else (0,):
-                rows, expected = self._examples.part(start, size)
-                examples = self._examples
-                outputs, taken = timing.timed(program, rows)
-                seconds[size] = min(seconds.get(size, np.inf), taken)
-                how = disagreement(outputs, expected, examples.tolerances, examples.names)
-                if how is not None:
-                    return f"at batch size {size} it {how}"
-        return None
+    def _settled(self, made: Candidate, sizes: Sequence[int]) -> Candidate:
+        """A candidate whose program is as it is to serve; as it was where that cannot be done rightly."""
+        try:
+            program = made.engine.settle(made.loaded)
+            if program is made.loaded or disagreement_of(program, sizes, self._examples) is None:
+                return replace(made, loaded=program)
+        except Exception as error:  # of loading, or of running
+            _log.warning("program_not_settled", engine=made.engine.name, error=one_line(error))
+        return made
 
     def _wants_guard(self, program: Program, size: int) -> bool:
         rows, expected = self._examples.part(0, size)
         return all(np.isfinite(array).all() for array in (*rows, *expected)) and not passes_nan(program, rows)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, EngineError) else one_line(error)
+
+
+def disagreement_of(
+    program: Program, sizes: Sequence[int], examples: Examples, seconds: dict[int, float] | None = None
+) -> str | None:
+    """How a program differs from what is expected, the predicate of a sentence; None if it does not.
+
+    Args:
+        program: The program.
+        sizes: Batch sizes to try.
+        examples: What it is compared with.
+        seconds: Gets the shortest time of a run at each size.
+    """
+    for size in sizes:
+        # One row alone is tried twice: a faulty program may repeat the result of its first call.
+        for start in (0, 1) if size == 1 else (0,):
+            rows, expected = examples.part(start, size)
+            outputs, taken = timing.timed(program, rows)
+            if seconds is not None:
+                seconds[size] = min(seconds.get(size, np.inf), taken)
+            how = disagreement(outputs, expected, examples.tolerances, examples.names)
+            if how is not None:
+                return f"at batch size {size} it {how}"
+    return None

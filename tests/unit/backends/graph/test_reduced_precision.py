@@ -33,6 +33,9 @@ class Halving:
     def missing(self):
         return None
 
+    def settle(self, program):
+        return program
+
     def load(self, model, *, batch_size=None, precision="float32", threads=None):
         program = OnnxRuntime().load(model, batch_size=batch_size, threads=threads)
 
