@@ -11,6 +11,7 @@ from functools import partial
 from xai_sidecar.backends.graph.checking import check_gradient, probe_rows
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
 from xai_sidecar.backends.graph.kept_start import KeptStart
+from xai_sidecar.backends.graph.kinds import KindGraphs
 from xai_sidecar.backends.graph.loaded import Found, Loaded, load, probe_inputs
 from xai_sidecar.backends.graph.programs import KindProgram, Maker, Prepared, check_gain, costs
 from xai_sidecar.backends.graph.reference import Reference
@@ -75,8 +76,9 @@ class GraphBackend:
         self.refused_layers: Mapping[str, str] = self._found.layers.refused
         self.default_layer = self._found.default_layer
         self.ood = ood_training(source.ood, self.version)
+        self._graphs = KindGraphs(lambda: self._loaded().classifier)
         self._maker = Maker(
-            lambda: self._loaded().classifier,
+            self._graphs,
             engines,
             self.class_count,
             self._found.rows,
@@ -149,7 +151,7 @@ class GraphBackend:
     def _load(self, kind: Kind, prepared: Callable[[], Prepared] | None = None) -> None:
         """Loads the program of a kind, or makes and checks it, of what is prepared for that if anything is."""
         rows = self._rows(kind)
-        program = self._kept.program(kind, rows, self._found)
+        program = self._kept.program(kind, rows, self._found, self._maker.shared)
         if program is None:
             program = self._make(prepared() if prepared else self._prepare(kind), rows)
         else:
@@ -207,6 +209,7 @@ class GraphBackend:
         self._classifier.rest()
         self._plain.forget()
         self._digests.forget()
+        self._graphs.forget()
         for program in self._programs.values():
             program.forget()
 

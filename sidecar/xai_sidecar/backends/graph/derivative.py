@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from xai_sidecar.backends.graph.emitter import Emitter
 from xai_sidecar.backends.graph.graph import Graph, Node
 from xai_sidecar.backends.graph.rules import RULES, NotDerivableError
+from xai_sidecar.backends.graph.rules.relu_rules import CHOSEN, FLOOR, THRESHOLD
 from xai_sidecar.backends.graph.tracing import Traced
 
 __all__ = ["NotDerivableError", "derive", "without_rule"]
@@ -35,7 +36,7 @@ def derive(
             row, the gradients are those of that class's logit, row by row.
         by: Names of the values that are derived by.
         rectifiers: Names of the outputs of the rectifiers that follow the ReLU rule.
-        relu_rule: As of `engine.work.Kind`.
+        relu_rule: As of `engine.work.Kind`; or `CHOSEN`, and the graph gets the inputs `FLOOR` and `THRESHOLD`.
 
     Returns:
         The graph with its gradients, and their names, each of the shape of its value.
@@ -47,6 +48,9 @@ def derive(
     derived = graph.copy()
     derived.inputs[seed] = traced.shapes[logits]
     derived.input_dtypes[seed] = traced.dtypes[logits]
+    if relu_rule == CHOSEN:
+        derived.inputs |= dict.fromkeys((FLOOR, THRESHOLD), (traced.shapes[logits][0], 1))
+        derived.input_dtypes |= dict.fromkeys((FLOOR, THRESHOLD), traced.dtypes[logits])
     emit = Emitter(derived, traced, traced.dtypes[logits], active, rectifiers, relu_rule)
     parts: dict[str, list[str]] = {logits: [seed]}
     for node in reversed(graph.nodes):

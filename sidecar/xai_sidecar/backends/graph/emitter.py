@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class Emitter:
         dtype: Type of the logits, in which gradients begin. While a rule writes, it is that of its node's output.
         active: Names of the values between what is derived by and the logits: those whose gradient is wanted.
         rectifiers: Names of the outputs of rectifiers, which follow `relu_rule`.
-        relu_rule: As of `engine.work.Kind`.
+        relu_rule: As of `engine.work.Kind`, or `relu_rules.CHOSEN`.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Emitter:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._pieces: dict[str, _Piece] = {}
         self._products: dict[str, tuple[str, str]] = {}
+        self._once: dict[str, str] = {}
         self._count = 0
 
     # ------------------------------------------------------------------------------------ what is known of the graph
@@ -123,6 +124,12 @@ class Emitter:
             self._constants[key] = f"{_PREFIX}/constant/{len(self._constants)}"
             self.graph.constants[self._constants[key]] = array
         return self._constants[key]
+
+    def once(self, key: str, write: Callable[[], str]) -> str:
+        """A value that is written when it is first wanted under a key."""
+        if key not in self._once:
+            self._once[key] = write()
+        return self._once[key]
 
     def own(self, name: str) -> str:
         """A value; a constant as one of the derivative's own, which nothing else multiplies with: see `constant`."""

@@ -25,6 +25,7 @@ from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.runtimes.choosing import chosen_before, recorded, versions
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key, code_digest, external_files, file_digest
 from xai_sidecar.backends.runtimes.program import Engine, LazyModel, Precision
+from xai_sidecar.backends.runtimes.sharing import SharedPrograms
 from xai_sidecar.backends.runtimes.trial import Examples
 from xai_sidecar.backends.spatial.layers import Layers, SpatialLayer
 from xai_sidecar.cpus import usable_cpus
@@ -79,13 +80,14 @@ class KeptStart:
         head = {"found": plain, "layers": layers, "refused": found.layers.refused, "beside": self._beside}
         self._cache.keep(self._key(_FOUND), json.dumps(head).encode())
 
-    def program(self, kind: Kind, rows: tuple[Array, ...], found: Found) -> KindProgram | None:
+    def program(self, kind: Kind, rows: tuple[Array, ...], found: Found, shared: SharedPrograms) -> KindProgram | None:
         """The program that an earlier start has chosen for a kind, compared anew; None if there is none that is right.
 
         Args:
             kind: The kind.
             rows: Inputs of the kind, as many as the largest batch size and at least two, all different.
             found: What is known of the classifier.
+            shared: What runs graphs at present.
 
         Raises:
             PreconditionError: An earlier start has found that the kind is not worth having; see `keep_refused`.
@@ -100,15 +102,19 @@ class KeptStart:
         if expected is None:
             return None
         fed = compared_rows(kind, rows, found.class_count, found.rows)
-        choice = chosen_before(
+        examples = Examples(fed, expected, tolerances(kind, len(expected)))
+        choice = shared.find(head["digest"], kind.precision, examples) or chosen_before(
             LazyModel(head["digest"], _not_kept),
             self._engines,
             head["choice"],
-            Examples(fed, expected, tolerances(kind, len(expected))),
+            examples,
             precision=cast(Precision, kind.precision or "float32"),
             threads=self._source.threads,
         )
-        return None if choice is None else KindProgram(kind, choice, found.class_count, found.rows)
+        if choice is None:
+            return None
+        shared.add(head["digest"], kind.precision, choice)
+        return KindProgram(kind, choice, found.class_count, found.rows)
 
     def keep_program(self, program: KindProgram) -> None:
         """Keeps which engines run a kind, whose program was made and checked by this start."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from xai_sidecar.backends.graph.derivative import NotDerivableError, derive, without_rule
 from xai_sidecar.backends.graph.features import features_graph
 from xai_sidecar.backends.graph.graph import Graph, counted
 from xai_sidecar.backends.graph.rectifiers import find_rectifiers
+from xai_sidecar.backends.graph.rules.relu_rules import CHOOSABLE, CHOSEN, FLOOR
 from xai_sidecar.backends.graph.tracing import Traced
 from xai_sidecar.engine.work import Features, Forward, Kind
 from xai_sidecar.errors import PreconditionError
@@ -50,7 +52,8 @@ def graph_of(kind: Kind, classifier: Traceable) -> Graph:
         classifier: The classifier.
 
     Returns:
-        For a kind with a gradient, a graph with a further input, `SEED`, in the place of the targets.
+        For a kind with a gradient, a graph with a further input, `SEED`, in the place of the targets. The graph of an
+        input gradient may be the same for all ReLU rules; then it has the inputs `FLOOR` and `THRESHOLD`, too.
 
     Raises:
         PreconditionError: This model does not support the kind; the message says why.
@@ -60,7 +63,9 @@ def graph_of(kind: Kind, classifier: Traceable) -> Graph:
     if kind.name == Features.kind.name:
         return features_graph(classifier.graph, classifier.traced)
     if kind.name == "input_gradient":
-        derived, names = _derived(classifier, classifier.input, kind.relu_rule)
+        choosable = _choosable(classifier)
+        rectifiers = choosable or (find_rectifiers(classifier.graph) if kind.relu_rule else ())
+        derived, names = _derived(classifier, classifier.input, rectifiers, CHOSEN if choosable else kind.relu_rule)
         return derived.pruned([*names, classifier.logits])
     if kind.name == "layer_gradient":
         tensor = classifier.tensors.get(kind.layer, kind.layer)
@@ -69,12 +74,58 @@ def graph_of(kind: Kind, classifier: Traceable) -> Graph:
     raise ValueError(f"there is no graph for {kind}")
 
 
-def _derived(classifier: Traceable, by: str, relu_rule: str = "") -> tuple[Graph, list[str]]:
+class KindGraphs:
+    """The graphs of the kinds of work of a classifier, each made once; any thread may ask for one.
+
+    Args:
+        classifier: Gives the classifier.
+    """
+
+    def __init__(self, classifier: Callable[[], Traceable]) -> None:
+        self._classifier = classifier
+        self._made: dict[Kind, Graph] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, kind: Kind) -> Graph:
+        """The graph of a kind, the same object for kinds that have it in common; see `graph_of`."""
+        kind = replace(kind, precision="")
+        with self._lock:
+            plain = self._graph(replace(kind, relu_rule=""))
+            return plain if not kind.relu_rule or _serves_all_rules(plain) else self._graph(kind)
+
+    def forget(self) -> None:
+        """Lets go of the graphs, whose derivatives' kernels take as much as the weights."""
+        with self._lock:
+            self._made.clear()
+
+    def _graph(self, kind: Kind) -> Graph:
+        if kind not in self._made:
+            self._made[kind] = graph_of(kind, self._classifier())
+        return self._made[kind]
+
+
+def _serves_all_rules(graph: Graph) -> bool:
+    """Whether the graph of an input gradient is the same for all ReLU rules."""
+    return FLOOR in graph.inputs
+
+
+def _derived(
+    classifier: Traceable, by: str, rectifiers: Iterable[str] = (), relu_rule: str = ""
+) -> tuple[Graph, list[str]]:
     graph, traced, logits = classifier.graph, classifier.traced, classifier.logits
     if missing := without_rule(graph, traced, logits, [by]):
         raise PreconditionError(f"The model's gradient cannot be made: there is no rule for {counted(missing)}.")
-    rectifiers = find_rectifiers(graph) if relu_rule else ()
     try:
         return derive(graph, traced, logits, graph.unused_name(SEED), [by], rectifiers, relu_rule)
     except NotDerivableError as error:
         raise PreconditionError(f"The model's gradient cannot be made: {error}") from error
+
+
+def _choosable(classifier: Traceable) -> frozenset[str]:
+    """The rectifiers of a graph whose ReLU rule can be chosen by inputs; none unless it can for all of them."""
+    makers = classifier.graph.makers()
+    try:
+        found = find_rectifiers(classifier.graph)
+    except PreconditionError:
+        return frozenset()
+    return found if all(makers[name].kind in CHOOSABLE for name in found) else frozenset()

@@ -11,13 +11,15 @@ import numpy as np
 
 from xai_sidecar.backends.graph.graph import Graph, write
 from xai_sidecar.backends.graph.kept_runs import GraphDigests
-from xai_sidecar.backends.graph.kinds import Traceable, graph_of
+from xai_sidecar.backends.graph.kinds import KindGraphs
+from xai_sidecar.backends.graph.rules.relu_rules import rule_rows
 from xai_sidecar.backends.graph.tracing import Run
 from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TOLERANCE, disagreement
 from xai_sidecar.backends.runtimes.choosing import choose
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.program import Engine, EngineError, LazyModel, Precision, described
+from xai_sidecar.backends.runtimes.sharing import SharedPrograms
 from xai_sidecar.backends.runtimes.trial import Choice, Chosen, Examples
 from xai_sidecar.backends.timing import seconds, take_times
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
@@ -139,8 +141,8 @@ class Maker:
     """Makes programs of a classifier.
 
     Attributes:
-        classifier: Gives the classifier.
-        engines: What may run it; the first is taken at equal speed.
+        graphs: Gives the graphs of the classifier.
+        engines: What may run them; the first is taken at equal speed.
         class_count: Number of logits.
         rows: Rows that its graph takes at once; None for any number.
         threads: Threads of the engines; None for one on each usable CPU.
@@ -148,9 +150,10 @@ class Maker:
         cache: Where choices of engines are kept; None keeps none.
         digests: Tell graphs apart.
         alone: Entered while programs are timed, when nothing else should run.
+        shared: What runs graphs at present: kinds of work may have one in common.
     """
 
-    classifier: Callable[[], Traceable]
+    graphs: KindGraphs
     engines: Sequence[Engine]
     class_count: int
     rows: int | None
@@ -159,6 +162,7 @@ class Maker:
     cache: EngineCache | None = None
     digests: GraphDigests = field(default_factory=GraphDigests)
     alone: AbstractContextManager[Any] = field(default_factory=nullcontext)
+    shared: SharedPrograms = field(default_factory=SharedPrograms)
     _choices: dict[tuple[str, str], Choice] = field(default_factory=dict)
 
     def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
@@ -180,7 +184,7 @@ class Maker:
         Raises:
             PreconditionError: This model does not support the kind.
         """
-        graph = graph_of(kind, self.classifier())
+        graph = self.graphs(kind)
         fed = compared_rows(kind, rows, self.class_count, self.rows)
         digest = self.digests(graph)
         expected = plain_outputs(graph, fed, self.run, self.rows or 1)
@@ -197,12 +201,14 @@ class Maker:
         expected = origin.expected
         examples = Examples(fed, expected, tolerances(kind, len(expected)), origin.graph.outputs)
         sizes = [self.rows] if self.rows else sizes
+        choice = self.shared.find(origin.digest, kind.precision, examples)
         try:
-            choice = self._choice(kind, model, sizes, examples)
+            choice = choice or self._choice(kind, model, sizes, examples)
         except EngineError as error:
             if kind.precision:
                 raise PreconditionError(str(error)) from error
             choice = self._unoptimised(model, sizes, fed, expected, str(error))
+        self.shared.add(origin.digest, kind.precision, choice)
         self.knows(kind, choice)
         return KindProgram(kind, choice, self.class_count, self.rows, origin)
 
@@ -294,12 +300,14 @@ def _times(
 
 
 def graph_rows(kind: Kind, rows: tuple[Array, ...], class_count: int) -> tuple[Array, ...]:
-    """The arrays that a graph of a kind takes: the inputs, and the weights of the logits in the place of targets."""
+    """The arrays that a graph of a kind takes: the inputs, the weights of the logits for the targets, the ReLU rule."""
     if not kind.name.endswith("gradient"):
         return rows[:1]
     chosen = np.zeros((len(rows[1]), class_count), np.float32)
     chosen[np.arange(len(rows[1])), rows[1]] = 1
-    return rows[0], chosen
+    # A graph that is not for all ReLU rules ignores what comes after the weights.
+    rules = rule_rows(kind.relu_rule, len(chosen)) if kind.name == "input_gradient" else ()
+    return rows[0], chosen, *rules
 
 
 def compared_rows(kind: Kind, rows: tuple[Array, ...], class_count: int, count: int | None) -> tuple[Array, ...]:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from xai_sidecar.backends.graph.graph import Graph, read
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
-from xai_sidecar.backends.graph.kinds import Traceable
+from xai_sidecar.backends.graph.kinds import KindGraphs, Traceable
 from xai_sidecar.backends.graph.mapped_weights import with_mapped_weights
 from xai_sidecar.backends.graph.programs import KindProgram, Maker
 from xai_sidecar.backends.graph.reference import Reference
@@ -70,7 +70,8 @@ class ExportedNet:
         found = _matched(WatchedNet(net, layers).run(example), graph, run, example)
         classifier = Traceable(graph, traced, found)
         self._tensors = found
-        self._maker = Maker(lambda: classifier, engines, class_count, None, threads, run, cache, self._digests)
+        self._graphs = KindGraphs(lambda: classifier)
+        self._maker = Maker(self._graphs, engines, class_count, None, threads, run, cache, self._digests)
         self._made: list[KindProgram] = []
 
     def program(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
@@ -87,6 +88,7 @@ class ExportedNet:
         self._made.clear()
         self._plain.forget()
         self._digests.forget()
+        self._graphs.forget()
         if self._weights is not None:
             self._weights.release()
 

@@ -53,7 +53,7 @@ def test_graphs_run_plainly_in_a_thread_of_their_own_and_never_while_programs_ar
     threads.clear()
     assert backend.warm_up(KINDS, lambda line: None) == {}
     assert {name.partition("_")[0] for name in threads} == {"reference"}
-    assert len(timed) >= len(KINDS)
+    assert len(timed) >= 2  # of passes, and of the gradient by all rules
     assert not any(timed)
     assert not any(thread.name.startswith("reference") for thread in threading.enumerate())
     (logits,) = backend.run(Forward.kind, (pictures(2),))

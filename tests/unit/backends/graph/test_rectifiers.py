@@ -8,6 +8,7 @@ from onnx import helper
 from xai_sidecar.backends.graph.derivative import derive
 from xai_sidecar.backends.graph.graph import read
 from xai_sidecar.backends.graph.rectifiers import find_rectifiers
+from xai_sidecar.backends.graph.rules.relu_rules import CHOSEN, FLOOR, THRESHOLD, rule_rows
 from xai_sidecar.backends.graph.tracing import trace
 from xai_sidecar.errors import PreconditionError
 
@@ -240,14 +241,15 @@ CEILED = [
 ]
 
 
-def two_layers(form, rule):
-    """The gradient of the sum of y by x."""
+def two_layers(form, rule, chosen=False):
+    """The gradient of the sum of y by x; with the rule chosen by inputs of the graph if it is."""
     text = TWO_LAYERS.format(form.format("first", "a"), form.format("second", "b"))
     constants = {"w": W, "v": V}
     folded, traced = trace(graph_of(text, X.shape, constants), X[None], run)
-    rectifiers = find_rectifiers(folded) if rule else ()
-    derived, names = derive(folded, traced, "y", "seed", ["x"], rectifiers, rule)
-    rows = {"x": X[None], "seed": np.ones((1, *X.shape))}
+    rectifiers = find_rectifiers(folded) if rule or chosen else ()
+    derived, names = derive(folded, traced, "y", "seed", ["x"], rectifiers, CHOSEN if chosen else rule)
+    rules = dict(zip((FLOOR, THRESHOLD), (row.astype(float) for row in rule_rows(rule, 1)), strict=True))
+    rows = {"x": X[None], "seed": np.ones((1, *X.shape))} | rules
     derived = derived.pruned([*names, "a", "b"])
     gradient, a, b = run(derived, tuple(rows[name] for name in derived.inputs))
     np.testing.assert_allclose(a[0], A, atol=1e-12)
@@ -272,6 +274,18 @@ def test_the_rules_by_hand_with_a_ceiling(form):
 def test_without_a_rule_the_gradient_is_that_of_mathematics():
     np.testing.assert_allclose(two_layers(RELU, ""), GRADIENT, atol=1e-12)
     np.testing.assert_allclose(two_layers(RELU_6, ""), GRADIENT_6, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [RELU, "{0} = Clip({1}, zero)"])
+def test_inputs_choose_the_rule(form):
+    for rule, expected in {"": GRADIENT, "guided": GUIDED, "deconvolution": DECONVOLUTION}.items():
+        np.testing.assert_allclose(two_layers(form, rule, chosen=True), expected, atol=1e-12, err_msg=rule)
+
+
+@pytest.mark.parametrize("form", [RELU_6, "r{0} = Clip({1}, , six)\n {0} = Clip(r{0}, zero)"])
+def test_inputs_choose_the_rule_with_a_ceiling(form):
+    for rule, expected in {"": GRADIENT_6, "guided": GUIDED_6, "deconvolution": DECONVOLUTION}.items():
+        np.testing.assert_allclose(two_layers(form, rule, chosen=True), expected, atol=1e-12, err_msg=rule)
 
 
 @pytest.mark.parametrize("rule, expected", [("guided", [6, 0]), ("deconvolution", [6, 4])])
