@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,29 @@ def load_backend(config: Config) -> Backend:
         ConfigError: Something that the config names does not exist or does not fit, or MindSpore is not installed.
     """
     return _graph(config) if config.model.source == "onnx" else _cell(config)
+
+
+def load_early(config: Config) -> Callable[[Config], Backend]:
+    """Begins to load a model that any thread may load, while the caller does something else.
+
+    Args:
+        config: What to load.
+
+    Returns:
+        What gives the backend, or raises, as `load_backend` would; for this config.
+    """
+    if config.model.source != "onnx":
+        return load_backend  # MindSpore belongs to one thread
+    loaded: Future[Backend] = Future()
+
+    def load() -> None:
+        try:
+            loaded.set_result(load_backend(config))
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    threading.Thread(target=load, name="device-loading", daemon=True).start()
+    return lambda _: loaded.result()
 
 
 def _graph(config: Config) -> Backend:

@@ -177,15 +177,17 @@ def _run_server(config: Config, on_ready: Any = lambda server: None, report: Any
     writer = set_up_logs(config.server.log_level, config.server.log_format)
     log = structlog.get_logger("xai_sidecar")
     log.info("starting", version=__version__)
-    # Only now, since importing all that a server is made of takes most of a second.
-    from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.backends.loading import load_early
     from xai_sidecar.command.memory import keep_freed_memory
-    from xai_sidecar.command.server import Sidecar
 
     keep_freed_memory()
     switch_often()
+    make_backend = load_early(config)
+    # Only now, since importing all that a server is made of takes most of a second.
+    from xai_sidecar.command.server import Sidecar
+
     report = report or (lambda line: log.info("loading", step=line))
-    server = Sidecar(config, load_backend, log=writer)
+    server = Sidecar(config, make_backend, log=writer)
 
     def ready(server: Sidecar) -> None:
         keep_for_good()

@@ -31,7 +31,10 @@ def on_ready(server):
     print(Cycle.ended)
 
 server.Sidecar = Ready
-config = types.SimpleNamespace(server=types.SimpleNamespace(log_level="error", log_format="json"))
+config = types.SimpleNamespace(
+    server=types.SimpleNamespace(log_level="error", log_format="json"),
+    model=types.SimpleNamespace(source="factory"),
+)
 main._run_server(config, on_ready)
 """
 

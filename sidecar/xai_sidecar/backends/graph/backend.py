@@ -6,19 +6,20 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 from xai_sidecar.backends.graph.checking import check_gradient, probe_rows
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
 from xai_sidecar.backends.graph.kept_start import KeptStart
-from xai_sidecar.backends.graph.kinds import KindGraphs
+from xai_sidecar.backends.graph.kinds import KindGraphs, Traceable
 from xai_sidecar.backends.graph.loaded import Found, Loaded, load, probe_inputs
-from xai_sidecar.backends.graph.programs import KindProgram, Maker, Prepared, check_gain, costs
+from xai_sidecar.backends.graph.programs import KindProgram, Maker, Prepared, as_model, check_gain, costs
 from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.resting import RestingClassifier
 from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.passes import kind_text, ood_training, run_passes, same_passes
+from xai_sidecar.backends.runtimes.early import EarlyLoads
 from xai_sidecar.backends.runtimes.engines import engines_for, reduced_precision
+from xai_sidecar.backends.runtimes.in_parts import InParts
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.turns import Turns
 from xai_sidecar.engine.backend import Layer, Report
@@ -58,13 +59,15 @@ class GraphBackend:
         self._turns = Turns()  # of what is timed, and of what runs beside
         self._plain = Reference(self._turns)
         self._digests = digests
+        self._engines = engines
+        self._early = EarlyLoads()
         self._reference = KeptRuns(self._plain, cache, digests)
         sizes = (*source.batch_sizes, *source.gradient_batch_sizes)
         self._probes = probe_inputs(source, max(_LEAST_PROBES, *sizes))
-        self._classifier = RestingClassifier(source, partial(load, source, self._probes, self._reference))
+        self._classifier = RestingClassifier(source, self._load_file)
         self._kept = KeptStart(source, cache, engines)
         known = self._kept.found()
-        self._is_first = known is None
+        self._is_first = known is None  # nothing is known of the file from earlier starts
         self._found = known or self._find()
         self.engine = ""
         self.engine_note = self._found.note
@@ -87,6 +90,7 @@ class GraphBackend:
             cache,
             digests,
             self._turns,
+            early=self._early,
         )
         self._programs: OrderedDict[Kind, KindProgram] = OrderedDict()
         self._costs: dict[Kind, dict[int, float]] = {}
@@ -135,6 +139,17 @@ class GraphBackend:
         self._costs.clear()
 
     # ---------------------------------------------------------------------------------------- loading
+
+    def _load_file(self) -> Loaded:
+        return load(self._source, self._probes, self._reference, self._begin if self._is_first else lambda _: None)
+
+    def _begin(self, classifier: Traceable) -> None:
+        """Has engines load the passes while the layers are looked for, where programs for any batch size are wanted."""
+        rows = classifier.traced.shapes[classifier.input][0]
+        if rows is None and len(self._source.batch_sizes) > 1:
+            model = as_model(classifier.graph, self._digests(classifier.graph))
+            whole = [each for each in self._engines if not each.missing() and not isinstance(each, InParts)]
+            self._early.start(model, whole, self._source.threads)
 
     def _find(self) -> Found:
         """Finds out what there is to know of the classifier."""
@@ -210,6 +225,7 @@ class GraphBackend:
         self._plain.forget()
         self._digests.forget()
         self._graphs.forget()
+        self._early.forget()
         for program in self._programs.values():
             program.forget()
 

@@ -18,9 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
+from xai_sidecar.backends.graph.comparing import compared_rows, tolerances
 from xai_sidecar.backends.graph.kept_runs import decoded, encoded
 from xai_sidecar.backends.graph.loaded import Found
-from xai_sidecar.backends.graph.programs import KindProgram, compared_rows, tolerances
+from xai_sidecar.backends.graph.programs import KindProgram
 from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.runtimes.choosing import chosen_before, recorded, versions
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key, code_digest, external_files, file_digest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -61,13 +61,16 @@ class Loaded:
     from_file: frozenset[str]
 
 
-def load(source: GraphSource, probes: Array, run: Run) -> Loaded:
+def load(
+    source: GraphSource, probes: Array, run: Run, on_traced: Callable[[Traceable], None] = lambda classifier: None
+) -> Loaded:
     """Loads a classifier.
 
     Args:
         source: What to load.
         probes: Some inputs as the net takes them, (n, …) float32, at least 3, all different.
         run: What runs graphs.
+        on_traced: Called with the classifier before its layers are looked for.
 
     Raises:
         ConfigError: It is no classifier that can be served.
@@ -84,6 +87,7 @@ def load(source: GraphSource, probes: Array, run: Run) -> Loaded:
     if graph.outputs != file.graph.outputs or len(shape) != 2:
         graph, traced = trace(graph, probes[:1], run, freed.rows)
     classifier = Traceable(graph, traced)
+    on_traced(classifier)
     count = int(traced.shapes[classifier.logits][1] or 0)
     version = _version(file, source)
     size = source.height, source.width

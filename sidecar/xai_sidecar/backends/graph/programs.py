@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from xai_sidecar.backends.graph.comparing import compared_rows, graph_rows, plain_outputs, tolerances
 from xai_sidecar.backends.graph.graph import Graph, write
 from xai_sidecar.backends.graph.kept_runs import GraphDigests
 from xai_sidecar.backends.graph.kinds import KindGraphs
-from xai_sidecar.backends.graph.rules.relu_rules import rule_rows
 from xai_sidecar.backends.graph.tracing import Run
-from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, LOGIT_TOLERANCE, disagreement
+from xai_sidecar.backends.runtimes.agreement import GRADIENT_TOLERANCE, disagreement
 from xai_sidecar.backends.runtimes.choosing import choose
+from xai_sidecar.backends.runtimes.early import EarlyLoads
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.program import Engine, EngineError, LazyModel, Precision, described
@@ -24,10 +25,6 @@ from xai_sidecar.backends.runtimes.trial import Choice, Chosen, Examples
 from xai_sidecar.backends.timing import seconds, take_times
 from xai_sidecar.engine.work import Array, Features, Forward, Kind
 from xai_sidecar.errors import PreconditionError
-
-_REDUCED_TOLERANCE = 0.1
-"""How far a row may be off in a reduced precision, which makes some 1e-2: this tells it from a wrong program. What it
-does to maps is measured where they are made."""
 
 _GAIN = 0.85
 """A program in a reduced precision has to take less than this share of the time: it costs memory, and exactness."""
@@ -151,6 +148,7 @@ class Maker:
         digests: Tell graphs apart.
         alone: Entered while programs are timed, when nothing else should run.
         shared: What runs graphs at present: kinds of work may have one in common.
+        early: Programs that are being loaded already.
     """
 
     graphs: KindGraphs
@@ -163,6 +161,7 @@ class Maker:
     digests: GraphDigests = field(default_factory=GraphDigests)
     alone: AbstractContextManager[Any] = field(default_factory=nullcontext)
     shared: SharedPrograms = field(default_factory=SharedPrograms)
+    early: EarlyLoads = field(default_factory=EarlyLoads)
     _choices: dict[tuple[str, str], Choice] = field(default_factory=dict)
 
     def make(self, kind: Kind, sizes: Sequence[int], rows: tuple[Array, ...]) -> KindProgram:
@@ -188,8 +187,7 @@ class Maker:
         fed = compared_rows(kind, rows, self.class_count, self.rows)
         digest = self.digests(graph)
         expected = plain_outputs(graph, fed, self.run, self.rows or 1)
-        model = LazyModel(digest, lambda: bytes(write(graph).SerializeToString()))
-        return Prepared(kind, Origin(graph, self.run, digest, expected), model, fed)
+        return Prepared(kind, Origin(graph, self.run, digest, expected), as_model(graph, digest), fed)
 
     def load(self, prepared: Prepared, sizes: Sequence[int]) -> KindProgram:
         """Makes the program of a kind that was prepared. Arguments are as of `make`.
@@ -229,6 +227,7 @@ class Maker:
             cache=self.cache,
             like=self._like(kind),
             alone=self.alone,
+            early=self.early,
         )
 
     def _like(self, kind: Kind) -> Choice | None:
@@ -249,6 +248,11 @@ class Maker:
         taken = _times(plain, sizes, fed)
         engine = f"{described(OnnxRuntime())} unoptimised"
         return Choice({size: Chosen(plain, engine, taken[size], "unoptimised", False) for size in sizes}, {"": why})
+
+
+def as_model(graph: Graph, digest: str) -> LazyModel:
+    """A graph as engines read it."""
+    return LazyModel(digest, lambda: bytes(write(graph).SerializeToString()))
 
 
 def costs(program: KindProgram, sizes: Sequence[int], rows: tuple[Array, ...]) -> dict[int, float]:
@@ -297,50 +301,3 @@ def _times(
     taken = {"": dict.fromkeys(sizes, np.inf)}
     take_times(taken, lambda _, size: seconds(program, tuple(array[:size] for array in rows)))
     return taken[""]
-
-
-def graph_rows(kind: Kind, rows: tuple[Array, ...], class_count: int) -> tuple[Array, ...]:
-    """The arrays that a graph of a kind takes: the inputs, the weights of the logits for the targets, the ReLU rule."""
-    if not kind.name.endswith("gradient"):
-        return rows[:1]
-    chosen = np.zeros((len(rows[1]), class_count), np.float32)
-    chosen[np.arange(len(rows[1])), rows[1]] = 1
-    # A graph that is not for all ReLU rules ignores what comes after the weights.
-    rules = rule_rows(kind.relu_rule, len(chosen)) if kind.name == "input_gradient" else ()
-    return rows[0], chosen, *rules
-
-
-def compared_rows(kind: Kind, rows: tuple[Array, ...], class_count: int, count: int | None) -> tuple[Array, ...]:
-    """The arrays of a graph on which its programs are compared with it.
-
-    Args:
-        kind: The kind.
-        rows: Inputs of the kind.
-        class_count: Number of logits.
-        count: Rows that the graph takes at once; None for any number.
-    """
-    fed = graph_rows(kind, rows, class_count)
-    if count and count > 1:  # in a batch that cannot be changed, rows may have to do with each other
-        return tuple(np.repeat(array[:1], count, axis=0) for array in fed)
-    return fed
-
-
-def tolerances(kind: Kind, count: int) -> list[float]:
-    """How far a row may be off, for each of the outputs of a kind."""
-    if kind.precision:
-        return [_REDUCED_TOLERANCE] * count
-    return [GRADIENT_TOLERANCE] * (count - 1) + [LOGIT_TOLERANCE]
-
-
-def plain_outputs(graph: Graph, fed: tuple[Array, ...], run: Run, count: int = 1) -> tuple[Array, ...]:
-    """The outputs of a graph as it stands, for each row alone.
-
-    Args:
-        graph: The graph.
-        fed: What it takes, (n, …) each.
-        run: Runs graphs plainly.
-        count: Rows that it takes at once; each row is repeated as often.
-    """
-    alone = (tuple(np.repeat(array[i : i + 1], count, 0) for array in fed) for i in range(len(fed[0])))
-    parts = [run(graph, row) for row in alone]
-    return tuple(np.concatenate([output[:1] for output in column]) for column in zip(*parts, strict=True))

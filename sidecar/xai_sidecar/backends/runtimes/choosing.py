@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
+from xai_sidecar.backends.runtimes.early import EarlyLoads
 from xai_sidecar.backends.runtimes.guarding import Guarded
 from xai_sidecar.backends.runtimes.in_parts import InParts
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
@@ -53,6 +54,7 @@ def choose(
     cache: EngineCache | None = None,
     like: Choice | None = None,
     alone: AbstractContextManager[Any] | None = None,
+    early: EarlyLoads | None = None,
 ) -> Choice:
     """Chooses what runs a graph.
 
@@ -67,11 +69,12 @@ def choose(
         cache: Where the choice is kept, so that the next start loads and checks only what was chosen; None keeps none.
         like: What runs a graph that is nearly the same. Its engines are taken here, too, if they agree.
         alone: Entered while programs are timed, when nothing else should run.
+        early: Programs that are being loaded already.
 
     Raises:
         EngineError: No engine runs it rightly at all batch sizes; the message has the reasons.
     """
-    trial = Trial(model, examples, precision, threads, alone or nullcontext())
+    trial = Trial(model, examples, precision, threads, alone, early)
     if (threads or usable_cpus()) == 1:  # which has nothing to divide
         engines = [engine for engine in engines if not isinstance(engine, InParts)]
     try:

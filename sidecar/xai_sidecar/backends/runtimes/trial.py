@@ -16,6 +16,7 @@ import structlog
 
 from xai_sidecar.backends import timing
 from xai_sidecar.backends.runtimes.agreement import disagreement, passes_nan
+from xai_sidecar.backends.runtimes.early import EarlyLoads
 from xai_sidecar.backends.runtimes.guarding import Guarded
 from xai_sidecar.backends.runtimes.program import (
     Engine,
@@ -137,7 +138,9 @@ class Trial:
         precision: Precision,
         threads: int | None,
         alone: AbstractContextManager[Any] | None = None,
+        early: EarlyLoads | None = None,
     ) -> None:
+        self._early = early or EarlyLoads()
         self._alone = alone or nullcontext()
         self._model = model
         self._examples = examples
@@ -219,6 +222,9 @@ class Trial:
     def _loaded(self, engine: Engine, batch_size: int | None) -> Program | str:
         """An engine's program, or why there is none; any thread may call it."""
         try:
+            is_plain = batch_size is None and self._precision == "float32"
+            if is_plain and (begun := self._early.take(engine, self._model)):
+                return begun.result()
             return engine.missing() or engine.load(
                 self._model, batch_size=batch_size, precision=self._precision, threads=self._threads
             )
@@ -235,17 +241,17 @@ class Trial:
     ) -> Candidate | None:
         """A program that was loaded, compared; None if it is refused."""
         seconds: dict[int, float] = {}
-        if isinstance(program, str):
-            reason: str | None = program
-        else:
-            try:
+        reason = program if isinstance(program, str) else None
+        try:
+            if not isinstance(program, str):
                 reason = disagreement_of(program, sizes, self._examples, seconds)
                 if reason is None:
                     guarded = self._wants_guard(program, sizes[0]) if guarded is None else guarded
                     return Candidate(program, engine, batch_size is not None, guarded, seconds)
-            except Exception as error:
-                reason = _reason(error)
-        self.refused[engine.name] = f"{engine.name} does not run it: {reason.rstrip('.')}."
+        except Exception as error:
+            reason = _reason(error)
+        reason = (reason or "").rstrip(".")
+        self.refused[engine.name] = f"{engine.name} does not run it: {reason}."
         return None
 
     def _settled(self, made: Candidate, sizes: Sequence[int]) -> Candidate:
