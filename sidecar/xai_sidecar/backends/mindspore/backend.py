@@ -71,7 +71,7 @@ class MindSporeBackend:
         loaded = load_net(source.factory, source.arguments, source.checkpoint) if net is None else Loaded(net, "")
         self.weights, self.weights_warning = loaded.weights, loaded.warning
         select_device(source.device, source.threads)  # again, in case the factory has selected another one
-        self._net = shared_copy(loaded.net)
+        self._net, self._is_own = shared_copy(loaded.net), net is None
         probe = self._probe(max(2, *source.batch_sizes, *source.gradient_batch_sizes))
         self._example = probe[:1]
         self.device = source.device
@@ -126,7 +126,7 @@ class MindSporeBackend:
         compiled = {kind: sizes for kind, sizes in self._costs.items() if kind in left}
         take_times(compiled, lambda kind, size: seconds(self._programs[kind], self._reference.inputs(kind, size)))
         if self._exported is not None:
-            self._exported.forget()
+            self._exported.forget(serves_alone=not left)
         return {kind: failed[same_passes(kind)].message for kind in kinds if same_passes(kind) in failed}
 
     def costs(self, kind: Kind) -> Mapping[int, float]:
@@ -166,9 +166,8 @@ class MindSporeBackend:
             cache = EngineCache(source.cache) if source.cache else None
             engines = engines_for(source.device, cache, source.forward_engine)  # before exporting
             report("exporting the net as an ONNX graph")
-            self._exported = ExportedNet(
-                self._net, self._example, self._spatial, self.class_count, engines, source.threads, cache, self._key
-            )
+            net = self._net, self._example, self._spatial, self.class_count
+            self._exported = ExportedNet(*net, engines, source.threads, cache, self._key, is_own=self._is_own)
             self._adopt_graph(Forward.kind, report)
         except (ExportError, PreconditionError, ConfigError) as error:
             self._exported = None
@@ -299,7 +298,7 @@ class MindSporeBackend:
             finally:
                 self.compiling = False
                 if self._exported is not None:
-                    self._exported.forget()
+                    self._exported.forget(serves_alone=not self._graphs)
         if kind in self._refused:
             raise PreconditionError(f"{self._refused[kind]} Ask for another layer.")
 

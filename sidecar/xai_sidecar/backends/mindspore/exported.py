@@ -15,6 +15,7 @@ from xai_sidecar.backends.graph.reference import Reference
 from xai_sidecar.backends.graph.tracing import Run, trace
 from xai_sidecar.backends.mindspore.kept_export import kept_export
 from xai_sidecar.backends.mindspore.onnx_export import ExportError, export_onnx
+from xai_sidecar.backends.mindspore.resting_parameters import RestingParameters
 from xai_sidecar.backends.mindspore.runtime import nn
 from xai_sidecar.backends.mindspore.source import ModelSource
 from xai_sidecar.backends.mindspore.watching import WatchedNet
@@ -43,6 +44,7 @@ class ExportedNet:
         threads: Threads of the engines; None for one on each usable CPU.
         cache: Where the export and choices of engines are kept; None keeps none.
         key: By its repr, the net with its weights and its code, and the version of MindSpore; for the cache.
+        is_own: Whether nobody else has the net.
 
     Raises:
         ExportError: It cannot be exported; the message is one line.
@@ -58,7 +60,10 @@ class ExportedNet:
         threads: int | None,
         cache: EngineCache | None,
         key: object = None,
+        *,
+        is_own: bool = False,
     ) -> None:
+        self._parameters = RestingParameters(net if is_own else None)
         self._plain, self._digests = Reference(), GraphDigests()
         run = KeptRuns(self._plain, cache, self._digests)
         try:
@@ -81,8 +86,12 @@ class ExportedNet:
         self._made.append(self._maker.make(kind, sizes, rows))
         return self._made[-1]
 
-    def forget(self) -> None:
-        """Lets go of what programs were compared with, and of the memory of the weights, until another one is made."""
+    def forget(self, *, serves_alone: bool = True) -> None:
+        """Lets go of what programs were compared with, and of the memory of the weights, until another one is made.
+
+        Args:
+            serves_alone: Whether the net itself runs nothing.
+        """
         for program in self._made:
             program.forget()
         self._made.clear()
@@ -91,6 +100,8 @@ class ExportedNet:
         self._graphs.forget()
         if self._weights is not None:
             self._weights.release()
+        if serves_alone:
+            self._parameters.rest()
 
 
 def reduced_precision(source: ModelSource) -> str:
