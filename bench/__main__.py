@@ -31,6 +31,7 @@ SUBJECTS = {
     "evaluator_samples": "evaluator_samples",
     "quality": "quality",
     "samples": "samples",
+    "runner": "runner",
     "triton": "triton",
 }
 """The modules of the subjects, each imported when it is measured: not all need MindSpore, or PyTorch."""
