@@ -97,7 +97,7 @@ class Sample:
         served: Maps that the caller was given, by explainer.
         inclusion: How likely its request was to be sampled.
         weight: What it counts for in means, above 0; see `sampling.Draw`.
-        typical: Whether it had been sampled whatever had been predicted.
+        typical: Whether it would have been sampled whatever was predicted.
         chosen: The class that is explained, where that need not be the most probable one; None for that.
         source: The picture as it was sent, until its thumbnail is made; None where a model input was sent, or none is
             to be made.

@@ -28,7 +28,7 @@ class Draw(NamedTuple):
         inclusion: How likely it was to be, given what was predicted, above 0.
         weight: What its pictures count for in means: how likely requests were on average over how likely this one was,
             a whole number of 2⁻¹⁶. What depends on time alone, such as how full the queue is, weighs nothing.
-        typical: Whether it had been sampled whatever had been predicted. Of those, all were as likely.
+        typical: Whether it would have been sampled whatever was predicted. Of those, all were as likely.
     """
 
     inclusion: float = 1.0
