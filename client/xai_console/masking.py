@@ -11,6 +11,7 @@ from xai_client import ModelInfo, Sample
 from xai_client.samples import MaskingCurve, SampleExplanation
 from xai_console.charts import Chart, curve_options
 from xai_console.figures import percent
+from xai_console.filter_form import first_map
 from xai_console.page import Page
 from xai_console.parts import card, div, slider, text, toggle
 from xai_console.sample_picture import masked
@@ -32,9 +33,11 @@ class Masking:
         if not self._curved:
             return
         wanted = page.state.get("stands", "")
-        self._name = wanted if wanted in self._curved else next(iter(self._curved))
+        best = first_map(info)
+        self._name = next(each for each in (wanted, best, *self._curved) if each in self._curved)
         self._kind = "insertion"
-        self._enough = 0.5
+        # Half of what it was, where the viewer has not chosen yet.
+        self._enough = max(0.05, round(sample.summary.classes[0].probability / 2, 2))
         with card(page.say("masking"), page.say("masking.how"), "masking"):
             with div("row"):
                 names = {name: name for name in self._curved}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xai_client import Quality, QualityHistory
+from xai_client import ExplainerQuality, Quality, QualityHistory
 from xai_console.charts import PALETTE, axis
 from xai_console.page import Page
 from xai_console.sample_scores import metric_name
@@ -15,20 +15,29 @@ _MOST_CLASSES = 20
 
 
 def radar(page: Page, quality: Quality, weights: Mapping[str, float]) -> dict[str, Any]:
-    """Goodness by metric, of those that count, or of all where fewer than three do; open where not measured."""
-    metrics = [name for name in quality.evaluator.metrics if weights.get(name, 0) > 0]
-    if len(metrics) < 3:
-        metrics = list(quality.evaluator.metrics)
-    measured = [each for each in quality.explainers.values() if any(name in each.quality for name in metrics)]
-    if len(metrics) < 3 or not measured:
-        return {}
+    """Goodness by metric, of those that count, or of all where fewer than three do.
+
+    Shown are the metrics that most have been measured by, and the explainers that have been measured by all of these: a
+    radar has no place for what is not known, and draws it as the worst there is.
+    """
+    having = {each.explainer: each for each in quality.explainers.values() if each.quality}
+    counted = [name for name in quality.evaluator.metrics if weights.get(name, 0) > 0]
+    for wanted in (counted, list(quality.evaluator.metrics)):
+        metrics = [name for name in wanted if 2 * sum(name in each.quality for each in having.values()) >= len(having)]
+        shown = [each for each in having.values() if each.quality.keys() >= set(metrics)]
+        if len(metrics) >= 3 and shown:
+            return _radar(page, metrics, shown)
+    return {}
+
+
+def _radar(page: Page, metrics: list[str], shown: list[ExplainerQuality]) -> dict[str, Any]:
     data = [
         {
             "name": each.explainer,
-            "value": [round(each.quality[name].goodness, 4) if name in each.quality else "-" for name in metrics],
+            "value": [round(each.quality[name].goodness, 4) for name in metrics],
             "lineStyle": {"type": "dashed" if each.is_control else "solid", "width": 1 if each.is_control else 2},
         }
-        for each in measured
+        for each in shown
     ]
     return {
         "tooltip": {"trigger": "item", "confine": True},

@@ -65,8 +65,14 @@ class QualityTable:
 
     # ------------------------------------------------------------------------------------------------ table
 
+    @property
+    def counting(self) -> dict[str, float]:
+        """The weights of what was measured of anybody: what nobody has, for lack of truth, tells none apart."""
+        measured = {name for each in self._quality.explainers.values() for name in each.quality}
+        return {name: weight for name, weight in self.weights.items() if name in measured}
+
     def _composite(self, each: ExplainerQuality) -> float | None:
-        return composite({name: one.goodness for name, one in each.quality.items()}, self.weights)
+        return composite({name: one.goodness for name, one in each.quality.items()}, self.counting)
 
     def _draw(self) -> None:
         say = self._page.say
@@ -78,7 +84,7 @@ class QualityTable:
                 _th(say("filter.explainer"))
                 _th(say("quality.composite"), "num")
                 for name, metric in self._quality.evaluator.metrics.items():
-                    with _th(metric_name(self._page.say, name), "num" if self.weights.get(name) else "num uncounted"):
+                    with _th(metric_name(self._page.say, name), "num" if self.counting.get(name) else "num uncounted"):
                         ui.tooltip(f"{name}: {metric.description}").props("max-width=320px delay=300")
             with ui.element("tbody"):
                 rank = 0
@@ -101,7 +107,7 @@ class QualityTable:
                         ui.tooltip(each.standing.objection).props("max-width=320px")
             with _td(classes="num composite"):
                 if score is None:
-                    lacking = ", ".join(metric_name(say, name) for name in missing(each.quality, self.weights))
+                    lacking = ", ".join(metric_name(say, name) for name in missing(each.quality, self.counting))
                     with text(say("not_measured"), "hint"):
                         ui.tooltip(say("quality.lacking", metrics=lacking)).props("max-width=320px")
                 else:

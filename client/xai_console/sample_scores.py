@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from xai_client.samples import SampleExplanation, SampleScore
 from xai_console.figures import number
 from xai_console.words import Words
 
 
-def score_lines(say: Words, made: SampleExplanation, before: Mapping[str, float]) -> list[tuple[str, str]]:
+def score_lines(
+    say: Words, made: SampleExplanation, before: Mapping[str, float], order: Sequence[str] = ()
+) -> list[tuple[str, str]]:
     """A line for each metric: its short name, and the score or why there is none.
 
     Args:
         say: The words of the page.
         made: What an explainer made.
         before: Scores by metric before the last change, so that what has changed shows.
+        order: Metrics, in the order in which they are listed; others follow.
     """
-    return [(metric_name(say, name), _value(say, score, before.get(name))) for name, score in made.scores.items()]
+    names = [*(name for name in order if name in made.scores), *(name for name in made.scores if name not in order)]
+    return [(metric_name(say, name), _value(say, made.scores[name], before.get(name))) for name in names]
 
 
 def metric_name(say: Words, metric: str) -> str:

@@ -80,11 +80,11 @@ class Tile:
             self._set_bar(None)
             self.say(self._facts(explanation) if facts is None else facts)
 
-    def switch(self, target: int) -> bool:
-        """Shows the map of another class; returns whether there is one."""
+    def switch(self, target: int, facts: Sequence[Line] | None = None) -> bool:
+        """Shows the map of another class, with some facts; returns whether there is one."""
         if self.explanation is None or target not in self.explanation.targets:
             return False
-        self.show(self.explanation, target)
+        self.show(self.explanation, target, facts)
         return True
 
     def wait(self) -> None:

@@ -14,7 +14,6 @@ from xai_client import (
     ModelInfo,
     NotFoundError,
     Progress,
-    SaliencyMap,
     Sample,
     SampleFilter,
     XaiError,
@@ -31,6 +30,9 @@ from xai_console.sample_cards import FLAGS, outcome_of
 from xai_console.sample_scores import score_lines
 from xai_console.tiles import Line, Tile
 from xai_console.truth_form import TruthForm
+
+_QUICK: Final = 2
+"""Passes up to which an explanation is asked for without being told to."""
 
 
 async def build(page: Page, info: ModelInfo) -> None:
@@ -60,6 +62,7 @@ class _SamplePage:
         self._tiles: dict[str, Tile] = {}
         self._before: dict[str, dict[str, float]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._metrics = list(info.evaluator.metrics) if info.evaluator is not None else []
         classes = sample.summary.classes
         self._target = int(page.number("class", classes[0].class_id if classes else 0, 0, 1e9))
         self._head()
@@ -72,8 +75,6 @@ class _SamplePage:
         Masking(page, info, sample)
         ui.context.client.on_delete(self._stop)
         self._tasks.append(background_tasks.create(self._watch(), context=ui.context.client))
-        if self._target not in {each.class_id for each in self._explained()}:
-            self._choose(self._target)
 
     # -------------------------------------------------------------------------------------------- what it is
 
@@ -98,7 +99,7 @@ class _SamplePage:
             scene = Scene(self._shown.url, self._shown.size, self._shown.region, label=say("picture"))
             self._picture = Overlay(scene, Look(mode="picture", frame=True), say, legend=False)
         with card(say("prediction"), say("prediction.how")):
-            self._classes = ClassList(summary.classes, self._choose)
+            self._classes = ClassList(summary.classes, self._chosen)
             self._classes.mark(self._target)
             if summary.ood_percentile is not None:
                 text(say("ood", percentile=f"{summary.ood_percentile:.0f}"), "hint", "p")
@@ -106,49 +107,65 @@ class _SamplePage:
 
     # -------------------------------------------------------------------------------------------------- maps
 
-    def _explained(self) -> list[SaliencyMap]:
-        return [each for one in self._sample.explanations.values() for each in one.maps]
-
     def _maps(self) -> None:
         say = self._page.say
         with card(say("maps")):
             self._gallery.controls()
+            self._hanging = div("stack")
+        self._hang()
+
+    def _hang(self) -> None:
+        """Shows the maps that there are; of a picture that is not measured yet, those that the server makes at once."""
+        say, explanations = self._page.say, self._sample.explanations
+        self._tiles.clear()
+        self._gallery.clear()
+        self._hanging.clear()
+        with self._hanging:
+            if not explanations:
+                text(say("sample.unmeasured"), "note", "p")
+            quick = [name for name, each in self._info.explainers.items() if each.cost and each.cost.passes <= _QUICK]
             with div("tiles"):
-                for name, made in self._sample.explanations.items():
-                    if not made.is_control:
-                        self._tile(name)
-            controls = [name for name, made in self._sample.explanations.items() if made.is_control]
+                for name in [name for name, made in explanations.items() if not made.is_control] or quick:
+                    self._tile(name)
+            controls = [name for name, made in explanations.items() if made.is_control]
             if controls:
                 with ui.expansion(say("sample.controls")).props("dense").classes("controls"), div("tiles"):
                     for name in controls:
                         self._tile(name)
-            if not self._sample.explanations:
-                empty("hourglass_empty", say("sample.unmeasured"), [say("sample.unmeasured.how")])
+        self._choose(self._target)
 
     def _tile(self, name: str) -> None:
         url, size, region = self._shown.url, self._shown.size, self._shown.region
         tile = Tile(self._page, self._gallery, name, url, size, region)
         self._tiles[name] = tile
-        self._fill(tile, name)
-
-    def _fill(self, tile: Tile, name: str) -> None:
-        made = self._sample.explanations[name]
-        tile.show(made.in_frame(), self._target, self._facts(name))
+        if name in self._sample.explanations:
+            tile.show(self._sample.explanations[name].in_frame(), self._target, self._facts(name))
 
     def _facts(self, name: str) -> list[Line]:
         made = self._sample.explanations[name]
-        lines = score_lines(self._page.say, made, self._before.get(name, {}))
+        lines = score_lines(self._page.say, made, self._before.get(name, {}), self._metrics)
         return [*lines, self._page.say("passes.took", passes=made.passes)]
+
+    def _chosen(self, class_id: int) -> None:
+        self._page.remember(**{"class": class_id})
+        self._choose(class_id)
 
     def _choose(self, class_id: int) -> None:
         """Shows the maps of a class; the server makes those that there are not yet."""
         self._target = class_id
         self._classes.mark(class_id)
-        self._page.remember(**{"class": class_id})
-        missing = [name for name, tile in self._tiles.items() if not tile.switch(class_id)]
+        missing = [name for name, tile in self._tiles.items() if not self._switch(name, tile, class_id)]
         askable = [name for name in missing if name in self._info.explainers and self._info.explainers[name].available]
         if askable:
             self._tasks.append(background_tasks.create(self._explain(askable, class_id), context=ui.context.client))
+
+    def _switch(self, name: str, tile: Tile, class_id: int) -> bool:
+        """Shows a tile's map of a class, with the scores, which are of the first map; returns whether there is one."""
+        made = self._sample.explanations.get(name)
+        scored = made is not None and made.maps and made.maps[0].class_id == class_id
+        if scored and made is not None and made.withheld not in ("", "not_kept"):
+            return True  # withheld: asking again would tell the same
+        return tile.switch(class_id, self._facts(name) if scored else None)
 
     async def _explain(self, names: list[str], class_id: int) -> None:
         picture = self._sample.model_input(self._info.input)
@@ -200,6 +217,9 @@ class _SamplePage:
         self._flag.set_text(self._page.say(f"flag.{flag}"))
         self._flag.classes(replace=f"tag tag-{FLAGS[flag]}")
         self._truth.show(sample)
+        if set(sample.explanations) - self._tiles.keys():
+            self._hang()
+            return
         for name, tile in self._tiles.items():
             if name in sample.explanations and tile.explanation is not None:
                 tile.say(self._facts(name))
