@@ -68,11 +68,22 @@ class QualityTable:
     @property
     def counting(self) -> dict[str, float]:
         """The weights of what was measured of anybody: what nobody has, for lack of truth, tells none apart."""
-        measured = {name for each in self._quality.explainers.values() for name in each.quality}
+        measured = {name for each in self._quality.explainers.values() for name in self._goodness(each)}
         return {name: weight for name, weight in self.weights.items() if name in measured}
 
     def _composite(self, each: ExplainerQuality) -> float | None:
-        return composite({name: one.goodness for name, one in each.quality.items()}, self.counting)
+        """By the viewer's weights, less what the server takes off for maps that cannot be believed."""
+        goodness, counting = self._goodness(each), self.counting
+        score = composite(goodness, counting)
+        given = composite(goodness, {name: self._quality.weights.get(name, 0.0) for name in counting})
+        if score is None or not given or each.composite_score is None:
+            return score
+        return score * min(1.0, each.composite_score / given)
+
+    def _goodness(self, each: ExplainerQuality) -> dict[str, float]:
+        """What was measured often enough to count."""
+        least = self._quality.min_sample_count
+        return {name: one.goodness for name, one in each.quality.items() if one.sample_count >= least}
 
     def _draw(self) -> None:
         say = self._page.say
@@ -107,7 +118,7 @@ class QualityTable:
                         ui.tooltip(each.standing.objection).props("max-width=320px")
             with _td(classes="num composite"):
                 if score is None:
-                    lacking = ", ".join(metric_name(say, name) for name in missing(each.quality, self.counting))
+                    lacking = ", ".join(metric_name(say, name) for name in missing(self._goodness(each), self.counting))
                     with text(say("not_measured"), "hint"):
                         ui.tooltip(say("quality.lacking", metrics=lacking)).props("max-width=320px")
                 else:
