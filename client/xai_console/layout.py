@@ -41,7 +41,7 @@ async def show(console: Console, entries: tuple[Entry, ...], entry: Entry, reque
         _navigation(page, entries, entry)
         with div("page-column"):
             header = _Header(page, entry)
-            with div("main", "main").props("id=main tabindex=-1") as main:
+            with div("main").props("id=main tabindex=-1") as main:
                 pass
     body = _Body(page, entry, main)
 

@@ -48,7 +48,7 @@ class Masking:
                 toggle(page.say("masking"), kinds, self._kind, self._turn)
                 slider(page.say("masking.enough"), self._enough, 0.05, 0.99, 0.01, self._set_enough)
             with div("masking-parts"):
-                self._chart = Chart(page, {}, self._clicked, classes="chart-wide")
+                self._chart = Chart(page, {}, self._clicked, classes="chart-wide", label=page.say("masking"))
                 with div("stack masking-picture"):
                     self._picture = ui.element("img").classes("masked").props(f'alt="{page.say("masking.picture")}"')
                     self._said = text("", "hint number", "p")

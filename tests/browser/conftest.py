@@ -90,7 +90,7 @@ def server(sample_config, only, tmp_path_factory):
         "evaluator.keep_pictures=true",
         f"evaluator.store=sqlite:///{store}",
         'evaluator.explainers=["gradcam", "gradient"]',
-        'evaluator.metrics=["faithfulness/deletion_auc", "faithfulness/insertion_auc", "localization/pointing_game"]',
+        'evaluator.metrics=["faithfulness/srg", "localization/pointing_game"]',
         "explainers.rise.masks=64",
     )
     with integration.serving(

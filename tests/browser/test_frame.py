@@ -10,7 +10,7 @@ PAGES = ["/", "/explain", "/quality", "/classes", "/drift", "/review", "/sample"
 
 def settled(page):
     """Waits until a page has its content."""
-    page.locator("main > *").first.wait_for()
+    page.locator("#main > *").first.wait_for()
     page.wait_for_load_state("networkidle")
 
 
@@ -76,13 +76,13 @@ def test_the_keyboard_reaches_the_content_at_once(console, open_page):
 
 
 def test_a_server_that_is_away_is_waited_for_and_comes_back(start_misbehaving, start_console, open_page):
-    with start_misbehaving() as first:
+    with start_misbehaving(forked=False) as first:
         address = first.grpc
     with start_console(address) as console, open_page(console + "/explain") as page:
         page.get_by_role("alert").filter(has_text=address).wait_for()
         page.get_by_text("Waiting for the server").wait_for()
         for _ in range(2):  # the first time, and once more
-            with start_misbehaving(f"server.grpc={address}"):
+            with start_misbehaving(f"server.grpc={address}", forked=False):
                 page.locator("[data-explainer=gradcam]").wait_for()
                 page.get_by_role("alert").wait_for(state="hidden")
                 page.get_by_text("Connected", exact=True).wait_for()

@@ -110,7 +110,7 @@ class _QualityPage:
             self._explainer.props("dense outlined options-dense").classes("field")
             self._by_explainer = Chart(self._page, {}, label=say("quality.classes"))
         with div("stack"):
-            best = next(iter(self._quality.weights), next(iter(metrics), None))
+            best = next((name for name in (*self._quality.weights, *metrics) if name in metrics), None)
             self._metric = ui.select(metrics, value=best, label=say("filter.metric"), on_change=self._draw)
             self._metric.props("dense outlined options-dense").classes("field")
             self._by_metric = Chart(self._page, {}, label=say("quality.classes"))

@@ -38,7 +38,7 @@ class _Review:
             self._order = _ORDERS[0]
         self._queue: list[SampleSummary] = []
         self._skipped: set[str] = set()
-        self._done = 0
+        self._left = self._done = 0
         say = page.say
         with div("row"):
             toggle(say("order"), {each: say(f"order.{each}") for each in _ORDERS}, self._order, self._reorder)
@@ -68,7 +68,7 @@ class _Review:
                 trouble(error, self._page.say)
             return
         self._queue = [each for each in listed.samples if each.id not in self._skipped and each.classes]
-        self._count.set_text(self._page.say("review.left", count=f"{listed.total_count or 0:,}", done=self._done))
+        self._left = listed.total_count or 0
 
     def _reorder(self, order: str) -> None:
         self._order = order
@@ -77,6 +77,7 @@ class _Review:
 
     async def _show(self) -> None:
         say = self._page.say
+        self._count.set_text(say("review.left", count=f"{self._left:,}", done=self._done))
         self._body.clear()
         with self._body:
             if not self._queue:
@@ -150,7 +151,9 @@ class _Review:
             await self._page.source.report_ground_truth(summary.request_id, summary.image_index, [class_id], [])
         except XaiError as error:
             report(error, self._page.say)
-        self._done += 1
+        else:
+            self._done += 1
+            self._left = max(0, self._left - 1)
         self._skipped.add(summary.id)
         await self._next()
 

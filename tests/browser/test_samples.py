@@ -1,0 +1,292 @@
+"""Samples, truth, review and figures: what pages show is what the SDK says, and what viewers say arrives."""
+
+import io
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xai_client import SampleFilter
+from xai_console.figures import number, percent
+from xai_console.sample_scores import metric_name
+from xai_console.words import Words
+from xai_sidecar.zoo.sample import sample_picture
+
+ROWS = COLUMNS = 224
+WIDE, TALL = (451, 300), (200, 400)
+
+
+@pytest.fixture(scope="module")
+def sampled(client, eventually):
+    """Ids of samples that have been measured, by name."""
+    with Image.open(sample_picture("coffee")) as coffee:
+        tall = coffee.convert("RGB").crop((150, 0, 350, 400))
+    pictures = {
+        "wide": sample_picture("chelsea"),
+        "tall": tall,
+        "square": sample_picture("astronaut"),
+        "rocket": sample_picture("rocket"),
+    }
+    ids = {name: client.predict(picture, request_id=f"browser-{name}").request_id for name, picture in pictures.items()}
+    for each in ids.values():
+        eventually(lambda each=each: client.sample(each).summary.state == "scored", seconds=180, pause=0.2)
+    return ids
+
+
+def keys(page):
+    return [each.get_attribute("data-key") for each in page.locator(".samples li").all()]
+
+
+def test_live_lists_what_the_sdk_lists(console, open_page, client, sampled):
+    with open_page(console + "/?order=least_probable_first&maps=gradcam") as page:
+        page.locator(".samples canvas[data-drawn]").first.wait_for()
+        listed = client.list_samples(order="least_probable_first", with_total_count=True)
+        assert keys(page) == [each.id for each in listed.samples]
+        page.get_by_text(f"{listed.total_count:,} samples").wait_for()
+        for card, each in zip(page.locator(".sample").all(), listed.samples, strict=True):
+            assert card.locator(".sample-title").inner_text() == each.classes[0].label
+            assert card.locator(".sample-head .number").inner_text() == percent(each.classes[0].probability)
+
+
+def test_filters_choose_stand_in_the_url_and_are_taken_from_it(console, open_page, client, sampled):
+    wanted = {each.id for each in client.list_samples(SampleFilter(outcomes=["unknown"], min_probability=0.5)).samples}
+    assert 0 < len(wanted) < len(sampled) + 20
+    with open_page(console + "/?pmin=0.5") as page:
+        page.locator(".samples li").first.wait_for()
+        page.locator("[data-outcome=unknown]").click()
+        page.wait_for_url(re.compile("outcome=unknown"))
+        page.wait_for_function("count => document.querySelectorAll('.samples li').length == count", arg=len(wanted))
+        assert set(keys(page)) == wanted
+        page.reload()
+        page.locator("[data-outcome=unknown][aria-pressed=true]").wait_for()
+        page.locator(".samples li").first.wait_for()
+        assert set(keys(page)) == wanted
+
+
+def test_a_new_sample_comes_by_itself(console, open_page, client, photo, sampled):
+    with open_page(console + "/") as page:
+        page.locator(".samples li").first.wait_for()
+        asked = client.predict(photo)
+        page.locator(f'.samples li[data-key="{asked.request_id}/0"]').wait_for()
+        assert keys(page)[0] == f"{asked.request_id}/0"
+
+
+def test_a_sample_is_shown_with_its_maps_and_scores(console, open_page, client, sampled, drawn_values, axe):
+    sample = client.sample(sampled["wide"])
+    with open_page(f"{console}/sample?request={sampled['wide']}") as page:
+        for name, made in sample.explanations.items():
+            if made.is_control:
+                continue
+            tile = page.locator(f'[data-tile="{name}"]')
+            np.testing.assert_array_equal(drawn_values(tile.locator("figure"), ROWS, COLUMNS), made.maps[0].values)
+            lines = dict(line.inner_text().split("\n") for line in tile.locator(".tile-fact").all())
+            assert len(lines) == len(made.scores)
+            for metric, score in made.scores.items():
+                shown = lines[metric_name(Words("en"), metric)]
+                if score.value is not None:
+                    assert shown.startswith(number(score.value))
+                else:
+                    assert shown == "needs objects in the truth"
+        rows = [row.inner_text().split("\n") for row in page.locator(".class").all()]
+        assert rows == [[each.label, percent(each.probability)] for each in sample.summary.classes]
+        page.wait_for_load_state("networkidle")
+        assert axe(page) == []
+
+
+def test_a_class_that_was_not_explained_is_explained_now(console, open_page, client, sampled, drawn_values):
+    sample = client.sample(sampled["wide"])
+    second = sample.summary.classes[1]
+    with open_page(f"{console}/sample?request={sampled['wide']}") as page:
+        figure = page.locator("[data-tile=gradcam] figure")
+        before, drawn = drawn_values(figure, ROWS, COLUMNS), figure.get_attribute("data-drawn")
+        page.locator(f'[data-class="{second.class_id}"]').click()
+        page.wait_for_url(re.compile(f"class={second.class_id}"))
+        page.locator(f'[data-tile=gradcam] canvas[aria-label="gradcam: {second.label}"]').wait_for()
+        page.wait_for_function(
+            "old => document.querySelector('[data-tile=gradcam] figure').dataset.drawn != old",
+            arg=drawn,
+        )
+        after = drawn_values(figure, ROWS, COLUMNS)
+        assert after.shape == before.shape
+        assert not np.allclose(after, before)
+
+
+def test_two_classes_are_compared(console, open_page, sampled, drawn_values):
+    with open_page(f"{console}/sample?request={sampled['wide']}") as page:
+        page.get_by_role("button", name="Compare").click()
+        figures = page.locator("[data-contrast] figure")
+        figures.nth(2).wait_for()
+        one, other, difference = (drawn_values(figures.nth(place), ROWS, COLUMNS) for place in range(3))
+        np.testing.assert_allclose(difference, one - other, atol=1e-6)
+
+
+def test_the_curve_leads_to_the_picture_at_each_step(console, open_page, client, sampled):
+    sample = client.sample(sampled["wide"])
+    made = sample.explanations["gradcam"]
+    curve = made.curves.get("insertion") or made.curves["deletion"]
+    done = {"insertion": "uncovered", "deletion": "covered"}[curve.kind]
+    original = np.asarray(sample.picture.convert("RGB"))
+    with open_page(f"{console}/sample?request={sampled['wide']}&stands=gradcam") as page:
+        page.locator('.steps [tabindex="0"]').focus()
+        page.keyboard.press("Home")
+        for step in range(3):
+            part = percent(curve.pixel_counts[step] / curve.pixel_counts[-1])
+            page.get_by_text(f"{part} {done}: {percent(curve.probabilities[step])}", exact=True).wait_for()
+            address = page.locator(".masked").get_attribute("src")
+            with Image.open(io.BytesIO(page.request.get(console + address).body())) as picture:
+                pixels = np.asarray(picture.convert("RGB"))
+            shown = curve.shown(made.maps[0].values, step)
+            np.testing.assert_array_equal(pixels[shown], original[shown])
+            covered = (pixels != original).any(axis=2)[~shown]
+            assert covered.mean() > 0.8 if covered.size else step == 0
+            page.keyboard.press("ArrowRight")
+
+
+# ------------------------------------------------------------------------------------------------ what viewers say
+
+
+@pytest.mark.parametrize(("name", "size"), [("wide", WIDE), ("tall", TALL)])
+def test_a_box_arrives_where_it_was_drawn(name, size, console, open_page, client, sampled, eventually):
+    wanted = (0.3 * size[0], 0.25 * size[1], 0.7 * size[0], 0.8 * size[1])
+    sample = client.sample(sampled[name])
+    class_id = sample.summary.classes[0].class_id
+    with open_page(f"{console}/sample?request={sampled[name]}", height=1400) as page:
+        canvas = page.locator(".split figure canvas").first
+        page.locator("figure[data-drawn=picture]").first.wait_for()
+        page.get_by_role("button", name="Box").click()
+        page.locator("figure.drawing").wait_for()
+        box = canvas.bounding_box()
+        across, down = box["width"] / size[0], box["height"] / size[1]
+        page.mouse.move(box["x"] + wanted[0] * across, box["y"] + wanted[1] * down)
+        page.mouse.down()
+        page.mouse.move(box["x"] + wanted[2] * across, box["y"] + wanted[3] * down, steps=4)
+        page.mouse.up()
+        page.locator(".map-shapes .truth").first.wait_for(state="attached")
+        page.locator(f'[data-truth="{class_id}"]').click()
+        truth = eventually(lambda: client.sample(sampled[name]).summary.truth)
+        assert truth.class_ids == (class_id,)
+        (made,) = truth.objects
+        np.testing.assert_allclose(made.box, wanted, atol=2 / min(across, down))
+        # Its effect shows on the open page, by itself.
+        page.get_by_text("scores are by it").wait_for()
+        page.locator(".tag-good").first.wait_for()
+        scores = client.sample(sampled[name]).explanations["gradcam"].scores
+        hit = next(each for each in scores.values() if each.metric.endswith("pointing_game"))
+        page.locator("[data-tile=gradcam] .tile-fact").filter(has_text="Pointing game").filter(
+            has_text=number(hit.value)
+        ).wait_for()
+
+
+def test_a_polygon_is_closed_by_the_keyboard(console, open_page, client, sampled, eventually):
+    corners = [(120.0, 100.0), (400.0, 120.0), (260.0, 420.0)]
+    with open_page(f"{console}/sample?request={sampled['square']}", height=1400) as page:
+        canvas = page.locator(".split figure canvas").first
+        page.locator("figure[data-drawn=picture]").first.wait_for()
+        page.get_by_role("button", name="Polygon").click()
+        page.locator("figure.drawing").wait_for()
+        box = canvas.bounding_box()
+        for x, y in corners:
+            page.mouse.click(box["x"] + x * box["width"] / 512, box["y"] + y * box["height"] / 512)
+        canvas.focus()
+        page.keyboard.press("Enter")
+        page.locator(".map-shapes .truth").first.wait_for(state="attached")
+        page.get_by_role("button", name="Report").click()
+        truth = eventually(lambda: client.sample(sampled["square"]).summary.truth)
+        np.testing.assert_allclose(truth.objects[0].polygon, corners, atol=3)
+
+
+def test_review_goes_by_keyboard(console, open_page, client, sampled, eventually):
+    waiting = client.list_samples(SampleFilter(outcomes=["unknown"]), order="newest_first").samples
+    first = waiting[0]
+    with open_page(console + "/review?order=newest_first") as page:
+        page.locator(".answer").first.wait_for()
+        assert page.locator(".answer .class-name").first.inner_text() == first.classes[0].label
+        page.keyboard.press("2")
+        truth = eventually(lambda: client.sample(first.request_id, first.image_index).summary.truth)
+        assert truth.class_ids == (first.classes[1].class_id,)
+        page.get_by_text(re.compile("1 done")).wait_for()
+
+
+# ------------------------------------------------------------------------------------------------ figures and files
+
+
+def test_quality_has_the_sdks_figures_and_no_zero_for_what_was_not_measured(console, open_page, client, sampled, axe):
+    with open_page(console + "/quality") as page:
+        page.locator("table.quality tbody tr").first.wait_for()
+        quality = client.quality()
+        page.get_by_text(f"auto takes {quality.auto_explainer}").wait_for()
+        rows = page.locator("table.quality tbody tr")
+        assert rows.count() == len(quality.explainers)
+        for name, each in quality.explainers.items():
+            cells = page.locator(f'tr[data-explainer="{name}"] td.measure').all()
+            assert len(cells) == len(quality.evaluator.metrics)
+            for metric, cell in zip(quality.evaluator.metrics, cells, strict=True):
+                said = cell.inner_text()
+                assert ("not measured" in said) == (metric not in each.quality)
+                if metric in each.quality:
+                    assert re.search(r"n = \d+", said)
+        assert axe(page) == []
+
+
+def test_classes_count_and_lead_to_their_samples(console, open_page, client, sampled):
+    accuracy = client.quality().evaluator.accuracy
+    with open_page(console + "/classes") as page:
+        page.get_by_text(f"of {accuracy.picture_count:,} pictures are right.").wait_for()
+        link = page.locator('a[href*="outcome=true_positive"]').first
+        count = int(link.inner_text())
+        link.click()
+        page.locator(".samples li").first.wait_for()
+        assert len(keys(page)) == count
+
+
+def test_drift_has_the_sdks_figures(console, open_page, client, sampled):
+    with open_page(console + "/drift") as page:
+        page.locator(".figure .big").first.wait_for()
+        total = client.list_samples(with_total_count=True).total_count
+        assert int(page.locator(".figure .big").first.inner_text().replace(",", "")) == total
+
+
+def test_evidence_is_whole_and_needs_nothing_else(console, open_page, browser, client, sampled, tmp_path, pixels):
+    sample = client.sample(sampled["wide"])
+    with open_page(f"{console}/evidence?request={sampled['wide']}") as page:
+        for kind in ("html", "zip"):
+            with page.expect_download() as download:
+                page.locator(f"[data-evidence={kind}]").click()
+            download.value.save_as(tmp_path / f"sample.{kind}")
+    with zipfile.ZipFile(tmp_path / "sample.zip") as file:
+        names = set(file.namelist())
+        record = json.loads(file.read("sample.json"))
+        for name, made in sample.explanations.items():
+            for each in made.maps:
+                stem = f"{name.replace('/', '-')}.{each.class_id}"
+                if each.values is not None:
+                    np.testing.assert_array_equal(np.load(io.BytesIO(file.read(f"maps/{stem}.npy"))), each.values)
+                    assert f"overlays/{stem}.png" in names
+        assert file.read("input.png") == sample.input_png
+    assert record["summary"]["request_id"] == sampled["wide"]
+    assert record["explanations"]["gradcam"]["scores"].keys() == sample.explanations["gradcam"].scores.keys()
+    page = browser.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto((tmp_path / "sample.html").as_uri())
+    page.locator("body[data-drawn]").wait_for()
+    assert page.locator("figure").count() == sum(len(each.maps) for each in sample.explanations.values())
+    assert np.ptp(pixels(page.locator("figure canvas").first)) > 50
+    assert [each for each in asked if not each.startswith(("file:", "data:"))] == []
+    page.close()
+
+
+def test_a_server_without_samples_says_what_to_do(start_misbehaving, start_console, open_page):
+    with start_misbehaving("evaluator.sample_rate=1", forked=False) as server, start_console(server.grpc) as console:
+        with open_page(console + "/") as page:
+            page.get_by_text("No sample yet that fits").wait_for()
+        with open_page(console + "/quality") as page:
+            page.get_by_text("Nothing measured yet").wait_for()
+            assert "0.000" not in page.locator("#main").inner_text()
+    with start_misbehaving(forked=False) as server, start_console(server.grpc) as console:
+        for path in ("/", "/quality", "/review"):
+            with open_page(console + path) as page:
+                page.get_by_text("This server keeps no samples").wait_for()
