@@ -131,7 +131,8 @@ def test_the_curve_leads_to_the_picture_at_each_step(console, open_page, client,
     original = np.asarray(sample.picture.convert("RGB"))
     with open_page(f"{console}/sample?request={sampled['wide']}&stands=gradcam") as page:
         page.locator('.steps [tabindex="0"]').focus()
-        page.keyboard.press("Home")
+        for _ in curve.pixel_counts:
+            page.keyboard.press("ArrowLeft")
         for step in range(3):
             part = percent(curve.pixel_counts[step] / curve.pixel_counts[-1])
             page.get_by_text(f"{part} {done}: {percent(curve.probabilities[step])}", exact=True).wait_for()
