@@ -31,7 +31,7 @@ _MOST_WAITING = 32
 
 _MOST_WATCHERS = 64
 
-_GATHERING_SECONDS = 0.2
+_GATHERING_SECONDS = 0.5
 """How long what happens is put together before it is sent."""
 
 MOST_EVENTS = 64

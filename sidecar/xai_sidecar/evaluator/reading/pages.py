@@ -74,7 +74,7 @@ def load_page(
     Raises:
         InvalidRequestError: The token is not of a page of this filter and order.
     """
-    asked = digest(repr(where), repr(order))[:16]
+    asked = _asked(where, order)
     place = _read(token, asked, len(keys(order))) if token else _Place(_newest(connection), None)
     until = samples.c.id <= place.newest
     columns = [key.expression.label(f"key_{number}") for number, key in enumerate(keys(order))]
@@ -97,6 +97,12 @@ def _shown_score(where: SampleFilter, order: Order) -> tuple[str, str] | None:
     if order.by is By.SCORE:
         return order.explainer, order.metric
     return None if where.score is None else (where.score.explainer, where.score.metric)
+
+
+def _asked(where: SampleFilter, order: Order) -> str:
+    """What tells a list from others, in every process."""
+    content = [sorted(each, key=repr) if isinstance(each, frozenset) else each for each in vars(where).values()]
+    return digest(repr(content), repr(order))[:16]
 
 
 def _newest(connection: Connection) -> int:

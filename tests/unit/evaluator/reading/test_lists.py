@@ -235,6 +235,30 @@ def test_a_token_of_another_list_is_refused(filled):
             filled.reader.page(where, order, 5, token)
 
 
+def test_a_token_holds_in_another_process(filled):
+    """Sets have another order there."""
+    statuses, names = [MapStatus.OK, MapStatus.ALL_ZERO, MapStatus.UNRELIABLE], []
+    for order in (statuses, statuses[::-1]):
+        chosen = SortedAs(order)
+        names.append(filled.reader.page(SampleFilter(map_statuses=chosen), Order(), 5).next_token)
+    assert names[0] == names[1] != ""
+
+
+class SortedAs(frozenset):
+    """A set that lists its members in the order that it was made of."""
+
+    def __new__(cls, members):
+        made = super().__new__(cls, members)
+        made.order = list(members)
+        return made
+
+    def __iter__(self):
+        return iter(self.order)
+
+    def __repr__(self):
+        return f"frozenset({self.order})"
+
+
 def test_views_are_those_of_the_keys_that_a_filter_lets_through(filled):
     keys = [kept.record.key for kept in filled.kept[:7]] + [SampleKey("nowhere", 0)]
     where = SampleFilter(model_version="now")
