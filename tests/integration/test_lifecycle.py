@@ -252,6 +252,7 @@ def test_health_and_reflection(server):
         services, file = ask(iter([listing, described]), timeout=10)
     assert {one.name for one in services.list_services_response.service} == {
         SERVICE,
+        "xai.v1.QualityService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }

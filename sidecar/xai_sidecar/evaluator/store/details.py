@@ -69,7 +69,7 @@ def put_explained(
         saliency: The map (H, W); None where it is withheld.
     """
     of_explainer = and_(explained.c.sample_id == sample_id, explained.c.explainer == explainer)
-    connection.execute(delete(explained).where(of_explainer))
+    replaced = connection.execute(delete(explained).where(of_explainer)).rowcount
     row = {
         "sample_id": sample_id,
         "explainer": explainer,
@@ -79,8 +79,13 @@ def put_explained(
         **(_shape_columns(saliency) if saliency is not None else {}),
     }
     connection.execute(insert(explained), row)
-    if not explainer.startswith(CONTROL_PREFIX):
+    if explainer.startswith(CONTROL_PREFIX):
+        return
+    if replaced:
         _update_statuses(connection, sample_id)
+    else:
+        more = samples.c.map_statuses.bitwise_or(STATUS_BITS[status])
+        connection.execute(update(samples).where(samples.c.id == sample_id).values(map_statuses=more))
 
 
 def put_map(connection: Connection, sample_id: int, record: MapRecord) -> None:

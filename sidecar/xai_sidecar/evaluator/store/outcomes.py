@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import operator
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -34,6 +34,12 @@ def outcomes_of(predicted: Collection[int], true: Collection[int]) -> dict[int, 
     return {**found, **{each: Outcome.FALSE_NEGATIVE for each in true if each not in predicted}}
 
 
+def put_unknown(connection: Connection, sample_id: int, predicted: Collection[int]) -> None:
+    """Stores the outcomes of a new sample, of which nothing is known; `samples.outcomes` has that already."""
+    if predicted:
+        connection.execute(insert(class_outcomes), _rows(sample_id, outcomes_of(predicted, ())))
+
+
 def update_outcomes(connection: Connection, sample_id: int) -> None:
     """Puts a sample's outcomes in place of its former ones, by its predictions and its ground truth."""
     predicted, true = (
@@ -43,10 +49,12 @@ def update_outcomes(connection: Connection, sample_id: int) -> None:
     found = outcomes_of(predicted, true)
     connection.execute(delete(class_outcomes).where(class_outcomes.c.sample_id == sample_id))
     if found:
-        rows = [
-            {"sample_id": sample_id, "class_id": class_id, "outcome": int(outcome)}
-            for class_id, outcome in found.items()
-        ]
-        connection.execute(insert(class_outcomes), rows)
+        connection.execute(insert(class_outcomes), _rows(sample_id, found))
     together = functools.reduce(operator.or_, found.values(), Outcome(0)) or Outcome.UNKNOWN
     connection.execute(update(samples).where(samples.c.id == sample_id).values(outcomes=int(together)))
+
+
+def _rows(sample_id: int, found: Mapping[int, Outcome]) -> list[dict[str, int]]:
+    return [
+        {"sample_id": sample_id, "class_id": class_id, "outcome": int(outcome)} for class_id, outcome in found.items()
+    ]

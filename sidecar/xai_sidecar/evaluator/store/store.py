@@ -27,7 +27,7 @@ from xai_sidecar.evaluator.store.database import Database
 from xai_sidecar.evaluator.store.detail_store import DetailBounds, DetailStore
 from xai_sidecar.evaluator.store.details import forget, put_classes, put_map
 from xai_sidecar.evaluator.store.opening import open_database
-from xai_sidecar.evaluator.store.outcomes import update_outcomes
+from xai_sidecar.evaluator.store.outcomes import Outcome, put_unknown, update_outcomes
 from xai_sidecar.evaluator.store.queries import is_sample, load, locked, put_scores, recount
 from xai_sidecar.evaluator.store.rows import KeptPicture
 from xai_sidecar.evaluator.store.sizes import remove_oldest
@@ -112,7 +112,7 @@ class Store(DetailStore):
             Whether it is new; if not, nothing has changed.
         """
         with self._database.write(growing=True) as connection:
-            row = {**rows.sample_row(record), "byte_count": 0}
+            row = {**rows.sample_row(record), "byte_count": 0, "outcomes": int(Outcome.UNKNOWN)}
             new = connection.execute(
                 _INSERT_NEW[connection.dialect.name], row, execution_options={"preserve_rowcount": True}
             )
@@ -124,7 +124,7 @@ class Store(DetailStore):
             if record.positives:
                 positives = [{"sample_id": sample_id, "class_id": class_id} for class_id in record.positives]
                 connection.execute(insert(predictions), positives)
-            update_outcomes(connection, sample_id)
+            put_unknown(connection, sample_id, record.positives)
             put_classes(connection, sample_id, classes)
             if kept is not None:
                 connection.execute(insert(pictures), rows.picture_row(sample_id, kept))
