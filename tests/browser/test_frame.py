@@ -48,7 +48,7 @@ def test_the_language_is_chosen_and_kept(console, open_page):
         page.get_by_role("button", name="Language").click()
         page.get_by_text("中文").click()
         page.get_by_role("heading", name="即时解释").wait_for()
-        assert page.evaluate("document.documentElement.lang") == "zh"
+        page.locator("html[lang=zh]").wait_for()
         assert page.url.endswith("/explain?explain=gradcam")
         page.goto(console + "/quality")
         page.get_by_role("heading", name="质量").wait_for()
@@ -60,10 +60,9 @@ def test_colours_are_chosen_and_kept(console, open_page):
     with open_page(console + "/explain") as page:
         for expected in ("light", "dark"):
             page.get_by_role("button", name=re.compile("Colours")).click()
-            page.wait_for_function(f"document.documentElement.dataset.theme == '{expected}'")
+            page.locator(f"html[data-theme={expected}]").wait_for()
         page.goto(console + "/quality")
-        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
-        page.wait_for_function("document.body.classList.contains('body--dark')")
+        page.locator("html[data-theme=dark] body.body--dark").wait_for()
 
 
 def test_the_keyboard_reaches_the_content_at_once(console, open_page):
