@@ -91,7 +91,9 @@ def server(sample_config, only, tmp_path_factory):
         f"evaluator.store=sqlite:///{store}",
         'evaluator.explainers=["gradcam", "gradient"]',
         'evaluator.metrics=["faithfulness/srg", "localization/pointing_game"]',
+        "evaluator.metric_parameters.faithfulness/srg.steps=8",
         "explainers.rise.masks=64",
+        "model.batch_sizes=[1]",  # fewer programs to load
     )
     with integration.serving(
         sample_config, *only("gradcam", "gradient", "rise"), *overrides, forked=False, program=("-m", "xai_sidecar")

@@ -175,7 +175,7 @@ def test_model_info_says_what_was_configured(stub, cat):
     )
     assert (info.activation, info.device) == (pb.ACTIVATION_SOFTMAX, "cpu")
     # Which of them is the fastest is for the machine to say, and may differ from batch size to batch size.
-    assert re.fullmatch(r"((^|, )(openvino|onnxruntime) \d+\.\d+\.\d+)+", info.engine)
+    assert re.fullmatch(r"((^|, )(openvino|onnxruntime)(-in-parts)? \d+\.\d+\.\d+)+", info.engine)
     assert info.engine_note == ""
     assert info.version == predict(stub, cat).model_version != ""
     taken = info.input

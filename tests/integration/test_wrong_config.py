@@ -259,7 +259,9 @@ def test_check_says_what_it_found(cli):
         assert re.fullmatch(r"[\d.]+ ms for one target(, in bfloat16 .*)?", found[name])
     assert found["rise_plus"].startswith("not available: It needs an OoD net.")
     assert "none; train one with xai-sidecar train-ood" in found["OoD"]
-    assert re.fullmatch(r"on +cpu, forward passes by ((openvino|onnxruntime) \d+\.\d+\.\d+(, )?)+", found["runs"])
+    assert re.fullmatch(
+        r"on +cpu, forward passes by ((openvino|onnxruntime)(-in-parts)? \d+\.\d+\.\d+(, )?)+", found["runs"]
+    )
     assert re.fullmatch(r"[\d.]+ ms for one target at layer relu", found["gradcam"])
     assert "conv, relu" in found["layers"]
     assert all(_is_progress(line) for line in done.stderr.splitlines()), done.stderr

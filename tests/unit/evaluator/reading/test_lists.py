@@ -19,7 +19,7 @@ EXPLAINERS = ("gradcam", "rise", "control/random")
 METRICS = ("faithfulness/srg", "faithfulness/deletion_auc")
 PREDICTED = Outcome.UNKNOWN | Outcome.TRUE_POSITIVE | Outcome.FALSE_POSITIVE
 
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+few = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 classes = st.lists(st.integers(0, CLASSES - 1), max_size=3).map(tuple)
 scores = st.builds(
