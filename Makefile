@@ -23,14 +23,15 @@ demo: .venv/demo
 
 # Three processes share the tests, since one or another of them waits, on two cores; two share those marked `timed`, which
 # come last, when nothing is compiled beside them. MindSpore changes how a process takes Ctrl-C, which unit tests try:
-# what imports it has processes of its own.
+# what imports it has processes of its own. So has what drives a browser, whose event loop would be in others' way.
 PYTEST := .venv/bin/pytest --numprocesses
 
 test: lint
 	@status=0; \
 	$(PYTEST)=3 tests/unit || status=1; \
-	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/browser tests/chaos || status=1; \
+	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/chaos || status=1; \
 	$(PYTEST)=2 -m timed tests/integration tests/chaos || status=1; \
+	$(PYTEST)=0 tests/browser || status=1; \
 	exit $$status
 
 # Rounds of what a rare race or a leak would show in.

@@ -179,6 +179,7 @@ def test_auto_says_what_it_took_and_why(console, open_page, photo):
     with open_page(console + "/explain?explain=auto") as page:
         explain(page, photo, "auto").locator("xpath=self::*[@data-drawn]").wait_for()
         tile = page.locator("[data-tile=auto]")
+        tile.locator(".tag", has_text=re.compile(r"\w")).wait_for()
         assert tile.locator(".tag").inner_text() in ("gradcam", "gradient", "rise")
         assert len(tile.locator(".tile-lines").inner_text()) > 40
 
