@@ -15,7 +15,7 @@ from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import DeviceLostError, HungError, ShuttingDownError
-from xai_sidecar.evaluator.agenda import FIRST, LATER, Run
+from xai_sidecar.evaluator.agenda import Run
 from xai_sidecar.evaluator.ingest import Ingest
 from xai_sidecar.evaluator.keeping import Keeper
 from xai_sidecar.evaluator.live_quality import LiveQuality
@@ -180,19 +180,19 @@ class Evaluator:
         """Submits runs while there is room, of new samples before further scores; returns False when none waits."""
         accepts = self._engine.accepts(Lane.EVALUATE)
         self._quality.note(_HANGS, not accepts)
-        while accepts:
-            run = self._progress.next(FIRST)
-            if run is None and more and self._progress.has_room:
-                sample = self.ingest.waiting.take(self._clock())
-                more = sample is not None
-                if sample is not None:
-                    self._progress.begin(sample)
-                    continue
-            run = run or self._progress.next(LATER)
-            if run is None:
-                break
+        if not accepts:
+            return more
+
+        def take() -> Sample | None:
+            nonlocal more
+            sample = self.ingest.waiting.take(self._clock()) if more else None
+            more = sample is not None
+            return sample
+
+        for run in self._progress.runs(take):
             self._submit(run)
-            accepts = self._engine.accepts(Lane.EVALUATE)
+            if not self._engine.accepts(Lane.EVALUATE):
+                break
         return more
 
     def _submit(self, run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +122,21 @@ class Progress:
     def next(self, last_stage: int) -> Run | None:
         """The next run to submit; see `Agenda.next`."""
         return self._agenda.next(last_stage)
+
+    def runs(self, take: Callable[[], Sample | None]) -> Iterator[Run]:
+        """The runs to submit now: first scores, then those of new samples while there is room, then all others.
+
+        Args:
+            take: Gives the next sample; None of none.
+        """
+        while True:
+            run = self.next(FIRST)
+            if run is None and self.has_room and (sample := take()) is not None:
+                self.begin(sample)
+                continue
+            if (run := run or self.next(LATER)) is None:
+                return
+            yield run
 
     def ended(self, run: Run, completed: Any) -> None:
         """Takes what a run came to.

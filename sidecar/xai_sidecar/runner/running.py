@@ -22,7 +22,7 @@ from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import OodScores, Steps, forward, ood_score
 from xai_sidecar.errors import DeviceLostError, InvalidRequestError, ShuttingDownError, StoreError
-from xai_sidecar.evaluator.agenda import FIRST, LATER, Run
+from xai_sidecar.evaluator.agenda import Run
 from xai_sidecar.evaluator.annotations import check_annotation
 from xai_sidecar.evaluator.keeping import Keeper
 from xai_sidecar.evaluator.live_quality import LiveQuality
@@ -241,18 +241,16 @@ class Runner:
     # ------------------------------------------------------------------------------------------------ measuring
 
     def _measure(self) -> None:
-        """Submits what there is room for: first scores before further ones."""
-        while True:
-            run = self._progress.next(FIRST)
-            if run is None and self._ready and self._progress.has_room:
-                sample = self._ready.popleft()
-                self._quality.add_sample(sample.key, sample.time)
-                self._progress.begin(sample)
-                continue
-            run = run or self._progress.next(LATER)
-            if run is None:
-                return
+        """Submits what there is room for."""
+        for run in self._progress.runs(self._next_sample):
             self._submit(self._progress.steps(run), Lane.EVALUATE, partial(self._measured, run))
+
+    def _next_sample(self) -> Sample | None:
+        if not self._ready:
+            return None
+        sample = self._ready.popleft()
+        self._quality.add_sample(sample.key, sample.time)
+        return sample
 
     def _measured(self, run: Run, job: Future[Any]) -> None:
         completed = None
