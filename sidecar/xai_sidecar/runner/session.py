@@ -15,19 +15,16 @@ from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.scheduler import Policy
-from xai_sidecar.errors import ConfigError
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.restoring import restore_quality
-from xai_sidecar.evaluator.runs import FAILURES, NOT_APPLICABLE
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.runner.data import DataSet, Labels, open_data
 from xai_sidecar.runner.folder import RunFolder
 from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.running import RunCounts, Runner
-from xai_sidecar.serving.evaluation import evaluated_model
+from xai_sidecar.serving.evaluation import check_measured, evaluated_model, make_telemetry
 from xai_sidecar.serving.model import ServedModel, start_model
-from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _MOST_BYTES = 2**50
 _FOR_EVER = 1e11
@@ -105,10 +102,7 @@ def run_data(
     try:
         model = start_model(engine, config, report).result()
         evaluated = evaluated_model(model)
-        for name in config.evaluator.explainers:
-            if name not in evaluated.explainers:
-                why = model.explainers[name].unavailable
-                raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
+        check_measured(model, evaluated)
         data = open_data(data_name, Labels(model.labels, model.backend.class_count))
         record = {"data": data_name, **run_record(config, evaluated, options)}
         return run_model(engine, model, evaluated, data, folder, record, options, on_progress, stop)
@@ -144,14 +138,7 @@ def run_model(
     resumed = folder.begin(record)
     store = Store.open(folder.store_url, max_bytes=_MOST_BYTES, retention_seconds=_FOR_EVER, claim=True)
     try:
-        telemetry = EvaluatorTelemetry(
-            CollectorRegistry(),
-            list(evaluated.explainers),
-            settings.metrics,
-            FAILURES,
-            NOT_APPLICABLE,
-            evaluated.controls,
-        )
+        telemetry = make_telemetry(CollectorRegistry(), evaluated, settings)
         quality = LiveQuality(evaluated, settings, telemetry)
         progress = partial(_with_quality, on_progress, quality)
         runner = Runner(engine, model, evaluated, store, options, quality, telemetry, progress, stop)

@@ -132,15 +132,8 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
     """
     settings = model.config.evaluator
     evaluated = evaluated_model(model)
-    for name in settings.explainers:
-        if name not in evaluated.explainers:
-            why = model.explainers[name].unavailable
-            raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
-    if settings.enabled:
-        _check_metrics(settings, evaluated)
-    telemetry = EvaluatorTelemetry(
-        registry, list(evaluated.explainers), settings.metrics, FAILURES, NOT_APPLICABLE, evaluated.controls
-    )
+    check_measured(model, evaluated)
+    telemetry = make_telemetry(registry, evaluated, settings)
     quality = LiveQuality(evaluated, settings, telemetry)
     registry.register(QualityCollector(quality.figures))
     classes = shown_classes(evaluated.labels, settings.classes)
@@ -166,6 +159,28 @@ def start_evaluation(model: ServedModel, engine: Engine, registry: Registry, sto
         store.close()
         raise ConfigError(error.message, field="evaluator.store") from error
     return Evaluation(quality, evaluated.version, evaluator, drift)
+
+
+def check_measured(model: ServedModel, evaluated: EvaluatedModel) -> None:
+    """Makes sure that what the config has measured can be.
+
+    Raises:
+        ConfigError: An explainer cannot be used, or a metric fails.
+    """
+    settings = model.config.evaluator
+    for name in settings.explainers:
+        if name not in evaluated.explainers:
+            why = model.explainers[name].unavailable
+            raise ConfigError(f"{name} cannot be used: {why} Leave it out.", field="evaluator.explainers")
+    if settings.enabled:
+        _check_metrics(settings, evaluated)
+
+
+def make_telemetry(registry: Registry, model: EvaluatedModel, settings: EvaluatorConfig) -> EvaluatorTelemetry:
+    """What counts the measurements of a model."""
+    return EvaluatorTelemetry(
+        registry, list(model.explainers), settings.metrics, FAILURES, NOT_APPLICABLE, model.controls
+    )
 
 
 def _check_metrics(settings: EvaluatorConfig, model: EvaluatedModel) -> None:
