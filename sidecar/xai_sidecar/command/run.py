@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +53,7 @@ def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
     from xai_sidecar.backends.loading import load_backend
     from xai_sidecar.errors import ConfigError, InvalidRequestError, StoreError
     from xai_sidecar.interrupt import deferred
-    from xai_sidecar.ood.progress import ProgressBars, ProgressLines
+    from xai_sidecar.ood.progress import shown_progress
     from xai_sidecar.runner.folder import RunFolder
     from xai_sidecar.runner.options import RunOptions
     from xai_sidecar.runner.session import run_data
@@ -63,16 +61,12 @@ def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
 
     options = RunOptions(arguments.targets, arguments.probable, arguments.limit, arguments.seed, arguments.fail_fast)
     folder = RunFolder(arguments.out)
-    bars = ProgressBars()
-    shown = bars if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else ProgressLines(report)
-    telling = Telling(shown, config.evaluator.auto.weights)
     try:
-        with deferred() as stop:
+        with deferred() as stop, shown_progress(report) as progress:
+            telling = Telling(progress, config.evaluator.auto.weights)
             result = run_data(config, arguments.data, folder, options, load_backend, report, telling, stop)
     except (InvalidRequestError, StoreError) as error:
         raise ConfigError(error.message, field="data") from error
-    finally:
-        bars.close()
     try:
         print(written(result), flush=True)
     finally:
@@ -101,11 +95,12 @@ def add_compare(commands: Any) -> argparse.ArgumentParser:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Compares two runs; returns the exit status."""
+    from xai_sidecar.evaluator.controls import CONTROLS
     from xai_sidecar.runner.comparing import compare as compared
     from xai_sidecar.runner.comparing import comparison_lines
 
     differences = compared(arguments.before, arguments.after)
     print("\n".join(comparison_lines(differences)))
     # A control's map knows nothing of the model: that the model has changed says nothing against it.
-    worse = any(each.certain and not each.better and not each.explainer.startswith("control/") for each in differences)
+    worse = any(each.certain and not each.better and each.explainer not in CONTROLS for each in differences)
     return _WORSE if worse else 0

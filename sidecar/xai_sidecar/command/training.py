@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,17 +41,13 @@ def add_train(commands: Any, add_config: Any) -> argparse.ArgumentParser:
 def train(config: Config, arguments: argparse.Namespace, report: Any) -> int:
     """Trains an OoD net; returns the exit status."""
     from xai_sidecar.backends.ood_training import train_configured
-    from xai_sidecar.ood.progress import ProgressBars, ProgressLines
+    from xai_sidecar.ood.progress import shown_progress
     from xai_sidecar.ood.training import TrainingOptions
 
     options = TrainingOptions(arguments.epochs, arguments.batch_size, arguments.seed, arguments.holdout)
     out = arguments.out or config.ood.checkpoint or Path("ood.safetensors")
-    bars = ProgressBars()
-    try:
-        shown = bars if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else ProgressLines(report)
-        head = train_configured(config, arguments.data, out, options, report, shown)
-    finally:
-        bars.close()
+    with shown_progress(report) as progress:
+        head = train_configured(config, arguments.data, out, options, report, progress)
     print(f"trained on {head.training.sample_count:,} pictures; how well it tells held-out ones from (AUROC):")
     for kind, value in head.training.auroc.items():
         print(f"  {kind:<12}{value:.3f}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +103,20 @@ class ProgressBars:
         if self._progress is not None:
             self._progress.stop()
         self._progress = None
+
+
+@contextmanager
+def shown_progress(report: Callable[[str], None]) -> Iterator[Progress]:
+    """Shows steps as bars on a terminal, else as lines.
+
+    Args:
+        report: Takes the lines.
+    """
+    bars = ProgressBars()
+    try:
+        yield bars if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else ProgressLines(report)
+    finally:
+        bars.close()
 
 
 def _bar(console: Any) -> Any:
