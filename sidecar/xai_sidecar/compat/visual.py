@@ -14,6 +14,7 @@ from xai_client.colours import scale_of
 from xai_client.overlay import draw
 from xai_sidecar.compat.arguments import check_type, to_array
 from xai_sidecar.engine.work import FloatArray
+from xai_sidecar.runner.pictures import stretched
 
 _OPACITY = 0.6
 
@@ -106,17 +107,13 @@ def shown_as_images(maps: FloatArray, inputs: FloatArray, show: bool | None, *, 
         return []
     images = []
     for row, picture in zip(maps, inputs, strict=True):
-        drawn = [saliency_to_image(saliency, _picture(picture)) for saliency in row]
+        shown = stretched(picture)
+        drawn = [saliency_to_image(saliency, shown) for saliency in row]
         images.append(drawn[0] if len(drawn) == 1 else drawn)
         if show:
             for image in drawn:
                 _show(image)
     return images
-
-
-def _picture(image: FloatArray) -> Image.Image:
-    channels = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
-    return Image.fromarray(_bytes(_levels(channels, normalize=True)).transpose(1, 2, 0))
 
 
 def _in_notebook() -> bool:

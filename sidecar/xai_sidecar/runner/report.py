@@ -9,19 +9,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
 
+from xai_client.errors import ImageError
 from xai_client.overlay import draw
+from xai_client.picture import to_picture
+from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.evaluator.comparison import goodness
+from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.records import MapRecord, SampleKey, SampleRecord
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.runner.charts import bars, legend, radar
 from xai_sidecar.runner.data import DataItem, DataSet
-from xai_sidecar.runner.results import name_of
+from xai_sidecar.runner.pictures import stretched
+from xai_sidecar.runner.results import ScoreRow, name_of, samples
 from xai_sidecar.runner.session import RunResult
 
 _SHOWN = 10
@@ -31,28 +37,29 @@ _CLASSES = 15
 
 @dataclass(frozen=True)
 class Example:
-    """A map that the report shows.
+    """A sample of which the report may show a map.
 
     Attributes:
-        sample: What it is of.
-        map: The map.
-        value: Its score by the metric that leads; None where there is none.
+        sample: The sample.
+        value: The map's score by the metric that leads; None where there is none.
         truth: The true classes; empty where they are not known.
     """
 
     sample: SampleRecord
-    map: MapRecord
     value: float | None
     truth: tuple[int, ...]
 
 
-def report(result: RunResult, found: Mapping[str, Any], data: DataSet) -> str:
+_Shown: TypeAlias = tuple[Example, MapRecord]
+
+
+def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]) -> str:
     """The report of a run, as HTML.
 
     Args:
-        result: The run.
+        result: The run; the pictures shown are read from its data set.
         found: Its `summary`.
-        data: Its data set, which the pictures shown are read from.
+        rows: Its scores.
     """
     metrics = list(dict.fromkeys(row["metric"] for row in found["scores"]))
     names = _ranked(found)
@@ -64,11 +71,14 @@ def report(result: RunResult, found: Mapping[str, Any], data: DataSet) -> str:
         _profile(found, names, metrics),
         _by_class(found, names, lead),
     ]
-    explainer = next((name for name in names if not name.startswith("control/")), "")
+    explainer = next((name for name in names if name not in CONTROLS), "")
     if explainer and lead:
-        examples = list(_examples(result, explainer, lead))
-        chosen = _chosen(examples, lead)
-        pictures = _pictures(data, {name_of(each.sample.key) for _, some in chosen for each in some})
+        values = {(row.name, row.target): row.value for row in rows if (row.explainer, row.metric) == (explainer, lead)}
+        chosen = [
+            (title, _with_maps(result, some, explainer))
+            for title, some in _chosen(list(_examples(result, values)), lead)
+        ]
+        pictures = _pictures(result.data, {name_of(each.sample.key) for _, some in chosen for each, _ in some})
         parts += [_gallery(result, title, some, pictures, lead) for title, some in chosen if some]
         parts.insert(
             4, f"<p>Maps below are by <b>{escape(explainer)}</b>, which measured best, ordered by {escape(lead)}.</p>"
@@ -130,7 +140,7 @@ def _table(found: Mapping[str, Any], names: Sequence[str], metrics: Sequence[str
 def _row(
     name: str, found: Mapping[str, Any], cells: Mapping[tuple[str, str], Mapping[str, Any]], metrics: Sequence[str]
 ) -> str:
-    kind = "control" if name.startswith("control/") else ""
+    kind = "control" if name in CONTROLS else ""
     scores = "".join(_cell(cells.get((name, metric))) for metric in metrics)
     composite = _number(found["composites"].get(name))
     return f'<tr class="{kind}"><td>{escape(name)}</td><td>{composite}</td>{scores}</tr>'
@@ -160,7 +170,7 @@ def _profile(found: Mapping[str, Any], names: Sequence[str], metrics: Sequence[s
             if row["explainer"] == name
         }
         for name in names
-        if not name.startswith("control/")
+        if name not in CONTROLS
     }
     axes = [metric.rpartition("/")[2].replace("_", " ") for metric in metrics]
     said = "<h2>Profile</h2><p>1, outside, is the best that a metric could give.</p>"
@@ -169,7 +179,7 @@ def _profile(found: Mapping[str, Any], names: Sequence[str], metrics: Sequence[s
 
 def _by_class(found: Mapping[str, Any], names: Sequence[str], lead: str) -> str:
     """The metric that leads, of the classes with the most maps."""
-    rows = [row for row in found["by_class"] if row["metric"] == lead and not row["explainer"].startswith("control/")]
+    rows = [row for row in found["by_class"] if row["metric"] == lead and row["explainer"] not in CONTROLS]
     if not rows:
         return ""
     counts: dict[str, int] = {}
@@ -183,28 +193,21 @@ def _by_class(found: Mapping[str, Any], names: Sequence[str], lead: str) -> str:
         for label in labels
     }
     low, high = installed_metrics()[lead].value_range
-    shown = [name for name in names if not name.startswith("control/")]
+    shown = [name for name in names if name not in CONTROLS]
     more = f", the {_CLASSES} with the most maps" if len(counts) > _CLASSES else ""
     return f"<h2>{escape(lead)} by class{more}</h2>{bars(values, low, high)}<div>{legend(shown)}</div>"
 
 
-def _examples(result: RunResult, explainer: str, lead: str) -> Iterator[Example]:
-    """Every map of an explainer."""
-    store = result.store
-    for key, _ in store.states():
-        sample = store.sample(key)
-        own = next((each for each in store.maps(key) if each.explainer == explainer), None)
-        if sample is None or own is None:
-            continue
-        value = next(
-            (each.value for each in store.scores(key) if (each.explainer, each.metric) == (explainer, lead)), None
-        )
-        truth = store.truth(SampleKey(key.request_id, 0))
-        yield Example(sample, own, value, truth.class_ids if truth else ())
+def _examples(result: RunResult, values: Mapping[tuple[str, int], float | None]) -> Iterator[Example]:
+    """Every sample, with the score of its map, by picture and class."""
+    for sample in samples(result.store):
+        truth = result.store.truth(SampleKey(sample.key.request_id, 0))
+        value = values.get((name_of(sample.key), sample.target))
+        yield Example(sample, value, truth.class_ids if truth else ())
 
 
-def _chosen(examples: Sequence[Example], lead: str) -> list[tuple[str, list[Example]]]:
-    """What the report shows: the best and the worst maps, and what is right or wrong for the wrong reason."""
+def _chosen(examples: Sequence[Example], lead: str) -> list[tuple[str, Iterable[Example]]]:
+    """Lists whose beginnings are shown: the best maps, the worst, and what is right or wrong for the wrong reason."""
     sign = 1 if installed_metrics()[lead].higher_is_better else -1
     scored = sorted((each for each in examples if each.value is not None), key=lambda each: -sign * (each.value or 0.0))
     wrong = [each for each in examples if each.truth and each.sample.target not in each.truth]
@@ -213,9 +216,17 @@ def _chosen(examples: Sequence[Example], lead: str) -> list[tuple[str, list[Exam
     return [
         ("Where the explanation fits best", scored[:few]),
         ("Where it fits worst", scored[::-1][:few]),
-        ("Wrong, and sure of it", sorted(wrong, key=lambda each: -each.sample.probability)[:_SHOWN]),
+        ("Wrong, and sure of it", sorted(wrong, key=lambda each: -each.sample.probability)),
         ("Right, though the prediction hardly depends on what the map shows", right[:few]),
     ]
+
+
+def _with_maps(result: RunResult, examples: Iterable[Example], explainer: str) -> list[_Shown]:
+    """The first ones of which an explainer's map is kept, with it: maps are large, and only these are read."""
+    kept = (
+        (each, own) for each in examples for own in result.store.maps(each.sample.key) if own.explainer == explainer
+    )
+    return list(islice(kept, _SHOWN))
 
 
 def _pictures(data: DataSet, names: set[str]) -> dict[str, Image.Image]:
@@ -231,42 +242,33 @@ def _pictures(data: DataSet, names: set[str]) -> dict[str, Image.Image]:
 
 def _picture(item: DataItem) -> Image.Image | None:
     try:
-        if isinstance(item.content, Path):
-            with Image.open(item.content) as opened:
-                from PIL import ImageOps
-
-                return ImageOps.exif_transpose(opened).convert("RGB")
-        if item.content.dtype == np.uint8:
-            return Image.fromarray(item.content.squeeze()).convert("RGB")
-    except (OSError, ValueError):
+        if isinstance(item.content, Path) or item.content.dtype == np.uint8:
+            return to_picture(item.content)
+    except (OSError, ImageError):
         return None
-    low, high = float(item.content.min()), float(item.content.max())
-    pixels = (item.content - low) / (high - low or 1.0) * 255
-    channels = pixels if len(pixels) == 3 else np.repeat(pixels[:1], 3, axis=0)
-    return Image.fromarray(channels.transpose(1, 2, 0).astype(np.uint8))
+    return stretched(item.content)
 
 
 def _gallery(
-    result: RunResult, title: str, examples: Iterable[Example], pictures: Mapping[str, Image.Image], lead: str
+    result: RunResult, title: str, shown: Iterable[_Shown], pictures: Mapping[str, Image.Image], lead: str
 ) -> str:
     labels = result.evaluated.labels
     figures = []
-    for each in examples:
+    for each, own in shown:
         sample = each.sample
         said = escape(labels[sample.target])
         known = f"<br>truth: {escape(', '.join(labels[class_id] for class_id in each.truth))}" if each.truth else ""
         score = "" if each.value is None else f"<br>{escape(lead.rpartition('/')[2])} {each.value:.3f}"
         name = name_of(sample.key)
         figures.append(
-            f"<figure>{_overlay(each, pictures.get(name))}<figcaption><b>{said}</b> {sample.probability:.1%}"
-            f"{known}{score}<br>{escape(name)}</figcaption></figure>"
+            f"<figure>{_overlay(sample, own.saliency, pictures.get(name))}"
+            f"<figcaption><b>{said}</b> {sample.probability:.1%}{known}{score}<br>{escape(name)}</figcaption></figure>"
         )
     return f'<h2>{escape(title)}</h2><div class="row">{"".join(figures)}</div>'
 
 
-def _overlay(example: Example, picture: Image.Image | None) -> str:
+def _overlay(sample: SampleRecord, saliency: FloatArray, picture: Image.Image | None) -> str:
     """A map on its picture, or by itself where that is not there any more."""
-    frame, saliency = example.sample.frame, example.map.saliency
     if picture is None:
         picture, region = Image.new("RGB", (saliency.shape[1], saliency.shape[0]), (128, 128, 128)), None
     else:
@@ -274,7 +276,7 @@ def _overlay(example: Example, picture: Image.Image | None) -> str:
         size = tuple(max(1, round(side * scale)) for side in picture.size)
         across, down = (new / old for new, old in zip(size, picture.size, strict=True))
         picture = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-        box = frame.region
+        box = sample.frame.region
         region = None if box is None else (box.left * across, box.top * down, box.right * across, box.bottom * down)
     drawn = draw(picture, saliency, region, None).image
     buffer = io.BytesIO()

@@ -10,6 +10,7 @@ from typing import Any
 from xai_sidecar.evaluator.intervals import interval
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import EvaluatedModel
+from xai_sidecar.evaluator.quality_table import QualityTable
 from xai_sidecar.evaluator.records import SampleKey, SampleRecord
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.metrics.discovery import installed_metrics
@@ -31,7 +32,7 @@ def summary(result: RunResult) -> Json:
         "notes": list(counts.notes),
         "interrupted": counts.interrupted,
         "seconds": round(result.seconds, 3),
-        "scores": list(_scores(result.quality, model, settings.metrics)),
+        "scores": list(_scores(figures.table, model)),
         "composites": {name: _number(value) for name, value in figures.composites.items()},
         "beats_controls": {name: verdict.eligible for name, verdict in figures.verdicts.items()},
         "by_class": list(_by_class(result.quality, model, settings.metrics)),
@@ -40,8 +41,8 @@ def summary(result: RunResult) -> Json:
     }
 
 
-def _scores(quality: LiveQuality, model: EvaluatedModel, metrics: list[str]) -> Iterator[Json]:
-    for row in quality.summary().table.rows:
+def _scores(table: QualityTable, model: EvaluatedModel) -> Iterator[Json]:
+    for row in table.rows:
         found = row.statistics
         bounds = interval(installed_metrics()[row.metric], found)
         yield {

@@ -54,8 +54,9 @@ def written(result: RunResult) -> str:
     """Writes the files of a run's results; returns what there is to say of them."""
     found = summary(result)
     folder = result.folder
-    paths = [folder.write("summary.json", found), *write_scores(folder, list(score_rows(result.store)))]
-    paths.append(folder.write("report.html", report(result, found, result.data)))
+    rows = list(score_rows(result.store))
+    paths = [folder.write("summary.json", found), *write_scores(folder, rows)]
+    paths.append(folder.write("report.html", report(result, found, rows)))
     lines = [_counts_line(result), *_skipped_lines(result.counts), "", *_score_lines(found)]
     for note in found["notes"][:_SHOWN_SKIPPED]:
         lines.append(note)
