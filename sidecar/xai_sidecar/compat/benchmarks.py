@@ -15,10 +15,19 @@ from typing import Any
 import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
-from xai_sidecar.compat.arguments import Tensor, check_cell, check_positive, check_type, to_array, to_inputs, to_targets
+from xai_sidecar.compat.arguments import (
+    Inputs,
+    Tensor,
+    check_cell,
+    check_positive,
+    check_type,
+    to_array,
+    to_inputs,
+    to_targets,
+)
 from xai_sidecar.compat.explainers import CellExplainer, SaliencyWarning
 from xai_sidecar.compat.measures import FAITHFULNESS, LOCALIZATION, NAMES, PROTOCOL, Measure
-from xai_sidecar.compat.model import activation_of
+from xai_sidecar.compat.model import Compiled, activation_of
 from xai_sidecar.engine.work import FloatArray, Steps
 from xai_sidecar.explainers.base import Context
 from xai_sidecar.metrics.base import Score
@@ -56,13 +65,11 @@ class CellMetric:
         """Forgets what was aggregated."""
         self._scores.clear()
 
-    def _evaluate(self, explainer: Any, inputs: Any, make: Callable[..., Any]) -> Any:
-        pictures = to_inputs(inputs)
-        measured = []
+    def _evaluate(self, explainer: Any, pictures: Inputs, net: Compiled, make: Callable[..., Any]) -> Any:
+        measured, call = [], explainer.call(net)
         for number, image in enumerate(pictures.images):
-            shape = image.shape
-            instance, measure = make(number, image, explainer.call(shape))
-            score = explainer.compute(measure(instance, self._context), shape)
+            instance, measure = make(number, image, call)
+            score = explainer.compute(measure(instance, self._context), net)
             if score.value is None:
                 warnings.warn(f"picture {number} has no score: {score.status.value}", SaliencyWarning, stacklevel=4)
             measured.append(math.nan if score.value is None else score.value)
@@ -110,15 +117,15 @@ class ClassMetric(CellMetric):
 
     def _measured(self, explainer: Any, inputs: Any, targets: Any, saliency: Any, mask: Any = None) -> Any:
         check_type("explainer", explainer, CellExplainer)
-        images = to_inputs(inputs).images
-        shape = images.shape[1:]
+        pictures = to_inputs(inputs)
+        images = pictures.images
         classes = to_targets(targets, len(images))
         if classes.shape[1] != 1:
             raise ValueError("targets must be one class for each picture")
-        count = explainer.model.class_count(shape, explainer.batch_size)
-        if count != self._num_labels:
-            raise ValueError(f"num_labels is {self._num_labels}, and the net has {count} classes")
-        maps = _maps(saliency, images) if saliency is not None else explainer.maps(images, classes)[:, 0]
+        net = explainer.compiled(images.shape[1:])
+        if net.class_count != self._num_labels:
+            raise ValueError(f"num_labels is {self._num_labels}, and the net has {net.class_count} classes")
+        maps = _maps(saliency, images) if saliency is not None else explainer.maps(images, classes, net)[:, 0]
         masks = _masks(mask, images) if mask is not None else None
 
         def make(number: int, image: FloatArray, call: Any) -> tuple[Instance, Measure]:
@@ -127,7 +134,7 @@ class ClassMetric(CellMetric):
                 objects
             )
 
-        return self._evaluate(explainer, inputs, make)
+        return self._evaluate(explainer, pictures, net, make)
 
 
 class Faithfulness(ClassMetric):
@@ -264,7 +271,11 @@ class ClassSensitivity(CellMetric):
         def measure(instance: Instance, context: Context) -> Steps[Score]:
             return _ClassSensitivity().measure(instance, ClassSensitivityParameters(), context)
 
-        return self._evaluate(explainer, inputs, lambda number, image, call: (Instance(image, 0, None, call), measure))
+        pictures = to_inputs(inputs)
+        net = explainer.compiled(pictures.images.shape[1:])
+        return self._evaluate(
+            explainer, pictures, net, lambda number, image, call: (Instance(image, 0, None, call), measure)
+        )
 
     def aggregate(self, result: Any) -> None:
         """Adds scores, a number or (N,)."""

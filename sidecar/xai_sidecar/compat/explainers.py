@@ -16,7 +16,7 @@ import numpy as np
 from xai_sidecar.backends.mindspore.runtime import nn
 from xai_sidecar.compat.arguments import Tensor, check_cell, check_positive, check_type, to_inputs, to_targets
 from xai_sidecar.compat.layers import InputGradCam
-from xai_sidecar.compat.model import Model, activation_of, model_of
+from xai_sidecar.compat.model import Compiled, activation_of, model_of
 from xai_sidecar.compat.ood_net import OoDNet
 from xai_sidecar.compat.visual import shown_as_images
 from xai_sidecar.engine.jointly import together
@@ -73,11 +73,6 @@ class CellExplainer:
         return self._network
 
     @property
-    def model(self) -> Model:
-        """The net, compiled."""
-        return model_of(self._network)
-
-    @property
     def batch_size(self) -> int:
         """Masked pictures that go through the net at once."""
         return self._batch_size
@@ -109,36 +104,44 @@ class CellExplainer:
         images = shown_as_images(maps, pictures.images, show, wanted=ret == "image")
         return images if ret == "image" else pictures.like(maps)
 
-    def maps(self, images: FloatArray, targets: IntArray) -> FloatArray:
-        """The maps (N, l, H, W) float32 of pictures (N, C, H, W) for classes (N, l)."""
-        shape = images.shape[1:]
-        self._check_targets(targets, shape)
-        call = self.call(shape)
+    def maps(self, images: FloatArray, targets: IntArray, net: Compiled | None = None) -> FloatArray:
+        """Explains pictures.
+
+        Args:
+            images: (N, C, H, W).
+            targets: Their classes, (N, l).
+            net: The net for them, if it is at hand.
+
+        Returns:
+            The maps, (N, l, H, W) float32.
+        """
+        net = net or self.compiled(images.shape[1:])
+        if targets.max() >= net.class_count:
+            raise ValueError(f"there is no class {targets.max()}: the net has 0 to {net.class_count - 1}")
+        call = self.call(net)
         explain = call.explainer.explain
         steps = [
             explain(image, row, call.parameters, self._context) for image, row in zip(images, targets, strict=True)
         ]
-        found = self.compute(together(steps), shape)
+        found = self.compute(together(steps), net)
         _warn_of(found, targets)
         return np.stack([saliency.maps for saliency in found])
 
-    def compute(self, steps: Steps[Any], shape: tuple[int, ...]) -> Any:
-        """Runs a computation on the net; see `Model.compute`."""
-        return self.model.compute(steps, shape, self._batch_size)
+    def compiled(self, shape: tuple[int, ...]) -> Compiled:
+        """The net for inputs of a shape (C, H, W), with its weights as they are now."""
+        return model_of(self._network).compiled(shape, self._batch_size)
 
-    def call(self, shape: tuple[int, ...]) -> ExplainerCall:
-        """The explainer with its parameters, resolved for inputs of a shape (C, H, W)."""
-        facts = self.model.facts(shape, self._batch_size)
+    def compute(self, steps: Steps[Any], net: Compiled) -> Any:
+        """Runs a computation on the net; see `Compiled.compute`."""
+        return net.compute(steps)
+
+    def call(self, net: Compiled) -> ExplainerCall:
+        """The explainer with its parameters, resolved for a net."""
         try:
-            parameters = self._explainer.resolve(self._parameters, facts)
+            parameters = self._explainer.resolve(self._parameters, net.facts)
         except SidecarError as error:
             raise ValueError(error.message) from error
         return ExplainerCall(self._explainer, parameters, self._context.seed)
-
-    def _check_targets(self, targets: IntArray, shape: tuple[int, ...]) -> None:
-        count = self.model.class_count(shape, self._batch_size)
-        if targets.max() >= count:
-            raise ValueError(f"there is no class {targets.max()}: the net has 0 to {count - 1}")
 
 
 def _warn_of(found: list[Saliency], targets: IntArray) -> None:
@@ -290,6 +293,6 @@ class RISEPlus(RISE):
         """The OoD net."""
         return self._ood_net
 
-    def compute(self, steps: Steps[Any], shape: tuple[int, ...]) -> Any:
-        """Runs a computation on the net, with the OoD net's scores; see `Model.compute`."""
-        return self.model.compute(steps, shape, self._batch_size, self._ood_net)
+    def compute(self, steps: Steps[Any], net: Compiled) -> Any:
+        """Runs a computation on the net, with the OoD net's scores; see `Compiled.compute`."""
+        return net.compute(steps, self._ood_net)

@@ -58,72 +58,24 @@ class Model:
         self._weights = 0
         self._backends: OrderedDict[tuple[int, ...], MindSporeBackend] = OrderedDict()
 
-    def compute(self, steps: Steps[T], shape: tuple[int, ...], batch_size: int, ood_net: ScoredNet | None = None) -> T:
-        """Runs a computation.
+    def compiled(self, shape: tuple[int, ...], batch_size: int) -> Compiled:
+        """The net for inputs of a shape (C, H, W), with its weights as they are now.
 
         Args:
-            steps: The computation.
-            shape: (C, H, W), of its inputs.
+            shape: (C, H, W).
             batch_size: Rows of masked pictures at once.
-            ood_net: What OoD scores are of; None for none.
 
         Raises:
-            ValueError: The net cannot be asked for this; the message says why.
+            ValueError: The net cannot be compiled; the message says why.
         """
-        try:
-            with pynative():
-                run: Run = partial(_run_all, self.backend(shape, batch_size))
-                if ood_net is not None:
-                    run = with_scores(run, self.scores(ood_net, shape, batch_size), batch_size)
-                return drive(steps, run)
-        except SidecarError as error:
-            raise ValueError(error.message) from error
+        with _as_values(), pynative():
+            return Compiled(self, self._backend(shape, batch_size), shape, batch_size)
 
-    def scores(self, ood_net: ScoredNet, shape: tuple[int, ...], batch_size: int) -> Scores:
-        """What gives inlier scores by an OoD net, percentiles, which are all 0, and the logits of this net.
-
-        Where the OoD net's classifier has the weights of this one, both come from one pass.
-        """
-        own = model_of(ood_net.underlying)
-        run = partial(_run_all, self.backend(shape, batch_size))
-        its = run if own is self else partial(_run_all, own.backend(shape, batch_size))
-        same = own is self or own._is_like(self)
-
-        def scores(inputs: Array) -> tuple[Array, ...]:
-            features, logits, *_ = its(Features.kind, (inputs,))
-            if not same:
-                logits = run(Forward.kind, (inputs,))[0]
-            return ood_net.class_scores(features).max(axis=1), np.zeros(len(inputs), np.float32), logits
-
-        return scores
-
-    def facts(self, shape: tuple[int, ...], batch_size: int) -> ModelFacts:
-        """What explainers may know of the net."""
-        try:
-            with pynative():
-                backend = self.backend(shape, batch_size)
-        except SidecarError as error:
-            raise ValueError(error.message) from error
-        return ModelFacts(
-            shape[1],
-            shape[2],
-            backend.layers,
-            backend.default_layer,
-            has_ood=True,  # whoever asks for its scores brings them
-            refused_layers=backend.refused_layers,
-        )
-
-    def class_count(self, shape: tuple[int, ...], batch_size: int) -> int:
-        """Number of logits."""
-        with pynative():
-            return self.backend(shape, batch_size).class_count
-
-    def _is_like(self, other: Model) -> bool:
+    def is_like(self, other: Model) -> bool:
         """Whether another one's net is of the same class with the same weights, as of their last check."""
         return self._weights == other._weights and type(self._net()) is type(other._net())
 
-    def backend(self, shape: tuple[int, ...], batch_size: int) -> MindSporeBackend:
-        """What runs the net for inputs of a shape (C, H, W), with its weights as they are now."""
+    def _backend(self, shape: tuple[int, ...], batch_size: int) -> MindSporeBackend:
         net = self._net()
         if net is None:
             raise RuntimeError("the net is gone")
@@ -152,6 +104,83 @@ class Model:
                 self._backends.popitem(last=False)[1].close()
         self._backends.move_to_end(key)
         return backend
+
+
+class Compiled:
+    """A net, compiled for inputs of a shape: what one call of an explainer or a metric goes by.
+
+    Args:
+        model: The net.
+        backend: What runs it.
+        shape: (C, H, W).
+        batch_size: Rows of masked pictures at once.
+
+    Attributes:
+        backend: As given.
+        shape: As given.
+        class_count: Number of logits.
+    """
+
+    def __init__(self, model: Model, backend: MindSporeBackend, shape: tuple[int, ...], batch_size: int) -> None:
+        self.backend = backend
+        self.shape = shape
+        self.class_count = backend.class_count
+        self._model = model
+        self._batch_size = batch_size
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What explainers may know of the net."""
+        return ModelFacts(
+            self.shape[1],
+            self.shape[2],
+            self.backend.layers,
+            self.backend.default_layer,
+            has_ood=True,  # whoever asks for its scores brings them
+            refused_layers=self.backend.refused_layers,
+        )
+
+    def compute(self, steps: Steps[T], ood_net: ScoredNet | None = None) -> T:
+        """Runs a computation.
+
+        Args:
+            steps: The computation.
+            ood_net: What OoD scores are of; None for none.
+
+        Raises:
+            ValueError: The net cannot be asked for this; the message says why.
+        """
+        with _as_values(), pynative():
+            run: Run = partial(_run_all, self.backend)
+            if ood_net is not None:
+                run = with_scores(run, self.scores(ood_net), self._batch_size)
+            return drive(steps, run)
+
+    def scores(self, ood_net: ScoredNet) -> Scores:
+        """What gives inlier scores by an OoD net, percentiles, which are all 0, and the logits of this net.
+
+        Where the OoD net's classifier has the weights of this one, both come from one pass.
+        """
+        other = model_of(ood_net.underlying)
+        own = self if other is self._model else other.compiled(self.shape, self._batch_size)
+        its, same = partial(_run_all, own.backend), own is self or other.is_like(self._model)
+
+        def scores(inputs: Array) -> tuple[Array, ...]:
+            features, logits, *_ = its(Features.kind, (inputs,))
+            if not same:
+                logits = _run_all(self.backend, Forward.kind, (inputs,))[0]
+            return ood_net.class_scores(features).max(axis=1), np.zeros(len(inputs), np.float32), logits
+
+        return scores
+
+
+@contextmanager
+def _as_values() -> Iterator[None]:
+    """Raises what this package raises as MindSpore XAI does: as ValueErrors."""
+    try:
+        yield
+    except SidecarError as error:
+        raise ValueError(error.message) from error
 
 
 _models: weakref.WeakKeyDictionary[nn.Cell, Model] = weakref.WeakKeyDictionary()

@@ -16,20 +16,20 @@ import numpy as np
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.backends.mindspore.surgery import shared_copy
 from xai_sidecar.compat.arguments import check_cell, check_positive, check_type
-from xai_sidecar.compat.model import model_of, pynative
+from xai_sidecar.compat.model import Compiled, model_of, pynative
 from xai_sidecar.compat.ood_training import (
     LearningRateScheduler,
     Step,
     all_classes,
     class_ids,
-    length,
     listed,
     pairs,
     show,
 )
 from xai_sidecar.engine.work import Array, Featured, FloatArray, features
-from xai_sidecar.explainers.activations import Probabilities
 from xai_sidecar.ood.fitting import first_weights
+from xai_sidecar.ood.head import unit_rows
+from xai_sidecar.runner.data.callables import length_of
 
 _SMALLEST = 1e-12
 """Length below which rows count as zeros."""
@@ -177,7 +177,7 @@ class OoDNet(nn.Cell):
                     step,
                     [scheduler or schedule, *listed(callbacks)],
                     epoch,
-                    length(dataset),
+                    length_of(dataset),
                 )
             finally:
                 self.set_train(False)
@@ -185,9 +185,9 @@ class OoDNet(nn.Cell):
     def _begin(self, dataset: Any) -> None:
         """Lets the weights begin as the centred means of the classes of one pass over the pictures."""
         found, labels = [], []
-        for pictures, classes in pairs(dataset):
-            found.append(self.features(pictures))
-            if not np.isfinite(found[-1]).all():
+        for each, classes in self._featured(dataset):
+            found.append(each)
+            if not np.isfinite(each).all():
                 raise ValueError("dataset has pictures whose features are not finite")
             labels.append(class_ids(classes))
         if not found:
@@ -200,22 +200,34 @@ class OoDNet(nn.Cell):
         weights[present] = first_weights(np.concatenate(found), rows.astype(np.int32), np.random.default_rng(0))
         self.class_weights.set_data(ms.Tensor(weights.astype(np.float32)))
 
-    def features(self, pictures: FloatArray) -> FloatArray:
-        """The classifier's features of pictures (N, C, H, W), (N, num_features), compiled."""
-        found: Featured = model_of(self.underlying).compute(
-            features(np.ascontiguousarray(pictures, np.float32)), pictures.shape[1:], _BATCH
-        )
+    def features(self, pictures: FloatArray, net: Compiled | None = None) -> FloatArray:
+        """The classifier's features of pictures (N, C, H, W), (N, num_features).
+
+        Args:
+            pictures: The pictures.
+            net: The classifier for them, if it is at hand.
+        """
+        net = net or model_of(self.underlying).compiled(pictures.shape[1:], _BATCH)
+        found: Featured = net.compute(features(np.ascontiguousarray(pictures, np.float32)))
         return found.features
+
+    def _featured(self, dataset: Any) -> Iterator[tuple[FloatArray, Array]]:
+        """The features of a data set's pictures, and their labels, batch by batch."""
+        net = None
+        for pictures, classes in pairs(dataset):
+            if net is None or net.shape != pictures.shape[1:]:
+                net = model_of(self.underlying).compiled(pictures.shape[1:], _BATCH)
+            yield self.features(pictures, net), classes
 
     def _batches(self, dataset: Any, along: bool) -> Iterator[tuple[Array, Array]]:
         """The dataset as it is trained on: pictures, or their features, each with labels of all classes."""
-        for pictures, classes in pairs(dataset):
-            yield (pictures if along else self.features(pictures)), all_classes(classes, self._num_classes)
+        for data, classes in pairs(dataset) if along else self._featured(dataset):
+            yield data, all_classes(classes, self._num_classes)
 
     def class_scores(self, found: FloatArray) -> FloatArray:
         """The score of each class, (N, num_classes) float32 in [-1, 1], of features (N, num_features)."""
         weights = self.class_weights.asnumpy()
-        return np.asarray(np.clip(_directions(found) @ _directions(weights).T, -1, 1), np.float32)
+        return np.asarray(np.clip(unit_rows(found) @ unit_rows(weights).T, -1, 1), np.float32)
 
 
 def _parameter(values: Any, name: str) -> ms.Parameter:
@@ -225,8 +237,3 @@ def _parameter(values: Any, name: str) -> ms.Parameter:
 def _unit(rows: ms.Tensor) -> ms.Tensor:
     """Rows of length 1; zeros stay zeros."""
     return rows / ms.ops.maximum(ms.ops.sqrt((rows * rows).sum(axis=1, keepdims=True)), _SMALLEST)
-
-
-def _directions(rows: FloatArray) -> Probabilities:
-    wide = rows.astype(np.float64)
-    return np.asarray(wide / np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), _SMALLEST))

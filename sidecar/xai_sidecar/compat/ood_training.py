@@ -9,6 +9,7 @@ import numpy as np
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.engine.work import Array, FloatArray, IntArray
+from xai_sidecar.runner.data.callables import rows_of
 
 _LONGEST_GRADIENT = 1.0
 """Norm at which gradients are cut off: without a bound the weights and the divisor feed each other."""
@@ -145,19 +146,9 @@ def listed(callbacks: Any) -> list[Any]:
     return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
 
 
-def length(dataset: Any) -> int:
-    """Batches of an epoch; 0 where that cannot be told."""
-    try:
-        return int(dataset.get_dataset_size() if hasattr(dataset, "get_dataset_size") else len(dataset))
-    except TypeError:
-        return 0
-
-
 def pairs(dataset: Any) -> Iterator[tuple[FloatArray, Array]]:
     """Pictures (N, C, H, W) and labels, batch by batch, of MindSpore's data set or any iterable."""
-    if hasattr(dataset, "create_tuple_iterator"):
-        dataset = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
-    for row in dataset:
+    for row in rows_of(dataset):
         if len(row) < 2:
             raise ValueError("dataset must give pictures and labels")
         pictures, labels = (each.asnumpy() if isinstance(each, ms.Tensor) else np.asarray(each) for each in row[:2])

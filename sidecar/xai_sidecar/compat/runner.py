@@ -22,7 +22,7 @@ from xai_sidecar.errors import SidecarError
 from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.explainers.activations import sigmoid
-from xai_sidecar.explainers.base import Explainer, ExplainerParameters, ModelFacts
+from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.runner.data import Labels
 from xai_sidecar.runner.data.callables import IterableData
 from xai_sidecar.runner.folder import RunFolder
@@ -121,14 +121,14 @@ class ImageClassificationRunner:
         if first is None or not isinstance(first.content, np.ndarray) or first.content.dtype != np.float32:
             raise ValueError("data must give pictures as the net takes them, (C, H, W) floats")
         shape = first.content.shape
-        model = model_of(self._network)
         batch_size = max(each.batch_size for each in self._explainers.values())  # which are compiled already, as a rule
-        own = model.backend(shape, batch_size)
+        own = model_of(self._network).compiled(shape, batch_size)
         if own.class_count != len(self._labels):
             raise ValueError(f"the net has {own.class_count} classes, and there are {len(self._labels)} labels")
         scored = next((each for each in self._explainers.values() if isinstance(each, RISEPlus)), None)
-        backend: Any = ScoredBackend(own, None if scored is None else model.scores(scored.ood_net, shape, batch_size))
-        explainers = {name: self._resolved(each, shape) for name, each in self._explainers.items()}
+        backend: Any = ScoredBackend(own.backend, None if scored is None else own.scores(scored.ood_net))
+        calls = {name: each.call(own) for name, each in self._explainers.items()}
+        explainers = {name: (call.explainer, call.parameters) for name, call in calls.items()}
         served, evaluated = self._models(backend, explainers, shape)
         engine = Engine(lambda: backend, policy=Policy(evaluate_slice_seconds=1.0, evaluate_share=1.0))
         kinds = [Forward.kind, *(explainer.kind(parameters) for explainer, parameters in explainers.values())]
@@ -139,10 +139,6 @@ class ImageClassificationRunner:
             return run_model(engine, served, evaluated, data, self._folder, record, options)
         finally:
             engine.close(5.0)
-
-    def _resolved(self, explainer: CellExplainer, shape: tuple[int, ...]) -> tuple[Explainer[Any], ExplainerParameters]:
-        call = explainer.call(shape)
-        return call.explainer, call.parameters
 
     def _models(
         self, backend: Any, explainers: Mapping[str, Any], shape: tuple[int, ...]

@@ -83,7 +83,7 @@ class OodHead:
         Returns:
             (n, k) float32 in [-1, 1]; 0 for features that are all zero, NaN for those that are not finite.
         """
-        cosines = _unit(features) @ self._directions.T
+        cosines = unit_rows(features) @ self._directions.T
         return np.asarray(np.clip(cosines, -1, 1), np.float32)
 
     def scores(self, features: FloatArray) -> FloatArray:
@@ -105,11 +105,11 @@ class OodHead:
 
     @cached_property
     def _directions(self) -> FloatArray:
-        return _unit(self.weights)
+        return unit_rows(self.weights)
 
 
-def _unit(rows: FloatArray) -> FloatArray:
-    """Rows scaled to length 1; zeros stay zeros."""
+def unit_rows(rows: FloatArray) -> FloatArray:
+    """Rows (n, k) scaled to length 1, float32; zeros stay zeros."""
     wide = np.asarray(rows, np.float64)  # in float32 the squares of large features would overflow
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):  # an infinity over itself: the NaN that is promised

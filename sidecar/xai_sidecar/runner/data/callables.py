@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class IterableData:
     Args:
         rows: A picture, or (picture,), (picture, labels) or (picture, labels, boxes), each.
         labels: The model's classes.
-        batched: Whether pictures come in batches, (N, …); None finds that out by the first row.
+        description: As of `DataSet`.
     """
 
     notes: Sequence[str] = ()
@@ -35,17 +35,11 @@ class IterableData:
         self.description = description
 
     def __len__(self) -> int:
-        try:
-            return int(self._rows.get_dataset_size() if hasattr(self._rows, "get_dataset_size") else len(self._rows))
-        except TypeError:
-            return 0
+        return length_of(self._rows)
 
     def __iter__(self) -> Iterator[DataItem]:
-        rows = self._rows
-        if hasattr(rows, "create_tuple_iterator"):  # MindSpore's
-            rows = rows.create_tuple_iterator(num_epochs=1, output_numpy=True)
         number = 0
-        for row in rows:
+        for row in rows_of(self._rows):
             for item in self._items(row if isinstance(row, (tuple, list)) else (row,), number):
                 yield item
                 number += 1
@@ -114,6 +108,22 @@ class IterableData:
 
     def _wrong(self, number: int, what: str) -> ConfigError:
         return ConfigError(f"row {number} of {self.description} {what}.", field="data")
+
+
+def rows_of(dataset: Any) -> Iterable[Any]:
+    """The rows of MindSpore's data set, or of any iterable, from the first one on."""
+    if hasattr(dataset, "create_tuple_iterator"):
+        rows: Iterable[Any] = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
+        return rows
+    return iter(dataset)
+
+
+def length_of(dataset: Any) -> int:
+    """How many rows that are; 0 where it cannot be told."""
+    try:
+        return int(dataset.get_dataset_size() if hasattr(dataset, "get_dataset_size") else len(dataset))
+    except TypeError:
+        return 0
 
 
 def open_callable(name: str, labels: Labels) -> IterableData:
