@@ -58,7 +58,7 @@ def find_pictures(folder: Path, labels: Sequence[str], class_count: int) -> Pict
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         loose = [entry for entry in entries if _is_picture(entry)]
-        inside = {entry: list(_pictures_below(entry)) for entry in entries if entry.is_dir()}
+        inside = {entry: list(pictures_below(entry)) for entry in entries if entry.is_dir()}
     except OSError as error:
         raise ConfigError(f"{folder} cannot be searched: {error}. Allow it to be read.", field=_FIELD) from error
     classes = {entry: paths for entry, paths in inside.items() if paths}
@@ -98,7 +98,12 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
-def _pictures_below(folder: Path) -> Iterator[Path]:
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """The pictures in a folder and its folders by their names, in order; nothing hidden.
+
+    Raises:
+        OSError: Some of it cannot be searched.
+    """
     for parent, folders, names in os.walk(folder, onerror=_raise):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(parent) / name for name in sorted(names) if not name.startswith("."))
@@ -111,9 +116,8 @@ def _raise(error: OSError) -> None:
 
 
 def _class_ids(names: list[str], labels: Sequence[str], class_count: int, folder: Path) -> list[int]:
-    # File systems write accents apart from their letters, or not, and people leave blanks behind.
-    folders = [_plain(name) for name in names]
-    labels = [_plain(label) for label in labels]
+    folders = [plain_label(name) for name in names]
+    labels = [plain_label(label) for label in labels]
     by_label = {label: class_id for class_id, label in enumerate(labels)}
     ambiguous = [label for label, count in Counter(labels).items() if count > 1 and label in folders]
     if ambiguous:
@@ -121,7 +125,7 @@ def _class_ids(names: list[str], labels: Sequence[str], class_count: int, folder
             f"{folder} has a folder {ambiguous[0]!r}, and several classes are called so. Name it by the class id.",
             field=_FIELD,
         )
-    ids = [by_label.get(name, _as_id(name, class_count)) for name in folders]
+    ids = [by_label.get(name, class_id_of(name, class_count)) for name in folders]
     unknown = [name for name, class_id in zip(names, ids, strict=True) if class_id is None]
     if unknown:
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -135,9 +139,12 @@ def _class_ids(names: list[str], labels: Sequence[str], class_count: int, folder
     return [class_id for class_id in ids if class_id is not None]
 
 
-def _plain(name: str) -> str:
+def plain_label(name: str) -> str:
+    """A label as it is compared."""
+    # File systems write accents apart from their letters, or not, and people leave blanks behind.
     return unicodedata.normalize("NFC", name).strip()
 
 
-def _as_id(name: str, class_count: int) -> int | None:
+def class_id_of(name: str, class_count: int) -> int | None:
+    """The class id that a text is; None if it is none."""
     return int(name) if name.isascii() and name.isdecimal() and int(name) < class_count else None

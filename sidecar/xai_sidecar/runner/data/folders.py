@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.ood.pictures import pictures_below
 from xai_sidecar.runner.data.item import DataItem, Labels, ListedData
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 def open_folder(folder: Path, labels: Labels) -> ListedData:
@@ -20,7 +17,10 @@ def open_folder(folder: Path, labels: Labels) -> ListedData:
     Raises:
         ConfigError: It has no pictures, or a folder that names no class; field "data".
     """
-    paths = list(pictures_below(folder))
+    try:
+        paths = list(pictures_below(folder))
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be searched: {error.strerror}.", field="data") from error
     if not paths:
         raise ConfigError(f"{folder} has no pictures (JPEG, PNG, WebP, GIF, BMP or TIFF).", field="data")
     inside = [path.relative_to(folder) for path in paths]
@@ -37,20 +37,3 @@ def open_folder(folder: Path, labels: Labels) -> ListedData:
     ids = labels.class_ids(sorted({path.parts[0] for path in inside}), str(folder))
     items = [DataItem(str(path), folder / path, (ids[path.parts[0]],)) for path in inside]
     return ListedData(f"{len(ids)} folders of classes", items)
-
-
-def pictures_below(folder: Path) -> Iterator[Path]:
-    """The pictures in a folder and its folders by their names, in order; nothing hidden.
-
-    Raises:
-        ConfigError: Some of it cannot be searched; field "data".
-    """
-
-    def fail(error: OSError) -> None:
-        raise ConfigError(f"{error.filename} cannot be searched: {error.strerror}.", field="data") from error
-
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(parent) / name

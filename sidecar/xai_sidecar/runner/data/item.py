@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.evaluator.records import TruthObject
+from xai_sidecar.ood.pictures import class_id_of, plain_label
 
 _SHOWN = 3
 
@@ -92,7 +92,7 @@ class Labels:
     def _by_label(self) -> Mapping[str, tuple[int, ...]]:
         found: dict[str, tuple[int, ...]] = {}
         for class_id, label in enumerate(self.labels):
-            found[_plain(label)] = (*found.get(_plain(label), ()), class_id)
+            found[plain_label(label)] = (*found.get(plain_label(label), ()), class_id)
         return found
 
     def class_id(self, name: str) -> int | None:
@@ -101,13 +101,13 @@ class Labels:
         Raises:
             ConfigError: Several classes have this label; field "data".
         """
-        plain = _plain(name)
+        plain = plain_label(name)
         known = self._by_label.get(plain, ())
         if len(known) > 1:
             raise ConfigError(f"several classes are called {name!r}: {known}. Give the class id.", field="data")
         if known:
             return known[0]
-        return int(plain) if plain.isascii() and plain.isdecimal() and int(plain) < self.class_count else None
+        return class_id_of(plain, self.class_count)
 
     def class_ids(self, names: Sequence[str], where: str) -> dict[str, int]:
         """The classes of labels, by label.
@@ -131,8 +131,3 @@ class Labels:
                 field="data",
             )
         return {name: class_id for name, class_id in ids.items() if class_id is not None}
-
-
-def _plain(name: str) -> str:
-    """A label as it is compared: file systems write accents apart from letters or not, and blanks stay behind."""
-    return unicodedata.normalize("NFC", str(name)).strip()
