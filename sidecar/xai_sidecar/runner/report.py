@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -27,7 +26,7 @@ from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.runner.charts import bars, legend, radar
 from xai_sidecar.runner.data import DataItem, DataSet
 from xai_sidecar.runner.pictures import stretched
-from xai_sidecar.runner.results import ScoreRow, name_of, samples
+from xai_sidecar.runner.results import ScoreRow, name_of, ranked, samples
 from xai_sidecar.runner.session import RunResult
 
 _SHOWN = 10
@@ -62,7 +61,7 @@ def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]
         rows: Its scores.
     """
     metrics = list(dict.fromkeys(row["metric"] for row in found["scores"]))
-    names = _ranked(found)
+    names = ranked(found)
     weights = result.model.config.evaluator.auto.weights
     lead = max((name for name in metrics), key=lambda name: weights.get(name, 0.0), default="")
     parts = [
@@ -90,13 +89,6 @@ def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{title}</title><style>{style}</style><body>{body}</body></html>\n"
     )
-
-
-def _ranked(found: Mapping[str, Any]) -> list[str]:
-    """Explainers and controls, the best first."""
-    names = list(dict.fromkeys(row["explainer"] for row in found["scores"]))
-    composites = found["composites"]
-    return sorted(names, key=lambda name: -math.inf if composites.get(name) is None else -composites[name])
 
 
 def _head(result: RunResult, found: Mapping[str, Any]) -> str:

@@ -41,6 +41,13 @@ def summary(result: RunResult) -> Json:
     }
 
 
+def ranked(found: Json) -> list[str]:
+    """The explainers and controls of a `summary`, the best first, and last those whose composite is not known."""
+    names = list(dict.fromkeys(row["explainer"] for row in found["scores"]))
+    composites = found["composites"]
+    return sorted(names, key=lambda name: math.inf if composites.get(name) is None else -composites[name])
+
+
 def _scores(table: QualityTable, model: EvaluatedModel) -> Iterator[Json]:
     for row in table.rows:
         found = row.statistics

@@ -12,7 +12,7 @@ from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.ood.progress import Progress, Step, duration_text
 from xai_sidecar.runner.exports import write_scores
 from xai_sidecar.runner.report import report
-from xai_sidecar.runner.results import score_rows, summary
+from xai_sidecar.runner.results import ranked, score_rows, summary
 from xai_sidecar.runner.running import RunCounts
 from xai_sidecar.runner.session import RunResult
 
@@ -88,9 +88,7 @@ def _skipped_lines(counts: RunCounts) -> list[str]:
 def _score_lines(found: Mapping[str, Any]) -> list[str]:
     """A row for each explainer and control, the best first, and a column for each metric."""
     metrics = list(dict.fromkeys(row["metric"] for row in found["scores"]))
-    names = list(dict.fromkeys(row["explainer"] for row in found["scores"]))
-    composites = found["composites"]
-    names.sort(key=lambda name: -(composites.get(name) if composites.get(name) is not None else -math.inf))
+    names, composites = ranked(found), found["composites"]
     cells = {(row["explainer"], row["metric"]): row for row in found["scores"]}
     arrows = {row["metric"]: "↑" if row["higher_is_better"] else "↓" for row in found["scores"]}
     header = ["explainer", "composite ↑", *(f"{metric.rpartition('/')[2]} {arrows[metric]}" for metric in metrics)]
