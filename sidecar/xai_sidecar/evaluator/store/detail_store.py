@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +17,6 @@ from xai_sidecar.evaluator.store.tables import store_secrets
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.metrics.base import MaskingCurve
 
-FOR_EVER = 1e15
-
 
 @dataclass(frozen=True)
 class DetailBounds:
@@ -31,7 +30,7 @@ class DetailBounds:
 
     map_bytes: int = 1 << 50
     picture_bytes: int = 1 << 50
-    picture_seconds: float = FOR_EVER
+    picture_seconds: float = math.inf
 
 
 class DetailStore:
@@ -108,14 +107,16 @@ class DetailStore:
         """
         horizon = now - self._bounds.picture_seconds
         self._prune(details.PICTURES, horizon, self._bounds.picture_bytes)
-        self._prune(details.MAPS, -FOR_EVER, self._bounds.map_bytes)
+        self._prune(details.MAPS, -math.inf, self._bounds.map_bytes)
 
     def _prune(self, columns: details.Columns, horizon: float, most: int) -> None:
-        more = True
-        while more:  # few at a time, so that other writers do not wait long
+        while True:
+            with self._database.read() as connection:  # what takes long, for which no writer has to wait so
+                ids = details.oldest_of(connection, columns, horizon, most)
+            if not ids:
+                return
             with self._database.write() as connection:
-                excess = details.kept_bytes(connection, columns) - most
-                more = details.remove_oldest_of(connection, columns, horizon, excess)
+                details.remove_of(connection, columns, ids)
 
     def byte_count(self) -> int:
         """Bytes in use of `max_bytes`."""

@@ -13,7 +13,7 @@ from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.evaluator.drift.shape import shape_of
 from xai_sidecar.evaluator.records import MapRecord
 from xai_sidecar.evaluator.store.rows import code_of
-from xai_sidecar.evaluator.store.sizes import RECOUNT
+from xai_sidecar.evaluator.store.sizes import RECOUNT, REMOVED_AT_A_TIME, to_remove
 from xai_sidecar.evaluator.store.small import TopClass, pack_classes, pack_curve, small_map
 from xai_sidecar.evaluator.store.tables import (
     curves,
@@ -38,8 +38,6 @@ Columns: TypeAlias = Mapping[Table, str]
 
 PICTURES: Columns = {thumbnails: "jpeg", model_inputs: "png"}
 MAPS: Columns = {maps: "saliency"}
-
-_REMOVED_AT_A_TIME = 64
 
 
 def put_classes(connection: Connection, sample_id: int, classes: Sequence[TopClass]) -> None:
@@ -118,42 +116,40 @@ def put_picture(connection: Connection, sample_id: int, thumbnail: bytes, png: b
             connection.execute(insert(table), {"sample_id": sample_id, column: data})
 
 
-def remove_oldest_of(connection: Connection, columns: Columns, horizon: float, excess: float) -> bool:
-    """Removes the rows that the oldest samples have in some tables, of a few samples at a time.
+def oldest_of(connection: Connection, columns: Columns, horizon: float, most: int) -> list[int]:
+    """The oldest samples whose rows in some tables are to go, at most `REMOVED_AT_A_TIME`.
 
     Args:
-        connection: In a transaction that writes.
+        connection: In a transaction that reads: this looks at all rows.
         columns: The tables, with the column that takes the room.
-        horizon: Rows of samples older than this Unix time are removed.
-        excess: Bytes to remove besides.
-
-    Returns:
-        Whether any were removed.
+        horizon: Rows of samples older than this Unix time are to go.
+        most: Bytes that may stay of the others.
     """
+    excess = _kept_bytes(connection, columns) - most
     lengths = union_all(
         *(select(table.c.sample_id, func.length(table.c[name]).label("size")) for table, name in columns.items())
     ).subquery()
-    oldest = connection.execute(
-        select(samples.c.id, samples.c.time, func.sum(lengths.c.size).label("size"))
+    oldest = (
+        select(samples.c.id, samples.c.time, func.sum(lengths.c.size).label("byte_count"))
         .join(lengths, lengths.c.sample_id == samples.c.id)
         .group_by(samples.c.id, samples.c.time)
         .order_by(samples.c.time, samples.c.id)
-        .limit(_REMOVED_AT_A_TIME)
+        .limit(REMOVED_AT_A_TIME)
     )
-    removed = []
-    for row in oldest:
-        if row.time >= horizon and excess <= 0:
-            break
-        removed.append(row.id)
-        excess -= row.size
-    for table in columns if removed else ():
-        connection.execute(delete(table).where(table.c.sample_id.in_(removed)))
-    for sample_id in removed:
+    if excess <= 0:
+        oldest = oldest.where(samples.c.time < horizon)
+    return [row.id for row in to_remove(connection.execute(oldest), horizon, excess)]
+
+
+def remove_of(connection: Connection, columns: Columns, ids: Sequence[int]) -> None:
+    """Removes the rows that some samples have in some tables."""
+    for table in columns:
+        connection.execute(delete(table).where(table.c.sample_id.in_(ids)))
+    for sample_id in ids:
         connection.execute(RECOUNT, {"counted_id": sample_id})
-    return bool(removed)
 
 
-def kept_bytes(connection: Connection, columns: Columns) -> int:
+def _kept_bytes(connection: Connection, columns: Columns) -> int:
     """Bytes of some columns."""
     sizes = (select(func.coalesce(func.sum(func.length(table.c[name])), 0)) for table, name in columns.items())
     return sum(int(connection.scalar(size) or 0) for size in sizes)

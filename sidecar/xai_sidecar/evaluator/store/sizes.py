@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Integer,
+    Row,
     Table,
     bindparam,
     delete,
@@ -35,7 +39,8 @@ from xai_sidecar.evaluator.store.tables import (
 
 _SAMPLE_BYTES = 500
 
-_REMOVED_AT_A_TIME = 64
+REMOVED_AT_A_TIME = 64
+"""Samples that go, or lose some of their rows, in one transaction, so that other writers do not wait long."""
 
 # Bytes of a row besides these columns, indices included.
 _PARTS: dict[Table, tuple[int, tuple[str, ...]]] = {
@@ -76,7 +81,7 @@ RECOUNT = update(samples).where(samples.c.id == bindparam("counted_id")).values(
 
 
 def remove_oldest(connection: Connection, horizon: float, excess: float) -> list[SampleKey]:
-    """Removes the oldest samples, at most `_REMOVED_AT_A_TIME`, so that other writers do not wait long.
+    """Removes the oldest samples, at most `REMOVED_AT_A_TIME`.
 
     Args:
         connection: In a transaction that writes.
@@ -89,14 +94,26 @@ def remove_oldest(connection: Connection, horizon: float, excess: float) -> list
     oldest = connection.execute(
         select(samples.c.id, samples.c.request_id, samples.c.image_index, samples.c.time, samples.c.byte_count)
         .order_by(samples.c.time, samples.c.id)
-        .limit(_REMOVED_AT_A_TIME)
+        .limit(REMOVED_AT_A_TIME)
     )
-    removed = {}
+    removed = to_remove(oldest, horizon, excess)
+    if removed:
+        connection.execute(delete(samples).where(samples.c.id.in_([row.id for row in removed])))
+    return [SampleKey(row.request_id, row.image_index) for row in removed]
+
+
+def to_remove(oldest: Iterable[Row[Any]], horizon: float, excess: float) -> list[Row[Any]]:
+    """Those of the oldest samples that go.
+
+    Args:
+        oldest: Rows with their `time` and `byte_count`, the oldest first.
+        horizon: Samples older than this Unix time go.
+        excess: Bytes that go besides.
+    """
+    found = []
     for row in oldest:
         if row.time >= horizon and excess <= 0:
             break
-        removed[row.id] = SampleKey(row.request_id, row.image_index)
+        found.append(row)
         excess -= row.byte_count
-    if removed:
-        connection.execute(delete(samples).where(samples.c.id.in_(list(removed))))
-    return list(removed.values())
+    return found
