@@ -52,13 +52,12 @@ class Keeper:
         sample = measurement.sample
         for run in measurement.runs:
             self._count(measurement.explainer, run)
-        if measurement.disbelieved is not None:
-            self._quality.put_score(sample.key, sample.time, measurement.disbelieved, sample.weight)
+        said = measurement.disbelieved
+        if said is not None and measurement.withheld is not None:
+            self._quality.put_score(sample.key, sample.time, said, sample.weight)
             with self._store_errors.writing(sample.key):
-                if measurement.withheld is not None:
-                    explained = measurement.explainer, sample.target, measurement.withheld
-                    self._store.put_withheld(sample.key, *explained, measurement.disbelieved.pass_count)
-                self._store.put_scores(sample.key, [measurement.disbelieved])
+                explained = said.explainer, said.target, measurement.withheld, said.pass_count
+                self._store.put_withheld(sample.key, *explained, [said])
         if measurement.map is None:
             return False
         with self._store_errors.writing(sample.key):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from xai_sidecar.evaluator.records import SampleKey
+from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.evaluator.store import details
 from xai_sidecar.evaluator.store.changes import Change, Changes
 from xai_sidecar.evaluator.store.database import Database
-from xai_sidecar.evaluator.store.queries import locked, recount
+from xai_sidecar.evaluator.store.queries import locked, put_scores, recount
 from xai_sidecar.evaluator.store.tables import store_secrets
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.metrics.base import MaskingCurve
@@ -72,13 +72,22 @@ class DetailStore:
         """Closes the database: later calls raise `StoreError`."""
         self._database.close()
 
-    def put_withheld(self, key: SampleKey, explainer: str, target: int, status: MapStatus, pass_count: int) -> None:
-        """Stores that a map was made and must not be shown, in place of the explainer's earlier one with its scores."""
+    def put_withheld(
+        self,
+        key: SampleKey,
+        explainer: str,
+        target: int,
+        status: MapStatus,
+        pass_count: int,
+        measured: Sequence[ScoreRecord] = (),
+    ) -> None:
+        """As `Store.add_map`, of a map that was made and must not be shown."""
         with self._database.write() as connection:
             if (sample_id := locked(connection, key)) is not None:
-                details.forget(connection, sample_id, explainer)
-                details.put_explained(connection, sample_id, explainer, target, status, pass_count)
-                recount(connection, sample_id)
+                row = details.explained_row(explainer, target, status, pass_count)
+                details.put_explained(connection, sample_id, row)
+                put_scores(connection, sample_id, measured)
+                details.recount_explained(connection, sample_id)
 
     def put_curves(self, key: SampleKey, explainer: str, metric: str, curves: Sequence[MaskingCurve]) -> None:
         """Stores curves of a map, each in place of an earlier one of its kind; does nothing where there are none."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Table, and_, delete, func, insert, or_, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    union_all,
+)
 
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.evaluator.drift.shape import shape_of
-from xai_sidecar.evaluator.records import MapRecord
 from xai_sidecar.evaluator.store.rows import code_of
 from xai_sidecar.evaluator.store.sizes import RECOUNT, REMOVED_AT_A_TIME, to_remove
 from xai_sidecar.evaluator.store.small import TopClass, pack_classes, pack_curve, small_map
@@ -39,6 +48,23 @@ Columns: TypeAlias = Mapping[Table, str]
 PICTURES: Columns = {thumbnails: "jpeg", model_inputs: "png"}
 MAPS: Columns = {maps: "saliency"}
 
+_FORGET = [
+    delete(table).where(table.c.sample_id == bindparam("of_sample"), table.c.explainer == bindparam("of_explainer"))
+    for table in (explained, maps, scores, curves)
+]
+
+
+def _statuses() -> ColumnElement[int]:
+    """The bits of the statuses of a sample's maps, but for those of controls."""
+    bit = case({code_of(status): bit for status, bit in STATUS_BITS.items()}, value=explained.c.status)
+    of_sample = explained.c.sample_id == bindparam("counted_id")
+    no_control = explained.c.explainer.not_like(f"{CONTROL_PREFIX}%")
+    bits = select(bit.label("bit")).where(of_sample, no_control).distinct().subquery()
+    return select(func.coalesce(func.sum(bits.c.bit), 0)).scalar_subquery()
+
+
+_RECOUNT_EXPLAINED = RECOUNT.values(map_statuses=_statuses())
+
 
 def put_classes(connection: Connection, sample_id: int, classes: Sequence[TopClass]) -> None:
     """Stores the most probable classes of a new sample."""
@@ -46,57 +72,43 @@ def put_classes(connection: Connection, sample_id: int, classes: Sequence[TopCla
         connection.execute(insert(top_classes), {"sample_id": sample_id, "classes": pack_classes(classes)})
 
 
-def put_explained(
-    connection: Connection,
-    sample_id: int,
-    explainer: str,
-    target: int,
-    status: MapStatus,
-    pass_count: int,
-    saliency: FloatArray | None = None,
-) -> None:
-    """Stores what became of a map, in place of what there was of that explainer; without its curves, maps and scores.
+def explained_row(
+    explainer: str, target: int, status: MapStatus, pass_count: int, saliency: FloatArray | None = None
+) -> dict[str, Any]:
+    """The row of `explained`, without `sample_id`; of a map it takes a while to make.
 
     Args:
-        connection: In a transaction that writes.
-        sample_id: The sample.
         explainer: The explainer or control.
         target: The class.
         status: The map's status.
         pass_count: Passes that it took.
         saliency: The map (H, W); None where it is withheld.
     """
-    of_explainer = and_(explained.c.sample_id == sample_id, explained.c.explainer == explainer)
-    replaced = connection.execute(delete(explained).where(of_explainer)).rowcount
-    row = {
-        "sample_id": sample_id,
+    return {
         "explainer": explainer,
         "target": target,
         "status": code_of(status),
         "pass_count": pass_count,
         **(_shape_columns(saliency) if saliency is not None else {}),
     }
-    connection.execute(insert(explained), row)
-    if explainer.startswith(CONTROL_PREFIX):
-        return
-    if replaced:
-        _update_statuses(connection, sample_id)
-    else:
-        more = samples.c.map_statuses.bitwise_or(STATUS_BITS[status])
-        connection.execute(update(samples).where(samples.c.id == sample_id).values(map_statuses=more))
 
 
-def put_map(connection: Connection, sample_id: int, record: MapRecord) -> None:
-    """As `put_explained`, of a map that is kept."""
-    put_explained(
-        connection, sample_id, record.explainer, record.target, record.status, record.pass_count, record.saliency
-    )
+def put_explained(connection: Connection, sample_id: int, row: Mapping[str, Any]) -> None:
+    """Stores what became of a map, in place of all that there was of that explainer: map, scores and curves, too.
+
+    Args:
+        connection: In a transaction that writes, and ends with `recount_explained`.
+        sample_id: The sample.
+        row: Its `explained_row`.
+    """
+    for deletion in _FORGET:
+        connection.execute(deletion, {"of_sample": sample_id, "of_explainer": row["explainer"]})
+    connection.execute(insert(explained), {"sample_id": sample_id, **row})
 
 
-def forget(connection: Connection, sample_id: int, explainer: str) -> None:
-    """Removes an explainer's map, scores and curves of a sample."""
-    for table in (maps, scores, curves):
-        connection.execute(delete(table).where(table.c.sample_id == sample_id, table.c.explainer == explainer))
+def recount_explained(connection: Connection, sample_id: int) -> None:
+    """Updates a sample's `map_statuses` and `byte_count`."""
+    connection.execute(_RECOUNT_EXPLAINED, {"counted_id": sample_id})
 
 
 def put_curves(
@@ -163,17 +175,6 @@ def _shape_columns(saliency: FloatArray) -> dict[str, Any]:
         columns |= {f"small_{name}": getattr(small, name) for name in ("height", "width", "minimum", "maximum")}
         columns["small"] = small.values
     return columns
-
-
-def _update_statuses(connection: Connection, sample_id: int) -> None:
-    found = connection.execute(
-        select(explained.c.explainer, explained.c.status).where(explained.c.sample_id == sample_id)
-    )
-    bits = {code_of(status): bit for status, bit in STATUS_BITS.items()}
-    together = functools.reduce(
-        operator.or_, (bits[row.status] for row in found if not row.explainer.startswith(CONTROL_PREFIX)), 0
-    )
-    connection.execute(update(samples).where(samples.c.id == sample_id).values(map_statuses=together))
 
 
 def _curve_row(sample_id: int, explainer: str, metric: str, curve: MaskingCurve) -> dict[str, Any]:

@@ -133,11 +133,10 @@ def ood_of(row: Row[Any]) -> tuple[float, float] | None:
     return score, percentile
 
 
-def picture_row(sample_id: int, kept: KeptPicture) -> dict[str, Any]:
-    """The row of `pictures`."""
+def picture_row(kept: KeptPicture) -> dict[str, Any]:
+    """The row of `pictures`, without `sample_id`."""
     channels, height, width = kept.image.shape
     return {
-        "sample_id": sample_id,
         "channels": channels,
         "height": height,
         "width": width,
@@ -158,11 +157,10 @@ def kept_picture(row: Row[Any]) -> KeptPicture:
     )
 
 
-def map_row(sample_id: int, record: MapRecord) -> dict[str, Any]:
-    """The row of `maps`."""
+def map_row(record: MapRecord) -> dict[str, Any]:
+    """The row of `maps`, without `sample_id`."""
     height, width = record.saliency.shape
     return {
-        "sample_id": sample_id,
         "explainer": record.explainer,
         "target": record.target,
         "parameters": json.dumps(dict(record.parameters)),

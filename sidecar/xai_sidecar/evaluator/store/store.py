@@ -25,7 +25,7 @@ from xai_sidecar.evaluator.store import recent, rows, truths
 from xai_sidecar.evaluator.store.changes import Change
 from xai_sidecar.evaluator.store.database import Database
 from xai_sidecar.evaluator.store.detail_store import DetailBounds, DetailStore
-from xai_sidecar.evaluator.store.details import forget, put_classes, put_map
+from xai_sidecar.evaluator.store.details import explained_row, put_classes, put_explained, recount_explained
 from xai_sidecar.evaluator.store.opening import open_database
 from xai_sidecar.evaluator.store.outcomes import Outcome, put_unknown, update_outcomes
 from xai_sidecar.evaluator.store.queries import is_sample, load, locked, put_scores, recount
@@ -111,6 +111,7 @@ class Store(DetailStore):
         Returns:
             Whether it is new; if not, nothing has changed.
         """
+        picture = None if kept is None else rows.picture_row(kept)  # packed before others wait for the transaction
         with self._database.write(growing=True) as connection:
             row = {**rows.sample_row(record), "byte_count": 0, "outcomes": int(Outcome.UNKNOWN)}
             new = connection.execute(
@@ -126,8 +127,8 @@ class Store(DetailStore):
                 connection.execute(insert(predictions), positives)
             put_unknown(connection, sample_id, record.positives)
             put_classes(connection, sample_id, classes)
-            if kept is not None:
-                connection.execute(insert(pictures), rows.picture_row(sample_id, kept))
+            if picture is not None:
+                connection.execute(insert(pictures), {"sample_id": sample_id, **picture})
             recount(connection, sample_id)
         self.changes.put(record.key, Change.NEW)
         return True
@@ -188,15 +189,17 @@ class Store(DetailStore):
 
     def add_map(self, key: SampleKey, record: MapRecord, measured: Sequence[ScoreRecord]) -> None:
         """Stores a map with its scores, in place of the explainer's earlier map and scores of the sample."""
+        # What takes a while is done before others wait for the transaction.
+        explained = explained_row(record.explainer, record.target, record.status, record.pass_count, record.saliency)
+        packed = rows.map_row(record)
         with self._database.write(growing=True) as connection:
             sample_id = locked(connection, key)
             if sample_id is None:
                 return
-            forget(connection, sample_id, record.explainer)
-            connection.execute(insert(maps), rows.map_row(sample_id, record))
-            put_map(connection, sample_id, record)
+            put_explained(connection, sample_id, explained)
+            connection.execute(insert(maps), {"sample_id": sample_id, **packed})
             put_scores(connection, sample_id, measured)
-            recount(connection, sample_id)
+            recount_explained(connection, sample_id)
 
     def maps(self, key: SampleKey) -> list[MapRecord]:
         """A sample's maps, by explainer."""
