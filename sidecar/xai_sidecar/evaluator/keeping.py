@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -78,13 +79,10 @@ class Keeper:
             self._quality.put_score(sample.key, sample.time, score, sample.weight)
         if scores:
             with self._store_errors.writing(sample.key):
-                self._store.put_scores(sample.key, scores)
-                for metric in metrics:
-                    # Those of SRG are what others are made of, too, unless these have a protocol of their own.
-                    if metric == Srg.name or Srg.name not in measurement.planned:
-                        self._store.put_curves(
-                            sample.key, measurement.explainer, metric, measurement.curves.get(metric, ())
-                        )
+                # The curves of SRG are what others are made of, too, unless these have a protocol of their own.
+                alike = Srg.name in measurement.planned
+                kept = [replace(each, curves=()) if alike and each.metric != Srg.name else each for each in scores]
+                self._store.put_scores(sample.key, kept)
         return any(score.value is not None for score in scores)
 
     def end(self, key: SampleKey, state: SampleState) -> None:

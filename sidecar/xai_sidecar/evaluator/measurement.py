@@ -306,8 +306,6 @@ class Measurer:
             of_score = score_definition(record.definition, metric, values)
             found = record_of(record.explainer, metric, sample.target, score, started, tally.passes, of_score)
             measurement.scores.append(found)
-            if score.curves:
-                measurement.curves[metric.name] = score.curves
             measurement.runs.append(run_of(found))
             passes = 0
 

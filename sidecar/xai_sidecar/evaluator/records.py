@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.imaging import Region
-from xai_sidecar.metrics.base import ScoreStatus
+from xai_sidecar.metrics.base import MaskingCurve, ScoreStatus
 
 PictureSource: TypeAlias = bytes | NDArray[Any]
 """A picture as it was sent: the bytes of its file, or pixels (H, W, C) uint8."""
@@ -283,6 +283,7 @@ class ScoreRecord:
         pass_count: Rows that went through the model for it.
         definition: As of `definitions.score_definition`, or of the map where that is what is scored; empty where it is
             not known.
+        curves: What it was made of, to be stored with it; none where that is not to be, or it comes from the store.
     """
 
     explainer: str
@@ -294,3 +295,4 @@ class ScoreRecord:
     seconds: float
     pass_count: int
     definition: str = ""
+    curves: tuple[MaskingCurve, ...] = field(default=(), compare=False, repr=False)

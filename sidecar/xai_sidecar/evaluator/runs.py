@@ -10,7 +10,7 @@ from typing import Any
 from xai_sidecar.engine.work import FloatArray, Work
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord
 from xai_sidecar.explainers.base import MapStatus
-from xai_sidecar.metrics.base import MaskingCurve, Metric, Score, ScoreStatus
+from xai_sidecar.metrics.base import Metric, Score, ScoreStatus
 from xai_sidecar.metrics.instance import Instance
 
 ERROR = "error"
@@ -57,7 +57,6 @@ class Measurement:
         map: The map; None until it is made, and where it must not be believed.
         disbelieved: A score by `EXPLAIN` that stands for a map that must not be believed; None otherwise.
         withheld: The status of such a map.
-        curves: What scores of the map were made of, by metric.
         scores: The scores of the map.
         runs: The runs that have ended.
         instance: What the metrics measure; None while there is no map.
@@ -70,7 +69,6 @@ class Measurement:
     map: MapRecord | None = None
     disbelieved: ScoreRecord | None = None
     withheld: MapStatus | None = None
-    curves: dict[str, tuple[MaskingCurve, ...]] = field(default_factory=dict)
     scores: list[ScoreRecord] = field(default_factory=list)
     runs: list[MetricRun] = field(default_factory=list)
     instance: Instance | None = None
@@ -110,8 +108,8 @@ def record_of(
 ) -> ScoreRecord:
     """A score as it is stored, measured from `started` on, by `time.monotonic`, until now."""
     seconds = time.monotonic() - started
-    value, status = score.value, score.status
-    return ScoreRecord(explainer, metric.name, target, value, status, time.time(), seconds, passes, definition)
+    value, status, curves = score.value, score.status, score.curves
+    return ScoreRecord(explainer, metric.name, target, value, status, time.time(), seconds, passes, definition, curves)
 
 
 def failure_of(status: MapStatus) -> str | None:

@@ -1,5 +1,7 @@
 """What is kept of samples for those who look at them: in small forms, and within bounds of their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -136,7 +138,7 @@ def test_a_withheld_map_takes_the_place_of_one_and_the_reverse(store, make_sampl
     curve = MaskingCurve("deletion", "black", 2**64 - 1, np.array([0, 1]), np.array([1.0, 0.5]))
     for _ in range(2):
         store.add_map(record.key, make_map(), [make_score()])
-        store.put_curves(record.key, "gradcam", "faithfulness/srg", [curve])
+        store.put_scores(record.key, [replace(make_score(metric="faithfulness/srg"), curves=(curve,))])
         view = Reader(store.database).sample(record.key).explanations["gradcam"]
         assert (view.status, view.curves[0].tie_seed, list(view.curves[0].probabilities)) == (
             MapStatus.OK, 2**64 - 1, [1.0, 0.5],

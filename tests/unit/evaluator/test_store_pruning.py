@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def fill(make_sample, make_map, make_score):
             each = make_map(explainer, (64, 64), random=int(time))
             store.add_map(record.key, each, [make_score(explainer), make_score(explainer, "faithfulness/naive")])
         curve = MaskingCurve("deletion", "black", 1, np.array([0, 1]), np.array([1.0, 0.0]))
-        store.put_curves(record.key, "rise", "faithfulness/srg", [curve])
+        store.put_scores(record.key, [replace(make_score("rise", "faithfulness/naive"), curves=(curve,))])
         store.put_picture(record.key, b"jpeg", b"png")
         mask = MaskAnnotation(NOISE.bytes(10_000))
         store.put_truth(record.key, GroundTruth((1, 2), (TruthObject(mask),), time))

@@ -15,7 +15,6 @@ from xai_sidecar.evaluator.store.database import Database
 from xai_sidecar.evaluator.store.queries import locked, put_scores, recount
 from xai_sidecar.evaluator.store.tables import store_secrets
 from xai_sidecar.explainers.base import MapStatus
-from xai_sidecar.metrics.base import MaskingCurve
 
 
 @dataclass(frozen=True)
@@ -88,15 +87,6 @@ class DetailStore:
                 details.put_explained(connection, sample_id, row)
                 put_scores(connection, sample_id, measured)
                 details.recount_explained(connection, sample_id)
-
-    def put_curves(self, key: SampleKey, explainer: str, metric: str, curves: Sequence[MaskingCurve]) -> None:
-        """Stores curves of a map, each in place of an earlier one of its kind; does nothing where there are none."""
-        if not curves:
-            return
-        with self._database.write() as connection:
-            if (sample_id := locked(connection, key)) is not None:
-                details.put_curves(connection, sample_id, explainer, metric, curves)
-                recount(connection, sample_id)
 
     def put_picture(self, key: SampleKey, thumbnail: bytes, png: bytes) -> None:
         """Stores a sample's thumbnail and what the model saw, as JPEG and PNG files; of either there may be none."""

@@ -9,18 +9,19 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Table,
+    and_,
     bindparam,
     case,
     delete,
     func,
     insert,
-    or_,
     select,
     union_all,
 )
 
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.evaluator.drift.shape import shape_of
+from xai_sidecar.evaluator.records import ScoreRecord
 from xai_sidecar.evaluator.store.rows import code_of
 from xai_sidecar.evaluator.store.sizes import RECOUNT, REMOVED_AT_A_TIME, to_remove
 from xai_sidecar.evaluator.store.small import TopClass, pack_classes, pack_curve, small_map
@@ -111,13 +112,12 @@ def recount_explained(connection: Connection, sample_id: int) -> None:
     connection.execute(_RECOUNT_EXPLAINED, {"counted_id": sample_id})
 
 
-def put_curves(
-    connection: Connection, sample_id: int, explainer: str, metric: str, made: Sequence[MaskingCurve]
-) -> None:
-    """Stores curves, at least one, each in place of the explainer's earlier one of that kind."""
-    same = or_(*(curves.c.kind == each.kind for each in made))
-    connection.execute(delete(curves).where(curves.c.sample_id == sample_id, curves.c.explainer == explainer, same))
-    connection.execute(insert(curves), [_curve_row(sample_id, explainer, metric, each) for each in made])
+def put_curves(connection: Connection, sample_id: int, score: ScoreRecord) -> None:
+    """Stores the curves of a score, at least one, each in place of the explainer's earlier one of that kind."""
+    of_map = and_(curves.c.sample_id == sample_id, curves.c.explainer == score.explainer)
+    kinds = [each.kind for each in score.curves]
+    connection.execute(delete(curves).where(of_map, curves.c.kind.in_(kinds)))
+    connection.execute(insert(curves), [_curve_row(sample_id, score, each) for each in score.curves])
 
 
 def put_picture(connection: Connection, sample_id: int, thumbnail: bytes, png: bytes) -> None:
@@ -177,13 +177,13 @@ def _shape_columns(saliency: FloatArray) -> dict[str, Any]:
     return columns
 
 
-def _curve_row(sample_id: int, explainer: str, metric: str, curve: MaskingCurve) -> dict[str, Any]:
+def _curve_row(sample_id: int, score: ScoreRecord, curve: MaskingCurve) -> dict[str, Any]:
     counts, probabilities = pack_curve(curve.pixel_counts, curve.probabilities)
     return {
         "sample_id": sample_id,
-        "explainer": explainer,
+        "explainer": score.explainer,
         "kind": curve.kind,
-        "metric": metric,
+        "metric": score.metric,
         "fill": curve.fill,
         "tie_seed": str(curve.tie_seed),
         "pixel_counts": counts,

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, sel
 
 from xai_sidecar.evaluator.records import SampleKey, SampleRecord, ScoreRecord
 from xai_sidecar.evaluator.store import rows, truths
+from xai_sidecar.evaluator.store.details import put_curves
 from xai_sidecar.evaluator.store.sizes import RECOUNT
 from xai_sidecar.evaluator.store.tables import predictions, samples, scores
 
@@ -37,9 +38,12 @@ def load(connection: Connection, key: SampleKey) -> SampleRecord | None:
 
 
 def put_scores(connection: Connection, sample_id: int, measured: Sequence[ScoreRecord]) -> None:
-    """Stores scores, each in place of an earlier one by that explainer and metric."""
+    """Stores scores with their curves, each in place of an earlier one by that explainer and metric."""
     if not measured:
         return
     same = (and_(scores.c.explainer == record.explainer, scores.c.metric == record.metric) for record in measured)
     connection.execute(delete(scores).where(scores.c.sample_id == sample_id, or_(*same)))
     connection.execute(insert(scores), [rows.score_row(sample_id, record) for record in measured])
+    for record in measured:
+        if record.curves:
+            put_curves(connection, sample_id, record)

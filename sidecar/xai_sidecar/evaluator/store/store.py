@@ -208,7 +208,7 @@ class Store(DetailStore):
         return sorted(map(rows.map_record, found), key=attrgetter("explainer"))
 
     def put_scores(self, key: SampleKey, measured: Sequence[ScoreRecord]) -> None:
-        """Stores scores, each in place of an earlier one by that explainer and metric."""
+        """Stores scores with their curves, each in place of an earlier one by that explainer and metric."""
         with self._database.write() as connection:
             if (sample_id := locked(connection, key)) is not None:
                 put_scores(connection, sample_id, measured)
