@@ -20,11 +20,19 @@ from numpy.typing import NDArray
 from xai_sidecar.engine.work import FloatArray, Forward, IntArray, Kind, Steps
 from xai_sidecar.explainers.base import Computed, Context, Explainer, ExplainerParameters, ModelFacts, PassCounts
 
+CONTROL_PREFIX = "control/"
+"""What the names of all controls begin with, and no explainer's."""
+
 _LEVELS = 256
 """Different values of a random map: few, so that it takes a quarter of the room in the store."""
 
 _BLOB = 0.25
 """Standard deviation of the blob, as a part of the picture's height and width."""
+
+
+def is_control(name: str) -> bool:
+    """Whether a name is that of a control, which may be one of another version, and not of an explainer."""
+    return name.startswith(CONTROL_PREFIX)
 
 
 class ControlParameters(ExplainerParameters):

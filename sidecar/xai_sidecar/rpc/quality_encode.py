@@ -12,8 +12,8 @@ from xai_proto import quality_pb2 as qpb
 from xai_sidecar import __version__
 from xai_sidecar.errors import within
 from xai_sidecar.evaluator.comparison import goodness
+from xai_sidecar.evaluator.controls import is_control
 from xai_sidecar.evaluator.reading import ExplanationView, Page, SampleDetail, SampleView
-from xai_sidecar.evaluator.reading.filters import is_control
 from xai_sidecar.evaluator.records import BoxAnnotation, GroundTruth, PolygonAnnotation, ScoreRecord, TruthObject
 from xai_sidecar.evaluator.store import Change, SmallMap
 from xai_sidecar.metrics.base import MaskingCurve, ScoreStatus

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Float, Select, Text, UnaryExpression, and_
 from sqlalchemy.sql.operators import custom_op
 
 from xai_sidecar.evaluator.records import SampleState
-from xai_sidecar.evaluator.store.details import CONTROL_PREFIX, STATUS_BITS
+from xai_sidecar.evaluator.store.details import STATUS_BITS
 from xai_sidecar.evaluator.store.outcomes import Outcome
 from xai_sidecar.evaluator.store.rows import code_of
 from xai_sidecar.evaluator.store.tables import class_outcomes, explained, samples, scores
@@ -273,8 +273,3 @@ def _with_score(score: ScoreRange) -> Select[Any]:
     pair = (score.explainer, score.metric)
     of_both = (scores.c.explainer == score.explainer, scores.c.metric == score.metric)
     return select(scores.c.sample_id).where(*of_both, *_in_range(scores, score, pair))
-
-
-def is_control(name: str) -> bool:
-    """Whether a name is that of a control, and not of an explainer."""
-    return name.startswith(CONTROL_PREFIX)

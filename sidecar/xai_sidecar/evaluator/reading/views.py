@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Table, and_, func, select
 
-from xai_sidecar.evaluator.reading.filters import is_control
+from xai_sidecar.evaluator.controls import is_control
 from xai_sidecar.evaluator.records import SampleRecord
 from xai_sidecar.evaluator.store import rows
 from xai_sidecar.evaluator.store.outcomes import Outcome

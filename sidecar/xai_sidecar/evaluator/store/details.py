@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from xai_sidecar.engine.work import FloatArray
+from xai_sidecar.evaluator.controls import CONTROL_PREFIX
 from xai_sidecar.evaluator.drift.shape import shape_of
 from xai_sidecar.evaluator.records import ScoreRecord
 from xai_sidecar.evaluator.store.rows import code_of
@@ -37,9 +38,6 @@ from xai_sidecar.evaluator.store.tables import (
 )
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.metrics.base import MaskingCurve
-
-CONTROL_PREFIX = "control/"
-"""What the names of all controls begin with, and no explainer's."""
 
 STATUS_BITS = {status: 1 << place for place, status in enumerate(MapStatus)}
 """The bit of `samples.map_statuses` that says that an explainer's map has a status."""
