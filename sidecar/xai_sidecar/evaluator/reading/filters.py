@@ -38,6 +38,11 @@ class ScoreRange:
     minimum: float | None = None
     maximum: float | None = None
 
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The explainer and the metric."""
+        return self.explainer, self.metric
+
 
 @dataclass(frozen=True)
 class SampleFilter:
@@ -131,8 +136,7 @@ def source(where: SampleFilter, order: Order | None, *columns: ColumnElement[Any
         columns: Of `samples`, or `ORDER_SCORE`.
     """
     query = select(*columns).select_from(samples)
-    by_score = order is not None and order.by is By.SCORE
-    pair = (order.explainer, order.metric) if order is not None and by_score else _pair(where.score)
+    pair = shown_score(where, order)
     if pair is None:
         return query.where(*_conditions(where, samples.c))
     # SQLite is to go through the index of one explainer and metric, which is in order of the samples, and look these
@@ -141,9 +145,16 @@ def source(where: SampleFilter, order: Order | None, *columns: ColumnElement[Any
     query = query.join(_joined, samples.c.id == _unindexed(_joined.c.sample_id)).where(
         _joined.c.explainer == pair[0], _joined.c.metric == pair[1], *_in_range(_joined, where.score, pair)
     )
-    if where.score is not None and _pair(where.score) != pair:
+    if where.score is not None and where.score.pair != pair:
         query = query.where(unindexed.id.in_(_with_score(where.score)))
     return query.where(*_conditions(where, unindexed))
+
+
+def shown_score(where: SampleFilter, order: Order | None) -> tuple[str, str] | None:
+    """The explainer and metric of the score that an order goes by, else a filter; None where neither does."""
+    if order is not None and order.by is By.SCORE:
+        return order.explainer, order.metric
+    return None if where.score is None else where.score.pair
 
 
 def _unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -255,13 +266,9 @@ def _has_map(where: SampleFilter, columns: Any) -> Any:
     return found.where(explained.c.sample_id == columns.id).exists()
 
 
-def _pair(score: ScoreRange | None) -> tuple[str, str] | None:
-    return None if score is None else (score.explainer, score.metric)
-
-
 def _in_range(table: Any, score: ScoreRange | None, pair: tuple[str, str]) -> Iterator[ColumnElement[bool]]:
     yield table.c.value.is_not(None)
-    if score is None or _pair(score) != pair:
+    if score is None or score.pair != pair:
         return
     if score.minimum is not None:
         yield table.c.value >= score.minimum
@@ -270,6 +277,5 @@ def _in_range(table: Any, score: ScoreRange | None, pair: tuple[str, str]) -> It
 
 
 def _with_score(score: ScoreRange) -> Select[Any]:
-    pair = (score.explainer, score.metric)
     of_both = (scores.c.explainer == score.explainer, scores.c.metric == score.metric)
-    return select(scores.c.sample_id).where(*of_both, *_in_range(scores, score, pair))
+    return select(scores.c.sample_id).where(*of_both, *_in_range(scores, score, score.pair))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from xai_sidecar.digest import digest
 from xai_sidecar.errors import InvalidRequestError
-from xai_sidecar.evaluator.reading.filters import By, Order, SampleFilter, after, keys, source
+from xai_sidecar.evaluator.reading.filters import Order, SampleFilter, after, keys, shown_score, source
 from xai_sidecar.evaluator.reading.views import Extras, SampleView, load_views
 from xai_sidecar.evaluator.store.tables import samples
 
@@ -84,19 +84,12 @@ def load_page(
     directed = (key.expression.desc() if key.descending else key.expression.asc() for key in keys(order))
     found = connection.execute(query.order_by(*directed).limit(size + 1)).all()
     more, found = len(found) > size, found[:size]
-    shown = load_views(connection, [row.id for row in found], extras or Extras(), _shown_score(where, order))
+    shown = load_views(connection, [row.id for row in found], extras or Extras(), shown_score(where, order))
     last = [getattr(found[-1], column.name) for column in columns] if found else []
     total = None
     if with_total:
         total = int(connection.scalar(source(where, order, func.count()).where(until)) or 0)
     return Page(tuple(shown), _write(asked, place.newest, last) if more else "", total)
-
-
-def _shown_score(where: SampleFilter, order: Order) -> tuple[str, str] | None:
-    """The explainer and metric of the score that an order goes by, else a filter."""
-    if order.by is By.SCORE:
-        return order.explainer, order.metric
-    return None if where.score is None else (where.score.explainer, where.score.metric)
 
 
 def _asked(where: SampleFilter, order: Order) -> str:
