@@ -127,10 +127,14 @@ def statistics_of(values: NDArray[np.float64], weights: NDArray[np.float64], upd
     error = None
     if count > 1:
         parts = weights * (values - mean)
-        room = w2 - 2 * float((weights**3).sum()) / total + (w2 / total) ** 2
-        error = math.sqrt(float(parts @ parts) * w2 / room) / total
+        error = standard_error(float(parts @ parts), total, w2, float((weights**3).sum()))
     alike = bool((weights == 1).all())
     return ScoreStatistics(mean, error, count, updated, None if alike else Weights(total, total * total / w2))
+
+
+def standard_error(squares: float, w: float, w2: float, w3: float) -> float:
+    """That of the mean m of several values, from Σw²(y - m)², Σw, Σw² and Σw³, in doubles."""
+    return math.sqrt(squares * w2 / (w2 - 2 * w3 / w + (w2 / w) ** 2)) / w
 
 
 def _root(numerator: int, denominator: int) -> float:

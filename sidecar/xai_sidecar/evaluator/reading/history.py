@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, fun
 from xai_sidecar.evaluator.intervals import confidence_half_width
 from xai_sidecar.evaluator.store.outcomes import Outcome
 from xai_sidecar.evaluator.store.tables import explained, samples, scores
+from xai_sidecar.evaluator.weighted import standard_error
 
 MOST_SAMPLES = 20_000
 """Most samples that a history rests on, the newest."""
@@ -255,12 +256,9 @@ def _moments(column: Any) -> list[ColumnElement[Any]]:
 
 
 def _point(index: int, n: int, w: float, w2: float, w3: float, wy: float, w2y: float, w2y2: float) -> Point:
-    """The mean and its interval, by the formulas of `weighted`."""
+    """The mean and its interval, as of `weighted`."""
     mean = wy / w
-    error = None
-    if n > 1:
-        squares = max(0.0, w2y2 - 2 * mean * w2y + mean * mean * w2)
-        error = math.sqrt(squares * w2 / (w2 - 2 * w3 / w + (w2 / w) ** 2)) / w
+    error = standard_error(max(0.0, w2y2 - 2 * mean * w2y + mean * mean * w2), w, w2, w3) if n > 1 else None
     return Point(index, n, mean, confidence_half_width(error, w * w / w2))
 
 
