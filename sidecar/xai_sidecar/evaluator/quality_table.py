@@ -64,9 +64,16 @@ def quality_table(
     for name, metric_name in product(names, metrics):
         found = statistics(name, metric_name, None)
         if found is not None:
-            metric = installed_metrics()[metric_name]
-            good, error = goodness(metric, found.mean), goodness_error(metric, found.standard_error)
             compared = yardstick if name not in controls else None
             skill = compared.skill(name, metric_name, known[metric_name]) if compared else None
-            rows.append(QualityRow(name, metric_name, found, metric.higher_is_better, good, error, skill))
+            rows.append(quality_row(name, metric_name, found, skill))
     return QualityTable(tuple(rows))
+
+
+def quality_row(
+    explainer: str, metric_name: str, statistics: ScoreStatistics, skill: Skill | None = None
+) -> QualityRow:
+    """The row of an explainer's scores by a metric."""
+    metric = installed_metrics()[metric_name]
+    good, error = goodness(metric, statistics.mean), goodness_error(metric, statistics.standard_error)
+    return QualityRow(explainer, metric_name, statistics, metric.higher_is_better, good, error, skill)

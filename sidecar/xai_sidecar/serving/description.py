@@ -200,17 +200,14 @@ def describe(
 
 def _measured(name: str, quality: QualitySummary) -> tuple[QualityDescription, ...]:
     """The scores of an explainer or a control, with their uncertainty."""
-    found = (
-        (row, row.statistics, installed_metrics()[row.metric]) for row in quality.table.rows if row.explainer == name
-    )
-    return tuple(
-        QualityDescription(
-            row,
-            confidence_half_width(statistics.standard_error, statistics.effective_count),
-            interval(metric, statistics),
-        )
-        for row, statistics, metric in found
-    )
+    return tuple(described(row) for row in quality.table.rows if row.explainer == name)
+
+
+def described(row: QualityRow) -> QualityDescription:
+    """A row of scores with its uncertainty."""
+    statistics = row.statistics
+    half_width = confidence_half_width(statistics.standard_error, statistics.effective_count)
+    return QualityDescription(row, half_width, interval(installed_metrics()[row.metric], statistics))
 
 
 def _layers(model: ServedModel) -> tuple[LayerDescription, ...]:

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from xai_sidecar.evaluator.choice import Candidate, Choice
-from xai_sidecar.evaluator.comparison import goodness
-from xai_sidecar.evaluator.intervals import confidence_half_width, interval
 from xai_sidecar.evaluator.live_quality import LiveQuality, State
-from xai_sidecar.evaluator.quality_table import QualityRow
+from xai_sidecar.evaluator.quality_table import quality_row
 from xai_sidecar.evaluator.reading.class_maps import Confusion
-from xai_sidecar.metrics.discovery import installed_metrics
-from xai_sidecar.serving.description import ModelDescription, QualityDescription
+from xai_sidecar.serving.description import ModelDescription, QualityDescription, described
 from xai_sidecar.serving.quality import Shown
 
 MOST_CLASSES = 100
@@ -89,10 +86,7 @@ def _of_classes(
 ) -> Iterator[tuple[int, QualityDescription]]:
     for metric in description.metrics:
         for class_id, found in quality.class_statistics(name, metric.name, MOST_CLASSES).items():
-            good = goodness(metric, found.mean)
-            row = QualityRow(name, metric.name, found, metric.higher_is_better, good, None)
-            half = confidence_half_width(found.standard_error, found.effective_count)
-            yield class_id, QualityDescription(row, half, interval(installed_metrics()[metric.name], found))
+            yield class_id, described(quality_row(name, metric.name, found))
 
 
 def _alerts(quality: LiveQuality, description: ModelDescription) -> Iterator[Alert]:
