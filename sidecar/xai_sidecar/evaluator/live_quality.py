@@ -22,7 +22,6 @@ from xai_sidecar.evaluator.quality_table import QualityTable, quality_table
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.evaluator.weighted import ScoreStatistics
 from xai_sidecar.evaluator.windows import Window, Windows
-from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.telemetry import OTHER, EvaluatorTelemetry, QualityFigures, ScoreFigures
 
 _FEW_CLASSES = 20
@@ -93,7 +92,7 @@ class LiveQuality:
         self._windows = Windows(settings.window_samples, settings.window_seconds)
         self._samples = Window(settings.window_samples, settings.window_seconds)
         self._outliers = Window(settings.window_samples, settings.window_seconds)
-        self._confusion = ConfusionCounts(len(model.labels), model.activation is softmax)
+        self._confusion = ConfusionCounts(len(model.labels), model.single_label)
         self._yardstick = Yardstick(
             tuple(model.controls), self.differences, tuple(settings.auto.vetoes), VETOING_CONTROL
         )
@@ -242,7 +241,6 @@ class LiveQuality:
     def figures(self) -> QualityFigures:
         """The same as /metrics shows it, with the figures of classes and the share of outliers."""
         now, summary = self._clock(), self.summary()
-        outliers = self._outliers.statistics(now)
         counts = {name: self._confusion.counts(class_id) for class_id, name in self._classes.items()}
         return QualityFigures(
             state=summary.state.value,
@@ -250,7 +248,7 @@ class LiveQuality:
             scores=self._score_figures(summary.table),
             class_scores=dict(self._class_scores(now)),
             composites=summary.composites,
-            outlier_share=None if outliers is None else outliers.mean,
+            outlier_share=self.outlier_share,
             beats_controls={name: verdict.eligible for name, verdict in summary.verdicts.items()},
             confusion_counts={**counts, OTHER: self._confusion.rest(self._classes)},
         )

@@ -17,7 +17,7 @@ from xai_sidecar.evaluator.definitions import map_definition, score_definition
 from xai_sidecar.evaluator.making import share_passes, until_good
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord, Served
 from xai_sidecar.evaluator.runs import Measurement, MetricRun, Tally, failure_of, record_of, run_of
-from xai_sidecar.explainers.activations import Activation
+from xai_sidecar.explainers.activations import Activation, softmax
 from xai_sidecar.explainers.base import Context, Explainer, ExplainerParameters, MapStatus, ModelFacts, Saliency
 from xai_sidecar.metrics.base import Metric, MetricParameters, Need, ScoreStatus, whole
 from xai_sidecar.metrics.discovery import installed_metrics
@@ -52,6 +52,11 @@ class EvaluatedModel:
     def measured(self) -> Mapping[str, tuple[Explainer[Any], ExplainerParameters]]:
         """Explainers and controls."""
         return {**self.explainers, **self.controls}
+
+    @property
+    def single_label(self) -> bool:
+        """Whether exactly one class is predicted of each picture."""
+        return self.activation is softmax
 
 
 class Measurer:

@@ -16,7 +16,6 @@ from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.reading import Reader, SampleFilter
 from xai_sidecar.evaluator.records import SampleKey
 from xai_sidecar.evaluator.store import Change, Watcher
-from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.metrics.base import MetricParameters
 from xai_sidecar.serving.core import Core, ServingState
 
@@ -62,7 +61,7 @@ class Shown:
     @property
     def single_label(self) -> bool:
         """Whether exactly one class is predicted of each picture."""
-        return self.evaluated.activation is softmax
+        return self.evaluated.single_label
 
     @property
     def names(self) -> list[str]:
