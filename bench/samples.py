@@ -24,6 +24,7 @@ from xai_sidecar.evaluator.reading.pages import load_page
 from xai_sidecar.evaluator.records import SampleState
 from xai_sidecar.evaluator.store import Outcome, Store
 from xai_sidecar.evaluator.store.database import Database
+from xai_sidecar.evaluator.store.details import STATUS_BITS
 from xai_sidecar.evaluator.store.outcomes import outcomes_of
 from xai_sidecar.evaluator.store.small import TopClass, pack_classes
 from xai_sidecar.evaluator.store.tables import (
@@ -149,7 +150,6 @@ def _rows(generator: np.random.Generator, ids: Sequence[int]) -> dict[Any, list[
             samples, predictions, top_classes, explained, scores, ground_truths, ground_truth_classes, class_outcomes
         )
     }  # fmt: skip
-    bits = {MapStatus.OK: 1, MapStatus.UNRELIABLE: 4, MapStatus.ZERO_GRADIENT: 8, MapStatus.NOT_FINITE: 16}
     for place, number in enumerate(ids):
         predicted = int(target[place])
         true = (predicted if right[place] else int(other[place]),) if known[place] else ()
@@ -163,7 +163,7 @@ def _rows(generator: np.random.Generator, ids: Sequence[int]) -> dict[Any, list[
                 "picture_height": 480, "region_left": 80.0, "region_top": 0.0, "region_right": 560.0,
                 "region_bottom": 480.0, "ood_score": 0.5, "ood_percentile": float(ood[place]), "byte_count": 20_000,
                 "outcomes": int(np.bitwise_or.reduce([int(each) for each in outcomes.values()])),
-                "map_statuses": int(np.bitwise_or.reduce([bits[each] for each in of_maps[:4]])),
+                "map_statuses": int(np.bitwise_or.reduce([STATUS_BITS[each] for each in of_maps[:4]])),
             }
         )  # fmt: skip
         found[predictions].append({"sample_id": number, "class_id": predicted})

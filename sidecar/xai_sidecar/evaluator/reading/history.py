@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, func, select
 
 from xai_sidecar.evaluator.intervals import confidence_half_width
+from xai_sidecar.evaluator.store.details import SHAPES
 from xai_sidecar.evaluator.store.outcomes import Outcome
 from xai_sidecar.evaluator.store.tables import explained, samples, scores
 from xai_sidecar.evaluator.weighted import standard_error
 
 MOST_SAMPLES = 20_000
 """Most samples that a history rests on, the newest."""
-
-SHAPES = ("concentration", "centre_x", "centre_y", "border")
 
 _MOST_CLASSES = 100
 

@@ -42,6 +42,9 @@ from xai_sidecar.metrics.base import MaskingCurve
 STATUS_BITS = {status: 1 << place for place, status in enumerate(MapStatus)}
 """The bit of `samples.map_statuses` that says that an explainer's map has a status."""
 
+SHAPES = ("concentration", "centre_x", "centre_y", "border")
+"""What is kept of a `MapShape`."""
+
 Columns: TypeAlias = Mapping[Table, str]
 
 PICTURES: Columns = {thumbnails: "jpeg", model_inputs: "png"}
@@ -168,7 +171,7 @@ def _kept_bytes(connection: Connection, columns: Columns) -> int:
 def _shape_columns(saliency: FloatArray) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     if (shape := shape_of(saliency)) is not None:
-        columns |= {name: getattr(shape, name) for name in ("concentration", "centre_x", "centre_y", "border")}
+        columns |= {name: getattr(shape, name) for name in SHAPES}
     if (small := small_map(saliency)) is not None:
         columns |= {f"small_{name}": getattr(small, name) for name in ("height", "width", "minimum", "maximum")}
         columns["small"] = small.values
