@@ -95,10 +95,12 @@ class QualityServicer(qpb_grpc.QualityServiceServicer):
     async def GetQuality(self, request: qpb.GetQualityRequest, context: Any) -> qpb.GetQualityResponse:
         """Tells how good explanations are."""
         shown = self.quality.shown(request.model)
-        description = self.quality.core.describe(request.model)
-        return await self.quality.read(
-            lambda: qpb.GetQualityResponse(quality=quality_message(quality_report(shown, description), shown.labels))
-        )
+
+        def read() -> qpb.GetQualityResponse:
+            report = quality_report(shown, self.quality.core.describe(request.model))
+            return qpb.GetQualityResponse(quality=quality_message(report, shown.labels))
+
+        return await self.quality.read(read)
 
     async def GetQualityHistory(
         self, request: qpb.GetQualityHistoryRequest, context: Any
@@ -112,8 +114,11 @@ class QualityServicer(qpb_grpc.QualityServiceServicer):
         """Shows mean maps of classes."""
         shown = self.quality.shown(request.model)
         question = read_class_maps(request, shown)
-        names = question.explainers or [self._auto(request.model, shown)]
-        return await self.quality.read(partial(_class_maps, shown, question, names))
+
+        def read() -> qpb.GetClassMapsResponse:
+            return _class_maps(shown, question, question.explainers or [self._auto(request.model, shown)])
+
+        return await self.quality.read(read)
 
     def _auto(self, model: str, shown: Shown) -> str:
         """The explainer that `auto` takes."""
