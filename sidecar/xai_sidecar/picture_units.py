@@ -46,6 +46,10 @@ class PictureUnits:
         """The mean of the channels of a model input (C, H, W), as (H, W) in units of pictures, but for a constant."""
         return np.asarray((image * _column(self.std)).mean(axis=0), np.float64)
 
+    def picture(self, image: FloatArray) -> NDArray[np.float64]:
+        """A model input (C, H, W) as values of the picture, which lie from 0 to 1 where it is one."""
+        return np.asarray(image * _column(self.std) + _column(self.mean), np.float64)
+
     def difference(self, values: FloatArray) -> FloatArray:
         """Converts differences (…, C, H, W) between pictures, 1 being the full range, to units of the model input."""
         return np.asarray(values / _column(self.std), np.float32)

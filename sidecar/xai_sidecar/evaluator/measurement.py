@@ -110,9 +110,7 @@ class Measurer:
     @property
     def definitions(self) -> set[str]:
         """The definitions of all scores that are measured now, those by `EXPLAIN` included."""
-        of_maps = self._definitions.values()
-        pairs = itertools.product(of_maps, (*self._measured, *self._located))
-        return {*of_maps, *(score_definition(of_map, *metric) for of_map, metric in pairs)}
+        return {*self._definitions.values(), *self.protocols}
 
     @property
     def protocols(self) -> dict[str, MetricParameters]:

@@ -114,9 +114,7 @@ def input_png(image: FloatArray, units: PictureUnits) -> bytes:
     """A model input (C, H, W) as a PNG file of as many pixels; empty where it has neither 1 nor 3 channels."""
     if image.shape[0] not in (1, 3):
         return b""
-    columns = (np.array(values)[:, np.newaxis, np.newaxis] for values in (units.std, units.mean))
-    std, mean = columns
-    pixels = np.rint(np.clip(np.nan_to_num(image * std + mean), 0, 1) * 255).astype(np.uint8)
+    pixels = np.rint(np.clip(np.nan_to_num(units.picture(image)), 0, 1) * 255).astype(np.uint8)
     buffer = io.BytesIO()
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     picture.save(buffer, "PNG", compress_level=_PNG_LEVEL)
