@@ -8,13 +8,14 @@ fewer events, as alone.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Hashable, Iterable
-from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from xai_sidecar.errors import SidecarError
-from xai_sidecar.serving.repeats import JOINED, REPEATED, KeptAnswers, has_outlived, take_note
+from xai_sidecar.serving.repeats import JOINED, REPEATED, Asked, InProgress, KeptAnswers, Work, has_outlived
 
 E = TypeVar("E")
 
@@ -34,55 +35,31 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class AskedStream(Generic[E]):
+class AskedStream(Asked[AsyncGenerator[E, None]]):
     """A stream that may come again.
 
     Attributes:
-        request_id: Its id.
-        content: Digest of everything else that its events depend on.
-        deadline: When its caller stops waiting, on the clock of `time.monotonic`.
-        work: Begins it.
-        hold: Admits what its caller holds in memory while it reads the stream of another.
         ended: Called when all has been sent, with how that came about: one of `telemetry.REPEATS`, or empty for work of
             its own.
     """
 
-    request_id: str
-    content: str
-    deadline: float
-    work: Callable[[], AsyncGenerator[E, None]]
-    hold: Callable[[], AbstractContextManager[None]]
     ended: Callable[[str], object] = lambda how: None
 
 
-class _Log(Generic[E]):
+class _Log(Work[None], Generic[E]):
     """A stream in progress, with those of its events that have not been replaced.
 
     Args:
         place: What an event tells of.
         deadline: Until when the stream may take.
-
-    Attributes:
-        deadline: As given.
-        task: What makes the events.
-        readers: How many read them.
     """
 
-    task: asyncio.Task[None]
-
     def __init__(self, place: Callable[[E], Place], deadline: float) -> None:
-        self.deadline = deadline
-        self.readers = 0
+        super().__init__(deadline)
         self._place = place
         self._events: dict[Place, tuple[int, E]] = {}  # numbered, and in the order of the numbers
         self._count = 0
         self._news, self._wanted = asyncio.Event(), asyncio.Event()
-
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Starts what fills it."""
-        self.task = asyncio.create_task(work)
-        self.task.add_done_callback(take_note)
-        self.task.add_done_callback(lambda _: self._news.set())
 
     async def fill(self, events: AsyncGenerator[E, None]) -> None:
         """Takes in the events of a stream, each when somebody has read all before."""
@@ -91,6 +68,10 @@ class _Log(Generic[E]):
                 self._add(event)
                 self._wanted.clear()
                 await self._wanted.wait()
+
+    def end(self, _: asyncio.Task[None]) -> None:
+        """Tells its readers that nothing more comes."""
+        self._news.set()
 
     def finals(self) -> tuple[E, ...]:
         """The events after which nothing follows about the same."""
@@ -143,7 +124,7 @@ class StreamRepeats(Generic[E]):
         self._place = place
         self._size = size
         self._on_repeat = on_repeat
-        self._logs: dict[tuple[str, ...], _Log[E]] = {}
+        self._logs: InProgress[_Log[E]] = InProgress()
 
     async def events(self, asked: AskedStream[E]) -> AsyncGenerator[E, None]:
         """The events of a stream. Closing it ends the work if nobody else reads it.
@@ -179,37 +160,26 @@ class StreamRepeats(Generic[E]):
         log = self._logs.get(key)
         if log is not None:
             return self._read(key, log, asked.hold), JOINED, log.deadline
-        log = self._logs[key] = _Log(self._place, asked.deadline)
-        log.begin(self._run(key, log, asked.work()))
+        log = _Log(self._place, asked.deadline)
+        self._logs.begin(key, log, partial(self._run, key, log, asked.work))
+        log.task.add_done_callback(log.end)
         return self._read(key, log, nullcontext), "", asked.deadline
 
-    async def _run(self, key: tuple[str, ...], log: _Log[E], events: AsyncGenerator[E, None]) -> None:
-        try:
-            await log.fill(events)
-        finally:
-            self._forget(key, log)
+    async def _run(self, key: tuple[str, ...], log: _Log[E], work: Callable[[], AsyncGenerator[E, None]]) -> None:
+        await log.fill(work())
         self._kept.put(key, log.finals(), sum(map(self._size, log.finals())))
 
     async def _read(
         self, key: tuple[str, ...], log: _Log[E], hold: Callable[[], AbstractContextManager[None]]
     ) -> AsyncGenerator[E, None]:
-        log.readers += 1
+        log.waiting += 1
         try:
             with hold():
                 async with aclosing(log.read()) as events:
                     async for event in events:
                         yield event
         finally:
-            log.readers -= 1
-            if not log.readers and not log.task.done():
-                self._forget(key, log)  # nobody joins what is being given up
-                log.task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({log.task})
-
-    def _forget(self, key: tuple[str, ...], log: _Log[E]) -> None:
-        if self._logs.get(key) is log:
-            del self._logs[key]
+            await self._logs.leave(key, log)
 
 
 async def _each(events: Iterable[E]) -> AsyncGenerator[E, None]:

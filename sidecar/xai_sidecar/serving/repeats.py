@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from xai_sidecar.config import ServerConfig
@@ -22,6 +23,7 @@ from xai_sidecar.errors import SidecarError
 from xai_sidecar.telemetry import REPEATS
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 JOINED, REPEATED, CACHED = REPEATS
 
@@ -96,31 +98,84 @@ class KeptAnswers(Generic[T]):
             self.byte_count -= kept.byte_count
 
 
-@dataclass(eq=False)
-class _Work(Generic[T]):
-    """Work in progress: its task, until when it may take, and how many wait for it."""
+class Work(Generic[T]):
+    """Work that several callers may wait for.
+
+    Args:
+        deadline: Until when it may take.
+
+    Attributes:
+        deadline: As given.
+        task: What does it, once it has begun.
+        waiting: How many wait for it.
+    """
 
     task: asyncio.Task[T]
-    deadline: float
-    waiting: int = 0
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.waiting = 0
+
+
+W = TypeVar("W", bound=Work[Any])
+
+
+class InProgress(Generic[W]):
+    """Work in progress by key, each given up when nobody waits for it any more. To be used on one event loop."""
+
+    def __init__(self) -> None:
+        self._working: dict[tuple[str, ...], W] = {}
+
+    def __len__(self) -> int:
+        """How much is in progress."""
+        return len(self._working)
+
+    def get(self, key: tuple[str, ...]) -> W | None:
+        """What others may join; None if there is none."""
+        return self._working.get(key)
+
+    def begin(self, key: tuple[str, ...], work: W, run: Callable[[], Awaitable[Any]]) -> None:
+        """Begins work, which others may join until it has ended."""
+        work.task = asyncio.create_task(self._run(key, work, run))
+        work.task.add_done_callback(_take_note)
+        self._working[key] = work
+
+    async def leave(self, key: tuple[str, ...], work: W) -> None:
+        """Ends a caller's wait, who has counted in `Work.waiting`; and the work, if it was the last one to wait."""
+        work.waiting -= 1
+        if not work.waiting and not work.task.done():
+            self._forget(key, work)  # nobody joins what is being given up
+            work.task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({work.task})
+
+    async def _run(self, key: tuple[str, ...], work: W, run: Callable[[], Awaitable[Any]]) -> Any:
+        try:
+            return await run()
+        finally:
+            self._forget(key, work)
+
+    def _forget(self, key: tuple[str, ...], work: W) -> None:
+        if self._working.get(key) is work:  # else given up, and begun anew
+            del self._working[key]
 
 
 @dataclass(frozen=True)
-class Asked(Generic[T]):
+class Asked(Generic[R]):
     """A call that may come again.
 
     Attributes:
         request_id: Its id.
         content: Digest of everything else that its answer depends on.
         deadline: When its caller stops waiting, on the clock of `time.monotonic`.
-        work: Answers it.
-        hold: Admits what it holds in memory while it waits for the work of another.
+        work: Begins to answer it.
+        hold: Admits what its caller holds in memory while it waits for the work of another.
     """
 
     request_id: str
     content: str
     deadline: float
-    work: Callable[[], Awaitable[T]]
+    work: Callable[[], R]
     hold: Callable[[], AbstractContextManager[None]]
 
 
@@ -145,12 +200,12 @@ class Repeats(Generic[T]):
     ) -> None:
         self._size = size
         self._lasting = lasting
-        self._working: dict[tuple[str, ...], _Work[T]] = {}
+        self._working: InProgress[Work[T]] = InProgress()
         self._repeated: KeptAnswers[T] = kept or kept_by_id(limits)
         self._cache: KeptAnswers[T] = KeptAnswers(limits.response_cache_bytes)
         self._on_repeat = on_repeat
 
-    async def answer(self, asked: Asked[T]) -> tuple[T, str]:
+    async def answer(self, asked: Asked[Awaitable[T]]) -> tuple[T, str]:
         """The answer to a call, and how it came about: one of `telemetry.REPEATS`, or empty for work of its own.
 
         Cancelling it ends the work if nobody else waits for it.
@@ -163,7 +218,7 @@ class Repeats(Generic[T]):
             self._on_repeat(how)
         return answer, how
 
-    async def _answered(self, asked: Asked[T]) -> tuple[T, str]:
+    async def _answered(self, asked: Asked[Awaitable[T]]) -> tuple[T, str]:
         key = (asked.request_id, asked.content)
         while True:
             if (kept := self._repeated.get(key)) is not None:
@@ -172,9 +227,8 @@ class Repeats(Generic[T]):
                 return kept, CACHED
             work = self._working.get(key)
             if work is None:
-                task = asyncio.create_task(self._run(key, asked))
-                task.add_done_callback(take_note)
-                work = self._working[key] = _Work(task, asked.deadline)
+                work = Work(asked.deadline)
+                self._working.begin(key, work, partial(self._run, key, asked))
                 return await self._wait(key, work), ""
             try:
                 with asked.hold():
@@ -183,30 +237,19 @@ class Repeats(Generic[T]):
                 if not has_outlived(error, asked.deadline, work.deadline):
                     raise
 
-    async def _run(self, key: tuple[str, ...], asked: Asked[T]) -> T:
-        try:
-            answer = await asked.work()
-        finally:
-            work = self._working.get(key)
-            if work is not None and work.task is asyncio.current_task():  # else given up, and begun anew
-                del self._working[key]
+    async def _run(self, key: tuple[str, ...], asked: Asked[Awaitable[T]]) -> T:
+        answer = await asked.work()
         self._repeated.put(key, answer, self._size(answer))
         if self._lasting(answer):
             self._cache.put((asked.content,), answer, self._size(answer))
         return answer
 
-    async def _wait(self, key: tuple[str, ...], work: _Work[T]) -> T:
+    async def _wait(self, key: tuple[str, ...], work: Work[T]) -> T:
         work.waiting += 1
         try:
             await asyncio.wait({work.task})
         finally:
-            work.waiting -= 1
-            if not work.waiting and not work.task.done():
-                if self._working.get(key) is work:  # nobody joins what is being given up
-                    del self._working[key]
-                work.task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await asyncio.wait({work.task})
+            await self._working.leave(key, work)
         return work.task.result()
 
 
@@ -226,7 +269,7 @@ def has_outlived(error: SidecarError, deadline: float, until: float) -> bool:
     return error.code == "DEADLINE_EXCEEDED" and deadline > until + _SAME_SECONDS
 
 
-def take_note(task: asyncio.Task[Any]) -> None:
+def _take_note(task: asyncio.Task[Any]) -> None:
     """Takes note of an error that nobody waits for any more, which asyncio would log."""
     if not task.cancelled():
         task.exception()
