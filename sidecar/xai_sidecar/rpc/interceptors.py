@@ -137,8 +137,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 asked = request.request if method == "PredictStream" else request  # a stream's is inside
                 if valid_request_id(own := getattr(asked, "request_id", "")):
                     record.name(_named(context, own))
-                is_named = isinstance(asked, pb.PredictRequest) and (own or has_request_id(context))
-                _received.set(Received(len(data), _fingerprint(method, data) if is_named else ""))
+                named = isinstance(asked, pb.PredictRequest) and is_named(asked, context)
+                _received.set(Received(len(data), _fingerprint(method, data) if named else ""))
                 if isinstance(asked, pb.PredictRequest):
                     record.describe(asked)
                 yield request
@@ -196,9 +196,9 @@ def _fingerprint(method: str, data: bytes) -> str:
     return f"{method} {len(data)} {hash(_SALT + data)}"
 
 
-def has_request_id(context: Any) -> bool:
-    """Whether the caller named the call in the metadata."""
-    return _given_request_id(context) is not None
+def is_named(request: pb.PredictRequest, context: Any) -> bool:
+    """Whether the caller has named a call; nobody else knows its id, so that nobody can ask for it again."""
+    return bool(request.request_id) or _given_request_id(context) is not None
 
 
 def _own_request_id(context: Any) -> str:

@@ -15,7 +15,7 @@ from xai_sidecar.rpc.decode import read_interval, read_request
 from xai_sidecar.rpc.encode import finished_event, predict_response, stream_event
 from xai_sidecar.rpc.ground_truth import ground_truth_response, read_report
 from xai_sidecar.rpc.info import model_info
-from xai_sidecar.rpc.interceptors import REQUEST_ID, has_request_id, received, request_id_of
+from xai_sidecar.rpc.interceptors import REQUEST_ID, is_named, received, request_id_of
 from xai_sidecar.rpc.parameters import contract_paths
 from xai_sidecar.serving.core import Core, deadline_of
 from xai_sidecar.serving.repeated_streams import AskedStream, Place, StreamRepeats
@@ -87,13 +87,12 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                 return await self.core.predict(asked, predict_response, deadline)
 
         state = self.core.ready()
-        if not self.core.limits.response_cache_bytes and not _is_named(request, context):
+        if not self.core.limits.response_cache_bytes and not is_named(request, context):
             return await work()
         hold = partial(state.admission.holding, asked.byte_count)
         content = self._content(request, state.model.version)
         answer, how = await self.repeats.answer(Asked(asked.request_id, content, deadline, work, hold))
-        if how:
-            context.set_trailing_metadata(((REQUEST_ID, request_id), (REPEAT, how)))
+        _tell(context, request_id, how)
         return answer if how != CACHED else renamed(answer, asked.request_id)
 
     async def PredictStream(
@@ -112,14 +111,11 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
                     async for event in events:
                         yield event
 
-        def ended(how: str) -> None:
-            if how:
-                context.set_trailing_metadata(((REQUEST_ID, request_id), (REPEAT, how)))
-
         events = work()
-        if _is_named(request.request, context):
+        if is_named(request.request, context):
             hold = partial(state.admission.holding, asked.byte_count)
             content = received().fingerprint or content_of(request, state.model.version)
+            ended = partial(_tell, context, request_id)
             events = self.streams.events(AskedStream(asked.request_id, content, deadline, work, hold, ended))
         async with aclosing(events):
             async for event in events:
@@ -143,6 +139,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         return pb.GetModelInfoResponse(model=model_info(self.core.describe(request.model)))
 
 
-def _is_named(request: pb.PredictRequest, context: Any) -> bool:
-    """Whether the caller has named a call; nobody else knows its id, so that nobody can ask for it again."""
-    return bool(request.request_id) or has_request_id(context)
+def _tell(context: Any, request_id: str, how: str) -> None:
+    """Tells a caller how a call was answered, if that was without work of its own."""
+    if how:
+        context.set_trailing_metadata(((REQUEST_ID, request_id), (REPEAT, how)))
