@@ -21,7 +21,7 @@ from xai_sidecar.backends.runtimes.in_parts import InParts
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.program import Engine, Model, Precision
-from xai_sidecar.backends.runtimes.trial import Candidate, Choice, Chosen, Examples, Trial
+from xai_sidecar.backends.runtimes.trial import Candidate, Choice, Chosen, Examples, Trial, sizes_of
 from xai_sidecar.cpus import usable_cpus
 
 _RECORD = "chosen, and what is guarded"
@@ -197,8 +197,8 @@ def _like(
     """The programs of another choice, made of this graph and timed."""
     nearest = {size: like.by_size[min(like.by_size, key=lambda other: abs(other - size))] for size in sizes}
     by_size = _planned(trial, engines, [(name, fixed, None, sizes) for name, fixed, _, sizes in _plan(nearest)])
-    for made in {id(made): made for made in (by_size or {}).values()}.values():
-        trial.time([made], [size for size in sizes if by_size and by_size[size] is made], seconds)
+    for made, own in sizes_of(by_size or {}).items():
+        trial.time([made], own, seconds)
     return by_size
 
 

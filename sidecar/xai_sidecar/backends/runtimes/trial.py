@@ -104,7 +104,7 @@ class Choice:
         return self.by_size[len(rows[0])].program(rows)
 
 
-@dataclass
+@dataclass(eq=False)
 class Candidate:
     """A program that agrees, whether it has to be guarded, and the seconds it took by batch size."""
 
@@ -195,11 +195,8 @@ class Trial:
 
     def choice(self, by_size: Mapping[int, Candidate]) -> Choice:
         """What was chosen, in the order of sizes, each program settled."""
-        settled: dict[int, Candidate] = {}
-        for made in by_size.values():
-            if id(made) not in settled:
-                settled[id(made)] = self._settled(made, [size for size in by_size if by_size[size] is made])
-        return Choice({size: settled[id(by_size[size])].at(size) for size in sorted(by_size)}, self.refused)
+        settled = {made: self._settled(made, sizes) for made, sizes in sizes_of(by_size).items()}
+        return Choice({size: settled[by_size[size]].at(size) for size in sorted(by_size)}, self.refused)
 
     def time(self, candidates: Sequence[Candidate], sizes: Sequence[int], seconds: float) -> None:
         """Times programs in turn, so that other load affects all alike."""
@@ -267,6 +264,14 @@ class Trial:
     def _wants_guard(self, program: Program, size: int) -> bool:
         rows, expected = self._examples.part(0, size)
         return all(np.isfinite(array).all() for array in (*rows, *expected)) and not passes_nan(program, rows)
+
+
+def sizes_of(by_size: Mapping[int, Candidate]) -> dict[Candidate, list[int]]:
+    """The batch sizes that each program is for."""
+    sizes: dict[Candidate, list[int]] = {}
+    for size, made in by_size.items():
+        sizes.setdefault(made, []).append(size)
+    return sizes
 
 
 def _reason(error: Exception) -> str:
