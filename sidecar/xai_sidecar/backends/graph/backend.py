@@ -19,7 +19,7 @@ from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.passes import kind_text, ood_training, run_passes, same_passes
 from xai_sidecar.backends.runtimes.early import EarlyLoads
 from xai_sidecar.backends.runtimes.engines import engines_for, reduced_precision
-from xai_sidecar.backends.runtimes.in_parts import InParts
+from xai_sidecar.backends.runtimes.in_parts import undivided
 from xai_sidecar.backends.runtimes.keeping import EngineCache
 from xai_sidecar.backends.turns import Turns
 from xai_sidecar.engine.backend import Layer, Report
@@ -148,7 +148,7 @@ class GraphBackend:
         rows = classifier.traced.shapes[classifier.input][0]
         if rows is None and len(self._source.batch_sizes) > 1:
             model = as_model(classifier.graph, self._digests(classifier.graph))
-            whole = [each for each in self._engines if not each.missing() and not isinstance(each, InParts)]
+            whole = [engine for engine in undivided(self._engines) if not engine.missing()]
             self._early.start(model, whole, self._source.threads)
 
     def _find(self) -> Found:

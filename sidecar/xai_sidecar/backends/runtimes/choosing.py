@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from xai_sidecar.backends.runtimes.early import EarlyLoads
 from xai_sidecar.backends.runtimes.guarding import Guarded
-from xai_sidecar.backends.runtimes.in_parts import InParts
+from xai_sidecar.backends.runtimes.in_parts import InParts, undivided
 from xai_sidecar.backends.runtimes.keeping import EngineCache, cache_key
 from xai_sidecar.backends.runtimes.memory import trim_heap
 from xai_sidecar.backends.runtimes.program import Engine, Model, Precision
@@ -76,7 +76,7 @@ def choose(
     """
     trial = Trial(model, examples, precision, threads, alone, early)
     if (threads or usable_cpus()) == 1:  # which has nothing to divide
-        engines = [engine for engine in engines if not isinstance(engine, InParts)]
+        engines = undivided(engines)
     try:
         by_size = None
         if cache is not None:
@@ -125,7 +125,7 @@ def versions(engines: Sequence[Engine]) -> list[tuple[str, str]]:
 
 
 def _chosen(trial: Trial, engines: Sequence[Engine], sizes: Sequence[int], seconds: float) -> dict[int, Candidate]:
-    whole = [engine for engine in engines if not isinstance(engine, InParts)]
+    whole = undivided(engines)
     if len(sizes) == 1:  # a program for any size would never be the better one
         fitting = trial.of_each(whole, sizes)
         trial.time(fitting, sizes, seconds)

@@ -11,6 +11,7 @@ import itertools
 import queue
 import threading
 from collections import deque
+from collections.abc import Sequence
 
 from xai_sidecar.backends.runtimes.program import Engine, Model, Precision, Program
 from xai_sidecar.cpus import usable_cpus
@@ -68,6 +69,11 @@ class InParts:
     def settle(self, program: Program) -> Program:
         """Settles what runs the parts; see `Engine.settle`."""
         return program.settled(self._engine) if isinstance(program, ProgramInParts) else program
+
+
+def undivided(engines: Sequence[Engine]) -> list[Engine]:
+    """The engines that run batches whole."""
+    return [engine for engine in engines if not isinstance(engine, InParts)]
 
 
 class ProgramInParts:
