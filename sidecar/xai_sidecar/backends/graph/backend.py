@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 from xai_sidecar.backends.graph.checking import check_gradient, probe_rows
 from xai_sidecar.backends.graph.kept_runs import GraphDigests, KeptRuns
@@ -64,7 +65,7 @@ class GraphBackend:
         self._reference = KeptRuns(self._plain, cache, digests)
         sizes = (*source.batch_sizes, *source.gradient_batch_sizes)
         self._probes = probe_inputs(source, max(_LEAST_PROBES, *sizes))
-        self._classifier = RestingClassifier(source, self._load_file)
+        self._classifier = RestingClassifier(source, partial(load, source, self._probes, self._reference, self._begin))
         self._kept = KeptStart(source, cache, engines)
         known = self._kept.found()
         self._is_first = known is None  # nothing is known of the file from earlier starts
@@ -140,13 +141,10 @@ class GraphBackend:
 
     # ---------------------------------------------------------------------------------------- loading
 
-    def _load_file(self) -> Loaded:
-        return load(self._source, self._probes, self._reference, self._begin if self._is_first else lambda _: None)
-
     def _begin(self, classifier: Traceable) -> None:
         """Has engines load the passes while the layers are looked for, where programs for any batch size are wanted."""
         rows = classifier.traced.shapes[classifier.input][0]
-        if rows is None and len(self._source.batch_sizes) > 1:
+        if self._is_first and rows is None and len(self._source.batch_sizes) > 1:
             model = as_model(classifier.graph, self._digests(classifier.graph))
             whole = [engine for engine in undivided(self._engines) if not engine.missing()]
             self._early.start(model, whole, self._source.threads)
