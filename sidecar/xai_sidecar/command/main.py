@@ -215,10 +215,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from xai_sidecar.serving.explanation_costs import ExplanationCosts
     from xai_sidecar.serving.model import start_model
     from xai_sidecar.serving.weight_dependence import with_kept
-    from xai_sidecar.telemetry.logs import set_up_logs
 
     config = _config(arguments)
-    set_up_logs("warning", config.server.log_format)
+    _set_up_logs(config)
     engine = Engine(lambda: load_backend(config))
     with StepReports(_progress()) as report:
         model = start_model(engine, config, report).result()
