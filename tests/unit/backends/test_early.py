@@ -1,6 +1,8 @@
 """What is loaded before it is asked for is loaded once, and fails where it is asked for."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from xai_sidecar.backends.graph.backend import GraphBackend
 from xai_sidecar.backends.graph.source import GraphSource
 from xai_sidecar.backends.runtimes.onnxruntime import OnnxRuntime
 from xai_sidecar.backends.runtimes.openvino import OpenVino
-from xai_sidecar.backends.runtimes.program import EngineError
+from xai_sidecar.backends.runtimes.program import EngineError, LazyModel
 from xai_sidecar.config import Config
 from xai_sidecar.engine.work import Forward
 from xai_sidecar.errors import ConfigError
@@ -90,3 +92,20 @@ def test_what_is_wrong_is_said_where_the_model_is_asked_for(tmp_path):
 
 def test_a_cell_is_loaded_by_the_thread_that_asks():
     assert loading.load_early(config(factory="models:net")) is loading.load_backend
+
+
+def test_engines_that_read_a_model_at_the_same_time_have_it_serialised_once():
+    made, all_here = [], threading.Barrier(4, timeout=30)
+
+    def serialise():
+        made.append(threading.current_thread())
+        time.sleep(0.05)  # longer than the others need to ask
+        return b"graph"
+
+    def read(model):
+        all_here.wait()
+        return model.content
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, [LazyModel("digest", serialise)] * 4)) == [b"graph"] * 4
+    assert len(made) == 1

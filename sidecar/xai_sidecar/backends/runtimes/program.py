@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -23,6 +23,8 @@ class EngineError(Exception):
 class LazyModel:
     """A model that is serialised when an engine has to read it: where all is kept that engines made of it, none has.
 
+    It is serialised once, whichever engines ask for it at the same time.
+
     Args:
         digest: Tells it from all others.
         serialise: Makes the serialised model.
@@ -31,11 +33,16 @@ class LazyModel:
     def __init__(self, digest: str, serialise: Callable[[], bytes]) -> None:
         self.digest = digest
         self._serialise = serialise
+        self._content: bytes | None = None
+        self._lock = threading.Lock()
 
-    @cached_property
+    @property
     def content(self) -> bytes:
         """The serialised model."""
-        return self._serialise()
+        with self._lock:
+            if self._content is None:
+                self._content = self._serialise()
+            return self._content
 
 
 Model: TypeAlias = bytes | Path | LazyModel
