@@ -152,9 +152,7 @@ class AsyncClient(AsyncQualityCalls):
 
     async def model_info(self, *, timeout: float | None = None) -> ModelInfo:
         """Describes the model and every explainer; see `Client.model_info`."""
-        response: pb.GetModelInfoResponse = await self._unary(
-            "GetModelInfo", pb.GetModelInfoRequest(), self._connection.call(timeout, idempotent=True)
-        )
+        response: pb.GetModelInfoResponse = await self._read("GetModelInfo", pb.GetModelInfoRequest(), timeout)
         return model_info(response.model)
 
     async def _unary(self, name: str, request: Any, call: Call) -> Any:
@@ -172,14 +170,14 @@ class AsyncClient(AsyncQualityCalls):
 
     async def _events(self, build: Callable[[], pb.PredictStreamRequest], call: Call) -> AsyncGenerator[Event, None]:
         decoder = EventDecoder(call.request_id)
-        async with aclosing(self._stream("PredictStream", build, call)) as messages:
+        request = await asyncio.to_thread(build)
+        async with aclosing(self._stream("PredictStream", request, call)) as messages:
             async for message in messages:
                 event = decoder.decode(message)
                 if event is not None:
                     yield event
 
-    async def _stream(self, name: str, build: Callable[[], Any], call: Call) -> AsyncGenerator[Any, None]:
-        request = await asyncio.to_thread(build)
+    async def _stream(self, name: str, request: Any, call: Call) -> AsyncGenerator[Any, None]:
         started = False
         while True:
             with fork.guard() as is_here:

@@ -82,7 +82,7 @@ class Connection:
         )
 
     def lasting(self, timeout: float | None = None) -> Call:
-        """A new call that goes on until its caller, or the server, ends it.
+        """A new call that goes on until its caller ends it; see `Call.begin_again` for where the server does.
 
         Args:
             timeout: Its deadline in seconds from now; None for none, whatever the default.
@@ -107,7 +107,7 @@ class Call:
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for the next attempt. The first one starts the clock."""
-        if self._attempts == 0 and self._timeout is not None:
+        if math.isinf(self._deadline) and self._timeout is not None:
             self._deadline = time.monotonic() + self._timeout
         self._attempts += 1
         return {
@@ -143,6 +143,10 @@ class Call:
         if delay is None or time.monotonic() + delay >= self._deadline:
             raise failure from error
         return delay
+
+    def begin_again(self) -> None:
+        """Has the same call made once more, within its deadline, whose answer came to its end: no attempt failed."""
+        self._attempts = 0
 
     def _delay(self, error: grpc.RpcError, code: str) -> float | None:
         """Seconds until the next attempt; None where there must be none."""

@@ -212,10 +212,7 @@ class Client(QualityCalls):
         Raises:
             ServiceError: The call failed.
         """
-        request = pb.GetModelInfoRequest()
-        response: pb.GetModelInfoResponse = self._unary(
-            "GetModelInfo", request, self._connection.call(timeout, idempotent=True)
-        )
+        response: pb.GetModelInfoResponse = self._read("GetModelInfo", pb.GetModelInfoRequest(), timeout)
         return model_info(response.model)
 
     def _unary(self, name: str, request: Any, call: Call) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import aclosing, closing
 from typing import Any
 
@@ -13,7 +13,6 @@ from xai_client.calls import Call, Connection
 from xai_client.quality import ClassMap, Quality, QualityHistory
 from xai_client.quality_response import class_maps, quality, quality_history
 from xai_client.sample_requests import (
-    MOST_PAGE,
     class_maps_request,
     history_request,
     list_request,
@@ -87,21 +86,15 @@ class QualityCalls:
         timeout: float | None = None,
     ) -> Generator[SampleSummary, None, None]:
         """Goes through all samples of `list_samples`, whose arguments it takes; fetches pages as they are needed."""
-        token, more = "", True
+        request = list_request(
+            where, order=order, score_of=score_of, with_thumbnails=with_thumbnails, with_map_of=with_map_of
+        )
+        more = True
         while more:
-            page = self.list_samples(
-                where,
-                order=order,
-                score_of=score_of,
-                page_size=MOST_PAGE,
-                page_token=token,
-                with_thumbnails=with_thumbnails,
-                with_map_of=with_map_of,
-                timeout=timeout,
-            )
+            page = sample_page(self._read("ListSamples", request, timeout))
             yield from page.samples
-            token = page.next_page_token
-            more = bool(token)
+            request.page_token = page.next_page_token
+            more = bool(page.next_page_token)
 
     def sample(
         self,
@@ -156,19 +149,17 @@ class QualityCalls:
             ArgumentError: An argument is wrong; raised at once.
         """
         request = watch_request(where, with_thumbnails=with_thumbnails, with_map_of=with_map_of)
-        return self._watch(request, timeout)
+        return self._watch(request, self._connection.lasting(timeout))
 
-    def _watch(self, request: qpb.WatchSamplesRequest, timeout: float | None) -> Generator[SampleEvents, None, None]:
-        ends = None if timeout is None else time.monotonic() + timeout
-        again = False
+    def _watch(self, request: qpb.WatchSamplesRequest, call: Call) -> Generator[SampleEvents, None, None]:
+        reconnected = False
         while True:
-            call = self._connection.lasting(None if ends is None else max(1e-3, ends - time.monotonic()))
-            first = again
             with closing(self._stream("WatchSamples", request, call)) as messages:
                 for message in messages:
-                    yield sample_events(message, reconnected=first)
-                    first = False
-            again = True
+                    yield sample_events(message, reconnected=reconnected)
+                    reconnected = False
+            reconnected = True
+            call.begin_again()
             time.sleep(_REWATCH_SECONDS)
 
     def quality(self, *, timeout: float | None = None) -> Quality:
@@ -293,22 +284,16 @@ class AsyncQualityCalls:
         timeout: float | None = None,
     ) -> AsyncGenerator[SampleSummary, None]:
         """Goes through all samples, for ``async for``; see `Client.iter_samples`."""
-        token, more = "", True
+        request = list_request(
+            where, order=order, score_of=score_of, with_thumbnails=with_thumbnails, with_map_of=with_map_of
+        )
+        more = True
         while more:
-            page = await self.list_samples(
-                where,
-                order=order,
-                score_of=score_of,
-                page_size=MOST_PAGE,
-                page_token=token,
-                with_thumbnails=with_thumbnails,
-                with_map_of=with_map_of,
-                timeout=timeout,
-            )
+            page = sample_page(await self._read("ListSamples", request, timeout))
             for each in page.samples:
                 yield each
-            token = page.next_page_token
-            more = bool(token)
+            request.page_token = page.next_page_token
+            more = bool(page.next_page_token)
 
     async def sample(
         self,
@@ -337,16 +322,15 @@ class AsyncQualityCalls:
         has the call cancelled at once, and not when the event loop gets to it.
         """
         request = watch_request(where, with_thumbnails=with_thumbnails, with_map_of=with_map_of)
-        ends = None if timeout is None else time.monotonic() + timeout
-        again = False
+        call = self._connection.lasting(timeout)
+        reconnected = False
         while True:
-            call = self._connection.lasting(None if ends is None else max(1e-3, ends - time.monotonic()))
-            first = again
-            async with aclosing(self._stream("WatchSamples", lambda: request, call)) as messages:
+            async with aclosing(self._stream("WatchSamples", request, call)) as messages:
                 async for message in messages:
-                    yield sample_events(message, reconnected=first)
-                    first = False
-            again = True
+                    yield sample_events(message, reconnected=reconnected)
+                    reconnected = False
+            reconnected = True
+            call.begin_again()
             await asyncio.sleep(_REWATCH_SECONDS)
 
     async def quality(self, *, timeout: float | None = None) -> Quality:
@@ -390,4 +374,4 @@ class AsyncQualityCalls:
     async def _unary(self, name: str, request: Any, call: Call) -> Any: ...
 
     @abstractmethod
-    def _stream(self, name: str, build: Callable[[], Any], call: Call) -> AsyncGenerator[Any, None]: ...
+    def _stream(self, name: str, request: Any, call: Call) -> AsyncGenerator[Any, None]: ...

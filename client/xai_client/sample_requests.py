@@ -28,11 +28,11 @@ def list_request(
     *,
     order: str,
     score_of: tuple[str, str] | None,
-    page_size: int,
-    page_token: str,
+    page_size: int = MOST_PAGE,
+    page_token: str = "",
     with_thumbnails: bool,
     with_map_of: str,
-    with_total_count: bool,
+    with_total_count: bool = False,
 ) -> qpb.ListSamplesRequest:
     """Builds a ListSamplesRequest; see `Client.list_samples` for the arguments.
 
