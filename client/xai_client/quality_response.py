@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from xai_client.evaluator_info import QualityMeasure, evaluator_info, map_drift, quality_measure, standing
+from xai_client.evaluator_info import evaluator_info, map_drift, quality_measure, standing
 from xai_client.quality import (
     ClassMap,
     ClassQuality,
@@ -83,7 +83,7 @@ def _explainer(message: qpb.ExplainerQuality) -> ExplainerQuality:
     return ExplainerQuality(
         explainer=message.explainer,
         is_control=message.is_control,
-        quality=_measures(quality_measure(each) for each in message.quality),
+        quality={each.metric: quality_measure(each) for each in message.quality},
         composite_score=message.composite_score if message.HasField("composite_score") else None,
         standing=standing(message.standing) if message.HasField("standing") else None,
         classes=tuple(
@@ -91,10 +91,6 @@ def _explainer(message: qpb.ExplainerQuality) -> ExplainerQuality:
         ),
         drift=tuple(map(map_drift, message.drift)),
     )
-
-
-def _measures(measures: Iterable[QualityMeasure]) -> dict[str, QualityMeasure]:
-    return {each.metric: each for each in measures}
 
 
 def _points(messages: Iterable[qpb.HistoryPoint]) -> tuple[HistoryPoint, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from typing import Final
 
@@ -56,13 +56,14 @@ def predictions(response: pb.PredictResponse, request_id: str, count: int) -> li
 
 
 def _prediction(message: pb.Prediction, request_id: str, response: pb.PredictResponse) -> Prediction:
-    region, size = _region(message), _size(message)
+    region = _region(message) if message.HasField("region") else None
+    size = size_of(message.picture) if message.HasField("picture") else None
     explanations = [_explanation(each, region, size) for each in message.explanations]
     has_ood = message.HasField("ood")
     return Prediction(
         request_id=request_id,
         model_version=response.model_version,
-        classes=tuple(ClassScore(each.class_id, each.label, each.probability, each.logit) for each in message.classes),
+        classes=class_scores(message.classes),
         ood_score=message.ood.score if has_ood else None,
         ood_percentile=message.ood.percentile if has_ood else None,
         explanations={each.name: each for each in explanations},
@@ -72,17 +73,26 @@ def _prediction(message: pb.Prediction, request_id: str, response: pb.PredictRes
     )
 
 
-def _region(message: pb.Prediction) -> Region | None:
-    if not message.HasField("region"):
-        return None
-    region = Region(message.region.left, message.region.top, message.region.right, message.region.bottom)
+def class_scores(messages: Iterable[pb.ClassScore]) -> tuple[ClassScore, ...]:
+    """Decodes classes with how sure the model is of them."""
+    return tuple(ClassScore(each.class_id, each.label, each.probability, each.logit) for each in messages)
+
+
+def _region(message: pb.Prediction) -> Region:
+    region = region_of(message.region)
     if not all(map(math.isfinite, region)) or region.left >= region.right or region.top >= region.bottom:
         raise ResponseError(f"the region of the prediction is empty: {region}")
     return region
 
 
-def _size(message: pb.Prediction) -> PictureSize | None:
-    return PictureSize(message.picture.width, message.picture.height) if message.HasField("picture") else None
+def region_of(message: pb.Region) -> Region:
+    """Decodes a rectangle."""
+    return Region(message.left, message.top, message.right, message.bottom)
+
+
+def size_of(message: pb.PictureSize) -> PictureSize:
+    """Decodes the size of a picture."""
+    return PictureSize(message.width, message.height)
 
 
 def _explanation(message: pb.Explanation, region: Region | None, size: PictureSize | None) -> Explanation:
@@ -91,8 +101,8 @@ def _explanation(message: pb.Explanation, region: Region | None, size: PictureSi
         explainer=message.explainer,
         status=enum_name(pb.ExplanationStatus.DESCRIPTOR, message.status),
         status_message=message.status_message,
-        maps=tuple(_map(each) for each in message.maps),
-        parameters={name: value_of(value) for name, value in sorted(message.parameters.items())},
+        maps=tuple(saliency_map(each, map_values(each)) for each in message.maps),
+        parameters=values_of(message.parameters),
         seed=message.seed if message.HasField("seed") else None,
         passes=message.pass_count,
         truncated=message.truncated,
@@ -119,12 +129,18 @@ def advantage(message: pb.Advantage) -> Advantage:
     return Advantage(message.over, message.mean, message.confidence_half_width)
 
 
-def _map(message: pb.SaliencyMap) -> SaliencyMap:
+def saliency_map(message: pb.SaliencyMap, values: FloatArray | None) -> SaliencyMap:
+    """Decodes what is said of a map.
+
+    Args:
+        message: The message.
+        values: Its values, see `map_values`; None for a map without.
+    """
     return SaliencyMap(
         class_id=message.class_id,
         label=message.label,
         status=enum_name(pb.MapStatus.DESCRIPTOR, message.status),
-        values=map_values(message),
+        values=values,
         standard_error=message.standard_error if message.HasField("standard_error") else None,
         standard_error_bound=message.standard_error_bound if message.HasField("standard_error_bound") else None,
         precision_error=message.precision_error if message.HasField("precision_error") else None,
@@ -223,6 +239,11 @@ def value_of(value: Value) -> ParameterValue:
     if kind == "string_value":
         return value.string_value
     return value.bool_value if kind == "bool_value" else None
+
+
+def values_of(values: Mapping[str, Value]) -> dict[str, ParameterValue]:
+    """Decodes parameters, by name, in the order of their names."""
+    return {name: value_of(value) for name, value in sorted(values.items())}
 
 
 def time_of(timestamp: Timestamp) -> datetime:

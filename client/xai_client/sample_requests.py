@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from google.protobuf.descriptor import EnumDescriptor
@@ -12,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from xai_client.calls import check_request_id
 from xai_client.errors import ArgumentError
 from xai_client.request import integer, short_names
-from xai_client.samples import Moment, SampleFilter, ScoreRange, moment, names
+from xai_client.samples import Moment, SampleFilter, ScoreRange
 from xai_proto import explanation_pb2 as pb
 from xai_proto import quality_pb2 as qpb
 
@@ -81,7 +82,7 @@ def sample_request(
     return qpb.GetSampleRequest(
         request_id=check_request_id(request_id),
         image_index=integer(image_index, "image_index", 0, _LARGEST),
-        explainers=names(explainers, "explainers"),
+        explainers=_names(explainers, "explainers"),
         encoding=_enum(encoding, "encoding", pb.MapEncoding.DESCRIPTOR),
     )
 
@@ -102,8 +103,8 @@ def history_request(
     """
     request = qpb.GetQualityHistoryRequest(
         bin_count=integer(bins, "bins", 1, MOST_BINS),
-        explainers=names(explainers, "explainers"),
-        metrics=names(metrics, "metrics"),
+        explainers=_names(explainers, "explainers"),
+        metrics=_names(metrics, "metrics"),
     )
     _set_time(request.start_time, start, "start")
     _set_time(request.end_time, end, "end")
@@ -124,7 +125,7 @@ def class_maps_request(
         ArgumentError: An argument is wrong.
     """
     return qpb.GetClassMapsRequest(
-        explainers=names(explainers, "explainers"),
+        explainers=_names(explainers, "explainers"),
         class_ids=_class_ids(class_ids, "class_ids"),
         max_sample_count=integer(max_samples, "max_samples", 1, 1000),
         outcomes=_enums(outcomes, "outcomes", qpb.Outcome.DESCRIPTOR),
@@ -174,7 +175,7 @@ def _score_of(order: str, score_of: Any) -> tuple[str, str]:
         if score_of is not None:
             raise ArgumentError(f"score_of goes with the order {' or '.join(_BY_SCORE)}", field="score_of")
         return "", ""
-    if not isinstance(score_of, (tuple, list)) or len(names(score_of, "score_of")) != 2:
+    if not isinstance(score_of, (tuple, list)) or len(_names(score_of, "score_of")) != 2:
         raise ArgumentError(f"score_of must be (explainer, metric), not {score_of!r}", field="score_of")
     explainer, metric = score_of
     return explainer, metric
@@ -186,7 +187,7 @@ def _class_ids(values: Any, name: str) -> list[int]:
 
 
 def _enums(values: str | Iterable[str], name: str, enum: EnumDescriptor) -> list[Any]:
-    return [_enum(each, name, enum) for each in names(values, name)]
+    return [_enum(each, name, enum) for each in _names(values, name)]
 
 
 def _enum(value: Any, name: str, enum: EnumDescriptor) -> Any:
@@ -212,4 +213,23 @@ def _set_number(message: Any, name: str, value: Any) -> None:
 
 def _set_time(message: Timestamp, value: Moment | None, name: str) -> None:
     if value is not None:
-        message.FromNanoseconds(round(moment(value, name) * 1e9))
+        message.FromNanoseconds(round(_seconds(value, name) * 1e9))
+
+
+def _seconds(value: Any, name: str) -> float:
+    """A point in time as Unix time."""
+    if isinstance(value, datetime):
+        return value.timestamp()
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e11:
+        return float(value)
+    raise ArgumentError(f"{name} must be a datetime or Unix time in seconds, not {value!r}", field=name)
+
+
+def _names(values: Any, name: str) -> list[str]:
+    """Texts as a list; a single one becomes a list of one."""
+    found: list[Any] = [values]
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        found = list(values)
+    if not all(isinstance(each, str) and each for each in found):
+        raise ArgumentError(f"{name} must be names, not {values!r}", field=name)
+    return found

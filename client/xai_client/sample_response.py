@@ -6,7 +6,16 @@ import numpy as np
 
 from xai_client.colours import FloatArray
 from xai_client.errors import ResponseError
-from xai_client.response import enum_name, map_values, time_of, value_of
+from xai_client.response import (
+    class_scores,
+    enum_name,
+    map_values,
+    region_of,
+    saliency_map,
+    size_of,
+    time_of,
+    values_of,
+)
 from xai_client.samples import (
     ClassOutcome,
     MapShape,
@@ -22,7 +31,6 @@ from xai_client.samples import (
     SampleTruth,
     TruthObject,
 )
-from xai_client.types import ClassScore, PictureSize, Region, SaliencyMap
 from xai_proto import explanation_pb2 as pb
 from xai_proto import quality_pb2 as qpb
 
@@ -65,7 +73,7 @@ def sample_summary(message: qpb.SampleSummary) -> SampleSummary:
         time=time_of(message.time),
         state=enum_name(qpb.SampleState.DESCRIPTOR, message.state),
         model_version=message.model_version,
-        classes=tuple(ClassScore(each.class_id, each.label, each.probability, each.logit) for each in message.classes),
+        classes=class_scores(message.classes),
         predicted=tuple(message.predicted_class_ids),
         truth=_truth(message.truth) if message.HasField("truth") else None,
         outcomes=tuple(
@@ -74,9 +82,9 @@ def sample_summary(message: qpb.SampleSummary) -> SampleSummary:
         ),
         ood_score=message.ood.score if message.HasField("ood") else None,
         ood_percentile=message.ood.percentile if message.HasField("ood") else None,
-        picture_size=_size(message.picture) if message.HasField("picture") else None,
-        region=_region(message.region) if message.HasField("region") else None,
-        frame=_size(message.frame),
+        picture_size=size_of(message.picture) if message.HasField("picture") else None,
+        region=region_of(message.region) if message.HasField("region") else None,
+        frame=size_of(message.frame),
         has_thumbnail=message.has_thumbnail,
         thumbnail_jpeg=message.thumbnail_jpeg,
         map=small_map(message.map) if message.HasField("map") else None,
@@ -121,9 +129,10 @@ def _explanation(message: qpb.SampleExplanation) -> SampleExplanation:
     return SampleExplanation(
         explainer=message.explainer,
         is_control=message.is_control,
-        maps=tuple(_map(each) for each in message.maps),
+        # Values are not kept for ever.
+        maps=tuple(saliency_map(each, map_values(each) if each.WhichOneof("map") else None) for each in message.maps),
         values_kept=message.values_kept,
-        parameters={name: value_of(value) for name, value in sorted(message.parameters.items())},
+        parameters=values_of(message.parameters),
         seed=message.seed if message.HasField("seed") else None,
         passes=message.pass_count,
         scores={each.metric: _score(each) for each in message.scores},
@@ -131,16 +140,6 @@ def _explanation(message: qpb.SampleExplanation) -> SampleExplanation:
         shape=MapShape(shape.concentration, shape.centre_x, shape.centre_y, shape.border)
         if message.HasField("shape")
         else None,
-    )
-
-
-def _map(message: pb.SaliencyMap) -> SaliencyMap:
-    return SaliencyMap(
-        class_id=message.class_id,
-        label=message.label,
-        status=enum_name(pb.MapStatus.DESCRIPTOR, message.status),
-        values=map_values(message) if message.WhichOneof("map") else None,  # not kept for ever
-        standard_error=message.standard_error if message.HasField("standard_error") else None,
     )
 
 
@@ -153,7 +152,7 @@ def _score(message: qpb.SampleScore) -> SampleScore:
         goodness=message.goodness if message.HasField("goodness") else None,
         time=time_of(message.time),
         passes=message.pass_count,
-        parameters={name: value_of(value) for name, value in sorted(message.parameters.items())},
+        parameters=values_of(message.parameters),
         is_current=message.is_current,
     )
 
@@ -187,15 +186,7 @@ def _truth(message: qpb.SampleTruth) -> SampleTruth:
 def _object(message: pb.GroundTruthObject) -> TruthObject:
     return TruthObject(
         class_id=message.class_id if message.HasField("class_id") else None,
-        box=_region(message.box) if message.HasField("box") else None,
+        box=region_of(message.box) if message.HasField("box") else None,
         polygon=tuple((point.x, point.y) for point in message.polygon.points),
         mask_png=message.mask_png,
     )
-
-
-def _region(message: pb.Region) -> Region:
-    return Region(message.left, message.top, message.right, message.bottom)
-
-
-def _size(message: pb.PictureSize) -> PictureSize:
-    return PictureSize(message.width, message.height)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -433,30 +433,3 @@ class SampleEvents:
     def lagged(self) -> bool:
         """Whether something was missed, so that it is time to list anew."""
         return self.reconnected or self.missed_count > 0
-
-
-def moment(value: Any, name: str) -> float:
-    """A point in time as Unix time in seconds.
-
-    Raises:
-        ArgumentError: It is none.
-    """
-    if isinstance(value, datetime):
-        return value.timestamp()
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e11:
-        return float(value)
-    raise ArgumentError(f"{name} must be a datetime or Unix time in seconds, not {value!r}", field=name)
-
-
-def names(values: Any, name: str) -> list[str]:
-    """Texts as a list; a single one becomes a list of one.
-
-    Raises:
-        ArgumentError: They are none.
-    """
-    found: list[Any] = [values]
-    if isinstance(values, Iterable) and not isinstance(values, str):
-        found = list(values)
-    if not all(isinstance(each, str) and each for each in found):
-        raise ArgumentError(f"{name} must be names, not {values!r}", field=name)
-    return found
