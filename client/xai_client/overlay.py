@@ -30,6 +30,15 @@ _SMALLEST_FONT: Final = 9.0
 _LARGEST_FONT: Final = 48.0
 
 
+class Looks(NamedTuple):
+    """How a map is drawn; see `Explanation.overlay`."""
+
+    alpha: float = DEFAULT_ALPHA
+    colormap: str | None = None
+    saturation: float = DEFAULT_SATURATION
+    own_scale: bool = False
+
+
 class Drawn(NamedTuple):
     """A map on a picture.
 

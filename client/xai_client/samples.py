@@ -338,11 +338,8 @@ class SampleExplanation:
 
     @property
     def withheld(self) -> str:
-        """Why there is no map to show, as of `SaliencyMap.status`; "not_kept" if there was one; empty if there is."""
-        if self.maps and self.maps[0].values is not None:
-            return ""
-        status = self.maps[0].status if self.maps else "unknown"
-        return "not_kept" if status in ("ok", "all_zero") else status
+        """Why there is no map to show, as of `SaliencyMap.withheld`; empty if there is one."""
+        return self.maps[0].withheld if self.maps else "unknown"
 
     def in_frame(self) -> Explanation:
         """The same as an `Explanation` in the frame of the model input: its overlays take `Sample.picture`."""

@@ -11,12 +11,11 @@ from PIL import Image
 
 from xai_client.colours import FloatArray
 from xai_client.errors import ArgumentError, MapWithheldError
-from xai_client.overlay import DEFAULT_ALPHA, DEFAULT_SATURATION, Drawn, draw
+from xai_client.overlay import DEFAULT_ALPHA, DEFAULT_SATURATION, Drawn, Looks, draw
 from xai_client.panel import DEFAULT_WIDTH, Tile, drawable, panel, with_legend
 from xai_client.picture import ImageLike, to_picture
 
 ParameterValue: TypeAlias = int | float | str | bool | None
-Looks: TypeAlias = tuple[float, str | None, float, bool]
 
 _WITHHELD = {
     "zero_gradient": "the class has no gradient at this picture, so the method can say nothing about it",
@@ -89,6 +88,13 @@ class SaliencyMap:
     def reliable(self) -> bool:
         """Whether there is a map that can be relied on."""
         return self.values is not None and self.status in ("ok", "all_zero")
+
+    @property
+    def withheld(self) -> str:
+        """Why it has no values, as of `status`; "not_kept" of a sample's map that once had some; empty if it has."""
+        if self.values is not None:
+            return ""
+        return "not_kept" if self.status in ("ok", "all_zero") else self.status
 
     @property
     def warning(self) -> str:
@@ -265,7 +271,7 @@ class Explanation:
             ImageError: It cannot be decoded, or is a model input.
             ArgumentError: `target` was not explained, or another argument is wrong.
         """
-        drawn = self._drawn(image, target, alpha, colormap, saturation, own_scale)
+        drawn = self._drawn(image, target, Looks(alpha, colormap, saturation, own_scale))
         if not legend:
             return drawn.image
         return with_legend(drawn.image, self._tile(drawn, target, ()))
@@ -304,7 +310,7 @@ class Explanation:
         self._map(None)
         chosen = self.targets if targets is None else targets
         picture = to_picture(image)
-        looks = alpha, colormap, saturation, own_scale
+        looks = Looks(alpha, colormap, saturation, own_scale)
         return panel([self.tile(picture, each, looks, ()) for each in chosen], columns, width)
 
     def tile(self, picture: Image.Image, target: int | None, looks: Looks, lines: Sequence[str]) -> Tile:
@@ -313,11 +319,11 @@ class Explanation:
         Args:
             picture: As `to_picture` gives it.
             target: Class id; None for the first one.
-            looks: Alpha, colormap, saturation and whether on its own scale, as of `overlay`.
+            looks: How it is drawn.
             lines: What else to say of it.
         """
         try:
-            return self._tile(self._drawn(picture, target, *looks), target, lines)
+            return self._tile(self._drawn(picture, target, looks), target, lines)
         except MapWithheldError as error:
             blank = picture.convert("L").convert("RGB")
             return Tile(blank, self.name, (f"no map: {error.reason.replace('_', ' ')}", *lines))
@@ -329,30 +335,22 @@ class Explanation:
             about.insert(1, f"standard error {shown.standard_error:.2g}" + ("" if shown.reliable else ", unreliable"))
         return Tile(drawn.image, self.name, about, drawn.scale)
 
-    def _drawn(
-        self,
-        image: ImageLike,
-        target: int | None,
-        alpha: float,
-        colormap: str | None,
-        saturation: float,
-        own_scale: bool,
-    ) -> Drawn:
+    def _drawn(self, image: ImageLike, target: int | None, looks: Looks) -> Drawn:
         shown = self._map(target)
         saliency, note = shown.saliency, "" if shown.reliable else shown.status
         # The server knows no picture of a model input: only one of the map's own size surely lies under it.
         size = self.picture_size or (saliency.shape[1], saliency.shape[0])
-        others = (each.values for each in self.maps if each is not shown and not own_scale)
+        others = (each.values for each in self.maps if each is not shown and not looks.own_scale)
         return draw(
             image,
             saliency,
             self.region,
             size,
-            alpha,
-            colormap,
+            looks.alpha,
+            looks.colormap,
             note,
             beside=[each for each in others if each is not None],
-            saturation=saturation,
+            saturation=looks.saturation,
         )
 
     def _map(self, target: int | None) -> SaliencyMap:
@@ -436,7 +434,7 @@ class Prediction:
         likely = [f"{drawable(each.label, f'class {each.class_id}')} {each.probability:.0%}" for each in self.classes]
         picture = to_picture(image)
         tiles = [Tile(picture, "picture", likely[:3])]
-        looks = alpha, colormap, saturation, False
+        looks = Looks(alpha, colormap, saturation)
         for name in chosen:
             tiles.append(self.explanations[name].tile(picture, target, looks, (scores or {}).get(name, ())))
         return panel(tiles, columns, width)
