@@ -11,8 +11,9 @@ from nicegui import background_tasks, ui
 from nicegui.element import Element
 from starlette.requests import Request
 
+from xai_client import XaiError
 from xai_console.page import Console, Entry, Page, Theme, address
-from xai_console.parts import div, empty, icon_button, text
+from xai_console.parts import div, empty, icon_button, text, trouble
 from xai_console.words import LANGUAGES, Words, language_of
 
 LANGUAGE_COOKIE: Final = "xai_language"
@@ -150,7 +151,12 @@ class _Body:
                 )
                 return
             try:
-                await self._entry.build(self._page, info)
+                if self._entry.of_samples and info.evaluator is None:
+                    empty("visibility_off", self._page.say("no_evaluator"), [self._page.say("no_evaluator.how")])
+                else:
+                    await self._entry.build(self._page, info)
+            except XaiError as error:
+                trouble(error, self._page.say)
             except Exception:
                 _log.exception("the page %s could not be made", self._page.path)
                 empty("error_outline", self._page.say("broken"), [self._page.say("broken.how")])

@@ -88,8 +88,9 @@ class Entry:
         path: Where it is.
         title: Key of its title in the words.
         icon: Name of a Material icon.
-        build: Makes its content, once the model is known.
+        build: Makes its content, once the model is known; an `XaiError` that it raises is told there.
         listed: Whether the navigation leads to it.
+        of_samples: Whether it has content only where the server has an evaluator.
     """
 
     path: str
@@ -97,6 +98,7 @@ class Entry:
     icon: str
     build: Build
     listed: bool = True
+    of_samples: bool = False
 
 
 def address(path: str, state: Mapping[str, object]) -> str:

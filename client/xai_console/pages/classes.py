@@ -20,14 +20,7 @@ _MOST_CELLS: Final = 30
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
-    if info.evaluator is None:
-        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
-        return
-    try:
-        quality = await page.source.quality()
-    except XaiError as error:
-        trouble(error, page.say)
-        return
+    quality = await page.source.quality()
     with div("halves"):
         with card(page.say("classes.confusion"), page.say("classes.confusion.how")):
             _confusion(page, quality)
@@ -165,4 +158,4 @@ class _ClassMaps:
             text(self._page.say("classes.mean_of", count=each.sample_count), "hint small")
 
 
-ENTRY: Final = Entry("/classes", "classes", "category", build)
+ENTRY: Final = Entry("/classes", "classes", "category", build, of_samples=True)

@@ -6,12 +6,12 @@ from typing import Final
 
 from nicegui import ui
 
-from xai_client import MapDrift, ModelInfo, Quality, QualityHistory, XaiError
+from xai_client import MapDrift, ModelInfo, Quality, QualityHistory
 from xai_console.charts import Chart
 from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
 from xai_console.figures import number, percent
 from xai_console.page import Entry, Page
-from xai_console.parts import card, div, empty, text, toggle, trouble
+from xai_console.parts import card, div, text, toggle
 
 _BINS: Final = 60
 _SPANS: Final = {"900": 900.0, "3600": 3600.0, "86400": 86400.0}
@@ -19,9 +19,6 @@ _SPANS: Final = {"900": 900.0, "3600": 3600.0, "86400": 86400.0}
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
-    if info.evaluator is None:
-        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
-        return
     span = page.state.get("span", "3600")
     span = span if span in _SPANS else "3600"
     spans = {
@@ -33,12 +30,8 @@ async def build(page: Page, info: ModelInfo) -> None:
     with div("row"):
         text(page.say("drift.windows"), "hint")
         toggle(page.say("drift.window"), spans, span, lambda value: _reload(page, value))
-    try:
-        quality = await page.source.quality()
-        past = await page.source.quality_history(seconds=_SPANS[span], bins=_BINS, reference_seconds=_SPANS[span])
-    except XaiError as error:
-        trouble(error, page.say)
-        return
+    quality = await page.source.quality()
+    past = await page.source.quality_history(seconds=_SPANS[span], bins=_BINS, reference_seconds=_SPANS[span])
     _alerts(page, quality)
     _figures(page, quality, past)
     with div("halves"):
@@ -136,4 +129,4 @@ def _map_drift(page: Page, drift: dict[str, tuple[MapDrift, ...]]) -> None:
                         text(number(each.ratio, 2), "tag tag-bad number" if each.drifted else "number")
 
 
-ENTRY: Final = Entry("/drift", "drift", "trending_up", build)
+ENTRY: Final = Entry("/drift", "drift", "trending_up", build, of_samples=True)

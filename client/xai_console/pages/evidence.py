@@ -6,26 +6,18 @@ from typing import Final
 
 from nicegui import ui
 
-from xai_client import ModelInfo, NotFoundError, XaiError
+from xai_client import ModelInfo
+from xai_console.chosen_sample import chosen_sample
 from xai_console.page import Entry, Page, address
-from xai_console.parts import card, div, empty, text, trouble
+from xai_console.parts import card, div, text
 
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
-    say, request, index = page.say, page.state.get("request", ""), int(page.number("index", 0, 0, 1e6))
-    if not request:
-        empty("image_search", say("sample.which"), [say("sample.which.how")])
+    say, sample = page.say, await chosen_sample(page)
+    if sample is None:
         return
-    try:
-        sample = await page.source.sample(request, index)
-    except NotFoundError as error:
-        empty("image_not_supported", say("sample.gone"), [error.message])
-        return
-    except XaiError as error:
-        trouble(error, say)
-        return
-    state = {"request": request, "index": index}
+    state = {"request": sample.summary.request_id, "index": sample.summary.image_index}
     kept = [each for made in sample.explanations.values() for each in made.maps if each.values is not None]
     with div("row"):
         text(say("evidence.back"), tag="a").props(f'href="{address("/sample", state)}"')

@@ -23,9 +23,6 @@ _AGAIN_SECONDS: Final = 2.0
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
-    if info.evaluator is None:
-        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
-        return
     await _Live(page, info).start()
 
 
@@ -159,4 +156,4 @@ class _Live:
         self._show()
 
 
-ENTRY: Final = Entry("/", "live", "dynamic_feed", build)
+ENTRY: Final = Entry("/", "live", "dynamic_feed", build, of_samples=True)

@@ -10,7 +10,7 @@ from nicegui import ui
 from xai_client import ModelInfo, Quality, QualityHistory, XaiError
 from xai_console.charts import Chart
 from xai_console.page import Entry, Page
-from xai_console.parts import card, div, empty, text, trouble
+from xai_console.parts import card, div, empty, text
 from xai_console.quality_charts import by_class, class_names, history, radar
 from xai_console.quality_table import QualityTable
 from xai_console.sample_scores import metric_name
@@ -21,14 +21,7 @@ _SPANS: Final = {3600: 60, 6 * 3600: 72, 24 * 3600: 96, 7 * 24 * 3600: 84}
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
-    if info.evaluator is None:
-        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
-        return
-    try:
-        quality = await page.source.quality()
-    except XaiError as error:
-        trouble(error, page.say)
-        return
+    quality = await page.source.quality()
     await _QualityPage(page, quality).start()
 
 
@@ -150,4 +143,4 @@ class _QualityPage:
             self._history_chart.show(history(self._page, self._history, str(self._history_metric.value or "")))
 
 
-ENTRY: Final = Entry("/quality", "quality", "insights", build)
+ENTRY: Final = Entry("/quality", "quality", "insights", build, of_samples=True)

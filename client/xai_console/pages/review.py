@@ -22,9 +22,6 @@ _ORDERS: Final = ("least_probable_first", "newest_first", "outliers_first")
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
-    if info.evaluator is None:
-        empty("visibility_off", page.say("no_evaluator"), [page.say("no_evaluator.how")])
-        return
     await _Review(page, info).start()
 
 
@@ -163,4 +160,4 @@ class _Review:
         await self._show()
 
 
-ENTRY: Final = Entry("/review", "review", "fact_check", build)
+ENTRY: Final = Entry("/review", "review", "fact_check", build, of_samples=True)

@@ -8,23 +8,15 @@ from typing import Final
 
 from nicegui import background_tasks, ui
 
-from xai_client import (
-    Explain,
-    Explained,
-    ModelInfo,
-    NotFoundError,
-    Progress,
-    Sample,
-    SampleFilter,
-    XaiError,
-)
+from xai_client import Explain, Explained, ModelInfo, Progress, Sample, SampleFilter, XaiError
 from xai_console import sample_picture
+from xai_console.chosen_sample import chosen_sample
 from xai_console.contrast import Contrast
 from xai_console.gallery import Gallery
 from xai_console.masking import Masking
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import card, div, empty, report, text, trouble
+from xai_console.parts import card, div, report, text
 from xai_console.prediction import ClassList
 from xai_console.sample_cards import FLAGS, outcome_of
 from xai_console.sample_scores import score_lines
@@ -37,19 +29,9 @@ _QUICK: Final = 2
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
-    request, index = page.state.get("request", ""), int(page.number("index", 0, 0, 1e6))
-    if not request:
-        empty("image_search", page.say("sample.which"), [page.say("sample.which.how")])
-        return
-    try:
-        sample = await page.source.sample(request, index)
-    except NotFoundError as error:
-        empty("image_not_supported", page.say("sample.gone"), [error.message])
-        return
-    except XaiError as error:
-        trouble(error, page.say)
-        return
-    _SamplePage(page, info, sample)
+    sample = await chosen_sample(page)
+    if sample is not None:
+        _SamplePage(page, info, sample)
 
 
 class _SamplePage:
