@@ -11,7 +11,7 @@ from xai_client.colours import FloatArray
 from xai_console.gallery import Gallery
 from xai_console.overlay import Scene
 from xai_console.page import Page
-from xai_console.parts import button, card, div, report, text
+from xai_console.parts import button, card, div, report, select, text
 from xai_console.sample_picture import Shown
 
 
@@ -34,11 +34,11 @@ class Contrast:
         first, second, *_ = classes
         with card(page.say("contrast"), page.say("contrast.how"), "contrast"):
             with div("row"):
-                self._one = _choice(page.say("contrast.one"), classes, first)
-                self._other = _choice(page.say("contrast.other"), classes, second)
+                self._one = select(page.say("contrast.one"), classes, first)
+                self._other = select(page.say("contrast.other"), classes, second)
                 names = {name: name for name in usable}
                 best = "gradcam" if "gradcam" in names else usable[0]
-                self._explainer = _choice(page.say("filter.explainer"), names, best)
+                self._explainer = select(page.say("filter.explainer"), names, best)
                 button(page.say("contrast.go"), self._start, "compare")
             self._maps = div("tiles three")
 
@@ -56,7 +56,7 @@ class Contrast:
             gallery = Gallery(self._page)
             for each in (one, other):
                 shown = maps[each]
-                reason = "" if shown.values is not None else self._page.say.either(f"map.{shown.status}", shown.status)
+                reason = self._page.say.either(f"map.{shown.withheld}", shown.withheld)
                 self._tile(gallery, shown.label, shown.values, "classes", reason)
             first, second = maps[one].values, maps[other].values
             if first is not None and second is not None:
@@ -89,7 +89,3 @@ class Contrast:
         except XaiError as error:
             report(error, self._page.say)
         return None
-
-
-def _choice(label: str, options: dict[int, str] | dict[str, str], value: int | str) -> ui.select:
-    return ui.select(dict(options), value=value, label=label).props("dense outlined options-dense").classes("field")

@@ -11,7 +11,7 @@ from nicegui.element import Element
 from xai_client import Explain, ExplainerInfo, ModelInfo, ParameterInfo
 from xai_client.types import ParameterValue
 from xai_console.page import Page
-from xai_console.parts import div, text
+from xai_console.parts import div, press, text
 
 AUTO = "auto"
 
@@ -86,13 +86,12 @@ class ExplainerForm:
             ui.tooltip(why_not or what).props("max-width=360px delay=300")
         if why_not:
             chip.props("disabled")
-            chip.tooltip(why_not)
         self._chips[name] = chip
         chip.on("click", lambda: self._flip(name))
         self._mark(name)
 
     def _mark(self, name: str) -> None:
-        self._chips[name].props(f'aria-pressed="{str(name in self._chosen).lower()}"')
+        press(self._chips[name], name in self._chosen)
 
     def _flip(self, name: str) -> None:
         if name in self._chosen:

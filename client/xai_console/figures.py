@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from xai_console.words import Words
+
 
 def percent(share: float) -> str:
     """A probability."""
@@ -17,3 +19,10 @@ def percent(share: float) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A measured number; a dash for one that there is not."""
     return "–" if value is None or math.isnan(value) else f"{value:.{digits}g}"
+
+
+def duration(say: Words, seconds: float) -> str:
+    """A length of time, in whole minutes, hours or days; a day is 24 hours."""
+    if seconds < 3600:
+        return say("minutes", count=int(seconds // 60))
+    return say("hours", count=int(seconds // 3600)) if seconds <= 86400 else say("days", count=int(seconds // 86400))

@@ -10,8 +10,9 @@ from nicegui import ui
 from nicegui.element import Element
 
 from xai_client import ModelInfo
+from xai_console.figures import duration
 from xai_console.page import Page
-from xai_console.parts import button, div, slider, text
+from xai_console.parts import button, div, press, select, slider, text
 from xai_console.query import MAP_STATUSES, ORDERS, OUTCOMES, Query, read_query
 
 
@@ -75,15 +76,9 @@ class FilterForm:
         )
         self._bound(say("filter.smin"), query.smin, "smin", None, None, 0.01)
         self._bound(say("filter.smax"), query.smax, "smax", None, None, 0.01)
-        hours = {
-            0.0: say("filter.always"),
-            1.0: say("hours", count=1),
-            24.0: say("hours", count=24),
-            168.0: say("days", count=7),
-        }
-        made = ui.select(hours, value=query.hours if query.hours in hours else 0.0, label=say("filter.hours"))
-        made.props("dense outlined options-dense").classes("field")
-        made.on_value_change(lambda event: self._set(hours=event.value or None))
+        hours = {0.0: say("filter.always"), **{each: duration(say, 3600 * each) for each in (1.0, 24.0, 168.0)}}
+        shown = query.hours if query.hours in hours else 0.0
+        select(say("filter.hours"), hours, shown, lambda event: self._set(hours=event.value or None))
         button(say("filter.reset"), self._reset, "restart_alt")
 
     def _chip(self, outcome: str) -> None:
@@ -95,7 +90,7 @@ class FilterForm:
         self._mark(outcome)
 
     def _mark(self, outcome: str) -> None:
-        self._chips[outcome].props(f'aria-pressed="{str(outcome in self.query.outcome).lower()}"')
+        press(self._chips[outcome], outcome in self.query.outcome)
 
     def _flip(self, outcome: str) -> None:
         chosen = set(self.query.outcome) ^ {outcome}
@@ -110,9 +105,8 @@ class FilterForm:
         made.on_value_change(lambda event: self._set(**{name: tuple(event.value or ())}))
 
     def _one(self, label: str, options: Mapping[str, str], chosen: str, name: str) -> None:
-        made = ui.select(dict(options), value=chosen if chosen in options else next(iter(options)), label=label)
-        made.props("dense outlined options-dense").classes("field")
-        made.on_value_change(lambda event: self._set(**{name: event.value}))
+        shown = chosen if chosen in options else next(iter(options))
+        select(label, options, shown, lambda event: self._set(**{name: event.value}))
 
     def _bound(
         self, label: str, value: float | None, name: str, low: float | None, high: float | None, step: float

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
@@ -11,7 +10,7 @@ from nicegui import ui
 from xai_client.colours import COLORMAPS, FloatArray
 from xai_console.overlay import Look, Mode, Overlay, Scene
 from xai_console.page import Page
-from xai_console.parts import button, div, icon_button, slider, text, toggle
+from xai_console.parts import button, div, icon_button, select, slider, text, toggle
 from xai_console.ranges import RANGE_MODES, SHARINGS, RangeMode, Sharing, scale_by
 
 
@@ -44,10 +43,10 @@ class Gallery:
         self._hung: list[Hung] = []
         state = page.state
         self._look = Look(
-            mode=cast(Mode, state["view"]) if state.get("view") in get_args(Mode) else "overlay",
-            opacity=page.number("opacity", 0.75, 0, 1),
-            saturation=page.number("saturation", 0.2, 0, 1),
-            threshold=page.number("threshold", 0, 0, 1),
+            mode=cast(Mode, state["view"]) if state.get("view") in get_args(Mode) else Look.mode,
+            opacity=page.number("opacity", Look.opacity, 0, 1),
+            saturation=page.number("saturation", Look.saturation, 0, 1),
+            threshold=page.number("threshold", Look.threshold, 0, 1),
             frame=state.get("frame") == "1",
         )
         self._range: RangeMode = next((each for each in RANGE_MODES if each == state.get("range")), "auto")
@@ -63,23 +62,23 @@ class Gallery:
         hung = Hung(overlay, values, group, title)
         overlay.on_open(lambda: self._enlarge(hung))
         self._hung.append(hung)
-        self.rescale()
+        self._rescale(hung)
         return hung
 
     def change(self, hung: Hung, values: FloatArray | None, **scene: Any) -> None:
         """Shows a better map, or another one, in the same place."""
         hung.values = values
         hung.overlay.show(**scene)
-        self.rescale()
+        self._rescale(hung)
 
     def clear(self) -> None:
         """Forgets all maps; whoever made the elements takes them down."""
         self._hung.clear()
 
-    def rescale(self) -> None:
-        """Makes the scale of each map anew."""
+    def _rescale(self, changed: Hung | None = None) -> None:
+        """Makes the scale of each map anew; where only one has changed, of those that share theirs with it."""
         for each in self._hung:
-            if each.values is None:
+            if each.values is None or (changed is not None and each is not changed and not self._shares(each, changed)):
                 continue
             beside = [one.values for one in self._hung if one is not each and self._shares(one, each)]
             shared = [one for one in beside if one is not None]
@@ -108,7 +107,7 @@ class Gallery:
         say = self._page.say
         slider(say("saturation"), self._look.saturation, 0, 1, 0.05, lambda value: self._change(saturation=value))
         ranges = {mode: say(f"range.{mode}") for mode in RANGE_MODES}
-        _select(say("range"), ranges, self._range, self._set_range)
+        select(say("range"), ranges, self._range, lambda event: self._set_range(event.value))
         with div("row") as self._ends:
             for place, name in enumerate(("low", "high")):
                 field = ui.number(
@@ -118,9 +117,10 @@ class Gallery:
                 )
                 field.props("dense outlined").classes("short-field")
         self._ends.set_visibility(self._range == "own")
-        _select(say("scale"), {each: say(f"scale.{each}") for each in SHARINGS}, self._sharing, self._set_sharing)
+        sharings = {each: say(f"scale.{each}") for each in SHARINGS}
+        select(say("scale"), sharings, self._sharing, lambda event: self._set_sharing(event.value))
         colours = {"auto": say("colours.auto"), **{each: say(f"colours.{each}") for each in COLORMAPS}}
-        _select(say("colours"), colours, self._colours or "auto", self._set_colours)
+        select(say("colours"), colours, self._colours or "auto", lambda event: self._set_colours(event.value))
         ui.checkbox(say("frame"), value=self._look.frame, on_change=lambda event: self._change(frame=bool(event.value)))
 
     def _change(self, **choices: Any) -> None:
@@ -128,31 +128,32 @@ class Gallery:
         for each in self._hung:
             each.overlay.look(self._look)
         named = {"mode": "view"}
-        shown = {named.get(key, key): int(value) if value is True else value for key, value in choices.items()}
-        self._page.remember(**{key: None if value is False else value for key, value in shown.items()})
+        if "frame" in choices:
+            choices["frame"] = "1" if choices["frame"] else None
+        self._page.remember(**{named.get(key, key): value for key, value in choices.items()})
 
-    def _set_range(self, mode: str) -> None:
-        self._range = next(each for each in RANGE_MODES if each == mode)
+    def _set_range(self, mode: RangeMode) -> None:
+        self._range = mode
         self._ends.set_visibility(mode == "own")
         self._page.remember(range=mode)
-        self.rescale()
+        self._rescale()
 
     def _set_own(self, place: int, value: float | None) -> None:
         if value is None:
             return
         self._own = (float(value), self._own[1]) if place == 0 else (self._own[0], float(value))
         self._page.remember(low=self._own[0], high=self._own[1])
-        self.rescale()
+        self._rescale()
 
-    def _set_sharing(self, sharing: str) -> None:
-        self._sharing = next(each for each in SHARINGS if each == sharing)
+    def _set_sharing(self, sharing: Sharing) -> None:
+        self._sharing = sharing
         self._page.remember(scale=sharing)
-        self.rescale()
+        self._rescale()
 
     def _set_colours(self, colours: str) -> None:
         self._colours = None if colours == "auto" else colours
         self._page.remember(colours=self._colours)
-        self.rescale()
+        self._rescale()
 
     def _enlarge(self, hung: Hung) -> None:
         """Shows a map in full size, where it can be magnified."""
@@ -166,8 +167,3 @@ class Gallery:
             Overlay(hung.overlay.scene, self._look, say, zoomable=True, group="large")
         dialog.on("hide", dialog.delete)
         dialog.open()
-
-
-def _select(label: str, options: Mapping[Any, str], value: str, act: Any) -> None:
-    made = ui.select(dict(options), value=value, label=label, on_change=lambda event: act(str(event.value)))
-    made.props("dense outlined options-dense").classes("field")

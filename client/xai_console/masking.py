@@ -13,7 +13,7 @@ from xai_console.charts import Chart, curve_options
 from xai_console.figures import percent
 from xai_console.filter_form import first_map
 from xai_console.page import Page
-from xai_console.parts import card, div, slider, text, toggle
+from xai_console.parts import card, div, select, slider, text, toggle
 from xai_console.sample_picture import masked
 from xai_console.shelf import url_of
 
@@ -41,9 +41,7 @@ class Masking:
         with card(page.say("masking"), page.say("masking.how"), "masking"):
             with div("row"):
                 names = {name: name for name in self._curved}
-                made = ui.select(names, value=self._name, label=page.say("filter.explainer"))
-                made.props("dense outlined options-dense").classes("field")
-                made.on_value_change(lambda event: self._choose(str(event.value)))
+                select(page.say("filter.explainer"), names, self._name, lambda event: self._choose(event.value))
                 kinds = {kind: page.say(f"masking.{kind}") for kind in ("insertion", "deletion")}
                 toggle(page.say("masking"), kinds, self._kind, self._turn)
                 slider(page.say("masking.enough"), self._enough, 0.05, 0.99, 0.01, self._set_enough)

@@ -10,6 +10,7 @@ from nicegui.element import Element
 from nicegui.events import GenericEventArguments
 
 from xai_client.colours import ColourScale
+from xai_client.overlay import DEFAULT_ALPHA, DEFAULT_SATURATION
 from xai_console.words import Words
 
 Mode: TypeAlias = Literal["overlay", "map", "picture"]
@@ -31,8 +32,8 @@ class Look:
     """
 
     mode: Mode = "overlay"
-    opacity: float = 0.75
-    saturation: float = 0.2
+    opacity: float = DEFAULT_ALPHA
+    saturation: float = DEFAULT_SATURATION
     threshold: float = 0.0
     frame: bool = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -83,11 +83,28 @@ def toggle(label: str, options: dict[str, str], value: str, act: Callable[[str],
     return made.classes("toggle")
 
 
+def select(label: str, options: Mapping[Any, str], value: Any, act: Callable[..., Any] | None = None) -> ui.select:
+    """A choice from a list; what is called takes the event."""
+    made = ui.select(dict(options), value=value, label=label, on_change=act)
+    return made.props("dense outlined options-dense").classes("field")
+
+
 def bar(part: float, classes: str = "") -> Element:
     """A share of 1 as a bar."""
     with div(f"bar {classes}") as made:
-        div("bar-part").style(f"width: {100 * min(1.0, max(0.0, part)):.1f}%")
+        div("bar-part")
+    set_bar(made, part)
     return made
+
+
+def set_bar(made: Element, part: float) -> None:
+    """Changes the share that a bar shows."""
+    next(iter(made)).style(f"width: {100 * min(1.0, max(0.0, part)):.1f}%")
+
+
+def press(made: Element, on: bool) -> None:
+    """Shows whether a button that is a choice is chosen."""
+    made.props(f'aria-pressed="{str(on).lower()}"')
 
 
 def report(error: XaiError, say: Words) -> None:

@@ -10,7 +10,7 @@ from nicegui.element import Element
 
 from xai_client import ClassScore
 from xai_console.figures import percent
-from xai_console.parts import bar, div, text
+from xai_console.parts import bar, div, press, text
 
 
 class ClassList:
@@ -30,7 +30,7 @@ class ClassList:
     def mark(self, class_id: int | None) -> None:
         """Shows which class the maps are of."""
         for each, element in self._buttons.items():
-            element.props(f'aria-pressed="{str(each == class_id).lower()}"')
+            press(element, each == class_id)
 
     @staticmethod
     def _row(score: ClassScore, choose: Callable[[int], Any]) -> Element:

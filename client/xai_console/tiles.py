@@ -10,7 +10,7 @@ from xai_console.figures import number
 from xai_console.gallery import Gallery, Hung
 from xai_console.overlay import Box, Scene
 from xai_console.page import Page
-from xai_console.parts import bar, div, text
+from xai_console.parts import bar, div, set_bar, text
 
 Line: TypeAlias = str | tuple[str, str]
 
@@ -102,7 +102,7 @@ class Tile:
         say = self._page.say
         label = f"{self._name}: {shown.label}"
         if shown.values is None:
-            note = say(f"map.{'not_kept' if shown.status in ('ok', 'all_zero') else shown.status}")
+            note = say.either(f"map.{shown.withheld}", shown.withheld)
             self._gallery.change(self._hung, None, grid=None, scale=None, note=note, label=f"{label}: {note}")
             return
         note = "" if shown.status == "ok" else say(f"map.{shown.status}")
@@ -135,4 +135,4 @@ class Tile:
     def _set_bar(self, part: float | None) -> None:
         self._bar.set_visibility(part is not None)
         if part is not None:
-            next(iter(self._bar)).style(f"width: {100 * min(1.0, part):.1f}%")
+            set_bar(self._bar, part)

@@ -91,7 +91,7 @@ def _data(sample: Sample, say: Words) -> dict[str, Any]:
                 {
                     "title": explainer,
                     "label": each.label,
-                    "note": "" if values is not None else say.either(f"map.{made.withheld}", made.withheld),
+                    "note": say.either(f"map.{each.withheld}", each.withheld),
                     "rows": height,
                     "columns": width,
                     "values": None if values is None else _base64(values),

@@ -11,7 +11,7 @@ from xai_client.quality import ConfusionCell
 from xai_console.figures import percent
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import bar, card, div, empty, text, trouble
+from xai_console.parts import bar, card, div, empty, select, text, trouble
 from xai_console.query import OUTCOMES
 from xai_console.ranges import scale_by
 
@@ -98,14 +98,8 @@ class _ClassMaps:
         self._page, self._info = page, info
         say = page.say
         names = {name: name for name in quality.explainers}
-        wanted = page.state.get("explainer", "")
-        first = (
-            wanted
-            if wanted in names
-            else quality.auto_explainer
-            if quality.auto_explainer in names
-            else next(iter(names), "")
-        )
+        preferred = page.state.get("explainer", ""), quality.auto_explainer, *names
+        first = next((each for each in preferred if each in names), "")
         self._explainer, self._outcome = first, page.state.get("outcome", "")
         outcomes = {"": say("filter.any"), **{each: say(f"flag_what.{each}") for each in OUTCOMES}}
         with card(say("classes.maps"), say("classes.maps.how")):
@@ -122,8 +116,7 @@ class _ClassMaps:
             self._page.remember(**{name: event.value})
             background_tasks.create(self.start(), context=self._tiles)
 
-        made = ui.select(options, value=value, label=label, on_change=chosen)
-        made.props("dense outlined options-dense").classes("field")
+        select(label, options, value, chosen)
 
     async def start(self) -> None:
         """Fetches the maps and shows them."""

@@ -9,7 +9,7 @@ from nicegui import ui
 from xai_client import MapDrift, ModelInfo, Quality, QualityHistory
 from xai_console.charts import Chart
 from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
-from xai_console.figures import number, percent
+from xai_console.figures import duration, number, percent
 from xai_console.page import Entry, Page
 from xai_console.parts import card, div, text, toggle
 
@@ -21,12 +21,7 @@ async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
     span = page.state.get("span", "3600")
     span = span if span in _SPANS else "3600"
-    spans = {
-        key: page.say("minutes", count=int(value // 60))
-        if value < 3600
-        else page.say("hours", count=int(value // 3600))
-        for key, value in _SPANS.items()
-    }
+    spans = {key: duration(page.say, value) for key, value in _SPANS.items()}
     with div("row"):
         text(page.say("drift.windows"), "hint")
         toggle(page.say("drift.window"), spans, span, lambda value: _reload(page, value))

@@ -9,8 +9,9 @@ from nicegui import ui
 
 from xai_client import ModelInfo, Quality, QualityHistory, XaiError
 from xai_console.charts import Chart
+from xai_console.figures import duration
 from xai_console.page import Entry, Page
-from xai_console.parts import card, div, empty, text
+from xai_console.parts import card, div, empty, select, text
 from xai_console.quality_charts import by_class, class_names, history, radar
 from xai_console.quality_table import QualityTable
 from xai_console.sample_scores import metric_name
@@ -99,31 +100,21 @@ class _QualityPage:
             text(say("quality.classes.empty"), "hint", "p")
         with div("stack"):
             first = self._quality.auto_explainer if self._quality.auto_explainer in names else next(iter(names), None)
-            self._explainer = ui.select(names, value=first, label=say("filter.explainer"), on_change=self._draw)
-            self._explainer.props("dense outlined options-dense").classes("field")
+            self._explainer = select(say("filter.explainer"), names, first, self._draw)
             self._by_explainer = Chart(self._page, {}, label=say("quality.classes"))
         with div("stack"):
             best = next((name for name in (*self._quality.weights, *metrics) if name in metrics), None)
-            self._metric = ui.select(metrics, value=best, label=say("filter.metric"), on_change=self._draw)
-            self._metric.props("dense outlined options-dense").classes("field")
+            self._metric = select(say("filter.metric"), metrics, best, self._draw)
             self._by_metric = Chart(self._page, {}, label=say("quality.classes"))
 
     def _over_time(self) -> None:
         say = self._page.say
-        metrics = {name: metric_name(self._page.say, name) for name in self._quality.weights} or {
-            name: metric_name(self._page.say, name) for name in self._quality.evaluator.metrics
-        }
-        spans = {
-            span: say("hours", count=span // 3600) if span <= 86400 else say("days", count=span // 86400)
-            for span in _SPANS
-        }
+        counted = self._quality.weights or self._quality.evaluator.metrics
+        metrics = {name: metric_name(say, name) for name in counted}
+        spans = {span: duration(say, span) for span in _SPANS}
         with div("row"):
-            self._history_metric = ui.select(metrics, value=next(iter(metrics), None), label=say("filter.metric"))
-            self._history_metric.props("dense outlined options-dense").classes("field")
-            self._history_metric.on_value_change(self._show_history)
-            made = ui.select(spans, value=self._span, label=say("filter.hours"))
-            made.props("dense outlined options-dense").classes("field")
-            made.on_value_change(lambda event: self._set_span(int(event.value)))
+            self._history_metric = select(say("filter.metric"), metrics, next(iter(metrics), None), self._show_history)
+            select(say("filter.hours"), spans, self._span, lambda event: self._set_span(event.value))
         self._history_chart = Chart(self._page, {}, label=say("quality.over_time"))
 
     async def _set_span(self, span: int) -> None:
