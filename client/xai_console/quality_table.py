@@ -87,7 +87,8 @@ class QualityTable:
 
     def _draw(self) -> None:
         say = self._page.say
-        rows = sorted(self._quality.explainers.values(), key=lambda each: -(self._composite(each) or -1.0))
+        scored = [(each, self._composite(each)) for each in self._quality.explainers.values()]
+        scored.sort(key=lambda row: -(row[1] or -1.0))
         self._body.clear()
         with self._body, ui.element("table").classes("table quality"):
             with ui.element("thead"), ui.element("tr"):
@@ -99,12 +100,12 @@ class QualityTable:
                         ui.tooltip(f"{name}: {metric.description}").props("max-width=320px delay=300")
             with ui.element("tbody"):
                 rank = 0
-                for each in rows:
-                    rank += not each.is_control and self._composite(each) is not None
-                    self._row(each, rank)
+                for each, score in scored:
+                    rank += not each.is_control and score is not None
+                    self._row(each, score, rank)
 
-    def _row(self, each: ExplainerQuality, rank: int) -> None:
-        say, score = self._page.say, self._composite(each)
+    def _row(self, each: ExplainerQuality, score: float | None, rank: int) -> None:
+        say = self._page.say
         with ui.element("tr").classes("control" if each.is_control else "").props(f'data-explainer="{each.explainer}"'):
             _td(str(rank) if score is not None and not each.is_control else "", "num number")
             with _td():

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator
 
 import numpy as np
+from PIL import Image
 
 from xai_client import ModelInfo, Sample
 from xai_client.samples import SampleExplanation
@@ -38,18 +39,20 @@ def _files(sample: Sample, info: ModelInfo, server: str, page: str) -> Iterator[
         yield "input.png", sample.input_png
     if sample.summary.thumbnail_jpeg:
         yield "thumbnail.jpg", sample.summary.thumbnail_jpeg
+    picture = sample.picture
     for explainer, made in sample.explanations.items():
         for each in made.maps:
             if each.values is not None:
-                yield from _map(sample, explainer, made, each)
+                yield from _map(picture, explainer, made, each)
 
 
-def _map(sample: Sample, explainer: str, made: SampleExplanation, shown: SaliencyMap) -> Iterator[tuple[str, bytes]]:
+def _map(
+    picture: Image.Image | None, explainer: str, made: SampleExplanation, shown: SaliencyMap
+) -> Iterator[tuple[str, bytes]]:
     stem = f"{explainer.replace('/', '-')}.{shown.class_id}"
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(shown.values, np.float32))
     yield f"maps/{stem}.npy", buffer.getvalue()
-    picture = sample.picture
     if picture is not None:
         drawn = io.BytesIO()
         made.in_frame().overlay(picture, target=shown.class_id, legend=True).save(drawn, "PNG")
