@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from nicegui import ui
 
-from xai_console.page import Page
+from xai_client import QualityHistory
 
 PALETTE: Final = (
     "#3b6fd8",
@@ -22,7 +22,7 @@ PALETTE: Final = (
     "#9a9a9a",
 )
 # Middle greys, which read on light and on dark.
-_INK: Final = "#7d8794"
+INK: Final = "#7d8794"
 _LINE: Final = "rgba(125,135,148,0.28)"
 
 
@@ -30,7 +30,6 @@ class Chart:
     """A chart that can be shown anew.
 
     Args:
-        page: What it is on.
         options: Of ECharts.
         click: Called where a point is clicked.
         classes: CSS classes.
@@ -39,30 +38,25 @@ class Chart:
 
     def __init__(
         self,
-        page: Page,
         options: dict[str, Any],
         click: Callable[[Any], Any] | None = None,
         classes: str = "chart",
         label: str = "",
     ) -> None:
-        self._page = page
         self._made = ui.echart(_dressed(options), on_point_click=click).classes(f"chart {classes}")
         self._made.props(f'role="img" aria-label="{label}"')
 
-    def show(self, options: dict[str, Any], label: str = "") -> None:
+    def show(self, options: dict[str, Any]) -> None:
         """Shows other data."""
-        dressed = _dressed(options)
         self._made.options.clear()
-        self._made.options.update(dressed)
-        if label:
-            self._made._props["aria-label"] = label
+        self._made.options.update(_dressed(options))
         self._made.update()
 
 
 def _dressed(options: dict[str, Any]) -> dict[str, Any]:
     common = {
         "color": list(PALETTE),
-        "textStyle": {"fontFamily": "Roboto, system-ui, sans-serif", "color": _INK},
+        "textStyle": {"fontFamily": "Roboto, system-ui, sans-serif", "color": INK},
         "animationDuration": 200,
         "animationDurationUpdate": 200,
         "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
@@ -70,7 +64,7 @@ def _dressed(options: dict[str, Any]) -> dict[str, Any]:
         "legend": {
             "top": 0,
             "left": 0,
-            "textStyle": {"color": _INK},
+            "textStyle": {"color": INK},
             "itemWidth": 14,
             "itemHeight": 8,
             "type": "scroll",
@@ -86,11 +80,27 @@ def axis(kind: str = "value", name: str = "", **more: Any) -> dict[str, Any]:
         "name": name,
         "nameLocation": "middle",
         "nameGap": 26,
-        "nameTextStyle": {"color": _INK},
-        "axisLabel": {"color": _INK, "hideOverlap": True},
+        "nameTextStyle": {"color": INK},
+        "axisLabel": {"color": INK, "hideOverlap": True},
         "axisLine": {"lineStyle": {"color": _LINE}},
         "splitLine": {"lineStyle": {"color": _LINE}},
         **more,
+    }
+
+
+def time_axis(past: QualityHistory) -> dict[str, Any]:
+    """An axis over the time of a history."""
+    return axis("time", min=1000 * past.time_of(0), max=1000 * past.time_of(past.bin_count))
+
+
+def level(height: float, style: str, **more: Any) -> dict[str, Any]:
+    """A line across at a height; `more` is of its style."""
+    return {
+        "silent": True,
+        "symbol": "none",
+        "lineStyle": {"type": style, **more},
+        "label": {"show": False},
+        "data": [{"yAxis": height}],
     }
 
 
@@ -110,13 +120,7 @@ def curve_options(
         for name, points in lines.items()
     ]
     if mark is not None and series:
-        series[0]["markLine"] = {
-            "silent": True,
-            "symbol": "none",
-            "lineStyle": {"color": _INK, "type": "dashed"},
-            "label": {"show": False},
-            "data": [{"yAxis": mark}],
-        }
+        series[0]["markLine"] = level(mark, "dashed", color=INK)
     return {
         "xAxis": axis(name=across, min=0, max=1),
         "yAxis": axis(name=up, min=0, max=1, nameGap=34),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from xai_client import QualityHistory
-from xai_console.charts import axis
+from xai_console.charts import axis, level, time_axis
 from xai_console.page import Page
 
 SHAPES: Final = ("concentration", "centre_x", "centre_y", "border")
@@ -31,7 +31,7 @@ def traffic(page: Page, past: QualityHistory) -> dict[str, Any]:
         _line(say("drift.outliers"), [(time, each.outlier_share) for time, each in at if each.ood_count]),
     ]
     return {
-        "xAxis": axis("time", min=1000 * past.time_of(0), max=1000 * past.time_of(past.bin_count)),
+        "xAxis": time_axis(past),
         "yAxis": [axis(min=0, max=1), axis(name="", splitLine={"show": False})],
         "series": [each for each in series if each["data"]],
     }
@@ -68,7 +68,7 @@ def class_mix(page: Page, past: QualityHistory) -> dict[str, Any]:
             "name": page.say(key),
             "type": "bar",
             "barMaxWidth": 10,
-            "data": [round(window.classes.get(each, 0) / window.sample_count, 4) for each in shown],
+            "data": [round(window.shares.get(each, 0.0), 4) for each in shown],
         }
         for key, window in (("drift.now", now), ("drift.reference", before))
         if window is not None and window.sample_count
@@ -81,8 +81,8 @@ def class_mix(page: Page, past: QualityHistory) -> dict[str, Any]:
     }
 
 
-def shapes(page: Page, past: QualityHistory, statistic: str) -> dict[str, Any]:
-    """A statistic of maps over time, a line for each explainer; dashed where the reference window lay."""
+def shapes(past: QualityHistory, statistic: str) -> dict[str, Any]:
+    """A statistic of maps over time, a line for each explainer; dotted where the reference window lay."""
     series = []
     for (explainer, name), points in past.shapes.items():
         if name != statistic:
@@ -90,18 +90,12 @@ def shapes(page: Page, past: QualityHistory, statistic: str) -> dict[str, Any]:
         line = _line(explainer, [(1000 * past.time_of(each.bin), each.mean) for each in points])
         reference = past.reference_shapes.get((explainer, name))
         if reference is not None:
-            line["markLine"] = {
-                "silent": True,
-                "symbol": "none",
-                "label": {"show": False},
-                "lineStyle": {"type": "dotted"},
-                "data": [{"yAxis": reference.mean}],
-            }
+            line["markLine"] = level(reference.mean, "dotted")
         series.append(line)
     if not series:
         return {}
     return {
-        "xAxis": axis("time", min=1000 * past.time_of(0), max=1000 * past.time_of(past.bin_count)),
+        "xAxis": time_axis(past),
         "yAxis": axis(scale=True),
         "series": series,
     }

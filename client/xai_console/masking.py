@@ -28,10 +28,11 @@ class Masking:
     """
 
     def __init__(self, page: Page, info: ModelInfo, sample: Sample) -> None:
-        self._page, self._info, self._sample = page, info, sample
+        self._page, self._info = page, info
         self._curved = {name: each for name, each in sample.explanations.items() if each.curves and not each.withheld}
         if not self._curved:
             return
+        self._seen = sample.picture
         wanted = page.state.get("stands", "")
         best = first_map(info)
         self._name = next(each for each in (wanted, best, *self._curved) if each in self._curved)
@@ -46,7 +47,7 @@ class Masking:
                 toggle(page.say("masking"), kinds, self._kind, self._turn)
                 slider(page.say("masking.enough"), self._enough, 0.05, 0.99, 0.01, self._set_enough)
             with div("masking-parts"):
-                self._chart = Chart(page, {}, self._clicked, classes="chart-wide", label=page.say("masking"))
+                self._chart = Chart({}, self._clicked, classes="chart-wide", label=page.say("masking"))
                 with div("stack masking-picture"):
                     self._picture = ui.element("img").classes("masked").props(f'alt="{page.say("masking.picture")}"')
                     self._said = text("", "hint number", "p")
@@ -93,8 +94,10 @@ class Masking:
         step = smallest_step(self._curve, self._enough)
         self._verdict.set_text(self._say_enough(step))
         chosen = step if step is not None else len(self._curve.pixel_counts) - 1
-        self._steps.set_value(chosen)
-        self._show(chosen)
+        if chosen == self._steps.value:
+            self._show(chosen)
+        else:
+            self._steps.set_value(chosen)
 
     def _say_enough(self, step: int | None) -> str:
         say, curve = self._page.say, self._curve
@@ -105,16 +108,16 @@ class Masking:
 
     def _show(self, step: int) -> None:
         """Shows what the model sees at a step."""
-        curve, picture = self._curve, self._sample.picture
+        curve = self._curve
         step = min(step, len(curve.pixel_counts) - 1)
         part = percent(curve.pixel_counts[step] / curve.pixel_counts[-1])
         probability = percent(curve.probabilities[step])
         self._said.set_text(self._page.say(f"masking.at.{curve.kind}", part=part, probability=probability))
         values = self._made.maps[0].values
-        if picture is None or values is None:
+        if self._seen is None or values is None:
             return
         buffer = io.BytesIO()
-        masked(picture, values, curve, step, self._info).save(buffer, "PNG", compress_level=1)
+        masked(self._seen, values, curve, step, self._info).save(buffer, "PNG", compress_level=1)
         self._picture.props(f'src="{url_of(self._page.console.shelf.put(buffer.getvalue(), "image/png"))}"')
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xai_client import ExplainerQuality, Quality, QualityHistory
-from xai_console.charts import PALETTE, axis
+from xai_console.charts import INK, PALETTE, axis, time_axis
 from xai_console.page import Page
 from xai_console.sample_scores import metric_name
 
@@ -45,7 +45,7 @@ def _radar(page: Page, metrics: list[str], shown: list[ExplainerQuality]) -> dic
             "indicator": [{"name": metric_name(page.say, name), "min": 0, "max": 1} for name in metrics],
             "radius": "62%",
             "center": ["50%", "56%"],
-            "axisName": {"color": "#7d8794"},
+            "axisName": {"color": INK},
             "splitArea": {"show": False},
         },
         "series": [{"type": "radar", "data": data, "symbolSize": 4}],
@@ -95,11 +95,10 @@ def by_class(page: Page, quality: Quality, *, explainer: str = "", metric: str =
         "yAxis": axis("category", data=list(classes.values()), inverse=True),
         "series": series,
         "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}, "confine": True},
-        "grid": {"left": 8, "right": 16, "top": 34, "bottom": 8, "containLabel": True},
     }
 
 
-def history(page: Page, past: QualityHistory, metric: str) -> dict[str, Any]:
+def history(past: QualityHistory, metric: str) -> dict[str, Any]:
     """Scores by one metric over time, a line for each explainer, with the 95 % interval around it."""
     series: list[dict[str, Any]] = []
     for place, ((explainer, _), points) in enumerate(
@@ -118,33 +117,26 @@ def history(page: Page, past: QualityHistory, metric: str) -> dict[str, Any]:
             }
         )
         known = [(time, each) for time, each in at if not math.isnan(each.confidence_half_width)]
-        for end, height in ((-1, None), (2, 0.14)):
-            series.append(_band(explainer, colour, known, end, height))
+        low = [[time, each.mean - each.confidence_half_width] for time, each in known]
+        height = [[time, 2 * each.confidence_half_width] for time, each in known]
+        series += [_half_band(explainer, colour, low, 0), _half_band(explainer, colour, height, 0.14)]
     if not series:
         return {}
-    last = 1000 * past.time_of(past.bin_count)
     return {
-        "xAxis": axis("time", min=1000 * past.time_of(0), max=last),
+        "xAxis": time_axis(past),
         "yAxis": axis(scale=True),
         "series": series,
         "legend": {
             "top": 0,
             "type": "scroll",
-            "textStyle": {"color": "#7d8794"},
+            "textStyle": {"color": INK},
             "data": [each["name"] for each in series if "stack" not in each],
         },
     }
 
 
-def _band(
-    explainer: str, colour: str, known: list[tuple[float, Any]], side: int, opacity: float | None
-) -> dict[str, Any]:
+def _half_band(explainer: str, colour: str, values: list[list[float]], opacity: float) -> dict[str, Any]:
     """One half of a band: the lower end, unseen, or the height above it."""
-    values = (
-        [[time, each.mean - each.confidence_half_width] for time, each in known]
-        if side < 0
-        else [[time, 2 * each.confidence_half_width] for time, each in known]
-    )
     return {
         "name": explainer,
         "type": "line",
@@ -154,6 +146,6 @@ def _band(
         "tooltip": {"show": False},
         "lineStyle": {"opacity": 0},
         "color": colour,
-        "areaStyle": {"opacity": opacity or 0},
+        "areaStyle": {"opacity": opacity},
         "data": values,
     }

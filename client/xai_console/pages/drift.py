@@ -31,11 +31,11 @@ async def build(page: Page, info: ModelInfo) -> None:
     _figures(page, quality, past)
     with div("halves"):
         with card(page.say("drift.traffic"), page.say("drift.traffic.how")):
-            Chart(page, traffic(page, past), label=page.say("drift.traffic"))
+            Chart(traffic(page, past), label=page.say("drift.traffic"))
         with card(page.say("drift.confidence"), page.say("drift.confidence.how")):
-            Chart(page, deciles(page, past), label=page.say("drift.confidence"))
+            Chart(deciles(page, past), label=page.say("drift.confidence"))
         with card(page.say("drift.mix"), page.say("drift.mix.how")):
-            Chart(page, class_mix(page, past), classes="chart-tall", label=page.say("drift.mix"))
+            Chart(class_mix(page, past), classes="chart-tall", label=page.say("drift.mix"))
         with card(page.say("drift.shapes"), page.say("drift.shapes.how")):
             _shapes(page, past)
     with card(page.say("drift.maps"), page.say("drift.maps.how")):
@@ -78,8 +78,8 @@ def _figures(page: Page, quality: Quality, past: QualityHistory) -> None:
             )
         )
     if now.labelled_count:
-        right = percent(now.right_count / now.labelled_count)
-        was = percent(before.right_count / before.labelled_count) if before and before.labelled_count else ""
+        right = percent(now.right_share)
+        was = percent(before.right_share) if before and before.labelled_count else ""
         figures.append(("drift.right", right, was))
     with div("figures"):
         for key, value, reference in figures:
@@ -92,9 +92,9 @@ def _figures(page: Page, quality: Quality, past: QualityHistory) -> None:
 
 def _shapes(page: Page, past: QualityHistory) -> None:
     names = {each: page.say(f"shape.{each}") for each in SHAPES}
-    shown = toggle(page.say("drift.shapes"), names, SHAPES[0], lambda each: chart.show(shapes(page, past, each)))
+    shown = toggle(page.say("drift.shapes"), names, SHAPES[0], lambda each: chart.show(shapes(past, each)))
     shown.classes("wrap")
-    chart = Chart(page, shapes(page, past, SHAPES[0]), label=page.say("drift.shapes"))
+    chart = Chart(shapes(past, SHAPES[0]), label=page.say("drift.shapes"))
 
 
 def _map_drift(page: Page, drift: dict[str, tuple[MapDrift, ...]]) -> None:

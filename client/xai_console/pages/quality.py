@@ -45,7 +45,7 @@ class _QualityPage:
         self._table = QualityTable(page, quality, self._weighed)
         with div("halves"):
             with card(page.say("quality.radar"), page.say("quality.radar.how")):
-                self._radar = Chart(page, {}, label=page.say("quality.radar"))
+                self._radar = Chart({}, label=page.say("quality.radar"))
             with card(page.say("quality.over_time")):
                 self._over_time()
         with card(page.say("quality.classes"), page.say("quality.classes.how")), div("halves"):
@@ -101,11 +101,11 @@ class _QualityPage:
         with div("stack"):
             first = self._quality.auto_explainer if self._quality.auto_explainer in names else next(iter(names), None)
             self._explainer = select(say("filter.explainer"), names, first, self._draw)
-            self._by_explainer = Chart(self._page, {}, label=say("quality.classes"))
+            self._by_explainer = Chart({}, label=say("quality.classes"))
         with div("stack"):
             best = next((name for name in (*self._quality.weights, *metrics) if name in metrics), None)
             self._metric = select(say("filter.metric"), metrics, best, self._draw)
-            self._by_metric = Chart(self._page, {}, label=say("quality.classes"))
+            self._by_metric = Chart({}, label=say("quality.classes"))
 
     def _over_time(self) -> None:
         say = self._page.say
@@ -115,7 +115,7 @@ class _QualityPage:
         with div("row"):
             self._history_metric = select(say("filter.metric"), metrics, next(iter(metrics), None), self._show_history)
             select(say("filter.hours"), spans, self._span, lambda event: self._set_span(event.value))
-        self._history_chart = Chart(self._page, {}, label=say("quality.over_time"))
+        self._history_chart = Chart({}, label=say("quality.over_time"))
 
     async def _set_span(self, span: int) -> None:
         self._span = span
@@ -131,7 +131,7 @@ class _QualityPage:
 
     def _show_history(self) -> None:
         if self._history is not None:
-            self._history_chart.show(history(self._page, self._history, str(self._history_metric.value or "")))
+            self._history_chart.show(history(self._history, str(self._history_metric.value or "")))
 
 
 ENTRY: Final = Entry("/quality", "quality", "insights", build, of_samples=True)
