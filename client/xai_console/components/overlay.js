@@ -1,8 +1,5 @@
 // A map on its picture, drawn from values: legend, value under the pointer, zoom, and shapes drawn by hand.
-import { Colours, levels, paint, paintLegend, short, valueAt } from "xai-saliency";
-
-let colours = null;
-const once = (url) => (colours ??= fetch(url).then((answer) => answer.json()).then((data) => new Colours(data)));
+import { fetchColours, legendTexts, levels, paint, paintLegend, short, valueAt } from "xai-saliency";
 
 const pictures = new Map(); // one decoding for all maps of a picture
 function pictureOf(url) {
@@ -47,9 +44,7 @@ export default {
   data: () => ({ pointed: "", scene: null, zoom: null, draft: [], at: null }),
   computed: {
     ends() {
-      const { low, high, signed } = this.scale;
-      if (signed) return [`${short(-high)} ${this.words.against}`, "0", `${this.words.for} ${short(high)}`];
-      return [short(low), short((low + high) / 2), short(high)];
+      return legendTexts(this.scale, this.words);
     },
     inputs() {
       return JSON.stringify([this.picture, this.map, this.region, this.size]);
@@ -77,7 +72,7 @@ export default {
       const wanted = this.inputs;
       try {
         const [table, picture, map] = await Promise.all([
-          once(this.colours),
+          fetchColours(this.colours),
           this.picture ? pictureOf(this.picture) : null,
           this.map ? valuesOf(this.map) : null,
         ]);

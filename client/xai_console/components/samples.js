@@ -1,8 +1,5 @@
 // Samples side by side: each a link with its picture, the map on it, what was predicted, and how right that was.
-import { Colours, levels, paint } from "xai-saliency";
-
-let colours = null;
-const once = (url) => (colours ??= fetch(url).then((answer) => answer.json()).then((data) => new Colours(data)));
+import { fetchColours, levels, paint } from "xai-saliency";
 
 function gridOf(map) {
   const bytes = atob(map.bytes), values = new Float32Array(bytes.length);
@@ -41,7 +38,7 @@ export default {
       else this.canvases.delete(sample.key);
     },
     async repaint() {
-      const table = await once(this.colours);
+      const table = await fetchColours(this.colours);
       for (const sample of this.samples) {
         const canvas = this.canvases.get(sample.key);
         const mark = JSON.stringify([sample.picture, sample.map?.bytes, sample.scale, this.look]);

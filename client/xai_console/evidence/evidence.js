@@ -1,7 +1,7 @@
 // Draws the maps of an evidence file. It stands in the file itself, after what draws maps in the console.
 const data = JSON.parse(document.getElementById("data").textContent);
 const table = new Colours(data.colours);
-const look = { mode: "overlay", opacity: 0.75, saturation: 0.2, threshold: 0 };
+const look = data.look;
 const tiles = [];
 
 function add(parent, tag, text = "", className = "") {
@@ -43,11 +43,8 @@ function tile(parent, one, picture) {
   const legend = add(figure, "canvas", "", "legend");
   [legend.width, legend.height] = [256, 1];
   paintLegend(legend, one.scale, table);
-  const { low, high, signed } = one.scale;
-  const ends = signed ? [`${short(-high)} ${data.words.against}`, "0", `${data.words.for} ${short(high)}`]
-    : [short(low), short((low + high) / 2), short(high)];
   const numbers = add(figure, "div", "", "ends");
-  ends.forEach((each) => add(numbers, "span", each));
+  legendTexts(one.scale, data.words).forEach((each) => add(numbers, "span", each));
   const under = add(figure, "output", "\u00a0");
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();

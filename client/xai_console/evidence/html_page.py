@@ -15,6 +15,7 @@ from xai_client import ModelInfo, Sample
 from xai_console.colour_data import colour_data
 from xai_console.evidence.record import record
 from xai_console.figures import number, percent
+from xai_console.overlay import Look
 from xai_console.ranges import scale_by
 from xai_console.sample_scores import score_lines
 from xai_console.words import Words
@@ -106,6 +107,7 @@ def _data(sample: Sample, say: Words) -> dict[str, Any]:
         "size": [width, height],
         "maps": maps,
         "colours": colour_data(),
+        "look": asdict(Look()),
         "words": words,
     }
 

@@ -18,6 +18,13 @@ export class Colours {
   }
 }
 
+let fetched = null;
+
+/** The colours at a URL, fetched once for all that is drawn on a page. */
+export function fetchColours(url) {
+  return fetched ??= fetch(url).then((answer) => answer.json()).then((data) => new Colours(data));
+}
+
 function fromHex(text) {
   const bytes = new Uint8Array(text.length / 2);
   for (let place = 0; place < bytes.length; place++) bytes[place] = parseInt(text.substr(2 * place, 2), 16);
@@ -174,6 +181,12 @@ export function paintLegend(canvas, scale, colours) {
     pen.fillStyle = `rgb(${table[3 * index]} ${table[3 * index + 1]} ${table[3 * index + 2]})`;
     pen.fillRect(column, 0, 1, canvas.height);
   }
+}
+
+/** What stands below the left end, the middle and the right end of a legend. */
+export function legendTexts({ low, high, signed }, words) {
+  if (signed) return [`${short(-high)} ${words.against}`, "0", `${words.for} ${short(high)}`];
+  return [short(low), short((low + high) / 2), short(high)];
 }
 
 /** A number in three digits. */
