@@ -66,8 +66,8 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
                 },
             },
             "server": {
-                "grpc": _free("127.0.0.1", 50051),
-                "http": _free("127.0.0.1", 9090),
+                "grpc": free_address(50051),
+                "http": free_address(9090),
                 "log_level": "warning",
             },
             # Nobody else is there to be disturbed.
@@ -118,12 +118,12 @@ def with_ood(config: Config, report: Callable[[str], None]) -> Config:
     return done
 
 
-def _free(host: str, port: int) -> str:
-    """The address, or the same host with a free port where that port is taken, for example by a Prometheus."""
+def free_address(port: int) -> str:
+    """An address of this machine's loopback: that port, or a free one where it is taken, as by a Prometheus."""
     for each in (port, 0):
-        with contextlib.suppress(OSError), socket.create_server((host, each)) as listening:
-            return f"{host}:{listening.getsockname()[1]}"
-    return f"{host}:0"
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", each)) as listening:
+            return f"127.0.0.1:{listening.getsockname()[1]}"
+    return "127.0.0.1:0"
 
 
 def ask(grpc_address: str, folder: Path, start_seconds: float) -> tuple[str, str]:
@@ -156,11 +156,6 @@ Ready after {start_seconds:.1f} s. What EfficientNet-Lite0 sees in {picture.name
 
 Where it looked for {prediction.classes[0].label!r}: {overlay.resolve()}"""
     return text, prediction.request_id
-
-
-def free_address(port: int) -> str:
-    """An address of this machine's loopback: that port, or another one where it is taken."""
-    return _free("127.0.0.1", port)
 
 
 def suggestions(grpc_address: str, http_address: str, request_id: str, console: str) -> str:

@@ -59,11 +59,12 @@ def send_pictures(grpc_address: str) -> None:
     from xai_client import Client
 
     with Client(grpc_address) as client:
+        ood = client.model_info().ood is not None
         for scale in _SCALES:
             for name in _PICTURES:
                 with Image.open(sample_picture(name)) as opened:
                     picture = _cut(opened.convert("RGB"), scale)
-                prediction = client.predict(picture, ood=client.model_info().ood is not None)
+                prediction = client.predict(picture, ood=ood)
                 if scale == 1.0 and name in _TRUTH and prediction.sampled:
                     boxes = [_BOXES[name]] if name in _BOXES else []
                     client.report_ground_truth(prediction.request_id, _TRUTH[name], boxes)
