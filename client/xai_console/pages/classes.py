@@ -11,7 +11,7 @@ from xai_client.quality import ConfusionCell
 from xai_console.figures import percent
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import bar, card, div, empty, select, text, trouble
+from xai_console.parts import bar, card, div, empty, select, table_head, text, trouble
 from xai_console.query import OUTCOMES
 from xai_console.ranges import scale_by
 
@@ -40,7 +40,7 @@ def _confusion(page: Page, quality: Quality) -> None:
         return
     most = max(each.count for each in wrong)
     with div("scroll"), ui.element("table").classes("table"):
-        _header(say("classes.true"), say("classes.predicted"), say("classes.count"))
+        table_head([say("classes.true"), say("classes.predicted"), say("classes.count")], 2)
         with ui.element("tbody"):
             for each in wrong[:_MOST_CELLS]:
                 _cell(page, each, most)
@@ -63,12 +63,8 @@ def _accuracy(page: Page, accuracy: Accuracy | None) -> None:
         return
     text(say("classes.share", share=percent(accuracy.share), count=f"{accuracy.picture_count:,}"), "verdict", "p")
     with div("scroll tall"), ui.element("table").classes("table"):
-        _header(
-            say("classes.class"),
-            *(say(f"flag.{each}") for each in OUTCOMES[:3]),
-            say("classes.precision"),
-            say("classes.recall"),
-        )
+        outcomes = [say(f"flag.{each}") for each in OUTCOMES[:3]]
+        table_head([say("classes.class"), *outcomes, say("classes.precision"), say("classes.recall")], 1)
         with ui.element("tbody"):
             for each in accuracy.classes:
                 counts = each.true_positives, each.false_positives, each.false_negatives
@@ -81,14 +77,6 @@ def _accuracy(page: Page, accuracy: Accuracy | None) -> None:
                             text(count, "number", "a" if count else "span").props(f'href="{link}"' if count else "")
                     for share in (each.precision, each.recall):
                         text("–" if share is None else percent(share), "num number", "td")
-
-
-def _header(*titles: str) -> None:
-    with ui.element("thead"), ui.element("tr"):
-        for place, title in enumerate(titles):
-            text(title, "num" if place >= len(titles) - 1 or (place and len(titles) > 3) else "", "th").props(
-                'scope="col"'
-            )
 
 
 class _ClassMaps:

@@ -11,7 +11,7 @@ from xai_console.charts import Chart
 from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
 from xai_console.figures import duration, number, percent
 from xai_console.page import Entry, Page
-from xai_console.parts import card, div, text, toggle
+from xai_console.parts import card, div, table_head, text, toggle
 
 _BINS: Final = 60
 _SPANS: Final = {"900": 900.0, "3600": 3600.0, "86400": 86400.0}
@@ -104,11 +104,8 @@ def _map_drift(page: Page, drift: dict[str, tuple[MapDrift, ...]]) -> None:
         text(say("drift.maps.none"), "hint", "p")
         return
     with div("scroll tall"), ui.element("table").classes("table"):
-        with ui.element("thead"), ui.element("tr"):
-            for place, key in enumerate(
-                ("filter.explainer", "drift.statistic", "drift.source", "drift.reference", "drift.now", "drift.ratio")
-            ):
-                text(say(key), "num" if place > 2 else "", "th").props('scope="col"')
+        names = "filter.explainer", "drift.statistic", "drift.source", "drift.reference", "drift.now", "drift.ratio"
+        table_head([say(each) for each in names], 3)
         with ui.element("tbody"):
             for name, each in rows:
                 with ui.element("tr"):
