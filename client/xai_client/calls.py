@@ -145,7 +145,7 @@ class Call:
         return delay
 
     def begin_again(self) -> None:
-        """Has the same call made once more, within its deadline, whose answer came to its end: no attempt failed."""
+        """Has a call made once more whose answer came to its end: by the same deadline, and with all its attempts."""
         self._attempts = 0
 
     def _delay(self, error: grpc.RpcError, code: str) -> float | None:

@@ -12,6 +12,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 import xai_client
+from xai_client.calls import MAX_ATTEMPTS, Connection
 from xai_proto import explanation_pb2 as pb
 
 RESOURCE_EXHAUSTED, UNAVAILABLE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE
@@ -277,3 +278,28 @@ async def test_the_deadline_bounds_all_attempts_together(fake, connect, refusal,
     assert len(remaining) == 3
     assert remaining[0] > remaining[1] > remaining[2]
     assert remaining[2] < 0.55
+
+
+class Gone(grpc.RpcError):
+    """What a call raises whose server is away."""
+
+    def code(self):
+        return UNAVAILABLE
+
+    def details(self):
+        return "gone"
+
+    def trailing_metadata(self):
+        return ()
+
+
+def test_a_watch_that_begins_again_keeps_its_deadline_and_has_all_its_attempts():
+    call = Connection("127.0.0.1:1", None, (), False).lasting(30)
+    left = [call.arguments()["timeout"] for _ in range(MAX_ATTEMPTS)]
+    with pytest.raises(xai_client.UnavailableError):
+        call.retry_delay(Gone())
+    call.begin_again()
+    left.append(call.arguments()["timeout"])
+    assert left == sorted(left, reverse=True)
+    assert 0 < left[-1] < 30
+    assert call.retry_delay(Gone()) > 0

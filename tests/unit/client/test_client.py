@@ -554,3 +554,9 @@ def test_the_client_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.stdout.split("\n")[:2] == ["False", "['xai_client']"], result.stderr
+
+
+@pytest.mark.parametrize("timeout", ["soon", -1, 0, True])
+def test_a_watch_refuses_a_wrong_timeout_at_once(timeout):
+    with Client("127.0.0.1:1") as client, pytest.raises(ArgumentError, match="timeout"):
+        client.watch_samples(timeout=timeout)
