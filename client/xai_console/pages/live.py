@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Final
+from typing import Any, Final
 
 from nicegui import background_tasks, ui
 
-from xai_client import ModelInfo, SampleSummary, XaiError
+from xai_client import ModelInfo, XaiError
 from xai_client.samples import SampleEvents
 from xai_console.filter_form import FilterForm
 from xai_console.page import Entry, Page
@@ -35,8 +35,7 @@ class _Live:
         self._next = ""
         self._total = 0
         self._is_newest = False
-        self._samples: dict[str, SampleSummary] = {}
-        self._fresh: set[str] = set()
+        self._shown: dict[str, dict[str, Any]] = {}  # cards, by the id of their sample
         self._tasks: list[asyncio.Task[None]] = []
         with card(classes="filter-card"):
             self._form = FilterForm(page, info, self._filtered)
@@ -100,8 +99,7 @@ class _Live:
             self._fail(error)
             return
         self._problem.clear()
-        self._samples = {each.id: each for each in listed.samples}
-        self._fresh.clear()
+        self._shown = {each.id: card_of(self._page, each) for each in listed.samples}
         self._unseen, self._total, self._next = 0, listed.total_count or 0, listed.next_page_token
         first = len(self._tokens) == 1
         self._is_newest = first and order == "newest_first"
@@ -111,8 +109,8 @@ class _Live:
 
     def _show(self) -> None:
         self._count.set_text(self._page.say("samples.count", count=f"{self._total:,}"))
-        self._cards.show([card_of(self._page, each, fresh=each.id in self._fresh) for each in self._samples.values()])
-        self._none.set_visibility(not self._samples)
+        self._cards.show(list(self._shown.values()))
+        self._none.set_visibility(not self._shown)
         self._new.set_visibility(self._unseen > 0)
         self._new.set_text(self._page.say("samples.new", count=self._unseen))
 
@@ -144,15 +142,15 @@ class _Live:
         for event in happened.events:
             sample = event.sample
             self._total += "new" in event.kinds
-            if sample.id in self._samples:
-                self._samples[sample.id] = sample
+            if sample.id in self._shown:
+                fresh = self._shown[sample.id]["fresh"]
+                self._shown[sample.id] = card_of(self._page, sample, fresh=fresh)
             elif "new" in event.kinds and self._is_newest:
-                self._samples = {sample.id: sample, **self._samples}
-                self._fresh.add(sample.id)
+                self._shown = {sample.id: card_of(self._page, sample, fresh=True), **self._shown}
             elif "new" in event.kinds:
                 self._unseen += 1
-        for surplus in list(self._samples)[PAGE_SIZE:]:
-            del self._samples[surplus]
+        for surplus in list(self._shown)[PAGE_SIZE:]:
+            del self._shown[surplus]
         self._show()
 
 
