@@ -15,6 +15,7 @@ from xai_client.colours import FloatArray, scale_of
 from xai_console.figures import number, percent
 from xai_console.overlay import COLOURS_URL, Look
 from xai_console.page import Page, address
+from xai_console.sample_picture import place
 from xai_console.shelf import url_of
 from xai_console.words import Words
 
@@ -61,8 +62,7 @@ def card_of(page: Page, sample: SampleSummary, *, fresh: bool = False) -> dict[s
     flag = outcome_of(sample)
     title = first.label if first else "–"
     probability = percent(first.probability) if first else ""
-    size = sample.picture_size or sample.frame
-    region = sample.region or (0.0, 0.0, float(size[0]), float(size[1]))
+    size, region = place(sample)
     thumbnail = sample.thumbnail_jpeg
     picture = url_of(page.console.shelf.put(thumbnail, "image/jpeg")) if thumbnail else None
     return {

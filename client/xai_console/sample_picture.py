@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
 
-from xai_client import ModelInfo, Sample
+from xai_client import ModelInfo, Sample, SampleSummary
 from xai_client.colours import FloatArray
 from xai_client.samples import MaskingCurve
 from xai_console.overlay import Box
@@ -33,16 +33,18 @@ class Shown:
     region: Box
 
 
+def place(summary: SampleSummary) -> tuple[tuple[int, int], Box]:
+    """The size of a sample's picture and the part of it that the model saw, as of `Shown`."""
+    width, height = summary.picture_size or summary.frame
+    return (width, height), summary.region or (0.0, 0.0, float(width), float(height))
+
+
 def shown(sample: Sample, shelf: Shelf) -> Shown:
     """The whole picture, coarse, with the part that the model saw as fine as the model saw it."""
-    summary = sample.summary
-    size = summary.picture_size or summary.frame
-    width, height = size
-    whole = (0.0, 0.0, float(width), float(height))
-    region: Box = whole if summary.region is None else (*summary.region,)
-    seen = sample.picture
+    summary, seen = sample.summary, sample.picture
+    size, region = place(summary)
     if seen is None and not summary.thumbnail_jpeg:
-        return Shown(None, (width, height), region)
+        return Shown(None, size, region)
     scale = min(1.0, _LONGEST_SIDE / max(size))
     canvas = Image.new("RGB", (max(1, round(size[0] * scale)), max(1, round(size[1] * scale))), _GREY)
     if summary.thumbnail_jpeg:
@@ -51,7 +53,7 @@ def shown(sample: Sample, shelf: Shelf) -> Shown:
     if seen is not None:
         left, top, right, bottom = (round(edge * scale) for edge in region)
         canvas.paste(seen.convert("RGB").resize((right - left, bottom - top), Image.Resampling.BICUBIC), (left, top))
-    return Shown(url_of(shelf.put(_encoded(canvas), "image/jpeg")), (width, height), region)
+    return Shown(url_of(shelf.put(_encoded(canvas), "image/jpeg")), size, region)
 
 
 def masked(picture: Image.Image, saliency: FloatArray, curve: MaskingCurve, step: int, info: ModelInfo) -> Image.Image:
