@@ -102,7 +102,7 @@ def remove_oldest(connection: Connection, horizon: float, excess: float) -> list
     return [SampleKey(row.request_id, row.image_index) for row in removed]
 
 
-def to_remove(oldest: Iterable[Row[Any]], horizon: float, excess: float) -> list[Row[Any]]:
+def to_remove(oldest: Iterable[Any], horizon: float, excess: float) -> list[Row[Any]]:
     """Those of the oldest samples that go.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,12 @@ class IterableData:
         return ConfigError(f"row {number} of {self.description} {what}.", field="data")
 
 
-def rows_of(dataset: Any) -> Iterable[Any]:
+def rows_of(dataset: Any) -> Iterator[Any]:
     """The rows of MindSpore's data set, or of any iterable, from the first one on."""
     if hasattr(dataset, "create_tuple_iterator"):
-        rows: Iterable[Any] = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
-        return rows
-    return iter(dataset)
+        dataset = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
+    rows: Iterator[Any] = iter(dataset)
+    return rows
 
 
 def length_of(dataset: Any) -> int:
