@@ -16,7 +16,7 @@ help:
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
 	@echo "make lint        lint and types only"
 	@echo "make docs        write docs/reference/ and the dashboard anew from the code"
-	@echo "make proto       generate the stubs from proto/xai/v1"
+	@echo "make proto       generate the stubs from proto/"
 
 demo: .venv/demo
 	@.venv/bin/xai-sidecar demo $(if $(ONCE),--once)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Generates proto/xai_proto from the contract. Run through `make proto`.
+# Generates proto/xai_proto from the contract and the Open Inference Protocol. Run through `make proto`.
 #
 # The generator is pinned below the newest on purpose: generated code never runs on a protobuf or gRPC runtime older than
 # its generator's, and the SDK has to install beside packages that hold protobuf at 5 (TensorFlow 2.19) or 6
@@ -16,8 +16,8 @@ fi
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 "$env/bin/python" -m grpc_tools.protoc -I . --python_out="$out" --pyi_out="$out" --grpc_python_out="$out" \
-  xai/v1/*.proto
+  xai/v1/*.proto inference/*.proto
 # protoc mirrors the path of the .proto; the package is named xai_proto so that it takes no top-level name from others.
-sed -i 's/^from xai\.v1 import/from xai_proto import/' "$out"/xai/v1/*.py
-cp "$out"/xai/v1/* xai_proto/
+sed -i -E 's/^from (xai\.v1|inference) import/from xai_proto import/' "$out"/xai/v1/*.py "$out"/inference/*.py
+cp "$out"/xai/v1/* "$out"/inference/* xai_proto/
 echo "proto/xai_proto is up to date"
