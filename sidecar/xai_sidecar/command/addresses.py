@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from xai_sidecar.errors import ConfigError
 
 
@@ -18,5 +20,6 @@ def joined(host: str, port: int) -> str:
 
 def cannot_listen(key: str, address: str, error: Exception) -> ConfigError:
     """The error of an address that nothing can listen on, by the key that names it."""
-    why = getattr(error, "strerror", None) or "the address is in use or not this machine's"
+    number = getattr(error, "errno", None)  # its text may repeat the address
+    why = os.strerror(number) if number else "the address is in use or not this machine's"
     return ConfigError(f"cannot listen on {address}: {why}. Choose another one with --set {key}=HOST:PORT.", field=key)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,8 +21,9 @@ from xai_proto import quality_pb2 as qpb
 from xai_proto import quality_pb2_grpc as qpb_grpc
 from xai_sidecar import __version__
 from xai_sidecar.backends.runtimes.memory import give_back_memory
-from xai_sidecar.command.addresses import cannot_listen, joined, split
+from xai_sidecar.command.addresses import joined, split
 from xai_sidecar.command.heartbeat import Heartbeat
+from xai_sidecar.command.listening import listen_grpc, start_http
 from xai_sidecar.command.steps import StepReports
 from xai_sidecar.command.trials import try_or_recall
 from xai_sidecar.config import Config
@@ -34,6 +34,7 @@ from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.errors import ShuttingDownError
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.http.probes import probe_routes
 from xai_sidecar.http.server import HttpServer
 from xai_sidecar.rpc.channel import server_options
 from xai_sidecar.rpc.interceptors import CallInterceptor
@@ -288,18 +289,13 @@ class Sidecar:
         return True
 
     def _start_http(self, registry: CollectorRegistry, engine: Engine, core: Core) -> HttpServer:
-        host, port = split(self._config.server.http)
-        try:
-            http = HttpServer(
-                host,
-                port,
-                registry,
-                is_alive=lambda: self.lost is None and self._heartbeat.alive,
-                is_ready=lambda: core.state is not None and engine.alive and self._heartbeat.alive,
-            )
-        except OSError as error:
-            raise cannot_listen("server.http", self._config.server.http, error) from error
-        self.http_address = joined(host, http.port)
+        probes = probe_routes(
+            registry,
+            is_alive=lambda: self.lost is None and self._heartbeat.alive,
+            is_ready=lambda: core.state is not None and engine.alive and self._heartbeat.alive,
+        )
+        http = start_http(self._config.server, probes)
+        self.http_address = joined(split(self._config.server.http)[0], http.port)
         return http
 
     async def _start_grpc(
@@ -318,15 +314,9 @@ class Sidecar:
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         await self._set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-        host, wanted = split(self._config.server.grpc)
-        try:
-            # gRPC would say so, too, but not before it has printed lines of its own.
-            socket.create_server((host, wanted), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-            port = server.add_insecure_port(self._config.server.grpc)
-        except (OSError, RuntimeError) as error:
-            raise cannot_listen("server.grpc", self._config.server.grpc, error) from error
+        port = listen_grpc(server, limits.grpc)
         await server.start()
-        self.grpc_address = joined(host, port)
+        self.grpc_address = joined(split(limits.grpc)[0], port)
         return server, health_servicer
 
     async def _set_health(self, servicer: health.aio.HealthServicer, status: Any) -> None:

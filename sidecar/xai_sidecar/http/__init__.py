@@ -1,1 +1,1 @@
-"""The HTTP adapter: probes and /metrics."""
+"""The HTTP adapter: probes, /metrics, and the routes of protocols."""
