@@ -47,7 +47,7 @@ from xai_sidecar.serving.core import Core, ServingState
 from xai_sidecar.serving.evaluation import Evaluation, open_store, start_evaluation
 from xai_sidecar.serving.model import start_model
 from xai_sidecar.serving.predictor import Predictor
-from xai_sidecar.serving.quality import Quality
+from xai_sidecar.serving.quality import Quality, ServedQuality
 from xai_sidecar.serving.trial import Unseen
 from xai_sidecar.serving.weight_dependence import with_kept
 from xai_sidecar.telemetry import ModelSeries, Telemetry, process_registry
@@ -149,7 +149,7 @@ class Sidecar:
             hang_seconds=limits.hang_seconds,
         )
         core = Core(limits, on_repeat=lambda how: telemetry.repeats.labels(how).inc())
-        quality = Quality(core)
+        quality = Quality(ServedQuality(core))
         calls = CallRecords(telemetry, limits)
         loop.set_task_factory(task_factory)
         http = self._start_http(registry, engine, core)

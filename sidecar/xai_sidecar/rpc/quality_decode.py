@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -155,10 +154,10 @@ def read_history(request: qpb.GetQualityHistoryRequest, shown: Shown) -> History
     Raises:
         InvalidRequestError: Something in it is wrong; with its field.
     """
-    settings = shown.state.model.config.evaluator
-    end = _time(request, "end_time") or time.time()
+    settings = shown.model.config.evaluator
+    end = _time(request, "end_time") or shown.clock()
     start = _time(request, "start_time")
-    start = end - settings.window_seconds if start is None else start
+    start = max(0.0, end - settings.window_seconds) if start is None else start
     if start >= end:
         raise InvalidRequestError("The beginning is not before the end. Swap them.", field="start_time")
     metrics = list(request.metrics) or [name for name, weight in settings.auto.weights.items() if weight > 0]
@@ -253,7 +252,7 @@ def _explainers(names: Sequence[str], shown: Shown) -> list[str]:
 
 def _explainer(name: str, field: str, shown: Shown) -> str:
     """An explainer, or a control; of those that cannot be used now there may be samples, too."""
-    known = (*shown.state.model.explainers, *shown.evaluated.controls)
+    known = (*shown.model.explainers, *shown.evaluated.controls)
     if name not in known:
         raise UnknownExplainerError(
             f"There is no explainer and no control {quoted(name)}; there are {', '.join(known)}.", field=field

@@ -129,7 +129,7 @@ def sample_message(detail: SampleDetail, shown: Shown, encoding: MapEncoding) ->
     )
     if detail.truth is not None:
         message.summary.truth.objects.extend(_objects(detail.truth))
-    order = {name: place for place, name in enumerate([*shown.state.model.explainers, *shown.evaluated.controls])}
+    order = {name: place for place, name in enumerate([*shown.model.explainers, *shown.evaluated.controls])}
     for name in sorted(detail.explanations, key=lambda name: (order.get(name, len(order)), name)):
         with within(name):
             message.explanations.append(_explanation(detail.explanations[name], shown, encoding))

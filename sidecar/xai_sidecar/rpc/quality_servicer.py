@@ -85,7 +85,7 @@ class QualityServicer(qpb_grpc.QualityServiceServicer):
             events = [event_message(views[key], kinds, shown.labels) for key, kinds in changed.items() if key in views]
             return qpb.WatchSamplesResponse(events=events, missed_count=missed)
 
-        seconds = _SOONER * self.quality.core.limits.max_call_seconds
+        seconds = _SOONER * self.quality.source.limits.max_call_seconds
         async with aclosing(self.quality.watch(shown, seconds)) as watching:
             async for happened in watching:
                 message = await self.quality.read(partial(read, happened), bounded=False)
@@ -97,7 +97,7 @@ class QualityServicer(qpb_grpc.QualityServiceServicer):
         shown = self.quality.shown(request.model)
 
         def read() -> qpb.GetQualityResponse:
-            report = quality_report(shown, self.quality.core.describe(request.model))
+            report = quality_report(shown, self.quality.source.describe(request.model))
             return qpb.GetQualityResponse(quality=quality_message(report, shown.labels))
 
         return await self.quality.read(read)
@@ -122,7 +122,7 @@ class QualityServicer(qpb_grpc.QualityServiceServicer):
 
     def _auto(self, model: str, shown: Shown) -> str:
         """The explainer that `auto` takes."""
-        choice = auto_choice(shown, self.quality.core.describe(model))
+        choice = auto_choice(shown, self.quality.source.describe(model))
         return shown.names[0] if choice is None else choice.explainer
 
 
@@ -131,8 +131,8 @@ def _history(shown: Shown, question: HistoryQuestion) -> qpb.GetQualityHistoryRe
         model_version=shown.evaluated.version,
         explainers=question.explainers,
         metrics=question.metrics,
-        definitions=frozenset(shown.evaluator.measurer.definitions),
-        outlier_percentile=shown.state.model.config.evaluator.ood_percentile,
+        definitions=frozenset(shown.measurer.definitions),
+        outlier_percentile=shown.model.config.evaluator.ood_percentile,
         single_label=shown.single_label,
     )
     found = shown.reader.history(series, question.start, question.end, question.bins)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
+from xai_sidecar.config import ServerConfig
 from xai_sidecar.errors import OverloadedError, PreconditionError
-from xai_sidecar.evaluator.evaluator import Evaluator
-from xai_sidecar.evaluator.measurement import EvaluatedModel
+from xai_sidecar.evaluator.live_quality import LiveQuality
+from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurer
 from xai_sidecar.evaluator.reading import Reader, SampleFilter
 from xai_sidecar.evaluator.records import SampleKey
-from xai_sidecar.evaluator.store import Change, Watcher
+from xai_sidecar.evaluator.store import Change, Store, Watcher
 from xai_sidecar.metrics.base import MetricParameters
 from xai_sidecar.serving.core import Core, ServingState
+from xai_sidecar.serving.description import ModelDescription
+from xai_sidecar.serving.model import ServedModel
 
 T = TypeVar("T")
 
@@ -42,16 +46,25 @@ class Shown:
     """What there is to show.
 
     Attributes:
-        state: What serves calls.
-        evaluator: What samples and measures.
-        evaluated: The model as that sees it.
-        reader: Reads its store.
+        model: The model.
+        evaluated: The same as the evaluator sees it.
+        measurer: What says how is measured.
+        quality: The measurements of recent samples.
+        store: Samples, maps and scores.
+        clock: Unix time in seconds, as samples are recent by.
     """
 
-    state: ServingState
-    evaluator: Evaluator
+    model: ServedModel
     evaluated: EvaluatedModel
-    reader: Reader
+    measurer: Measurer
+    quality: LiveQuality
+    store: Store
+    clock: Callable[[], float] = time.time
+
+    @functools.cached_property
+    def reader(self) -> Reader:
+        """Reads the store."""
+        return Reader(self.store.database)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -71,40 +84,53 @@ class Shown:
     @functools.cached_property
     def protocols(self) -> Mapping[str, MetricParameters]:
         """The parameters of the metrics by the definition of the scores that are measured with them now."""
-        return self.evaluator.measurer.protocols
+        return self.measurer.protocols
 
     def all_samples(self) -> SampleFilter:
         """A filter that lets through all samples of the model that is served."""
         return SampleFilter(model_version=self.evaluated.version, single_label=self.single_label)
 
 
-class Quality:
-    """Reads for calls. To be used on one event loop.
+class QualitySource(Protocol):
+    """Where there is something to show: a server, or the folder of an offline run.
+
+    Attributes:
+        limits: How long a call may take.
+    """
+
+    limits: ServerConfig
+
+    def shown(self, model: str = "") -> Shown:
+        """What there is to show.
+
+        Args:
+            model: Name of the model; empty for the only one.
+
+        Raises:
+            ShuttingDownError: The server is starting, or ending.
+            NotFoundError: There is another model.
+            PreconditionError: Nothing is sampled.
+        """
+
+    def describe(self, model: str = "") -> ModelDescription:
+        """The model, with its measured quality; raises as `shown`."""
+
+
+class ServedQuality:
+    """A `QualitySource` of the server itself.
 
     Args:
         core: Has what serves calls.
     """
 
     def __init__(self, core: Core) -> None:
-        self.core = core
-        self._threads = ThreadPoolExecutor(_THREADS, "reading")
-        self._reading = 0
-        self._shown: Shown | None = None
-        self._watching: set[asyncio.Event] = set()
-        self._ending = False
+        self.limits = core.limits
+        self._core = core
+        self._shown: tuple[ServingState, Shown] | None = None
 
     def shown(self, model: str = "") -> Shown:
-        """What there is to show.
-
-        Args:
-            model: Name of the model; empty for the one that is served.
-
-        Raises:
-            ShuttingDownError: The server is starting, or ending.
-            NotFoundError: Another model is served.
-            PreconditionError: Nothing is sampled.
-        """
-        state = self.core.ready()
+        """See `QualitySource`."""
+        state = self._core.ready()
         state.model.check_name(model)
         evaluator = state.evaluation.evaluator
         if evaluator is None:
@@ -112,9 +138,33 @@ class Quality:
                 "This server samples no requests, so that there is nothing to show. Set evaluator.sample_rate in its "
                 "config."
             )
-        if self._shown is None or self._shown.state is not state:
-            self._shown = Shown(state, evaluator, evaluator.model, Reader(evaluator.store.database))
-        return self._shown
+        if self._shown is None or self._shown[0] is not state:
+            quality = state.evaluation.quality
+            self._shown = state, Shown(state.model, evaluator.model, evaluator.measurer, quality, evaluator.store)
+        return self._shown[1]
+
+    def describe(self, model: str = "") -> ModelDescription:
+        """See `QualitySource`."""
+        return self._core.describe(model)
+
+
+class Quality:
+    """Reads for calls. To be used on one event loop.
+
+    Args:
+        source: Where there is something to show.
+    """
+
+    def __init__(self, source: QualitySource) -> None:
+        self.source = source
+        self._threads = ThreadPoolExecutor(_THREADS, "reading")
+        self._reading = 0
+        self._watching: set[asyncio.Event] = set()
+        self._ending = False
+
+    def shown(self, model: str = "") -> Shown:
+        """What there is to show; see `QualitySource`."""
+        return self.source.shown(model)
 
     async def read(self, function: Callable[[], T], *, bounded: bool = True) -> T:
         """A function's result, from a thread that reads.
@@ -188,7 +238,7 @@ class Quality:
                 retry_seconds=10.0,
             )
         loop, happened = asyncio.get_running_loop(), asyncio.Event()
-        changes = shown.evaluator.store.changes
+        changes = shown.store.changes
         watcher = changes.watch(lambda: _wake(loop, happened))
         self._watching.add(happened)
         try:

@@ -64,7 +64,7 @@ def quality_report(shown: Shown, description: ModelDescription) -> QualityReport
     Raises:
         StoreError: The store failed.
     """
-    quality = shown.state.evaluation.quality
+    quality = shown.quality
     return QualityReport(
         description=description,
         choice=auto_choice(shown, description),
@@ -78,7 +78,7 @@ def quality_report(shown: Shown, description: ModelDescription) -> QualityReport
 def auto_choice(shown: Shown, description: ModelDescription) -> Choice | None:
     """What `auto` takes without a budget, for a class of which too little is known; None where it has no choice."""
     candidates = [Candidate(each.name, each.cost.seconds) for each in description.explainers if each.cost is not None]
-    return shown.state.evaluation.quality.best(candidates, None, _NO_CLASS) if candidates else None
+    return shown.quality.best(candidates, None, _NO_CLASS) if candidates else None
 
 
 def _of_classes(
