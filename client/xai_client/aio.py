@@ -83,9 +83,18 @@ class AsyncClient(AsyncQualityCalls):
         ood: bool = False,
         timeout: float | None = None,
         request_id: str | None = None,
+        skip_sampling: bool = False,
     ) -> Prediction:
         """Classifies a picture and explains the prediction; see `Client.predict`."""
-        many = await self.predict_many([image], explain, top_k=top_k, ood=ood, timeout=timeout, request_id=request_id)
+        many = await self.predict_many(
+            [image],
+            explain,
+            top_k=top_k,
+            ood=ood,
+            timeout=timeout,
+            request_id=request_id,
+            skip_sampling=skip_sampling,
+        )
         return many[0]
 
     async def predict_many(
@@ -97,11 +106,18 @@ class AsyncClient(AsyncQualityCalls):
         ood: bool = False,
         timeout: float | None = None,
         request_id: str | None = None,
+        skip_sampling: bool = False,
     ) -> list[Prediction]:
         """As `predict`, for several pictures in one request; see `Client.predict_many`."""
         call = self._connection.call(timeout, request_id)
         request = await asyncio.to_thread(
-            predict_request, check_images(images), explain, top_k=top_k, ood=ood, request_id=call.request_id
+            predict_request,
+            check_images(images),
+            explain,
+            top_k=top_k,
+            ood=ood,
+            request_id=call.request_id,
+            skip_sampling=skip_sampling,
         )
         response: pb.PredictResponse = await self._unary("Predict", request, call)
         return await asyncio.to_thread(predictions, response, call.request_id, len(request.images))
@@ -116,6 +132,7 @@ class AsyncClient(AsyncQualityCalls):
         progress_interval: float | None = None,
         timeout: float | None = None,
         request_id: str | None = None,
+        skip_sampling: bool = False,
     ) -> AsyncGenerator[Event, None]:
         """Yields the prediction at once and each explanation as it comes, for ``async for``; see `Client.stream`.
 
@@ -125,7 +142,9 @@ class AsyncClient(AsyncQualityCalls):
         call = self._connection.call(timeout, request_id)
 
         def build() -> pb.PredictStreamRequest:
-            request = predict_request([image], explain, top_k=top_k, ood=ood, request_id=call.request_id)
+            request = predict_request(
+                [image], explain, top_k=top_k, ood=ood, request_id=call.request_id, skip_sampling=skip_sampling
+            )
             return stream_request(request, progress_interval)
 
         return self._events(build, call)
@@ -139,12 +158,20 @@ class AsyncClient(AsyncQualityCalls):
         *,
         objects: GroundTruthObject | Iterable[GroundTruthObject] = (),
         class_ids: int | Iterable[int] = (),
+        keep_unmentioned: bool = False,
         timeout: float | None = None,
     ) -> bool:
         """Tells what an earlier picture really showed; see `Client.report_ground_truth`."""
         call = self._connection.call(timeout, idempotent=True)
         request = await asyncio.to_thread(
-            ground_truth_request, request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids
+            ground_truth_request,
+            request_id,
+            labels,
+            boxes,
+            image_index,
+            objects=objects,
+            class_ids=class_ids,
+            keep_unmentioned=keep_unmentioned,
         )
         response: pb.ReportGroundTruthResponse = await self._unary("ReportGroundTruth", request, call)
         warn(response.warnings, stacklevel=2)

@@ -85,6 +85,7 @@ class Client(QualityCalls):
         ood: bool = False,
         timeout: float | None = None,
         request_id: str | None = None,
+        skip_sampling: bool = False,
     ) -> Prediction:
         """Classifies a picture and explains the prediction.
 
@@ -96,13 +97,24 @@ class Client(QualityCalls):
             ood: Whether to return an out-of-distribution score.
             timeout: Deadline in seconds. Default: the client's.
             request_id: 1 to 128 characters of [A-Za-z0-9._:-]. Default: a new one.
+            skip_sampling: Whether this is no traffic, but somebody who looks at what the model says: it is not sampled,
+                and nothing that the server measures counts it.
 
         Raises:
             ServiceError: The call failed.
             ArgumentError: An argument is wrong.
             OSError: The file cannot be read; FileNotFoundError if there is none.
         """
-        return self.predict_many([image], explain, top_k=top_k, ood=ood, timeout=timeout, request_id=request_id)[0]
+        many = self.predict_many(
+            [image],
+            explain,
+            top_k=top_k,
+            ood=ood,
+            timeout=timeout,
+            request_id=request_id,
+            skip_sampling=skip_sampling,
+        )
+        return many[0]
 
     def predict_many(
         self,
@@ -113,13 +125,21 @@ class Client(QualityCalls):
         ood: bool = False,
         timeout: float | None = None,
         request_id: str | None = None,
+        skip_sampling: bool = False,
     ) -> list[Prediction]:
         """As `predict`, for several pictures in one request; returns the predictions in the order of the pictures.
 
         All share one request id; `report_ground_truth` tells them apart by `image_index`.
         """
         call = self._connection.call(timeout, request_id)
-        request = predict_request(check_images(images), explain, top_k=top_k, ood=ood, request_id=call.request_id)
+        request = predict_request(
+            check_images(images),
+            explain,
+            top_k=top_k,
+            ood=ood,
+            request_id=call.request_id,
+            skip_sampling=skip_sampling,
+        )
         response: pb.PredictResponse = self._unary("Predict", request, call)
         return predictions(response, call.request_id, len(request.images))
 
@@ -133,6 +153,7 @@ class Client(QualityCalls):
         progress_interval: float | None = None,
         timeout: float | None = None,
         request_id: str | None = None,
+        skip_sampling: bool = False,
     ) -> Generator[Event, None, None]:
         """As `predict`, but yields the prediction at once and each explanation as it comes.
 
@@ -148,6 +169,7 @@ class Client(QualityCalls):
                 Default: 0.25.
             timeout: Deadline of the whole stream in seconds. Default: the client's.
             request_id: See `predict`.
+            skip_sampling: See `predict`.
 
         Returns:
             A generator of `Predicted`, then `Progress` and `Explained` in any order, and at last `Finished`.
@@ -159,7 +181,9 @@ class Client(QualityCalls):
             ArgumentError: An argument is wrong; raised at once.
         """
         call = self._connection.call(timeout, request_id)
-        request = predict_request([image], explain, top_k=top_k, ood=ood, request_id=call.request_id)
+        request = predict_request(
+            [image], explain, top_k=top_k, ood=ood, request_id=call.request_id, skip_sampling=skip_sampling
+        )
         return self._events(stream_request(request, progress_interval), call)
 
     def report_ground_truth(
@@ -171,12 +195,13 @@ class Client(QualityCalls):
         *,
         objects: GroundTruthObject | Iterable[GroundTruthObject] = (),
         class_ids: int | Iterable[int] = (),
+        keep_unmentioned: bool = False,
         timeout: float | None = None,
     ) -> bool:
         """Tells what an earlier picture really showed: at least one label, class id, box or object.
 
         Only a request that was sampled takes it, see `Prediction.sampled`. The last report of a picture counts and
-        replaces the former one whole.
+        replaces the former one whole, unless `keep_unmentioned`.
 
         Args:
             request_id: `Prediction.request_id`.
@@ -187,6 +212,8 @@ class Client(QualityCalls):
             objects: Where objects are, in any shape and of any class reported.
             class_ids: Classes that apply, instead of labels or besides them; tell which is meant where several classes
                 share a label.
+            keep_unmentioned: Whether what this says nothing of stays as it was reported before: its classes where there
+                are neither labels nor class ids here, its objects where there are none here.
             timeout: Deadline in seconds. Default: the client's.
 
         Returns:
@@ -199,7 +226,15 @@ class Client(QualityCalls):
             ArgumentError: An argument is wrong, or there is nothing to report.
             OSError: The file of a mask cannot be read.
         """
-        request = ground_truth_request(request_id, labels, boxes, image_index, objects=objects, class_ids=class_ids)
+        request = ground_truth_request(
+            request_id,
+            labels,
+            boxes,
+            image_index,
+            objects=objects,
+            class_ids=class_ids,
+            keep_unmentioned=keep_unmentioned,
+        )
         response: pb.ReportGroundTruthResponse = self._unary(
             "ReportGroundTruth", request, self._connection.call(timeout, idempotent=True)
         )

@@ -97,6 +97,7 @@ def ground_truth_request(
     *,
     objects: GroundTruthObject | Iterable[GroundTruthObject] = (),
     class_ids: int | Iterable[int] = (),
+    keep_unmentioned: bool = False,
 ) -> pb.ReportGroundTruthRequest:
     """Builds a ReportGroundTruthRequest; see `Client.report_ground_truth` for the arguments.
 
@@ -112,6 +113,7 @@ def ground_truth_request(
         labels=[_label(each) for each in _several(labels, (str,))],
         class_ids=[integer(each, "class_ids", 0, _LARGEST) for each in _several(class_ids)],
         boxes=[_region(_box(each)) for each in _several(boxes)],
+        keep_unmentioned=bool(keep_unmentioned),
     )
     for each in _several(objects):
         if not isinstance(each, GroundTruthObject):

@@ -124,6 +124,7 @@ def predict_request(
     top_k: int | None,
     ood: bool,
     request_id: str,
+    skip_sampling: bool = False,
 ) -> pb.PredictRequest:
     """Builds a PredictRequest; see `Client.predict` for the arguments.
 
@@ -131,7 +132,9 @@ def predict_request(
         ArgumentError: An argument is wrong.
         OSError: A file cannot be read.
     """
-    request = pb.PredictRequest(explanations=_explanations(explain), ood=bool(ood), request_id=request_id)
+    request = pb.PredictRequest(
+        explanations=_explanations(explain), ood=bool(ood), request_id=request_id, skip_sampling=bool(skip_sampling)
+    )
     if top_k is not None:
         request.top_k = integer(top_k, "top_k", -(2**31), 2**31 - 1)
     for image in images:

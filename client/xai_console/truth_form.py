@@ -6,7 +6,7 @@ from typing import Any
 
 from nicegui import background_tasks, ui
 
-from xai_client import ArgumentError, GroundTruthObject, ModelInfo, Sample, XaiError
+from xai_client import ArgumentError, GroundTruthObject, ModelInfo, Sample, TruthObject, XaiError
 from xai_console.overlay import Overlay
 from xai_console.page import Page
 from xai_console.parts import button, card, div, report, text, toggle
@@ -25,7 +25,8 @@ class TruthForm:
     def __init__(self, page: Page, info: ModelInfo, sample: Sample, picture: Overlay) -> None:
         self._page, self._info, self._sample, self._picture = page, info, sample, picture
         say = page.say
-        self._shapes: list[dict[str, Any]] = []
+        self._shapes: list[dict[str, Any]] = []  # drawn, and not reported yet
+        self._anew = False  # whether a report replaces what is known
         with card(say("truth"), classes="truth"):
             self._known = text("", "hint", "p")
             with div("row chips"):
@@ -56,8 +57,7 @@ class TruthForm:
         labels = ", ".join(truth.labels) or say("truth.no_label")
         applied = say("truth.applied") if truth.applied else say("truth.waiting")
         self._known.set_text(say("truth.known", labels=labels, objects=truth.object_count, applied=applied))
-        if not self._shapes:
-            self._picture.outline([shape for shape in map(_outline, truth.objects) if shape])
+        self._show_shapes()
 
     def _draw(self, kind: str) -> None:
         self._picture.draw("box" if kind == "box" else "polygon" if kind == "polygon" else "")
@@ -65,12 +65,22 @@ class TruthForm:
 
     def _drawn(self, kind: str, points: list[list[float]]) -> None:
         self._shapes.append({"kind": kind, "points": points})
-        self._picture.outline(self._shapes)
+        self._show_shapes()
+
+    def _show_shapes(self) -> None:
+        known = [shape for shape in map(_outline, self._known_objects()) if shape]
+        self._picture.outline([*known, *self._shapes])
+
+    def _known_objects(self) -> tuple[TruthObject, ...]:
+        """What was reported before, and stays."""
+        truth = self._sample.summary.truth
+        return () if truth is None or self._anew else truth.objects
 
     def _clear(self) -> None:
         self._shapes.clear()
+        self._anew = True
         self._classes.set_value([])
-        self._picture.outline([])
+        self._show_shapes()
 
     def _report(self, class_ids: list[int] | None = None) -> None:
         chosen = class_ids if isinstance(class_ids, list) else list(self._classes.value or [])
@@ -79,9 +89,11 @@ class TruthForm:
     async def _send(self, class_ids: list[int]) -> None:
         say, summary = self._page.say, self._sample.summary
         objects = [_object(each) for each in self._shapes]
+        if objects:
+            objects = [*map(_again, self._known_objects()), *objects]
         try:
             doubts = await self._page.source.report_ground_truth(
-                summary.request_id, summary.image_index, class_ids, objects
+                summary.request_id, summary.image_index, class_ids, objects, keep=not self._anew
             )
         except ArgumentError:
             ui.notify(say("truth.nothing"), type="warning")
@@ -90,6 +102,7 @@ class TruthForm:
             report(error, say)
             return
         self._shapes.clear()
+        self._anew = False
         self._kind.set_value("")
         ui.notify(say("truth.taken"), type="positive")
         for doubt in doubts:
@@ -101,6 +114,13 @@ def _object(shape: dict[str, Any]) -> GroundTruthObject:
     if shape["kind"] == "box":
         return GroundTruthObject(box=(*points[0], *points[1]))
     return GroundTruthObject(polygon=points)
+
+
+def _again(known: TruthObject) -> GroundTruthObject:
+    """Something that was reported before, to be reported with what is new."""
+    return GroundTruthObject(
+        box=known.box, polygon=known.polygon or None, mask=known.mask_png or None, class_id=known.class_id
+    )
 
 
 def _outline(shape: Any) -> dict[str, Any] | None:

@@ -144,20 +144,22 @@ PARAMETER_TYPE_STRING: ParameterType
 PARAMETER_TYPE_BOOLEAN: ParameterType
 
 class PredictRequest(_message.Message):
-    __slots__ = ("images", "top_k", "explanations", "ood", "request_id", "model")
+    __slots__ = ("images", "top_k", "explanations", "ood", "request_id", "model", "skip_sampling")
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     EXPLANATIONS_FIELD_NUMBER: _ClassVar[int]
     OOD_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    SKIP_SAMPLING_FIELD_NUMBER: _ClassVar[int]
     images: _containers.RepeatedCompositeFieldContainer[Image]
     top_k: int
     explanations: _containers.RepeatedCompositeFieldContainer[ExplanationRequest]
     ood: bool
     request_id: str
     model: str
-    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., top_k: _Optional[int] = ..., explanations: _Optional[_Iterable[_Union[ExplanationRequest, _Mapping]]] = ..., ood: bool = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
+    skip_sampling: bool
+    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., top_k: _Optional[int] = ..., explanations: _Optional[_Iterable[_Union[ExplanationRequest, _Mapping]]] = ..., ood: bool = ..., request_id: _Optional[str] = ..., model: _Optional[str] = ..., skip_sampling: bool = ...) -> None: ...
 
 class PredictStreamRequest(_message.Message):
     __slots__ = ("request", "progress_interval")
@@ -501,7 +503,7 @@ class StreamFinished(_message.Message):
     def __init__(self) -> None: ...
 
 class ReportGroundTruthRequest(_message.Message):
-    __slots__ = ("request_id", "image_index", "labels", "boxes", "class_ids", "objects", "model")
+    __slots__ = ("request_id", "image_index", "labels", "boxes", "class_ids", "objects", "model", "keep_unmentioned")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     IMAGE_INDEX_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
@@ -509,6 +511,7 @@ class ReportGroundTruthRequest(_message.Message):
     CLASS_IDS_FIELD_NUMBER: _ClassVar[int]
     OBJECTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    KEEP_UNMENTIONED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     image_index: int
     labels: _containers.RepeatedScalarFieldContainer[str]
@@ -516,7 +519,8 @@ class ReportGroundTruthRequest(_message.Message):
     class_ids: _containers.RepeatedScalarFieldContainer[int]
     objects: _containers.RepeatedCompositeFieldContainer[GroundTruthObject]
     model: str
-    def __init__(self, request_id: _Optional[str] = ..., image_index: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., boxes: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_ids: _Optional[_Iterable[int]] = ..., objects: _Optional[_Iterable[_Union[GroundTruthObject, _Mapping]]] = ..., model: _Optional[str] = ...) -> None: ...
+    keep_unmentioned: bool
+    def __init__(self, request_id: _Optional[str] = ..., image_index: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., boxes: _Optional[_Iterable[_Union[Region, _Mapping]]] = ..., class_ids: _Optional[_Iterable[int]] = ..., objects: _Optional[_Iterable[_Union[GroundTruthObject, _Mapping]]] = ..., model: _Optional[str] = ..., keep_unmentioned: bool = ...) -> None: ...
 
 class GroundTruthObject(_message.Message):
     __slots__ = ("box", "polygon", "mask_png", "label", "class_id")
@@ -567,7 +571,7 @@ class GetModelInfoResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelInfo, _Mapping]] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "version", "class_count", "labels", "activation", "input", "device", "engine", "explainers", "ood", "limits", "server_version", "ready_time", "batches", "engine_note", "evaluator", "layers", "weights")
+    __slots__ = ("name", "version", "class_count", "labels", "activation", "input", "device", "engine", "explainers", "ood", "limits", "server_version", "ready_time", "batches", "engine_note", "evaluator", "layers", "weights", "run")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CLASS_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -586,6 +590,7 @@ class ModelInfo(_message.Message):
     EVALUATOR_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    RUN_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     class_count: int
@@ -604,7 +609,8 @@ class ModelInfo(_message.Message):
     evaluator: EvaluatorInfo
     layers: _containers.RepeatedCompositeFieldContainer[LayerInfo]
     weights: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., class_count: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[Activation, str]] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., device: _Optional[str] = ..., engine: _Optional[str] = ..., explainers: _Optional[_Iterable[_Union[ExplainerInfo, _Mapping]]] = ..., ood: _Optional[_Union[OodInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., ready_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., engine_note: _Optional[str] = ..., evaluator: _Optional[_Union[EvaluatorInfo, _Mapping]] = ..., layers: _Optional[_Iterable[_Union[LayerInfo, _Mapping]]] = ..., weights: _Optional[str] = ...) -> None: ...
+    run: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., class_count: _Optional[int] = ..., labels: _Optional[_Iterable[str]] = ..., activation: _Optional[_Union[Activation, str]] = ..., input: _Optional[_Union[InputInfo, _Mapping]] = ..., device: _Optional[str] = ..., engine: _Optional[str] = ..., explainers: _Optional[_Iterable[_Union[ExplainerInfo, _Mapping]]] = ..., ood: _Optional[_Union[OodInfo, _Mapping]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., ready_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., batches: _Optional[_Iterable[_Union[BatchCost, _Mapping]]] = ..., engine_note: _Optional[str] = ..., evaluator: _Optional[_Union[EvaluatorInfo, _Mapping]] = ..., layers: _Optional[_Iterable[_Union[LayerInfo, _Mapping]]] = ..., weights: _Optional[str] = ..., run: _Optional[str] = ...) -> None: ...
 
 class LayerInfo(_message.Message):
     __slots__ = ("name", "channels", "height", "width", "available", "compiled", "is_default")

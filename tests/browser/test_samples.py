@@ -197,6 +197,10 @@ def test_a_polygon_is_closed_by_the_keyboard(console, open_page, client, sampled
         page.get_by_role("button", name="Report").click()
         truth = eventually(lambda: client.sample(sampled["square"]).summary.truth)
         np.testing.assert_allclose(truth.objects[0].polygon, corners, atol=3)
+        # A label, reported by itself afterwards, loses nothing.
+        page.locator("[data-truth]").first.click()
+        truth = eventually(lambda: (known := client.sample(sampled["square"]).summary.truth).class_ids and known)
+        np.testing.assert_allclose(truth.objects[0].polygon, corners, atol=3)
 
 
 def test_review_goes_by_keyboard(console, open_page, client, sampled, eventually):

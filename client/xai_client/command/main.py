@@ -30,8 +30,8 @@ _EXAMPLES: Final = f"""examples:
   xai-client info --server 127.0.0.1:50051
 """
 
-_FEEDBACK: Final = """The last report of a picture counts and replaces the former one whole. Only requests that
-were sampled take one; 'xai-client predict' says which are. Coordinates are pixels of the upright
+_FEEDBACK: Final = """The last report of a picture counts and replaces the former one whole, unless --keep. Only
+requests that were sampled take one; 'xai-client predict' says which are. Coordinates are pixels of the upright
 picture, or of the model input where one was sent; the right and the bottom edge are exclusive. A
 shape belongs to the class whose LABEL is put before it; without one to every class that is
 reported or, when none is, to the one that was explained.
@@ -118,6 +118,11 @@ def _add_feedback(commands: Any) -> None:
     parser.add_argument(
         "--image-index", type=int, default=0, metavar="N", help="which picture of the request, from 0 (default: 0)"
     )
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="what is not given here stays as it was reported before: the labels or, without any shape, the shapes",
+    )
     add_common(parser)
     parser.set_defaults(run=_feedback)
 
@@ -149,6 +154,7 @@ def _feedback(arguments: argparse.Namespace) -> int:
             image_index=feedback.image_index,
             objects=feedback.objects,
             class_ids=feedback.class_ids,
+            keep_unmentioned=arguments.keep,
         )
     doubts = [str(each.message) for each in issued if each.category is GroundTruthWarning]
     print((feedback.json if arguments.json else feedback.text)(changed, doubts))

@@ -136,6 +136,11 @@ file of that name, but none of the pictures given.""",
         " with --json, print one line per event",
     )
     parser.add_argument("--ood", action="store_true", help="also show the out-of-distribution score")
+    parser.add_argument(
+        "--skip-sampling",
+        action="store_true",
+        help="this is no traffic: the server neither samples the pictures nor counts them in what it measures",
+    )
     add_common(parser, "longest time for each picture, all explanations included", "print JSON, one line per picture")
     parser.set_defaults(run=_predict)
 
@@ -183,10 +188,11 @@ def _one(
     arguments: argparse.Namespace, client: Client, explain: Sequence[Explain], image: Path, files: OverlayFiles
 ) -> Prediction:
     """Predicts one picture, and writes what explains it."""
+    asked = {"top_k": arguments.top_k, "ood": arguments.ood, "skip_sampling": arguments.skip_sampling}
     if arguments.watch:
-        events = client.stream(image, explain, top_k=arguments.top_k, ood=arguments.ood)
+        events = client.stream(image, explain, **asked)
         return Watch(image, explanation_names(explain), files, arguments.json, arguments.values).follow(events)
-    prediction = client.predict(image, explain, top_k=arguments.top_k, ood=arguments.ood)
+    prediction = client.predict(image, explain, **asked)
     for explanation in prediction.explanations.values():
         files.write(explanation)
     return prediction

@@ -128,8 +128,6 @@ class _Explaining:
                 self._classes = ClassList(prediction.classes, self._choose)
                 if prediction.ood_percentile is not None:
                     text(say("ood", percentile=f"{prediction.ood_percentile:.0f}"), "hint", "p")
-                if prediction.sampled:
-                    text(say("open.sample"), tag="a").props(f'href="/sample?request={event.request_id}"')
             if not names:
                 return
             with card(say("maps")):

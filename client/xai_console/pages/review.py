@@ -145,7 +145,9 @@ class _Review:
 
     async def _send(self, summary: SampleSummary, class_id: int) -> None:
         try:
-            await self._page.source.report_ground_truth(summary.request_id, summary.image_index, [class_id], [])
+            await self._page.source.report_ground_truth(
+                summary.request_id, summary.image_index, [class_id], [], keep=True
+            )
         except XaiError as error:
             report(error, self._page.say)
         else:

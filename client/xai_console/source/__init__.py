@@ -39,7 +39,7 @@ class Source(Protocol):
     def stream(
         self, image: ImageLike, explain: Sequence[Explain], *, top_k: int, ood: bool
     ) -> AsyncGenerator[Event, None]:
-        """Predicts and explains a picture; yields what comes as it comes."""
+        """Predicts and explains a picture that is no traffic; yields what comes as it comes."""
 
     async def list_samples(
         self,
@@ -60,9 +60,18 @@ class Source(Protocol):
         """Yields what happens to samples, with thumbnails."""
 
     async def report_ground_truth(
-        self, request_id: str, image_index: int, class_ids: Sequence[int], objects: Sequence[GroundTruthObject]
+        self,
+        request_id: str,
+        image_index: int,
+        class_ids: Sequence[int],
+        objects: Sequence[GroundTruthObject],
+        *,
+        keep: bool,
     ) -> list[str]:
-        """Tells what a sample really showed; returns what may not be as it was meant, each in a sentence."""
+        """Tells what a sample really showed; returns what may not be as it was meant, each in a sentence.
+
+        With `keep`, classes or objects of which there are none here stay as they were reported before.
+        """
 
     async def quality(self) -> Quality:
         """How good explanations are now."""

@@ -78,6 +78,7 @@ class LiveSource:
             top_k=top_k,
             ood=ood,
             progress_interval=_PROGRESS_SECONDS,
+            skip_sampling=True,  # to look is no traffic
             timeout=max(_WATCHED_SECONDS, self._settings.timeout),
         )
 
@@ -112,13 +113,23 @@ class LiveSource:
         return self._client.watch_samples(where, with_thumbnails=True, with_map_of=map_of)
 
     async def report_ground_truth(
-        self, request_id: str, image_index: int, class_ids: Sequence[int], objects: Sequence[GroundTruthObject]
+        self,
+        request_id: str,
+        image_index: int,
+        class_ids: Sequence[int],
+        objects: Sequence[GroundTruthObject],
+        *,
+        keep: bool,
     ) -> list[str]:
         """See `Source`."""
         with warnings.catch_warnings(record=True) as issued:
             warnings.simplefilter("always", GroundTruthWarning)
             await self._client.report_ground_truth(
-                request_id, image_index=image_index, class_ids=class_ids, objects=objects
+                request_id,
+                image_index=image_index,
+                class_ids=class_ids,
+                objects=objects,
+                keep_unmentioned=keep,
             )
         return [str(each.message) for each in issued if each.category is GroundTruthWarning]
 

@@ -41,7 +41,6 @@ WORDS: Final = {
         "{percentile} % of held-out training pictures are less like the training data than this one",
         "有 {percentile} % 的留出训练图片比这张更不像训练数据",
     ),
-    "open.sample": ("This picture was sampled: see its scores", "此图片已被采样：查看其评分"),
     "maps": ("Where the model looks", "模型关注之处"),
     "computing": ("Computing…", "计算中…"),
     "stopped": ("Stopped before there was a map", "在得到热图前已停止"),

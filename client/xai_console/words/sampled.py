@@ -180,7 +180,7 @@ WORDS: Final = {
         "在上方图片上点击各顶点；双击或回车闭合，Esc 重新开始。",
     ),
     "truth.report": ("Report", "提交"),
-    "truth.clear": ("Clear", "清除"),
+    "truth.clear": ("Begin anew", "重新标注"),
     "truth.nothing": ("Choose a class or draw a shape first", "请先选择类别或绘制形状"),
     "truth.taken": ("Taken; the scores follow", "已记录；评分稍后更新"),
     "review": ("Review", "标注"),

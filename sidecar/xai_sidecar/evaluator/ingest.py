@@ -127,8 +127,13 @@ class Ingest:
             if not (self._take_room(sample.byte_count) and self._submit(sample)):
                 self._drop()
 
-    def report(self, key: SampleKey, truth: GroundTruth) -> Future[Receipt]:
+    def report(self, key: SampleKey, truth: GroundTruth, *, keep_unmentioned: bool = False) -> Future[Receipt]:
         """Stores a ground truth; once the future is done it outlasts a crash.
+
+        Args:
+            key: Which sample.
+            truth: What it really shows.
+            keep_unmentioned: See `Store.put_truth`.
 
         Returns:
             The future receipt; or a NotFoundError where there is no such sample, an InvalidRequestError where an
@@ -143,9 +148,9 @@ class Ingest:
             raise OverloadedError("Too many reports wait to be stored. Try again shortly.", retry_seconds=1.0)
         try:
             if sum(_effort(thing.annotation) for thing in truth.objects) > _QUICK_EFFORT:
-                stored = self._checker.submit(self._report_checked_apart, key, truth)
+                stored = self._checker.submit(self._report_checked_apart, key, truth, keep_unmentioned)
             else:
-                stored = self._writer.submit(self._report, key, truth)
+                stored = self._writer.submit(self._report, key, truth, keep_unmentioned)
         except RuntimeError:
             raise ShuttingDownError("The server is shutting down. Report to it once it is back.") from None
         stored.add_done_callback(lambda _: self._give_room(size))
@@ -245,15 +250,15 @@ class Ingest:
         self.unscored.add(self._clock(), "dropped")
         self._telemetry.event("dropped")
 
-    def _report(self, key: SampleKey, truth: GroundTruth) -> Receipt:
-        return self._put(key, truth, self._warnings(self._known(key), truth))
+    def _report(self, key: SampleKey, truth: GroundTruth, keep_unmentioned: bool) -> Receipt:
+        return self._put(key, truth, self._warnings(self._known(key), truth), keep_unmentioned)
 
-    def _report_checked_apart(self, key: SampleKey, truth: GroundTruth) -> Receipt:
+    def _report_checked_apart(self, key: SampleKey, truth: GroundTruth, keep_unmentioned: bool) -> Receipt:
         """As `_report`, with the check on the checker's thread, so that the writer can go on with other reports."""
         try:
             record = self._writer.submit(self._known, key).result()
             warnings = self._warnings(record, truth)
-            return self._writer.submit(self._put, key, truth, warnings).result()
+            return self._writer.submit(self._put, key, truth, warnings, keep_unmentioned).result()
         except (RuntimeError, CancelledError):
             raise ShuttingDownError("The server is shutting down. Report to it once it is back.") from None
 
@@ -282,9 +287,11 @@ class Ingest:
             warnings += [(number, each) for each in found]
         return warnings
 
-    def _put(self, key: SampleKey, truth: GroundTruth, warnings: list[tuple[int, str]]) -> Receipt:
+    def _put(
+        self, key: SampleKey, truth: GroundTruth, warnings: list[tuple[int, str]], keep_unmentioned: bool
+    ) -> Receipt:
         with self._counting_errors(key):
-            reported = self._store_errors.store.put_truth(key, truth)
+            reported = self._store_errors.store.put_truth(key, truth, keep_unmentioned=keep_unmentioned)
         self._telemetry.report(reported.value)
         self.waiting.prefer(key)
         self._on_report()

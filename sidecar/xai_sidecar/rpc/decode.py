@@ -50,6 +50,7 @@ def read_request(request: pb.PredictRequest, request_id: str = "", byte_count: i
         request_id=request.request_id or request_id,
         model=request.model,
         byte_count=request.ByteSize() if byte_count is None else byte_count,
+        skip_sampling=request.skip_sampling,
     )
 
 

@@ -24,6 +24,7 @@ def read_report(request: pb.ReportGroundTruthRequest, byte_count: int | None = N
         objects=Converted(request.objects, _object),
         model=request.model,
         byte_count=request.ByteSize() if byte_count is None else byte_count,
+        keep_unmentioned=request.keep_unmentioned,
     )
 
 

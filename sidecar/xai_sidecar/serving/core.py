@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -125,10 +125,8 @@ class Core:
             explained = await state.predictor.explain(predicted, plans, call.demand.deadline, admitted)
             if plans:
                 mark("explain")
-            sampled = state.evaluation.sample(
-                call.builder.request_id, state.model, predicted, explained, request.images
-            )
-            state.evaluation.watch(state.model, predicted, explained if plans else ())
+            sampled = call.sample(predicted, explained)
+            call.watch(predicted, explained if plans else ())
             answer = partial(call.builder.answer, predicted, explained, sampled)
             with state.predictor.answering.measured() if plans else nullcontext():
                 return await self._result(lambda: encode(answer()), small=not plans and call.has_few_scores)
@@ -159,7 +157,7 @@ class Core:
         state, builder = call.state, call.builder
         with state.admission.admit(call.demand) as admitted:
             predicted = await self._predicted(call, admitted)
-            sampled = state.evaluation.sample(builder.request_id, state.model, predicted, images=request.images)
+            sampled = call.sample(predicted)
             first = partial(builder.answer, predicted, None, sampled)
             yield await self._result(lambda: encode(first()), small=call.has_few_scores)
             plans, deadline = builder.checked.plans, call.demand.deadline
@@ -179,7 +177,7 @@ class Core:
                             raise
                     else:
                         yield encoded
-            state.evaluation.watch(state.model, predicted, finals)
+            call.watch(predicted, finals)
 
     async def report_ground_truth(self, report: GroundTruthReport) -> GroundTruthReceipt:
         """Takes what a picture of a sampled request really showed.
@@ -200,7 +198,9 @@ class Core:
             check = partial(check_report, report, state.model)
             key, truth = await self._result(check, small=report.byte_count <= _SMALL_REPORT_BYTES)
             with report_paths(report):
-                receipt = await asyncio.wrap_future(evaluator.ingest.report(key, truth))
+                receipt = await asyncio.wrap_future(
+                    evaluator.ingest.report(key, truth, keep_unmentioned=report.keep_unmentioned)
+                )
         return receipt_of(receipt, report)
 
     def describe(self, model: str = "") -> ModelDescription:
@@ -260,6 +260,18 @@ class _Call:
     request: PredictRequest
     builder: AnswerBuilder
     demand: Demand
+
+    def sample(self, predicted: Sequence[ModelOutput], explained: Sequence[Sequence[ExplanationResult]] = ()) -> bool:
+        """Has the pictures measured, if the request is sampled; returns whether it is."""
+        request, evaluation = self.request, self.state.evaluation
+        return not request.skip_sampling and evaluation.sample(
+            self.builder.request_id, self.state.model, predicted, explained, request.images
+        )
+
+    def watch(self, predicted: Sequence[ModelOutput], explained: Sequence[Sequence[ExplanationResult]]) -> None:
+        """Has the maps compared with former ones, if they are of traffic."""
+        if not self.request.skip_sampling:
+            self.state.evaluation.watch(self.state.model, predicted, explained)
 
     @property
     def has_few_scores(self) -> bool:

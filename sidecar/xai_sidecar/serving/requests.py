@@ -94,6 +94,7 @@ class PredictRequest:
         request_id: The caller's name for the request; empty to have one made up.
         model: Name of the model to ask; empty for the one that is served.
         byte_count: Size of the request as it was received, in bytes; admission counts it.
+        skip_sampling: Whether it is no traffic, but somebody who looks at what the model says.
     """
 
     images: Collection[Picture]
@@ -103,6 +104,7 @@ class PredictRequest:
     request_id: str = ""
     model: str = ""
     byte_count: int = 0
+    skip_sampling: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,7 @@ class GroundTruthReport:
         objects: Objects of a shape and class of their own.
         model: Name of the model that predicted; empty for the one that is served.
         byte_count: Size of the report as it was received, in bytes; admission counts it.
+        keep_unmentioned: Whether classes or objects of which it has none stay as they were reported before.
     """
 
     request_id: str
@@ -154,6 +157,7 @@ class GroundTruthReport:
     objects: Collection[ReportedObject] = ()
     model: str = ""
     byte_count: int = 0
+    keep_unmentioned: bool = False
 
 
 class Converted(Collection[T], Generic[S, T]):

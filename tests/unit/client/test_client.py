@@ -51,13 +51,18 @@ def free_port():
 
 async def test_predict(fake, connect, cat):
     prediction = await connect(fake.address).call(
-        "predict", cat, explain=["gradcam", Explain("rise", masks=10, seed=7, targets=[2])], top_k=2, ood=True
+        "predict",
+        cat,
+        explain=["gradcam", Explain("rise", masks=10, seed=7, targets=[2])],
+        top_k=2,
+        ood=True,
+        skip_sampling=True,
     )
     (request,) = fake.requests("Predict")
     assert request.images[0].encoded == cat.read_bytes()
     assert [each.explainer for each in request.explanations] == ["gradcam", "rise"]
     assert (request.explanations[1].rise.mask_count, request.explanations[1].seed) == (10, 7)
-    assert (request.top_k, request.ood) == (2, True)
+    assert (request.top_k, request.ood, request.skip_sampling) == (2, True, True)
     assert prediction.classes[0].label == "tabby cat"
     assert prediction.ood_score == -1.5
     assert list(prediction.explanations) == ["gradcam", "rise"]
@@ -72,7 +77,8 @@ async def test_predict_many_keeps_the_order(fake, connect, jpeg):
     many = await connect(fake.address).call("predict_many", [jpeg, pixels], explain="rise", request_id="batch-1")
     assert [each.picture_size for each in many] == [(40, 30), None]
     assert [each.request_id for each in many] == ["batch-1", "batch-1"]
-    assert len(fake.requests("Predict")) == 1
+    (request,) = fake.requests("Predict")
+    assert not request.skip_sampling
 
 
 async def test_the_request_id_is_sent_twice_and_names_errors(fake, connect, failure, jpeg):
@@ -104,7 +110,15 @@ async def test_report_ground_truth(fake, connect):
     client = connect(fake.address)
     item = GroundTruthObject(polygon=[(0, 0), (4, 0), (0, 3)], label="cat")
     result = await client.call(
-        "report_ground_truth", "r1", ["cat"], [(1, 2, 3, 4)], 1, objects=[item], class_ids=[7], timeout=9
+        "report_ground_truth",
+        "r1",
+        ["cat"],
+        [(1, 2, 3, 4)],
+        1,
+        objects=[item],
+        class_ids=[7],
+        keep_unmentioned=True,
+        timeout=9,
     )
     assert result is True
     (request,) = fake.requests("ReportGroundTruth")
@@ -116,6 +130,7 @@ async def test_report_ground_truth(fake, connect):
         boxes=[pb.Region(left=1, top=2, right=3, bottom=4)],
         class_ids=[7],
         objects=[pb.GroundTruthObject(polygon=triangle, label="cat")],
+        keep_unmentioned=True,
     )
     assert fake.received[0].time_remaining < 9.1
 
@@ -188,7 +203,9 @@ def stream_script(answer):
 
 async def test_stream(fake, connect, answer, cat):
     fake.script = [stream_script(answer)]
-    events = await connect(fake.address).stream(cat, explain=["rise"], progress_interval=0.5, request_id="s1")
+    events = await connect(fake.address).stream(
+        cat, explain=["rise"], progress_interval=0.5, request_id="s1", skip_sampling=True
+    )
     assert [type(each) for each in events] == [Predicted, Progress, Explained, Finished]
     assert {each.request_id for each in events} == {"s1"}
     assert events[0].prediction.classes[0].class_id == 7
@@ -196,6 +213,7 @@ async def test_stream(fake, connect, answer, cat):
     assert events[2].explanation.overlay(cat).size == (40, 30)
     (request,) = fake.requests("PredictStream")
     assert request.progress_interval.ToMilliseconds() == 500
+    assert request.request.skip_sampling
 
 
 async def test_a_server_that_does_not_stream(fake, connect, failure, jpeg):

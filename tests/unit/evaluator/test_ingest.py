@@ -216,7 +216,7 @@ def test_a_sample_with_ground_truth_is_measured_first(make, early):
 def test_reports_that_the_store_does_not_keep_up_with(make):
     made = make(pending_bytes=2**16)
     gate, put = threading.Event(), made.store.put_truth
-    made.store.put_truth = lambda *arguments: gate.wait(10) and put(*arguments)
+    made.store.put_truth = lambda *arguments, **named: gate.wait(10) and put(*arguments, **named)
     sample = models.make_sample("a")
     made.ingest.offer([sample])
     large = GroundTruth((1,), (TruthObject(BoxAnnotation(0, 0, 1, 1)),) * 200, NOW)  # 200 bytes each, taken roughly

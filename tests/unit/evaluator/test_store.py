@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from xai_sidecar.errors import NotFoundError
+from xai_sidecar.errors import InvalidRequestError, NotFoundError
 from xai_sidecar.evaluator.records import (
     BoxAnnotation,
     Frame,
@@ -205,6 +205,44 @@ def test_a_truth_is_replaced_whole_and_not_repeated(store, make_sample):
         assert store.unapplied_truths("m") == [record.key]
         store.mark_applied(record.key, change.time)
         assert store.unapplied_truths("m") == []
+
+
+BOX, OTHER = (TruthObject(BoxAnnotation(*corners)) for corners in ((0.0, 0.0, 4.0, 4.0), (1.0, 2.0, 3.0, 4.0)))
+OF_SEVEN = replace(BOX, class_id=7)
+
+
+@pytest.mark.parametrize(
+    ("former", "report", "both"),
+    [
+        ((None, None), ((3,), ()), ((3,), ())),
+        (((3,), (BOX,)), ((4,), ()), ((4,), (BOX,))),  # a label alone loses no box
+        (((3,), (BOX,)), ((), (OTHER,)), ((3,), (OTHER,))),  # nor a box alone a label
+        (((3,), (BOX,)), ((4,), (OTHER,)), ((4,), (OTHER,))),
+        (((), (BOX,)), ((4, 5), ()), ((4, 5), (BOX,))),
+        (((7,), (OF_SEVEN,)), ((6, 7), ()), ((6, 7), (OF_SEVEN,))),
+        (((3,), ()), ((), (OF_SEVEN,)), "objects"),
+        (((7,), (OF_SEVEN,)), ((3,), ()), "class_ids"),
+    ],
+)
+def test_what_a_report_says_nothing_of_can_stay(store, make_sample, former, report, both):
+    record = make_sample()
+    store.add_sample(record)
+    before = None
+    if former != (None, None):
+        before = GroundTruth(*former, 1.0)
+        store.put_truth(record.key, before, keep_unmentioned=True)
+    truth = GroundTruth(*report, 2.0)
+    if isinstance(both, str):
+        with pytest.raises(InvalidRequestError, match="of class 7, and the picture of 3 alone") as caught:
+            store.put_truth(record.key, truth, keep_unmentioned=True)
+        assert caught.value.field == both
+        assert store.truth(record.key) == before
+        return
+    store.put_truth(record.key, truth, keep_unmentioned=True)
+    assert store.truth(record.key) == GroundTruth(*both, 2.0)
+    assert store.put_truth(record.key, replace(truth, time=3.0), keep_unmentioned=True) is Reported.REPEATED
+    store.put_truth(record.key, replace(truth, time=4.0))  # otherwise it replaces the former one whole
+    assert store.truth(record.key) == replace(truth, time=2.0 if both == report else 4.0)
 
 
 def test_a_truth_is_applied_only_if_it_is_still_there(store, make_sample):

@@ -3,6 +3,7 @@
 import asyncio
 import io
 from contextlib import aclosing
+from dataclasses import replace
 from types import SimpleNamespace
 
 import grpc
@@ -257,6 +258,29 @@ async def test_deadlines_are_bounded_by_the_longest_call(serve, picture):
         await servicer.core.predict(request, itself, soon)
 
 
+async def test_who_only_looks_is_not_sampled_and_changes_nothing_that_is_measured(serve, picture, tmp_path):
+    store = f"evaluator.store=sqlite:///{tmp_path}/a.db"
+    servicer, _ = serve(0.0, "evaluator.sample_rate=1", store, *OFF, evaluated=True)
+    core, array = servicer.core, picture().array
+    watched = []
+    object.__setattr__(core.state.evaluation, "drift", SimpleNamespace(offer=lambda *given: watched.append(given)))
+    for skip, name in ((True, "looks"), (False, "asks")):
+        request = PredictRequest(
+            [ModelInput(array)], [ExplanationRequest("occlusion")], request_id=name, skip_sampling=skip
+        )
+        assert (await core.predict(request, itself)).sampled is not skip
+        assert len(watched) == (0 if skip else 1)
+        request = replace(request, request_id=f"{name}-watching")
+        async with aclosing(core.predict_stream(request, itself, 0.25)) as events:
+            first, *_ = [event async for event in events]
+        assert first.sampled is not skip
+        assert len(watched) == (0 if skip else 2)
+    with pytest.raises(errors.NotFoundError):
+        await core.report_ground_truth(GroundTruthReport("looks", labels=["c"]))
+    store = core.state.evaluation.evaluator.store
+    assert {key.request_id for key, _ in store.states()} == {"asks", "asks-watching"}
+
+
 async def test_a_report_is_the_same_as_over_grpc(serve, picture, tmp_path):
     servicer, _ = serve(
         0.0, "evaluator.sample_rate=1", f"evaluator.store=sqlite:///{tmp_path}/a.db", *OFF, evaluated=True
@@ -278,6 +302,8 @@ async def test_a_report_is_the_same_as_over_grpc(serve, picture, tmp_path):
     receipt = await core.report_ground_truth(report)
     again = await servicer.ReportGroundTruth(message, None)
     assert (receipt.changed, again.changed) == (True, False)
+    more = pb.ReportGroundTruthRequest(request_id="mine", labels=["c"], keep_unmentioned=True)
+    assert not (await servicer.ReportGroundTruth(more, None)).changed  # with its objects, as they were
     assert list(again.warnings) == list(receipt.warnings)
     with pytest.raises(errors.InvalidRequestError) as caught:
         await core.report_ground_truth(GroundTruthReport("mine", objects=[ReportedObject(None)]))

@@ -230,18 +230,17 @@ class Store(DetailStore):
 
     # ------------------------------------------------------------------------------------------------ ground truths
 
-    def put_truth(self, key: SampleKey, truth: GroundTruth) -> Reported:
-        """Stores a ground truth, in place of an earlier one, as not applied yet.
+    def put_truth(self, key: SampleKey, truth: GroundTruth, *, keep_unmentioned: bool = False) -> Reported:
+        """Stores a ground truth, in place of an earlier one or of what it says anew of that, as not applied yet.
 
         Returns:
             Whether it is new, replaces another one, or repeats it, which changes nothing, not even the time.
 
         Raises:
             NotFoundError: There is no such sample.
-            InvalidRequestError: It is larger than one sample's ground truth may be.
+            InvalidRequestError: It is larger than one sample's may be, or does not go with what is kept of the former.
             OverloadedError: All ground truth together would be larger than it may be.
         """
-        self._truth_bounds.check(truth)
         with self._database.write(growing=True) as connection:
             sample_id = locked(connection, key)
             if sample_id is None:
@@ -250,6 +249,7 @@ class Store(DetailStore):
                     "Only sampled requests take ground truth: PredictResponse.sampled tells.",
                     field="request_id",
                 )
+            truth = truths.with_former(connection, sample_id, truth) if keep_unmentioned else truth
             self._truth_bounds.take(connection, sample_id, truth)
             reported = truths.put_truth(connection, sample_id, truth)
             if reported is not Reported.REPEATED:

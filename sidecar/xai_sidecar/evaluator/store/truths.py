@@ -50,12 +50,7 @@ class TruthBounds:
         self._lock = threading.Lock()
         self._taken: int | None = None  # bytes; None until they are counted
 
-    def check(self, truth: GroundTruth) -> None:
-        """Checks the size of one sample's ground truth.
-
-        Raises:
-            InvalidRequestError: It is above the limit.
-        """
+    def _check(self, truth: GroundTruth) -> None:
         size = _object_bytes(truth)
         if size > self._most_each:
             raise InvalidRequestError(
@@ -68,8 +63,10 @@ class TruthBounds:
         """Reserves room for a sample's ground truth, in place of its earlier one, in the transaction that stores it.
 
         Raises:
+            InvalidRequestError: It is larger than one sample's may be.
             OverloadedError: There is not enough.
         """
+        self._check(truth)
         with self._lock:
             taken = _kept_bytes(connection) if self._taken is None else self._taken
             more = _object_bytes(truth) - _kept_bytes(connection, sample_id)
@@ -133,6 +130,27 @@ def put_truth(connection: Connection, sample_id: int, truth: GroundTruth) -> Rep
         objects = [object_row(sample_id, number, thing) for number, thing in enumerate(truth.objects)]
         connection.execute(insert(ground_truth_objects), objects)
     return Reported.NEW if before is None else Reported.REPLACED
+
+
+def with_former(connection: Connection, sample_id: int, truth: GroundTruth) -> GroundTruth:
+    """A report with the classes of the former one where it has none, and likewise its objects.
+
+    Raises:
+        InvalidRequestError: An object would be of a class that is not among those of the picture.
+    """
+    former = load_truth(connection, sample_id)
+    if former is None:
+        return truth
+    both = replace(truth, class_ids=truth.class_ids or former.class_ids, objects=truth.objects or former.objects)
+    for thing in both.objects:
+        if thing.class_id is not None and both.class_ids and thing.class_id not in both.class_ids:
+            where, cure = ("objects", "Report that class, too.") if truth.objects else ("class_ids", "Report it, too.")
+            raise InvalidRequestError(
+                f"With what was reported before, an object would be of class {thing.class_id}, and the picture of "
+                f"{', '.join(map(str, both.class_ids))} alone. {cure}",
+                field=where,
+            )
+    return both
 
 
 def load_truth(connection: Connection, sample_id: int) -> GroundTruth | None:
