@@ -11,6 +11,8 @@ SidecarError
 │   ├── UnknownExplainerError
 │   └── UnknownLayerError
 ├── PreconditionError       FAILED_PRECONDITION: right, but not with this model or config
+├── UnauthenticatedError    UNAUTHENTICATED: nobody whom the server knows
+├── RoleMissingError        PERMISSION_DENIED: somebody who may not do that
 ├── NotFoundError           NOT_FOUND: what the request names is not there, or no longer
 ├── OverloadedError         RESOURCE_EXHAUSTED: try again later
 ├── ExpiredError            DEADLINE_EXCEEDED: the caller's deadline passed before it was done
@@ -172,6 +174,20 @@ class NotFoundError(SidecarError):
 
     code = "NOT_FOUND"
     reason = "NOT_FOUND"
+
+
+class UnauthenticatedError(SidecarError):
+    """The caller has shown nothing by which the server knows it. The message never repeats what it has shown."""
+
+    code = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"
+
+
+class RoleMissingError(SidecarError):
+    """The caller is known, but lacks the role that this takes."""
+
+    code = "PERMISSION_DENIED"
+    reason = "ROLE_MISSING"
 
 
 class OverloadedError(SidecarError):

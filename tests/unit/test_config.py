@@ -70,7 +70,7 @@ def test_paths_are_relative_to_the_file(tmp_path, monkeypatch):
     [
         ("server.max_images=3", "max_images", 3),
         ("server.drain_seconds = 1.5", "drain_seconds", 1.5),
-        ("server.grpc=0.0.0.0:50051", "grpc", "0.0.0.0:50051"),
+        ("server.grpc=127.0.0.2:50051", "grpc", "127.0.0.2:50051"),
         ('server.grpc="[::1]:0"', "grpc", "[::1]:0"),
         ("server.log_level=debug", "log_level", "debug"),
         ("server.queue_bytes=1048576", "queue_bytes", 2**20),

@@ -14,10 +14,17 @@ from xai_sidecar.config import ServerConfig
 from xai_sidecar.http.application import application
 from xai_sidecar.http.connections import ConnectionLimits
 from xai_sidecar.http.server import HttpServer
+from xai_sidecar.rpc.tls import server_credentials
+from xai_sidecar.serving.tls_files import TlsFiles
 
 
-def listen_grpc(server: grpc.aio.Server, address: str) -> int:
+def listen_grpc(server: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:
     """Has a server listen; returns the port.
+
+    Args:
+        server: The server.
+        address: Where.
+        tls: The files of TLS; None without it.
 
     Raises:
         ConfigError: It cannot.
@@ -26,7 +33,9 @@ def listen_grpc(server: grpc.aio.Server, address: str) -> int:
     try:
         # gRPC would say so, too, but not before it has printed lines of its own.
         socket.create_server((host, wanted), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-        return server.add_insecure_port(address)
+        if tls is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, server_credentials(tls))
     except (OSError, RuntimeError) as error:
         raise cannot_listen("server.grpc", address, error) from error
 

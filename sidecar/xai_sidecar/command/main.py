@@ -1,4 +1,4 @@
-"""The command line: serve, demo, check, run, compare, train-ood."""
+"""The command line: serve, demo, check, run, compare, train-ood, token."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xai_sidecar import __version__
 from xai_sidecar.command.environment import keep_for_good, prepare_environment, switch_often
 from xai_sidecar.command.run import add_compare, add_run, compare, run
+from xai_sidecar.command.token import add_token, make_token
 from xai_sidecar.command.training import add_train, train
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.interrupt import interruptible
@@ -30,7 +31,8 @@ examples:
   xai-sidecar run --config sidecar.toml --data pictures/ --out RUN
   xai-sidecar compare RUN RUN_AFTER_TRAINING       which scores differ beyond chance
   xai-sidecar train-ood --config sidecar.toml --data pictures/
-  xai-sidecar serve --config sidecar.toml --set server.grpc=0.0.0.0:50051
+  xai-sidecar token --name shop --roles predict,explain >> tokens.toml
+  xai-sidecar serve --config sidecar.toml --set server.grpc=127.0.0.1:50051
 """
 _EXIT_CONFIG = 2
 _EXIT_INTERRUPTED = 130
@@ -135,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add_run(commands, _add_config).set_defaults(run=_run)
     add_compare(commands).set_defaults(run=compare)
     add_train(commands, _add_config).set_defaults(run=_train_ood)
+    add_token(commands).set_defaults(run=make_token)
     return parser
 
 
@@ -149,8 +152,8 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key of the config, as in --set server.grpc=0.0.0.0:50051; may be repeated. Environment "
-        "variables do so, too: XAI_SERVER__GRPC=0.0.0.0:50051",
+        help="override a key of the config, as in --set server.grpc=127.0.0.1:50051; may be repeated. Environment "
+        "variables do so, too: XAI_SERVER__GRPC=127.0.0.1:50051",
     )
 
 

@@ -9,21 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
-from xai_proto import explanation_pb2 as pb
-from xai_proto import explanation_pb2_grpc as pb_grpc
-from xai_proto import quality_pb2 as qpb
-from xai_proto import quality_pb2_grpc as qpb_grpc
 from xai_sidecar import __version__
 from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.command.addresses import joined, split
+from xai_sidecar.command.grpc_server import Guards, start_grpc
 from xai_sidecar.command.heartbeat import Heartbeat
-from xai_sidecar.command.listening import listen_grpc, start_http
+from xai_sidecar.command.listening import start_http
 from xai_sidecar.command.steps import StepReports
 from xai_sidecar.command.trials import try_or_recall
 from xai_sidecar.config import Config
@@ -36,11 +30,7 @@ from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.http.probes import probe_routes
 from xai_sidecar.http.server import HttpServer
-from xai_sidecar.rpc.channel import server_options
-from xai_sidecar.rpc.interceptors import CallInterceptor
 from xai_sidecar.rpc.keepers import task_factory
-from xai_sidecar.rpc.quality_servicer import QualityServicer
-from xai_sidecar.rpc.servicer import ExplanationServicer
 from xai_sidecar.serving.admission import Admission
 from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.serving.core import Core, ServingState
@@ -54,7 +44,6 @@ from xai_sidecar.telemetry import ModelSeries, Telemetry, process_registry
 from xai_sidecar.telemetry.lines import LineWriter
 from xai_sidecar.telemetry.tracing import Tracer, make_tracer
 
-_SERVICES = tuple(service.full_name for each in (pb, qpb) for service in each.DESCRIPTOR.services_by_name.values())
 _STOP_SECONDS = 0.5
 _CLOSING_SECONDS = 0.1
 _ARRIVING_SECONDS = 0.1
@@ -134,6 +123,7 @@ class Sidecar:
             loop.call_soon_threadsafe(self._on_lost, error)
 
         limits = self._config.server
+        guards = Guards.of(limits)
         observer = Unseen(telemetry)
         engine = self.engine = Engine(
             lambda: self._make_backend(self._config),
@@ -157,26 +147,27 @@ class Sidecar:
         if self._log is not None:
             telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
-            server, health_servicer = await self._start_grpc(core, quality, calls)
+            server = await start_grpc(limits, guards, core, quality, calls, self._tracer)
+            self.grpc_address = server.address
             try:
                 self._handle_signals(loop)
                 if not await self._load(engine, core, telemetry, report):
                     return 0
                 observer.ready = True
                 self._handle_signals(loop)  # again, in case the model's module has replaced them
-                await self._set_health(health_servicer, health_pb2.HealthCheckResponse.SERVING)
+                await server.set_ready()
                 _log.info("ready", grpc=self.grpc_address, http=self.http_address, version=__version__)
                 on_ready(self)
                 await self._stop.wait()
                 telemetry.ready.set(0)
                 core.state = None
                 quality.end_watching()
-                await health_servicer.enter_graceful_shutdown()
+                await server.health.enter_graceful_shutdown()
                 await self._drain(calls, engine)
                 await asyncio.sleep(_ARRIVING_SECONDS)
             finally:
                 # All calls of the contract have ended; a health Watch would stay open for ever.
-                await server.stop(_STOP_SECONDS)
+                await server.server.stop(_STOP_SECONDS)
                 self._heartbeat.stop()  # it is a task, too
                 await _settled()
             return 1 if self.lost else 0
@@ -297,31 +288,6 @@ class Sidecar:
         http = start_http(self._config.server, probes)
         self.http_address = joined(split(self._config.server.http)[0], http.port)
         return http
-
-    async def _start_grpc(
-        self, core: Core, quality: Quality, calls: CallRecords
-    ) -> tuple[grpc.aio.Server, health.aio.HealthServicer]:
-        limits = self._config.server
-        server = grpc.aio.server(
-            interceptors=[CallInterceptor(calls, self._tracer)],
-            # Calls beyond `max_calls` are refused with an error of ours; beyond this, gRPC refuses them itself.
-            maximum_concurrent_rpcs=2 * limits.max_calls,
-            options=server_options(limits.max_message_bytes, limits.max_calls),
-        )
-        pb_grpc.add_ExplanationServiceServicer_to_server(ExplanationServicer(core), server)  # type: ignore[no-untyped-call]
-        qpb_grpc.add_QualityServiceServicer_to_server(QualityServicer(quality), server)  # type: ignore[no-untyped-call]
-        health_servicer = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        await self._set_health(health_servicer, health_pb2.HealthCheckResponse.NOT_SERVING)
-        port = listen_grpc(server, limits.grpc)
-        await server.start()
-        self.grpc_address = joined(split(limits.grpc)[0], port)
-        return server, health_servicer
-
-    async def _set_health(self, servicer: health.aio.HealthServicer, status: Any) -> None:
-        for service in ("", *_SERVICES):
-            await servicer.set(service, status)
 
     def _on_lost(self, error: BaseException) -> None:
         _log.error("device_lost", error=f"{type(error).__name__}: {error}")

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from xai_sidecar.config.environment import overrides_in
 from xai_sidecar.config.problems import config_error
-from xai_sidecar.config.sections import Config
+from xai_sidecar.config.section import Section
+from xai_sidecar.config.sections import Config, ServerConfig
 from xai_sidecar.errors import ConfigError
 
 if sys.version_info >= (3, 11):
@@ -173,7 +174,18 @@ def _with_files(config: Config, folder: Path, needs_ood: bool) -> Config:
     if ood.checkpoint is not None:
         find = _existing if needs_ood else _absolute
         ood = ood.model_copy(update={"checkpoint": find(ood.checkpoint, folder, "ood.checkpoint")})
-    return config.model_copy(update={"model": config.model.model_copy(update=changes), "ood": ood})
+    model = config.model.model_copy(update=changes)
+    return config.model_copy(update={"model": model, "ood": ood, "server": _with_guards(config.server, folder)})
+
+
+def _with_guards(server: ServerConfig, folder: Path) -> ServerConfig:
+    """The section with absolute paths of the files of TLS and tokens, all of which exist."""
+    sections: dict[str, Section] = {"tls": server.tls, "auth": server.auth}
+    for name, section in sections.items():
+        paths = {key: path for key in type(section).model_fields if (path := getattr(section, key)) is not None}
+        found = {key: _existing(path, folder, f"server.{name}.{key}") for key, path in paths.items()}
+        sections[name] = section.model_copy(update=found)
+    return server.model_copy(update=sections)
 
 
 def _absolute(path: Path, folder: Path, key: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,36 +12,21 @@ from xai_sidecar.config.drift import DriftConfig
 from xai_sidecar.config.evaluation import EvaluatorConfig
 from xai_sidecar.config.explainers import ExplainersConfig, explainers_section
 from xai_sidecar.config.input import InputConfig
+from xai_sidecar.config.listening import ListeningConfig, must_match
 from xai_sidecar.config.section import MadeSection, Section
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.paths import cache_folder
 
 
-def _must_match(value: str, pattern: str, what: str) -> str:
-    """Checks a text of a form that is better described in words than by its pattern."""
-    if not re.fullmatch(pattern, value):
-        raise ValueError(f"it is not {what}")
-    return value
-
-
-def _address(value: str) -> str:
-    pattern = r"(\[[0-9a-fA-F:]+\]|[^:\s\[\]]+):\d{1,5}"
-    _must_match(value, pattern, "of the form host:port, or [host]:port for IPv6")
-    if int(value.rpartition(":")[2]) > 65535:
-        raise ValueError("the port is above 65535")
-    return value
-
-
 def _device(value: str) -> str:
-    return _must_match(value, r"(cpu|gpu|ascend)(:\d+)?", "one of these")
+    return must_match(value, r"(cpu|gpu|ascend)(:\d+)?", "one of these")
 
 
 def _factory(value: str) -> str:
-    return _must_match(value, r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "of the form module:callable")
+    return must_match(value, r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "of the form module:callable")
 
 
 BatchSizes = Annotated[list[Annotated[int, Field(ge=1, le=1024, strict=True)]], Field(min_length=1, max_length=8)]
-Address = Annotated[str, AfterValidator(_address)]
 
 
 SOURCES = ("factory", "onnx", "oip")
@@ -183,11 +167,9 @@ class OodConfig(Section):
     )
 
 
-class ServerConfig(Section):
+class ServerConfig(ListeningConfig):
     """The service and its limits."""
 
-    grpc: Address = Field(default="127.0.0.1:50051", description="Where gRPC is served; port 0 takes a free one.")
-    http: Address = Field(default="127.0.0.1:9090", description="Where /metrics, /healthz and /readyz are served.")
     max_message_bytes: int = Field(
         default=16 * 2**20, ge=2**16, le=2**30, description="Largest message received or sent, in bytes."
     )

@@ -8,6 +8,8 @@ KEEPALIVE_SECONDS: Final = 10.0
 """A connection that was silent for so long is pinged."""
 PING_TIMEOUT_SECONDS: Final = 8.0
 """Longest time to answer a ping; then the connection counts as dead, and its calls are cancelled."""
+HANDSHAKE_SECONDS: Final = 10.0
+"""How long a new connection may take until it speaks HTTP/2, with TLS before it."""
 SHORTEST_PING_SECONDS: Final = 0.5
 """Clients may ping that often. gRPC's own bound of five minutes ends the long calls of every client with keepalive."""
 
@@ -35,6 +37,8 @@ def server_options(
         ("grpc.max_allowed_incoming_connections", max_calls),
         # Two servers on one port would each get a part of the calls.
         ("grpc.so_reuseport", 0),
+        # Of strangers, who may connect and then say nothing; by itself it is two minutes.
+        ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1000)),
         ("grpc.keepalive_time_ms", round(keepalive_seconds * 1000)),
         ("grpc.keepalive_timeout_ms", timeout),
         # It is this that ends a connection on which a ping is not answered; by itself it is a minute.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -75,9 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """See `grpc.aio.ServerInterceptor`."""
         handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        for service in _SERVICES:
-            method = method.removeprefix(service)
+        method = contract_method(handler_call_details.method)
         if handler is None or method not in METHODS:
             return self._other(handler)
         call = self._records.receive(keepers())
@@ -181,6 +179,13 @@ def _traced(behave: Any, tracer: Tracer, method: str, details: grpc.HandlerCallD
     return wrapped
 
 
+def contract_method(path: str) -> str:
+    """The name of a method of the contract's services; others as they are called, with their service."""
+    for service in _SERVICES:
+        path = path.removeprefix(service)
+    return path
+
+
 def request_id_of(context: Any) -> str:
     """The request id that `CallInterceptor` gave a call."""
     return str(dict(context.trailing_metadata())[REQUEST_ID])
@@ -207,7 +212,12 @@ def _own_request_id(context: Any) -> str:
 
 
 def _given_request_id(context: Any) -> str | None:
-    given = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
+    return given_request_id(dict(context.invocation_metadata() or ()))
+
+
+def given_request_id(metadata: Mapping[str, Any]) -> str | None:
+    """The request id that a call's metadata give; None without a valid one."""
+    given = metadata.get(REQUEST_ID)
     return given if isinstance(given, str) and valid_request_id(given) else None
 
 

@@ -17,7 +17,7 @@ from xai_sidecar.rpc.ground_truth import ground_truth_response, read_report
 from xai_sidecar.rpc.info import model_info
 from xai_sidecar.rpc.interceptors import REQUEST_ID, is_named, received, request_id_of
 from xai_sidecar.rpc.parameters import contract_paths
-from xai_sidecar.serving.core import Core, deadline_of
+from xai_sidecar.serving.core import Core, check_caller, deadline_of
 from xai_sidecar.serving.repeated_streams import AskedStream, Place, StreamRepeats
 from xai_sidecar.serving.repeats import CACHED, Asked, Repeats, kept_by_id
 
@@ -81,6 +81,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         """Classifies and explains, unless the same call is answered, or being answered, already."""
         deadline, request_id = deadline_of(context.time_remaining()), request_id_of(context)
         asked = read_request(request, request_id, received().byte_count)
+        check_caller(asked)
 
         async def work() -> pb.PredictResponse:
             with contract_paths(request):
@@ -103,6 +104,7 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         interval, deadline = read_interval(request), deadline_of(context.time_remaining())
         request_id = request_id_of(context)
         asked = read_request(request.request, request_id, received().byte_count)
+        check_caller(asked)
 
         async def work() -> AsyncGenerator[pb.PredictStreamResponse, None]:
             with under("request"), contract_paths(request.request):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence, Sized
 from types import TracebackType
 from typing import Any, Protocol
@@ -26,9 +27,17 @@ from typing import Any, Protocol
 import structlog
 
 from xai_sidecar.config import ServerConfig
-from xai_sidecar.errors import CallTooLongError, InvalidRequestError, OverloadedError, SidecarError, shortened
+from xai_sidecar.errors import (
+    CallTooLongError,
+    InvalidRequestError,
+    OverloadedError,
+    SidecarError,
+    quoted,
+    shortened,
+)
+from xai_sidecar.serving.callers import current_caller
 from xai_sidecar.serving.calls import Call, IncomingRequests, TimeLimits, UnreadBytes
-from xai_sidecar.telemetry import Telemetry
+from xai_sidecar.telemetry import METHODS, Telemetry
 
 _POLL_SECONDS = 0.02
 _LEAST_INCOMING = 16
@@ -76,6 +85,7 @@ class CallRecords:
         self._time_limits = TimeLimits(limits.max_call_seconds, limits.stall_seconds, limits.max_message_bytes)
         self._most_unread = max(limits.queue_bytes // 4, limits.max_message_bytes)
         self._in_progress: set[Call] = set()
+        self._of_callers: Counter[str] = Counter()  # calls in progress
         self._unread = UnreadBytes()
         self._incoming = IncomingRequests(max(_LEAST_INCOMING, limits.queue_bytes // limits.max_message_bytes))
 
@@ -123,8 +133,22 @@ class CallRecords:
             request_id: The id that the call goes by.
             seconds_left: Tells the time until the caller's deadline; None if it has none.
         """
+        caller = current_caller().name
         self._in_progress.add(call)
-        return CallRecord(self, call, method, byte_count, request_id, seconds_left)
+        self._of_callers[caller] += 1
+        return CallRecord(self, call, method, byte_count, request_id, seconds_left, caller)
+
+    def refused(self, method: str, request_id: str, error: SidecarError) -> None:
+        """Logs and counts a call that was refused before its request was looked at.
+
+        Args:
+            method: As of `record`; of others, nothing is counted.
+            request_id: The id that the call goes by.
+            error: What it was refused with.
+        """
+        _log.info("refused", request_id=request_id, method=method, reason=error.reason, message=error.message)
+        if method in METHODS:
+            self._telemetry.answered(method, error.code, 0.0)
 
     def check_size(self, byte_count: int) -> None:
         """Checks the size of an answer.
@@ -138,12 +162,22 @@ class CallRecords:
                 "message. Ask for fewer pictures at a time, fewer classes with top_k, or fewer explanations."
             )
 
-    def check_room(self) -> None:
+    def check_room(self, caller: str = "") -> None:
         """Refuses a call where too many are in progress, or callers have left too many bytes of answers unread.
+
+        Args:
+            caller: Whose call it is; too many of one caller's are refused, too.
 
         Raises:
             OverloadedError: It is refused.
         """
+        most = self.limits.callers.max_calls
+        if most is not None and self._of_callers[caller] > most:
+            raise OverloadedError(
+                f"{most:,} calls of {quoted(caller)} are in progress, the most that a caller may have "
+                "(server.callers.max_calls). Try again when one of them has ended.",
+                retry_seconds=1.0,
+            )
         if len(self._in_progress) > self.limits.max_calls:
             raise OverloadedError(
                 f"{self.limits.max_calls:,} calls are in progress, the most that the server takes. Try again shortly.",
@@ -168,9 +202,16 @@ class CallRecords:
         self._telemetry.answered(entry["method"], code, seconds)
         _log.info("request", **entry, code=code, milliseconds=round(seconds * 1e3, 1))
 
-    def close(self, call: Call) -> None:
+    def close(self, call: Call, caller: str = "") -> None:
         """Counts a call as in progress until the event loop's next round, by which its end has been handed on."""
-        asyncio.get_running_loop().call_soon(self._in_progress.discard, call)
+        asyncio.get_running_loop().call_soon(self._forget, call, caller)
+
+    def _forget(self, call: Call, caller: str) -> None:
+        if call in self._in_progress:
+            self._in_progress.discard(call)
+            self._of_callers[caller] -= 1
+            if not self._of_callers[caller]:
+                del self._of_callers[caller]
 
 
 class CallRecord:
@@ -192,10 +233,14 @@ class CallRecord:
         byte_count: int,
         request_id: str,
         seconds_left: Callable[[], float | None],
+        caller: str = "",
     ) -> None:
         self._records = records
         self._call = call
+        self._caller = caller
         self._entry: dict[str, Any] = {"method": method, "bytes": byte_count}
+        if caller:
+            self._entry["caller"] = caller
         self._seconds_left = seconds_left
         self._started = time.perf_counter()
         self.name(request_id)
@@ -215,7 +260,7 @@ class CallRecord:
 
     def close(self) -> None:
         """Ends the record, once the answer or the error has been handed to the protocol."""
-        self._records.close(self._call)
+        self._records.close(self._call, self._caller)
 
     def __enter__(self) -> CallRecord:
         """Starts the time limit of the call.
@@ -225,7 +270,7 @@ class CallRecord:
         """
         self._call.received(self._records.too_long)
         try:
-            self._records.check_room()
+            self._records.check_room(self._caller)
         except OverloadedError as error:
             self._refused(error)
             raise

@@ -22,6 +22,7 @@ from xai_sidecar.engine.trace import mark
 from xai_sidecar.errors import PreconditionError, ShuttingDownError
 from xai_sidecar.serving.admission import Admission, AdmittedRequest
 from xai_sidecar.serving.answers import Answer, AnswerBuilder, Event
+from xai_sidecar.serving.callers import Role, current_caller
 from xai_sidecar.serving.checking import check_request
 from xai_sidecar.serving.description import ModelDescription, describe
 from xai_sidecar.serving.evaluation import Evaluation
@@ -50,6 +51,16 @@ _SMALL_REPORT_BYTES = 16 * 1024
 def deadline_of(seconds: float | None) -> float:
     """The time that a caller still waits as a time on the clock of `time.monotonic`; None is for ever."""
     return _FOREVER if seconds is None else time.monotonic() + seconds
+
+
+def check_caller(request: PredictRequest) -> None:
+    """Checks that whoever asks for explanations may have some; `Core` does so, and who answers without it has to.
+
+    Raises:
+        RoleMissingError: It lacks the role.
+    """
+    if request.explanations:
+        current_caller().check((Role.EXPLAIN,), "An explanation")
 
 
 @dataclass(frozen=True)
@@ -225,6 +236,7 @@ class Core:
     def _begin(self, request: PredictRequest, deadline: float) -> _Call:
         """Checks a request, and bounds the time that it may take."""
         state = self.ready()
+        check_caller(request)
         checked = check_request(request, state.model)
         latest = time.monotonic() + self._longest_seconds
         demand = Demand(
