@@ -133,7 +133,9 @@ def closed(tmp_path_factory):
 @pytest.fixture(scope="package")
 def mutual(tmp_path_factory):
     """A server with mutual TLS, and nothing else."""
-    with guarded(tmp_path_factory.mktemp("mutual"), "server.tls.client_ca=ca.pem") as server:
+    with guarded(
+        tmp_path_factory.mktemp("mutual"), "server.tls.client_ca=ca.pem", "server.probes=127.0.0.1:0"
+    ) as server:
         yield server
 
 

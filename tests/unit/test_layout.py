@@ -96,7 +96,7 @@ ALLOWED = {
         "runner",
         "serving",
     },
-    "http": {"errors", "telemetry"},
+    "http": {"errors", "serving", "telemetry"},
     "rpc": {"config", "engine", "errors", "evaluator", "explainers", "imaging", "metrics", "serving", "telemetry"},
     "command": {
         "backends",

@@ -13,7 +13,7 @@ from xai_proto import explanation_pb2_grpc as pb_grpc
 from xai_proto import quality_pb2 as qpb
 from xai_proto import quality_pb2_grpc as qpb_grpc
 from xai_sidecar.command.addresses import joined, split
-from xai_sidecar.command.listening import listen_grpc
+from xai_sidecar.command.listening import Guards, listen_grpc
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.rpc.access import AccessInterceptor
 from xai_sidecar.rpc.channel import server_options
@@ -21,39 +21,14 @@ from xai_sidecar.rpc.interceptors import CallInterceptor
 from xai_sidecar.rpc.quality_servicer import QualityServicer
 from xai_sidecar.rpc.reflection import add_reflection
 from xai_sidecar.rpc.servicer import ExplanationServicer
-from xai_sidecar.serving.access import Access
 from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.serving.core import Core
 from xai_sidecar.serving.quality import Quality
-from xai_sidecar.serving.tls_files import TlsFiles
 from xai_sidecar.telemetry.tracing import Tracer
 
 _SERVICES: Final = tuple(
     service.full_name for each in (pb, qpb) for service in each.DESCRIPTOR.services_by_name.values()
 )
-
-
-@dataclass(frozen=True)
-class Guards:
-    """Who may call, on whatever port.
-
-    Attributes:
-        access: Knows the callers.
-        tls: The files of TLS; None without it.
-    """
-
-    access: Access
-    tls: TlsFiles | None
-
-    @classmethod
-    def of(cls, limits: ServerConfig) -> Guards:
-        """Those that a config asks for.
-
-        Raises:
-            ConfigError: A file is wrong.
-        """
-        tls = None if limits.tls.certificate is None else TlsFiles(limits.tls)
-        return cls(Access(limits.auth.tokens), tls)
 
 
 @dataclass(frozen=True)

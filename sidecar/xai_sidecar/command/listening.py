@@ -4,18 +4,45 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import grpc
 from starlette.middleware import Middleware
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from xai_sidecar.command.addresses import cannot_listen, split
 from xai_sidecar.config import ServerConfig
+from xai_sidecar.http.access import guarded
 from xai_sidecar.http.application import application
 from xai_sidecar.http.connections import ConnectionLimits
 from xai_sidecar.http.server import HttpServer
 from xai_sidecar.rpc.tls import server_credentials
+from xai_sidecar.serving.access import Access
 from xai_sidecar.serving.tls_files import TlsFiles
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Who may call, on whatever port.
+
+    Attributes:
+        access: Knows the callers.
+        tls: The files of TLS; None without it.
+    """
+
+    access: Access
+    tls: TlsFiles | None
+
+    @classmethod
+    def of(cls, config: ServerConfig) -> Guards:
+        """Those that a config asks for.
+
+        Raises:
+            ConfigError: A file is wrong.
+        """
+        tls = None if config.tls.certificate is None else TlsFiles(config.tls)
+        return cls(Access(config.auth.tokens), tls)
 
 
 def listen_grpc(server: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:
@@ -40,20 +67,45 @@ def listen_grpc(server: grpc.aio.Server, address: str, tls: TlsFiles | None = No
         raise cannot_listen("server.grpc", address, error) from error
 
 
-def start_http(config: ServerConfig, routes: Sequence[Route], middleware: Sequence[Middleware] = ()) -> HttpServer:
+def start_http(
+    config: ServerConfig, guards: Guards, routes: Sequence[Route], middleware: Sequence[Middleware] = ()
+) -> HttpServer:
     """Serves HTTP.
 
     Args:
         config: Where, and with which limits.
+        guards: Who may call.
         routes: What is at which path.
         middleware: Around all of it, the outermost first.
 
     Raises:
         ConfigError: It cannot listen there.
     """
-    host, port = split(config.http)
+    app = application(guarded(routes, guards.access), middleware)
+    return _http("server.http", config.http, config, app, guards.tls)
+
+
+def start_probes(config: ServerConfig, address: str, guards: Guards, routes: Sequence[Route]) -> HttpServer:
+    """Serves probes on a port of their own.
+
+    Args:
+        config: Whether it is guarded, and the limits.
+        address: Where.
+        guards: Who may call, where it is.
+        routes: The probes and metrics.
+
+    Raises:
+        ConfigError: It cannot listen there.
+    """
+    if not config.probes_guarded:
+        return _http("server.probes", address, config, application(routes), None)
+    return _http("server.probes", address, config, application(guarded(routes, guards.access)), guards.tls)
+
+
+def _http(key: str, address: str, config: ServerConfig, app: ASGIApp, tls: TlsFiles | None) -> HttpServer:
+    host, port = split(address)
     limits = ConnectionLimits(stall_seconds=config.stall_seconds, message_bytes=config.max_message_bytes)
     try:
-        return HttpServer(host, port, application(routes, middleware), limits)
+        return HttpServer(host, port, app, limits, tls)
     except OSError as error:
-        raise cannot_listen("server.http", config.http, error) from error
+        raise cannot_listen(key, address, error) from error

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
@@ -15,9 +16,9 @@ from prometheus_client import CollectorRegistry
 from xai_sidecar import __version__
 from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.command.addresses import joined, split
-from xai_sidecar.command.grpc_server import Guards, start_grpc
+from xai_sidecar.command.grpc_server import start_grpc
 from xai_sidecar.command.heartbeat import Heartbeat
-from xai_sidecar.command.listening import start_http
+from xai_sidecar.command.listening import Guards, start_http, start_probes
 from xai_sidecar.command.steps import StepReports
 from xai_sidecar.command.trials import try_or_recall
 from xai_sidecar.config import Config
@@ -29,7 +30,6 @@ from xai_sidecar.errors import ShuttingDownError
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.http.probes import probe_routes
-from xai_sidecar.http.server import HttpServer
 from xai_sidecar.rpc.keepers import task_factory
 from xai_sidecar.serving.admission import Admission
 from xai_sidecar.serving.call_records import CallRecords
@@ -69,6 +69,7 @@ class Sidecar:
         lost: Why the device was lost, if it was; threads that hang may then keep the interpreter from exiting.
         grpc_address: Where gRPC is served, once started.
         http_address: Where HTTP is served, once started.
+        probes_address: Where probes are served on a port of their own, once started; empty if they are not.
         engine: Runs the model, once started.
         serving: What serves calls, once the model is loaded.
     """
@@ -89,6 +90,7 @@ class Sidecar:
         self._make_backend = make_backend
         self.grpc_address = ""
         self.http_address = ""
+        self.probes_address = ""
         self.engine: Engine | None = None
         self.serving: ServingState | None = None
         self._stop = asyncio.Event()
@@ -142,11 +144,12 @@ class Sidecar:
         quality = Quality(ServedQuality(core))
         calls = CallRecords(telemetry, limits)
         loop.set_task_factory(task_factory)
-        http = self._start_http(registry, engine, core)
-        self._heartbeat.start()
+        http = ExitStack()
         if self._log is not None:
             telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
+            self._start_http(http, guards, registry, engine, core)
+            self._heartbeat.start()
             server = await start_grpc(limits, guards, core, quality, calls, self._tracer)
             self.grpc_address = server.address
             try:
@@ -156,7 +159,10 @@ class Sidecar:
                 observer.ready = True
                 self._handle_signals(loop)  # again, in case the model's module has replaced them
                 await server.set_ready()
-                _log.info("ready", grpc=self.grpc_address, http=self.http_address, version=__version__)
+                addresses = {"grpc": self.grpc_address, "http": self.http_address}
+                if self.probes_address:
+                    addresses["probes"] = self.probes_address
+                _log.info("ready", **addresses, version=__version__)
                 on_ready(self)
                 await self._stop.wait()
                 telemetry.ready.set(0)
@@ -279,15 +285,22 @@ class Sidecar:
         )
         return True
 
-    def _start_http(self, registry: CollectorRegistry, engine: Engine, core: Core) -> HttpServer:
-        probes = probe_routes(
+    def _start_http(
+        self, http: ExitStack, guards: Guards, registry: CollectorRegistry, engine: Engine, core: Core
+    ) -> None:
+        """Starts to serve HTTP, until the stack is closed."""
+        limits = self._config.server
+        probes = partial(
+            probe_routes,
             registry,
             is_alive=lambda: self.lost is None and self._heartbeat.alive,
             is_ready=lambda: core.state is not None and engine.alive and self._heartbeat.alive,
         )
-        http = start_http(self._config.server, probes)
-        self.http_address = joined(split(self._config.server.http)[0], http.port)
-        return http
+        server = http.enter_context(closing(start_http(limits, guards, probes())))
+        self.http_address = joined(split(limits.http)[0], server.port)
+        if limits.probes is not None:
+            server = http.enter_context(closing(start_probes(limits, limits.probes, guards, probes())))
+            self.probes_address = joined(split(limits.probes)[0], server.port)
 
     def _on_lost(self, error: BaseException) -> None:
         _log.error("device_lost", error=f"{type(error).__name__}: {error}")

@@ -91,7 +91,19 @@ class ListeningConfig(Section):
     """Where a server listens, and to whom."""
 
     grpc: Address = Field(default="127.0.0.1:50051", description="Where gRPC is served; port 0 takes a free one.")
-    http: Address = Field(default="127.0.0.1:9090", description="Where /metrics, /healthz and /readyz are served.")
+    http: Address = Field(
+        default="127.0.0.1:9090",
+        description="Where HTTP is served: /metrics, which takes the role read where there are tokens, /healthz and "
+        "/readyz.",
+    )
+    probes: Address | None = Field(
+        default=None,
+        description="Where /metrics, /healthz and /readyz are served, too, on a port of their own: to anybody who "
+        "reaches it, so that Kubernetes and Prometheus need neither TLS nor a token. Default: only with server.http.",
+    )
+    probes_guarded: bool = Field(
+        default=False, description="Whether the port of server.probes asks for TLS and tokens like the others."
+    )
     tls: TlsConfig = Field(default_factory=TlsConfig, description="Encryption.")
     auth: AuthConfig = Field(default_factory=AuthConfig, description="Who may do what.")
     callers: CallersConfig = Field(default_factory=CallersConfig, description="What each caller may have.")
@@ -108,6 +120,8 @@ class ListeningConfig(Section):
     def _closed_to_strangers(self) -> ListeningConfig:
         self.check_address("server.grpc", self.grpc)
         self.check_address("server.http", self.http)
+        if self.probes is not None and self.probes_guarded:
+            self.check_address("server.probes", self.probes)
         return self
 
     @property

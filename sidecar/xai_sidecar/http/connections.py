@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from xai_sidecar.http.access import CERTIFICATE, certificate_names
 
 _TICK: Final = 0.5
 _LEAST_TICK: Final = 0.05
@@ -112,6 +115,8 @@ class Connection(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
+        if names := certificate_names(transport.get_extra_info("peercert")):
+            self.app = _with_certificate(self.app, names)
         self._all.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -155,3 +160,12 @@ class Connection(H11Protocol):
             self._unread_since, self._most_unread = now, 0
         self._most_unread = max(self._most_unread, unread)
         return now - self._unread_since > self._limits.for_bytes(self._most_unread)
+
+
+def _with_certificate(app: ASGIApp, names: tuple[str, ...]) -> ASGIApp:
+    """An application that is told the names in the caller's certificate."""
+
+    async def named(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, CERTIFICATE: names}, receive, send)
+
+    return named

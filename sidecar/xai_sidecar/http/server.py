@@ -7,6 +7,7 @@ import contextlib
 import logging
 import socket
 import threading
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,6 +15,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from xai_sidecar.http.connections import ConnectionLimits, Connections
+from xai_sidecar.http.tls import HANDSHAKE_SECONDS, FreshContext
+from xai_sidecar.serving.tls_files import TlsFiles
 
 _BACKLOG = 128
 _CLOSING_SECONDS = 1
@@ -30,6 +33,7 @@ class HttpServer:
         port: Where to listen; 0 takes a free port.
         app: What is served.
         limits: Limits of connections.
+        tls: The files of TLS; None without it.
 
     Attributes:
         port: Where it listens.
@@ -38,11 +42,18 @@ class HttpServer:
         OSError: It cannot listen there.
     """
 
-    def __init__(self, host: str, port: int, app: ASGIApp, limits: ConnectionLimits | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        app: ASGIApp,
+        limits: ConnectionLimits | None = None,
+        tls: TlsFiles | None = None,
+    ) -> None:
         self._socket = _listening(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._connections = Connections(limits or ConnectionLimits())
-        self._server = uvicorn.Server(_config(app, self._connections))
+        self._server = uvicorn.Server(_config(app, self._connections, tls))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="http", daemon=True)
         self._thread.start()
 
@@ -52,7 +63,11 @@ class HttpServer:
         self._thread.join(2 * _CLOSING_SECONDS)
 
     async def _serve(self) -> None:
-        asyncio.get_running_loop().set_exception_handler(_report)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_report)
+        if self._server.config.ssl is not None:  # uvicorn has no argument for it
+            listen = partial(loop.create_server, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+            loop.create_server = listen  # type: ignore[method-assign]
         watching = asyncio.ensure_future(self._connections.watch())
         try:
             await self._server.serve(sockets=[self._socket])
@@ -69,8 +84,8 @@ def _listening(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=both)
 
 
-def _config(app: ASGIApp, connections: Connections) -> uvicorn.Config:
-    return uvicorn.Config(
+def _config(app: ASGIApp, connections: Connections, tls: TlsFiles | None) -> uvicorn.Config:
+    config = uvicorn.Config(
         app,
         # h11 bounds the size of heads.
         http=connections.protocol,  # type: ignore[arg-type]
@@ -87,6 +102,9 @@ def _config(app: ASGIApp, connections: Connections) -> uvicorn.Config:
         timeout_keep_alive=int(connections.limits.idle_seconds),
         timeout_graceful_shutdown=_CLOSING_SECONDS,
     )
+    config.load()
+    config.ssl = None if tls is None else FreshContext(tls)
+    return config
 
 
 def _report(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
