@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from xai_sidecar.backends.ood_training import train_configured
+from xai_sidecar.command.sample import SAMPLE_INPUT
 from xai_sidecar.config import Config, parse_config
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.ood.head import load_head
@@ -56,14 +57,7 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
                 "name": "efficientnet-lite0",
                 "onnx": str(files.onnx),
                 "labels": str(files.labels),
-                "input": {
-                    "size": 224,
-                    "resize": 256,
-                    "interpolation": "bicubic",
-                    "mean": 127 / 255,
-                    "mean_colour": 127 / 255,
-                    "std": 128 / 255,
-                },
+                "input": SAMPLE_INPUT,
             },
             "server": {
                 "grpc": free_address(50051),

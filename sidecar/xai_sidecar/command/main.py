@@ -1,4 +1,4 @@
-"""The command line: serve, demo, check, run, compare, train-ood, token."""
+"""The command line: serve, demo, check, run, compare, train-ood, sample, token."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xai_sidecar import __version__
 from xai_sidecar.command.environment import keep_for_good, prepare_environment, switch_often
 from xai_sidecar.command.run import add_compare, add_run, compare, run
+from xai_sidecar.command.sample import add_sample, sample
 from xai_sidecar.command.token import add_token, make_token
 from xai_sidecar.command.training import add_train, train
 from xai_sidecar.errors import ConfigError
@@ -137,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     add_run(commands, _add_config).set_defaults(run=_run)
     add_compare(commands).set_defaults(run=compare)
     add_train(commands, _add_config).set_defaults(run=_train_ood)
+    add_sample(commands).set_defaults(run=lambda arguments: sample(arguments, _progress()))
     add_token(commands).set_defaults(run=make_token)
     return parser
 
