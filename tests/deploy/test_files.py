@@ -1,14 +1,16 @@
-"""Files that nothing here can run: they can be parsed, and agree on paths, ports, names and users."""
+"""Files that no test runs: they can be parsed, agree on paths, ports, names and users, and fit their schemas."""
 
 import json
 import re
 import shlex
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
 from xai_sidecar.config import load_config
+from xai_sidecar.config.reading import tomllib
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -16,9 +18,16 @@ CONFIG = "/etc/xai-sidecar/sidecar.toml"
 APP = {"app.kubernetes.io/name": "xai-sidecar"}
 
 
+SAMPLE = "/usr/share/xai-sidecar/sample"
+
+
 @pytest.fixture(scope="module")
-def config():
-    return load_config(DEPLOY / "config" / "sidecar.toml")
+def config(tmp_path_factory):
+    """The container's config, with files in the places of those that only the image has."""
+    files = {key: tmp_path_factory.mktemp("image") / key for key in ("onnx", "labels")}
+    for file in files.values():
+        file.write_text("")
+    return load_config(DEPLOY / "config" / "sidecar.toml", [f"model.{key}={file}" for key, file in files.items()])
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +43,24 @@ def dockerfile():
     return [tuple(line.split(maxsplit=1)) for line in lines]
 
 
+def documents(folder):
+    """The Kubernetes objects of all files below a folder, in order."""
+    files = sorted(folder.rglob("*.yaml"))
+    every = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    return [document for document in every if document["kind"] != "Kustomization"]
+
+
 @pytest.fixture(scope="module")
 def manifests():
-    """By kind and name."""
-    files = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
-    every = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    """Those of the sidecar itself, and how it is watched, by kind and name."""
+    every = documents(DEPLOY / "kubernetes" / "prometheus-operator")
+    for name in resources(DEPLOY / "kubernetes"):
+        every += yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text())
     return {(one["kind"], one["metadata"]["name"]): one for one in every}
+
+
+def resources(folder):
+    return yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
 
 
 def only(dockerfile, name):
@@ -70,14 +91,18 @@ def test_the_config_is_right_and_reachable_from_outside(config):
 
 
 def test_the_image(dockerfile, config):
-    assert only(dockerfile, "FROM").startswith("python:3.11-slim")
+    assert [rest for name, rest in dockerfile if name == "FROM"] == ["${BASE} AS build", "${BASE}"]
+    arguments = dict(rest.split("=", 1) for name, rest in dockerfile if name == "ARG")
+    assert arguments["BASE"] == "python:3.11-slim"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(arguments["EXTRAS"].split(",")) <= set(extras)
     assert json.loads(only(dockerfile, "ENTRYPOINT")) == ["xai-sidecar"]
     assert json.loads(only(dockerfile, "CMD")) == ["serve", "--config", CONFIG]
     assert {int(port) for port in only(dockerfile, "EXPOSE").split()} == ports(config)
     assert set(json.loads(only(dockerfile, "VOLUME"))) == kept(config)
     assert "127.0.0.1:9090/readyz" in only(dockerfile, "HEALTHCHECK")
     runs = " ".join(rest for name, rest in dockerfile if name == "RUN")
-    assert ".[server,postgres]" in runs
+    assert ".[${EXTRAS}]" in runs and f"xai-sidecar sample --out {SAMPLE}" in runs
     for folder in kept(config):
         assert re.search(rf"chown sidecar:sidecar[^&]* {folder}\b", runs), folder
     environment = dict(one.split("=") for one in shlex.split(only(dockerfile, "ENV")))
@@ -93,11 +118,18 @@ def test_the_image_does_not_run_as_root(dockerfile):
 
 
 def test_the_image_gets_all_that_the_package_is_built_from(dockerfile):
-    copied = {source for name, rest in dockerfile if name == "COPY" for source in rest.split()[:-1]}
+    lines = [rest for name, rest in dockerfile if name == "COPY" and not rest.startswith("--from=")]
+    copied = {source for rest in lines for source in rest.split()[:-1]}
     assert all((ROOT / source).exists() for source in copied)
     assert {"pyproject.toml", "README.md", "LICENSE", "client", "proto", "sidecar"} <= copied
     kept_by_ignore = (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().splitlines()
-    assert {f"!{source}" for source in copied} <= set(kept_by_ignore)
+    kept = {line.removeprefix("!") for line in kept_by_ignore if line.startswith("!")}
+    assert all({source, *map(str, Path(source).parents)} & kept for source in copied)
+
+
+def test_what_is_served_out_of_the_box_is_in_the_image():
+    model = tomllib.loads((DEPLOY / "config" / "sidecar.toml").read_text())["model"]
+    assert {str(Path(model[key]).parent) for key in ("onnx", "labels")} == {SAMPLE}
 
 
 def test_all_folders_of_the_compose_file_exist(compose):
@@ -169,6 +201,7 @@ def test_the_manifests_hold_together(manifests):
     assert {kind for kind, _ in manifests} == {
         "ConfigMap",
         "Deployment",
+        "NetworkPolicy",
         "PersistentVolumeClaim",
         "Service",
         "ServiceMonitor",
@@ -181,7 +214,7 @@ def test_the_manifests_hold_together(manifests):
     for volume in deployment["template"]["spec"]["volumes"]:
         if "configMap" in volume:
             assert ("ConfigMap", volume["configMap"]["name"]) in manifests
-        else:
+        elif volume != {"name": "tmp", "emptyDir": {}}:
             assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in manifests
 
 
@@ -189,7 +222,8 @@ def test_the_pod(manifests, config, dockerfile):
     spec = manifests["Deployment", "xai-sidecar"]["spec"]["template"]["spec"]
     (container,) = spec["containers"]
     folders = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-    assert set(folders) == {CONFIG, *kept(config)}
+    assert set(folders) == {CONFIG, "/tmp", *kept(config)}
+    assert container["securityContext"]["readOnlyRootFilesystem"], "all that it writes to is mounted"
     assert folders[CONFIG]["subPath"] in manifests["ConfigMap", "xai-sidecar"]["data"]
     assert {mount["name"] for mount in folders.values()} == {volume["name"] for volume in spec["volumes"]}
     numbers = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -205,7 +239,8 @@ def test_the_pod(manifests, config, dockerfile):
     assert startup["failureThreshold"] * startup["periodSeconds"] == 600, "as long as compose and the image allow"
     assert spec["terminationGracePeriodSeconds"] > config.server.drain_seconds
     user, group = map(int, only(dockerfile, "USER").split(":"))
-    assert spec["securityContext"] == {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": group, "fsGroup": group}
+    who = {key: value for key, value in spec["securityContext"].items() if key != "seccompProfile"}
+    assert who == {"runAsNonRoot": True, "runAsUser": user, "runAsGroup": group, "fsGroup": group}
 
 
 def test_a_store_is_never_shared(manifests):
@@ -229,3 +264,38 @@ def test_the_service_and_its_monitor(manifests):
 def test_the_config_map_has_the_config(manifests):
     inside = manifests["ConfigMap", "xai-sidecar"]["data"]["sidecar.toml"]
     assert inside == (DEPLOY / "config" / "sidecar.toml").read_text()
+
+
+def test_every_manifest_is_as_kubernetes_has_it():
+    ours = documents(DEPLOY / "kubernetes")
+    known = [one for one in ours if one["apiVersion"].partition("/")[0] in ("v1", "apps", "networking.k8s.io")]
+    assert {one["kind"] for one in ours} - {one["kind"] for one in known} == {
+        "InferenceService",
+        "ServiceMonitor",
+        "ServingRuntime",
+    }
+    for one in known:
+        kubernetes_validate.validate(one, "1.31", strict=True)
+
+
+def test_a_manifest_with_a_wrong_field_is_found():
+    wrong = yaml.safe_load((DEPLOY / "kubernetes" / "deployment.yaml").read_text())
+    wrong["spec"]["template"]["spec"]["containers"][0]["startUpProbe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(wrong, "1.31", strict=True)
+
+
+def test_every_manifest_is_in_a_kustomization():
+    for folder in [DEPLOY / "kubernetes", *(DEPLOY / "kubernetes").glob("*/")]:
+        files = {file.name for file in folder.glob("*.yaml")} - {"kustomization.yaml"}
+        assert set(resources(folder)) == files, folder
+
+
+def test_the_network_policy_is_of_the_pod_and_its_ports(manifests):
+    policy = manifests["NetworkPolicy", "xai-sidecar"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == APP
+    (container,) = manifests["Deployment", "xai-sidecar"]["spec"]["template"]["spec"]["containers"]
+    open_ports = [port["port"] for rule in policy["ingress"] for port in rule["ports"]]
+    assert sorted(open_ports) == sorted(port["name"] for port in container["ports"])
+    assert all(rule["from"] for rule in policy["ingress"]), "nothing is open to all"
+    assert policy["egress"] == []
