@@ -253,6 +253,7 @@ def test_health_and_reflection(server):
     assert {one.name for one in services.list_services_response.service} == {
         SERVICE,
         "xai.v1.QualityService",
+        "inference.GRPCInferenceService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }

@@ -10,14 +10,18 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from xai_proto import explanation_pb2 as pb
 from xai_proto import explanation_pb2_grpc as pb_grpc
+from xai_proto import open_inference_pb2 as oip
+from xai_proto import open_inference_pb2_grpc as oip_grpc
 from xai_proto import quality_pb2 as qpb
 from xai_proto import quality_pb2_grpc as qpb_grpc
 from xai_sidecar.command.addresses import joined, split
 from xai_sidecar.command.listening import Guards, listen_grpc
 from xai_sidecar.config import ServerConfig
+from xai_sidecar.open_inference.service import OpenInference
 from xai_sidecar.rpc.access import AccessInterceptor
 from xai_sidecar.rpc.channel import server_options
 from xai_sidecar.rpc.interceptors import CallInterceptor
+from xai_sidecar.rpc.open_inference_servicer import OpenInferenceServicer
 from xai_sidecar.rpc.quality_servicer import QualityServicer
 from xai_sidecar.rpc.reflection import add_reflection
 from xai_sidecar.rpc.servicer import ExplanationServicer
@@ -27,7 +31,7 @@ from xai_sidecar.serving.quality import Quality
 from xai_sidecar.telemetry.tracing import Tracer
 
 _SERVICES: Final = tuple(
-    service.full_name for each in (pb, qpb) for service in each.DESCRIPTOR.services_by_name.values()
+    service.full_name for each in (pb, qpb, oip) for service in each.DESCRIPTOR.services_by_name.values()
 )
 
 
@@ -50,8 +54,17 @@ class GrpcServer:
         await _set_health(self.health, health_pb2.HealthCheckResponse.SERVING)
 
 
+@dataclass(frozen=True)
+class Served:
+    """What answers the calls of each service."""
+
+    core: Core
+    quality: Quality
+    open_inference: OpenInference
+
+
 async def start_grpc(
-    limits: ServerConfig, guards: Guards, core: Core, quality: Quality, calls: CallRecords, tracer: Tracer | None
+    limits: ServerConfig, guards: Guards, served: Served, calls: CallRecords, tracer: Tracer | None
 ) -> GrpcServer:
     """Starts to serve gRPC, not ready yet.
 
@@ -64,8 +77,9 @@ async def start_grpc(
         maximum_concurrent_rpcs=2 * limits.max_calls,
         options=server_options(limits.max_message_bytes, limits.max_calls),
     )
-    pb_grpc.add_ExplanationServiceServicer_to_server(ExplanationServicer(core), server)  # type: ignore[no-untyped-call]
-    qpb_grpc.add_QualityServiceServicer_to_server(QualityServicer(quality), server)  # type: ignore[no-untyped-call]
+    pb_grpc.add_ExplanationServiceServicer_to_server(ExplanationServicer(served.core), server)  # type: ignore[no-untyped-call]
+    qpb_grpc.add_QualityServiceServicer_to_server(QualityServicer(served.quality), server)  # type: ignore[no-untyped-call]
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(OpenInferenceServicer(served.open_inference), server)  # type: ignore[no-untyped-call]
     health_servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
     if limits.reflection:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from xai_sidecar import __version__
 from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.command.addresses import joined, split
-from xai_sidecar.command.grpc_server import start_grpc
+from xai_sidecar.command.grpc_server import Served, start_grpc
 from xai_sidecar.command.heartbeat import Heartbeat
 from xai_sidecar.command.listening import Guards, start_http, start_probes
 from xai_sidecar.command.steps import StepReports
@@ -30,6 +30,7 @@ from xai_sidecar.errors import ShuttingDownError
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.http.probes import probe_routes
+from xai_sidecar.open_inference.service import OpenInference
 from xai_sidecar.rpc.keepers import task_factory
 from xai_sidecar.serving.admission import Admission
 from xai_sidecar.serving.call_records import CallRecords
@@ -148,9 +149,11 @@ class Sidecar:
         if self._log is not None:
             telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
-            self._start_http(http, guards, registry, engine, core)
+            open_inference = OpenInference(core, self._is_alive, partial(self._is_ready, engine, core))
+            self._start_http(http, guards, registry, open_inference)
             self._heartbeat.start()
-            server = await start_grpc(limits, guards, core, quality, calls, self._tracer)
+            served = Served(core, quality, open_inference)
+            server = await start_grpc(limits, guards, served, calls, self._tracer)
             self.grpc_address = server.address
             try:
                 self._handle_signals(loop)
@@ -285,17 +288,20 @@ class Sidecar:
         )
         return True
 
+    def _is_alive(self) -> bool:
+        """Whether the process still works, or has to be restarted; any thread may ask."""
+        return self.lost is None and self._heartbeat.alive
+
+    def _is_ready(self, engine: Engine, core: Core) -> bool:
+        """Whether requests should be sent here; any thread may ask."""
+        return core.state is not None and engine.alive and self._heartbeat.alive
+
     def _start_http(
-        self, http: ExitStack, guards: Guards, registry: CollectorRegistry, engine: Engine, core: Core
+        self, http: ExitStack, guards: Guards, registry: CollectorRegistry, open_inference: OpenInference
     ) -> None:
         """Starts to serve HTTP, until the stack is closed."""
         limits = self._config.server
-        probes = partial(
-            probe_routes,
-            registry,
-            is_alive=lambda: self.lost is None and self._heartbeat.alive,
-            is_ready=lambda: core.state is not None and engine.alive and self._heartbeat.alive,
-        )
+        probes = partial(probe_routes, registry, is_alive=open_inference.is_alive, is_ready=open_inference.is_ready)
         server = http.enter_context(closing(start_http(limits, guards, probes())))
         self.http_address = joined(split(limits.http)[0], server.port)
         if limits.probes is not None:

@@ -13,29 +13,34 @@ from typing import Any
 import grpc
 
 from xai_proto import explanation_pb2 as pb
+from xai_proto import open_inference_pb2 as open_inference
 from xai_proto import quality_pb2 as qpb
 from xai_sidecar.engine.trace import mark, traced
 from xai_sidecar.errors import SidecarError
 from xai_sidecar.rpc.keepers import keepers
 from xai_sidecar.rpc.messages import Reader
 from xai_sidecar.rpc.status import status_metadata, status_of
-from xai_sidecar.serving.call_records import CallRecord, CallRecords
+from xai_sidecar.serving.call_records import AskedPredictions, CallRecord, CallRecords
 from xai_sidecar.serving.calls import Call
 from xai_sidecar.serving.request_ids import new_request_id, valid_request_id
-from xai_sidecar.telemetry import METHODS, QUALITY_METHODS
+from xai_sidecar.telemetry import METHODS, OPEN_INFERENCE_METHODS, QUALITY_METHODS
 from xai_sidecar.telemetry.tracing import Tracer
 
 REQUEST_ID = "x-request-id"
 _SALT = secrets.token_bytes(16)
 """Makes fingerprints of requests what nobody outside can foresee."""
 
-_SERVICES = ("/xai.v1.ExplanationService/", "/xai.v1.QualityService/")
+_SERVICES = ("/xai.v1.ExplanationService/", "/xai.v1.QualityService/", "/inference.GRPCInferenceService/")
+_ID_FIELDS = {"ModelInfer": "id"}
+"""The field of a request's id, where that is not `request_id`."""
+
 _READERS = {
     "Predict": Reader(pb.PredictRequest),
     "PredictStream": Reader(pb.PredictStreamRequest),
     "ReportGroundTruth": Reader(pb.ReportGroundTruthRequest),
     "GetModelInfo": Reader(pb.GetModelInfoRequest),
     **{name: Reader(getattr(qpb, f"{name}Request")) for name in QUALITY_METHODS},
+    **{name: Reader(getattr(open_inference, f"{name}Request")) for name in OPEN_INFERENCE_METHODS},
 }
 
 
@@ -46,10 +51,12 @@ class Received:
     Attributes:
         byte_count: Its size; None where that is not known.
         fingerprint: Tells it from others of the same id; empty where its caller has not named it.
+        describe: Adds what is asked for to the call's log line.
     """
 
     byte_count: int | None = None
     fingerprint: str = ""
+    describe: Callable[[AskedPredictions], object] = lambda asked: None
 
 
 _received: ContextVar[Received] = ContextVar("received", default=Received())  # noqa: B039 - it is frozen
@@ -133,10 +140,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 request = _READERS[method].read(data)
                 mark("parse")
                 asked = request.request if method == "PredictStream" else request  # a stream's is inside
-                if valid_request_id(own := getattr(asked, "request_id", "")):
+                if valid_request_id(own := getattr(asked, _ID_FIELDS.get(method, "request_id"), "")):
                     record.name(_named(context, own))
                 named = isinstance(asked, pb.PredictRequest) and is_named(asked, context)
-                _received.set(Received(len(data), _fingerprint(method, data) if named else ""))
+                _received.set(Received(len(data), _fingerprint(method, data) if named else "", record.describe))
                 if isinstance(asked, pb.PredictRequest):
                     record.describe(asked)
                 yield request

@@ -26,6 +26,7 @@ _SMALL_BYTES = 64 * 1024
 _MOST_STEPS = 10_000
 """Most fields that counting looks at; a request has a few for each picture or mask."""
 
+_COPIED = (FieldDescriptor.TYPE_BYTES, FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE)
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 Blobs = Mapping[int, Any]
@@ -33,7 +34,9 @@ Blobs = Mapping[int, Any]
 
 
 def blobs_of(descriptor: Any, within: tuple[Any, ...] = ()) -> Blobs:
-    """Where the contract has bytes in a message. Recursive messages, such as a Struct's values, are left out.
+    """Where the contract has bytes in a message, or packed numbers of fixed size, which are copied as those are.
+
+    Recursive messages, such as a Struct's values, are left out.
 
     Args:
         descriptor: The message's descriptor.
@@ -43,7 +46,7 @@ def blobs_of(descriptor: Any, within: tuple[Any, ...] = ()) -> Blobs:
     within = (*within, descriptor)
     for field in descriptor.fields:
         inner = field.message_type
-        if field.type == FieldDescriptor.TYPE_BYTES:
+        if field.type in _COPIED:
             found[field.number] = None
         elif inner is not None and inner not in within and (blobs := blobs_of(inner, within)):
             found[field.number] = blobs

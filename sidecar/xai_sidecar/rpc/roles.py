@@ -32,7 +32,8 @@ _BY_SERVICE: Final[Mapping[str, Mapping[str, frozenset[Role]]]] = {
         "ModelReady": ALL_ROLES,
         "ServerMetadata": ALL_ROLES,
         "ModelMetadata": ALL_ROLES,
-        "ModelInfer": _PREDICT,
+        "ModelInfer": _PREDICT,  # and explain, as above
+        "ModelStreamInfer": _PREDICT,
     },
     # Load balancers have no token, and learn no more than whether the server is ready. A stream is kept from strangers.
     "grpc.health.v1.Health": {"Check": ANYBODY, "List": ALL_ROLES, "Watch": ALL_ROLES},

@@ -98,6 +98,8 @@ class Prediction:
         ood: OoD score, a cosine, and percentile, 0 to 100; None unless asked for.
         picture_size: Width and height of the upright picture; None for a model input.
         region: The part of the picture that the model saw; None for a model input.
+        logits: (classes,) float32, of all classes.
+        probabilities: (classes,) float32, of all classes.
     """
 
     classes: tuple[ClassScore, ...]
@@ -105,6 +107,8 @@ class Prediction:
     ood: tuple[float, float] | None
     picture_size: tuple[int, int] | None
     region: Region | None
+    logits: FloatArray
+    probabilities: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,6 +193,8 @@ class AnswerBuilder:
             ood=predicted.ood if self.checked.ood else None,
             picture_size=prepared.picture_size,
             region=prepared.region,
+            logits=logits,
+            probabilities=probabilities,
         )
 
     def _explanation(self, explained: ExplanationResult, index: int) -> Explanation:

@@ -6,12 +6,20 @@ from xai_sidecar.telemetry.drift_collector import DriftCollector, DriftFigure, D
 from xai_sidecar.telemetry.evaluator_series import EVENTS, EXPLAIN, REASONS, RESULTS, EvaluatorTelemetry
 from xai_sidecar.telemetry.exposition import ModelSeries, process_registry
 from xai_sidecar.telemetry.quality_collector import OTHER, STATES, QualityCollector, QualityFigures, ScoreFigures
-from xai_sidecar.telemetry.serving_series import METHODS, QUALITY_METHODS, REPEATS, STAGES, Telemetry
+from xai_sidecar.telemetry.serving_series import (
+    METHODS,
+    OPEN_INFERENCE_METHODS,
+    QUALITY_METHODS,
+    REPEATS,
+    STAGES,
+    Telemetry,
+)
 
 __all__ = [
     "EVENTS",
     "EXPLAIN",
     "METHODS",
+    "OPEN_INFERENCE_METHODS",
     "OTHER",
     "QUALITY_METHODS",
     "REASONS",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from itertools import product
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -36,9 +35,13 @@ QUALITY_METHODS = (
     "GetClassMaps",
 )
 
+OPEN_INFERENCE_METHODS = ("ModelInfer", "ModelReady", "ModelMetadata")
+"""Of the Open Inference Protocol, those that are about a model. The others are asked by probes."""
+
+_INFER = "ModelInfer"
 _SERVING_METHODS = ("Predict", "PredictStream", "ReportGroundTruth", "GetModelInfo")
 
-METHODS = (*_SERVING_METHODS, *QUALITY_METHODS)
+METHODS = (*_SERVING_METHODS, *QUALITY_METHODS, *OPEN_INFERENCE_METHODS)
 
 _NAMES = {lane: lane.name.lower() for lane in Lane}
 
@@ -53,7 +56,8 @@ class Telemetry:
 
     Counters begin at 0 for every label set, and so does the histogram that an alert is about: `increase()` does not see
     the event with which a series appears. The other histograms, a dozen series for each label set, appear with what
-    they are about, and so do the counts of calls that only read samples; quantiles of many do without the first.
+    they are about, and so do the counts of calls that only read samples, and those of a protocol that may never be
+    used, with all codes of its method at the first call; quantiles of many do without the first.
 
     Args:
         registry: Where the series go.
@@ -164,8 +168,8 @@ class Telemetry:
         )
         for how in REPEATS:
             self.repeats.labels(how)
-        for method, code in product(_SERVING_METHODS, ("OK", "CANCELLED", *_error_codes())):
-            self.requests.labels(method, code)
+        for method in _SERVING_METHODS:
+            self._begin(method)
         for explainer in explainers:
             for stage in STAGES:
                 self.explanations.labels(explainer, stage)
@@ -208,6 +212,8 @@ class Telemetry:
 
     def answered(self, method: str, code: str, seconds: float) -> None:
         """Counts a call of one of `METHODS` that has ended with a status."""
+        if method == _INFER and (id(self.requests), method, "OK") not in self._series:
+            self._begin(method)
         self._of(self.requests, method, code).inc()
         self._of(self.request_seconds, method).observe(seconds)
 
@@ -218,6 +224,11 @@ class Telemetry:
             self.explanation_seconds.labels(explainer).observe(seconds)
         for status in statuses:
             self.maps.labels(explainer, status.name.lower()).inc()
+
+    def _begin(self, method: str) -> None:
+        """Has the counts of a method's calls begin, by every code that they may end with."""
+        for code in ("OK", "CANCELLED", *_error_codes()):
+            self._of(self.requests, method, code)
 
     def _of(self, metric: M, *labels: str) -> M:
         """A metric's series of some labels; to look one up anew takes as long as all else that is counted of a call."""

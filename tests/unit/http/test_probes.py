@@ -173,13 +173,17 @@ def test_an_answer_that_is_not_read_ends_its_connection(serve):
 def test_a_call_in_progress_is_no_connection_that_waits(serve):
     """However many connections come meanwhile, and however long it takes."""
 
+    begun = threading.Event()
+
     async def work(_):
+        begun.set()
         await asyncio.sleep(1)
         return PlainTextResponse("done")
 
     server = serve(routes=[Route("/work", work)], most_waiting=2, head_seconds=0.3, stall_seconds=0.3)
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as patient:
         patient.sendall(b"GET /work HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert begun.wait(10)
         others = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(5)]
         assert answer_of(patient) == b"done"
         for one in others:

@@ -91,10 +91,19 @@ def test_every_label_value_is_there_from_the_start(telemetry, name):
 def test_all_codes_that_the_server_ends_calls_with_are_there_from_the_start(telemetry):
     codes = {
         "OK", "CANCELLED", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND",
-        "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "INTERNAL",
+        "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "INTERNAL", "UNAUTHENTICATED", "PERMISSION_DENIED",
     }  # fmt: skip
     found = samples(telemetry, "xai_requests_total", {"method": (), "code": ()})
     assert found == dict.fromkeys(product(METHODS["method"], codes), 0)
+
+
+def test_all_codes_of_another_protocol_come_with_its_first_call(telemetry):
+    telemetry.answered("ModelInfer", "OK", 0.1)
+    telemetry.answered("ModelInfer", "OK", 0.1)
+    found = samples(telemetry, "xai_requests_total", {"method": (), "code": ()})
+    assert found["ModelInfer", "OK"] == 2
+    assert found["ModelInfer", "INTERNAL"] == 0
+    assert {code for method, code in found if method == "ModelInfer"} == {code for _, code in found}
 
 
 def test_nothing_else_is_there_from_the_start(telemetry):
