@@ -13,6 +13,7 @@
 from xai_client.aio import AsyncClient
 from xai_client.client import Client
 from xai_client.colours import COLORMAPS
+from xai_client.credentials import Tls
 from xai_client.errors import (
     AbortedError,
     AlreadyExistsError,
@@ -196,6 +197,7 @@ __all__ = [
     "ServiceError",
     "Skill",
     "Standing",
+    "Tls",
     "TrafficFigures",
     "TruthObject",
     "UnauthenticatedError",

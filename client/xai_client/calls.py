@@ -13,11 +13,12 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
 
+from xai_client.credentials import Token
 from xai_client.error_mapping import details_of, metadata_of, text_of, to_error
 from xai_client.errors import ArgumentError
 from xai_client.transport import SHUTTING_DOWN, was_not_sent
@@ -48,12 +49,14 @@ class Connection:
         timeout: Default deadline of a call in seconds; None for none.
         metadata: Sent with every call.
         wait_for_ready: Whether a call waits for the server to come up, until its deadline, instead of failing.
+        token: Sent with every call; None for none.
     """
 
     address: str
     timeout: float | None
-    metadata: Metadata
+    metadata: Metadata = field(repr=False)
     wait_for_ready: bool
+    token: Token | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.address, str):
@@ -64,6 +67,10 @@ class Connection:
             raise ArgumentError(f"the address {self.address!r} has no port; write host:port")
         _check_timeout(self.timeout)
         _check_metadata(self.metadata)
+
+    def sent(self) -> Metadata:
+        """What is sent with a call that is made now."""
+        return self.metadata if self.token is None else (*self.metadata, self.token.metadata())
 
     def call(self, timeout: float | None = None, request_id: str | None = None, *, idempotent: bool = False) -> Call:
         """A new call, not sent yet.
@@ -112,7 +119,7 @@ class Call:
         self._attempts += 1
         return {
             "timeout": self._remaining(),
-            "metadata": (*self._connection.metadata, ("x-request-id", self.request_id)),
+            "metadata": (*self._connection.sent(), ("x-request-id", self.request_id)),
             "wait_for_ready": self._connection.wait_for_ready,
         }
 
@@ -190,7 +197,7 @@ def check_request_id(request_id: str | None) -> str:
 def _check_metadata(metadata: Metadata) -> None:
     for pair in metadata:
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)):
-            raise ArgumentError(f"metadata is pairs of a key and a value, not {pair!r}", field="metadata")
+            raise ArgumentError(f"metadata is pairs of a key and a value, not {type(pair)}", field="metadata")
         key, value = pair
         wanted = bytes if key.endswith("-bin") else str
         if not _METADATA_KEY.fullmatch(key) or key.startswith("grpc-"):

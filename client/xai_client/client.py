@@ -13,6 +13,7 @@ import grpc
 from xai_client import fork
 from xai_client.calls import DEFAULT_TIMEOUT, Call, Connection, Metadata
 from xai_client.channel import ChannelOptions, LazyChannel, channel_options
+from xai_client.credentials import TlsLike, TokenLike, channel_credentials, token_of
 from xai_client.errors import ClosedError
 from xai_client.ground_truth import GroundTruthObject, ground_truth_request, warn
 from xai_client.model_info import ModelInfo, model_info
@@ -35,13 +36,19 @@ class Client(QualityCalls):
     Args:
         address: "host:port". To this machine's own addresses, no proxy of the environment is used.
         timeout: Default deadline of a call in seconds, all attempts included; None for none.
-        credentials: For TLS, such as `grpc.ssl_channel_credentials()`. Default: no encryption.
+        tls: True, a file of certificates to believe, or a `Tls`, which can have a certificate of the client's own.
+            False: no encryption. Default: what the environment says (XAI_TLS=1, XAI_TLS_CA, XAI_TLS_CERTIFICATE,
+            XAI_TLS_KEY), else none.
+        token: Sent with every call, as a bearer token: a text, or the path of a file, which is read anew when it
+            changes. Default: the file of XAI_TOKEN_FILE, else none.
+        credentials: gRPC's own, such as `grpc.ssl_channel_credentials()`, instead of `tls`.
         metadata: Pairs sent with every call, such as ``[("authorization", "Bearer ...")]``.
         wait_for_ready: Whether a call waits, until its deadline, for a server that cannot be reached yet.
         options: gRPC channel arguments, which win over those that the client sets (messages up to 64 MiB, retries).
 
     Raises:
-        ArgumentError: The address, the timeout or the metadata cannot be used.
+        ArgumentError: The address, the timeout, the metadata or the token cannot be used.
+        OSError: A file of `tls` or of the token cannot be read.
     """
 
     def __init__(
@@ -49,12 +56,15 @@ class Client(QualityCalls):
         address: str,
         *,
         timeout: float | None = DEFAULT_TIMEOUT,
+        tls: TlsLike = None,
+        token: TokenLike = None,
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Metadata = (),
         wait_for_ready: bool = False,
         options: ChannelOptions = (),
     ) -> None:
-        self._connection = Connection(address, timeout, tuple(metadata), wait_for_ready)
+        self._connection = Connection(address, timeout, tuple(metadata), wait_for_ready, token_of(token, metadata))
+        credentials = channel_credentials(address, self._connection.token, tls, credentials)
         self._channel = LazyChannel(address, channel_options(options, address), credentials)
         self._closed = False
 

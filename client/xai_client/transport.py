@@ -43,7 +43,7 @@ _SMALLER: Final = "send an encoded file instead of an array, a smaller picture o
 _LIGHTER: Final = "ask for less, give explanations a budget, or use `stream`, which is never silent for long"
 _ANSWERS: Final = {
     400: _Cure("it cannot read the request. Have it pass gRPC on, which is HTTP/2 from end to end"),
-    401: _Cure('it wants credentials. Give them in `metadata`, such as ("authorization", "Bearer …")'),
+    401: _Cure("it wants credentials. Give them as `token`, or in `metadata`"),
     403: _Cure("it does not let the call through. Have it allow /xai.v1.ExplanationService, or give it credentials"),
     404: _Cure("it does not know /xai.v1.ExplanationService. Check host and port, or have it pass the path on"),
     405: _Cure("it takes no POST there. Check host and port, or have it pass gRPC on"),
@@ -121,13 +121,16 @@ def describe_unavailable(text: str, address: str, *, repeated: bool) -> tuple[st
 def _unreachable(text: str, address: str) -> str:
     head = f"cannot reach a server at {address}: {text}. "
     if "CERTIFICATE_VERIFY_FAILED" in text or "not in peer certificate" in text or "Hostname Verification" in text:
-        return f"{head}Give `credentials` the root that has signed the server's certificate, and the name that is in it"
+        return (
+            f"{head}Give `tls` the root that has signed the server's certificate, and the server's address by the name"
+            " that is in it"
+        )
     if "WRONG_VERSION_NUMBER" in text:
-        return f"{head}What answers there does not speak TLS: leave `credentials` out, or check the port"
+        return f"{head}What answers there does not speak TLS: leave `tls` out, or check the port"
     if _NOT_GRPC.search(text):
         return (
-            f"{head}What answers there is no gRPC server, wants TLS, or takes no more connections: check the port, and"
-            " `credentials`"
+            f"{head}What answers there is no gRPC server, wants TLS or a certificate of yours, or takes no more"
+            " connections: check the port, and `tls`"
         )
     return (
         f"{head}Check that xai-sidecar runs there, that host and port are right, and that both sides use TLS or neither"

@@ -6,6 +6,8 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
+from xai_client import Tls
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -16,9 +18,8 @@ class Settings:
         host: Address to listen on.
         port: Port to listen on; 0 for any free one.
         public_hosts: Names, besides the loopback's, that browsers may call the console by.
-        tls: Whether calls to the server are encrypted.
-        ca: Certificates to trust there; None for those of the system.
-        token: Sent with each call as a bearer token; empty for none.
+        tls: How calls to the server are encrypted; None for what the environment says.
+        token_file: Has the bearer token that is sent with each call; None for what the environment says.
         timeout: Seconds that a call to the server may take.
     """
 
@@ -26,9 +27,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     public_hosts: tuple[str, ...] = ()
-    tls: bool = False
-    ca: Path | None = None
-    token: str = ""
+    tls: Tls | None = None
+    token_file: Path | None = None
     timeout: float = 30.0
 
 

@@ -15,9 +15,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
-from xai_client.client import Client
 from xai_client.command import text
-from xai_client.command.common import add_common, fail
+from xai_client.command.common import add_common, fail, open_client
 from xai_client.command.feedback import Feedback, read_objects
 from xai_client.command.predict import EXAMPLES, add_predict
 from xai_client.command.tables import terminal_width
@@ -146,7 +145,10 @@ def _feedback(arguments: argparse.Namespace) -> int:
         class_ids=arguments.class_id,
         objects=read_objects(arguments.box, arguments.polygon, arguments.mask),
     )
-    with Client(arguments.server, timeout=arguments.timeout) as client, warnings.catch_warnings(record=True) as issued:
+    with (
+        open_client(arguments) as client,
+        warnings.catch_warnings(record=True) as issued,
+    ):
         warnings.simplefilter("always", GroundTruthWarning)
         changed = client.report_ground_truth(
             feedback.request_id,
@@ -162,7 +164,7 @@ def _feedback(arguments: argparse.Namespace) -> int:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    with Client(arguments.server, timeout=arguments.timeout) as client:
+    with open_client(arguments) as client:
         info = client.model_info()
     print(text.info_json(info) if arguments.json else text.info_text(info, terminal_width(sys.stdout)))
     return 0

@@ -14,7 +14,7 @@ from typing import Any, Final
 from xai_client.client import Client
 from xai_client.colours import COLORMAPS
 from xai_client.command import text
-from xai_client.command.common import add_common, default_server, fail
+from xai_client.command.common import add_common, default_server, fail, open_client
 from xai_client.command.files import OverlayFiles, check_folder
 from xai_client.command.tables import terminal_width
 from xai_client.command.watch import Watch
@@ -157,7 +157,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     if explain:
         check_folder(arguments.out)
     status = 0
-    with Client(arguments.server, timeout=arguments.timeout) as client:
+    with open_client(arguments) as client:
         explain = _explanations(arguments, _class_ids(arguments.target, client))
         scores = cache(partial(_scores, client))
         for path, stem in zip(images, _stems(images), strict=True):

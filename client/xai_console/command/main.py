@@ -10,9 +10,11 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from xai_client import ArgumentError
+from xai_client.command.common import add_credentials, credentials_of
+from xai_client.credentials import channel_credentials, token_of
 from xai_console.settings import Settings, is_loopback, split_address
 
 _SERVER: Final = "127.0.0.1:50051"
@@ -25,7 +27,7 @@ it, and name the host that browsers use with --public-host.
 
 examples:
   xai-console --server 127.0.0.1:50051
-  xai-console --server models.example:443 --tls --token-file token.txt --listen 127.0.0.1:9000
+  xai-console --server models.example:443 --tls --token-file viewer.token --listen 127.0.0.1:9000
 """
 
 
@@ -76,9 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST",
         help="a name that browsers reach the console by; needed to listen beyond this machine; repeatable",
     )
-    parser.add_argument("--tls", action="store_true", help="encrypt calls to the server")
-    parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates (PEM) to trust with --tls")
-    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file of a bearer token for the server")
+    add_credentials(parser)
     parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="longest time for a call (default: 30)"
     )
@@ -96,35 +96,28 @@ def _settings(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
             f"{host} can be reached from other machines, and the console has no log-in: put a proxy with one before it,"
             " and name the host that browsers use with --public-host"
         )
-    if arguments.ca is not None and not arguments.tls:
-        parser.error("--ca goes with --tls")
     if not arguments.timeout > 0:
         parser.error("--timeout is a number of seconds above 0")
+    credentials = _credentials(parser, arguments)
     return Settings(
         server=arguments.server,
         host=host,
         port=port,
         public_hosts=tuple(arguments.public_host),
-        tls=arguments.tls,
-        ca=_file(parser, arguments.ca),
-        token=_token(parser, arguments.token_file),
+        tls=credentials["tls"],
+        token_file=credentials["token"],
         timeout=arguments.timeout,
     )
 
 
-def _file(parser: argparse.ArgumentParser, path: Path | None) -> Path | None:
-    if path is not None and not path.is_file():
-        parser.error(f"there is no file {path}")
-    return path
-
-
-def _token(parser: argparse.ArgumentParser, path: Path | None) -> str:
-    if _file(parser, path) is None or path is None:
-        return ""
-    token = path.read_text(encoding="utf-8").strip()
-    if not token.isascii() or not token.isprintable() or not token:
-        parser.error(f"{path} has no token: one line of ASCII")
-    return token
+def _credentials(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the server is shown, tried once, since the console makes its client much later."""
+    try:
+        credentials = credentials_of(arguments)
+        channel_credentials(arguments.server, token_of(credentials["token"]), credentials["tls"], None)
+    except (ArgumentError, OSError) as error:
+        parser.error(str(error))
+    return credentials
 
 
 def _fail(message: str, status: int) -> int:

@@ -8,8 +8,6 @@ from collections.abc import AsyncGenerator, Sequence
 from functools import cached_property
 from typing import Final
 
-import grpc
-
 from xai_client import (
     AsyncClient,
     ClassMap,
@@ -55,13 +53,12 @@ class LiveSource:
     def _client(self) -> AsyncClient:
         """The client, made in the event loop that it belongs to."""
         settings = self._settings
-        roots = settings.ca.read_bytes() if settings.ca is not None else None
         return AsyncClient(
             settings.server,
             timeout=settings.timeout,
-            credentials=grpc.ssl_channel_credentials(roots) if settings.tls else None,
+            tls=settings.tls,
+            token=settings.token_file,
             options=_RECONNECTING,
-            metadata=[("authorization", f"Bearer {settings.token}")] if settings.token else [],
         )
 
     async def model_info(self) -> ModelInfo:

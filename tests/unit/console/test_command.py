@@ -30,7 +30,7 @@ def test_it_listens_beyond_only_with_the_name_that_browsers_use(listen, capsys):
     [
         (["--listen", "here"], "HOST:PORT"),
         (["--listen", "127.0.0.1:99999"], "HOST:PORT"),
-        (["--ca", "x.pem"], "--tls"),
+        (["--certificate", "x.pem"], "give both"),
         (["--tls", "--ca", "/nowhere/x.pem"], "/nowhere/x.pem"),
         (["--token-file", "/nowhere/token"], "/nowhere/token"),
         (["--timeout", "0"], "--timeout"),
@@ -44,7 +44,7 @@ def test_what_is_wrong_is_named(words, said, capsys):
 def test_a_token_is_one_line_of_a_file(tmp_path, capsys):
     file = tmp_path / "token"
     file.write_text("secret\n")
-    assert settings("--token-file", str(file)).token == "secret"
+    assert settings("--token-file", str(file)).token_file == file
     file.write_text("two\nlines")
     assert main(["--token-file", str(file)]) == 2
     assert "lines" not in capsys.readouterr().err
