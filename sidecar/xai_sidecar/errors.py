@@ -20,6 +20,8 @@ SidecarError
 ├── CallTooLongError        DEADLINE_EXCEEDED: it has taken the longest time that the server lets a call take
 ├── BudgetSpentError        never sent: an explanation's budget ended before there was a map
 ├── ShuttingDownError       UNAVAILABLE: draining; try another server
+├── UpstreamError           UNAVAILABLE: the server that has the model does not answer, or not as it has to
+├── UpstreamBusyError       RESOURCE_EXHAUSTED: the server that has the model takes no more
 ├── StoreError              UNAVAILABLE: the evaluator's database failed
 │   └── StoreBlockedError   it takes nothing more until other programs let go of it
 ├── DeviceError             INTERNAL: the device failed on this batch
@@ -48,6 +50,8 @@ class SidecarError(Exception):
     code: ClassVar[str] = "INTERNAL"
     reason: ClassVar[str] = "INTERNAL"
     longest_message: ClassVar[int] = 1000
+    blames_rows: ClassVar[bool] = True
+    """Whether one of its rows may be at fault where a batch fails with it. Where not, all fail without another try."""
     repeatable: bool = True
 
     def __init__(self, message: str, *, field: str = "", retry_seconds: float | None = None) -> None:
@@ -246,6 +250,22 @@ class ShuttingDownError(SidecarError):
     reason = "SHUTTING_DOWN"
 
 
+class UpstreamError(SidecarError):
+    """The server that has the model does not answer, or has another model than it had."""
+
+    code = "UNAVAILABLE"
+    reason = "UPSTREAM"
+    blames_rows = False
+
+
+class UpstreamBusyError(SidecarError):
+    """The server that has the model takes no more at present."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "UPSTREAM_BUSY"
+    blames_rows = False
+
+
 class StoreError(SidecarError):
     """The evaluator's database failed. What was to be kept is there as a whole or not at all."""
 
@@ -272,6 +292,7 @@ class HungError(SidecarError):
 
     code = "INTERNAL"
     reason = "HUNG"
+    blames_rows = False
 
 
 class DeviceLostError(SidecarError):

@@ -45,7 +45,7 @@ class OodTraining:
 
 
 class Backend(Protocol):
-    """A model on a device. Its methods are called on the device thread alone, but for `costs`.
+    """A model on a device. Its methods are called on the device thread alone, but for `costs`; see `concurrency`.
 
     Attributes:
         device: As in the config: "cpu", "gpu:0".
@@ -68,6 +68,11 @@ class Backend(Protocol):
         reduced_precision: A precision below float32 in which forward passes gain speed on this device: "bfloat16",
             "float16"; empty if there is none. They are run in it where a kind names it, once `warm_up` was given that.
         compiling: Whether `run` is compiling at this moment, which may take long; any thread may read it.
+        concurrency: How many batches may be in progress at once, as with a model on another server. Where that is more
+            than one, `run` is called on as many threads beside each other, and what it costs is told by how soon one
+            batch ends after another.
+        unready: Why it can answer nothing at present, as while a model's server is away; empty if it can. Any thread
+            may read it. While it is set the server says that it is not ready, and calls fail as `run` does.
     """
 
     device: str
@@ -84,6 +89,8 @@ class Backend(Protocol):
     hang_is_fatal: bool = True
     reduced_precision: str = ""
     compiling: bool = False
+    concurrency: int = 1
+    unready: str = ""
 
     def warm_up(self, kinds: list[Kind], report: Report) -> Mapping[Kind, str]:
         """Compiles the kinds in all their batch sizes, checks their results and measures their costs.
@@ -137,7 +144,8 @@ class Backend(Protocol):
 
         Raises:
             Exception: The batch failed. Its jobs are tried apart, and the one at fault gets the error: a SidecarError
-                as it is, any other as a DeviceError.
+                as it is, any other as a DeviceError. Where the error says that no row is at fault (`blames_rows`), all
+                fail with it at once, but for evaluation, which tries again after its `retry_seconds`.
         """
 
     def close(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -14,10 +16,11 @@ from xai_sidecar.engine.batch import Batch, Lane, Task, TaskSlice
 from xai_sidecar.engine.batching import Run, fitting, joined, padded, rows_of
 from xai_sidecar.engine.costs import CostModel, Slowdown, Utilization, row_seconds
 from xai_sidecar.engine.job import Job, JobOutcome
+from xai_sidecar.engine.overlapping import BatchThreads, Outcome
 from xai_sidecar.engine.scheduler import Policy, Scheduler
 from xai_sidecar.engine.threads import logged
 from xai_sidecar.engine.work import Array, Kind, Work
-from xai_sidecar.errors import DeviceError, HungError, device_error
+from xai_sidecar.errors import DeviceError, HungError, SidecarError, device_error
 
 _LEAST_SHARE = 0.01
 """Assumed share of explanations where predictions leave nothing, so that predicted times are finite."""
@@ -34,7 +37,7 @@ class BatchRecord:
         lane: Of its jobs.
         size: Batch size, padding included.
         row_count: Rows without padding.
-        seconds: Time on the device.
+        seconds: Time on the device; where batches overlap, since the last one ended, so that no second counts twice.
         overrun: Whether that was more than a time slice.
         waits: Of each task whose first row is in it, the seconds that the task had waited.
     """
@@ -79,6 +82,7 @@ class Dispatcher:
         policy: How the device is shared.
         observer: Receives each batch that ran.
         completed: Called with a job and its result rows when all rows of its task are done.
+        threads: Run batches beside each other; None where the device runs one at a time.
 
     Attributes:
         slowdown: How much longer explanations take than was measured at start.
@@ -91,8 +95,10 @@ class Dispatcher:
         policy: Policy,
         observer: Observer,
         completed: Callable[[Job[Any], tuple[Array, ...]], None],
+        threads: BatchThreads | None = None,
     ) -> None:
         self._backend = backend
+        self._threads = threads
         self._run_rows = run
         self._policy = policy
         self._observer = observer
@@ -101,7 +107,8 @@ class Dispatcher:
         self._predicting = Utilization()
         self.slowdown = Slowdown()
         self._scheduler = Scheduler(self._cost_model.costs, policy, self._row_seconds_now)
-        self._running: tuple[Batch, float] | None = None  # the batch in progress, and when it began
+        self._running: tuple[Batch, float] | None = None  # the batch in progress here, and when it began
+        self._last_ended = 0.0  # when the last batch ended
 
     def waiting(self, lane: Lane) -> int:
         """Rows that wait in a lane; any thread may ask."""
@@ -143,8 +150,12 @@ class Dispatcher:
         self._scheduler.announce(time.monotonic())
 
     def due(self) -> float | None:
-        """When the next batch may run if nothing is added, on the clock of `time.monotonic`; None if nothing waits."""
-        return self._scheduler.due()
+        """When the next batch may run if nothing is added, on the clock of `time.monotonic`; None if nothing can."""
+        return self._scheduler.due() if self._has_room else None
+
+    @property
+    def _has_room(self) -> bool:
+        return self._threads is None or self._threads.has_room
 
     def queue(self, job: Job[Any], work: Work) -> None:
         """Queues the rows of a `Work` as a task of its job, unless the job is settled."""
@@ -170,8 +181,8 @@ class Dispatcher:
         job.collected = {}
 
     def run_next(self) -> bool:
-        """Runs the next batch; False when none may run yet."""
-        batch = self._scheduler.next(time.monotonic())
+        """Runs the next batch, or begins it where others are in progress; False when none may run yet."""
+        batch = self._scheduler.next(time.monotonic()) if self._has_room else None
         if batch is None:
             return False
         # Jobs may have been dropped while their slices of a failed batch waited to be tried again.
@@ -183,62 +194,76 @@ class Dispatcher:
         return True
 
     def _batch_of(self, kind: Kind, slices: tuple[TaskSlice, ...]) -> Batch:
-        return Batch(kind, fitting(sum(each.row_count for each in slices), self._backend.costs(kind)), slices)
+        size = fitting(sum(each.row_count for each in slices), self._backend.costs(kind))
+        return Batch(kind, size, slices, self._cost_model.costs(kind)[size])
 
     def _run_batch(self, batch: Batch) -> None:
         started = time.monotonic()
+        columns = tuple(zip(*(rows_of(each) for each in batch.slices), strict=True))
+        run = partial(self._run, batch.kind, batch.size, columns)
+        if self._threads is not None:
+            # The next one is made before this one ends: what it is expected to take is charged.
+            self._scheduler.ran(batch, batch.expected_seconds)
+            self._threads.begin(run, partial(self._ended, batch, started))
+            return
         self._running = batch, started
         try:
-            outputs = self._run(batch)
+            outcome: Outcome = run()
         except Exception as error:
-            self._failed(error)
-            return
+            outcome = error
         self._running = None
-        seconds = time.monotonic() - started
-        self._cost_model.ran(batch.kind, batch.size, seconds)
-        if batch.lane is Lane.PREDICT:
-            self._predicting.ran(started + seconds, seconds)
-        if batch.lane is Lane.EXPLAIN:
-            self._explanations_ran(batch, started + seconds)
-        self._scheduler.ran(batch, seconds)
-        self._report_batch(batch, started, seconds)
-        offset = 0
+        self._ended(batch, started, outcome)
+
+    def _ended(self, batch: Batch, started: float, outcome: Outcome) -> None:
+        """Charges a batch, and hands its rows back or says why there are none."""
+        now = time.monotonic()
+        seconds, self._last_ended = now - max(started, self._last_ended), now
+        if not isinstance(outcome, Exception):
+            self._cost_model.ran(batch.kind, batch.size, seconds)
+            if batch.lane is Lane.PREDICT:
+                self._predicting.ran(now, seconds)
+            if batch.lane is Lane.EXPLAIN:
+                self._explanations_ran(batch, now)
+        if self._threads is None:
+            self._scheduler.ran(batch, seconds)
+        if isinstance(outcome, Exception):
+            self._blame(batch, outcome)
+        else:
+            self._report_batch(batch, started, seconds)
+            self._hand_back(batch, started, outcome)
+
+    def _hand_back(self, batch: Batch, started: float, outputs: tuple[Array, ...]) -> None:
+        offset, now = 0, time.monotonic()
         for each in batch.slices:
             if each.task.owner.trace is not None:
                 each.task.owner.trace.mark("device_wait", started)
-                each.task.owner.trace.mark("pass", started + seconds)
+                each.task.owner.trace.mark("pass", now)
             self._collect(each, tuple(output[offset : offset + each.row_count] for output in outputs))
             offset += each.row_count
 
     def give_up(self) -> None:
         """Fails the batch in progress, which hangs; on the thread that takes the place of the one that runs it."""
-        self._failed(HungError("The model's backend did not come back, and the batch was given up. Try again later."))
-
-    def _failed(self, error: Exception) -> None:
         if self._running is None:
             return
-        batch, started = self._running
-        self._running = None
-        self._scheduler.ran(batch, time.monotonic() - started)
-        self._blame(batch, error)
+        (batch, started), self._running = self._running, None
+        hung = HungError("The model's backend did not come back, and the batch was given up. Try again later.")
+        self._ended(batch, started, hung)
 
     def _explanations_ran(self, batch: Batch, now: float) -> None:
         measured = batch.row_count * self._row_seconds(batch.kind)
         self.slowdown.ran(batch.slices[0].task.flow.label, measured, now, self.left_by_predictions(now))
 
-    def _run(self, batch: Batch) -> tuple[Array, ...]:
-        columns = zip(*(rows_of(each) for each in batch.slices), strict=True)
-        outputs = self._run_rows(batch.kind, tuple(padded(column, batch.size) for column in columns))
-        if any(len(output) != batch.size for output in outputs):
-            raise DeviceError(f"The device returned another number of rows than the {batch.size} that it was given.")
+    def _run(self, kind: Kind, size: int, columns: tuple[tuple[Array, ...], ...]) -> tuple[Array, ...]:
+        outputs = self._run_rows(kind, tuple(padded(column, size) for column in columns))
+        if any(len(output) != size for output in outputs):
+            raise DeviceError(f"The device returned another number of rows than the {size} that it was given.")
         return outputs
 
     def _blame(self, batch: Batch, error: Exception) -> None:
         """Fails the job of a failed batch; of several jobs, both halves run again, to find the one at fault."""
         slices = batch.slices
-        if isinstance(error, HungError):  # nobody's fault, and each half might hang as long
-            for each in slices:
-                each.task.owner.fail(HungError(error.message))
+        if isinstance(error, SidecarError) and not error.blames_rows:  # each half would fail as well
+            self._failed(batch, error)
             return
         if len(slices) == 1:
             _log.warning("batch_failed", kind=str(batch.kind), exc_info=error)
@@ -247,6 +272,15 @@ class Dispatcher:
         middle = len(slices) // 2
         for half in (slices[:middle], slices[middle:]):
             self._scheduler.again(self._batch_of(batch.kind, half))
+
+    def _failed(self, batch: Batch, error: SidecarError) -> None:
+        """Fails the jobs of a batch that no row was at fault of; evaluation waits instead where that may help."""
+        if batch.lane is Lane.EVALUATE and error.retry_seconds is not None:
+            self._scheduler.again(batch)
+            self._scheduler.pause_evaluation(time.monotonic() + error.retry_seconds)
+            return
+        for each in batch.slices:
+            each.task.owner.fail(copy.copy(error))
 
     def _collect(self, each: TaskSlice, rows: tuple[Array, ...]) -> None:
         job = each.task.owner

@@ -36,9 +36,9 @@ class Engine:
 
     Every submitted computation becomes a job. The rows that it asks for are a task, which is sliced and mixed with
     those of other jobs into batches of the compiled sizes. The backend is called on the device thread, where
-    predictions are stepped, too. Explanations are stepped on a thread of their own, so that their arithmetic delays
-    neither predictions nor the device, and evaluation on another, so that it does not delay explanations. A timer
-    thread ends jobs at their deadlines and budgets.
+    predictions are stepped, too, or on several (`Backend.concurrency`). Explanations are stepped on a thread of their
+    own, so that their arithmetic delays neither predictions nor the device, and evaluation on another, so that it does
+    not delay explanations. A timer thread ends jobs at their deadlines and budgets.
 
     The engine does not limit how many jobs are in progress: callers do.
 
@@ -278,7 +278,7 @@ class Engine:
             else:
                 self._ready.set_exception(error)
         self._busy_since = None
-        for threads in (self._steppers, self._timer, self._watchdog):
+        for threads in (self._steppers, self._timer, self._watchdog, self._runner):
             threads.stop()
 
     def _live(self) -> None:
@@ -295,8 +295,8 @@ class Engine:
         backend = self._make_backend()
         failed = backend.warm_up(self._kinds(backend), self._report)
         self._check(backend)
-        self._runner.use(backend)
-        self._device = Dispatcher(backend, self._runner.run, self._policy, self._observer, self._completed)
+        threads = self._runner.use(backend, self._inbox.put)
+        self._device = Dispatcher(backend, self._runner.run, self._policy, self._observer, self._completed, threads)
         self._ready.set_result(failed)
         self._watchdog.start()
         return backend

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import structlog
 
 from xai_sidecar.engine.backend import Backend
-from xai_sidecar.engine.threads import MOST_STUCK, ReplaceableThread, ReplacedError
+from xai_sidecar.engine.overlapping import BatchThreads
+from xai_sidecar.engine.threads import MOST_STUCK, Call, ReplaceableThread, ReplacedError
 from xai_sidecar.engine.watchdog import Watched
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.errors import DeviceError
@@ -21,7 +22,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Runner:
-    """Runs batches on a backend, on the device thread.
+    """Runs batches on a backend, on the device thread, or beside each other on threads for that.
 
     Where a hang of the backend is fatal, the device is lost when it hangs. Where it is not, the device thread is given
     up, and another one takes its place. Where too many hang, the device is lost all the same.
@@ -38,16 +39,34 @@ class Runner:
         self._lost = lost
         self._backend: Backend | None = None
         self._abandons = False
+        self._threads: BatchThreads | None = None
         self._lock = threading.Lock()  # guards what is next, and which thread is the device thread
         self._since: float | None = None  # when the batch in progress began; None while there is none
 
-    def use(self, backend: Backend) -> None:
-        """Says what to run on, once."""
+    def use(self, backend: Backend, deliver: Callable[[Call], None]) -> BatchThreads | None:
+        """Says what to run on, once.
+
+        Args:
+            backend: The backend.
+            deliver: Has a function called on the device thread.
+
+        Returns:
+            What runs batches beside each other; None where the backend runs one at a time.
+        """
         self._backend = backend
         self._abandons = not getattr(backend, "hang_is_fatal", True)
+        concurrency = getattr(backend, "concurrency", 1)
+        if concurrency > 1:
+            self._threads = BatchThreads(concurrency, deliver)
+        return self._threads
+
+    def stop(self) -> None:
+        """Ends the threads that run batches beside each other."""
+        if self._threads is not None:
+            self._threads.stop()
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        """As `Backend.run`, on the device thread.
+        """As `Backend.run`, on the device thread or one of those beside it.
 
         Raises:
             ReplacedError: It hung, and another thread is the device thread now.
@@ -55,6 +74,8 @@ class Runner:
         backend = self._backend
         if backend is None:
             raise RuntimeError("there is no backend yet")
+        if self._threads is not None:
+            return backend.run(kind, rows)
         self._since = time.monotonic()
         try:
             return backend.run(kind, rows)
@@ -78,6 +99,7 @@ class Runner:
                 lambda: (1 + self._abandons) * self._longest(),
                 lambda seconds: self._lost(DeviceError(f"The device has not come back for {seconds:.0f} s.")),
             ),
+            Watched(lambda: self._threads and self._threads.oldest, self._longest, self._one_hangs),
         ]
 
     def _progress(self, since: float | None) -> tuple[float, bool] | None:
@@ -102,3 +124,9 @@ class Runner:
         _log.error("batch_hangs", seconds=round(seconds, 1), replaced=stuck <= MOST_STUCK)
         if stuck > MOST_STUCK:
             self._lost(DeviceError(f"The backend has not come back for {seconds:.0f} s, as several times before."))
+
+    def _one_hangs(self, seconds: float) -> None:
+        goes_on = self._threads is None or self._threads.give_up()
+        _log.error("batch_hangs", seconds=round(seconds, 1), replaced=goes_on)
+        if not goes_on:
+            self._lost(DeviceError(f"No batch has come back for {seconds:.0f} s, on any of the backend's threads."))

@@ -134,6 +134,10 @@ class Scheduler:
         """Queues a batch as it is, before everything else of its lane: part of one that failed."""
         self._again[batch.lane].append(batch)
 
+    def pause_evaluation(self, until: float) -> None:
+        """Lets no evaluation begin before a time, on the clock of `add`."""
+        self._throttle.pause(until)
+
     def discard(self, task: Task) -> None:
         """Removes those rows of a task that are in no batch yet."""
         queue = self._queues[task.lane].get(task.kind)
@@ -174,7 +178,7 @@ class Scheduler:
         return min((begin for begin, _ in self._evaluations()), default=None)
 
     def ran(self, batch: Batch, seconds: float) -> None:
-        """Charges the seconds of a batch, whether it succeeded or not."""
+        """Charges the seconds of a batch, whether it succeeded or not; those expected, where it is still to run."""
         lane = batch.lane
         # The batch was made for the first flow, which is charged; the others fill up what would have been padding.
         flow = batch.slices[0].task.flow

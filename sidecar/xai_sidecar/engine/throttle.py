@@ -94,6 +94,10 @@ class IdleThrottle:
             return rested
         return max(rested, min(self._long_rested, self._others + QUIET_SECONDS))
 
+    def pause(self, until: float) -> None:
+        """Lets no batch begin before a time."""
+        self._rested = max(self._rested, until)
+
     def ran(self, began: float, seconds: float) -> None:
         """Charges an evaluation batch."""
         counted = min(seconds, _STALL_SECONDS)
