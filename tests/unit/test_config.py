@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from xai_sidecar.config import load_config, load_labels, parse_config
+from xai_sidecar.config.upstream import upstream_address
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.paths import cache_folder
 
@@ -290,7 +291,9 @@ def test_without_a_model():
         ({"onnx": "model.onnx", "oip": "grpc://a:1/net"}, "model.oip", ("model.onnx", "model.oip")),
         ({"onnx": "model.onnx", "checkpoint": "net.ckpt"}, "model.checkpoint", ("model.onnx", "model.factory")),
         ({"factory": "nets:small", "onnx_output": "logits"}, "model.onnx_output", ("model.onnx", "model.factory")),
-        ({"oip": "grpc://a:1/net"}, "model.oip", ("yet", "model.factory")),
+        ({"onnx": "model.onnx", "upstream": {"version": "1"}}, "model.upstream", ("model.onnx", "model.oip")),
+        ({"oip": "grpc://a:1/net", "device": "gpu"}, "model.device", ("model.oip", "Leave it out")),
+        ({"oip": "grpc://a:1/net", "forward_engine": "openvino"}, "model.forward_engine", ("model.oip",)),
     ],
 )
 def test_a_model_comes_from_one_source(model, field, named):
@@ -386,3 +389,44 @@ def test_letterbox():
     assert (spec.letterbox, spec.height, spec.width) == (True, 20, 30)
     for key, field in [("stretch=true", "letterbox"), ("resize=256", "resize")]:
         assert refused("model.input.letterbox=true", f"model.input.{key}").field == f"model.input.{field}"
+
+
+# ------------------------------------------------------------------------------------------------ other servers' models
+
+
+@pytest.mark.parametrize(
+    ("text", "server", "model", "by_grpc", "secure"),
+    [
+        ("grpc://127.0.0.1:8001/resnet", "grpc://127.0.0.1:8001", "resnet", True, False),
+        ("grpcs://models.example:443/a-b.c", "grpcs://models.example:443", "a-b.c", True, True),
+        ("http://[::1]:8000/net", "http://[::1]:8000", "net", False, False),
+        ("https://a:1/net", "https://a:1", "net", False, True),
+    ],
+)
+def test_addresses_of_models_on_other_servers(text, server, model, by_grpc, secure):
+    assert parse_config({"model": {"oip": text}}).model.source == "oip"
+    address = upstream_address(text)
+    assert (address.server, address.model, str(address)) == (server, model, text)
+    assert (address.by_grpc, address.secure) == (by_grpc, secure)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("grpc://a/net", "grpc://a:1", "grpc://a:1/", "a:1/net", "ftp://a:1/net", "grpc://a:1/b/c"),
+        *("grpc://a:0/net", "grpc://a:65536/net", "grpc://a:1/net?x=1", "grpc://a b:1/net", "http://user@a:1/net/"),
+    ],
+)
+def test_what_is_no_address_of_a_model(text):
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": {"oip": text}})
+    assert caught.value.field == "model.oip"
+
+
+def test_the_authorities_of_an_upstream_are_a_file(tmp_path):
+    (tmp_path / "ca.pem").write_text("")
+    config = parse_config({"model": {"oip": "grpcs://a:1/net", "upstream": {"ca": "ca.pem"}}}, folder=tmp_path)
+    assert config.model.upstream.ca == tmp_path / "ca.pem"
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": {"oip": "grpcs://a:1/net", "upstream": {"ca": "no.pem"}}}, folder=tmp_path)
+    assert caught.value.field == "model.upstream.ca"

@@ -191,8 +191,8 @@ def test_the_house_has_no_circle():
 
 def test_protocols_stay_in_their_adapters():
     outside = {
-        "grpc": {"rpc", "command", "telemetry"},
-        "xai_proto": {"rpc", "command"},
+        "grpc": {"rpc", "command", "telemetry", "backends"},
+        "xai_proto": {"rpc", "command", "backends"},
         "google": {"rpc", "backends"},
         "prometheus_client": {"http", "command", "runner", "telemetry"},
         "starlette": {"http", "command"},
@@ -201,6 +201,8 @@ def test_protocols_stay_in_their_adapters():
     for room, path in rooms():
         for package, allowed in outside.items():
             assert package not in outermost(path) or room in allowed, f"{path} imports {package}"
+        if room == "backends" and {"grpc", "xai_proto"} & outermost(path):
+            assert path.parent == SERVER / "backends" / "remote", path
 
 
 def test_the_client_stands_alone():

@@ -9,11 +9,16 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from xai_sidecar.config import Config
+from xai_sidecar.config.upstream import upstream_address
 from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.errors import ConfigError
-from xai_sidecar.ood.head import load_head
+from xai_sidecar.ood.head import OodHead, load_head
+
+_log = structlog.get_logger(__name__)
 
 
 def load_backend(config: Config) -> Backend:
@@ -22,7 +27,30 @@ def load_backend(config: Config) -> Backend:
     Raises:
         ConfigError: Something that the config names does not exist or does not fit, or MindSpore is not installed.
     """
-    return _graph(config) if config.model.source == "onnx" else _cell(config)
+    make = {"onnx": _graph, "factory": _cell, "oip": _remote}[config.model.source]
+    return make(config)
+
+
+class PatientLoading:
+    """Loads a model on another server, and waits for that server as long as it takes.
+
+    Attributes:
+        waiting_for: Why it waits; empty where it does not. Any thread may read it.
+    """
+
+    def __init__(self) -> None:
+        self.waiting_for = ""
+
+    def __call__(self, config: Config) -> Backend:
+        """As `load_backend`."""
+        backend = _remote(config, self._wait)
+        self.waiting_for = ""
+        return backend
+
+    def _wait(self, why: str) -> None:
+        if why != self.waiting_for:
+            _log.warning("waiting_for_upstream", why=why)
+        self.waiting_for = why
 
 
 def load_early(config: Config) -> Callable[[Config], Backend]:
@@ -32,8 +60,11 @@ def load_early(config: Config) -> Callable[[Config], Backend]:
         config: What to load.
 
     Returns:
-        What gives the backend, or raises, as `load_backend` would; for this config.
+        What gives the backend, or raises, as `load_backend` would; for this config. A `PatientLoading` where the model
+        is on another server.
     """
+    if config.model.source == "oip":
+        return PatientLoading()
     if config.model.source != "onnx":
         return load_backend  # MindSpore belongs to one thread
     loaded: Future[Backend] = Future()
@@ -64,6 +95,27 @@ def _graph(config: Config) -> Backend:
             **_common(config),
         )
     )
+
+
+def _remote(config: Config, waiting: Callable[[str], None] | None = None) -> Backend:
+    from xai_sidecar.backends.remote.backend import RemoteBackend
+    from xai_sidecar.backends.remote.source import RemoteSource
+
+    model = config.model
+    spec = model.input.spec()
+    source = RemoteSource(
+        address=upstream_address(model.oip or ""),  # the config has checked that it is the source
+        settings=model.upstream,
+        activation=model.activation,
+        preparation=repr(spec),
+        layout=model.input.layout if "layout" in model.input.model_fields_set else None,
+        channels=spec.channels,
+        height=spec.height,
+        width=spec.width,
+        batch_sizes=tuple(model.batch_sizes),
+        ood=_head(config),
+    )
+    return RemoteBackend(source, waiting)
 
 
 def _cell(config: Config) -> Backend:
@@ -105,8 +157,12 @@ def _common(config: Config) -> dict[str, Any]:
         "cache": model.compile_cache if isinstance(model.compile_cache, Path) else None,
         "forward_engine": model.forward_engine,
         "threads": model.threads,
-        "ood": load_head(config.ood.checkpoint) if config.ood.checkpoint else None,
+        "ood": _head(config),
     }
+
+
+def _head(config: Config) -> OodHead | None:
+    return load_head(config.ood.checkpoint) if config.ood.checkpoint else None
 
 
 def limit_threads(threads: int | None) -> None:

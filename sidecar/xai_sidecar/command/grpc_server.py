@@ -49,9 +49,10 @@ class GrpcServer:
     health: health.aio.HealthServicer
     address: str
 
-    async def set_ready(self) -> None:
-        """Says that it is ready."""
-        await _set_health(self.health, health_pb2.HealthCheckResponse.SERVING)
+    async def set_ready(self, ready: bool = True) -> None:
+        """Says whether it is ready."""
+        states = health_pb2.HealthCheckResponse
+        await _set_health(self.health, states.SERVING if ready else states.NOT_SERVING)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from xai_sidecar.command.addresses import joined, split
 from xai_sidecar.command.grpc_server import Served, start_grpc
 from xai_sidecar.command.heartbeat import Heartbeat
 from xai_sidecar.command.listening import Guards, start_http, start_probes
+from xai_sidecar.command.readiness import Readiness
 from xai_sidecar.command.steps import StepReports
 from xai_sidecar.command.trials import try_or_recall
 from xai_sidecar.config import Config
@@ -145,12 +146,13 @@ class Sidecar:
         quality = Quality(ServedQuality(core))
         calls = CallRecords(telemetry, limits)
         loop.set_task_factory(task_factory)
+        readiness = Readiness(core, engine, self._heartbeat, self._make_backend)
         http = ExitStack()
         if self._log is not None:
             telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
-            open_inference = OpenInference(core, self._is_alive, partial(self._is_ready, engine, core))
-            self._start_http(http, guards, registry, open_inference)
+            open_inference = OpenInference(core, self._is_alive, lambda: not readiness.why_not())
+            self._start_http(http, guards, registry, readiness)
             self._heartbeat.start()
             served = Served(core, quality, open_inference)
             server = await start_grpc(limits, guards, served, calls, self._tracer)
@@ -167,7 +169,14 @@ class Sidecar:
                     addresses["probes"] = self.probes_address
                 _log.info("ready", **addresses, version=__version__)
                 on_ready(self)
+
+                async def tell(ready: bool) -> None:
+                    telemetry.ready.set(ready)
+                    await server.set_ready(ready)
+
+                following = asyncio.ensure_future(readiness.follow(tell))
                 await self._stop.wait()
+                following.cancel()
                 telemetry.ready.set(0)
                 core.state = None
                 quality.end_watching()
@@ -292,16 +301,10 @@ class Sidecar:
         """Whether the process still works, or has to be restarted; any thread may ask."""
         return self.lost is None and self._heartbeat.alive
 
-    def _is_ready(self, engine: Engine, core: Core) -> bool:
-        """Whether requests should be sent here; any thread may ask."""
-        return core.state is not None and engine.alive and self._heartbeat.alive
-
-    def _start_http(
-        self, http: ExitStack, guards: Guards, registry: CollectorRegistry, open_inference: OpenInference
-    ) -> None:
+    def _start_http(self, http: ExitStack, guards: Guards, registry: CollectorRegistry, readiness: Readiness) -> None:
         """Starts to serve HTTP, until the stack is closed."""
         limits = self._config.server
-        probes = partial(probe_routes, registry, is_alive=open_inference.is_alive, is_ready=open_inference.is_ready)
+        probes = partial(probe_routes, registry, is_alive=self._is_alive, unready=readiness.why_not)
         server = http.enter_context(closing(start_http(limits, guards, probes())))
         self.http_address = joined(split(limits.http)[0], server.port)
         if limits.probes is not None:

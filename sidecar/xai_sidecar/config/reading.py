@@ -163,11 +163,14 @@ def _apply(data: dict[str, Any], path: str, value: str, origin: str) -> None:
 
 def _with_files(config: Config, folder: Path, needs_ood: bool) -> Config:
     """The config with absolute paths, all of which exist; the OoD net's only where it is needed."""
-    changes: dict[str, Path] = {}
+    changes: dict[str, Any] = {}
     for key in ("checkpoint", "labels", "onnx"):
         path = getattr(config.model, key)
         if isinstance(path, Path):
             changes[key] = _existing(path, folder, f"model.{key}")
+    if config.model.upstream.ca is not None:
+        ca = _existing(config.model.upstream.ca, folder, "model.upstream.ca")
+        changes["upstream"] = config.model.upstream.model_copy(update={"ca": ca})
     if isinstance(config.model.compile_cache, Path):
         changes["compile_cache"] = folder / config.model.compile_cache.expanduser()
     ood = config.ood

@@ -14,6 +14,7 @@ from xai_sidecar.config.explainers import ExplainersConfig, explainers_section
 from xai_sidecar.config.input import InputConfig
 from xai_sidecar.config.listening import ListeningConfig, must_match
 from xai_sidecar.config.section import MadeSection, Section
+from xai_sidecar.config.upstream import UpstreamConfig, checked_address
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.paths import cache_folder
 
@@ -32,8 +33,17 @@ BatchSizes = Annotated[list[Annotated[int, Field(ge=1, le=1024, strict=True)]], 
 SOURCES = ("factory", "onnx", "oip")
 """The keys that say where a model comes from, of which exactly one is set."""
 
-_BELONGING = {"arguments": "factory", "checkpoint": "factory", "onnx_input": "onnx", "onnx_output": "onnx"}
+_BELONGING = {
+    "arguments": "factory",
+    "checkpoint": "factory",
+    "onnx_input": "onnx",
+    "onnx_output": "onnx",
+    "upstream": "oip",
+}
 """Keys that mean something for one source alone."""
+
+_OF_THIS_MACHINE = ("device", "threads", "forward_engine", "gradient_batch_sizes")
+"""Keys that mean nothing for a model on another server."""
 
 
 class ModelConfig(Section):
@@ -58,10 +68,13 @@ class ModelConfig(Section):
         description="Output of the ONNX file with the logits, or with what a last softmax or sigmoid made of them. "
         "Default: its only one.",
     )
-    oip: str | None = Field(
+    oip: Annotated[str, AfterValidator(checked_address)] | None = Field(
         default=None,
-        description="A model on another server, by the Open Inference Protocol: grpc://host:port/model. Not yet: this "
-        "release serves factories and ONNX files.",
+        description="A model on another server that speaks the Open Inference Protocol: grpc://host:port/model, or "
+        "grpcs, http or https. It is explained from outside, by passes alone.",
+    )
+    upstream: UpstreamConfig = Field(
+        default_factory=UpstreamConfig, description="The model on another server that model.oip names."
     )
     arguments: dict[str, Any] = Field(default={}, description="Keyword arguments of the factory.")
     checkpoint: Path | None = Field(
@@ -139,12 +152,12 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _from_one_source(self) -> ModelConfig:
         source = self.source
-        if source == "oip":
-            raise ConfigError(
-                "this release cannot serve such a model yet. Set model.onnx instead, an ONNX file, or model.factory, a "
-                "module:callable that returns a MindSpore cell.",
-                field="model.oip",
-            )
+        for key in _OF_THIS_MACHINE:
+            if source == "oip" and key in self.model_fields_set:
+                raise ConfigError(
+                    "the model runs on the server that model.oip names, whose matter that is. Leave it out.",
+                    field=f"model.{key}",
+                )
         for key, of in _BELONGING.items():
             if key in self.model_fields_set and of != source:
                 raise ConfigError(

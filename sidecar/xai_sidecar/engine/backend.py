@@ -90,7 +90,10 @@ class Backend(Protocol):
     reduced_precision: str = ""
     compiling: bool = False
     concurrency: int = 1
-    unready: str = ""
+
+    @property
+    def unready(self) -> str:
+        """See above."""
 
     def warm_up(self, kinds: list[Kind], report: Report) -> Mapping[Kind, str]:
         """Compiles the kinds in all their batch sizes, checks their results and measures their costs.

@@ -121,6 +121,7 @@ class ModelFacts:
         units: Conversion between its input's values and those of a picture.
         refused_layers: The reasons why other layers cannot be explained, by name.
         reduced: For kinds of work that it also does in a precision below float32, which saves time, that kind.
+        no_gradients: Why neither gradients nor outputs of layers can be had of it; empty where they can.
     """
 
     height: int
@@ -131,6 +132,7 @@ class ModelFacts:
     units: PictureUnits = PICTURES
     refused_layers: Mapping[str, str] = field(default_factory=dict)
     reduced: Mapping[Kind, Kind] = field(default_factory=dict)
+    no_gradients: str = ""
 
 
 @dataclass(frozen=True)

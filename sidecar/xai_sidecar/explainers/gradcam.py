@@ -38,6 +38,8 @@ class GradCam(Explainer[GradCamParameters]):
 
     def resolve(self, parameters: GradCamParameters, model: ModelFacts) -> GradCamParameters:
         """Sets the layer where none is given; see `Explainer.resolve`."""
+        if model.no_gradients:
+            raise PreconditionError(model.no_gradients)
         if not parameters.layer:
             if model.default_layer is None:
                 raise PreconditionError(_without_layers(model))

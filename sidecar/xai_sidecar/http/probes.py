@@ -13,21 +13,22 @@ from starlette.routing import Route
 
 
 def probe_routes(
-    registry: CollectorRegistry, *, is_alive: Callable[[], bool], is_ready: Callable[[], bool]
+    registry: CollectorRegistry, *, is_alive: Callable[[], bool], unready: Callable[[], str]
 ) -> list[Route]:
     """The routes of probes and metrics.
 
     Args:
         registry: What /metrics shows; on a thread of its own, since to collect it takes a while.
         is_alive: Answers /healthz: whether the process still works, or has to be restarted.
-        is_ready: Answers /readyz: whether requests should be sent here.
+        unready: Answers /readyz: why no requests should be sent here; empty if they should.
     """
 
     async def healthz(_: Request) -> Response:
         return _answer(is_alive(), "alive", "dead")
 
     async def readyz(_: Request) -> Response:
-        return _answer(is_ready(), "ready", "not ready")
+        why = unready()
+        return _answer(not why, "ready", f"not ready: {why}")
 
     def metrics(request: Request) -> Response:
         return _exposition(registry, request)

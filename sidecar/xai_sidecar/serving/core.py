@@ -113,6 +113,14 @@ class Core:
             raise ShuttingDownError("The server is starting or shutting down. Try again, or another one.")
         return self.state
 
+    @property
+    def unready(self) -> str:
+        """Why the model can answer nothing at present; empty if it can. See `Backend`; any thread may ask."""
+        state = self.state
+        if state is None:
+            return "the server is starting or shutting down"
+        return getattr(state.model.backend, "unready", "")
+
     async def predict(self, request: PredictRequest, encode: Callable[[Answer], T], deadline: float = _FOREVER) -> T:
         """Classifies and explains.
 

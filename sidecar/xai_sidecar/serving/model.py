@@ -230,6 +230,7 @@ def served_model(config: Config, backend: Backend) -> ServedModel:
         spec.units,
         getattr(backend, "refused_layers", {}),  # a backend of another's need not know any
         _reduced(backend, config),
+        getattr(backend, "no_gradients", ""),
     )
     return ServedModel(
         config=config,

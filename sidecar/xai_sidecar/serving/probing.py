@@ -35,6 +35,9 @@ _INDIFFERENT = 3e-3
 """Relative difference between outputs below which they hardly depend on the picture."""
 
 
+BLACK_BOX = "model.oip"
+"""The key of a model of which no gradients are taken, so that it may give logarithms of probabilities for logits."""
+
 _SHOWN = 3
 """Most labels, and most classes of each, that a warning names."""
 
@@ -188,7 +191,7 @@ def _doubts(answers: ProbeOutputs, activation: str, source: str) -> Iterator[str
             f"model.activation = {activation!r} would be applied on top of that. If they are probabilities, name a "
             f"{source} whose net returns the logits."
         )
-    elif _are_logarithms(values):
+    elif _are_logarithms(values) and source != BLACK_BOX:
         yield (
             "The outputs of the net are logarithms of probabilities: it ends in a log-softmax. Its probabilities are "
             "right, but gradients and Grad-CAM are then of the log-probability, and not of the logit. Name a "

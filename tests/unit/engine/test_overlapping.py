@@ -29,11 +29,11 @@ class Waiting:
     engine = "arithmetic"
     version = "1"
     class_count = 1
-    layers = {}
     default_layer = None
     hang_is_fatal = False
 
     def __init__(self, concurrency=3, sizes=(1,)):
+        self.layers = {}
         self.concurrency = concurrency
         self.sizes = sizes
         self.gates = {}
@@ -56,7 +56,7 @@ class Waiting:
         return {}
 
     def costs(self, kind):
-        return {size: 1e-3 for size in self.sizes}
+        return dict.fromkeys(self.sizes, 0.001)
 
     def run(self, kind, rows):
         first = float(rows[0][0, 0])

@@ -34,7 +34,7 @@ def probe(port, path="/healthz"):
 @pytest.fixture
 def serve(request):
     def serve(alive=lambda: True, *, routes=(), middleware=(), **limits):
-        probes = probe_routes(CollectorRegistry(), is_alive=alive, is_ready=lambda: True)
+        probes = probe_routes(CollectorRegistry(), is_alive=alive, unready=str)
         app = application([*probes, *routes], middleware)
         server = HttpServer("127.0.0.1", 0, app, ConnectionLimits(**limits))
         request.addfinalizer(server.close)
@@ -172,7 +172,6 @@ def test_an_answer_that_is_not_read_ends_its_connection(serve):
 
 def test_a_call_in_progress_is_no_connection_that_waits(serve):
     """However many connections come meanwhile, and however long it takes."""
-
     begun = threading.Event()
 
     async def work(_):
@@ -231,7 +230,7 @@ def test_metrics_are_compressed_and_filtered_for_those_who_ask(serve):
     registry = CollectorRegistry()
     for name in ("one", "two"):
         Gauge(name, "A number.", registry=registry)
-    app = application(probe_routes(registry, is_alive=bool, is_ready=bool))
+    app = application(probe_routes(registry, is_alive=bool, unready=lambda: "not yet"))
     server = HttpServer("127.0.0.1", 0, app)
     try:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)

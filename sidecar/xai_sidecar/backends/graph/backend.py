@@ -48,6 +48,7 @@ class GraphBackend:
     """
 
     compiling = False
+    concurrency, unready = 1, ""
 
     def __init__(self, source: GraphSource) -> None:
         self._source = source

@@ -64,6 +64,7 @@ class MindSporeBackend:
     """
 
     hang_is_fatal = True  # what hangs in MindSpore's kernels cannot be ended from outside
+    concurrency, unready = 1, ""
 
     def __init__(self, source: ModelSource, net: nn.Cell | None = None) -> None:
         select_device(source.device)
