@@ -41,9 +41,10 @@ class OipModel:
         ready: Whether it says that it is.
     """
 
-    def __init__(self, seed=0, layout="nchw", softmax=False, sigmoid=False, datatype="FP32", version="1"):
+    def __init__(self, seed=0, layout="nchw", softmax=False, sigmoid=False, datatype="FP32", version="1", shape=SHAPE):
         generator = np.random.default_rng(seed)
-        self.first = generator.standard_normal((FEATURES, *SHAPE)).astype(np.float32) / 12
+        self.shape = shape
+        self.first = generator.standard_normal((FEATURES, *shape)).astype(np.float32) / 12
         self.second = generator.standard_normal((CLASSES, FEATURES)).astype(np.float32)
         self.layout, self.softmax, self.sigmoid, self.datatype = layout, softmax, sigmoid, datatype
         self.name, self.version, self.platform = "net", version, "arithmetic"
@@ -66,8 +67,7 @@ class OipModel:
 
     @property
     def inputs(self):
-        shape = SHAPE if self.layout == "nchw" else (*SHAPE[1:], SHAPE[0])
-        return [("pictures", self.datatype, [self.batch, *shape])] if self.says_tensors else []
+        return [("pictures", self.datatype, [self.batch, *self.inputs_shape])] if self.says_tensors else []
 
     @property
     def outputs(self):
@@ -100,7 +100,7 @@ class OipModel:
 
     @property
     def inputs_shape(self):
-        return list(SHAPE if self.layout == "nchw" else (*SHAPE[1:], SHAPE[0]))
+        return list(self.shape if self.layout == "nchw" else (*self.shape[1:], self.shape[0]))
 
     def check(self, name, version):
         if name != self.name or version not in ("", self.version):
