@@ -97,7 +97,7 @@ ALLOWED = {
         "serving",
     },
     "open_inference": {"errors", "serving"},
-    "http": {"errors", "serving", "telemetry"},
+    "http": {"errors", "open_inference", "serving", "telemetry"},
     "rpc": {
         "config",
         "engine",

@@ -104,7 +104,11 @@ def start_probes(config: ServerConfig, address: str, guards: Guards, routes: Seq
 
 def _http(key: str, address: str, config: ServerConfig, app: ASGIApp, tls: TlsFiles | None) -> HttpServer:
     host, port = split(address)
-    limits = ConnectionLimits(stall_seconds=config.stall_seconds, message_bytes=config.max_message_bytes)
+    limits = ConnectionLimits(
+        stall_seconds=config.stall_seconds,
+        message_bytes=config.max_message_bytes,
+        most_unread=max(config.queue_bytes // 4, config.max_message_bytes),
+    )
     try:
         return HttpServer(host, port, app, limits, tls)
     except OSError as error:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
+from starlette.routing import Route
 
 from xai_sidecar import __version__
 from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.command.addresses import joined, split
 from xai_sidecar.command.grpc_server import Served, start_grpc
 from xai_sidecar.command.heartbeat import Heartbeat
+from xai_sidecar.command.http_routes import protocol_routes
 from xai_sidecar.command.listening import Guards, start_http, start_probes
 from xai_sidecar.command.readiness import Readiness
 from xai_sidecar.command.steps import StepReports
@@ -30,6 +32,7 @@ from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.errors import ShuttingDownError
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.explainers.discovery import installed_explainers
+from xai_sidecar.http.core_calls import CoreCalls
 from xai_sidecar.http.probes import probe_routes
 from xai_sidecar.open_inference.service import OpenInference
 from xai_sidecar.rpc.keepers import task_factory
@@ -152,7 +155,8 @@ class Sidecar:
             telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
             open_inference = OpenInference(core, self._is_alive, lambda: not readiness.why_not())
-            self._start_http(http, guards, registry, readiness)
+            protocols = protocol_routes(limits, CoreCalls(loop, calls), open_inference)
+            self._start_http(http, guards, registry, readiness, protocols)
             self._heartbeat.start()
             served = Served(core, quality, open_inference)
             server = await start_grpc(limits, guards, served, calls, self._tracer)
@@ -301,11 +305,18 @@ class Sidecar:
         """Whether the process still works, or has to be restarted; any thread may ask."""
         return self.lost is None and self._heartbeat.alive
 
-    def _start_http(self, http: ExitStack, guards: Guards, registry: CollectorRegistry, readiness: Readiness) -> None:
+    def _start_http(
+        self,
+        http: ExitStack,
+        guards: Guards,
+        registry: CollectorRegistry,
+        readiness: Readiness,
+        protocols: Sequence[Route],
+    ) -> None:
         """Starts to serve HTTP, until the stack is closed."""
         limits = self._config.server
         probes = partial(probe_routes, registry, is_alive=self._is_alive, unready=readiness.why_not)
-        server = http.enter_context(closing(start_http(limits, guards, probes())))
+        server = http.enter_context(closing(start_http(limits, guards, [*probes(), *protocols])))
         self.http_address = joined(split(limits.http)[0], server.port)
         if limits.probes is not None:
             server = http.enter_context(closing(start_probes(limits, limits.probes, guards, probes())))

@@ -38,6 +38,7 @@ class ConnectionLimits:
         idle_seconds: Longest time that a connection stays open after an answer without a further request.
         stall_seconds: Longest time for a caller to send a small body, or to read a small answer.
         message_bytes: Size of the largest body.
+        most_unread: Most bytes of answers, over all connections, that their callers have not read.
     """
 
     most_waiting: int = 256
@@ -45,6 +46,7 @@ class ConnectionLimits:
     idle_seconds: float = 75.0
     stall_seconds: float = 20.0
     message_bytes: int = 16 * 2**20
+    most_unread: int = 256 * 2**20
 
     def for_bytes(self, count: int) -> float:
         """Longest time to transfer so many bytes, in seconds."""
@@ -85,6 +87,17 @@ class Connections:
             for each in list(self._open):
                 if reason := each.too_slow(now):
                     each.end(reason)
+            self._bound_unread()
+
+    def _bound_unread(self) -> None:
+        """Closes those that have left most unread, while all together leave more than may be."""
+        unread = {each: each.unread for each in self._open}
+        total = sum(unread.values())
+        for each in sorted(unread, key=lambda each: -unread[each]):
+            if total <= self.limits.most_unread:
+                return
+            total -= unread[each]
+            each.end("too much is not read")
 
 
 class Connection(H11Protocol):
@@ -107,6 +120,11 @@ class Connection(H11Protocol):
     def working(self) -> bool:
         """Whether a call is in progress whose request has been received."""
         return self._in_call and not self.cycle.more_body
+
+    @property
+    def unread(self) -> int:
+        """Bytes of answers that the caller has not read, beyond what the system holds."""
+        return int(self.transport.get_write_buffer_size())
 
     @property
     def _in_call(self) -> bool:
@@ -152,7 +170,7 @@ class Connection(H11Protocol):
         self.transport.abort()
 
     def _leaves_unread(self, now: float) -> bool:
-        unread = self.transport.get_write_buffer_size()
+        unread = self.unread
         if not unread:
             self._unread_since = None
             return False

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from xai_sidecar.serving.callers import ANYBODY, Role
+from xai_sidecar.serving.callers import ALL_ROLES, ANYBODY, Role
+
+_PREDICT = frozenset({Role.PREDICT})
 
 ROLES: Final[Mapping[str, frozenset[Role]]] = {
     # What asks for these has no token, as a rule, and learns no more than whether the server works.
     "/healthz": ANYBODY,
     "/readyz": ANYBODY,
     "/metrics": frozenset({Role.READ}),
+    "/v2/health/live": ANYBODY,
+    "/v2/health/ready": ANYBODY,
+    "/v2": ALL_ROLES,
+    **{
+        f"/v2/models/{{model}}{version}{end}": roles
+        for version in ("", "/versions/{version}")
+        # To predict, and to explain where it asks for explanations, which the core sees to.
+        for end, roles in (("", ALL_ROLES), ("/ready", ALL_ROLES), ("/infer", _PREDICT))
+    },
 }
 """For each route's path, the roles any of which will do; `ANYBODY` where none is needed."""

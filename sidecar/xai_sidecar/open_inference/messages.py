@@ -29,7 +29,7 @@ class InputTensor:
     datatype: str
     shape: tuple[int, ...]
     raw: bytes | memoryview | None = None
-    values: Sequence[Any] | NDArray[Any] | None = None
+    values: Sequence[Any] | None = None
     parameters: Parameters = field(default_factory=dict)
 
 

@@ -127,35 +127,34 @@ def _split(tensor: InputTensor, most: int) -> Iterable[bytes]:
         at += length
 
 
+_KINDS: dict[str, tuple[str, set[type]]] = {"f": ("numbers", {int, float}), "b": ("truth values", {bool})}
+_WHOLE: tuple[str, set[type]] = ("whole numbers", {int})
+
+
 def _array(tensor: InputTensor, dtype: np.dtype[Any]) -> NDArray[Any]:
     """The elements that were given one by one.
 
     Raises:
         TensorError: They are not of that type.
     """
-    values: Any = tensor.values if tensor.values is not None else ()
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        raise TensorError("Its rows are not of equal length. Send all elements, row by row or flat.") from None
-    if dtype.kind == "u" and dtype.itemsize == 8 and array.dtype.kind in "fO":
-        array = _large_integers(values, array)
-    if array.dtype == dtype or not array.size:
-        return array.astype(dtype, copy=False)
-    wanted = "numbers" if dtype.kind == "f" else "truth values" if dtype.kind == "b" else "whole numbers"
-    if array.dtype.kind not in {"f": "fiu", "b": "b"}.get(dtype.kind, "iu"):
+    array = np.asarray(tensor.values if tensor.values is not None else (), object)
+    wanted, types = _KINDS.get(dtype.kind, _WHOLE)
+    found = set(map(type, array.flat))
+    if list in found:
+        raise TensorError("Its rows are not of equal length. Send all elements, row by row or flat.")
+    if not found <= types:
         raise TensorError(f"Its elements are not {wanted}, as {tensor.datatype} wants them.")
-    if dtype.kind in "iu" and (array.min() < np.iinfo(dtype).min or array.max() > np.iinfo(dtype).max):
+    if dtype.kind in "iu" and array.size and not _fit(array, dtype):
         raise TensorError(f"{tensor.datatype} cannot hold all of its elements, {array.min()} to {array.max()}.")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused as such
-        return array.astype(dtype)
+    try:
+        with np.errstate(over="ignore"):  # what becomes infinite is refused as such
+            return array.astype(dtype)
+    except OverflowError:
+        raise TensorError(f"{tensor.datatype} cannot hold all of its elements.") from None
 
 
-def _large_integers(values: Any, array: NDArray[Any]) -> NDArray[Any]:
-    """Whole numbers of which some are above 2^63, which NumPy would make floats or objects; else the array as it is."""
-    exact = np.asarray(values, object)
-    fits = all(type(each) is int and 0 <= each < 2**64 for each in exact.flat)
-    return exact.astype(np.uint64) if fits else array
+def _fit(array: NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    return bool(np.iinfo(dtype).min <= array.min() and array.max() <= np.iinfo(dtype).max)
 
 
 def _wrong_count(tensor: InputTensor, expected: int, found: int) -> str:

@@ -88,7 +88,10 @@ def test_bytes_that_do_not_fit(datatype, shape, raw, says):
         ("FP32", (4,), [[1, 2], [3]], "rows are not of equal length"),
         ("FP32", (4,), [1, 2, 3], "says 4 elements, but there are 3"),
         ("FP32", (1,), None, "says 1 elements, but there are 0"),
-        ("INT64", (1,), [2**70], "not whole numbers"),
+        ("INT64", (1,), [2**70], "INT64 cannot hold"),
+        ("FP32", (1,), [10**400], "FP32 cannot hold"),
+        ("FP32", (2,), ["x" * 1000, 1], "not numbers"),
+        ("FP32", (2,), [[[1]], [2]], "rows are not of equal length"),
     ],
 )
 def test_values_that_do_not_fit(datatype, shape, values, says):

@@ -1,0 +1,153 @@
+"""What a request over HTTP says besides what it asks for: its body, within bounds, its id and how long it waits."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from starlette.requests import Request
+
+from xai_sidecar.errors import InvalidRequestError, OverloadedError, SidecarError, quoted
+from xai_sidecar.http.core_calls import HttpCall
+from xai_sidecar.serving.request_ids import new_request_id, valid_request_id
+
+REQUEST_ID = "x-request-id"
+TIMEOUT = "grpc-timeout"
+"""How long the caller waits: a number and H, M, S, m, u or n, as of gRPC over HTTP, and as gateways to gRPC take it."""
+
+MOST_JSON_BYTES = 4 * 2**20
+"""Most bytes of JSON: to parse them holds the interpreter for some 60 ms, in which nobody else is served."""
+
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+
+
+class BodyTooLargeError(InvalidRequestError):
+    """The body is larger than the server receives."""
+
+
+class Bodies:
+    """Receives requests, and bounds what those that have not arrived yet hold.
+
+    Args:
+        most_bytes: Size of the largest body.
+        most_incoming: Most bytes of all bodies that are being received.
+
+    Attributes:
+        most_bytes: As given.
+    """
+
+    def __init__(self, most_bytes: int, most_incoming: int) -> None:
+        self.most_bytes = most_bytes
+        self._most_incoming = max(most_incoming, most_bytes)
+        self._incoming = 0
+
+    async def receive(self, request: Request) -> HttpCall:
+        """A request with its body.
+
+        Raises:
+            InvalidRequestError: The body is too large or compressed, or a header is malformed.
+            OverloadedError: Too much is being received.
+            ClientDisconnect: The caller has left.
+        """
+        given = request.headers.get(REQUEST_ID, "")
+        request_id = given if valid_request_id(given) else new_request_id()
+        seconds = _timeout(request.headers.get(TIMEOUT))
+        if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
+            raise InvalidRequestError(f"The body is encoded as {quoted(encoding)}. Send it as it is.")
+        length = request.headers.get("content-length", "0")
+        self._check_size(int(length[:20]) if length.isdecimal() else 0)
+        return HttpCall(await self._body(request), request_id, request.receive, seconds)
+
+    async def _body(self, request: Request) -> bytes:
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                self._incoming += len(chunk)
+                self._check_size(len(body))
+                if self._incoming > self._most_incoming:
+                    raise OverloadedError(
+                        f"Requests of {self._incoming:,} bytes are being received, of at most "
+                        f"{self._most_incoming:,}. Try again shortly.",
+                        retry_seconds=1.0,
+                    )
+            return bytes(body)
+        finally:
+            self._incoming -= len(body)
+
+    def _check_size(self, count: int) -> None:
+        if count > self.most_bytes:
+            raise BodyTooLargeError(
+                f"The body has {count:,} bytes or more, but the server receives {self.most_bytes:,}. Send fewer "
+                "pictures at a time."
+            )
+
+
+def read_json(data: bytes | memoryview, what: str = "The body") -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if len(data) > MOST_JSON_BYTES:
+        raise InvalidRequestError(
+            f"{what} has {len(data):,} bytes of JSON, of at most {MOST_JSON_BYTES:,}. Send tensors as binary data, or "
+            "fewer pictures at a time."
+        )
+    try:
+        found = json.loads(bytes(data))
+    except (ValueError, RecursionError) as error:
+        where = f", at line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise InvalidRequestError(f"{what} is no JSON{where}. Send a JSON object, in UTF-8.") from None
+    if not isinstance(found, dict):
+        raise InvalidRequestError(f"{what} is JSON, but no object. Send a JSON object.")
+    return found
+
+
+def _timeout(text: str | None) -> float | None:
+    """Seconds that a header says; None without it.
+
+    Raises:
+        InvalidRequestError: It is malformed.
+    """
+    if text is None:
+        return None
+    found = _TIMEOUT.fullmatch(text)
+    if not found:
+        raise InvalidRequestError(
+            f"{quoted(text)} is no timeout. Give up to eight digits and H, M, S, m, u or n, as in 500m for half a "
+            "second.",
+            field=TIMEOUT,
+        )
+    seconds = int(found[1]) * _UNITS[found[2]]
+    return seconds if math.isfinite(seconds) else None
+
+
+def status_of(error: SidecarError) -> int:
+    """The HTTP status of an error, as google.rpc.Code maps them."""
+    return 413 if isinstance(error, BodyTooLargeError) else STATUSES.get(error.code, 500)
+
+
+STATUSES = {
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "RESOURCE_EXHAUSTED": 429,
+    "INTERNAL": 500,
+    "UNIMPLEMENTED": 501,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+}
+
+
+def error_headers(error: SidecarError, request_id: str = "") -> dict[str, str]:
+    """Headers of an error: when trying again can help, and the request's id."""
+    headers = {REQUEST_ID: request_id} if request_id else {}
+    if error.retry_seconds is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_seconds))
+    return headers
