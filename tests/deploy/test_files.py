@@ -9,7 +9,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from xai_sidecar.config import load_config
+from xai_sidecar.config import load_config, parse_config
 from xai_sidecar.config.reading import tomllib
 
 ROOT = Path(__file__).parents[2]
@@ -299,3 +299,29 @@ def test_the_network_policy_is_of_the_pod_and_its_ports(manifests):
     assert sorted(open_ports) == sorted(port["name"] for port in container["ports"])
     assert all(rule["from"] for rule in policy["ingress"]), "nothing is open to all"
     assert policy["egress"] == []
+
+
+def test_beside_another_server_nothing_waits_for_what_waits_for_it():
+    folder = DEPLOY / "kubernetes" / "beside-a-server"
+    (deployment,) = [one for one in documents(folder) if one["kind"] == "Deployment"]
+    spec = deployment["spec"]["template"]["spec"]
+    (sidecar,) = spec["initContainers"]
+    assert sidecar["restartPolicy"] == "Always", "it stays beside the server"
+    assert sidecar["startupProbe"]["httpGet"]["path"] == "/healthz", "ready it is only after the server, which waits"
+    assert sidecar["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    volumes = {volume["name"] for volume in spec["volumes"]}
+    containers = [sidecar, *spec["containers"]]
+    assert {mount["name"] for one in containers for mount in one["volumeMounts"]} == volumes
+    assert {"/tmp", "/var/lib/xai-sidecar", "/var/cache/xai-sidecar"} < {
+        mount["mountPath"] for mount in sidecar["volumeMounts"]
+    }
+
+
+def test_beside_another_server_its_model_is_asked_where_it_is_served():
+    folder = DEPLOY / "kubernetes" / "beside-a-server"
+    by_kind = {one["kind"]: one for one in documents(folder)}
+    config = tomllib.loads(by_kind["ConfigMap"]["data"]["sidecar.toml"])
+    (server,) = by_kind["Deployment"]["spec"]["template"]["spec"]["containers"]
+    (port,) = server["ports"]
+    assert config["model"]["oip"].startswith(f"grpc://127.0.0.1:{port['containerPort']}/")
+    parse_config(config)
