@@ -72,15 +72,19 @@ def stored(path):
     return {request_id: (class_id, boxes.get(request_id)) for request_id, class_id in classes}
 
 
-def until_scored(path, callers):
-    """Has the callers stop, and waits until something of theirs has been scored."""
-    for caller in callers:
-        caller.enough.set()
+def scored(path):
+    """How many scores a store has."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        for _ in range(600):
-            if connection.execute("SELECT count(*) FROM scores").fetchone() != (0,):
-                return
-            threading.Event().wait(0.1)
+        (count,) = connection.execute("SELECT count(*) FROM scores").fetchone()
+    return count
+
+
+def until(there):
+    """Waits for something, a minute at most."""
+    for _ in range(600):
+        if there():
+            return
+        threading.Event().wait(0.1)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -103,6 +107,13 @@ def test_nothing_acknowledged_is_lost(start_misbehaving, connect, picture, tmp_p
             for caller in callers:
                 caller.start()
             threading.Event().wait(draw.uniform(0.05, 0.4))
+            # Some servers live for a moment, in which a busy machine may do nothing at all, and some get things done.
+            if number % 2:
+                until(lambda: sum(len(caller.acknowledged) for caller in callers) > CALLERS)  # noqa: B023
+            if number == ROUNDS - 1:
+                for caller in callers:
+                    caller.enough.set()
+                until(lambda: scored(path) > 0)
             server.process.kill()
             server.wait()
             for caller in callers:
@@ -117,9 +128,8 @@ def test_nothing_acknowledged_is_lost(start_misbehaving, connect, picture, tmp_p
     lost = {request_id: truth for request_id, truth in acknowledged.items() if request_id not in kept}
     assert not lost
     assert len(acknowledged) > ROUNDS
+    assert scored(path) > 0
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        (scored,) = connection.execute("SELECT count(*) FROM scores").fetchone()
         # A map is kept before its scores.
         whole = "SELECT count(*) FROM scores s WHERE NOT EXISTS (SELECT 1 FROM maps m WHERE m.sample_id = s.sample_id)"
         assert connection.execute(whole).fetchone() == (0,)
-    assert scored > 0  # servers that live for a moment get little done

@@ -197,6 +197,7 @@ def test_how_explanations_end_is_counted(stub, cat, grown, metrics, eventually):
     assert grown("xai_explanations_total", "rise", "complete") == 0
 
 
+@pytest.mark.timed
 def test_explanations_that_deadlines_end_are_counted(stub, cat, grown, metrics, eventually):
     """With a condition, nobody knows beforehand that there will be too little time; what there is by then is sent."""
     late = rise(condition=pb.Condition(top_probability_below=1))
