@@ -1,7 +1,7 @@
 # make demo · make test · make test-long · make bench · make proto · make docs · make lint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long bench proto docs lint clean
+.PHONY: help demo test test-unit test-browser test-long bench proto docs lint clean
 
 # The newest Python that MindSpore supports. A version manager's shim may be there for a version that is not, so each
 # candidate has to run. PYTHON=… overrides it.
@@ -23,16 +23,22 @@ demo: .venv/demo
 
 # Three processes share the tests, since one or another of them waits, on two cores; two share those marked `timed`, which
 # come last, when nothing is compiled beside them. MindSpore changes how a process takes Ctrl-C, which unit tests try:
-# what imports it has processes of its own. So has what drives a browser, whose event loop would be in others' way.
+# what imports it has processes of its own. So has what drives a browser, whose event loop would be in others' way: it
+# mostly waits, for pages, and so runs beside the unit tests, its output kept until it is done.
 PYTEST := .venv/bin/pytest --numprocesses
 
 test: lint
 	@status=0; \
-	$(PYTEST)=3 tests/unit || status=1; \
+	make --no-print-directory --jobs=2 --keep-going test-unit test-browser || status=1; \
 	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/chaos || status=1; \
 	$(PYTEST)=2 -m timed tests/integration tests/chaos || status=1; \
-	$(PYTEST)=0 tests/browser || status=1; \
 	exit $$status
+
+test-unit: .venv/dev
+	@$(PYTEST)=3 tests/unit
+
+test-browser: .venv/dev
+	@$(PYTEST)=0 tests/browser >.venv/browser.log 2>&1; status=$$?; cat .venv/browser.log; exit $$status
 
 # Rounds of what a rare race or a leak would show in.
 test-long: export XAI_KILLS = 50
