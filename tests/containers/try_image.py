@@ -76,9 +76,10 @@ def try_once(engine: str, options: list[str]) -> dict[str, float]:
     command += ["-v", f"{ROOT / 'deploy' / 'config' / 'sidecar.toml'}:/etc/xai-sidecar/sidecar.toml:ro"]
     command += ["-v", f"{volume('store')}:/var/lib/xai-sidecar", "-v", f"{volume('cache')}:/var/cache/xai-sidecar"]
     command += ["-p", "127.0.0.1:50051:50051", "-p", "127.0.0.1:9090:9090", "xai-sidecar"]
-    started = time.monotonic()
     container = subprocess.Popen(command)
     try:
+        until(lambda: running(engine), container)  # with its layers laid out, which may take a while
+        started = time.monotonic()
         until(lambda: status("/healthz") == 200, container)
         until(lambda: status("/readyz") == 200, container)
         ready = time.monotonic() - started
@@ -86,10 +87,12 @@ def try_once(engine: str, options: list[str]) -> dict[str, float]:
         ask()
         ending = time.monotonic()
         subprocess.run([engine, "kill", "--signal", "TERM", "xai-sidecar-try"], check=True, capture_output=True)
-        code = container.wait(60)
+        until(lambda: status("/healthz") == 0, container)
+        ended = time.monotonic() - ending
+        code = container.wait(PATIENCE_SECONDS)  # its layers are removed
         if code != 0:
             raise SystemExit(f"it ended with {code} after SIGTERM")
-        return {"ready": ready, "ended": time.monotonic() - ending}
+        return {"ready": ready, "ended": ended}
     finally:
         if container.poll() is None:
             subprocess.run([engine, "rm", "--force", "xai-sidecar-try"], check=False, capture_output=True)
@@ -100,7 +103,7 @@ def until(done: Callable[[], bool], container: subprocess.Popen[bytes]) -> None:
     """Waits for something as long as the container runs."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not done():
-        if container.poll() is not None:
+        if container.poll() not in (None, 0):
             raise SystemExit(f"the container ended with {container.returncode}")
         if time.monotonic() > deadline:
             raise SystemExit(f"it was not ready within {PATIENCE_SECONDS} s")
@@ -116,6 +119,12 @@ def status(path: str) -> int:
         return error.code
     except OSError:
         return 0
+
+
+def running(engine: str) -> bool:
+    """Whether the container's process has been started."""
+    command = [engine, "inspect", "--format", "{{.State.Running}}", "xai-sidecar-try"]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip() == "true"
 
 
 def check_user(engine: str) -> None:
