@@ -19,6 +19,7 @@ from xai_sidecar.command.listening import Guards, listen_grpc
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.open_inference.service import OpenInference
 from xai_sidecar.rpc.access import AccessInterceptor
+from xai_sidecar.rpc.answerer import Answerer
 from xai_sidecar.rpc.channel import server_options
 from xai_sidecar.rpc.interceptors import CallInterceptor
 from xai_sidecar.rpc.open_inference_servicer import OpenInferenceServicer
@@ -60,6 +61,7 @@ class Served:
     """What answers the calls of each service."""
 
     core: Core
+    answerer: Answerer
     quality: Quality
     open_inference: OpenInference
 
@@ -78,7 +80,7 @@ async def start_grpc(
         maximum_concurrent_rpcs=2 * limits.max_calls,
         options=server_options(limits.max_message_bytes, limits.max_calls),
     )
-    pb_grpc.add_ExplanationServiceServicer_to_server(ExplanationServicer(served.core), server)  # type: ignore[no-untyped-call]
+    pb_grpc.add_ExplanationServiceServicer_to_server(ExplanationServicer(served.core, served.answerer), server)  # type: ignore[no-untyped-call]
     qpb_grpc.add_QualityServiceServicer_to_server(QualityServicer(served.quality), server)  # type: ignore[no-untyped-call]
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(OpenInferenceServicer(served.open_inference), server)  # type: ignore[no-untyped-call]
     health_servicer = health.aio.HealthServicer()

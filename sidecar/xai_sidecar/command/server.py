@@ -35,6 +35,7 @@ from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.http.core_calls import CoreCalls
 from xai_sidecar.http.probes import probe_routes
 from xai_sidecar.open_inference.service import OpenInference
+from xai_sidecar.rpc.answerer import Answerer
 from xai_sidecar.rpc.keepers import task_factory
 from xai_sidecar.serving.admission import Admission
 from xai_sidecar.serving.call_records import CallRecords
@@ -155,10 +156,10 @@ class Sidecar:
             telemetry.log_lines_dropped.set_function(partial(getattr, self._log, "dropped"))
         try:
             open_inference = OpenInference(core, self._is_alive, lambda: not readiness.why_not())
-            protocols = protocol_routes(limits, CoreCalls(loop, calls), open_inference)
+            served = Served(core, Answerer(core), quality, open_inference)
+            protocols = protocol_routes(limits, CoreCalls(loop, calls), served)
             self._start_http(http, guards, registry, readiness, protocols)
             self._heartbeat.start()
-            served = Served(core, quality, open_inference)
             server = await start_grpc(limits, guards, served, calls, self._tracer)
             self.grpc_address = server.address
             try:

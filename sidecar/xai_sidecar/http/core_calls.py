@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ class HttpCall:
         request_id: The id that it goes by.
         receive: Tells when the caller leaves.
         seconds: How long the caller waits, from `came` on; None for ever.
+        named: Whether the caller gave it its id.
         came: When it came, on the clock of `time.monotonic`.
     """
 
@@ -43,6 +44,7 @@ class HttpCall:
     request_id: str
     receive: Receive
     seconds: float | None = None
+    named: bool = False
     came: float = field(default_factory=time.monotonic)
 
     @property
@@ -95,7 +97,7 @@ class CoreCalls:
         call: HttpCall,
         read: Callable[[bytes], R],
         work: Callable[[R, CallRecord], AsyncGenerator[T, None]],
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T, None]:
         """As `answer`, for answers that come one after another."""
         request = _attempt(read, call.body)
         home, events = asyncio.get_running_loop(), asyncio.Queue[T](_MOST_WAITING)

@@ -17,7 +17,7 @@ from xai_sidecar.http.open_inference_json import (
     read_infer_request,
     write_infer_response,
 )
-from xai_sidecar.http.requests import REQUEST_ID, Bodies, error_headers, status_of
+from xai_sidecar.http.requests import REQUEST_ID, Bodies, error_headers, http_status
 from xai_sidecar.open_inference.messages import InferResponse
 from xai_sidecar.open_inference.service import OpenInference
 from xai_sidecar.serving.call_records import CallRecord
@@ -138,4 +138,4 @@ async def _answered(work: Awaitable[Response]) -> Response:
 
 def _refusal(error: SidecarError, request_id: str = "") -> Response:
     text = f"{error.field}: {error.message}" if error.field else error.message
-    return JSONResponse({"error": text}, status_of(error), error_headers(error, request_id))
+    return JSONResponse({"error": text}, http_status(error), error_headers(error, request_id))

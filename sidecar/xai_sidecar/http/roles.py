@@ -14,13 +14,20 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = {
     "/healthz": ANYBODY,
     "/readyz": ANYBODY,
     "/metrics": frozenset({Role.READ}),
+    # To predict, and to explain where it asks for explanations, which the core sees to.
+    "/v1/predict": _PREDICT,
+    "/v1/predict:stream": _PREDICT,
+    "/openapi.json": ALL_ROLES,
+    "/v1/models": ALL_ROLES,
+    "/v1/models/{model}": ALL_ROLES,
+    "/v1/models/{model}:predict": _PREDICT,
+    "/v1/models/{model}:explain": _PREDICT,  # and explain, as above
     "/v2/health/live": ANYBODY,
     "/v2/health/ready": ANYBODY,
     "/v2": ALL_ROLES,
     **{
         f"/v2/models/{{model}}{version}{end}": roles
         for version in ("", "/versions/{version}")
-        # To predict, and to explain where it asks for explanations, which the core sees to.
         for end, roles in (("", ALL_ROLES), ("/ready", ALL_ROLES), ("/infer", _PREDICT))
     },
 }
