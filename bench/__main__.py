@@ -33,6 +33,7 @@ SUBJECTS = {
     "samples": "samples",
     "runner": "runner",
     "triton": "triton",
+    "upstreams": "upstreams",
 }
 """The modules of the subjects, each imported when it is measured: not all need MindSpore, or PyTorch."""
 

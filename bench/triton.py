@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,47 +24,13 @@ import numpy as np
 from bench import models
 from bench.figure import Figure, ratio
 from bench.server import served
-from xai_sidecar.cpus import usable_cpus
+from bench.upstreams.servers import triton
 
 VARIABLE = "TRITON_ENVIRONMENT"
 _ROUNDS = 5
 _CALLS = 40
 _CALLERS = 8
 _SECONDS = 3.0
-_START_SECONDS = 60
-
-_MODEL = """
-import sys
-sys.path.insert(0, {packages!r})
-import numpy as np
-import onnxruntime
-import triton_python_backend_utils as utils
-
-
-class TritonPythonModel:
-    def initialize(self, args):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = {threads}, 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = onnxruntime.InferenceSession({onnx!r}, options, providers=["CPUExecutionProvider"])
-        self.name = self.session.get_inputs()[0].name
-
-    def execute(self, requests):
-        rows = [utils.get_input_tensor_by_name(request, "inputs").as_numpy() for request in requests]
-        logits = self.session.run(None, {{self.name: np.concatenate(rows)}})[0]
-        ends = np.cumsum([len(each) for each in rows])[:-1]
-        parts = np.split(logits, ends)
-        return [utils.InferenceResponse([utils.Tensor("logits", part)]) for part in parts]
-"""
-
-_CONFIG = """
-backend: "python"
-max_batch_size: 8
-input [{ name: "inputs", data_type: TYPE_FP32, dims: [3, 224, 224] }]
-output [{ name: "logits", data_type: TYPE_FP32, dims: [1000] }]
-instance_group [{ kind: KIND_CPU, count: 1 }]
-dynamic_batching {}
-"""
 
 _CALLING = """
 import json, sys, threading, time
@@ -131,7 +94,8 @@ def figures() -> list[Figure]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         image = folder / "image.npy"
         np.save(image, models.image())
-        theirs_at = stack.enter_context(_triton(Path(environment), str(config.model.onnx), folder))
+        upstream = stack.enter_context(triton(Path(environment), Path(str(config.model.onnx)), folder))
+        theirs_at = f"127.0.0.1:{upstream.grpc}"
         file.write_text(file.read_text().replace("[model]\n", '[model]\nforward_engine = "onnxruntime"\n', 1))
         ours_at, _, _ = stack.enter_context(served(file))
         ours = stack.enter_context(_client(Path(sys.executable), _OURS, ours_at, image))
@@ -156,53 +120,6 @@ def figures() -> list[Figure]:
 
 def _python(environment: Path) -> Path:
     return environment / "bin" / "python"
-
-
-@contextmanager
-def _triton(environment: Path, onnx: str, folder: Path) -> Iterator[str]:
-    """A running Triton; yields the address of its gRPC."""
-    ask = "import sys, sysconfig; print(sysconfig.get_path('purelib'), f'{sys.version_info[0]}.{sys.version_info[1]}')"
-    packages, version = subprocess.check_output([_python(environment), "-c", ask], text=True).split()
-    installed = Path(packages) / "pytriton" / "tritonserver"
-    model = folder / "models" / "model"
-    (model / "1").mkdir(parents=True)
-    (model / "config.pbtxt").write_text(_CONFIG)
-    (model / "1" / "model.py").write_text(_MODEL.format(packages=packages, threads=usable_cpus(), onnx=onnx))
-    shutil.copytree(installed / "backends" / "python", folder / "backends" / "python")
-    stub = "triton_python_backend_stub"
-    shutil.copy(installed / "python_backend_stubs" / version / stub, folder / "backends" / "python" / stub)
-    ports = {name: str(_free_port()) for name in ("http", "grpc", "metrics")}
-    command = [
-        installed / "bin" / "tritonserver",
-        f"--model-repository={folder / 'models'}",
-        f"--backend-directory={folder / 'backends'}",
-        *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc")),
-        *(f"--{name}-port={port}" for name, port in ports.items()),
-    ]
-    libraries = f"{Path(packages) / 'nvidia_pytriton.libs'}:{os.environ.get('LD_LIBRARY_PATH', '')}"
-    with (folder / "triton.log").open("w") as log:
-        variables = {**os.environ, "LD_LIBRARY_PATH": libraries}
-        with subprocess.Popen(command, env=variables, stdout=log, stderr=log) as process:
-            try:
-                _wait_for(process, int(ports["grpc"]), folder / "triton.log")
-                yield f"127.0.0.1:{ports['grpc']}"
-            finally:
-                process.terminate()
-
-
-def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    patience = time.monotonic() + _START_SECONDS
-    while process.poll() is None and time.monotonic() < patience:
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
-                return
-        time.sleep(0.1)
-    raise RuntimeError(f"Triton did not start:\n{log.read_text()[-3000:]}")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @contextmanager

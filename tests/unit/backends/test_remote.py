@@ -30,7 +30,12 @@ PATIENCE = 20
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """It is looked at more often than once a second, for which tests need not wait."""
-    for name in ("monitor._PERIOD_SECONDS", "monitor._TRUST_SECONDS", "backend._AGAIN_SECONDS"):
+    for name in (
+        "monitor._PERIOD_SECONDS",
+        "monitor._AWAY_SECONDS",
+        "monitor._TRUST_SECONDS",
+        "backend._AGAIN_SECONDS",
+    ):
         monkeypatch.setattr(f"xai_sidecar.backends.remote.{name}", 0.05)
 
 
@@ -392,6 +397,11 @@ def test_every_status_is_an_error_of_ours(code):
     kinds = {"RESOURCE_EXHAUSTED": UpstreamBusyError, "INTERNAL": DeviceError, "UNAVAILABLE": UpstreamError}
     assert "grpc://a:1" in error.message
     assert isinstance(error, kinds.get(code.name, (UpstreamError, DeviceError)))
+
+
+def test_a_message_that_is_too_large_is_not_taken_later_either():
+    words = "SERVER: Received message larger than max (4816942 vs. 4194304)"
+    assert isinstance(failure(ADDRESS, grpc.StatusCode.RESOURCE_EXHAUSTED, words), DeviceError)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ _LONGEST_REASON = 300
 _FULL = "maximum queue size"
 """What Triton says where its queue is full, with a status that otherwise means that it is gone."""
 
+_TOO_LARGE = "larger than max"
+"""What gRPC says of a message that the server never takes, with a status that otherwise means that it is busy."""
+
 _ABSENT: Final = {
     grpc.StatusCode.UNAVAILABLE: "does not answer",
     grpc.StatusCode.DEADLINE_EXCEEDED: "has not answered in time (model.upstream.timeout_seconds)",
@@ -47,7 +50,8 @@ def failure(address: UpstreamAddress, code: grpc.StatusCode, reason: str) -> Sid
         reason: What the server or the connection says.
     """
     said = " ".join(reason.split())[:_LONGEST_REASON] or code.name
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED or _FULL in said:
+    too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in said
+    if _FULL in said or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and not too_large):
         return UpstreamBusyError(
             f"The model's server {address.server} takes no more at present: {said}. Try again later.",
             retry_seconds=RETRY_SECONDS,

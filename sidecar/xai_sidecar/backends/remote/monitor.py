@@ -10,7 +10,10 @@ import structlog
 
 from xai_sidecar.errors import SidecarError, UpstreamBusyError, UpstreamError
 
-_PERIOD_SECONDS = 1.0
+_PERIOD_SECONDS = 2.0
+_AWAY_SECONDS = 0.5
+"""How often it is looked at, and how often while it is away."""
+
 _TRUST_SECONDS = 1.0
 """For so long a batch that was answered says that the model is there."""
 
@@ -103,7 +106,7 @@ class Monitor:
 
     def _run(self) -> None:
         while not self._stopped:
-            self._woken.wait(_PERIOD_SECONDS)
+            self._woken.wait(_PERIOD_SECONDS if self._fault is None else _AWAY_SECONDS)
             self._woken.clear()
             if self._stopped:
                 return
