@@ -1,7 +1,7 @@
 # make demo · make test · make test-long · make bench · make proto · make docs · make lint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-browser test-long bench proto docs lint clean
+.PHONY: help demo test test-unit test-browser test-long bench upstreams proto docs lint clean
 
 # The newest Python that MindSpore supports. A version manager's shim may be there for a version that is not, so each
 # candidate has to run. PYTHON=… overrides it.
@@ -14,6 +14,7 @@ help:
 	@echo "make test        lint, types and all tests"
 	@echo "make test-long   the same, with many more kills, crowds, nets and messages drawn at random"
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
+	@echo "make upstreams   models on servers of others (Triton, MLServer, KServe) explained from outside, as figures"
 	@echo "make lint        lint and types only"
 	@echo "make docs        write docs/reference/ and the dashboard anew from the code"
 	@echo "make proto       generate the stubs from proto/"
@@ -58,6 +59,20 @@ lint: .venv/dev
 bench: .venv/dev
 	.venv/bin/python -m bench
 
+# Servers that others wrote, each in an environment of its own, since they want other packages than we do. pytriton is
+# made for NumPy 1.
+UPSTREAM_triton := nvidia-pytriton==0.7.0 onnxruntime 'numpy<2'
+UPSTREAM_mlserver := mlserver==1.7.1 onnxruntime
+UPSTREAM_kserve := kserve==0.21.0 onnxruntime
+UPSTREAMS := .venv-upstreams
+
+upstreams: .venv/dev $(addprefix $(UPSTREAMS)/,triton mlserver kserve)
+	UPSTREAMS=$(UPSTREAMS) .venv/bin/python -m bench upstreams
+
+$(UPSTREAMS)/%:
+	@$(PYTHON) -m venv $@ && $@/bin/pip install --disable-pip-version-check -q $(UPSTREAM_$*) \
+		|| { rm -rf $@; exit 1; }
+
 docs: .venv/dev
 	.venv/bin/python docs/generate.py
 	.venv/bin/python deploy/grafana/dashboard.py
@@ -66,7 +81,7 @@ proto:
 	PYTHON=$(PYTHON) proto/generate.sh
 
 clean:
-	rm -rf .venv .venv-proto build dist demo-output
+	rm -rf .venv .venv-proto $(UPSTREAMS) build dist demo-output
 
 # The stamp files tell which extra is installed; a change of pyproject.toml installs again.
 SIZE_demo := (about 0.25 GB to download and 0.7 GB on disk; a minute)

@@ -51,7 +51,7 @@ def figures() -> list[Figure]:
 
 
 def _environments() -> Path:
-    return Path(os.environ.get(VARIABLE, ".venv-upstreams"))
+    return Path(os.environ.get(VARIABLE, ".venv-upstreams")).absolute()
 
 
 def _of(name: str, onnx: Path, file: Path, ours: dict[str, np.ndarray]) -> Iterator[Figure]:

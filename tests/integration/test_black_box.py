@@ -221,3 +221,27 @@ def test_check_says_what_was_found(upstream, tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert "model.oip" in done.stderr and "no such model" in done.stderr
     assert json.dumps("Traceback") not in done.stderr
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_server_like_this_one_is_explained_from_outside_too(
+    start_server, start_misbehaving, connect, picture, map_of, tmp_path, only, scheme
+):
+    path = tmp_path / "sidecar.toml"
+    with start_misbehaving() as inner:
+        path.write_text(
+            f"""
+[model]
+oip = "{scheme}://{inner.grpc if scheme == "grpc" else inner.http}/model"
+upstream = {{ input = "model_input", output = "logits" }}
+input = {{ size = 32 }}
+compile_cache = false
+"""
+        )
+        explanation = pb.ExplanationRequest(explainer="rise", seed=5, rise=pb.RiseParameters(mask_count=64))
+        asked = pb.PredictRequest(images=[picture(1)], explanations=[explanation])
+        with start_server(path, *only("rise")) as outer, connect(inner.grpc) as one, connect(outer.grpc) as other:
+            answers = [stub.Predict(asked, timeout=60).predictions[0] for stub in (one, other)]
+    assert len({answer.classes[0].class_id for answer in answers}) == 1
+    expected, found = (map_of(answer.explanations[0].maps[0]) for answer in answers)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.ptp(expected))
