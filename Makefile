@@ -1,4 +1,4 @@
-# make demo · make test · make test-long · make bench · make proto · make docs · make lint
+# make demo · make test · make test-long · make test-clients · make bench · make proto · make docs · make lint
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-unit test-browser test-long bench upstreams proto docs lint clean
@@ -13,6 +13,7 @@ help:
 	@echo "make demo        serve the sample classifier and explain a photograph of a cat (ONCE=1 ends after that)"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-long   the same, with many more kills, crowds, nets and messages drawn at random"
+	@echo "make test-clients  clients that others wrote, each in an environment of its own (needs node and npm)"
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
 	@echo "make upstreams   models on servers of others (Triton, MLServer, KServe) explained from outside, as figures"
 	@echo "make lint        lint and types only"
@@ -48,6 +49,20 @@ test-long: export XAI_SOAK = 30
 test-long: export XAI_NETS = all
 test-long: export PYTEST_ADDOPTS = --timeout=3600
 test-long: test
+
+# They want releases of protobuf that MindSpore cannot have.
+CLIENTS := .venv-clients
+test-clients: .venv/dev $(CLIENTS)/triton/ready $(CLIENTS)/kserve/ready $(CLIENTS)/node/ready
+	$(PYTEST)=0 tests/clients
+
+$(CLIENTS)/triton/ready: PACKAGE := tritonclient[grpc,http]>=2.40
+$(CLIENTS)/kserve/ready: PACKAGE := kserve>=0.15
+$(CLIENTS)/triton/ready $(CLIENTS)/kserve/ready:
+	@echo "Installing $(PACKAGE) …"
+	@$(PYTHON) -m venv $(@D) && $(@D)/bin/pip install --disable-pip-version-check -q '$(PACKAGE)' && touch $@
+
+$(CLIENTS)/node/ready:
+	@mkdir -p $(@D) && cd $(@D) && npm install --silent --no-audit --no-fund @grpc/grpc-js @grpc/proto-loader && touch ready
 
 lint: .venv/dev
 	.venv/bin/ruff check
