@@ -1,7 +1,7 @@
 # make demo · make test · make test-long · make test-clients · make bench · make proto · make docs · make lint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-browser test-long bench upstreams proto docs lint clean
+.PHONY: help demo test test-unit test-browser test-long test-clients bench upstreams proto docs lint clean
 
 # The newest Python that MindSpore supports. A version manager's shim may be there for a version that is not, so each
 # candidate has to run. PYTHON=… overrides it.
@@ -96,7 +96,7 @@ proto:
 	PYTHON=$(PYTHON) proto/generate.sh
 
 clean:
-	rm -rf .venv .venv-proto $(UPSTREAMS) build dist demo-output
+	rm -rf .venv .venv-proto $(UPSTREAMS) $(CLIENTS) build dist demo-output
 
 # The stamp files tell which extra is installed; a change of pyproject.toml installs again.
 SIZE_demo := (about 0.25 GB to download and 0.7 GB on disk; a minute)

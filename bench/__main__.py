@@ -16,6 +16,7 @@ SUBJECTS = {
     "gradients": "gradients",
     "service": "service",
     "load": "load",
+    "protocols": "protocols",
     "deadlines": "deadlines",
     "start": "start",
     "same_maps": "same_maps",
