@@ -325,3 +325,19 @@ def test_beside_another_server_its_model_is_asked_where_it_is_served():
     (port,) = server["ports"]
     assert config["model"]["oip"].startswith(f"grpc://127.0.0.1:{port['containerPort']}/")
     parse_config(config)
+
+
+def test_kserves_runtime_is_started_with_keys_that_there_are(tmp_path):
+    (runtime,) = [one for one in documents(DEPLOY / "kubernetes") if one["kind"] == "ServingRuntime"]
+    (container,) = runtime["spec"]["containers"]
+    command, config, *overrides = container["args"]
+    assert (command, config) == ("serve", "--config=/mnt/models/sidecar.toml")
+    (tmp_path / "model.onnx").write_text("")
+    given = [override.removeprefix("--set=") for override in overrides]
+    served = parse_config({"model": {"onnx": "model.onnx"}}, given, tmp_path)
+    assert served.model.name == "{{.Name}}", "which KServe puts in"
+    ports = {port["containerPort"] for port in container["ports"]}
+    assert ports == {int(served.server.http.rpartition(":")[2])}
+    assert {container[f"{name}Probe"]["httpGet"]["port"] for name in ("startup", "liveness", "readiness")} == ports
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert str(served.model.compile_cache.parent) in mounted
