@@ -21,7 +21,7 @@ from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.evaluator.quality_table import QualityTable, quality_table
 from xai_sidecar.evaluator.records import SampleKey, ScoreRecord
 from xai_sidecar.evaluator.weighted import ScoreStatistics
-from xai_sidecar.evaluator.windows import Window, Windows
+from xai_sidecar.evaluator.windows import MOST_PAIRED, Window, Windows
 from xai_sidecar.telemetry import OTHER, EvaluatorTelemetry, QualityFigures, ScoreFigures
 
 _FEW_CLASSES = 20
@@ -73,6 +73,7 @@ class LiveQuality:
         settings: How long scores count, and the weights of `auto`.
         telemetry: Counts OoD scores and choices of `auto`.
         clock: Unix time in seconds.
+        most_paired: The most pictures that a comparison of two explainers rests on, the newest.
 
     Raises:
         ConfigError: `evaluator.classes` names a class that the model does not have.
@@ -84,12 +85,13 @@ class LiveQuality:
         settings: EvaluatorConfig,
         telemetry: EvaluatorTelemetry,
         clock: Callable[[], float] = time.time,
+        most_paired: int = MOST_PAIRED,
     ) -> None:
         self._model = model
         self._settings = settings
         self._telemetry = telemetry
         self._clock = clock
-        self._windows = Windows(settings.window_samples, settings.window_seconds)
+        self._windows = Windows(settings.window_samples, settings.window_seconds, most_paired)
         self._samples = Window(settings.window_samples, settings.window_seconds)
         self._outliers = Window(settings.window_samples, settings.window_seconds)
         self._confusion = ConfusionCounts(len(model.labels), model.single_label)
@@ -161,6 +163,11 @@ class LiveQuality:
     def statistics(self, explainer: str, metric: str, target: int | None = None) -> ScoreStatistics | None:
         """Statistics of the scores in the window, of all classes or one; None if there are none."""
         return self._windows.statistics(explainer, metric, self._clock(), target)
+
+    def by_explainer(self, metric: str) -> dict[str, ScoreStatistics]:
+        """Statistics of the scores by a metric, of each explainer and control that has any."""
+        found = {name: self.statistics(name, metric) for name in self._model.measured}
+        return {name: statistics for name, statistics in found.items() if statistics is not None}
 
     def differences(self, explainer: str, other: str, metric: str, target: int | None = None) -> ScoreStatistics | None:
         """Statistics of how much higher one scores than the other on the same pictures; see `Windows.differences`."""

@@ -13,7 +13,7 @@ from xai_sidecar.evaluator.pairing import ScoreArrays
 from xai_sidecar.evaluator.records import SampleKey
 from xai_sidecar.evaluator.weighted import Moments, ScoreStatistics, Sums, last_measured
 
-_MOST_PAIRED = 1000
+MOST_PAIRED = 1000
 """Most pictures that a comparison of two explainers rests on, the newest: it is computed anew after each new score."""
 
 
@@ -37,11 +37,13 @@ class Window:
     Args:
         max_samples: The most that count.
         max_seconds: Samples older than this do not count.
+        most_paired: The most that `scores` gives.
     """
 
-    def __init__(self, max_samples: int, max_seconds: float) -> None:
+    def __init__(self, max_samples: int, max_seconds: float, most_paired: int = MOST_PAIRED) -> None:
         self._max_samples = max_samples
         self._max_seconds = max_seconds
+        self._most_paired = most_paired
         self._lock = threading.Lock()
         self._order: list[tuple[float, SampleKey]] = []
         self._entries: dict[SampleKey, _Entry] = {}
@@ -122,7 +124,7 @@ class Window:
         """Scores of the newest samples that counted when statistics, or the revision, were last asked for."""
         with self._lock:
             if target not in self._scores:
-                newest = self._order[max(self._first, len(self._order) - _MOST_PAIRED) :]
+                newest = self._order[max(self._first, len(self._order) - self._most_paired) :]
                 entries = [(key, self._entries[key]) for _, key in newest]
                 self._scores[target] = ScoreArrays.of(
                     (key, each.value, each.measured_time, each.weight)
@@ -184,11 +186,11 @@ class Windows:
     Args:
         max_samples: The most samples that count in a window.
         max_seconds: Samples older than this do not count.
+        most_paired: The most that a comparison of two explainers rests on.
     """
 
-    def __init__(self, max_samples: int, max_seconds: float) -> None:
-        self._max_samples = max_samples
-        self._max_seconds = max_seconds
+    def __init__(self, max_samples: int, max_seconds: float, most_paired: int = MOST_PAIRED) -> None:
+        self._bounds = max_samples, max_seconds, most_paired
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, str], Window] = {}
         self._differences: dict[tuple[str, str, str, int | None], tuple[int, int, ScoreStatistics | None]] = {}
@@ -206,7 +208,7 @@ class Windows:
     ) -> None:
         """Puts in the score of an explainer's map of a sample, in place of an earlier one; see `Window.put`."""
         with self._lock:
-            window = self._windows.setdefault((explainer, metric), Window(self._max_samples, self._max_seconds))
+            window = self._windows.setdefault((explainer, metric), Window(*self._bounds))
         window.put(key, sample_time, value, target, measured_time, weight)
 
     def remove(self, key: SampleKey, metrics: Collection[str]) -> None:
