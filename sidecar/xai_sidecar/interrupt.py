@@ -1,8 +1,8 @@
 """Ctrl-C where MindSpore is running.
 
 With each compiled pass MindSpore 2.10 replaces Python's handler for SIGINT by its own, unknown to Python, which sends
-the process a SIGTERM. That would end the process without a message, so SIGTERM is caught as well. Both functions have
-to be called on the main thread.
+the process a SIGTERM. That would end the process without a message, so SIGTERM is caught as well. All functions have to
+be called on the main thread.
 """
 
 from __future__ import annotations
@@ -47,6 +47,17 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
     with _handled_by(note):
         yield noted.is_set
+
+
+def remembered_handlers() -> Callable[[], None]:
+    """Returns a function that puts back the handlers of Ctrl-C and SIGTERM of now, which a library may replace."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return restore
 
 
 @contextmanager

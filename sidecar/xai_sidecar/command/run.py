@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing it takes a while, and the command line has to answer at once
     from xai_sidecar.config import Config
+    from xai_sidecar.runner.options import RunOptions
+    from xai_sidecar.runner.session import RunResult
+    from xai_sidecar.runner.telling import Telling
+
+_LOST = 1
+"""Exit status where the device was lost, or the machines were."""
 
 _SKIPPED = 3
 """Exit status where some pictures could not be read."""
@@ -45,28 +52,42 @@ def add_run(commands: Any, add_config: Any) -> argparse.ArgumentParser:
     run.add_argument("--limit", type=int, metavar="N", help="run the first N pictures only")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
     run.add_argument("--fail-fast", action="store_true", help="end at the first picture that cannot be read")
+    run.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread it over the machines of a Ray cluster, host:port of its head, or over actors on this one, "
+        "`local`; needs the extra `ray`",
+    )
+    run.add_argument(
+        "--actors",
+        type=int,
+        metavar="N",
+        help="with --ray, how many engines there are (default: one for each accelerator, or each machine)",
+    )
     return run
 
 
 def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
     """Runs a data set; returns the exit status."""
-    from xai_sidecar.backends.loading import load_backend
-    from xai_sidecar.errors import ConfigError, InvalidRequestError, StoreError
+    from xai_sidecar.errors import ConfigError, DeviceLostError, InvalidRequestError, StoreError
     from xai_sidecar.interrupt import deferred
     from xai_sidecar.ood.progress import shown_progress
-    from xai_sidecar.runner.folder import RunFolder
     from xai_sidecar.runner.options import RunOptions
-    from xai_sidecar.runner.session import run_data
     from xai_sidecar.runner.telling import Telling, written
 
+    if arguments.actors is not None and (arguments.ray is None or arguments.actors < 1):
+        raise ConfigError("it is a number of at least 1, and goes with --ray.", field="actors")
     options = RunOptions(arguments.targets, arguments.probable, arguments.limit, arguments.seed, arguments.fail_fast)
-    folder = RunFolder(arguments.out)
+    run_it = _run_here if arguments.ray is None else _run_on_ray
     try:
         with deferred() as stop, shown_progress(report) as progress:
             telling = Telling(progress, config.evaluator.auto.weights)
-            result = run_data(config, arguments.data, folder, options, load_backend, report, telling, stop)
+            result = run_it(config, arguments, options, report, telling, stop)
     except (InvalidRequestError, StoreError) as error:
         raise ConfigError(error.message, field="data") from error
+    except DeviceLostError as error:
+        print(f"xai-sidecar: {error.message}", file=sys.stderr)
+        return _LOST
     try:
         print(written(result), flush=True)
     finally:
@@ -74,6 +95,40 @@ def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
     if result.counts.interrupted:
         raise KeyboardInterrupt
     return _SKIPPED if result.counts.skipped else 0
+
+
+def _run_here(
+    config: Config, arguments: argparse.Namespace, options: RunOptions, report: Any, telling: Telling, stop: Any
+) -> RunResult:
+    from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.runner.folder import RunFolder
+    from xai_sidecar.runner.session import run_data
+
+    return run_data(config, arguments.data, RunFolder(arguments.out), options, load_backend, report, telling, stop)
+
+
+def _run_on_ray(
+    config: Config, arguments: argparse.Namespace, options: RunOptions, report: Any, telling: Telling, stop: Any
+) -> RunResult:
+    from xai_sidecar.backends.loading import load_backend
+    from xai_sidecar.interrupt import remembered_handlers
+    from xai_sidecar.runner.folder import RunFolder
+    from xai_sidecar.runner.session import run_spread
+    from xai_sidecar.runner.spread import ray_cluster
+    from xai_sidecar.runner.spread.spreading import Spreader
+    from xai_sidecar.runner.spread.worker import WorkerSetup
+
+    put_back = remembered_handlers()
+    with ray_cluster.connected(arguments.ray) as ray:
+        put_back()
+        room = ray_cluster.cluster_room(ray, config.model.device, arguments.actors)
+        threads = None if room.accelerator else room.cpus
+        setup = WorkerSetup(
+            ray_cluster.worker_config(config), options, load_backend, ray_cluster.import_paths(), threads
+        )
+        report(f"starting {room.count} actors, each with {room.content}")
+        spreader = Spreader(ray_cluster.RayCluster(ray, setup, room, report), room.count, report)
+        return run_spread(config, arguments.data, RunFolder(arguments.out), options, spreader, telling, stop)
 
 
 _WORSE = 1

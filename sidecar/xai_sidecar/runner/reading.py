@@ -34,21 +34,26 @@ class ReadItem:
     problem: str = ""
 
 
-def read_ahead(items: Iterable[DataItem], spec: InputSpec, count: int) -> Iterator[ReadItem]:
+def read_ahead(items: Iterable[DataItem | None], spec: InputSpec, count: int) -> Iterator[ReadItem | None]:
     """Reads pictures, up to so many before they are wanted.
 
     Args:
-        items: The pictures.
+        items: The pictures; None where there is none at the moment, and may be one later.
         spec: How they are prepared.
         count: How many at a time.
+
+    Yields:
+        The pictures, in their order; None where there is none at the moment.
     """
     pool = ThreadPoolExecutor(usable_cpus(), "reading")
     waiting: deque[Future[ReadItem]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(read_item, item, spec))
-            if len(waiting) >= count:
-                yield waiting.popleft().result()
+            if item is not None:
+                waiting.append(pool.submit(read_item, item, spec))
+                if len(waiting) < count:
+                    continue
+            yield waiting.popleft().result() if waiting else None
         while waiting:
             yield waiting.popleft().result()
     finally:
@@ -60,12 +65,18 @@ def read_item(item: DataItem, spec: InputSpec) -> ReadItem:
     try:
         return ReadItem(item, _prepared(item, spec))
     except (InvalidRequestError, OSError) as error:
-        why = error.message if isinstance(error, InvalidRequestError) else f"It cannot be opened: {error.strerror}."
-        return ReadItem(item, None, why)
+        return ReadItem(item, None, error.message if isinstance(error, InvalidRequestError) else unopened(error))
+
+
+def unopened(error: OSError) -> str:
+    """Why a file could not be read, in a sentence."""
+    return f"It cannot be opened: {error.strerror}."
 
 
 def _prepared(item: DataItem, spec: InputSpec) -> Prepared:
     content = item.content
+    if isinstance(content, bytes):
+        return read(content, spec, MOST_PIXELS)
     if isinstance(content, Path):
         return read(content.read_bytes(), spec, MOST_PIXELS)
     if content.dtype == np.uint8:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from itertools import islice
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -62,7 +61,7 @@ def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]
     """
     metrics = list(dict.fromkeys(row["metric"] for row in found["scores"]))
     names = ranked(found)
-    weights = result.model.config.evaluator.auto.weights
+    weights = result.config.evaluator.auto.weights
     lead = max((name for name in metrics), key=lambda name: weights.get(name, 0.0), default="")
     parts = [
         _head(result, found),
@@ -82,7 +81,7 @@ def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]
         parts.insert(
             4, f"<p>Maps below are by <b>{escape(explainer)}</b>, which measured best, ordered by {escape(lead)}.</p>"
         )
-    title = escape(f"{result.model.config.model.name}: explanations measured")
+    title = escape(f"{result.config.model.name}: explanations measured")
     style = files("xai_sidecar.runner").joinpath("report.css").read_text()
     body = "\n".join(parts)
     return (
@@ -233,12 +232,12 @@ def _pictures(data: DataSet, names: set[str]) -> dict[str, Image.Image]:
 
 
 def _picture(item: DataItem) -> Image.Image | None:
+    if isinstance(item.content, np.ndarray) and item.content.dtype != np.uint8:
+        return stretched(item.content)
     try:
-        if isinstance(item.content, Path) or item.content.dtype == np.uint8:
-            return to_picture(item.content)
+        return to_picture(item.content)
     except (OSError, ImageError):
         return None
-    return stretched(item.content)
 
 
 def _gallery(

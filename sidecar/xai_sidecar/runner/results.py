@@ -25,7 +25,7 @@ def summary(result: RunResult) -> Json:
     Scores that are not known are null, never 0.
     """
     figures, counts = result.quality.summary(), result.counts
-    model, settings = result.evaluated, result.model.config.evaluator
+    model, settings = result.evaluated, result.config.evaluator
     return {
         "pictures": counts.done,
         "skipped": [{"name": name, "why": why} for name, why in counts.skipped],
@@ -141,8 +141,8 @@ class ScoreRow:
 
 
 def samples(store: Store) -> Iterator[SampleRecord]:
-    """All samples of a run, in the order in which they were kept."""
-    for key, _ in list(store.states()):
+    """All samples of a run, by picture."""
+    for key in _keys(store):
         record = store.sample(key)
         if record is not None:
             yield record
@@ -150,7 +150,7 @@ def samples(store: Store) -> Iterator[SampleRecord]:
 
 def score_rows(store: Store) -> Iterator[ScoreRow]:
     """All scores of a run, by picture."""
-    for key, _ in list(store.states()):
+    for key in _keys(store):
         for score in store.scores(key):
             status = score.status.name.lower() if score.status is not None else "error"
             yield ScoreRow(
@@ -163,6 +163,11 @@ def score_rows(store: Store) -> Iterator[ScoreRow]:
                 score.pass_count,
                 score.seconds,
             )
+
+
+def _keys(store: Store) -> list[SampleKey]:
+    """The samples of a run, in an order that does not depend on which pictures were done first."""
+    return sorted(key for key, _ in store.states())
 
 
 def name_of(key: SampleKey) -> str:

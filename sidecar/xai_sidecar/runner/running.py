@@ -1,6 +1,6 @@
-"""Runs a data set: reads, predicts, explains and measures its pictures, and keeps what comes of it.
+"""Measures pictures: reads, predicts, explains and measures them, and hands on what came of each.
 
-    data ─ read ahead ─ predict ─ samples ─ Progress, Measurer, Keeper: as of live traffic ─ store
+    pictures ─ read ahead ─ predict ─ samples ─ Progress, Measurer, Keeper: as of live traffic ─ outcomes
 
 One thread does what is here; pictures are read on others, and the engine has its own.
 """
@@ -11,35 +11,34 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from prometheus_client import CollectorRegistry
 
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import OodScores, Steps, forward, ood_score
-from xai_sidecar.errors import DeviceLostError, InvalidRequestError, ShuttingDownError, StoreError
+from xai_sidecar.errors import DeviceLostError, InvalidRequestError, ShuttingDownError
 from xai_sidecar.evaluator.agenda import Run
 from xai_sidecar.evaluator.annotations import check_annotation
 from xai_sidecar.evaluator.keeping import Keeper
-from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurer
 from xai_sidecar.evaluator.progress import Progress
-from xai_sidecar.evaluator.records import GroundTruth, Sample, SampleKey, SampleState, TruthObject
-from xai_sidecar.evaluator.store import Store
+from xai_sidecar.evaluator.records import GroundTruth, Sample, SampleKey, TruthObject
 from xai_sidecar.evaluator.store.small import top_classes
-from xai_sidecar.evaluator.store_errors import StoreErrors
+from xai_sidecar.evaluator.store.whole import MeasuredSample
 from xai_sidecar.imaging import Prepared
-from xai_sidecar.runner.data import DataItem, DataSet
+from xai_sidecar.runner.data import DataItem
 from xai_sidecar.runner.options import RunOptions
+from xai_sidecar.runner.outcome import PictureOutcome, request_id_of
 from xai_sidecar.runner.reading import MOST_PIXELS, ReadItem, read_ahead
-from xai_sidecar.serving.evaluation import sample_of
+from xai_sidecar.runner.recording import Recording, SampleRecorder, Unheeded
+from xai_sidecar.serving.evaluation import make_telemetry, sample_of
 from xai_sidecar.serving.model import ServedModel
 from xai_sidecar.serving.plan import ModelOutput
-from xai_sidecar.telemetry import EvaluatorTelemetry
 
 _READ_AHEAD = 16
 _PREDICTED_AHEAD = 8
@@ -47,136 +46,97 @@ _PREDICTED_AHEAD = 8
 
 _POLL_SECONDS = 0.5
 
-_FINAL = frozenset({SampleState.SCORED, SampleState.FAILED, SampleState.NO_POSITIVE})
-"""States of samples that are not measured again."""
+_END = object()
 
 
 @dataclass
-class RunCounts:
-    """How far a run is.
+class _Open:
+    """A picture that is not measured yet.
 
     Attributes:
-        total: Pictures to run; 0 if that is not known.
-        done: Pictures that are measured, those of earlier starts included.
-        known: Those of earlier starts.
-        skipped: Pictures that could not be read: name and reason.
-        notes: What is doubtful about the data, in sentences.
-        interrupted: Whether it was ended early.
+        name: The picture's.
+        count: Samples that are not measured.
+        samples: Those that are.
+        notes: What is doubtful about it.
     """
 
-    total: int = 0
-    done: int = 0
-    known: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    name: str
+    count: int
+    samples: list[MeasuredSample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    interrupted: bool = False
 
 
 class Runner:
-    """Runs a data set once.
+    """Measures pictures. What comes of one does not depend on the others.
 
     Args:
         engine: Ready; nobody else uses it.
         model: The model that it runs.
         evaluated: The same as the evaluator sees it.
-        store: Where everything is kept.
-        options: How the data set is run.
-        quality: The scores so far, for whoever shows them.
-        telemetry: Counts measurements.
-        on_progress: Called after each picture.
-        stop: Called now and then; returns whether to end once what has been begun is measured.
+        options: How pictures are measured.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        model: ServedModel,
-        evaluated: EvaluatedModel,
-        store: Store,
-        options: RunOptions,
-        quality: LiveQuality,
-        telemetry: EvaluatorTelemetry,
-        on_progress: Callable[[RunCounts], None] = lambda counts: None,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, engine: Engine, model: ServedModel, evaluated: EvaluatedModel, options: RunOptions) -> None:
         self._engine = engine
         self._model = model
         self._evaluated = evaluated
-        self._store = store
         self._options = options
-        self._quality = quality
-        self._on_progress = on_progress
-        self._stop = stop
         settings = model.config.evaluator
+        telemetry = make_telemetry(CollectorRegistry(), evaluated, settings)
         measurer = Measurer(evaluated, settings)
-        keeper = Keeper(_Strict(store, telemetry), measurer, quality, telemetry)
-        self.measurer = measurer
-        self._progress = Progress(measurer, evaluated, settings, keeper, quality, self._concluded, thorough=True)
+        unheeded = Unheeded(evaluated, settings, telemetry)
+        self._recorder = SampleRecorder(self._ended)
+        keeper = Keeper(Recording(self._recorder, telemetry), measurer, unheeded, telemetry)
+        self._progress = Progress(measurer, evaluated, settings, keeper, unheeded, thorough=True)
         self._jobs: dict[Future[Any], Callable[[Future[Any]], None]] = {}
         self._predicting = 0
         self._ready: deque[Sample] = deque()
-        self._open: dict[str, int] = {}  # samples of pictures that are not measured yet, by name
-        self.counts = RunCounts()
+        self._open: dict[str, _Open] = {}  # by what its samples are kept by
+        self._take: Callable[[PictureOutcome], None] = lambda outcome: None
 
-    def run(self, data: DataSet) -> RunCounts:
-        """Runs the pictures that the store does not have yet.
+    def run(
+        self,
+        items: Iterator[DataItem | None],
+        take: Callable[[PictureOutcome], None],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Measures pictures.
 
-        Raises:
-            StoreError: The store fails.
-            PictureError: A picture cannot be read, and that is to end the run.
+        Args:
+            items: The pictures; None where there is none at the moment, and may be one later.
+            take: Called with what came of each, in any order.
+            stop: Called now and then; returns whether to end once what has been begun is measured.
+
+        Returns:
+            Whether it was stopped.
         """
-        limit = self._options.limit
-        self.counts.total = min(len(data), limit) if limit and len(data) else len(data) or (limit or 0)
-        self.counts.notes += data.notes
-        if costly := self.measurer.too_costly():
-            self.counts.notes.append(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
-        reading: Iterator[ReadItem] | None = read_ahead(self._missing(data), self._model.input, _READ_AHEAD)
+        self._take = take
+        stopped = False
+        reading: Iterator[ReadItem | None] | None = read_ahead(items, self._model.input, _READ_AHEAD)
         while reading is not None or self._jobs or self._ready or self._progress.open_count:
-            if reading is not None and self._stop():
-                self.counts.interrupted = True
+            if reading is not None and stop():
+                stopped, reading = True, None
+            if reading is not None and not self._begin(reading):
                 reading = None
-            while reading is not None and self._predicting + len(self._ready) < _PREDICTED_AHEAD:
-                found = next(reading, None)
-                if found is None:
-                    reading = None
-                else:
-                    self._predict(found)
             self._measure()
             self._await()
-        return self.counts
+        return stopped
 
-    def _missing(self, data: DataSet) -> Iterator[DataItem]:
-        """The pictures that are not measured yet."""
-        ended = self._ended()
-        for number, item in enumerate(data):
-            if number == self._options.limit:
-                return
-            if self._request_id(item) in ended:
-                self.counts.known += 1
-                self.counts.done += 1
-            else:
-                yield item
-
-    def _ended(self) -> set[str]:
-        """The ids of pictures of which everything is measured."""
-        states: dict[str, list[SampleState]] = {}
-        for key, state in self._store.states():
-            states.setdefault(key.request_id, []).append(state)
-        return {request_id for request_id, found in states.items() if _FINAL.issuperset(found)}
-
-    def _request_id(self, item: DataItem) -> str:
-        """What its samples are kept by; all that is random in measuring them comes from it."""
-        return f"{item.name}#{self._options.seed}" if self._options.seed else item.name
+    def _begin(self, reading: Iterator[ReadItem | None]) -> bool:
+        """Has pictures predicted while there is room; returns whether there are more."""
+        while self._predicting + len(self._ready) < _PREDICTED_AHEAD:
+            found = next(reading, _END)
+            if not isinstance(found, ReadItem):
+                return found is not _END
+            self._predict(found)
+        return True
 
     # ------------------------------------------------------------------------------------------------ predictions
 
     def _predict(self, found: ReadItem) -> None:
         prepared = found.prepared
         if prepared is None:
-            if self._options.fail_fast:
-                raise InvalidRequestError(f"{found.item.name}: {found.problem}")
-            self.counts.skipped.append((found.item.name, found.problem))
-            self._on_progress(self.counts)
+            self._take(PictureOutcome(found.item.name, problem=found.problem))
             return
         inputs = prepared.array[np.newaxis]
         steps: Steps[Any] = ood_score(inputs) if self._model.facts.has_ood else forward(inputs)
@@ -192,16 +152,18 @@ class Runner:
         logits = output[0]
         probabilities = self._evaluated.activation(logits).astype(np.float32)
         predicted = ModelOutput(prepared, logits, probabilities, ood if ood and np.isfinite(ood).all() else None)
-        key = SampleKey(self._request_id(item), 0)
+        key = SampleKey(request_id_of(item.name, self._options.seed), 0)
         first = sample_of(key, time.time(), self._evaluated.version, self._model, predicted, ())
         targets = self._targets(item, first)
         samples = [
             replace(first, key=SampleKey(key.request_id, place), chosen=target) for place, target in enumerate(targets)
         ] or [first]
-        self._open[key.request_id] = len(samples)
-        objects = self._objects(item, first)
+        opened = self._open[key.request_id] = _Open(item.name, len(samples))
+        objects = self._objects(item, first, opened.notes)
         for sample in samples:
-            self._keep(sample, item.class_ids, objects)
+            classes = top_classes(sample.logits, sample.probabilities)
+            truth = _truth(sample, item.class_ids, objects)
+            self._recorder.begin(MeasuredSample(sample.record(), classes, truth))
             self._ready.append(sample)
 
     def _targets(self, item: DataItem, sample: Sample) -> list[int]:
@@ -216,7 +178,8 @@ class Runner:
             found += np.flatnonzero(sample.probabilities >= options.probable).tolist()
         return list(dict.fromkeys(map(int, found)))
 
-    def _objects(self, item: DataItem, sample: Sample) -> tuple[TruthObject, ...]:
+    @staticmethod
+    def _objects(item: DataItem, sample: Sample, notes: list[str]) -> tuple[TruthObject, ...]:
         """The objects that lie on the picture; what is wrong with the others is noted."""
         kept = []
         for thing in item.objects:
@@ -224,19 +187,8 @@ class Runner:
                 check_annotation(thing.annotation, sample.frame, MOST_PIXELS)
                 kept.append(thing)
             except InvalidRequestError as error:
-                self.counts.notes.append(f"An object of {item.name} is left out: {error.message}")
+                notes.append(f"An object of {item.name} is left out: {error.message}")
         return tuple(kept)
-
-    def _keep(self, sample: Sample, class_ids: tuple[int, ...], objects: tuple[TruthObject, ...]) -> None:
-        """Stores a sample with what is known of it. Its picture counts once for what the model got right."""
-        self._store.add_sample(sample.record(), classes=top_classes(sample.logits, sample.probabilities))
-        own = class_ids if sample.key.image_index == 0 else ()
-        here = tuple(_for_class(thing, class_ids) for thing in objects) if not own else objects
-        if own or here:
-            truth = GroundTruth(own, here, sample.time)
-            self._store.put_truth(sample.key, truth)
-            self._store.mark_applied(sample.key, truth.time)
-            self._quality.put_truth(sample.key, sample.positives, own)
 
     # ------------------------------------------------------------------------------------------------ measuring
 
@@ -246,11 +198,7 @@ class Runner:
             self._submit(self._progress.steps(run), Lane.EVALUATE, partial(self._measured, run))
 
     def _next_sample(self) -> Sample | None:
-        if not self._ready:
-            return None
-        sample = self._ready.popleft()
-        self._quality.add_sample(sample.key, sample.time)
-        return sample
+        return self._ready.popleft() if self._ready else None
 
     def _measured(self, run: Run, job: Future[Any]) -> None:
         completed = None
@@ -259,16 +207,18 @@ class Runner:
         except (CancelledError, DeviceLostError, ShuttingDownError):
             raise
         except Exception as error:
-            self.counts.notes.append(f"Measuring {run.measured.sample.key.request_id} failed: {error}")
+            opened = self._open[run.measured.sample.key.request_id]
+            opened.notes.append(f"Measuring {opened.name} failed: {error}")
         self._progress.ended(run, completed)
 
-    def _concluded(self, sample: Sample, maps: Any) -> None:
-        request_id = sample.key.request_id
-        self._open[request_id] -= 1
-        if not self._open[request_id]:
-            del self._open[request_id]
-            self.counts.done += 1
-            self._on_progress(self.counts)
+    def _ended(self, sample: MeasuredSample) -> None:
+        """Hands on a picture whose samples are all measured."""
+        opened = self._open[sample.key.request_id]
+        opened.samples.append(sample)
+        if len(opened.samples) == opened.count:
+            del self._open[sample.key.request_id]
+            samples = sorted(opened.samples, key=lambda each: each.key)
+            self._take(PictureOutcome(opened.name, tuple(samples), notes=tuple(opened.notes)))
 
     def _submit(self, steps: Steps[Any], lane: Lane, then: Callable[[Future[Any]], None]) -> None:
         self._jobs[self._engine.submit(steps, lane)] = then
@@ -282,17 +232,11 @@ class Runner:
             self._jobs.pop(job)(job)
 
 
-class _Strict(StoreErrors):
-    """A store whose errors end the run: what is not kept would be missing in its results."""
-
-    @contextmanager
-    def writing(self, key: SampleKey | None = None) -> Iterator[None]:
-        """Lets errors pass."""
-        yield
-
-    def failed(self, error: StoreError, key: SampleKey | None = None) -> None:
-        """Raises it."""
-        raise error
+def _truth(sample: Sample, class_ids: tuple[int, ...], objects: tuple[TruthObject, ...]) -> GroundTruth | None:
+    """What is known of a sample. Its picture counts once for what the model got right."""
+    own = class_ids if sample.key.image_index == 0 else ()
+    here = objects if own else tuple(_for_class(thing, class_ids) for thing in objects)
+    return GroundTruth(own, here, sample.time) if own or here else None
 
 
 def _for_class(thing: TruthObject, class_ids: tuple[int, ...]) -> TruthObject:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from prometheus_client import CollectorRegistry
 
@@ -16,19 +15,33 @@ from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.scheduler import Policy
 from xai_sidecar.evaluator.live_quality import LiveQuality
-from xai_sidecar.evaluator.measurement import EvaluatedModel
+from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurer
 from xai_sidecar.evaluator.restoring import restore_quality
 from xai_sidecar.evaluator.store import Store
-from xai_sidecar.runner.data import DataSet, Labels, open_data
+from xai_sidecar.runner.data import DataItem, DataSet, Labels, open_data
 from xai_sidecar.runner.folder import RunFolder
+from xai_sidecar.runner.gathering import Gatherer, RunCounts
 from xai_sidecar.runner.options import RunOptions
-from xai_sidecar.runner.running import RunCounts, Runner
+from xai_sidecar.runner.outcome import PictureOutcome
+from xai_sidecar.runner.running import Runner
+from xai_sidecar.runner.spread.spreading import Spreader
 from xai_sidecar.serving.evaluation import check_measured, evaluated_model, make_telemetry
 from xai_sidecar.serving.model import ServedModel, start_model
 
 _MOST_BYTES = 2**50
 _FOR_EVER = 1e11
 """Seconds for which samples of a run are kept, and count."""
+
+_ALL = 10**9
+
+OnProgress: TypeAlias = Callable[[RunCounts, LiveQuality], None]
+"""Called after each picture."""
+
+Measure: TypeAlias = Callable[
+    [Iterator[DataItem], Callable[[PictureOutcome], None], Callable[[], bool]],
+    bool,
+]
+"""Measures pictures: see `Runner.run`."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +51,8 @@ class RunResult:
     Attributes:
         folder: Where it is.
         counts: Pictures that were measured, and that were not.
-        model: The model.
-        evaluated: The same as the evaluator sees it.
+        config: The config, as of `run_config`.
+        evaluated: The model as the evaluator sees it.
         quality: All scores.
         store: Where everything is kept; closed by whoever gets it.
         seconds: How long it took.
@@ -48,7 +61,7 @@ class RunResult:
 
     folder: RunFolder
     counts: RunCounts
-    model: ServedModel
+    config: Config
     evaluated: EvaluatedModel
     quality: LiveQuality
     store: Store
@@ -59,7 +72,7 @@ class RunResult:
 def run_config(config: Config) -> Config:
     """A config as a run has it: everything is measured of every picture, and everything counts."""
     auto = config.evaluator.auto.model_copy(update={"min_samples": 2})  # for a composite score
-    counting = {"sample_rate": 1.0, "window_samples": 10**9, "window_seconds": _FOR_EVER, "classes": [], "auto": auto}
+    counting = {"sample_rate": 1.0, "window_samples": _ALL, "window_seconds": _FOR_EVER, "classes": [], "auto": auto}
     evaluator = config.evaluator.model_copy(update=counting)
     return config.model_copy(update={"evaluator": evaluator})
 
@@ -71,7 +84,7 @@ def run_data(
     options: RunOptions,
     make_backend: Callable[[Config], Backend],
     report: Callable[[str], None],
-    on_progress: Callable[[RunCounts, LiveQuality], None] = lambda counts, quality: None,
+    on_progress: OnProgress = lambda counts, quality: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """Runs a data set, or goes on with it.
@@ -92,22 +105,64 @@ def run_data(
         PictureError: A picture cannot be read, and that is to end the run.
     """
     config = run_config(config)
-    slice_seconds = config.server.slice_milliseconds / 1e3
-    engine = Engine(
-        lambda: make_backend(config),
-        # Nobody waits for anything else: batches may be as long as they like.
-        policy=Policy(slice_seconds=slice_seconds, evaluate_slice_seconds=1.0, evaluate_share=1.0),
-        hang_seconds=config.server.hang_seconds,
-    )
+    engine = run_engine(config, make_backend)
     try:
         model = start_model(engine, config, report).result()
         evaluated = evaluated_model(model)
         check_measured(model, evaluated)
-        data = open_data(data_name, Labels(model.labels, model.backend.class_count))
+        data = open_data(data_name, Labels(model.labels, len(model.labels)))
         record = {"data": data_name, **run_record(config, evaluated, options)}
         return run_model(engine, model, evaluated, data, folder, record, options, on_progress, stop)
     finally:
         engine.close(5.0)
+
+
+def run_spread(
+    config: Config,
+    data_name: str,
+    folder: RunFolder,
+    options: RunOptions,
+    spreader: Spreader,
+    on_progress: OnProgress = lambda counts, quality: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> RunResult:
+    """As `run_data`, with pictures measured by workers.
+
+    Args:
+        config: As of `run_data`.
+        data_name: As of `run_data`; the data set is read here.
+        folder: Where the run goes.
+        options: How it is run, the same as the workers have.
+        spreader: Has the workers.
+        on_progress: Called after each picture.
+        stop: Returns whether to end.
+
+    Raises:
+        ConfigError: Something named is not there or does not fit.
+        DeviceLostError: Workers die, one after the other.
+        KeyboardInterrupt: It was stopped before the first worker was ready.
+        StoreError: The store fails.
+        PictureError: A picture cannot be read, and that is to end the run.
+    """
+    config = run_config(config)
+    evaluated = spreader.start(stop)
+    data = open_data(data_name, Labels(evaluated.labels, len(evaluated.labels)))
+    record = {"data": data_name, **run_record(config, evaluated, options)}
+    return run_by(spreader.run, config, evaluated, data, folder, record, options, on_progress, stop)
+
+
+def run_engine(config: Config, make_backend: Callable[[Config], Backend]) -> Engine:
+    """An engine for a run, which is not started yet.
+
+    Args:
+        config: As of `run_config`.
+        make_backend: Loads the model.
+    """
+    # Nobody waits for anything else: batches may be as long as they like.
+    policy = Policy(
+        slice_seconds=config.server.slice_milliseconds / 1e3, evaluate_slice_seconds=1.0, evaluate_share=1.0
+    )
+    return Engine(lambda: make_backend(config), policy=policy, hang_seconds=config.server.hang_seconds)
 
 
 def run_model(
@@ -118,7 +173,7 @@ def run_model(
     folder: RunFolder,
     record: Mapping[str, Any],
     options: RunOptions,
-    on_progress: Callable[[RunCounts, LiveQuality], None] = lambda counts, quality: None,
+    on_progress: OnProgress = lambda counts, quality: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """As `run_data`, with a model that is ready on an engine.
@@ -134,28 +189,52 @@ def run_model(
         on_progress: Called after each picture.
         stop: Returns whether to end.
     """
-    started, settings = time.monotonic(), model.config.evaluator
+    measure = Runner(engine, model, evaluated, options).run
+    return run_by(measure, model.config, evaluated, data, folder, record, options, on_progress, stop)
+
+
+def run_by(
+    measure: Measure,
+    config: Config,
+    evaluated: EvaluatedModel,
+    data: DataSet,
+    folder: RunFolder,
+    record: Mapping[str, Any],
+    options: RunOptions,
+    on_progress: OnProgress = lambda counts, quality: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> RunResult:
+    """As `run_model`, whoever measures the pictures.
+
+    Args:
+        measure: Measures pictures, as `Runner.run` does.
+        config: The config, as of `run_config`.
+        evaluated: The model as the evaluator sees it.
+        data: The data set.
+        folder: Where the run goes.
+        record: What is run, and how; see `RunFolder.begin`.
+        options: How it is run.
+        on_progress: Called after each picture.
+        stop: Returns whether to end.
+    """
+    started, settings = time.monotonic(), config.evaluator
     resumed = folder.begin(record)
     store = Store.open(folder.store_url, max_bytes=_MOST_BYTES, retention_seconds=_FOR_EVER, claim=True)
     try:
         telemetry = make_telemetry(CollectorRegistry(), evaluated, settings)
-        quality = LiveQuality(evaluated, settings, telemetry)
-        progress = partial(_with_quality, on_progress, quality)
-        runner = Runner(engine, model, evaluated, store, options, quality, telemetry, progress, stop)
+        quality, measurer = LiveQuality(evaluated, settings, telemetry, most_paired=_ALL), Measurer(evaluated, settings)
+        gatherer = Gatherer(store, quality, options, lambda counts: on_progress(counts, quality))
+        gatherer.counts.notes += data.notes
+        if costly := measurer.too_costly():
+            gatherer.counts.notes.append(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
         if resumed:
-            known, definitions = set(evaluated.measured), runner.measurer.definitions
-            restore_quality(quality, store, evaluated.version, 0.0, 10**9, known, settings.metrics, definitions)
-        counts = runner.run(data)
+            known = set(evaluated.measured)
+            restore_quality(quality, store, evaluated.version, 0.0, _ALL, known, settings.metrics, measurer.definitions)
+        counts = gatherer.end(interrupted=measure(gatherer.missing(data), gatherer.take, stop))
     except BaseException:
         store.close()
         raise
-    return RunResult(folder, counts, model, evaluated, quality, store, time.monotonic() - started, data)
-
-
-def _with_quality(
-    on_progress: Callable[[RunCounts, LiveQuality], None], quality: LiveQuality, counts: RunCounts
-) -> None:
-    on_progress(counts, quality)
+    return RunResult(folder, counts, config, evaluated, quality, store, time.monotonic() - started, data)
 
 
 def run_record(config: Config, model: EvaluatedModel, options: RunOptions) -> Mapping[str, Any]:

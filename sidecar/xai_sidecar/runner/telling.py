@@ -9,11 +9,12 @@ from typing import Any
 
 from xai_client.command.tables import table
 from xai_sidecar.evaluator.live_quality import LiveQuality
+from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.ood.progress import Progress, Step, duration_text
 from xai_sidecar.runner.exports import write_scores
+from xai_sidecar.runner.gathering import RunCounts
 from xai_sidecar.runner.report import report
 from xai_sidecar.runner.results import ranked, score_rows, summary
-from xai_sidecar.runner.running import RunCounts
 from xai_sidecar.runner.session import RunResult
 
 _SHOWN_SKIPPED = 10
@@ -43,10 +44,11 @@ class Telling:
         self._progress(Step("running", done, max(counts.total, done), "pictures", self._note))
 
     def _scores(self, counts: RunCounts, quality: LiveQuality) -> str:
-        rows = [row for row in quality.summary().table.rows if row.metric == self._lead]
-        best = sorted(rows, key=lambda row: -row.goodness)[:_BEST]
+        means = {name: found.mean for name, found in quality.by_explainer(self._lead).items()}
+        sign = 1 if self._lead and installed_metrics()[self._lead].higher_is_better else -1
+        best = sorted(means, key=lambda name: -sign * means[name])[:_BEST]
         skipped = f"{len(counts.skipped)} skipped, " if counts.skipped else ""
-        scores = ", ".join(f"{row.explainer} {row.statistics.mean:.2f}" for row in best)
+        scores = ", ".join(f"{name} {means[name]:.2f}" for name in best)
         return f"{skipped}{self._lead.rpartition('/')[2]}: {scores}" if scores else skipped.rstrip(", ")
 
 

@@ -16,8 +16,9 @@ from xai_sidecar.ood.pictures import class_id_of, plain_label
 
 _SHOWN = 3
 
-Content: TypeAlias = "Path | NDArray[Any]"
-"""A picture's file; or its pixels, (H, W), (H, W, 1) or (H, W, 3) uint8; or a model input, (C, H, W) float32."""
+Content: TypeAlias = "Path | bytes | NDArray[Any]"
+"""A picture's file, or the bytes of one; or its pixels, (H, W), (H, W, 1) or (H, W, 3) uint8; or a model input,
+(C, H, W) float32."""
 
 
 @dataclass(frozen=True, eq=False)
