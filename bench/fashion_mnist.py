@@ -46,8 +46,8 @@ from xai_sidecar.ood.progress import Progress, ProgressLines, Step
 from xai_sidecar.ood.training import TrainingOptions, hold_out
 from xai_sidecar.paths import cache_folder
 
-_DATA = Path("/usr/share/datasets/fashion-mnist")
-_MEAN, _DEVIATION = 0.2860, 0.3530
+DATA = Path("/usr/share/datasets/fashion-mnist")
+MEAN, DEVIATION = 0.2860, 0.3530
 """Of the training pictures."""
 
 _Pictures: TypeAlias = tuple[FloatArray, IntArray]
@@ -66,7 +66,7 @@ _EXPLAINED = [(name, estimator) for estimator in _ESTIMATORS for name in _NAMES]
 def main() -> int:
     """Prints the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench.fashion_mnist", description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=_DATA, metavar="DIR", help="the .gz files; default: %(default)s")
+    parser.add_argument("--data", type=Path, default=DATA, metavar="DIR", help="the .gz files; default: %(default)s")
     parser.add_argument("--epochs", type=int, default=8, help="of LeNet-5's training; default: %(default)s")
     parser.add_argument("--pictures", type=int, default=200, help="to be explained; default: %(default)s")
     parser.add_argument("--masks", type=int, default=500, help="of an explanation; default: %(default)s")
@@ -76,7 +76,7 @@ def main() -> int:
     progress = ProgressLines(lambda line: print(f"  {line}", file=sys.stderr, flush=True))
 
     digits = _digits()
-    training, test = _read(arguments.data, "train"), _read(arguments.data, "t10k")
+    training, test = read_part(arguments.data, "train"), read_part(arguments.data, "t10k")
     folder = cache_folder() / "bench"
     checkpoint = lenet.trained(folder, *training, arguments.epochs, progress)
     shape = {"channels": 1, "height": lenet.SIDE, "width": lenet.SIDE}
@@ -94,7 +94,7 @@ def main() -> int:
     return 0
 
 
-def _read(folder: Path, name: str) -> _Pictures:
+def read_part(folder: Path, name: str) -> _Pictures:
     """The inputs (n, 1, 32, 32) of a part of the data set, filled up with black, and their classes (n,)."""
     paths = [folder / f"{name}-{what}-ubyte.gz" for what in ("images-idx3", "labels-idx1")]
     missing = [path for path in paths if not path.exists()]
@@ -103,13 +103,13 @@ def _read(folder: Path, name: str) -> _Pictures:
             f"{missing[0]} is not there. Install the data set with apt-get install dataset-fashion-mnist, or name "
             "another folder of its .gz files with --data."
         )
-    images, labels = (_read_idx(path) for path in paths)
+    images, labels = (read_idx(path) for path in paths)
     margin = (lenet.SIDE - images.shape[1]) // 2
     padded = np.pad(images, ((0, 0), (margin, margin), (margin, margin)))
     return _normalised(padded / np.float32(255)), labels.astype(np.int32)
 
 
-def _read_idx(path: Path) -> Array:
+def read_idx(path: Path) -> Array:
     """A file of bytes in the IDX format: two zeros, the type, the number of axes, their lengths, the values."""
     content = gzip.decompress(path.read_bytes())
     axes = content[3]
@@ -129,7 +129,7 @@ def _digits() -> FloatArray:
 
 def _normalised(pixels: FloatArray) -> FloatArray:
     """Pixels (n, H, W) in [0, 1] as inputs."""
-    return np.asarray((pixels[:, None] - _MEAN) / _DEVIATION, np.float32)
+    return np.asarray((pixels[:, None] - MEAN) / DEVIATION, np.float32)
 
 
 def _loaded(source: ModelSource) -> MindSporeBackend:
