@@ -187,6 +187,7 @@ class HttpOipServer:
         handler = type("Handler", (_Handler,), {"model": model, "binary": binary})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda *of_callers_who_left: None
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 

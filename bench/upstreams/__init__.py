@@ -59,7 +59,8 @@ def _of(name: str, onnx: Path, file: Path, ours: dict[str, np.ndarray]) -> Itera
         for scheme in ("grpc", "http"):
             theirs = _maps(file.with_name(f"{name}-{scheme}.toml"), _config(file, upstream, scheme))
             worst = max(_difference(theirs[key], ours[key]) for key in ours)
-            yield Figure(f"{name}, {scheme}: maps' difference", worst, "of the range", _ROUNDING, ", ".join(ours))
+            note = f"{worst:.1e} of a map's range; {', '.join(ours)}"
+            yield Figure(f"{name}, {scheme}: maps' difference", worst, "of the range", _ROUNDING, note)
         yield from _rates(name, file, upstream)
 
 

@@ -430,3 +430,11 @@ def test_the_authorities_of_an_upstream_are_a_file(tmp_path):
     with pytest.raises(ConfigError) as caught:
         parse_config({"model": {"oip": "grpcs://a:1/net", "upstream": {"ca": "no.pem"}}}, folder=tmp_path)
     assert caught.value.field == "model.upstream.ca"
+
+
+def test_an_upstream_times_out_before_a_batch_counts_as_hanging():
+    model = {"oip": "grpc://a:1/net", "upstream": {"timeout_seconds": 60}}
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": model})
+    assert caught.value.field == "model.upstream.timeout_seconds"
+    assert parse_config({"model": model, "server": {"hang_seconds": 61}})

@@ -322,3 +322,14 @@ class Config(Section):
     server: ServerConfig = Field(default_factory=ServerConfig)
     evaluator: EvaluatorConfig = Field(default_factory=EvaluatorConfig)
     drift: DriftConfig = Field(default_factory=DriftConfig)
+
+    @model_validator(mode="after")
+    def _times_out_first(self) -> Config:
+        longest, hangs = self.model.upstream.timeout_seconds, self.server.hang_seconds
+        if self.model.oip is not None and longest >= hangs:
+            raise ConfigError(
+                f"{longest:g} s are not below the {hangs:g} s of server.hang_seconds, after which a batch is given up. "
+                "Lower the one or raise the other.",
+                field="model.upstream.timeout_seconds",
+            )
+        return self

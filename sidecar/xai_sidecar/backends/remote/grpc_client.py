@@ -26,6 +26,7 @@ _OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),  # a model server is a neighbour, and REST goes through none either
 )
 
 _NUMBERS = {"FP32": "fp32_contents", "FP64": "fp64_contents"}
