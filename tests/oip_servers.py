@@ -6,6 +6,7 @@ It is written from the standard alone, and shares no code with what is tested.
 import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -163,15 +164,19 @@ class refused:  # noqa: N801
 
 
 class GrpcOipServer:
-    """Serves a model by gRPC until `stop`, which calls in progress do not outlive."""
+    """Serves a model by gRPC until `stop`, which calls in progress do not outlive; by TLS with (certificate, key)."""
 
-    scheme = "grpc"
-
-    def __init__(self, model, port=0):
+    def __init__(self, model, port=0, pair=None):
+        self.scheme = "grpc" if pair is None else "grpcs"
         options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
         self._server = grpc.server(ThreadPoolExecutor(8), options=options)
         pb_grpc.add_GRPCInferenceServiceServicer_to_server(_Servicer(model), self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        address = f"127.0.0.1:{port}"
+        if pair is None:
+            self.port = self._server.add_insecure_port(address)
+        else:
+            credentials = grpc.ssl_server_credentials([tuple(path.read_bytes() for path in reversed(pair))])
+            self.port = self._server.add_secure_port(address, credentials)
         self._server.start()
 
     def stop(self):
@@ -179,16 +184,19 @@ class GrpcOipServer:
 
 
 class HttpOipServer:
-    """Serves a model by REST until `stop`. `binary` says whether it takes binary tensors."""
+    """Serves a model by REST until `stop`. `binary` says whether it takes binary tensors; by TLS with `pair`."""
 
-    scheme = "http"
-
-    def __init__(self, model, port=0, binary=True):
+    def __init__(self, model, port=0, binary=True, pair=None):
+        self.scheme = "http" if pair is None else "https"
         handler = type("Handler", (_Handler,), {"model": model, "binary": binary})
         self._server = ThreadingHTTPServer(("127.0.0.1", port), handler)
         self._server.daemon_threads = True
         self._server.handle_error = lambda *of_callers_who_left: None
         self.port = self._server.server_port
+        if pair is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*pair)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def stop(self):

@@ -7,6 +7,7 @@ from functools import partial
 import grpc
 import numpy as np
 import pytest
+from certificates import Authority, write_pair
 from oip_servers import CLASSES, FEATURES, SHAPE, GrpcOipServer, HttpOipServer, OipModel, RefusalError
 
 from xai_sidecar.backends.loading import PatientLoading, load_backend
@@ -51,9 +52,8 @@ def until(true):
 
 
 def config_of(server, upstream=None, **model):
-    scheme = getattr(server, "scheme", "grpc")
     section = {
-        "oip": f"{scheme}://127.0.0.1:{server.port}/net",
+        "oip": f"{server.scheme}://127.0.0.1:{server.port}/net",
         "batch_sizes": [1, 2, 4],
         "upstream": {"output": "scores", **(upstream or {})},
         **model,
@@ -410,6 +410,28 @@ def test_a_message_that_is_too_large_is_not_taken_later_either():
 )
 def test_statuses_of_http(status, kind):
     assert isinstance(failure(ADDRESS, code_of(status), ""), kind)
+
+
+@pytest.mark.parametrize("make", [GrpcOipServer, HttpOipServer])
+def test_by_tls_with_an_authority_that_is_trusted(serve, load, tmp_path, make):
+    authority, model = Authority(), OipModel()
+    server = serve(model, partial(make, pair=write_pair(tmp_path, authority.issue("server"))))
+    for name, pem in (("ca", authority.pem), ("other", Authority().pem)):
+        (tmp_path / f"{name}.pem").write_bytes(pem)
+    backend = load(server, {"ca": str(tmp_path / "ca.pem")})
+    np.testing.assert_allclose(backend.run(Forward.kind, (images(1),))[0], model.logits_of(images(1)), atol=1e-5)
+    for upstream in ({"ca": str(tmp_path / "other.pem")}, {}):
+        with pytest.raises(ConfigError, match="does not answer"):
+            load(server, upstream)
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_authorities_that_are_none_are_refused(tmp_path, scheme):
+    (tmp_path / "ca.pem").write_text("no certificate")
+    upstream = {"ca": str(tmp_path / "ca.pem"), "output": "scores"}
+    with pytest.raises(ConfigError) as caught:
+        load_backend(parse_config({"model": {"oip": f"{scheme}://127.0.0.1:1/net", "upstream": upstream}}))
+    assert caught.value.field == "model.upstream.ca"
 
 
 # ------------------------------------------------------------------------------------------------ the start

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 import grpc
 
 from xai_proto import open_inference_pb2 as oip
+from xai_sidecar.backends.remote.authorities import authorities
 from xai_sidecar.backends.remote.failures import failure
 from xai_sidecar.backends.remote.protocol import Inferred, ModelMetadata, Tensor, from_numbers, from_raw, raw
 from xai_sidecar.config.upstream import UpstreamAddress, UpstreamConfig
 from xai_sidecar.engine.work import Array
-from xai_sidecar.errors import ConfigError, DeviceError
+from xai_sidecar.errors import DeviceError
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _RAW_INPUT = 7 << 3 | 2
@@ -48,7 +49,7 @@ class GrpcClient:
         self._version = settings.version or ""
         target = f"{address.host}:{address.port}"
         if address.secure:
-            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(_authorities(settings)), _OPTIONS)
+            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(authorities(settings)), _OPTIONS)
         else:
             self._channel = grpc.insecure_channel(target, _OPTIONS)
         self._infer: Callable[..., Any] = self._channel.unary_unary(
@@ -111,16 +112,6 @@ class GrpcClient:
             raise failure(self._address, error.code(), error.details() or "") from None
         except ValueError as error:  # the channel was closed
             raise failure(self._address, grpc.StatusCode.CANCELLED, str(error)) from None
-
-
-def _authorities(settings: UpstreamConfig) -> bytes | None:
-    if settings.ca is None:
-        return None
-    try:
-        return settings.ca.read_bytes()
-    except OSError as error:
-        message = f"{settings.ca} cannot be read: {error}. Name a PEM file."
-        raise ConfigError(message, field="model.upstream.ca") from error
 
 
 def _with_raw(head: oip.ModelInferRequest, values: Array) -> bytes:

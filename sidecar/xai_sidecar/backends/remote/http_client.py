@@ -7,7 +7,6 @@ import http.client
 import json
 import queue
 import socket
-import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -15,11 +14,12 @@ from urllib.parse import quote
 import grpc
 import numpy as np
 
+from xai_sidecar.backends.remote.authorities import trusting
 from xai_sidecar.backends.remote.failures import code_of, failure
 from xai_sidecar.backends.remote.protocol import Inferred, ModelMetadata, Tensor, from_numbers, from_raw, raw
 from xai_sidecar.config.upstream import UpstreamAddress, UpstreamConfig
 from xai_sidecar.engine.work import Array
-from xai_sidecar.errors import ConfigError, DeviceError
+from xai_sidecar.errors import DeviceError
 
 _LENGTH = "Inference-Header-Content-Length"
 """Bytes of the JSON before the binary tensors; a header of the extension for these."""
@@ -38,7 +38,7 @@ class HttpClient:
         self._settings = settings
         version = f"/versions/{quote(settings.version, safe='')}" if settings.version else ""
         self._model = f"/v2/models/{quote(address.model, safe='')}{version}"
-        self._context = _context(settings) if address.secure else None
+        self._context = trusting(settings) if address.secure else None
         self._idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
         self._binary: bool | None = None  # whether the server takes binary tensors; None until tried
         self._closed = False
@@ -166,15 +166,6 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         super().connect()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _context(settings: UpstreamConfig) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(
-            f"{settings.ca} cannot be read: {error}. Name a PEM file.", field="model.upstream.ca"
-        ) from error
 
 
 def _parsed(content: bytes | memoryview) -> dict[str, Any]:
