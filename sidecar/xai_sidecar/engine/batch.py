@@ -32,13 +32,42 @@ class Promise:
     first_rows: int = 0
 
 
+MOST_LENT = 1.0
+"""Device seconds of head starts that may be outstanding among the flows of a caller."""
+
+
 @dataclass(eq=False)
-class Flow:
-    """A job's account within its lane: start-time fair queueing calls it a flow. See `scheduler`.
+class Account:
+    """A caller's account in a lane.
 
     Attributes:
-        service: Service received in device seconds (the start tag of fair queueing). A new flow begins at the lane's
-            virtual time, not at 0.
+        caller: Its name.
+        number: Tells it from others of the same start tag.
+        service: Service received in device seconds (the start tag), counted from the lane's virtual time.
+        tasks: Number of its tasks that wait.
+        flows: Number of its flows that have begun and not left.
+        virtual_time: Of its flows.
+        last_tag: Start tag of the flow served last.
+        lendable: Head starts that its flows may have, in device seconds.
+    """
+
+    caller: str
+    number: int
+    service: float = 0.0
+    tasks: int = 0
+    flows: int = 0
+    virtual_time: float = 0.0
+    last_tag: float = 0.0
+    lendable: float = MOST_LENT
+
+
+@dataclass(eq=False)
+class Flow:
+    """A job's account within that of its caller: start-time fair queueing calls it a flow. See `turns`.
+
+    Attributes:
+        service: Service received in device seconds (the start tag of fair queueing). A new flow begins at its
+            caller's virtual time, not at 0.
         new: Whether it has not queued anything yet.
         head_start: Device seconds by which its tasks are put forward; 0 once they are used up. They count as service.
         lent: Service received since then.
@@ -46,6 +75,9 @@ class Flow:
         promise: What it is promised; None for nothing.
         rows: Rows that have been put in batches.
         task: The last one queued; None before the first.
+        caller: Whose it is; empty for nobody's.
+        account: The caller's; None before it has queued anything.
+        left: Whether it has ended.
     """
 
     service: float = 0.0
@@ -56,6 +88,9 @@ class Flow:
     promise: Promise | None = None
     rows: int = 0
     task: Task | None = None
+    caller: str = ""
+    account: Account | None = None
+    left: bool = False
 
 
 @dataclass(eq=False)

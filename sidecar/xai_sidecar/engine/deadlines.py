@@ -104,6 +104,32 @@ def fits(
     return _late([*others, *new, *first_maps], now) <= late
 
 
+def fits_share(own: Iterable[Commitment], new: Iterable[Commitment], now: float, others: Sequence[float]) -> bool:
+    """Whether a caller's new commitments can be kept beside its own others, where callers share the time evenly.
+
+    Args:
+        own: What is promised to it already.
+        new: What is to be promised.
+        now: The time now.
+        others: Seconds that each of the other callers still wants; infinite where nobody knows.
+    """
+    own = list(own)
+    return _late_of_share([*own, *new], now, others) <= _late_of_share(own, now, others)
+
+
+def _late_of_share(commitments: Iterable[Commitment], now: float, others: Sequence[float]) -> set[int]:
+    """Which commitments of a caller, by their ids, are late where the others take their shares, or all they want."""
+    total, late = 0.0, set()
+    for each in sorted(commitments, key=lambda each: each.by):
+        total += each.seconds
+        left = max(0.0, each.by - now)
+        theirs = sum(min(seconds, left / (len(others) + 1)) for seconds in others)
+        if total > (1 - FAIR_SHARE) * (left - theirs):
+            late.add(id(each))
+            total = min(total, left)
+    return late
+
+
 def _late(commitments: Iterable[Commitment], now: float) -> set[int]:
     """Which commitments, by their ids, are late if all are begun now, by order of deadlines."""
     total, late = 0.0, set()

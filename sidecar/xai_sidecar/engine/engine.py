@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
-from xai_sidecar.engine.batch import Lane, Promise
+from xai_sidecar.engine.batch import Flow, Lane
 from xai_sidecar.engine.budgets import Budgets
 from xai_sidecar.engine.dispatcher import Dispatcher, NoObserver, Observer
 from xai_sidecar.engine.job import Job, JobOutcome, settle
@@ -116,9 +116,7 @@ class Engine:
         deadline: float = float("inf"),
         budget_end: float = float("inf"),
         give_up: float = 0.0,
-        head_start: float = 0.0,
-        label: str = "",
-        promise: Promise | None = None,
+        flow: Flow | None = None,
     ) -> Job[T]:
         """Submits a computation.
 
@@ -131,15 +129,13 @@ class Engine:
             budget_end: When the job completes with its best partial result.
             give_up: Without a partial result by then, the job goes on for its first one until this time, and fails
                 with BudgetSpentError if there is none; infinite where only its deadline ends it.
-            head_start: Device seconds in which it precedes the others of its lane, for a first result soon.
-            label: Of an explanation, the explainer's name: its slowdown is learned by it.
-            promise: What an explanation is promised; it goes first where it would be late otherwise.
+            flow: Its account: whose it is, and of an explanation what it is promised; default: nobody's.
 
         Raises:
             ShuttingDownError: `close` was called.
             DeviceLostError, HungError: The device is gone, or too many computations of the lane hang.
         """
-        job: Job[T] = Job(steps, lane, budget_end, give_up, head_start, label, promise)
+        job: Job[T] = Job(steps, lane, budget_end, give_up, flow)
         if not self.accepts(lane):
             raise HungError(f"Too many computations of the lane {lane.name} hang. The server has to be restarted.")
         with self._lock:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import structlog
 
-from xai_sidecar.engine.batch import Flow, Lane, Promise, Task
+from xai_sidecar.engine.batch import Flow, Lane, Task
 from xai_sidecar.engine.threads import logged
 from xai_sidecar.engine.timer import Alarm
 from xai_sidecar.engine.trace import Trace, branched
@@ -84,9 +84,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         lane: Lane,
         budget_end: float,
         give_up: float = 0.0,
-        head_start: float = 0.0,
-        label: str = "",
-        promise: Promise | None = None,
+        flow: Flow | None = None,
     ) -> None:
         super().__init__()
         self.lane = lane
@@ -97,7 +95,7 @@ class Job(Future["Completed[T]"], Generic[T]):
         self.wound_up = False
         self.finishing_seconds = 0.0
         self.alarms: list[Alarm] = []
-        self.flow = Flow(head_start=head_start, label=label, promise=promise)
+        self.flow = flow or Flow()
         self.task: Task | None = None
         self.rows: tuple[Array, ...] = ()
         self.collected: dict[int, tuple[Array, ...]] = {}

@@ -1,27 +1,26 @@
 """The scheduling policy: which rows go into the next batch, and how large it is. No clock, thread or device in here.
 
 Predictions run before explanations, and these before evaluation, decided anew at every batch boundary. Explanations are
-owed a minimum share of device time; evaluation is limited to idle time by `throttle`. Predictions are served first
-come, first served. The other lanes share device time evenly among jobs by start-time fair queueing (Goyal, Vin, Cheng
-1996): each flow, that is, job, has a start tag, the device time of the batches that were made for it, and the flow of
-the least tag goes next. A flow that is new or was idle begins at the lane's virtual time: the service of one that has
-been there from the start. A job in a hurry may get a head start: service in advance, charged like any other, limited to
-a share of the lane's time. Explanations that were promised to be done by a time go first as far as they have to, but
-for a share that is always by turns; see `deadlines`.
+owed a minimum share of device time; evaluation is limited to idle time by `throttle`. Callers share each lane's time
+evenly, by start-time fair queueing, and so do the jobs of a caller, each a flow, but for predictions, which are served
+first come, first served; see `turns`. A job in a hurry may get a head start among those of its caller: service in
+advance, charged like any other, limited to a share of the time. Explanations that were promised to be done by a time go
+first as far as they have to, but for a share that is always by turns, and as long as their caller is not far ahead of
+others; see `deadlines`.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from xai_sidecar.engine.batch import Batch, Flow, Lane, Task, TaskSlice
+from xai_sidecar.engine.batch import MOST_LENT, Batch, Flow, Lane, Task, TaskSlice
 from xai_sidecar.engine.costs import row_seconds
 from xai_sidecar.engine.deadlines import FAIR_SHARE, Promises
 from xai_sidecar.engine.throttle import IdleThrottle
+from xai_sidecar.engine.turns import LaneQueues, account_of
 from xai_sidecar.engine.work import Kind
 
 
@@ -44,33 +43,6 @@ class Policy:
     evaluate_share: float = 1.0
 
 
-_LENT_SHARE = 0.5
-"""Share of a lane's time that may be given as head starts, so that jobs in a hurry cannot starve the others."""
-
-_MOST_LENT = 1.0
-"""Device seconds of head starts that may be outstanding in a lane."""
-
-_Entry = tuple[float, int, Task]
-"""A queued task behind its sort key: start tag less head start (0 for predictions), and arrival."""
-
-
-@dataclass(eq=False)
-class _Queue:
-    """The tasks of one kind in a lane, as a heap; entries of no use any more stay in it until they reach the top."""
-
-    entries: list[_Entry] = field(default_factory=list)
-    tasks: int = 0
-    rows: int = 0
-
-    def first(self) -> _Entry | None:
-        while self.entries and not (self.entries[0][2].waiting and self.entries[0][2].entry is self.entries[0]):
-            heapq.heappop(self.entries)
-        return self.entries[0] if self.entries else None
-
-    def pop(self) -> Task | None:
-        return None if self.first() is None else heapq.heappop(self.entries)[2]
-
-
 class Scheduler:
     """Queues tasks and makes the next batch of them.
 
@@ -89,13 +61,9 @@ class Scheduler:
         self._costs = costs
         self._policy = policy or Policy()
         self._arrivals = itertools.count()
-        self._queues: dict[Lane, dict[Kind, _Queue]] = {lane: {} for lane in Lane}
+        self._lanes = {lane: LaneQueues(ordered=lane is not Lane.PREDICT) for lane in Lane}
         self._again: dict[Lane, deque[Batch]] = {lane: deque() for lane in Lane}
         self._rest: Task | None = None  # the task of which the last batch had no room for all rows
-        # Per lane: the virtual time, and the start tag of the flow served last.
-        self._virtual_time = dict.fromkeys(Lane, 0.0)
-        self._last_tag = dict.fromkeys(Lane, 0.0)
-        self._lendable = dict.fromkeys(Lane, _MOST_LENT)  # head starts, in device seconds
         self._seconds = seconds or (lambda kind, label: row_seconds(costs(kind), self._policy.slice_seconds))
         self._promises = Promises(self._row_seconds)
         self._owed_by_turns = 0.0  # device seconds by which turns of explanations are behind their share
@@ -109,7 +77,7 @@ class Scheduler:
 
     def waiting(self, lane: Lane) -> int:
         """Rows queued in a lane, those of failed batches left out; any thread may ask."""
-        return sum(queue.rows for queue in list(self._queues[lane].values()))
+        return self._lanes[lane].rows
 
     def add(self, task: Task, now: float = 0.0) -> None:
         """Queues a task of at least one row."""
@@ -120,11 +88,10 @@ class Scheduler:
         if task.lane is Lane.PREDICT:
             self._throttle.arrived()
             self._throttle.predicted(min(self._costs(task.kind).values()))
-        self._begin(task)
-        queue = self._queues[task.lane].setdefault(task.kind, _Queue())
-        queue.rows += task.waiting
-        queue.tasks += 1
-        self._push(queue, task)
+        new = task.flow.new
+        self._lanes[task.lane].add(task, min(self._allowed(task.kind, task.lane).values()))
+        if new:
+            self._promises.add(task.flow)
 
     def announce(self, now: float) -> None:
         """Says that a prediction will be added soon, which evaluation had better not delay; any thread may call it."""
@@ -140,15 +107,14 @@ class Scheduler:
 
     def discard(self, task: Task) -> None:
         """Removes those rows of a task that are in no batch yet."""
-        queue = self._queues[task.lane].get(task.kind)
-        if queue is not None and task.waiting:
-            queue.rows -= task.waiting
-            queue.tasks -= 1
+        self._lanes[task.lane].discard(task)
         task.scheduled, task.entry = task.row_count, None
 
     def leave(self, flow: Flow) -> None:
         """Forgets a flow, which has ended."""
         self._promises.remove(flow)
+        if flow.task is not None:
+            self._lanes[flow.task.lane].leave(flow)
         flow.task = None  # which refers to its job
 
     def next(self, now: float = 0.0) -> Batch | None:
@@ -172,7 +138,7 @@ class Scheduler:
     def due(self) -> float | None:
         """When the batch delay of waiting predictions ends, or else evaluation may go on; None if neither waits."""
         self._put_back()
-        added = [entry[2].added for entry in self._heads(Lane.PREDICT)]
+        added = [task.added for *_, task in self._lanes[Lane.PREDICT]]
         if added:
             return min(added) + self._policy.batch_delay_seconds
         return min((begin for begin, _ in self._evaluations()), default=None)
@@ -180,15 +146,7 @@ class Scheduler:
     def ran(self, batch: Batch, seconds: float) -> None:
         """Charges the seconds of a batch, whether it succeeded or not; those expected, where it is still to run."""
         lane = batch.lane
-        # The batch was made for the first flow, which is charged; the others fill up what would have been padding.
-        flow = batch.slices[0].task.flow
-        flow.service += seconds
-        flow.lent += seconds
-        if flow.lent >= flow.head_start:
-            flow.head_start = 0.0
-        self._lendable[lane] = min(_MOST_LENT, self._lendable[lane] + _LENT_SHARE * seconds)
-        over = self._rest is not None and self._rest.waiting > 0
-        self._virtual_time[lane] += seconds / (len(batch.slices) + self._task_count(lane) - over)
+        self._lanes[lane].charge([each.task for each in batch.slices], seconds, self._rest)
         self._put_back()
         share = self._policy.explain_share
         if lane is Lane.EVALUATE:
@@ -208,18 +166,19 @@ class Scheduler:
         """Queues the task of which the last batch had no room for all rows, now that its flow has been charged."""
         rest, self._rest = self._rest, None
         if rest is not None and rest.waiting:
-            self._push(self._queues[rest.lane][rest.kind], rest)
+            self._lanes[rest.lane].push(rest)
 
     # ---------------------------------------------------------------------------------------- which lane
 
     def _wants(self, lane: Lane) -> bool:
-        return bool(self._again[lane] or self._heads(lane))
+        return bool(self._again[lane]) or self._lanes[lane].waits
 
     def _next_prediction(self, now: float) -> Kind | None:
         """The kind of the oldest predictions that need not wait any longer for others to share a batch with."""
-        for _, _, task in sorted(self._heads(Lane.PREDICT)):
+        predictions = self._lanes[Lane.PREDICT]
+        for *_, task in sorted(predictions):
             waited = now >= task.added + self._policy.batch_delay_seconds
-            if waited or self._queues[Lane.PREDICT][task.kind].rows >= _fastest(self._allowed(task.kind, task.lane)):
+            if waited or predictions.kinds[task.kind].rows >= _fastest(self._allowed(task.kind, task.lane)):
                 return task.kind
         return None
 
@@ -232,7 +191,7 @@ class Scheduler:
         """When evaluation of each kind may begin, in the order of start tags; a kind of None is a batch run again."""
         if self._again[Lane.EVALUATE]:
             return [(self._throttle.begin(0.0), None)]
-        kinds = [task.kind for _, _, task in sorted(self._heads(Lane.EVALUATE))]
+        kinds = [task.kind for *_, task in sorted(self._lanes[Lane.EVALUATE])]
         return [(self._throttle.begin(min(self._costs(kind).values())), kind) for kind in kinds]
 
     def _explanations_are_owed(self) -> bool:
@@ -246,10 +205,11 @@ class Scheduler:
 
     def _next_explanation(self) -> Task:
         """The task that the next batch of explanations is made for: by turns, unless a promise is in danger."""
-        by_turns = min(self._heads(Lane.EXPLAIN))[2]
-        longest = max(self._least(task.kind) for _, _, task in self._heads(Lane.EXPLAIN))
+        heads = list(self._lanes[Lane.EXPLAIN])
+        by_turns: Task = min(heads)[-1]
+        longest = max(self._least(task.kind) for *_, task in heads)
         for flow in self._promises.in_danger(self._now, 2 * max(self._policy.slice_seconds, longest)):
-            if flow.task is not None and flow.task.waiting:
+            if flow.task is not None and flow.task.waiting and not _is_ahead(flow, by_turns.flow):
                 owed = self._owed_by_turns >= (1 - FAIR_SHARE) * self._least(by_turns.kind)
                 return by_turns if owed else flow.task
         return by_turns
@@ -262,45 +222,13 @@ class Scheduler:
 
     # ---------------------------------------------------------------------------------------- which rows
 
-    def _begin(self, task: Task) -> None:
-        """Sets the start tag of a flow that is new or was idle."""
-        flow, lane = task.flow, task.lane
-        if flow.new:
-            # It need not wait until a flow of much less service has caught up. But flows that arrive one after the
-            # other begin one batch behind each, or an endless stream of them would starve the others.
-            heads = (key + head.flow.head_start for key, _, head in self._heads(lane))
-            least = min(heads, default=self._last_tag[lane])
-            cost = min(self._allowed(task.kind, lane).values())
-            flow.service, flow.new = min(self._virtual_time[lane], least + cost), False
-            self._promises.add(flow)
-            if flow.head_start:
-                flow.head_start = min(flow.head_start + cost, self._lendable[lane])
-                self._lendable[lane] -= flow.head_start
-        flow.service = max(flow.service, self._last_tag[lane])
-
-    def _task_count(self, lane: Lane) -> int:
-        return sum(queue.tasks for queue in self._queues[lane].values())
-
     def _first(self, lane: Lane, kind: Kind | None = None) -> Batch:
         if self._again[lane]:
             return self._again[lane].popleft()
         if lane is Lane.EXPLAIN:
             task = self._next_explanation()
-            return self._batch(lane, task.kind, None if task.entry is min(self._heads(lane)) else task)
-        return self._batch(lane, kind or self._next_kind(lane))
-
-    @staticmethod
-    def _push(queue: _Queue, task: Task) -> None:
-        key = 0.0 if task.lane is Lane.PREDICT else task.flow.service - task.flow.head_start
-        task.entry = (key, task.arrival, task)
-        heapq.heappush(queue.entries, task.entry)
-
-    def _heads(self, lane: Lane) -> list[_Entry]:
-        """The first waiting task of each kind."""
-        return [entry for queue in self._queues[lane].values() if (entry := queue.first()) is not None]
-
-    def _next_kind(self, lane: Lane) -> Kind:
-        return min(self._heads(lane))[2].kind
+            return self._batch(lane, task.kind, None if task is min(self._lanes[lane])[-1] else task)
+        return self._batch(lane, kind or min(self._lanes[lane])[-1].kind)
 
     def _allowed(self, kind: Kind, lane: Lane) -> Mapping[int, float]:
         """The batch sizes that keep to the time slice, or else the smallest one."""
@@ -312,7 +240,8 @@ class Scheduler:
 
     def _batch(self, lane: Lane, kind: Kind, urgent: Task | None = None) -> Batch:
         """The next batch of a kind: the rows of the urgent task, if there is one, before those of others by turns."""
-        queue = self._queues[lane][kind]
+        lanes = self._lanes[lane]
+        queue = lanes.kinds[kind]
         costs = self._allowed(kind, lane)
         size = best_size(queue.rows, costs)
         slices: list[TaskSlice] = []
@@ -321,16 +250,19 @@ class Scheduler:
             task.entry = None
             count = min(room, task.waiting)
             slices.append(TaskSlice(task, task.scheduled, task.scheduled + count))
-            task.scheduled += count
-            task.flow.rows += count
-            queue.tasks -= not task.waiting
+            lanes.taken(task, count)
             room -= count
-        queue.rows -= size - room
         last = slices[-1].task
         self._rest = last if last.waiting else None
         if urgent is None:
-            self._last_tag[lane] = max(self._last_tag[lane], slices[0].task.flow.service)
+            lanes.served(slices[0].task)
         return Batch(kind, size, tuple(slices), costs[size], urgent is not None)
+
+
+def _is_ahead(flow: Flow, other: Flow) -> bool:
+    """Whether a flow's caller has had so much more than that of another flow that its promises have to wait."""
+    mine, others = account_of(flow), account_of(other)
+    return mine is not others and mine.service - others.service > MOST_LENT
 
 
 def _fastest(costs: Mapping[int, float]) -> int:

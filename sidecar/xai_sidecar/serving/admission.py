@@ -10,12 +10,14 @@ from functools import partial
 
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.engine.job import Job
+from xai_sidecar.errors import quoted
 from xai_sidecar.explainers.base import Saliency
 from xai_sidecar.serving.answering import AnsweringTime
 from xai_sidecar.serving.budgets import check_budgets
+from xai_sidecar.serving.callers import current_caller
 from xai_sidecar.serving.capacity import Capacity, Reservation
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
-from xai_sidecar.serving.load import ExplanationLoad, FirstMapLoad, retry_after
+from xai_sidecar.serving.load import Entitlement, ExplanationLoad, FirstMapLoad, retry_after
 from xai_sidecar.serving.plan import ExplanationPlan
 from xai_sidecar.serving.promising import Demand, Promising
 
@@ -34,16 +36,20 @@ class AdmittedRequest:
         loads: Its explanations whose cost is fixed: no budget, no condition.
         first_maps: Its explanations with a budget, which are sure to take the time of a first map.
         fits_instead: Whether a picture can have another plan than that of a load; see `Promising`.
+        caller: Whose it is.
         images: Reserved for its pictures until they are predicted.
         explanations: Reserved for its explanations until they end.
+        of_caller: The same of what its caller may have.
         bytes: Reserved for what it holds in memory.
     """
 
     loads: list[ExplanationLoad]
     first_maps: list[FirstMapLoad] = field(default_factory=list)
     fits_instead: Callable[[ExplanationLoad, ExplanationPlan], bool] = lambda load, plan: True
+    caller: str = ""
     images: Reservation = field(default_factory=lambda: Reservation())
     explanations: Reservation = field(default_factory=lambda: Reservation())
+    of_caller: Reservation = field(default_factory=lambda: Reservation())
     bytes: Reservation = field(default_factory=lambda: Reservation())
 
     def predicted(self) -> None:
@@ -53,6 +59,7 @@ class AdmittedRequest:
     def explained(self) -> None:
         """Releases the reservation of one explanation of one picture, but for its maps, still to be sent."""
         self.explanations.release(1)
+        self.of_caller.release(1)
         self.bytes.release(_WORKING_BYTES)
 
     def started(self, plan: ExplanationPlan, job: Job[Saliency] | None, chosen: ExplanationPlan | None = None) -> None:
@@ -112,6 +119,7 @@ class Admission:
         self._input_bytes = input_bytes
         self._map_bytes = map_bytes
         self._in_progress: set[AdmittedRequest] = set()
+        self._of_callers: dict[str, Capacity] = {}
         self.images = Capacity("pictures", limits.queue_capacity, _RESERVE)
         self.explanations = Capacity("explanations", limits.queue_capacity)
         self.bytes = Capacity("bytes", limits.queue_bytes, _RESERVE)
@@ -125,19 +133,24 @@ class Admission:
             DeadlineTooShortError: It would take longer than its caller waits, even on an idle server.
         """
         admitted = self._admitted(demand) if demand.plans else AdmittedRequest([])
+        admitted.caller = current_caller().name
         if demand.plans:
             self._check_time(demand, admitted)
         take = partial(Capacity.take, room_seconds=self._room_seconds, explaining=bool(demand.plans))
         try:
             admitted.images = take(self.images, demand.image_count)
             admitted.explanations = take(self.explanations, demand.explanation_count)
+            if demand.plans:
+                admitted.of_caller = take(self._capacity_of(admitted.caller), demand.explanation_count)
             admitted.bytes = take(self.bytes, self._bytes(demand))
             self._in_progress.add(admitted)
             yield admitted
         finally:
             self._in_progress.discard(admitted)
-            for reserved in (admitted.bytes, admitted.explanations, admitted.images):
+            for reserved in (admitted.bytes, admitted.of_caller, admitted.explanations, admitted.images):
                 reserved.release(reserved.count)
+            if (capacity := self._of_callers.get(admitted.caller)) and not capacity.taken:
+                del self._of_callers[admitted.caller]
 
     @contextmanager
     def holding(self, byte_count: int) -> Iterator[None]:
@@ -152,11 +165,31 @@ class Admission:
         finally:
             reserved.release(byte_count)
 
+    def _capacity_of(self, caller: str) -> Capacity:
+        """The capacity for explanations of a caller."""
+        most = self._limits.callers.max_explanations or self._limits.queue_capacity
+        made = Capacity(f"explanations of {quoted(caller)}", most)
+        return self._of_callers.setdefault(caller, made)
+
     def _check_time(self, demand: Demand, admitted: AdmittedRequest) -> None:
         self._promising.check_alone(demand, admitted.loads)
+        own = [other for other in self._in_progress if other.caller == admitted.caller]
+        wanted = self._wanted_by_others(admitted.caller)
         first_maps = [each for other in self._in_progress for each in other.first_maps]
-        check_budgets(self._costs, demand.plans, admitted.first_maps, first_maps)
-        self._promising.check(demand, admitted.loads, admitted.first_maps, self._all_loads())
+        own_firsts = Entitlement([each for other in own for each in other.first_maps], wanted)
+        check_budgets(self._costs, demand.plans, admitted.first_maps, first_maps, own_firsts)
+        own_loads = Entitlement([each for other in own for each in (*other.loads, *other.first_maps)], wanted)
+        self._promising.check(demand, admitted.loads, admitted.first_maps, self._all_loads(), own_loads)
+
+    def _wanted_by_others(self, caller: str) -> list[float]:
+        """Seconds that the explanations of each other caller still take; infinite where they have no fixed end."""
+        wanted: dict[str, float] = {}
+        for other in self._in_progress:
+            if other.caller != caller and other.explanations.count:
+                fixed = not other.first_maps and all(load.by < float("inf") for load in other.loads)
+                seconds = sum(self._seconds(other)) if fixed else float("inf")
+                wanted[other.caller] = wanted.get(other.caller, 0.0) + seconds
+        return list(wanted.values())
 
     def _admitted(self, demand: Demand) -> AdmittedRequest:
         now, latest = time.monotonic(), self._answering.before(demand.deadline)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from xai_sidecar.engine.deadlines import Commitment
 from xai_sidecar.engine.job import Job
@@ -64,6 +65,22 @@ class FirstMapLoad(ExplanationLoad):
     def passes(plan: ExplanationPlan) -> int:
         """Passes that one picture takes until the first map."""
         return plan.counts.first
+
+
+L = TypeVar("L", bound=ExplanationLoad)
+
+
+@dataclass(frozen=True)
+class Entitlement(Generic[L]):
+    """What a caller is entitled to beside others: an even share of the device, whatever these ask for.
+
+    Attributes:
+        own: Its explanations in progress.
+        others: Seconds that the explanations of each other caller still take; infinite where nobody knows.
+    """
+
+    own: Sequence[L] = ()
+    others: Sequence[float] = ()
 
 
 def retry_after(seconds: float) -> float:

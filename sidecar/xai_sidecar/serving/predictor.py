@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from xai_sidecar.engine.batch import Lane, Promise
+from xai_sidecar.engine.batch import Flow, Lane, Promise
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import Job
 from xai_sidecar.engine.trace import joined
@@ -24,6 +24,7 @@ from xai_sidecar.imaging import Prepared
 from xai_sidecar.picture_units import PICTURES, PictureUnits
 from xai_sidecar.serving.admission import AdmittedRequest
 from xai_sidecar.serving.answering import AnsweringTime
+from xai_sidecar.serving.callers import current_caller
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
 from xai_sidecar.serving.plan import (
     ExplanationPlan,
@@ -108,7 +109,7 @@ class Predictor:
         return ModelOutput(image, logits, probabilities, scored)
 
     async def _run(self, steps: Steps[Any], deadline: float) -> Any:
-        job = self.engine.submit(steps, Lane.PREDICT, deadline=deadline)
+        job = self.engine.submit(steps, Lane.PREDICT, deadline=deadline, flow=Flow(caller=current_caller().name))
         done = await asyncio.wrap_future(job)
         joined(job.trace, "way_back")
         return done.value
@@ -164,15 +165,17 @@ class Predictor:
             deadline: The call's.
             due: When it is promised to be done without a budget; infinite where nothing is promised.
         """
-        submit = partial(self.engine.submit, steps, Lane.EXPLAIN, deadline=deadline, label=plan.explainer.name)
+        flow = Flow(label=plan.explainer.name, caller=current_caller().name)
+        submit = partial(self.engine.submit, steps, Lane.EXPLAIN, deadline=deadline, flow=flow)
         latest = self.answering.before(deadline)
         if plan.budget_seconds is None:
-            promise = Promise(min(due, latest), plan.counts.least, plan.counts.first) if due < float("inf") else None
-            return submit(budget_end=latest, give_up=float("inf"), promise=promise)
-        head_start = self.engine.seconds(plan.first_kind, plan.counts.first)
+            if due < float("inf"):
+                flow.promise = Promise(min(due, latest), plan.counts.least, plan.counts.first)
+            return submit(budget_end=latest, give_up=float("inf"))
+        flow.head_start = self.engine.seconds(plan.first_kind, plan.counts.first)
         end = _budget_end(plan.budget_seconds, latest)
-        promise = Promise(end, plan.counts.first, plan.counts.first)
-        return submit(budget_end=end, give_up=latest, head_start=head_start, promise=promise)
+        flow.promise = Promise(end, plan.counts.first, plan.counts.first)
+        return submit(budget_end=end, give_up=latest)
 
     def _choice(self, plan: ExplanationPlan, target: int, deadline: float, admitted: AdmittedRequest | None) -> Choice:
         """Chooses the best measured of the candidates that fit in the budget, before the deadline and beside others."""

@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from xai_sidecar.engine.deadlines import FAIR_SHARE, Commitment, Return, advanced, fits, time_to_return
+from xai_sidecar.engine.deadlines import FAIR_SHARE, Commitment, Return, advanced, fits, fits_share, time_to_return
 from xai_sidecar.errors import DeadlineTooShortError, OverloadedError
 from xai_sidecar.serving.explanation_costs import ExplanationCosts
-from xai_sidecar.serving.load import ExplanationLoad, retry_after
+from xai_sidecar.serving.load import Entitlement, ExplanationLoad, retry_after
 from xai_sidecar.serving.plan import ExplanationPlan, in_units
 
 _CERTAIN = 0.8
@@ -87,14 +87,19 @@ class Promising:
         loads: Sequence[ExplanationLoad],
         first_maps: Sequence[ExplanationLoad],
         others: Sequence[ExplanationLoad],
+        entitled: Entitlement[ExplanationLoad] | None = None,
     ) -> None:
         """Refuses a request that cannot be promised what it wants, or would make others late.
+
+        What its caller is entitled to beside others it can have, even if these are late then: who came first and asked
+        for much does not keep others out.
 
         Args:
             demand: The request.
             loads: Its explanations of fixed cost.
             first_maps: Those with a budget, of which `check_budgets` judges whether they come in time themselves.
             others: Explanations of other requests in progress.
+            entitled: What its caller is entitled to, where others have explanations in progress.
 
         Raises:
             OverloadedError: It would, as things are; with the time to come back at.
@@ -106,7 +111,11 @@ class Promising:
         promised = self._commitments(others)
         # Predictions alone may leave too little; nobody knows for how long they come.
         too_late = _CERTAIN * sum(each.seconds for each in wanted) - (demand.deadline - now)
-        if too_late <= 0 and fits(promised, wanted, now, first_maps=firsts):
+        if entitled is None or not entitled.others:
+            can_be_kept = fits(promised, wanted, now, first_maps=firsts)
+        else:
+            can_be_kept = fits_share(self._commitments(entitled.own), [*wanted, *firsts], now, entitled.others)
+        if too_late <= 0 and can_be_kept:
             return
         back = self._told(promised, [*wanted, *firsts], now, alone=self._nothing_else(others))
         why, end = _late(promised, wanted, now), _end(demand, demand.deadline - now)

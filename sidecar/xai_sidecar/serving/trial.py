@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from xai_sidecar.engine.batch import Lane
+from xai_sidecar.engine.batch import Flow, Lane
 from xai_sidecar.engine.dispatcher import BatchRecord, Observer
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.job import JobOutcome
@@ -105,9 +105,8 @@ async def _try(setup: ExplainerSetup, model: ServedModel, engine: Engine, second
     reduced = explainer.reduced(setup.defaults, model.facts)
     context = Context(ACTIVATIONS[model.config.model.activation], units=model.facts.units, reduced=reduced)
     steps = explainer.explain(noise, np.zeros(1, np.int32), setup.defaults, context)
-    job = engine.submit(
-        beginning(steps, most), Lane.EXPLAIN, deadline=time.monotonic() + _LONGEST_SECONDS, label=explainer.name
-    )
+    latest, flow = time.monotonic() + _LONGEST_SECONDS, Flow(label=explainer.name)
+    job = engine.submit(beginning(steps, most), Lane.EXPLAIN, deadline=latest, flow=flow)
     await asyncio.wrap_future(job)
 
 

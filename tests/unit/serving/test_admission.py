@@ -459,12 +459,12 @@ def test_what_is_promised_goes_with_the_computation(admission, begin):
     capped = Demand(1, [sure], deadline=time.monotonic() + 60, capped=True)
     now = time.monotonic()
     with admission.admit(within(10, sure, budgeted)) as admitted:
-        promise = begin(admitted, sure).times["promise"]
+        promise = begin(admitted, sure).times["flow"].promise
         assert (promise.by, promise.rows, promise.first_rows) == (pytest.approx(now + 9.9, abs=0.1), 100, 32)
-        promise = begin(admitted, budgeted).times["promise"]
+        promise = begin(admitted, budgeted).times["flow"].promise
         assert (promise.by, promise.rows, promise.first_rows) == (pytest.approx(now + 2, abs=0.1), 32, 32)
     with admission.admit(capped) as admitted:
-        assert begin(admitted, sure).times["promise"] is None
+        assert begin(admitted, sure).times["flow"].promise is None
 
 
 def test_kinds_have_their_own_costs(admission):
