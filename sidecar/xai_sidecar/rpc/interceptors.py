@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
@@ -143,7 +144,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if valid_request_id(own := getattr(asked, _ID_FIELDS.get(method, "request_id"), "")):
                     record.name(_named(context, own))
                 named = isinstance(asked, pb.PredictRequest) and is_named(asked, context)
-                _received.set(Received(len(data), _fingerprint(method, data) if named else "", record.describe))
+                _received.set(Received(len(data), _fingerprint(method, data) if named else "", _describing(record)))
                 if isinstance(asked, pb.PredictRequest):
                     record.describe(asked)
                 yield request
@@ -184,6 +185,21 @@ def _traced(behave: Any, tracer: Tracer, method: str, details: grpc.HandlerCallD
             return answer
 
     return wrapped
+
+
+def _describing(record: CallRecord) -> Callable[[AskedPredictions], object]:
+    """Describes a call to its record, which is not kept for it.
+
+    A task's context would keep the record, that the task, and that the context: grpc.aio ends a call whose caller does
+    not read only when nothing refers to it any more, and such a circle waits for the garbage collector.
+    """
+    known = weakref.ref(record)
+
+    def describe(asked: AskedPredictions) -> None:
+        if (record := known()) is not None:
+            record.describe(asked)
+
+    return describe
 
 
 def contract_method(path: str) -> str:
