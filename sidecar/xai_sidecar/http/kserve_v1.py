@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from xai_sidecar.errors import InvalidRequestError, PictureError, TensorError, quoted, within
 from xai_sidecar.http.requests import read_json
 from xai_sidecar.open_inference.messages import InputTensor
-from xai_sidecar.open_inference.settings import check_known, explanation_request, integer
+from xai_sidecar.open_inference.settings import check_count, check_known, explanation_request, integer
 from xai_sidecar.open_inference.tensors import read_array
 from xai_sidecar.serving.answers import Answer, Explanation, SaliencyMap
 from xai_sidecar.serving.planning import AUTO
@@ -62,6 +62,7 @@ def read_body(body: bytes) -> Asked:
         raise InvalidRequestError("It is missing, or no list. Give a list of pictures.", field="instances")
     if not isinstance(parameters, dict):
         raise InvalidRequestError("It is no object. Give one, or leave it out.", field="parameters")
+    check_count(parameters)
     return Asked(instances, parameters)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from xai_sidecar.errors import InvalidRequestError, ParameterError, TensorError, quoted, shortened, within
 from xai_sidecar.http.requests import read_json
+from xai_sidecar.open_inference.asked import check_counts
 from xai_sidecar.open_inference.messages import (
     InferRequest,
     InferResponse,
@@ -28,6 +29,7 @@ from xai_sidecar.open_inference.messages import (
     RequestedOutput,
     TensorMetadata,
 )
+from xai_sidecar.open_inference.settings import check_count
 from xai_sidecar.open_inference.tensors import BYTES, raw_bytes
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -81,6 +83,7 @@ def read_infer_request(body: bytes, header_length: str | None, model_name: str, 
     head, blobs = _split(body, header_length)
     found = read_json(head, "The request")
     _check_keys(found, _KEYS)
+    check_counts(_list(found, "inputs"), _list(found, "outputs"))
     outputs = [_output(each, index) for index, each in enumerate(_list(found, "outputs"))]
     parameters = _parameters(found)
     inputs, at = [], 0
@@ -256,6 +259,7 @@ def _parameters(found: Mapping[str, Any]) -> dict[str, Any]:
     values = found.get("parameters", {})
     if not isinstance(values, dict):
         raise ParameterError(f"It is {quoted(values)}; give an object.", field="parameters")
+    check_count(values)
     for name, value in values.items():
         one_by_one = value if isinstance(value, list) else [value]
         if not all(isinstance(each, (str, int, float)) for each in one_by_one):

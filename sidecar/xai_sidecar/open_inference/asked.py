@@ -39,6 +39,8 @@ _IGNORED = ("priority", "content_type", "headers", "binary_data_output")
 """Settings that other servers know, and that change no answer. `binary_data…` is about how it travels."""
 
 _MICRO = 1e-6
+_MOST_INPUTS = 8
+_MOST_OUTPUTS = 300
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,20 @@ class Inference:
     def explanations(self) -> Sequence[ExplanationRequest]:
         """The explanations of each."""
         return tuple(self.request.explanations)
+
+
+def check_counts(inputs: Sized, outputs: Sized) -> None:
+    """Refuses more inputs or outputs than a request can have; to be called before they are converted.
+
+    Raises:
+        InvalidRequestError: There are more.
+    """
+    if len(inputs) > _MOST_INPUTS:
+        raise InvalidRequestError(f"There are {len(inputs):,} inputs. Send one: image or model_input.", field="inputs")
+    if len(outputs) > _MOST_OUTPUTS:
+        raise InvalidRequestError(
+            f"{len(outputs):,} outputs are asked for, of at most {_MOST_OUTPUTS}. Ask for fewer.", field="outputs"
+        )
 
 
 def read_request(request: InferRequest, request_id: str, most_images: int) -> Inference:
@@ -206,6 +222,13 @@ def _read(tensor: InputTensor, most: int) -> list[Picture]:
     return [Pixels(row) if tensor.name == IMAGE else ModelInput(row) for row in read_array(tensor)]
 
 
+def _classification(output: RequestedOutput) -> int:
+    count = integer(output.parameters, "classification")
+    if count is not None and count < 1:
+        raise ParameterError(f"It is {count}; give 1 or more.", field="parameters.classification")
+    return count or 0
+
+
 class _Asked:
     """The outputs that a request asks for, and the settings of its explanations by their names.
 
@@ -249,7 +272,7 @@ class _Asked:
         if output.name in PLAIN:
             known = ("classification",) if kind in _CLASSIFIED else ()
             check_known(output.parameters, known, ("binary_data", *_IGNORED))
-            self.outputs.append(WantedOutput(output.name, kind, "", integer(output.parameters, "classification") or 0))
+            self.outputs.append(WantedOutput(output.name, kind, "", _classification(output)))
         elif explanation and kind in OF_EXPLANATIONS:
             self.outputs.append(WantedOutput(output.name, kind, explanation))
             self.paths.setdefault(explanation, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sized
 from typing import Any
 
 from xai_sidecar.errors import ParameterError, quoted, shortened
@@ -25,6 +25,18 @@ EXPLANATION_SETTINGS = (
 _LONGEST_NAME = 64
 _MOST_SETTINGS = 64
 _SEEDS = 2**64
+
+
+def check_count(parameters: Sized) -> None:
+    """Refuses more settings than anything has; to be called before they are converted.
+
+    Raises:
+        ParameterError: There are more.
+    """
+    if len(parameters) > _MOST_SETTINGS:
+        raise ParameterError(
+            f"There are {len(parameters):,}, of at most {_MOST_SETTINGS}. Leave some out.", field="parameters"
+        )
 
 
 def check_known(parameters: Parameters, known: Collection[str], ignored: Collection[str] = ()) -> None:
@@ -51,8 +63,6 @@ def explanation_request(name: str, settings: Parameters) -> ExplanationRequest:
     Raises:
         ParameterError: A value is of a wrong type; `field` is its name among ``parameters``.
     """
-    if len(settings) > _MOST_SETTINGS:
-        raise ParameterError(f"There are {len(settings):,}, of at most {_MOST_SETTINGS}.", field="parameters")
     parameters = {key: _plain(value) for key, value in settings.items() if key not in EXPLANATION_SETTINGS}
     return ExplanationRequest(
         explainer=text(parameters, "explainer") or name,

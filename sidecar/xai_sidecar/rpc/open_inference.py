@@ -7,6 +7,7 @@ from typing import Any
 
 from xai_proto import open_inference_pb2 as pb
 from xai_sidecar.errors import InvalidRequestError, ParameterError, TensorError, quoted, shortened, within
+from xai_sidecar.open_inference.asked import check_counts
 from xai_sidecar.open_inference.messages import (
     InferRequest,
     InferResponse,
@@ -15,6 +16,7 @@ from xai_sidecar.open_inference.messages import (
     RequestedOutput,
     TensorMetadata,
 )
+from xai_sidecar.open_inference.settings import check_count
 from xai_sidecar.open_inference.tensors import BYTES, raw_bytes
 
 _CONTENTS = {
@@ -42,13 +44,10 @@ def read_infer_request(request: pb.ModelInferRequest, byte_count: int) -> InferR
     Raises:
         SidecarError: The message is none by the protocol; with the path of the field at fault.
     """
+    check_counts(request.inputs, request.outputs)
+    if len(request.raw_input_contents) not in (0, len(request.inputs)):
+        raise _uneven(request)
     raw = list(request.raw_input_contents)
-    if raw and len(raw) != len(request.inputs):
-        raise InvalidRequestError(
-            f"There are {len(raw):,} raw contents for {len(request.inputs):,} inputs. Send one for each, in their "
-            "order, or use the contents of all inputs.",
-            field="raw_input_contents",
-        )
     return InferRequest(
         model_name=request.model_name,
         model_version=request.model_version,
@@ -57,6 +56,14 @@ def read_infer_request(request: pb.ModelInferRequest, byte_count: int) -> InferR
         inputs=[_input(each, index, raw[index] if raw else None) for index, each in enumerate(request.inputs)],
         outputs=[_output(each, index) for index, each in enumerate(request.outputs)],
         byte_count=byte_count,
+    )
+
+
+def _uneven(request: pb.ModelInferRequest) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"There are {len(request.raw_input_contents):,} raw contents for {len(request.inputs):,} inputs. Send one for "
+        "each, in their order, or use the contents of all inputs.",
+        field="raw_input_contents",
     )
 
 
@@ -138,6 +145,7 @@ def _output(output: pb.ModelInferRequest.InferRequestedOutputTensor, index: int)
 
 
 def _parameters(parameters: Mapping[str, pb.InferParameter]) -> dict[str, Any]:
+    check_count(parameters)
     found = {}
     for name, value in parameters.items():
         choice = value.WhichOneof("parameter_choice")

@@ -227,6 +227,7 @@ WRONG = [
     ({"outputs": [("saliency.rise", {"class_ids": 99})]}, "outputs[0].parameters.class_ids", "no class 99"),
     ({"outputs": [("saliency.rise", {"budget_seconds": -1})]}, "outputs[0].parameters.budget_seconds", "more than 0"),
     ({"outputs": [("saliency.rise", {"seed": -1})]}, "outputs[0].parameters.seed", "from 0 to 2^64"),
+    ({"outputs": [("logits", {"classification": -1})]}, "outputs[0].parameters.classification", "-1; give 1 or more"),
     ({"outputs": [("logits", {"masks": 3})]}, "outputs[0].parameters.masks", "There are: classification"),
     (
         {"outputs": [("saliency.rise", {"masks": 32}), ("status.rise", {"masks": 64})]},

@@ -26,7 +26,10 @@ from structlog.testing import capture_logs
 from toys import only
 
 from xai_proto import explanation_pb2 as pb
+from xai_proto import open_inference_pb2 as oip
+from xai_sidecar.open_inference.service import OpenInference
 from xai_sidecar.rpc.interceptors import CallInterceptor
+from xai_sidecar.rpc.open_inference_servicer import OpenInferenceServicer
 from xai_sidecar.serving.call_records import CallRecords
 from xai_sidecar.telemetry import Telemetry
 
@@ -42,6 +45,7 @@ KINDS = {
     "PredictStream": pb.PredictStreamRequest,
     "ReportGroundTruth": pb.ReportGroundTruthRequest,
     "GetModelInfo": pb.GetModelInfoRequest,
+    "ModelInfer": oip.ModelInferRequest,
 }
 TYPED = {"OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED"}
 
@@ -89,7 +93,37 @@ REPORTS = [
         ],
     ),
 ]
+TENSOR = {"name": "model_input", "datatype": "FP32", "shape": [1, *INPUT.shape]}
+PIXELS = {"name": "image", "datatype": "UINT8", "shape": [1, 6, 8, 3]}
+FILE = len(BLOBS[6]).to_bytes(4, "little") + BLOBS[6]
+INFERS = [
+    oip.ModelInferRequest(id="known", inputs=[TENSOR], raw_input_contents=[INPUT.tobytes()]),
+    oip.ModelInferRequest(
+        inputs=[{**TENSOR, "contents": {"fp32_contents": INPUT.ravel().tolist()}}],
+        outputs=[
+            {
+                "name": "saliency.rise",
+                "parameters": {"masks": {"int64_param": 16}, "class_ids": {"string_param": "1,2"}},
+            },
+            {"name": "status.rise"},
+            {"name": "probabilities", "parameters": {"classification": {"int64_param": 2}}},
+        ],
+    ),
+    oip.ModelInferRequest(
+        inputs=[{"name": "image", "datatype": "BYTES", "shape": [1]}],
+        raw_input_contents=[FILE],
+        parameters={"explain": {"string_param": "occlusion,auto"}, "top_count": {"int64_param": 2}},
+    ),
+    oip.ModelInferRequest(
+        inputs=[
+            {"name": "image", "datatype": "UINT8", "shape": [1, 6, 8, 3], "contents": {"uint_contents": range(144)}}
+        ],
+        outputs=[{"name": "labels"}],
+    ),
+]
+BLOBS.append(FILE)
 VALID = {
+    "ModelInfer": INFERS,
     "Predict": PREDICTS,
     "PredictStream": [pb.PredictStreamRequest(request=one, progress_interval={"nanos": 10**8}) for one in PREDICTS],
     "ReportGroundTruth": REPORTS,
@@ -100,11 +134,13 @@ VALID = {
 INTEGERS = [0, 1, -1, 2, 3, 6, 8, 48, 1000, 2**31 - 1, -(2**31), 2**62, 2**63 - 1, -(2**63), 2**64 - 1]
 FLOATS = [0.0, -0.0, 0.5, 1.0, -1.0, 1e-45, 1e30, -1e30, 1e308, math.nan, math.inf, -math.inf, 3.0, 5.5]
 TEXTS = ["", "a", "b", "rise", "gradcam", "occlusion", "auto", "late", "known", "x" * 129, "y" * 20_000]
+TEXTS += ["image", "model_input", "FP32", "BYTES", "UINT8", "INT64", "logits", "saliency.rise", "status.a", "top_k"]
 TEXTS += ["\N{SNOWMAN}" * 5000, "\0\n\r\x1b[31m", "{}%s{0.__class__}", "' OR 1=1; --", "../../etc/passwd", "a" * 129]
 COUNTS = [0, 1, 1, 2, 3, 17, 1001, 30_000]
 _RANGES = {
     Field.TYPE_INT32: (-(2**31), 2**31),
     Field.TYPE_INT64: (-(2**63), 2**63),
+    Field.TYPE_UINT32: (0, 2**32),
     Field.TYPE_UINT64: (0, 2**64),
     Field.TYPE_ENUM: (-(2**31), 2**31),
 }
@@ -279,10 +315,11 @@ def ask(serve, tmp_path):
     servicer, admission = serve(0.0, *limits, *store[:2], *off, evaluated=True)
     calls = CallRecords(Telemetry(CollectorRegistry(), []), servicer.core.state.model.config.server)
     interceptor = CallInterceptor(calls)
+    other = OpenInferenceServicer(OpenInference(servicer.core))
 
     async def ask(method, data):
         async def continuation(details):
-            behave = getattr(servicer, method)
+            behave = getattr(other if method == "ModelInfer" else servicer, method)
             if method == "PredictStream":
                 return grpc.unary_stream_rpc_method_handler(behave)
             return grpc.unary_unary_rpc_method_handler(behave)
