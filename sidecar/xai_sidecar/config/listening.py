@@ -94,7 +94,7 @@ class ListeningConfig(Section):
     http: Address = Field(
         default="127.0.0.1:9090",
         description="Where HTTP is served: /metrics, which takes the role read where there are tokens, /healthz and "
-        "/readyz.",
+        "/readyz, and predictions under /v1 and /v2, see docs/protocols.md.",
     )
     probes: Address | None = Field(
         default=None,
