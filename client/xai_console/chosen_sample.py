@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xai_client import NotFoundError, Sample
+from xai_console import telling
 from xai_console.page import Page
 from xai_console.parts import empty
 
@@ -20,5 +21,5 @@ async def chosen_sample(page: Page) -> Sample | None:
     try:
         return await page.source.sample(request, index)
     except NotFoundError as error:
-        empty("image_not_supported", page.say("sample.gone"), [error.message])
+        empty("image_not_supported", page.say("sample.gone"), [telling.error(error, page.say)])
         return None

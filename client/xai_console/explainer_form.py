@@ -71,7 +71,8 @@ class ExplainerForm:
         with div("row chips").props(f'role="group" aria-label="{say("explainers")}"'):
             self._chip(AUTO, say("auto.what"), "")
             for name, explainer in self._info.explainers.items():
-                self._chip(name, explainer.description, "" if explainer.available else explainer.unavailable_reason)
+                what = say.told(name, explainer.description)
+                self._chip(name, what, "" if explainer.available else explainer.unavailable_reason)
         with div("row"):
             most = max(1, self._info.limits.max_target_count)
             _number(say("targets"), self._top, 1, most, 1, self._set_top, say("targets.how"))
@@ -127,7 +128,8 @@ class ExplainerForm:
         field = self._input(parameter, value, set_value)
         field.props(f'data-parameter="{explainer}.{parameter.name}"')
         with field:
-            ui.tooltip(parameter.description).props("max-width=320px delay=400")
+            what = self._page.say.told(f"parameter.{parameter.name}", parameter.description)
+            ui.tooltip(what).props("max-width=320px delay=400")
 
     def _input(self, parameter: ParameterInfo, value: ParameterValue, act: Callable[[Any], None]) -> Element:
         choices = list(parameter.choices)

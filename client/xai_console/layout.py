@@ -12,6 +12,7 @@ from nicegui.element import Element
 from starlette.requests import Request
 
 from xai_client import XaiError
+from xai_console import telling
 from xai_console.page import Console, Entry, Page, Theme, address
 from xai_console.parts import div, empty, icon_button, text, trouble
 from xai_console.words import LANGUAGES, Words, language_of
@@ -115,7 +116,7 @@ class _Header:
         monitor, say = self._page.console.monitor, self._page.say
         state = "here" if monitor.here else "away"
         model = f"{monitor.info.name} · {self._page.source.name}" if monitor.info else self._page.source.name
-        why = "" if monitor.problem is None else monitor.problem.message
+        why = "" if monitor.problem is None else telling.error(monitor.problem, say)
         if (state, model, why) == self._shown:
             return
         self._shown = (state, model, why)

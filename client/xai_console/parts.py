@@ -11,6 +11,7 @@ from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
 from xai_client import PreconditionError, UnavailableError, UnsupportedError, XaiError
+from xai_console import telling
 from xai_console.words import Words
 
 
@@ -116,7 +117,9 @@ def table_head(titles: Sequence[str], numbers: int) -> None:
 
 def report(error: XaiError, say: Words) -> None:
     """Tells the viewer what went wrong."""
-    ui.notify(f"{say('error')}: {error.message}", type="negative", multi_line=True, close_button=say("close"))
+    ui.notify(
+        f"{say('error')}: {telling.error(error, say)}", type="negative", multi_line=True, close_button=say("close")
+    )
 
 
 def _plain(value: float) -> str:
@@ -126,7 +129,7 @@ def _plain(value: float) -> str:
 def trouble(error: XaiError, say: Words) -> Element:
     """What stands where something could not be fetched: why, and what to do."""
     if isinstance(error, UnavailableError):
-        return empty("cloud_off", say("waiting"), [error.message])
+        return empty("cloud_off", say("waiting"), [telling.error(error, say)])
     if isinstance(error, (PreconditionError, UnsupportedError)):
-        return empty("visibility_off", say("no_evaluator"), [error.message])
-    return empty("error_outline", say("error"), [error.message])
+        return empty("visibility_off", say("no_evaluator"), [telling.error(error, say)])
+    return empty("error_outline", say("error"), [telling.error(error, say)])

@@ -9,6 +9,7 @@ from typing import Any
 from nicegui import ui
 
 from xai_client import ExplainerQuality, Quality, QualityMeasure
+from xai_console import telling
 from xai_console.figures import number
 from xai_console.page import Page
 from xai_console.parts import bar, button, card, div, slider, text
@@ -97,7 +98,7 @@ class QualityTable:
                 _th(say("quality.composite"), "num")
                 for name, metric in self._quality.evaluator.metrics.items():
                     with _th(metric_name(self._page.say, name), "num" if self.counting.get(name) else "num uncounted"):
-                        ui.tooltip(f"{name}: {metric.description}").props("max-width=320px delay=300")
+                        ui.tooltip(f"{name}: {say.told(name, metric.description)}").props("max-width=320px delay=300")
             with ui.element("tbody"):
                 rank = 0
                 for each, score in scored:
@@ -116,7 +117,7 @@ class QualityTable:
                     text("auto", "tag tag-good")
                 if each.standing is not None and not each.standing.eligible:
                     with text(say("quality.objection"), "tag tag-warn"):
-                        ui.tooltip(each.standing.objection).props("max-width=320px")
+                        ui.tooltip(telling.objection(each.standing, say)).props("max-width=320px")
             with _td(classes="num composite"):
                 if score is None:
                     lacking = ", ".join(metric_name(say, name) for name in missing(self._goodness(each), self.counting))

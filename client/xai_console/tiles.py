@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from xai_client import Explanation, Progress, SaliencyMap
+from xai_console import telling
 from xai_console.figures import number
 from xai_console.gallery import Gallery, Hung
 from xai_console.overlay import Box, Scene
@@ -115,7 +116,7 @@ class Tile:
         if explanation.standard_error is not None:
             lines.insert(0, say("standard_error", value=number(explanation.standard_error, 2)))
         if explanation.choice is not None:
-            lines.append(explanation.choice.reason)
+            lines.append(telling.choice(explanation.choice, self._page.say))
         if explanation.truncated:
             lines.append(explanation.status_message or say("status.truncated"))
         return lines

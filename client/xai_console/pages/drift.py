@@ -7,6 +7,7 @@ from typing import Final
 from nicegui import ui
 
 from xai_client import MapDrift, ModelInfo, Quality, QualityHistory
+from xai_console import telling
 from xai_console.charts import Chart
 from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
 from xai_console.figures import duration, number, percent
@@ -57,11 +58,12 @@ def _alerts(page: Page, quality: Quality) -> None:
         with card(classes="alert"):
             with div("row").props('role="alert"'):
                 ui.icon("warning").props('aria-hidden="true"').classes("warn")
-                text(each.summary, tag="h2")
+                text(page.say.told(f"alert.{each.name}", each.summary, **values), tag="h2")
                 text(each.name, "tag tag-warn")
-            text(each.advice, tag="p")
+            text(page.say.told(f"advice.{each.name}", each.advice), tag="p")
 
 
+    values = telling.alert_values(quality)
 def _figures(page: Page, quality: Quality, past: QualityHistory) -> None:
     """What a glance should tell: now, and in the reference window."""
     now, before = past.current, past.reference

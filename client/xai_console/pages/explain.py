@@ -9,7 +9,7 @@ from typing import Any, Final
 from nicegui import background_tasks, ui
 
 from xai_client import Explained, Explanation, ModelInfo, Predicted, Progress, XaiError
-from xai_console import snippets
+from xai_console import snippets, telling
 from xai_console.drop import Drop
 from xai_console.explainer_form import AUTO, ExplainerForm
 from xai_console.gallery import Gallery
@@ -113,7 +113,7 @@ class _Explaining:
                         self._explained(event.explanation)
         except XaiError as error:
             with self._result:
-                text(error.message, "note").props('role="alert"')
+                text(telling.error(error, self._page.say), "note").props('role="alert"')
         finally:
             self._end.set_visibility(False)
             for tile in self._tiles.values():

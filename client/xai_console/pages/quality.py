@@ -8,6 +8,7 @@ from typing import Final
 from nicegui import ui
 
 from xai_client import ModelInfo, Quality, QualityHistory, XaiError
+from xai_console import telling
 from xai_console.charts import Chart
 from xai_console.figures import duration
 from xai_console.page import Entry, Page
@@ -79,7 +80,7 @@ class _QualityPage:
     def _tell_auto(self) -> None:
         choice = self._quality.auto_choice
         self._auto_name.set_text(self._page.say("quality.auto", name=self._quality.auto_explainer or "–"))
-        self._auto_why.set_text(choice.reason if choice is not None else "")
+        self._auto_why.set_text("" if choice is None else telling.choice(choice, self._page.say))
 
     # ----------------------------------------------------------------------------------------------- charts
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, TypeAlias
 
 from xai_console.words import common, explaining, measured, sampled
+from xai_console.words.told import TOLD
 
 Language: TypeAlias = Literal["en", "zh"]
 Table: TypeAlias = Mapping[str, tuple[str, str]]
@@ -34,6 +35,17 @@ class Words:
     def either(self, key: str, otherwise: str) -> str:
         """A text, or another one where there is none of this key, such as for what a later server says."""
         return self(key) if key in WORDS else otherwise
+
+    def told(self, key: str, said: str, **values: object) -> str:
+        """What the server tells in English, in this language where there are words for it.
+
+        Args:
+            key: Which kind of thing it tells.
+            said: Its own words.
+            **values: What words of this language may name.
+        """
+        text = TOLD.get(key) if self.language == "zh" else None
+        return said if text is None else text.format(said=said, **values)
 
 
 def language_of(cookie: str, accepted: str) -> Language:
