@@ -32,6 +32,7 @@ SUBJECTS = {
     "evaluator_samples": "evaluator_samples",
     "quality": "quality",
     "samples": "samples",
+    "console": "console",
     "runner": "runner",
     "triton": "triton",
     "upstreams": "upstreams",
