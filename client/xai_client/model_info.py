@@ -226,6 +226,7 @@ class ModelInfo:
         evaluator: What measures how good explanations are; None where nothing is sampled.
         layers: The layers that explainers of a layer, such as Grad-CAM, can explain, in the order in which they run.
         weights: Where the weights came from, in a sentence; says so where any were not loaded from a file.
+        run: Name of the offline run that is shown, which has samples but predicts nothing; empty of a server.
     """
 
     name: str
@@ -246,6 +247,7 @@ class ModelInfo:
     evaluator: EvaluatorInfo | None = None
     layers: tuple[LayerInfo, ...] = ()
     weights: str = ""
+    run: str = ""
 
 
 def model_info(message: pb.ModelInfo) -> ModelInfo:
@@ -271,6 +273,7 @@ def model_info(message: pb.ModelInfo) -> ModelInfo:
         evaluator=evaluator_info(message.evaluator) if message.HasField("evaluator") else None,
         layers=tuple(_layer(each) for each in message.layers),
         weights=message.weights,
+        run=message.run,
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from xai_client.calls import check_request_id
 from xai_client.errors import ArgumentError
 from xai_client.request import integer, short_names
 from xai_client.samples import Moment, SampleFilter, ScoreRange
@@ -21,6 +20,7 @@ MOST_PAGE: Final = 200
 MOST_BINS: Final = 500
 
 _LARGEST = 2**31 - 1
+_LONGEST = 4096
 _BY_SCORE = ("worst_score_first", "best_score_first")
 
 
@@ -77,14 +77,19 @@ def sample_request(
     Raises:
         ArgumentError: An argument is wrong.
     """
-    if not isinstance(request_id, str):
-        raise ArgumentError(f"request_id is a text, not {request_id!r}", field="request_id")
     return qpb.GetSampleRequest(
-        request_id=check_request_id(request_id),
+        request_id=_request_id(request_id),
         image_index=integer(image_index, "image_index", 0, _LARGEST),
         explainers=_names(explainers, "explainers"),
         encoding=_enum(encoding, "encoding", pb.MapEncoding.DESCRIPTOR),
     )
+
+
+def _request_id(name: Any) -> str:
+    """What the picture's request is called or, of an offline run, the picture itself, in whatever letters."""
+    if not isinstance(name, str) or not 0 < len(name) <= _LONGEST:
+        raise ArgumentError(f"request_id is a text of 1 to {_LONGEST} characters, not {name!r}", field="request_id")
+    return name
 
 
 def history_request(
@@ -149,7 +154,7 @@ def sample_filter(where: SampleFilter | None) -> qpb.SampleFilter | None:
         map_statuses=_enums(where.map_statuses, "map_statuses", pb.MapStatus.DESCRIPTOR),
         map_explainer=_text(where.map_explainer, "map_explainer"),
         states=_enums(where.states, "states", qpb.SampleState.DESCRIPTOR),
-        request_id=check_request_id(where.request_id) if where.request_id else "",
+        request_id=_request_id(where.request_id) if where.request_id else "",
         any_model_version=bool(where.any_model_version),
     )
     for name in ("min_probability", "max_probability", "min_ood_percentile", "max_ood_percentile"):

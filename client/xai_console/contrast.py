@@ -29,7 +29,7 @@ class Contrast:
         self._page, self._info, self._sample, self._shown = page, info, sample, shown
         classes = {each.class_id: each.label for each in sample.summary.classes}
         usable = [name for name, each in info.explainers.items() if each.available]
-        if len(classes) < 2 or not usable:
+        if len(classes) < 2 or not usable or info.run:
             return
         first, second, *_ = classes
         with card(page.say("contrast"), page.say("contrast.how"), "contrast"):

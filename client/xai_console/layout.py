@@ -69,7 +69,7 @@ def _page(console: Console, entry: Entry, request: Request) -> Page:
 
 
 def _head(page: Page, entry: Entry) -> None:
-    ui.page_title(f"{page.say(entry.title)} · xai-sidecar")
+    ui.page_title(f"{_title(page, entry)} · xai-sidecar")
     ui.dark_mode({"auto": None, "light": False, "dark": True}[page.theme])
     marks = {"theme": page.theme, "lang": page.say.language}
     # At once, so that no page is white first.
@@ -90,16 +90,22 @@ def _navigation(page: Page, entries: tuple[Entry, ...], entry: Entry) -> None:
             here = ' aria-current="page"' if each is entry else ""
             with div("nav-link", "a").props(f'href="{each.path}"{here}'):
                 ui.icon(each.icon).props('aria-hidden="true"')
-                text(page.say(each.title), "nav-text")
+                text(_title(page, each), "nav-text")
+
+
+def _title(page: Page, entry: Entry) -> str:
+    """The title of a page, which is another one where an offline run is shown and nothing is live."""
+    info, title = page.console.monitor.info, page.say(entry.title)
+    return page.say.either(f"{entry.title}.run", title) if info is not None and info.run else title
 
 
 class _Header:
     """The top of a page: its title, the model, the server's state, and the viewer's settings."""
 
     def __init__(self, page: Page, entry: Entry) -> None:
-        self._page = page
+        self._page, self._entry = page, entry
         with div("header", "header"):
-            text(page.say(entry.title), tag="h1")
+            self._title = text("", tag="h1")
             self._model = text("", "model hint")
             div("grow")
             with div("state").props('role="status"'):
@@ -120,6 +126,7 @@ class _Header:
         if (state, model, why) == self._shown:
             return
         self._shown = (state, model, why)
+        self._title.set_text(_title(self._page, self._entry))
         self._dot.classes(replace=f"dot dot-{state}")
         self._state.set_text(say(f"state.{state}"))
         self._model.set_text(model)
@@ -154,6 +161,8 @@ class _Body:
             try:
                 if self._entry.of_samples and info.evaluator is None:
                     empty("visibility_off", self._page.say("no_evaluator"), [self._page.say("no_evaluator.how")])
+                elif self._entry.of_model and info.run:
+                    empty("inventory_2", self._page.say("run.no_model"), [self._page.say("run.no_model.how")])
                 else:
                     await self._entry.build(self._page, info)
             except XaiError as error:

@@ -91,6 +91,7 @@ class Entry:
         build: Makes its content, once the model is known; an `XaiError` that it raises is told there.
         listed: Whether the navigation leads to it.
         of_samples: Whether it has content only where the server has an evaluator.
+        of_model: Whether it has content only where there is a model to ask, and not of an offline run.
     """
 
     path: str
@@ -99,6 +100,7 @@ class Entry:
     build: Build
     listed: bool = True
     of_samples: bool = False
+    of_model: bool = False
 
 
 def address(path: str, state: Mapping[str, object]) -> str:

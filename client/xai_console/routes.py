@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from xai_console.page import Console
 from xai_console.words import Words, language_of
 
 STATIC: Final = Path(__file__).parent / "static"
+_LONGEST_NAME: Final = 40
 LARGEST_UPLOAD: Final = 64 * 2**20
 _FOREVER: Final = {"cache-control": "private, max-age=31536000, immutable"}
 
@@ -88,6 +90,7 @@ class _Routes:
         source, say = self._console.source.name, Words(language_of(asked.get("language", ""), ""))
         page = await asyncio.to_thread(html_page, sample, info, source, say)
         data = page.encode() if kind == "html" else await asyncio.to_thread(archive, sample, info, source, page)
-        name = f"sample-{sample.summary.request_id[:12]}-{index}.{kind}"
+        called = re.sub(r"[^A-Za-z0-9._-]+", "-", sample.summary.request_id)[-_LONGEST_NAME:]
+        name = f"sample-{called}-{index}.{kind}"
         headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
         return Response(data, media_type="application/octet-stream", headers=headers)

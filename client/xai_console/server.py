@@ -77,7 +77,9 @@ def _add_page(console: Console, entry: Entry) -> None:
 
 @contextlib.asynccontextmanager
 async def _life(_: FastAPI, console: Console) -> AsyncIterator[None]:
+    first = asyncio.create_task(console.monitor.refresh())
     watching = asyncio.create_task(console.monitor.run())
     yield
+    first.cancel()
     watching.cancel()
     await console.source.close()

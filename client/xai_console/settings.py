@@ -21,6 +21,7 @@ class Settings:
         tls: How calls to the server are encrypted; None for what the environment says.
         token_file: Has the bearer token that is sent with each call; None for what the environment says.
         timeout: Seconds that a call to the server may take.
+        run: Folder of the offline run that is shown there; empty for a server.
     """
 
     server: str
@@ -30,6 +31,12 @@ class Settings:
     tls: Tls | None = None
     token_file: Path | None = None
     timeout: float = 30.0
+    run: str = ""
+
+    @property
+    def name(self) -> str:
+        """What is shown, for people."""
+        return self.run or self.server
 
 
 def is_loopback(host: str) -> bool:

@@ -29,6 +29,14 @@ class TruthForm:
         self._anew = False  # whether a report replaces what is known
         with card(say("truth"), classes="truth"):
             self._known = text("", "hint", "p")
+            if not info.run:
+                self._form()
+        picture.on_shape(self._drawn)
+        self.show(sample)
+
+    def _form(self) -> None:
+        say, sample, info = self._page.say, self._sample, self._info
+        with div("stack"):
             with div("row chips"):
                 for each in sample.summary.classes[:3]:
                     button(each.label, lambda each=each: self._report([each.class_id]), classes="small").props(
@@ -44,15 +52,13 @@ class TruthForm:
             with div("row"):
                 button(say("truth.report"), self._report, "check", "primary")
                 button(say("truth.clear"), self._clear, "undo")
-        picture.on_shape(self._drawn)
-        self.show(sample)
 
     def show(self, sample: Sample) -> None:
         """Shows what is known now."""
         self._sample = sample
         say, truth = self._page.say, sample.summary.truth
         if truth is None:
-            self._known.set_text(say("truth.unknown"))
+            self._known.set_text(say("truth.not_known" if self._info.run else "truth.unknown"))
             return
         labels = ", ".join(truth.labels) or say("truth.no_label")
         applied = say("truth.applied") if truth.applied else say("truth.waiting")

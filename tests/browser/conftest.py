@@ -55,9 +55,9 @@ start_misbehaving = integration.start_misbehaving
 
 
 @contextlib.contextmanager
-def showing(server, *options):
-    """Runs a console before a server; gives its address."""
-    command = [sys.executable, "-m", "xai_console", "--server", server, "--listen", "127.0.0.1:0", *options]
+def showing(server, *options, shown="--server"):
+    """Runs a console before a server, or of a run; gives its address."""
+    command = [sys.executable, "-m", "xai_console", shown, server, "--listen", "127.0.0.1:0", *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     said = []
     try:

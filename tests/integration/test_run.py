@@ -5,11 +5,12 @@ import csv
 import io
 import json
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import launcher
@@ -18,6 +19,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from xai_client import Client, PreconditionError
 from xai_proto import explanation_pb2 as pb
 
 MISBEHAVING = Path(__file__).parents[1] / "chaos" / "misbehaving.py"
@@ -279,6 +281,102 @@ def test_scores_are_those_of_live_traffic(folder, start_misbehaving, connect, pi
     assert {key[3] for key in compared} == set(MEASURED)
     for key, value in compared.items():
         assert float(offline[key]) == pytest.approx(value, abs=1e-5), key
+
+
+@contextmanager
+def browsing(out):
+    """Shows a run as the console has it shown; gives a client before it."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xai_sidecar", "browse", str(out), "--until-eof"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    address = process.stdout.readline().rpartition(" ")[2].strip()
+    assert address, process.wait(30)
+    try:
+        with Client(address, timeout=30) as client:
+            yield client
+    finally:
+        process.stdin.close()  # as where whoever started it is killed
+        assert process.wait(30) == 0
+
+
+def test_a_run_is_shown_as_it_is(undisturbed):
+    _, out = undisturbed
+    found = json.loads((out / "summary.json").read_text())
+    with browsing(out) as client:
+        info, quality = client.model_info(), client.quality()
+        assert info.run == "undisturbed"
+        assert (info.evaluator.state, info.evaluator.note) == ("up_to_date", "")
+        for row in found["scores"]:
+            shown = next(each for each in quality.explainers[row["explainer"]].quality if each.metric == row["metric"])
+            assert (shown.mean, shown.sample_count) == (pytest.approx(row["mean"]), row["count"])
+        assert {name: each.composite_score for name, each in quality.explainers.items()} == pytest.approx(
+            found["composites"]
+        )
+        assert quality.evaluator.accuracy.share == found["accuracy"]["share"]
+        listed = client.list_samples(with_thumbnails=True, with_total_count=True, order="oldest_first")
+        assert listed.total_count == len(listed.samples) == 7
+        offline = scores(out)
+        for each in listed.samples:
+            sample = client.sample(each.request_id)
+            assert sample.picture.size == (36, 40)
+            assert sample.model_input(info.input) is not None
+            (truth,) = sample.summary.truth.class_ids
+            assert str(truth) == each.request_id[0]
+            for name, made in sample.explanations.items():
+                key = each.request_id, str(made.maps[0].class_id), name, "faithfulness/srg"
+                assert made.scores["faithfulness/srg"].value == pytest.approx(float(offline[key]))
+        assert client.quality_history().sample_count == 7
+        assert client.class_maps(["gradcam"])
+        for ask in (
+            lambda: client.predict(np.zeros((4, 4, 3), np.uint8)),
+            lambda: list(client.stream(np.zeros((4, 4, 3), np.uint8))),
+            lambda: client.report_ground_truth("any", "0"),
+        ):
+            with pytest.raises(PreconditionError, match="the offline run undisturbed"):
+                ask()
+
+
+def test_a_run_is_shown_while_it_goes_on(folder):
+    out = folder / "going"
+    assert run(folder, out, "--limit", "2", "--no-pictures").returncode == 0
+    with browsing(out) as client, closing(client.watch_samples()) as watching:
+        assert not next(watching).events  # from here on nothing is missed
+        process = launcher.Popen(command(folder, out, "--no-pictures"), cwd=folder, stdout=subprocess.DEVNULL)
+        happened = {}
+        for each in watching:
+            for event in each.events:
+                happened.setdefault(event.sample.request_id, set()).update(event.kinds)
+            if sum("measured" in kinds for kinds in happened.values()) == 5:
+                break
+        assert process.wait(60) == 3
+        assert set(map(frozenset, happened.values())) == {frozenset({"new", "measured"})}
+        assert len(happened) == 5
+        found = json.loads((out / "summary.json").read_text())
+        quality = client.quality()
+        for row in found["scores"]:
+            shown = next(each for each in quality.explainers[row["explainer"]].quality if each.metric == row["metric"])
+            assert (shown.mean, shown.sample_count) == (pytest.approx(row["mean"]), row["count"])
+        assert quality.evaluator.accuracy.picture_count == 7
+        assert not any(each.has_thumbnail for each in client.list_samples().samples)
+    assert "data:image/jpeg" in (out / "report.html").read_text()  # of maps by themselves
+
+
+def test_what_cannot_be_shown_is_said(folder, undisturbed, tmp_path):
+    def shown(path, *options):
+        command = [sys.executable, "-m", "xai_sidecar", "browse", str(path), *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    nothing = shown(folder)
+    assert (nothing.returncode, "no folder of a run" in nothing.stderr) == (2, True)
+    shutil.copytree(undisturbed[1], tmp_path / "old")
+    (tmp_path / "old" / "description.json").unlink()
+    old = shown(tmp_path / "old")
+    assert (old.returncode, "Run the same command again" in old.stderr) == (2, True)
+    strangers = shown(undisturbed[1], "--listen", "0.0.0.0:0")
+    assert (strangers.returncode, "no log-in" in strangers.stderr) == (2, True)
 
 
 def test_help_says_what_data_may_be():

@@ -6,15 +6,19 @@ Exit status: 0 when it was ended, 1 when it could not listen, 2 when the command
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from xai_client import ArgumentError
 from xai_client.command.common import add_credentials, credentials_of
 from xai_client.credentials import channel_credentials, token_of
+from xai_console.run_server import RunError, run_server
 from xai_console.settings import Settings, is_loopback, split_address
 
 _SERVER: Final = "127.0.0.1:50051"
@@ -27,6 +31,7 @@ it, and name the host that browsers use with --public-host.
 
 examples:
   xai-console --server 127.0.0.1:50051
+  xai-console --run RUN
   xai-console --server models.example:443 --tls --token-file viewer.token --listen 127.0.0.1:9000
 """
 
@@ -47,7 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from xai_console.server import serve
 
     try:
-        serve(settings, lambda address: print(f"The console is at {address}", flush=True))
+        with contextlib.ExitStack() as beside:
+            if settings.run:
+                settings = replace(settings, server=beside.enter_context(run_server(Path(settings.run))))
+            serve(settings, lambda address: print(f"The console is at {address}", flush=True))
+    except RunError as error:
+        return _fail(str(error), error.status)
     except OSError as error:
         return _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
@@ -62,11 +72,15 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--server",
-        default=os.environ.get("XAI_SERVER") or _SERVER,
-        metavar="HOST:PORT",
-        help=f"the server to show (default: $XAI_SERVER, else {_SERVER})",
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--server", metavar="HOST:PORT", help=f"the server to show (default: $XAI_SERVER, else {_SERVER})"
+    )
+    shown.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN",
+        help="show the folder of an offline run, also of one that goes on; needs the server's packages, but no model",
     )
     parser.add_argument(
         "--listen", default=_LISTEN, metavar="HOST:PORT", help=f"where to serve pages (default: {_LISTEN})"
@@ -96,25 +110,33 @@ def _settings(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
             f"{host} can be reached from other machines, and the console has no log-in: put a proxy with one before it,"
             " and name the host that browsers use with --public-host"
         )
+    if arguments.run is not None and not arguments.run.is_dir():
+        parser.error(f"there is no folder {arguments.run}")
     if not arguments.timeout > 0:
         parser.error("--timeout is a number of seconds above 0")
-    credentials = _credentials(parser, arguments)
+    server = arguments.server or os.environ.get("XAI_SERVER") or _SERVER
+    credentials = _credentials(parser, arguments, server)
     return Settings(
-        server=arguments.server,
+        server=server,
         host=host,
         port=port,
         public_hosts=tuple(arguments.public_host),
         tls=credentials["tls"],
         token_file=credentials["token"],
         timeout=arguments.timeout,
+        run="" if arguments.run is None else str(arguments.run),
     )
 
 
-def _credentials(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, Any]:
+def _credentials(parser: argparse.ArgumentParser, arguments: argparse.Namespace, server: str) -> dict[str, Any]:
     """What the server is shown, tried once, since the console makes its client much later."""
+    if arguments.run is not None:
+        if any((arguments.tls, arguments.ca, arguments.certificate, arguments.key, arguments.token_file)):
+            parser.error("--run is read on this machine: --tls, --token-file and the like go with --server")
+        return {"tls": None, "token": None}
     try:
         credentials = credentials_of(arguments)
-        channel_credentials(arguments.server, token_of(credentials["token"]), credentials["tls"], None)
+        channel_credentials(server, token_of(credentials["token"]), credentials["tls"], None)
     except (ArgumentError, OSError) as error:
         parser.error(str(error))
     return credentials

@@ -20,14 +20,11 @@ _SPANS: Final = {"900": 900.0, "3600": 3600.0, "86400": 86400.0}
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
-    span = page.state.get("span", "3600")
-    span = span if span in _SPANS else "3600"
-    spans = {key: duration(page.say, value) for key, value in _SPANS.items()}
-    with div("row"):
-        text(page.say("drift.windows"), "hint")
-        toggle(page.say("drift.window"), spans, span, lambda value: _reload(page, value))
+    seconds = None if info.run else _span(page)
+    if info.run:
+        text(page.say("drift.run"), "note", "p")
     quality = await page.source.quality()
-    past = await page.source.quality_history(seconds=_SPANS[span], bins=_BINS, reference_seconds=_SPANS[span])
+    past = await page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
     _alerts(page, quality)
     _figures(page, quality, past)
     with div("halves"):
@@ -39,8 +36,20 @@ async def build(page: Page, info: ModelInfo) -> None:
             Chart(class_mix(page, past), classes="chart-tall", label=page.say("drift.mix"))
         with card(page.say("drift.shapes"), page.say("drift.shapes.how")):
             _shapes(page, past)
-    with card(page.say("drift.maps"), page.say("drift.maps.how")):
-        _map_drift(page, {name: each.drift for name, each in quality.explainers.items()})
+    if not info.run:
+        with card(page.say("drift.maps"), page.say("drift.maps.how")):
+            _map_drift(page, {name: each.drift for name, each in quality.explainers.items()})
+
+
+def _span(page: Page) -> float:
+    """The seconds that are compared with as many before them, which the viewer may choose."""
+    span = page.state.get("span", "3600")
+    span = span if span in _SPANS else "3600"
+    spans = {key: duration(page.say, value) for key, value in _SPANS.items()}
+    with div("row"):
+        text(page.say("drift.windows"), "hint")
+        toggle(page.say("drift.window"), spans, span, lambda value: _reload(page, value))
+    return _SPANS[span]
 
 
 def _reload(page: Page, span: str) -> None:
@@ -54,6 +63,7 @@ def _alerts(page: Page, quality: Quality) -> None:
             ui.icon("check_circle").props('aria-hidden="true"').classes("good")
             text(page.say("drift.calm"))
         return
+    values = telling.alert_values(quality)
     for each in quality.alerts:
         with card(classes="alert"):
             with div("row").props('role="alert"'):
@@ -63,7 +73,6 @@ def _alerts(page: Page, quality: Quality) -> None:
             text(page.say.told(f"advice.{each.name}", each.advice), tag="p")
 
 
-    values = telling.alert_values(quality)
 def _figures(page: Page, quality: Quality, past: QualityHistory) -> None:
     """What a glance should tell: now, and in the reference window."""
     now, before = past.current, past.reference
@@ -88,8 +97,9 @@ def _figures(page: Page, quality: Quality, past: QualityHistory) -> None:
             with card(classes="figure"):
                 text(page.say(key), "hint", "p")
                 text(value if now.sample_count else page.say("not_measured"), "big number", "p")
-                before_text = reference if before and before.sample_count else page.say("not_measured")
-                text(page.say("drift.before", value=before_text), "hint number", "p")
+                if before is not None:
+                    before_text = reference if before.sample_count else page.say("not_measured")
+                    text(page.say("drift.before", value=before_text), "hint number", "p")
 
 
 def _shapes(page: Page, past: QualityHistory) -> None:

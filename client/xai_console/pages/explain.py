@@ -182,4 +182,4 @@ def _code(language: str, lines: str, page: Page) -> None:
         text(lines, "code", "pre").props(f'data-language="{language}"')
 
 
-ENTRY: Final = Entry("/explain", "explain", "center_focus_strong", build)
+ENTRY: Final = Entry("/explain", "explain", "center_focus_strong", build, of_model=True)

@@ -24,14 +24,14 @@ _SPANS: Final = {3600: 60, 6 * 3600: 72, 24 * 3600: 96, 7 * 24 * 3600: 84}
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
     quality = await page.source.quality()
-    await _QualityPage(page, quality).start()
+    await _QualityPage(page, quality, whole=bool(info.run)).start()
 
 
 class _QualityPage:
-    """The page."""
+    """The page; of the whole of an offline run, or of a server as time goes by."""
 
-    def __init__(self, page: Page, quality: Quality) -> None:
-        self._page, self._quality = page, quality
+    def __init__(self, page: Page, quality: Quality, *, whole: bool) -> None:
+        self._page, self._quality, self._whole = page, quality, whole
         self._span = int(page.number("span", 3600, 3600, 7 * 24 * 3600))
         self._span = self._span if self._span in _SPANS else 3600
         self._history: QualityHistory | None = None
@@ -115,7 +115,8 @@ class _QualityPage:
         spans = {span: duration(say, span) for span in _SPANS}
         with div("row"):
             self._history_metric = select(say("filter.metric"), metrics, next(iter(metrics), None), self._show_history)
-            select(say("filter.hours"), spans, self._span, lambda event: self._set_span(event.value))
+            if not self._whole:
+                select(say("filter.hours"), spans, self._span, lambda event: self._set_span(event.value))
         self._history_chart = Chart({}, label=say("quality.over_time"))
 
     async def _set_span(self, span: int) -> None:
@@ -125,7 +126,8 @@ class _QualityPage:
 
     async def _remember(self) -> None:
         try:
-            self._history = await self._page.source.quality_history(seconds=self._span, bins=_SPANS[self._span])
+            seconds = None if self._whole else self._span
+            self._history = await self._page.source.quality_history(seconds=seconds, bins=_SPANS[self._span])
         except (XaiError, asyncio.CancelledError):
             return
         self._show_history()

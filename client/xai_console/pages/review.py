@@ -162,4 +162,4 @@ class _Review:
         await self._show()
 
 
-ENTRY: Final = Entry("/review", "review", "fact_check", build, of_samples=True)
+ENTRY: Final = Entry("/review", "review", "fact_check", build, of_samples=True, of_model=True)

@@ -69,6 +69,8 @@ class _SamplePage:
             self._flag = text(say(f"flag.{flag}"), f"tag tag-{FLAGS[flag]}")
             text(summary.time.astimezone().strftime("%Y-%m-%d %H:%M:%S"), "hint number")
             text(say(f"sample_state.{summary.state}"), "tag")
+            if self._info.run:
+                text(summary.request_id, "hint")
             div("grow")
             evidence = address("/evidence", {"request": summary.request_id, "index": summary.image_index})
             text(say("evidence.link"), tag="a").props(f'href="{evidence}"')
@@ -105,7 +107,8 @@ class _SamplePage:
         with self._hanging:
             if not explanations:
                 text(say("sample.unmeasured"), "note", "p")
-            quick = [name for name, each in self._info.explainers.items() if each.cost and each.cost.passes <= _QUICK]
+            costs = {} if self._info.run else {name: each.cost for name, each in self._info.explainers.items()}
+            quick = [name for name, cost in costs.items() if cost and cost.passes <= _QUICK]
             with div("tiles"):
                 for name in [name for name, made in explanations.items() if not made.is_control] or quick:
                     self._tile(name)
@@ -138,7 +141,9 @@ class _SamplePage:
         self._classes.mark(class_id)
         missing = [name for name, tile in self._tiles.items() if not self._switch(name, tile, class_id)]
         askable = [name for name in missing if name in self._info.explainers and self._info.explainers[name].available]
-        if askable:
+        if askable and self._info.run:
+            ui.notify(self._page.say("run.not_explained"), type="info", multi_line=True)
+        elif askable:
             self._tasks.append(background_tasks.create(self._explain(askable, class_id), context=ui.context.client))
 
     def _switch(self, name: str, tile: Tile, class_id: int) -> bool:

@@ -77,9 +77,9 @@ class Source(Protocol):
         """How good explanations are now."""
 
     async def quality_history(
-        self, *, seconds: float, bins: int, reference_seconds: float | None = None
+        self, *, seconds: float | None, bins: int, reference_seconds: float | None = None
     ) -> QualityHistory:
-        """How things have changed in so many seconds, compared with so many seconds before them."""
+        """How things have changed in so many seconds, compared with so many seconds before them; None: of all."""
 
     async def class_maps(self, explainer: str, class_ids: Sequence[int], outcomes: Sequence[str]) -> list[ClassMap]:
         """Mean maps of classes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import AsyncGenerator, Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import Final
 
@@ -27,6 +28,8 @@ from xai_client import (
 from xai_console.settings import Settings
 
 _INFO_SECONDS: Final = 5.0
+_ENDS: Final = ("oldest_first", "newest_first")
+_A_MOMENT: Final = timedelta(milliseconds=1)
 _PROGRESS_SECONDS: Final = 0.25
 _RECONNECTING: Final = (
     ("grpc.initial_reconnect_backoff_ms", 500),
@@ -46,7 +49,7 @@ class LiveSource:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.name = settings.server
+        self.name = settings.name
         self._settings = settings
 
     @cached_property
@@ -56,8 +59,9 @@ class LiveSource:
         return AsyncClient(
             settings.server,
             timeout=settings.timeout,
-            tls=settings.tls,
-            token=settings.token_file,
+            # A run is read through a socket of this user's own, whatever the environment says of servers.
+            tls=False if settings.run else settings.tls,
+            token="" if settings.run else settings.token_file,
             options=_RECONNECTING,
         )
 
@@ -135,9 +139,14 @@ class LiveSource:
         return await self._client.quality()
 
     async def quality_history(
-        self, *, seconds: float, bins: int, reference_seconds: float | None = None
+        self, *, seconds: float | None, bins: int, reference_seconds: float | None = None
     ) -> QualityHistory:
         """See `Source`."""
+        if seconds is None:
+            first, last = [await self._client.list_samples(order=each, page_size=1) for each in _ENDS]
+            times = [each.time for page in (first, last) for each in page.samples]
+            end = max(times) + _A_MOMENT if times else None
+            return await self._client.quality_history(start=min(times, default=None), end=end, bins=bins)
         now = time.time()
         start = now - seconds
         reference = None if reference_seconds is None else (start - reference_seconds, start)

@@ -23,6 +23,15 @@ WORDS: Final = {
         "This page appears as soon as {server} answers.",
         "{server} 一有响应，此页面就会显示。",
     ),
+    "run.no_model": ("A run has no model to ask", "离线运行没有可用的模型"),
+    "run.no_model.how": (
+        "It shows what was predicted, explained and measured. Start a server of the model to explain or to label.",
+        "这里显示已预测、已解释和已评测的内容。要解释或标注，请启动该模型的服务器。",
+    ),
+    "run.not_explained": (
+        "The run has no map of this class. xai-sidecar run --targets and --probable say which classes are explained.",
+        "此次运行没有该类别的热图。用 xai-sidecar run 的 --targets 和 --probable 选择要解释的类别。",
+    ),
     "error": ("That did not work", "操作失败"),
     "broken": ("This page could not be made", "无法生成此页面"),
     "broken.how": (

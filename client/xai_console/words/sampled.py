@@ -6,6 +6,7 @@ from typing import Final
 
 WORDS: Final = {
     "live": ("Live", "实时"),
+    "live.run": ("Pictures", "图片"),
     "live.empty": ("No sample yet that fits", "还没有符合条件的样本"),
     "live.empty.how": (
         "Samples show here as soon as the server is asked for predictions, or as soon as the filters let one through.",
@@ -165,6 +166,7 @@ WORDS: Final = {
     "probability": ("Probability", "概率"),
     "truth": ("What it really shows", "真实内容"),
     "truth.unknown": ("Nobody has said yet. One click is enough:", "尚无标注。点一下即可："),
+    "truth.not_known": ("Not known", "未知"),
     "truth.known": ("{labels} · objects: {objects} · {applied}", "{labels} · 目标数：{objects} · {applied}"),
     "truth.no_label": ("no label", "无标签"),
     "truth.applied": ("scores are by it", "评分已据此更新"),

@@ -1,4 +1,4 @@
-"""The command line: serve, demo, check, run, compare, train-ood, sample, token."""
+"""The command line: serve, demo, check, run, compare, browse, train-ood, sample, token."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xai_sidecar import __version__
+from xai_sidecar.command.browse import add_browse, browse
 from xai_sidecar.command.environment import keep_for_good, prepare_environment, switch_often
 from xai_sidecar.command.run import add_compare, add_run, compare, run
 from xai_sidecar.command.sample import add_sample, sample
@@ -137,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_run(commands, _add_config).set_defaults(run=_run)
     add_compare(commands).set_defaults(run=compare)
+    add_browse(commands).set_defaults(run=_browse)
     add_train(commands, _add_config).set_defaults(run=_train_ood)
     add_sample(commands).set_defaults(run=lambda arguments: sample(arguments, _progress()))
     add_token(commands).set_defaults(run=make_token)
@@ -240,6 +242,13 @@ def _run(arguments: argparse.Namespace) -> int:
     config = _config(arguments)
     _set_up_logs(config)
     return run(config, arguments, _progress())
+
+
+def _browse(arguments: argparse.Namespace) -> int:
+    from xai_sidecar.telemetry.logs import set_up_logs
+
+    set_up_logs("warning", "auto")
+    return browse(arguments)
 
 
 def _train_ood(arguments: argparse.Namespace) -> int:

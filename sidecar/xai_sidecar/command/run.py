@@ -51,6 +51,11 @@ def add_run(commands: Any, add_config: Any) -> argparse.ArgumentParser:
     )
     run.add_argument("--limit", type=int, metavar="N", help="run the first N pictures only")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
+    run.add_argument(
+        "--no-pictures",
+        action="store_true",
+        help="keep no pictures of the data set in RUN: maps are shown by themselves",
+    )
     run.add_argument("--fail-fast", action="store_true", help="end at the first picture that cannot be read")
     run.add_argument(
         "--ray",
@@ -77,7 +82,14 @@ def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
 
     if arguments.actors is not None and (arguments.ray is None or arguments.actors < 1):
         raise ConfigError("it is a number of at least 1, and goes with --ray.", field="actors")
-    options = RunOptions(arguments.targets, arguments.probable, arguments.limit, arguments.seed, arguments.fail_fast)
+    options = RunOptions(
+        arguments.targets,
+        arguments.probable,
+        arguments.limit,
+        arguments.seed,
+        arguments.fail_fast,
+        keep_pictures=not arguments.no_pictures,
+    )
     run_it = _run_here if arguments.ray is None else _run_on_ray
     try:
         with deferred() as stop, shown_progress(report) as progress:

@@ -26,8 +26,8 @@ from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.runner.data import Labels
 from xai_sidecar.runner.data.callables import IterableData
 from xai_sidecar.runner.folder import RunFolder
-from xai_sidecar.runner.options import RunOptions
-from xai_sidecar.runner.session import run_config, run_model, run_record
+from xai_sidecar.runner.options import RunOptions, run_config
+from xai_sidecar.runner.session import run_model, run_record
 from xai_sidecar.runner.telling import written
 from xai_sidecar.serving.model import ServedModel
 

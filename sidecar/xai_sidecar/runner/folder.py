@@ -13,6 +13,8 @@ from xai_sidecar.ood.files import write_whole
 
 _FORMAT = "xai-sidecar run 1"
 _RECORD = "run.json"
+DESCRIPTION, SUMMARY = "description.json", "summary.json"
+_STORE = "store.sqlite"
 _COMPARED = ("model", "model_version", "data", "targets", "probable", "seed", "explainers", "metrics")
 """What has to be the same for a run to go on."""
 
@@ -30,7 +32,7 @@ class RunFolder:
     @property
     def store_url(self) -> str:
         """Of the store with its samples, maps and scores."""
-        return f"sqlite:///{(self.path / 'store.sqlite').absolute()}"
+        return f"sqlite:///{(self.path / _STORE).absolute()}"
 
     def file(self, name: str) -> Path:
         """A file in it."""
@@ -49,6 +51,26 @@ class RunFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{self.path} is no folder of a run: {error}.", field="out") from error
         return dict(found)
+
+    @property
+    def has_store(self) -> bool:
+        """Whether there is a store."""
+        return (self.path / _STORE).exists()
+
+    def model(self) -> Mapping[str, Any]:
+        """The model that was run; see `recording.model_record`.
+
+        Raises:
+            ConfigError: The folder does not say; field "run".
+        """
+        try:
+            return dict(json.loads(self.file(DESCRIPTION).read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{self.path} does not say which model was run, as runs by xai-sidecar run do. Run the same command "
+                "again, which measures nothing anew.",
+                field="run",
+            ) from error
 
     def begin(self, record: Mapping[str, Any]) -> bool:
         """Makes the folder one of a run, or goes on with it.

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from xai_sidecar.cpus import usable_cpus
+from xai_sidecar.engine.work import Array
 from xai_sidecar.errors import InvalidRequestError
+from xai_sidecar.evaluator.thumbnails import input_png, thumbnail_jpeg
 from xai_sidecar.imaging import InputSpec, Prepared, check_model_input, from_pixels, prepare, read
 from xai_sidecar.runner.data import DataItem
 
@@ -27,20 +30,37 @@ class ReadItem:
         item: The picture.
         prepared: As the model takes it; None where it could not be read.
         problem: Why not, in a sentence; empty otherwise.
+        kept: What those see of it who look at the run; None for nothing.
     """
 
     item: DataItem
     prepared: Prepared | None
     problem: str = ""
+    kept: KeptPictures | None = None
 
 
-def read_ahead(items: Iterable[DataItem | None], spec: InputSpec, count: int) -> Iterator[ReadItem | None]:
+class KeptPictures(NamedTuple):
+    """What those see of a picture who look at a run.
+
+    Attributes:
+        thumbnail: The whole picture, small, as a JPEG file.
+        png: What the model saw, as a PNG file; empty where it has neither 1 nor 3 channels.
+    """
+
+    thumbnail: bytes
+    png: bytes
+
+
+def read_ahead(
+    items: Iterable[DataItem | None], spec: InputSpec, count: int, *, keep: bool = False
+) -> Iterator[ReadItem | None]:
     """Reads pictures, up to so many before they are wanted.
 
     Args:
         items: The pictures; None where there is none at the moment, and may be one later.
         spec: How they are prepared.
         count: How many at a time.
+        keep: Whether to make what those see of them who look at the run.
 
     Yields:
         The pictures, in their order; None where there is none at the moment.
@@ -50,7 +70,7 @@ def read_ahead(items: Iterable[DataItem | None], spec: InputSpec, count: int) ->
     try:
         for item in items:
             if item is not None:
-                waiting.append(pool.submit(read_item, item, spec))
+                waiting.append(pool.submit(read_item, item, spec, keep=keep))
                 if len(waiting) < count:
                     continue
             yield waiting.popleft().result() if waiting else None
@@ -60,10 +80,12 @@ def read_ahead(items: Iterable[DataItem | None], spec: InputSpec, count: int) ->
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_item(item: DataItem, spec: InputSpec) -> ReadItem:
-    """Reads a picture."""
+def read_item(item: DataItem, spec: InputSpec, *, keep: bool = False) -> ReadItem:
+    """Reads a picture; see `read_ahead`."""
     try:
-        return ReadItem(item, _prepared(item, spec))
+        content = item.content.read_bytes() if isinstance(item.content, Path) else item.content
+        prepared = _prepared(content, spec)
+        return ReadItem(item, prepared, kept=_kept(content, prepared, spec) if keep else None)
     except (InvalidRequestError, OSError) as error:
         return ReadItem(item, None, error.message if isinstance(error, InvalidRequestError) else unopened(error))
 
@@ -73,13 +95,22 @@ def unopened(error: OSError) -> str:
     return f"It cannot be opened: {error.strerror}."
 
 
-def _prepared(item: DataItem, spec: InputSpec) -> Prepared:
-    content = item.content
+def _prepared(content: bytes | Array, spec: InputSpec) -> Prepared:
     if isinstance(content, bytes):
         return read(content, spec, MOST_PIXELS)
-    if isinstance(content, Path):
-        return read(content.read_bytes(), spec, MOST_PIXELS)
     if content.dtype == np.uint8:
-        pixels = content if content.ndim == 3 else content[..., np.newaxis]
-        return prepare(from_pixels(pixels, MOST_PIXELS), spec)
+        return prepare(from_pixels(_with_channels(content), MOST_PIXELS), spec)
     return check_model_input(content, spec)
+
+
+def _kept(content: bytes | Array, prepared: Prepared, spec: InputSpec) -> KeptPictures:
+    png = input_png(prepared.array, spec.units)
+    if isinstance(content, bytes):
+        return KeptPictures(thumbnail_jpeg(content, MOST_PIXELS), png)
+    if content.dtype == np.uint8:
+        return KeptPictures(thumbnail_jpeg(_with_channels(content), MOST_PIXELS), png)
+    return KeptPictures(thumbnail_jpeg(png, MOST_PIXELS) if png else b"", png)
+
+
+def _with_channels(pixels: Array) -> Array:
+    return pixels if pixels.ndim == 3 else pixels[..., np.newaxis]

@@ -76,7 +76,8 @@ def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]
             (title, _with_maps(result, some, explainer))
             for title, some in _chosen(list(_examples(result, values)), lead)
         ]
-        pictures = _pictures(result.data, {name_of(each.sample.key) for _, some in chosen for each, _ in some})
+        wanted = {name_of(each.sample.key) for _, some in chosen for each, _ in some}
+        pictures = _pictures(result.data, wanted) if result.folder.record().get("keep_pictures", True) else {}
         parts += [_gallery(result, title, some, pictures, lead) for title, some in chosen if some]
         parts.insert(
             4, f"<p>Maps below are by <b>{escape(explainer)}</b>, which measured best, ordered by {escape(lead)}.</p>"

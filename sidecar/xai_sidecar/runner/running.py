@@ -34,7 +34,7 @@ from xai_sidecar.imaging import Prepared
 from xai_sidecar.runner.data import DataItem
 from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.outcome import PictureOutcome, request_id_of
-from xai_sidecar.runner.reading import MOST_PIXELS, ReadItem, read_ahead
+from xai_sidecar.runner.reading import MOST_PIXELS, KeptPictures, ReadItem, read_ahead
 from xai_sidecar.runner.recording import Recording, SampleRecorder, Unheeded
 from xai_sidecar.serving.evaluation import make_telemetry, sample_of
 from xai_sidecar.serving.model import ServedModel
@@ -112,7 +112,9 @@ class Runner:
         """
         self._take = take
         stopped = False
-        reading: Iterator[ReadItem | None] | None = read_ahead(items, self._model.input, _READ_AHEAD)
+        reading: Iterator[ReadItem | None] | None = read_ahead(
+            items, self._model.input, _READ_AHEAD, keep=self._options.keep_pictures
+        )
         while reading is not None or self._jobs or self._ready or self._progress.open_count:
             if reading is not None and stop():
                 stopped, reading = True, None
@@ -141,9 +143,10 @@ class Runner:
         inputs = prepared.array[np.newaxis]
         steps: Steps[Any] = ood_score(inputs) if self._model.facts.has_ood else forward(inputs)
         self._predicting += 1
-        self._submit(steps, Lane.PREDICT, lambda job: self._predicted(found.item, prepared, job.result().value))
+        self._submit(steps, Lane.PREDICT, lambda job: self._predicted(found, prepared, job.result().value))
 
-    def _predicted(self, item: DataItem, prepared: Prepared, output: Any) -> None:
+    def _predicted(self, found: ReadItem, prepared: Prepared, output: Any) -> None:
+        item, pictures = found.item, found.kept or KeptPictures(b"", b"")
         self._predicting -= 1
         ood = None
         if isinstance(output, OodScores):
@@ -163,7 +166,7 @@ class Runner:
         for sample in samples:
             classes = top_classes(sample.logits, sample.probabilities)
             truth = _truth(sample, item.class_ids, objects)
-            self._recorder.begin(MeasuredSample(sample.record(), classes, truth))
+            self._recorder.begin(MeasuredSample(sample.record(), classes, truth, *pictures))
             self._ready.append(sample)
 
     def _targets(self, item: DataItem, sample: Sample) -> list[int]:

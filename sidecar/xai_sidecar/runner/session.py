@@ -19,9 +19,10 @@ from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurer
 from xai_sidecar.evaluator.restoring import restore_quality
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.runner.data import DataItem, DataSet, Labels, open_data
-from xai_sidecar.runner.folder import RunFolder
+from xai_sidecar.runner.folder import DESCRIPTION, RunFolder
 from xai_sidecar.runner.gathering import Gatherer, RunCounts
-from xai_sidecar.runner.options import RunOptions
+from xai_sidecar.runner.model_record import model_record
+from xai_sidecar.runner.options import ALL, FOR_EVER, RunOptions, run_config
 from xai_sidecar.runner.outcome import PictureOutcome
 from xai_sidecar.runner.running import Runner
 from xai_sidecar.runner.spread.spreading import Spreader
@@ -29,10 +30,6 @@ from xai_sidecar.serving.evaluation import check_measured, evaluated_model, make
 from xai_sidecar.serving.model import ServedModel, start_model
 
 _MOST_BYTES = 2**50
-_FOR_EVER = 1e11
-"""Seconds for which samples of a run are kept, and count."""
-
-_ALL = 10**9
 
 OnProgress: TypeAlias = Callable[[RunCounts, LiveQuality], None]
 """Called after each picture."""
@@ -67,14 +64,6 @@ class RunResult:
     store: Store
     seconds: float
     data: DataSet
-
-
-def run_config(config: Config) -> Config:
-    """A config as a run has it: everything is measured of every picture, and everything counts."""
-    auto = config.evaluator.auto.model_copy(update={"min_samples": 2})  # for a composite score
-    counting = {"sample_rate": 1.0, "window_samples": _ALL, "window_seconds": _FOR_EVER, "classes": [], "auto": auto}
-    evaluator = config.evaluator.model_copy(update=counting)
-    return config.model_copy(update={"evaluator": evaluator})
 
 
 def run_data(
@@ -112,7 +101,8 @@ def run_data(
         check_measured(model, evaluated)
         data = open_data(data_name, Labels(model.labels, len(model.labels)))
         record = {"data": data_name, **run_record(config, evaluated, options)}
-        return run_model(engine, model, evaluated, data, folder, record, options, on_progress, stop)
+        described = model_record(model)
+        return run_model(engine, model, evaluated, data, folder, record, options, on_progress, stop, described)
     finally:
         engine.close(5.0)
 
@@ -148,7 +138,8 @@ def run_spread(
     evaluated = spreader.start(stop)
     data = open_data(data_name, Labels(evaluated.labels, len(evaluated.labels)))
     record = {"data": data_name, **run_record(config, evaluated, options)}
-    return run_by(spreader.run, config, evaluated, data, folder, record, options, on_progress, stop)
+    described = spreader.described
+    return run_by(spreader.run, config, evaluated, data, folder, record, options, on_progress, stop, described)
 
 
 def run_engine(config: Config, make_backend: Callable[[Config], Backend]) -> Engine:
@@ -175,6 +166,7 @@ def run_model(
     options: RunOptions,
     on_progress: OnProgress = lambda counts, quality: None,
     stop: Callable[[], bool] = lambda: False,
+    described: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """As `run_data`, with a model that is ready on an engine.
 
@@ -188,9 +180,10 @@ def run_model(
         options: How it is run.
         on_progress: Called after each picture.
         stop: Returns whether to end.
+        described: The model for those who look at the run later; see `model_record`. None for none.
     """
     measure = Runner(engine, model, evaluated, options).run
-    return run_by(measure, model.config, evaluated, data, folder, record, options, on_progress, stop)
+    return run_by(measure, model.config, evaluated, data, folder, record, options, on_progress, stop, described)
 
 
 def run_by(
@@ -203,6 +196,7 @@ def run_by(
     options: RunOptions,
     on_progress: OnProgress = lambda counts, quality: None,
     stop: Callable[[], bool] = lambda: False,
+    described: Mapping[str, Any] | None = None,
 ) -> RunResult:
     """As `run_model`, whoever measures the pictures.
 
@@ -216,20 +210,23 @@ def run_by(
         options: How it is run.
         on_progress: Called after each picture.
         stop: Returns whether to end.
+        described: The model for those who look at the run later; see `model_record`. None for none.
     """
     started, settings = time.monotonic(), config.evaluator
     resumed = folder.begin(record)
-    store = Store.open(folder.store_url, max_bytes=_MOST_BYTES, retention_seconds=_FOR_EVER, claim=True)
+    if described is not None:
+        folder.write(DESCRIPTION, described)
+    store = Store.open(folder.store_url, max_bytes=_MOST_BYTES, retention_seconds=FOR_EVER, claim=True)
     try:
         telemetry = make_telemetry(CollectorRegistry(), evaluated, settings)
-        quality, measurer = LiveQuality(evaluated, settings, telemetry, most_paired=_ALL), Measurer(evaluated, settings)
+        quality, measurer = LiveQuality(evaluated, settings, telemetry, most_paired=ALL), Measurer(evaluated, settings)
         gatherer = Gatherer(store, quality, options, lambda counts: on_progress(counts, quality))
         gatherer.counts.notes += data.notes
         if costly := measurer.too_costly():
             gatherer.counts.notes.append(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
         if resumed:
             known = set(evaluated.measured)
-            restore_quality(quality, store, evaluated.version, 0.0, _ALL, known, settings.metrics, measurer.definitions)
+            restore_quality(quality, store, evaluated.version, 0.0, ALL, known, settings.metrics, measurer.definitions)
         counts = gatherer.end(interrupted=measure(gatherer.missing(data), gatherer.take, stop))
     except BaseException:
         store.close()
@@ -249,6 +246,7 @@ def run_record(config: Config, model: EvaluatedModel, options: RunOptions) -> Ma
         "targets": options.targets,
         "probable": options.probable,
         "seed": options.seed,
+        "keep_pictures": options.keep_pictures,
         "explainers": {name: model.explainers[name][1].model_dump(mode="json") for name in measured},
         "controls": list(model.controls),
         "metrics": list(settings.metrics),

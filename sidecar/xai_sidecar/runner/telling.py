@@ -12,6 +12,7 @@ from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.ood.progress import Progress, Step, duration_text
 from xai_sidecar.runner.exports import write_scores
+from xai_sidecar.runner.folder import SUMMARY
 from xai_sidecar.runner.gathering import RunCounts
 from xai_sidecar.runner.report import report
 from xai_sidecar.runner.results import ranked, score_rows, summary
@@ -57,7 +58,7 @@ def written(result: RunResult) -> str:
     found = summary(result)
     folder = result.folder
     rows = list(score_rows(result.store))
-    paths = [folder.write("summary.json", found), *write_scores(folder, rows)]
+    paths = [folder.write(SUMMARY, found), *write_scores(folder, rows)]
     paths.append(folder.write("report.html", report(result, found, rows)))
     lines = [_counts_line(result), *_skipped_lines(result.counts), "", *_score_lines(found)]
     for note in found["notes"][:_SHOWN_SKIPPED]:

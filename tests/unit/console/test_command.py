@@ -1,5 +1,7 @@
 """The command line: what it takes, and what it refuses."""
 
+import importlib.util
+
 import pytest
 
 from xai_console.command.main import _parser, _settings, main
@@ -34,6 +36,9 @@ def test_it_listens_beyond_only_with_the_name_that_browsers_use(listen, capsys):
         (["--tls", "--ca", "/nowhere/x.pem"], "/nowhere/x.pem"),
         (["--token-file", "/nowhere/token"], "/nowhere/token"),
         (["--timeout", "0"], "--timeout"),
+        (["--run", "/nowhere/RUN"], "/nowhere/RUN"),
+        (["--run", "/", "--server", "127.0.0.1:1"], "--server"),
+        (["--run", "/", "--tls"], "--server"),
     ],
 )
 def test_what_is_wrong_is_named(words, said, capsys):
@@ -53,6 +58,19 @@ def test_a_token_is_one_line_of_a_file(tmp_path, capsys):
 def test_help_shows_examples(capsys):
     assert main(["--help"]) == 0
     assert "xai-console --server 127.0.0.1:50051" in capsys.readouterr().out
+
+
+def test_a_run_needs_the_servers_packages(monkeypatch, capsys, tmp_path):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "xai_sidecar" else found(name))
+    assert main(["--run", str(tmp_path), "--listen", ":0"]) == 2
+    assert "pip install 'xai-sidecar[console,onnx]'" in capsys.readouterr().err
+
+
+def test_a_run_is_named_by_its_folder(tmp_path):
+    made = settings("--run", str(tmp_path))
+    assert (made.run, made.name) == (str(tmp_path), str(tmp_path))
+    assert settings("--server", "a:1").name == "a:1"
 
 
 def test_without_its_packages_it_says_what_to_install(monkeypatch, capsys):

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, update
 from xai_sidecar.evaluator.records import GroundTruth, MapRecord, SampleKey, SampleRecord, ScoreRecord
 from xai_sidecar.evaluator.store import rows, truths
 from xai_sidecar.evaluator.store.changes import Change
-from xai_sidecar.evaluator.store.details import explained_row, put_classes, recount_explained
+from xai_sidecar.evaluator.store.details import explained_row, put_classes, put_picture, recount_explained
 from xai_sidecar.evaluator.store.outcomes import Outcome, put_unknown, update_outcomes
 from xai_sidecar.evaluator.store.queries import is_sample, put_scores
 from xai_sidecar.evaluator.store.small import TopClass
@@ -37,6 +37,8 @@ class MeasuredSample:
         record: The sample.
         classes: The most probable classes, the most probable first.
         truth: What is known to be on the picture, as far as the scores are by it; None of nothing.
+        thumbnail: The picture, small, as a JPEG file; empty for none.
+        png: What the model saw, as a PNG file; empty for none.
         maps: By explainer.
         withheld: Those that must not be shown, likewise.
         scores: By explainer and metric.
@@ -45,6 +47,8 @@ class MeasuredSample:
     record: SampleRecord
     classes: Sequence[TopClass] = ()
     truth: GroundTruth | None = None
+    thumbnail: bytes = b""
+    png: bytes = b""
     maps: dict[str, MapRecord] = field(default_factory=dict)
     withheld: dict[str, WithheldMap] = field(default_factory=dict)
     scores: dict[tuple[str, str], ScoreRecord] = field(default_factory=dict)
@@ -97,6 +101,7 @@ def _put(connection: Connection, one: MeasuredSample, packed: _Packed) -> None:
         connection.execute(insert(predictions), of_sample)
     put_unknown(connection, sample_id, positives)
     put_classes(connection, sample_id, one.classes)
+    put_picture(connection, sample_id, one.thumbnail, one.png)
     if one.truth is not None:
         truths.put_truth(connection, sample_id, one.truth)
         of_truth = ground_truths.c.sample_id == sample_id

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
 
 from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.runner.data import DataItem
@@ -19,11 +19,13 @@ class WorkerFacts:
         evaluated: The model as the evaluator sees it.
         sidecar: The version of this package.
         where: The machine and the process.
+        described: The model for those who look at the run later; see `model_record`.
     """
 
     evaluated: EvaluatedModel
     sidecar: str
     where: str
+    described: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

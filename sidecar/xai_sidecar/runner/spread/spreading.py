@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from xai_sidecar import __version__
 from xai_sidecar.errors import ConfigError, DeviceLostError
@@ -76,6 +77,9 @@ class Spreader:
         cluster: Where the workers are.
         count: Workers wanted, at least 1.
         report: Called with what happens to workers, in a line.
+
+    Attributes:
+        described: The model, once the first worker is ready; see `WorkerFacts`.
     """
 
     def __init__(self, cluster: Cluster, count: int, report: Report = lambda line: None) -> None:
@@ -86,6 +90,7 @@ class Spreader:
         self._again: deque[_Picture] = deque()  # lost with their worker
         self._ahead: deque[_Picture] = deque()
         self._evaluated: EvaluatedModel | None = None
+        self.described: Mapping[str, Any] = {}
         self._lost_in_a_row = 0
         self._take: Callable[[PictureOutcome], None] = lambda outcome: None
 
@@ -218,6 +223,7 @@ class Spreader:
                 field="ray",
             )
         self._evaluated = known or facts.evaluated
+        self.described = self.described or facts.described
         worker.where = facts.where
         ready = sum(bool(each.where) for each in self._workers.values())
         self._report(f"ready: {facts.where} ({ready} of {self._count} actors)")

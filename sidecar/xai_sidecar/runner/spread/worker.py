@@ -17,10 +17,11 @@ from xai_sidecar.config import Config, parse_config
 from xai_sidecar.engine.backend import Backend
 from xai_sidecar.errors import SidecarError
 from xai_sidecar.runner.data import DataItem
-from xai_sidecar.runner.options import RunOptions
+from xai_sidecar.runner.model_record import model_record
+from xai_sidecar.runner.options import RunOptions, run_config
 from xai_sidecar.runner.outcome import PictureOutcome
 from xai_sidecar.runner.running import Runner
-from xai_sidecar.runner.session import run_config, run_engine
+from xai_sidecar.runner.session import run_engine
 from xai_sidecar.runner.spread.cluster import WorkerFacts
 from xai_sidecar.serving.evaluation import check_measured, evaluated_model
 from xai_sidecar.serving.model import start_model
@@ -86,7 +87,7 @@ class Worker:
         self._runner = Runner(self._engine, model, evaluated, self._setup.options)
         threading.Thread(target=self._run, name="measuring", daemon=True).start()
         travelling = replace(evaluated, controls=dict(evaluated.controls))  # what is read-only cannot be sent
-        return WorkerFacts(travelling, __version__, _where())
+        return WorkerFacts(travelling, __version__, _where(), model_record(model))
 
     def _config(self) -> Config:
         config = run_config(parse_config(dict(self._setup.config)))
