@@ -46,6 +46,7 @@ class _QualityPage:
         self._table = QualityTable(page, quality, self._weighed)
         with div("halves"):
             with card(page.say("quality.radar"), page.say("quality.radar.how")):
+                self._no_radar = text(page.say("quality.radar.empty"), "hint", "p")
                 self._radar = Chart({}, label=page.say("quality.radar"))
             with card(page.say("quality.over_time")):
                 self._over_time()
@@ -85,7 +86,9 @@ class _QualityPage:
     # ----------------------------------------------------------------------------------------------- charts
 
     def _weighed(self) -> None:
-        self._radar.show(radar(self._page, self._quality, self._table.weights))
+        profile = radar(self._page, self._quality, self._table.weights)
+        self._no_radar.set_visibility(not profile)
+        self._radar.show(profile)
 
     def _draw(self) -> None:
         self._weighed()

@@ -44,6 +44,10 @@ WORDS: Final = {
         "均值、95 % 区间、样本数。↑ 越高越好，↓ 越低越好。",
     ),
     "quality.radar": ("Profile", "雷达图"),
+    "quality.radar.empty": (
+        "A profile takes three metrics that most explainers have been measured by.",
+        "雷达图需要三项大多数解释器都已评测的指标。",
+    ),
     "quality.radar.how": ("Outside is better; controls are dashed", "越靠外越好；虚线为对照"),
     "quality.over_time": ("Over time", "随时间变化"),
     "quality.classes": ("By class", "按类别"),
