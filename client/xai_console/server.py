@@ -53,7 +53,8 @@ def build(settings: Settings) -> ASGIApp:
     ui.add_head_html(f'<link rel="stylesheet" href="/static/console.css?{stamp()}">', shared=True)
     outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=partial(_life, console=console))
     add_routes(outer, console)
-    app.colors(primary="var(--accent)")
+    # White is written on the last two, which are too light for that by default.
+    app.colors(primary="var(--accent)", positive="#1b7f3f", info="#2b5fb8")
     ui.run_with(
         outer,
         title="xai-sidecar",

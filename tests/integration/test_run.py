@@ -310,7 +310,7 @@ def test_a_run_is_shown_as_it_is(undisturbed):
         assert info.run == "undisturbed"
         assert (info.evaluator.state, info.evaluator.note) == ("up_to_date", "")
         for row in found["scores"]:
-            shown = next(each for each in quality.explainers[row["explainer"]].quality if each.metric == row["metric"])
+            shown = quality.explainers[row["explainer"]].quality[row["metric"]]
             assert (shown.mean, shown.sample_count) == (pytest.approx(row["mean"]), row["count"])
         assert {name: each.composite_score for name, each in quality.explainers.items()} == pytest.approx(
             found["composites"]
@@ -321,7 +321,8 @@ def test_a_run_is_shown_as_it_is(undisturbed):
         offline = scores(out)
         for each in listed.samples:
             sample = client.sample(each.request_id)
-            assert sample.picture.size == (36, 40)
+            with Image.open(io.BytesIO(each.thumbnail_jpeg)) as picture:
+                assert picture.size == (36, 40)
             assert sample.model_input(info.input) is not None
             (truth,) = sample.summary.truth.class_ids
             assert str(truth) == each.request_id[0]
@@ -357,7 +358,7 @@ def test_a_run_is_shown_while_it_goes_on(folder):
         found = json.loads((out / "summary.json").read_text())
         quality = client.quality()
         for row in found["scores"]:
-            shown = next(each for each in quality.explainers[row["explainer"]].quality if each.metric == row["metric"])
+            shown = quality.explainers[row["explainer"]].quality[row["metric"]]
             assert (shown.mean, shown.sample_count) == (pytest.approx(row["mean"]), row["count"])
         assert quality.evaluator.accuracy.picture_count == 7
         assert not any(each.has_thumbnail for each in client.list_samples().samples)

@@ -22,7 +22,7 @@ async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
     seconds = None if info.run else _span(page)
     if info.run:
-        text(page.say("drift.run"), "note", "p")
+        text(page.say("drift.whole"), "note", "p")
     quality = await page.source.quality()
     past = await page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
     _alerts(page, quality)

@@ -79,7 +79,7 @@ WORDS: Final = {
     "drift": ("Drift", "漂移"),
     "drift.window": ("Window", "时间窗"),
     "drift.windows": ("Now, compared with as long before that", "现在，与此前同样长的时段相比"),
-    "drift.run": (
+    "drift.whole": (
         "All pictures of a run are under the same conditions: this is the whole of it. xai-sidecar compare RUN_A RUN_B "
         "says what differs between two.",
         "一次运行中的所有图片条件相同：这里显示全部。用 xai-sidecar compare RUN_A RUN_B 比较两次运行。",
