@@ -18,6 +18,9 @@ T = TypeVar("T")
 _LOOK_SECONDS = 0.25
 """How long the files are taken to be as they were: a look at them costs some microseconds, and calls come often."""
 
+_SETTLED_SECONDS = 0.2
+"""Files that changed less long ago may be half written: an empty list of tokens would be a valid one."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -41,7 +44,7 @@ class FreshFiles(Generic[T]):
         self._paths = paths
         self._make = make
         self._lock = threading.Lock()
-        self._seen = self._state()
+        self._seen = self._changing = self._state()
         self._value = make()
         self._looked = time.monotonic()
 
@@ -57,7 +60,7 @@ class FreshFiles(Generic[T]):
     def _look(self) -> None:
         self._looked = time.monotonic()
         state = self._state()  # before they are read: what changes meanwhile is seen at the next look
-        if state == self._seen:
+        if state == self._seen or not self._is_settled(state):
             return
         self._seen = state
         try:
@@ -66,6 +69,12 @@ class FreshFiles(Generic[T]):
             _log.warning("files_not_taken", key=self._key, message=str(error))
         else:
             _log.info("files_taken", key=self._key)
+
+    def _is_settled(self, state: list[tuple[int, int, int] | None]) -> bool:
+        """Whether nobody is writing them just now, as far as their times or two looks tell."""
+        latest = max((each[2] for each in state if each is not None), default=0)
+        before, self._changing = self._changing, state
+        return state == before or time.time_ns() - latest > _SETTLED_SECONDS * 1e9
 
     def _state(self) -> list[tuple[int, int, int] | None]:
         return [_state(path) for path in self._paths]

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 
 import pytest
 from structlog.testing import capture_logs
@@ -32,6 +33,7 @@ def tokens(tmp_path):
 def at_once(monkeypatch):
     """Files are looked at whenever somebody asks."""
     monkeypatch.setattr(fresh_files, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(fresh_files, "_SETTLED_SECONDS", -10.0)
 
 
 def test_a_token_says_who_calls(tokens):
@@ -146,6 +148,21 @@ def test_what_is_wrong_is_named_and_no_value_repeated(tmp_path, text, words):
     assert words in caught.value.message
     assert "SECRET" not in str(caught.value)
     assert caught.value.field == "server.auth.tokens"
+
+
+def test_a_file_that_is_being_written_is_not_read(tmp_path, monkeypatch):
+    """It is when it is old enough, or has been the same at two looks: clocks of other machines may be ahead."""
+    monkeypatch.setattr(fresh_files, "_LOOK_SECONDS", 0.0)
+    path = tmp_path / "file"
+    path.write_text("first")
+    made = FreshFiles("key", [path], path.read_text)
+    path.write_text("")
+    assert made.current() == "first"
+    path.write_text("second")
+    assert [made.current(), made.current()] == ["first", "second"]
+    path.write_text("third")
+    os.utime(path, (0, 0))
+    assert made.current() == "third"
 
 
 def test_a_look_at_files_is_not_taken_with_each_question(tmp_path):

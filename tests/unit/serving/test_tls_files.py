@@ -18,6 +18,7 @@ def authority():
 @pytest.fixture
 def files(tmp_path, authority, monkeypatch):
     monkeypatch.setattr(fresh_files, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(fresh_files, "_SETTLED_SECONDS", -10.0)
     certificate, key = certificates.write_pair(tmp_path, authority.issue("first"))
     client_ca = tmp_path / "ca.pem"
     client_ca.write_bytes(authority.pem)
