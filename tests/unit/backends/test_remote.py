@@ -388,6 +388,42 @@ def test_refusals_are_told_as_what_they_are(serve, load, make, code, words, kind
         backend.run(Forward.kind, (images(1),))
 
 
+@pytest.mark.parametrize("make", [GrpcOipServer, HttpOipServer])
+def test_answers_of_other_shapes_are_refused(serve, load, make):
+    model = OipModel()
+    backend = load(serve(model, make))
+    first, model.answer = model.answer, lambda *asked: {key: each[:1] for key, each in first(*asked).items()}
+    with pytest.raises(DeviceError, match="a row for each"):
+        backend.run(Forward.kind, (images(2),))
+    model.answer = lambda *asked: {key: each[:, :3] for key, each in first(*asked).items()}
+    with pytest.raises(UpstreamError, match="another model than at the start"):
+        backend.run(Forward.kind, (images(1),))
+    until(lambda: "another model" in backend.unready)
+    model.answer = first
+    until(lambda: not backend.unready)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"no JSON", b"[]", b"{}", b'{"outputs": [{"name": "scores"}]}'),
+        b'{"outputs": [{"name": "scores", "datatype": "FP32", "shape": [1, 5], "data": "x"}]}',
+    ],
+)
+def test_answers_that_are_not_of_the_protocol_are_failures(serve, load, monkeypatch, content):
+    backend = load(serve(OipModel(), HttpOipServer))
+    monkeypatch.setattr(backend._client, "_request", lambda *asked: (200, {}, content))
+    with pytest.raises(DeviceError):
+        backend.run(Forward.kind, (images(1),))
+
+
+def test_a_failure_that_no_waiting_mends_ends_a_patient_start(serve):
+    model = OipModel()
+    model.answer = lambda *asked: {}
+    with pytest.raises(ConfigError, match="a row for each"):
+        PatientLoading()(config_of(serve(model)))
+
+
 ADDRESS = upstream_address("grpc://a:1/net")
 
 
@@ -506,10 +542,10 @@ def test_what_an_output_is_shows_in_its_values(values, activation, expected):
 
 @pytest.mark.parametrize(("shape", "expected"), [((2, 3), (2, 3)), ((2, 3, 1, 1), (2, 3)), ((2, 1, 3), (2, 3))])
 def test_axes_of_length_one_do_not_count(shape, expected):
-    assert rows_of(np.zeros(shape, np.float32), "out", 2).shape == expected
+    assert rows_of(np.zeros(shape, np.float32), "out").shape == expected
 
 
-@pytest.mark.parametrize(("shape", "columns"), [((3, 3), None), ((2, 3), 4), ((2,), None), ((2, 3, 3), None)])
+@pytest.mark.parametrize(("shape", "columns"), [((2, 3), 4), ((2,), None), ((), None), ((2, 3, 3), None)])
 def test_outputs_of_other_shapes_are_refused(shape, columns):
     with pytest.raises(DeviceError, match="shape"):
-        rows_of(np.zeros(shape, np.float32), "out", 2, columns)
+        rows_of(np.zeros(shape, np.float32), "out", columns)

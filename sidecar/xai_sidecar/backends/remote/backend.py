@@ -21,7 +21,7 @@ from xai_sidecar.backends.timing import seconds, take_times
 from xai_sidecar.digest import digest
 from xai_sidecar.engine.backend import Layer, Report
 from xai_sidecar.engine.work import Array, Features, FloatArray, Kind
-from xai_sidecar.errors import ConfigError, SidecarError, UpstreamBusyError, UpstreamError
+from xai_sidecar.errors import ConfigError, DeviceError, SidecarError, UpstreamError
 
 NO_GRADIENTS = (
     "It takes gradients of the model, or what a layer of it gives, and a model on another server gives only its "
@@ -149,13 +149,25 @@ class RemoteBackend:
         names = [contract.output.name]
         if features and contract.features is not None:
             names.insert(0, contract.features.name)
-        return self._client.infer(contract.input, to_layout(inputs, contract.layout), names)
+        found = self._client.infer(contract.input, to_layout(inputs, contract.layout), names)
+        for name in names:
+            output = found.outputs.get(name)
+            if output is None or output.ndim < 1 or len(output) != len(inputs):
+                given = {key: value.shape for key, value in found.outputs.items()}
+                raise DeviceError(
+                    f"The model's server gave {given} for {len(inputs)} rows, where {name!r} has to have a row for "
+                    "each. Its log may say more."
+                )
+        return found
 
     def _rows(self, found: Inferred, name: str, columns: int | None = None) -> FloatArray:
-        if name not in found.outputs:
-            raise UpstreamError(_changed(f"it gives no output {name!r}, but {', '.join(found.outputs) or 'none'}"))
-        count = len(next(iter(found.outputs.values())))
-        return rows_of(found.outputs[name], name, count, columns)
+        """An output as rows; columns are those at the start."""
+        try:
+            return rows_of(found.outputs[name], name, columns)
+        except DeviceError as error:
+            if columns is None:
+                raise
+            raise UpstreamError(_changed(error.message)) from error
 
     def _refusal(self, kind: Kind) -> str:
         """Why a kind of work cannot be had; empty if it can."""
@@ -172,15 +184,13 @@ class RemoteBackend:
         while True:
             try:
                 return ask()
-            except (UpstreamError, UpstreamBusyError) as error:
-                if self._waiting is None:
+            except ConfigError:
+                raise
+            except SidecarError as error:
+                if self._waiting is None or error.retry_seconds is None:
                     raise ConfigError(error.message, field="model.oip") from error
                 self._waiting(error.message)
                 time.sleep(_AGAIN_SECONDS)
-            except SidecarError as error:
-                if isinstance(error, ConfigError):
-                    raise
-                raise ConfigError(error.message, field="model.oip") from error
 
     def _found_gives(self, answers: FloatArray) -> Gives:
         """What the output is: as configured, or as it looks for inputs like pictures and far beyond any picture's."""

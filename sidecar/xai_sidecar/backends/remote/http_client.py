@@ -7,7 +7,7 @@ import http.client
 import json
 import queue
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -53,7 +53,7 @@ class HttpClient:
         status, _, content = self._request("GET", f"{self._model}/ready")
         if status == 200:
             # Some servers say it in the status, some in the content, too.
-            return not content or content.strip()[:1] != b"{" or bool(json.loads(content).get("ready", True))
+            return content.strip()[:1] != b"{" or bool(_parsed(content).get("ready", True))
         if status in (400, 404, 503):  # Triton says 400 of what it has not loaded
             return False
         raise self._failed(status, content)
@@ -61,13 +61,14 @@ class HttpClient:
     def metadata(self) -> ModelMetadata:
         """See `Client`."""
         found = self._json("GET", self._model)
-        return ModelMetadata(
-            str(found.get("name", "")),
-            tuple(map(str, found.get("versions") or ())),
-            str(found.get("platform", "")),
-            _tensors(found.get("inputs")),
-            _tensors(found.get("outputs")),
-        )
+        with _understood():
+            return ModelMetadata(
+                str(found.get("name", "")),
+                tuple(map(str, found.get("versions") or ())),
+                str(found.get("platform", "")),
+                _tensors(found.get("inputs")),
+                _tensors(found.get("outputs")),
+            )
 
     def infer(self, tensor: Tensor, rows: Array, outputs: Sequence[str]) -> Inferred:
         """See `Client`."""
@@ -110,7 +111,8 @@ class HttpClient:
         status, response, content = self._request("POST", f"{self._model}/infer", body, headers)
         if status != 200:
             raise self._failed(status, content)
-        return _inferred(response, content)
+        with _understood():
+            return _inferred(response, content)
 
     def _json(self, method: str, path: str) -> dict[str, Any]:
         status, _, content = self._request(method, path)
@@ -166,6 +168,18 @@ class _Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         super().connect()
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Says of JSON that is not what the protocol has that it is so."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DeviceError(
+            "The model's server sent something else than the Open Inference Protocol has: "
+            f"{type(error).__name__}: {error}. Its log may say more."
+        ) from error
 
 
 def _parsed(content: bytes | memoryview) -> dict[str, Any]:

@@ -90,9 +90,11 @@ class Monitor:
                 self._same()
         except UpstreamBusyError:
             return  # it is there
-        except SidecarError as error:
+        except UpstreamError as error:
             if error.retry_seconds is None or self._answered < began:  # else it is busy rather than gone
                 self._set(error)
+        except SidecarError as error:  # it answers with failures, which may pass
+            self._set(UpstreamError(error.message, retry_seconds=_AWAY_SECONDS))
         else:
             self._set(None)
 

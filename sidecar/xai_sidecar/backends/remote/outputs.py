@@ -21,17 +21,17 @@ _TOLERANCE = 1e-3
 """Rounding error allowed of a probability, or of a sum of them."""
 
 
-def rows_of(output: Array, name: str, row_count: int, columns: int | None = None) -> FloatArray:
+def rows_of(output: Array, name: str, columns: int | None = None) -> FloatArray:
     """An output as (rows, columns) float32; further axes have to be of length 1.
 
     Raises:
         DeviceError: It has another shape.
     """
-    if output.ndim >= 2 and len(output) == row_count and output.size == row_count * max(output.shape[1:]):
-        flat = np.asarray(output, np.float32).reshape(row_count, -1)
+    if output.ndim >= 2 and output.size == len(output) * max(output.shape[1:]):
+        flat = np.asarray(output, np.float32).reshape(len(output), -1)
         if columns is None or flat.shape[1] == columns:
             return flat
-    wanted = f"({row_count}, {'columns' if columns is None else columns})"
+    wanted = f"({len(output) if output.ndim else 'rows'}, {'columns' if columns is None else columns})"
     raise DeviceError(
         f"The output {name!r} of the model's server has the shape {output.shape}, where {wanted} was expected."
     )
