@@ -108,6 +108,8 @@ class CoreCalls:
                     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(events.put(event), home))
 
         task = asyncio.ensure_future(self._there(self._recorded(method, call, produce), call))
+        task.add_done_callback(_looked_at)
+        getting = None
         try:
             while not (task.done() and events.empty()):
                 getting = asyncio.ensure_future(events.get())
@@ -119,6 +121,8 @@ class CoreCalls:
             await task
         finally:
             task.cancel()
+            if getting is not None:
+                getting.cancel()
 
     def check_size(self, byte_count: int) -> None:
         """Checks the size of an answer; see `CallRecords.check_size`."""
@@ -179,6 +183,12 @@ def _attempt(read: Callable[[bytes], R], body: bytes) -> Callable[[], R]:
 
         return fail
     return lambda: request
+
+
+def _looked_at(task: asyncio.Task[None]) -> None:
+    """Has asyncio not complain of an error that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _gone(receive: Receive) -> None:
