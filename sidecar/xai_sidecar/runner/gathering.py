@@ -66,23 +66,29 @@ class Gatherer:
 
     def missing(self, data: DataSet) -> Iterator[DataItem]:
         """The pictures that are not measured yet."""
-        limit = self._options.limit
-        self.counts.total = min(len(data), limit) if limit and len(data) else len(data) or (limit or 0)
-        ended, seen = self._ended(), set[str]()
+        ended, seen, number = self._ended(), set[str](), -1
+        self._expect(len(data))
         for number, item in enumerate(data):
-            if number == limit:
+            if number == self._options.limit:
                 return
             if item.name in seen:
                 self._notes.append((number, f"{item.name} is listed more than once, and counts once."))
-                self.counts.total = max(self.counts.total - 1, 0)
                 continue
             seen.add(item.name)
+            self._expect(len(data) - (number + 1 - len(seen)))
             if request_id_of(item.name, self._options.seed) in ended:
                 self.counts.known += 1
                 self.counts.done += 1
             else:
                 self._places[item.name] = number
                 yield item
+        self.counts.total = len(seen)
+
+    def _expect(self, count: int) -> None:
+        """Sets how many pictures there are, by what is known so far; below 1 where nothing is."""
+        limit = self._options.limit
+        known = max(count, 0)
+        self.counts.total = min(known, limit) if limit and known else known or (limit or 0)
 
     def _ended(self) -> set[str]:
         """The ids of pictures of which everything is measured."""

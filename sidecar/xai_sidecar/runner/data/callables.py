@@ -32,10 +32,13 @@ class IterableData:
     def __init__(self, rows: Any, labels: Labels, description: str) -> None:
         self._rows = rows
         self._labels = labels
+        self._row_count = length_of(rows)
+        self._batch_size = 1
         self.description = description
 
     def __len__(self) -> int:
-        return length_of(self._rows)
+        """Number of its pictures; of batches that is known once the first one was seen, and if all are full."""
+        return self._row_count * self._batch_size
 
     def __iter__(self) -> Iterator[DataItem]:
         number = 0
@@ -54,6 +57,8 @@ class IterableData:
         if isinstance(image, np.ndarray) and image.ndim == 4:  # a batch
             if any(len(column) != len(image) for column in columns):
                 raise self._wrong(number, "is a batch whose columns are not of one length")
+            if not number:
+                self._batch_size = len(image)
             for place, each in enumerate(zip(*columns, strict=True)):
                 yield self._item(each, number + place)
         else:
