@@ -9,7 +9,7 @@ from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.records import SampleState
 from xai_sidecar.evaluator.store import Store
-from xai_sidecar.evaluator.store.whole import MeasuredSample, put_measured
+from xai_sidecar.evaluator.store.whole import PackedSample, put_measured
 from xai_sidecar.runner.data import DataItem, DataSet
 from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.outcome import PictureOutcome, request_id_of
@@ -125,7 +125,7 @@ class Gatherer:
         self.counts.notes += [note for _, note in sorted(self._notes)]
         return self.counts
 
-    def _count(self, sample: MeasuredSample) -> None:
+    def _count(self, sample: PackedSample) -> None:
         """Counts the scores of a sample, and what the model got right."""
         record = sample.record
         self._quality.add_sample(record.key, record.time, record.weight)
@@ -133,5 +133,5 @@ class Gatherer:
             self._quality.put_ood(record.key, record.time, record.ood, record.weight)
         if sample.truth is not None:
             self._quality.put_truth(record.key, record.positives, sample.truth.class_ids, record.weight)
-        for score in sample.scores.values():
+        for score in sample.scores:
             self._quality.put_score(record.key, record.time, score, record.weight)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xai_sidecar.evaluator.store.whole import MeasuredSample
+from xai_sidecar.evaluator.store.whole import PackedSample
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class PictureOutcome:
     """
 
     name: str
-    samples: tuple[MeasuredSample, ...] = ()
+    samples: tuple[PackedSample, ...] = ()
     problem: str = ""
     notes: tuple[str, ...] = ()
 

@@ -29,7 +29,7 @@ from xai_sidecar.evaluator.measurement import EvaluatedModel, Measurer
 from xai_sidecar.evaluator.progress import Progress
 from xai_sidecar.evaluator.records import GroundTruth, Sample, SampleKey, TruthObject
 from xai_sidecar.evaluator.store.small import top_classes
-from xai_sidecar.evaluator.store.whole import MeasuredSample
+from xai_sidecar.evaluator.store.whole import MeasuredSample, pack
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.runner.data import DataItem
 from xai_sidecar.runner.options import RunOptions
@@ -220,7 +220,7 @@ class Runner:
         opened.samples.append(sample)
         if len(opened.samples) == opened.count:
             del self._open[sample.key.request_id]
-            samples = sorted(opened.samples, key=lambda each: each.key)
+            samples = [pack(each) for each in sorted(opened.samples, key=lambda each: each.key)]
             self._take(PictureOutcome(opened.name, tuple(samples), notes=tuple(opened.notes)))
 
     def _submit(self, steps: Steps[Any], lane: Lane, then: Callable[[Future[Any]], None]) -> None:

@@ -10,7 +10,7 @@ from xai_sidecar.errors import StoreError
 from xai_sidecar.evaluator.records import BoxAnnotation, GroundTruth, SampleKey, SampleState, TruthObject
 from xai_sidecar.evaluator.store import TopClass
 from xai_sidecar.evaluator.store.tables import METADATA
-from xai_sidecar.evaluator.store.whole import MeasuredSample, put_measured
+from xai_sidecar.evaluator.store.whole import MeasuredSample, pack, put_measured
 from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.metrics.base import MaskingCurve
 from xai_sidecar.runner.recording import SampleRecorder
@@ -69,7 +69,7 @@ def whole(record, truth, results):
     recorder.begin(MeasuredSample(record, CLASSES, truth))
     assert recorder.truth(record.key) == truth
     results(recorder, record.key)
-    return ended[0]
+    return pack(ended[0])
 
 
 def test_the_rows_are_the_same(url, open_store, tmp_path, make_sample, truth, results):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -59,7 +59,44 @@ class MeasuredSample:
         return self.record.key
 
 
-def put_measured(store: Store, measured: Sequence[MeasuredSample]) -> None:
+@dataclass(frozen=True, eq=False)
+class PackedSample:
+    """A measured sample as it is stored: maps are packed already, which takes most of the time of storing it.
+
+    Attributes:
+        record: The sample.
+        classes: As of `MeasuredSample`.
+        truth: As of `MeasuredSample`.
+        scores: All of them.
+        explained: Rows of `explained`, without `sample_id`.
+        maps: Rows of `maps`, without `sample_id`.
+        thumbnail: As of `MeasuredSample`.
+        png: As of `MeasuredSample`.
+    """
+
+    record: SampleRecord
+    classes: Sequence[TopClass]
+    truth: GroundTruth | None
+    scores: Sequence[ScoreRecord]
+    explained: Sequence[Mapping[str, Any]]
+    maps: Sequence[Mapping[str, Any]]
+    thumbnail: bytes = b""
+    png: bytes = b""
+
+
+def pack(one: MeasuredSample) -> PackedSample:
+    """Packs a measured sample."""
+    shown = [
+        explained_row(each.explainer, each.target, each.status, each.pass_count, each.saliency)
+        for each in one.maps.values()
+    ]
+    withheld = [explained_row(*each) for each in one.withheld.values()]
+    packed = [rows.map_row(each) for each in one.maps.values()]
+    scores, explanations = list(one.scores.values()), [*shown, *withheld]
+    return PackedSample(one.record, one.classes, one.truth, scores, explanations, packed, one.thumbnail, one.png)
+
+
+def put_measured(store: Store, measured: Sequence[PackedSample]) -> None:
     """Stores samples with all that came of them, in place of what there is of them: all or nothing.
 
     Args:
@@ -69,30 +106,16 @@ def put_measured(store: Store, measured: Sequence[MeasuredSample]) -> None:
     Raises:
         StoreError: The database failed.
     """
-    packed = [(each, _packed(each)) for each in measured]  # before others wait for the transaction
     with store.database.write(growing=True) as connection:
-        for each, of_maps in packed:
-            _put(connection, each, of_maps)
+        for each in measured:
+            _put(connection, each)
     for change in (Change.NEW, Change.MEASURED):
         for each in measured:
-            store.changes.put(each.key, change)
+            store.changes.put(each.record.key, change)
 
 
-_Packed = tuple[list[dict[str, Any]], list[dict[str, Any]]]
-"""Rows of `explained` and of `maps`, without `sample_id`."""
-
-
-def _packed(one: MeasuredSample) -> _Packed:
-    shown = [
-        explained_row(each.explainer, each.target, each.status, each.pass_count, each.saliency)
-        for each in one.maps.values()
-    ]
-    withheld = [explained_row(*each) for each in one.withheld.values()]
-    return [*shown, *withheld], [rows.map_row(each) for each in one.maps.values()]
-
-
-def _put(connection: Connection, one: MeasuredSample, packed: _Packed) -> None:
-    connection.execute(delete(samples).where(is_sample(one.key)))
+def _put(connection: Connection, one: PackedSample) -> None:
+    connection.execute(delete(samples).where(is_sample(one.record.key)))
     row = {**rows.sample_row(one.record), "byte_count": 0, "outcomes": int(Outcome.UNKNOWN)}
     (sample_id,) = connection.execute(insert(samples), row).inserted_primary_key or (0,)
     positives = one.record.positives
@@ -107,9 +130,9 @@ def _put(connection: Connection, one: MeasuredSample, packed: _Packed) -> None:
         of_truth = ground_truths.c.sample_id == sample_id
         connection.execute(update(ground_truths).where(of_truth).values(applied=True))
         update_outcomes(connection, sample_id)
-    for of_maps in packed[0]:  # one by one: they have columns of their own
-        connection.execute(insert(explained), {"sample_id": sample_id, **of_maps})
-    if packed[1]:
-        connection.execute(insert(maps), [{"sample_id": sample_id, **of_maps} for of_maps in packed[1]])
-    put_scores(connection, sample_id, list(one.scores.values()))
+    for of_map in one.explained:  # one by one: they have columns of their own
+        connection.execute(insert(explained), {"sample_id": sample_id, **of_map})
+    if one.maps:
+        connection.execute(insert(maps), [{"sample_id": sample_id, **of_map} for of_map in one.maps])
+    put_scores(connection, sample_id, one.scores)
     recount_explained(connection, sample_id)
