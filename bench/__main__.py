@@ -17,6 +17,7 @@ SUBJECTS = {
     "service": "service",
     "load": "load",
     "protocols": "protocols",
+    "closed": "closed",
     "deadlines": "deadlines",
     "start": "start",
     "same_maps": "same_maps",

@@ -56,10 +56,10 @@ def _ratios(what: str, calls: dict[str, Call], pid: int) -> list[Figure]:
     for index in range(_ROUNDS):
         order = list(calls) if index % 2 else list(reversed(calls))
         for name in order:
-            before = _cpu_seconds(pid)
+            before = cpu_seconds(pid)
             for _ in range(_BLOCK):
                 calls[name]()
-            taken[name].append((_cpu_seconds(pid) - before) / _BLOCK)
+            taken[name].append((cpu_seconds(pid) - before) / _BLOCK)
     base = taken.pop("Predict")
     note = f"Predict takes {1e3 * statistics.median(base):.2f} ms of CPU"
     return [
@@ -74,7 +74,7 @@ def _ratios(what: str, calls: dict[str, Call], pid: int) -> list[Figure]:
     ]
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """CPU time of a process so far, in nanoseconds' precision where the kernel keeps it of its threads."""
     total = 0.0
     for task in Path(f"/proc/{pid}/task").iterdir():
