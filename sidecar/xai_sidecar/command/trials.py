@@ -41,7 +41,9 @@ def _key(model: ServedModel) -> str:
     ]
     sizes = config.model.batch_sizes, config.model.gradient_batch_sizes, config.server.slice_milliseconds
     threads = config.model.threads or usable_cpus()
-    return cache_key(b"trials", __version__, model.version, model.backend.engine, explainers, sizes, threads)
+    backend = model.backend
+    where = backend.device, backend.engine, getattr(backend, "concurrency", 1)
+    return cache_key(b"trials", __version__, model.version, where, explainers, sizes, threads)
 
 
 def _ratios(content: bytes) -> dict[str, float]:
