@@ -201,7 +201,7 @@ def put(chance, message, field, blobs, depth):
     count = chance.choice(COUNTS) if len(values) == 1 else 1
     if len(values) == 1 and field.message_type is not None and values[0].ByteSize() > 100:
         count = min(count, 20)
-    if field.type == Field.TYPE_STRING and values and len(values[0]) > 1000:
+    if field.type in (Field.TYPE_STRING, Field.TYPE_BYTES) and values and len(values[0]) > 1000:
         count = min(count, 20)
     message.ClearField(field.name)
     getattr(message, field.name).extend(values * count)
