@@ -12,6 +12,7 @@ from PIL import Image
 
 from xai_sidecar.config import parse_config
 from xai_sidecar.errors import ConfigError, SidecarError
+from xai_sidecar.runner.comparing import compare, comparison_lines
 from xai_sidecar.runner.data import DataItem
 from xai_sidecar.runner.folder import RunFolder
 from xai_sidecar.runner.options import RunOptions
@@ -155,6 +156,8 @@ def test_scores_are_those_of_one_engine_whatever_the_number_of_workers(run):
         spread, _ = run(f"spread {count}", count, killed)
         assert table(spread) == table(alone)
         assert spread.counts == alone.counts
+        compared = comparison_lines(compare(alone.folder.path, spread.folder.path))
+        assert compared[0].startswith("no score differs beyond chance: ")
         one, other = (each.quality.summary() for each in (alone, spread))
         assert one.accuracy == other.accuracy
         for row, same in zip(one.table.rows, other.table.rows, strict=True):
