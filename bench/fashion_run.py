@@ -76,7 +76,8 @@ def main() -> int:
     seconds = _finished(_command(config, alone, arguments.limit))
     print(f"undisturbed: {arguments.limit} pictures in {seconds:.0f} s", flush=True)
     for part, number in enumerate(_SIGNALS, 1):
-        _killed(_command(config, killed, arguments.limit), number, killed, arguments.limit * part // 4)
+        count = max(arguments.limit * part // 4, _measured(killed) + 1)  # Ctrl-C lets it finish what it has begun
+        _killed(_command(config, killed, arguments.limit), number, killed, count)
         print(f"killed by {number.name} after {_measured(killed)} pictures", flush=True)
     _finished(_command(config, killed, arguments.limit))
     count, largest = _compared(_scores(alone), _scores(killed))
