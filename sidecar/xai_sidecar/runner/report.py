@@ -47,6 +47,11 @@ class Example:
     value: float | None
     truth: tuple[int, ...]
 
+    @property
+    def predicted(self) -> bool:
+        """Whether the class that is explained counts as predicted."""
+        return self.sample.target in self.sample.positives
+
 
 _Shown: TypeAlias = tuple[Example, MapRecord]
 
@@ -199,11 +204,14 @@ def _examples(result: RunResult, values: Mapping[tuple[str, int], float | None])
 
 
 def _chosen(examples: Sequence[Example], lead: str) -> list[tuple[str, Iterable[Example]]]:
-    """Lists whose beginnings are shown: the best maps, the worst, and what is right or wrong for the wrong reason."""
+    """Lists whose beginnings are shown: the best maps, the worst, and what is right or wrong for the wrong reason.
+
+    Classes that were explained besides those that were predicted are neither right nor wrong.
+    """
     sign = 1 if installed_metrics()[lead].higher_is_better else -1
     scored = sorted((each for each in examples if each.value is not None), key=lambda each: -sign * (each.value or 0.0))
-    wrong = [each for each in examples if each.truth and each.sample.target not in each.truth]
-    right = [each for each in reversed(scored) if each.sample.target in each.truth]
+    wrong = [each for each in examples if each.predicted and each.truth and each.sample.target not in each.truth]
+    right = [each for each in reversed(scored) if each.predicted and each.sample.target in each.truth]
     few = min(_SHOWN, len(scored) // 2 or len(scored))
     return [
         ("Where the explanation fits best", scored[:few]),
