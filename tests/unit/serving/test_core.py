@@ -263,7 +263,8 @@ async def test_who_only_looks_is_not_sampled_and_changes_nothing_that_is_measure
     servicer, _ = serve(0.0, "evaluator.sample_rate=1", store, *OFF, evaluated=True)
     core, array = servicer.core, picture().array
     watched = []
-    object.__setattr__(core.state.evaluation, "drift", SimpleNamespace(offer=lambda *given: watched.append(given)))
+    drift = SimpleNamespace(offer=lambda *given: watched.append(given), close=lambda: None)
+    object.__setattr__(core.state.evaluation, "drift", drift)
     for skip, name in ((True, "looks"), (False, "asks")):
         request = PredictRequest(
             [ModelInput(array)], [ExplanationRequest("occlusion")], request_id=name, skip_sampling=skip

@@ -464,7 +464,7 @@ async def test_ground_truth_at_once(sampling, request_of):
 async def test_a_store_that_fails_is_no_ones_fault(sampling, request_of):
     servicer, store = sampling()
 
-    def failing(*_):
+    def failing(*_, **__):
         raise errors.StoreError("The disk is full.")
 
     add, store.add_sample = store.add_sample, failing
