@@ -33,7 +33,8 @@ PYTEST := .venv/bin/pytest --numprocesses
 test: lint
 	@status=0; \
 	make --no-print-directory --jobs=2 --keep-going test-unit test-browser || status=1; \
-	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/chaos || status=1; \
+	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/chaos tests/security \
+		|| status=1; \
 	$(PYTEST)=2 -m timed tests/integration tests/chaos || status=1; \
 	exit $$status
 

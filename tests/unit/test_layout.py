@@ -234,6 +234,15 @@ def test_the_console_loads_nothing_from_elsewhere():
             assert not found, (path, found)
 
 
+def test_every_test_is_run_by_make():
+    recipes = (ROOT / "Makefile").read_text()
+    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("test_*.py")}
+    assert "unit" in folders
+    assert {
+        folder for folder in folders if not re.search(rf"pytest.*\btests/{folder}\b", recipes, re.IGNORECASE)
+    } == set()
+
+
 def test_no_file_is_too_long_to_read():
     for path in [*(path for _, path in rooms()), *CONSOLE.rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 350, path
