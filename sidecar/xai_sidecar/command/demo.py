@@ -134,7 +134,7 @@ def ask(grpc_address: str, folder: Path, start_seconds: float) -> tuple[str, str
     from xai_client import Client
 
     picture = sample_picture(_PICTURE)
-    with Client(grpc_address) as client:
+    with Client(grpc_address, tls=False, token="") as client:
         prediction = client.predict(picture, explain=["gradcam"], top_k=5)
     folder.mkdir(parents=True, exist_ok=True)
     overlay = folder / f"{_PICTURE}-gradcam.png"

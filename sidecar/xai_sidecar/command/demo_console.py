@@ -58,7 +58,7 @@ def send_pictures(grpc_address: str) -> None:
     """
     from xai_client import Client
 
-    with Client(grpc_address) as client:
+    with Client(grpc_address, tls=False, token="") as client:
         ood = client.model_info().ood is not None
         for scale in _SCALES:
             for name in _PICTURES:

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
+import structlog
 from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from xai_sidecar.command.addresses import cannot_listen, split
 from xai_sidecar.config import ServerConfig
+from xai_sidecar.config.listening import is_loopback
 from xai_sidecar.http.access import guarded
 from xai_sidecar.http.application import application
 from xai_sidecar.http.connections import ConnectionLimits
@@ -20,6 +22,8 @@ from xai_sidecar.http.server import HttpServer
 from xai_sidecar.rpc.tls import server_credentials
 from xai_sidecar.serving.access import Access
 from xai_sidecar.serving.tls_files import TlsFiles
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,19 @@ class Guards:
             ConfigError: A file is wrong.
         """
         tls = None if config.tls.certificate is None else TlsFiles(config.tls)
+        _warn(config)
         return cls(Access(config.auth.tokens), tls)
+
+
+def _warn(config: ServerConfig) -> None:
+    """Says in the log where strangers may call, or read tokens on their way."""
+    reachable = [address for address in (config.grpc, config.http) if not is_loopback(address)]
+    if not reachable or config.is_guarded:
+        return
+    if config.tls.certificate is None and config.auth.tokens is not None:
+        _log.warning("tokens_are_not_encrypted", at=reachable)
+    else:
+        _log.warning("anybody_may_call", at=reachable)
 
 
 def listen_grpc(server: grpc.aio.Server, address: str, tls: TlsFiles | None = None) -> int:

@@ -214,6 +214,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from xai_client.command.tables import terminal_width
     from xai_sidecar.backends.loading import load_backend
     from xai_sidecar.command.disordered import try_weights
+    from xai_sidecar.command.listening import Guards
     from xai_sidecar.command.steps import StepReports
     from xai_sidecar.command.summary import summary
     from xai_sidecar.command.trials import try_or_recall
@@ -225,6 +226,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     config = _config(arguments)
     _set_up_logs(config)
+    Guards.of(config.server)
     engine = Engine(lambda: load_backend(config))
     with StepReports(_progress()) as report:
         model = start_model(engine, config, report).result()
