@@ -1,5 +1,6 @@
 """Who a call is from, as gRPC tells it."""
 
+import hashlib
 from types import SimpleNamespace
 
 import grpc
@@ -62,3 +63,42 @@ async def test_handlers_of_all_kinds_know_who_called(way):
     answer = getattr(handler, way)("request", Call())
     answers = [each async for each in answer] if way.endswith("stream") else [await answer]
     assert answers == [("request", "10.0.0.1")]
+
+
+class AbortedError(Exception):
+    """What ends a call."""
+
+
+@pytest.mark.parametrize("tokens", [False, True])
+async def test_a_method_without_a_role_is_refused(tokens, tmp_path):
+    """Whoever asks, and though it is served; what is not served is for gRPC to say."""
+    path = tmp_path / "tokens.toml"
+    path.write_text(f'[[tokens]]\nname = "all"\nsha256 = "{hashlib.sha256(b"t").hexdigest()}"\nroles = ["read"]\n')
+    access = Access(path if tokens else None)
+    interceptor = AccessInterceptor(access, CallRecords(Telemetry(CollectorRegistry(), [])))
+    details = SimpleNamespace(method="/new.Service/Method", invocation_metadata=(("authorization", "Bearer t"),))
+
+    async def behave(request, context):
+        raise AssertionError("it is called")
+
+    async def served(details):
+        return grpc.unary_unary_rpc_method_handler(behave)
+
+    async def unknown(details):
+        return None
+
+    class Refused(Call):
+        def time_remaining(self):
+            return None
+
+        async def abort(self, code, message, trailing_metadata):
+            raise AbortedError(code, message)
+
+    handler = await interceptor.intercept_service(served, details)
+    with pytest.raises(AbortedError) as caught:
+        await (handler.stream_stream or handler.unary_unary)("request", Refused())
+    assert caught.value.args == (
+        grpc.StatusCode.PERMISSION_DENIED, "Method is a method that no role allows. Call another one.",
+    )  # fmt: skip
+    if not tokens:
+        assert await interceptor.intercept_service(unknown, details) is None
