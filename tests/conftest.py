@@ -74,6 +74,7 @@ def allowance():
 
 ONE_SERVER = "the server of the sample classifier"
 ONE_BROWSER = "the browser, its console and the server that it shows"
+CLOSED_SERVERS = "the servers that are closed to strangers"
 ASKING_IT = (
     "accepted_pictures",
     "admission",
@@ -115,6 +116,8 @@ def group_of(test):
     path = PurePath(test.partition("::")[0])
     if path.parent.name == "browser":
         return ONE_BROWSER
+    if path.parent.name == "security":
+        return CLOSED_SERVERS
     shared = path.parent.name == "integration" and path.stem.removeprefix("test_") in ASKING_IT
     return ONE_SERVER if shared else str(path)
 
