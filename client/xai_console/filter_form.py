@@ -12,7 +12,7 @@ from nicegui.element import Element
 from xai_client import ModelInfo
 from xai_console.figures import duration
 from xai_console.page import Page
-from xai_console.parts import button, div, press, select, slider, text
+from xai_console.parts import button, div, press, search, select, slider, text
 from xai_console.query import MAP_STATUSES, ORDERS, OUTCOMES, Query, read_query
 
 
@@ -41,8 +41,8 @@ class FilterForm:
         say, query = self._page.say, self.query
         classes = dict(enumerate(self._info.labels))
         with div("row filters"):
-            self._several(say("filter.predicted"), classes, query.predicted, "predicted")
-            self._several(say("filter.true"), classes, query.true, "true")
+            for name in ("predicted", "true"):
+                self._classes(say(f"filter.{name}"), classes, name)
             with div("row chips").props(f'role="group" aria-label="{say("filter.outcome")}"'):
                 for outcome in OUTCOMES:
                     self._chip(outcome)
@@ -97,10 +97,12 @@ class FilterForm:
         self._set(outcome=tuple(each for each in OUTCOMES if each in chosen))
         self._mark(outcome)
 
+    def _classes(self, label: str, classes: Mapping[int, str], name: str) -> None:
+        chosen = list(getattr(self.query, name))
+        search(label, classes, chosen, lambda ids: self._set(**{name: tuple(ids or ())}), multiple=True)
+
     def _several(self, label: str, options: Mapping[Any, str], chosen: Sequence[Any], name: str) -> None:
-        made = ui.select(
-            dict(options), value=list(chosen), label=label, multiple=True, with_input=len(options) > 8, clearable=True
-        )
+        made = ui.select(dict(options), value=list(chosen), label=label, multiple=True, clearable=True)
         made.props("dense outlined options-dense use-chips").classes("field")
         made.on_value_change(lambda event: self._set(**{name: tuple(event.value or ())}))
 

@@ -90,6 +90,27 @@ def select(label: str, options: Mapping[Any, str], value: Any, act: Callable[...
     return made.props("dense outlined options-dense").classes("field")
 
 
+def search(
+    label: str,
+    options: Mapping[Any, str],
+    value: Any,
+    act: Callable[[Any], Any] | None = None,
+    *,
+    multiple: bool = False,
+    classes: str = "",
+) -> ui.select:
+    """A choice from a long list, of one or of several, by typing; what is called takes the value.
+
+    The options come last: each property that is set of a list makes all of them anew, a thousand classes of a model.
+    """
+    made = ui.select({}, value=[] if multiple else None, label=label, multiple=multiple, with_input=True)
+    made.props(f"dense outlined options-dense{' use-chips clearable' if multiple else ''}").classes(f"field {classes}")
+    made.set_options(dict(options), value=value)
+    if act is not None:
+        made.on_value_change(lambda event: act(event.value))
+    return made
+
+
 def bar(part: float, classes: str = "") -> Element:
     """A share of 1 as a bar."""
     with div(f"bar {classes}") as made:

@@ -9,7 +9,7 @@ from nicegui import background_tasks, ui
 from xai_client import ArgumentError, GroundTruthObject, ModelInfo, Sample, TruthObject, XaiError
 from xai_console.overlay import Overlay
 from xai_console.page import Page
-from xai_console.parts import button, card, div, report, text, toggle
+from xai_console.parts import button, card, div, report, search, text, toggle
 
 
 class TruthForm:
@@ -43,8 +43,7 @@ class TruthForm:
                         f'data-truth="{each.class_id}"'
                     )
             labels = dict(enumerate(info.labels))
-            self._classes = ui.select(labels, value=[], label=say("truth.classes"), multiple=True, with_input=True)
-            self._classes.props("dense outlined options-dense use-chips").classes("field wide")
+            self._classes = search(say("truth.classes"), labels, [], multiple=True, classes="wide")
             with div("row"):
                 kinds = {"": say("truth.none"), "box": say("truth.box"), "polygon": say("truth.polygon")}
                 self._kind = toggle(say("truth.draw"), kinds, "", self._draw)
