@@ -11,7 +11,7 @@ from nicegui.element import Element
 
 from xai_client import ModelInfo
 from xai_console.figures import duration
-from xai_console.page import Page
+from xai_console.page import Page, address
 from xai_console.parts import button, div, press, search, select, slider, text
 from xai_console.query import MAP_STATUSES, ORDERS, OUTCOMES, Query, read_query
 
@@ -52,11 +52,27 @@ class FilterForm:
             self._one(say("filter.maps"), maps, query.maps, "maps")
             more = button(say("more"), lambda: self._more.set_visibility(not self._more.visible), "tune")
             more.props(f'aria-label="{say("filter.more")}"')
+        with div("row"):
+            text(say("filter.look"), "hint")
+            for name, choices in self._looks().items():
+                link = address(self._page.path, choices)
+                text(say(f"filter.look.{name}"), tag="a").props(f'href="{link}" data-look="{name}"')
         with div("row filters more") as self._more:
             self._make_more()
         self._more.set_visibility(
             any((query.status, query.of, query.needs_score, query.hours, query.oodmin, query.oodmax, query.pmax))
         )
+
+    def _looks(self) -> Mapping[str, Mapping[str, str]]:
+        """Lists that most viewers want, by what they show."""
+        found: dict[str, Mapping[str, str]] = {"wrong": {"outcome": "false_positive", "order": "most_probable_first"}}
+        best = first_map(self._info)
+        metrics = self._info.evaluator.metrics if self._info.evaluator else {}
+        if best and metrics:
+            by_score = {"order": "worst_score_first", "explainer": best, "metric": next(iter(metrics)), "maps": best}
+            found["reasons"] = {"outcome": "true_positive", **by_score}
+            found["worst"] = by_score
+        return found
 
     def _make_more(self) -> None:
         say, query = self._page.say, self.query

@@ -105,6 +105,13 @@ class QualityTable:
                     rank += not each.is_control and score is not None
                     self._row(each, score, rank)
 
+    def _lacking(self, each: ExplainerQuality) -> str:
+        """What stands where no composite score is known: how far it is, of what is on its way."""
+        counted = [one.sample_count for name, one in each.quality.items() if self.weights.get(name, 0) > 0]
+        if not counted:
+            return self._page.say("not_measured")
+        return self._page.say("quality.progress", count=max(counted), least=self._quality.min_sample_count)
+
     def _row(self, each: ExplainerQuality, score: float | None, rank: int) -> None:
         say = self._page.say
         with ui.element("tr").classes("control" if each.is_control else "").props(f'data-explainer="{each.explainer}"'):
@@ -121,7 +128,7 @@ class QualityTable:
             with _td(classes="num composite"):
                 if score is None:
                     lacking = ", ".join(metric_name(say, name) for name in missing(self._goodness(each), self.counting))
-                    with text(say("not_measured"), "hint"):
+                    with text(self._lacking(each), "hint"):
                         ui.tooltip(say("quality.lacking", metrics=lacking)).props("max-width=320px")
                 else:
                     text(f"{score:.3f}", "number strong")

@@ -33,6 +33,7 @@ WORDS: Final = {
     "quality.composite": ("Composite", "综合"),
     "quality.control": ("control", "对照"),
     "quality.objection": ("not for auto", "auto 不用"),
+    "quality.progress": ("{count} samples, {least} are needed", "已有 {count} 个样本，需要 {least} 个"),
     "quality.lacking": ("Counts, and was not measured: {metrics}", "计入但未评测：{metrics}"),
     "quality.n": ("n = {count}", "n = {count}"),
     "quality.skill": (

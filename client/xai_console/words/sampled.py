@@ -6,6 +6,10 @@ from typing import Final
 
 WORDS: Final = {
     "live": ("Live", "实时"),
+    "filter.look": ("Look at", "查看"),
+    "filter.look.wrong": ("wrong, and sure of it", "错误却很确信"),
+    "filter.look.reasons": ("right, for the wrong reason?", "正确，但理由可疑？"),
+    "filter.look.worst": ("maps that explain the least", "解释力最差的热图"),
     "live.run": ("Pictures", "图片"),
     "live.empty": ("No sample yet that fits", "还没有符合条件的样本"),
     "live.empty.how": (
