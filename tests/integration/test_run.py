@@ -376,6 +376,12 @@ def test_what_cannot_be_shown_is_said(folder, undisturbed, tmp_path):
     (tmp_path / "old" / "description.json").unlink()
     old = shown(tmp_path / "old")
     assert (old.returncode, "Run the same command again" in old.stderr) == (2, True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "xai_sidecar", "browse", str(undisturbed[1]), "--until-eof"],
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert ended.returncode == 0
     strangers = shown(undisturbed[1], "--listen", "0.0.0.0:0")
     assert (strangers.returncode, "no log-in" in strangers.stderr) == (2, True)
 

@@ -7,7 +7,9 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +123,13 @@ def _end_with(end: Callable[[], None], *, until_eof: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     if until_eof:
-        descriptor = sys.stdin.fileno()
+        # Not by the loop, which cannot wait for a file, such as /dev/null.
+        threading.Thread(target=_await_eof, args=(loop, end), name="stdin", daemon=True).start()
 
-        def look() -> None:
-            if not os.read(descriptor, 1024):
-                loop.remove_reader(descriptor)
-                end()
 
-        loop.add_reader(descriptor, look)
+def _await_eof(loop: asyncio.AbstractEventLoop, end: Callable[[], None]) -> None:
+    descriptor = sys.stdin.fileno()
+    while os.read(descriptor, 1024):
+        pass
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(end)

@@ -105,7 +105,11 @@ def recorded_model(record: Mapping[str, Any]) -> ServedModel:
             field="run",
         ) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"the run's description of its model cannot be read: {error!r}.", field="run") from error
+        raise ConfigError(
+            f"the run's description of its model cannot be read: {error!r}. Run the same command again, which measures "
+            "nothing anew.",
+            field="run",
+        ) from error
     explainers = {
         name: replace(setup, unavailable=unavailable[name]) if name in unavailable else setup
         for name, setup in model.explainers.items()
@@ -123,7 +127,7 @@ def _kinds(model: ServedModel) -> list[Kind]:
 def _backend(record: Mapping[str, Any]) -> RecordedBackend:
     layers = [Layer(**each) for each in record["layers"]]
     ood = record["ood"]
-    texts: dict[str, Any] = {name: str(record[name]) for name in _TEXTS}
+    texts: dict[str, Any] = {name: str(record.get(name, "")) for name in _TEXTS}
     return RecordedBackend(
         **texts,
         class_count=record["class_count"],
