@@ -37,8 +37,7 @@ class Engine:
     Every submitted computation becomes a job. The rows that it asks for are a task, which is sliced and mixed with
     those of other jobs into batches of the compiled sizes. The backend is called on the device thread, where
     predictions are stepped, too, or on several (`Backend.concurrency`). Explanations are stepped on a thread of their
-    own, so that their arithmetic delays neither predictions nor the device, and evaluation on another, so that it does
-    not delay explanations. A timer thread ends jobs at their deadlines and budgets.
+    own, whose arithmetic delays neither predictions nor the device, evaluation on another. A timer ends late jobs.
 
     The engine does not limit how many jobs are in progress: callers do.
 
@@ -198,6 +197,11 @@ class Engine:
     def usual_slowdown(self, label: str) -> float:
         """Seconds that an explainer's explanations usually take over those measured for their rows at start."""
         return self._device.slowdown.usual(label)
+
+    def caught_up(self) -> Future[None]:
+        """Completes once the device thread has learned from all jobs that have ended so far."""
+        self._inbox.put(partial(settle, (done := Future[None]()).set_result, None))
+        return done
 
     def expect_slowdown(self, label: str, ratio: float) -> None:
         """Has an explainer's explanations expected to take what `usual_slowdown` said of them in another process."""

@@ -108,6 +108,7 @@ async def _try(setup: ExplainerSetup, model: ServedModel, engine: Engine, second
     latest, flow = time.monotonic() + _LONGEST_SECONDS, Flow(label=explainer.name)
     job = engine.submit(beginning(steps, most), Lane.EXPLAIN, deadline=latest, flow=flow)
     await asyncio.wrap_future(job)
+    await asyncio.wait_for(asyncio.wrap_future(engine.caught_up()), _LONGEST_SECONDS)
 
 
 def beginning(steps: Steps[Any], most: int) -> Steps[int]:

@@ -1,5 +1,6 @@
 """What the beginnings of explanations, run at start, tell of their costs; and that they are none of the traffic."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -74,6 +75,17 @@ async def test_what_is_known_is_not_tried_again_and_expected_as_it_was_found(sta
     net, model, engine, *_ = started(0.002)
     assert (await try_explainers(model, engine, {"rise": 3.0}))["rise"] == 3.0
     assert net.launches  # occlusion's
+
+
+async def test_what_was_learned_last_is_in_what_is_returned(started, monkeypatch):
+    """The device thread hears a moment later that a job has ended."""
+    _, model, engine, *_ = started(0.002)
+    drop = engine._drop
+    monkeypatch.setattr(engine, "_drop", lambda job: (time.sleep(0.1), drop(job)))
+    found = await try_explainers(model, engine)
+    time.sleep(0.3)
+    assert found == {name: engine.usual_slowdown(name) for name in found}
+    assert len(found) == 2
 
 
 async def test_a_model_of_slow_passes_is_not_tried(started):
