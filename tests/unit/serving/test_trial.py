@@ -69,12 +69,22 @@ async def test_what_is_known_is_not_tried_again_and_expected_as_it_was_found(sta
     found = await try_explainers(model, engine)
     assert found == {name: engine.usual_slowdown(name) for name in ("occlusion", "rise")}
     net, model, engine, *_ = started(0.002)
-    assert await try_explainers(model, engine, found) == found
+    known = {"occlusion": 1.0, "rise": 1.5}
+    assert await try_explainers(model, engine, known) == known
     assert net.launches == []
-    assert {name: ExplanationCosts(engine).ratio(name) for name in found} == pytest.approx(found)
+    assert {name: ExplanationCosts(engine).ratio(name) for name in known} == pytest.approx(known)
     net, model, engine, *_ = started(0.002)
-    assert (await try_explainers(model, engine, {"rise": 3.0}))["rise"] == 3.0
+    assert (await try_explainers(model, engine, {"rise": 1.25}))["rise"] == 1.25
     assert net.launches  # occlusion's
+
+
+async def test_what_a_busy_machine_made_large_is_tried_again_and_the_least_counts(started, monkeypatch):
+    _, model, engine, *_ = started(0.002)
+    ratios = {"rise, 0": 7.0, "rise, 1": 2.5, "occlusion, 0": 1.2, "occlusion, 1": 0.1}
+    monkeypatch.setattr(engine, "usual_slowdown", ratios.get)
+    assert await try_explainers(model, engine) == {"rise": 2.5, "occlusion": 1.2}
+    assert await try_explainers(model, engine, {"rise": 2.0, "occlusion": 6.0}) == {"rise": 2.0, "occlusion": 0.1}
+    assert engine._device.slowdown.usual("rise") == 2.0
 
 
 async def test_what_was_learned_last_is_in_what_is_returned(started, monkeypatch):
