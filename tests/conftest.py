@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import logging
 import os
 import signal
 import threading
@@ -28,6 +29,16 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 # A shell has what it runs in the background ignore Ctrl-C, which tests send, and processes hand that on.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were():
+    """Puts back how this process logs: commands that tests call set it up as a process of their own would."""
+    before, last_resort = structlog.get_config(), logging.lastResort
+    yield
+    structlog.configure(**before)
+    logging.lastResort = last_resort
+
 
 # ------------------------------------------------------------------------------------------------ a busy machine
 
