@@ -1,4 +1,4 @@
-"""Answers that all routes of the contract's kind have: errors, and streams of events."""
+"""Answers that routes have in common: errors, and streams of events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from xai_sidecar.errors import SidecarError
@@ -30,6 +30,12 @@ def json_answer(body: bytes, headers: dict[str, str]) -> Response:
 def refusal(error: SidecarError, request_id: str) -> Response:
     """An error as a google.rpc.Status in JSON."""
     return Response(error_json(error, request_id), http_status(error), error_headers(error, request_id), _JSON)
+
+
+def plain_refusal(error: SidecarError, request_id: str = "") -> Response:
+    """An error as KServe's protocols have it: its text, after the field at fault."""
+    text = f"{error.field}: {error.message}" if error.field else error.message
+    return JSONResponse({"error": text}, http_status(error), error_headers(error, request_id))
 
 
 def gone() -> Response:

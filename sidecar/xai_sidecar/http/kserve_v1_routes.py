@@ -12,10 +12,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from xai_sidecar.errors import NotFoundError, SidecarError
-from xai_sidecar.http.answers import gone
+from xai_sidecar.http.answers import gone, plain_refusal
 from xai_sidecar.http.core_calls import CoreCalls, HttpCall
 from xai_sidecar.http.kserve_v1 import Asked, core_request, explanations_json, own_path, predictions_json, read_body
-from xai_sidecar.http.requests import REQUEST_ID, Bodies, error_headers, http_status
+from xai_sidecar.http.requests import REQUEST_ID, Bodies
 from xai_sidecar.serving.answers import Answer
 from xai_sidecar.serving.call_records import CallRecord
 from xai_sidecar.serving.core import Core
@@ -57,7 +57,7 @@ class KServeV1Routes:
             if state is not None:
                 state.model.check_name(name)
         except NotFoundError as error:
-            return _refusal(error, "")
+            return plain_refusal(error)
         ready = state is not None and not self._core.unready
         return JSONResponse({"name": name, "ready": ready}, 200 if ready else 503)
 
@@ -69,7 +69,7 @@ class KServeV1Routes:
             work = partial(self._answer, call, request.path_params["model"], explain)
             return await self._calls.answer("Predict", call, read_body, work)
         except SidecarError as error:
-            return _refusal(error, request_id)
+            return plain_refusal(error, request_id)
         except ClientDisconnect:
             return gone()
 
@@ -89,8 +89,3 @@ class KServeV1Routes:
 
 def _encoded(make: Callable[[Answer], dict[str, Any]], answer: Answer) -> bytes:
     return json.dumps(make(answer), ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _refusal(error: SidecarError, request_id: str) -> Response:
-    text = f"{error.field}: {error.message}" if error.field else error.message
-    return JSONResponse({"error": text}, http_status(error), error_headers(error, request_id))

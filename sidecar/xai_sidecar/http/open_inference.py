@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from xai_sidecar.errors import SidecarError
+from xai_sidecar.http.answers import gone, plain_refusal
 from xai_sidecar.http.core_calls import CoreCalls, HttpCall
 from xai_sidecar.http.open_inference_json import (
     HEADER_LENGTH,
@@ -17,7 +18,7 @@ from xai_sidecar.http.open_inference_json import (
     read_infer_request,
     write_infer_response,
 )
-from xai_sidecar.http.requests import REQUEST_ID, Bodies, error_headers, http_status
+from xai_sidecar.http.requests import REQUEST_ID, Bodies
 from xai_sidecar.open_inference.messages import InferResponse
 from xai_sidecar.open_inference.service import OpenInference
 from xai_sidecar.serving.call_records import CallRecord
@@ -103,7 +104,7 @@ class OpenInferenceRoutes:
         try:
             return await self._calls.answer("ModelInfer", call, read, work)
         except SidecarError as error:
-            return _refusal(error, call.request_id)
+            return plain_refusal(error, call.request_id)
 
     async def _work(self, asked: JsonRequest, record: CallRecord, call: HttpCall) -> Response:
         def encode(response: InferResponse) -> Response:
@@ -131,11 +132,6 @@ async def _answered(work: Awaitable[Response]) -> Response:
     try:
         return await work
     except SidecarError as error:
-        return _refusal(error)
+        return plain_refusal(error)
     except ClientDisconnect:
-        return Response(status_code=499)  # which nobody reads
-
-
-def _refusal(error: SidecarError, request_id: str = "") -> Response:
-    text = f"{error.field}: {error.message}" if error.field else error.message
-    return JSONResponse({"error": text}, http_status(error), error_headers(error, request_id))
+        return gone()
