@@ -27,7 +27,8 @@ from xai_sidecar.runner.data import Labels
 from xai_sidecar.runner.data.callables import IterableData
 from xai_sidecar.runner.folder import RunFolder
 from xai_sidecar.runner.options import RunOptions, run_config
-from xai_sidecar.runner.session import run_model, run_record
+from xai_sidecar.runner.running import Runner
+from xai_sidecar.runner.session import run_by, run_record
 from xai_sidecar.runner.telling import written
 from xai_sidecar.serving.model import ServedModel
 
@@ -136,7 +137,8 @@ class ImageClassificationRunner:
         try:
             options = RunOptions(targets="both", probable=_PROBABLE)
             record = {"data": "data", **run_record(served.config, evaluated, options)}
-            return run_model(engine, served, evaluated, data, self._folder, record, options)
+            measure = Runner(engine, served, evaluated, options).run
+            return run_by(measure, served.config, evaluated, data, self._folder, record, options)
         finally:
             engine.close(5.0)
 

@@ -27,7 +27,7 @@ from xai_sidecar.runner.outcome import PictureOutcome
 from xai_sidecar.runner.running import Runner
 from xai_sidecar.runner.spread.spreading import Spreader
 from xai_sidecar.serving.evaluation import check_measured, evaluated_model, make_telemetry
-from xai_sidecar.serving.model import ServedModel, start_model
+from xai_sidecar.serving.model import start_model
 
 _MOST_BYTES = 2**50
 
@@ -102,7 +102,8 @@ def run_data(
         data = open_data(data_name, Labels(model.labels, len(model.labels)))
         record = {"data": data_name, **run_record(config, evaluated, options)}
         described = model_record(model)
-        return run_model(engine, model, evaluated, data, folder, record, options, on_progress, stop, described)
+        measure = Runner(engine, model, evaluated, options).run
+        return run_by(measure, model.config, evaluated, data, folder, record, options, on_progress, stop, described)
     finally:
         engine.close(5.0)
 
@@ -156,36 +157,6 @@ def run_engine(config: Config, make_backend: Callable[[Config], Backend]) -> Eng
     return Engine(lambda: make_backend(config), policy=policy, hang_seconds=config.server.hang_seconds)
 
 
-def run_model(
-    engine: Engine,
-    model: ServedModel,
-    evaluated: EvaluatedModel,
-    data: DataSet,
-    folder: RunFolder,
-    record: Mapping[str, Any],
-    options: RunOptions,
-    on_progress: OnProgress = lambda counts, quality: None,
-    stop: Callable[[], bool] = lambda: False,
-    described: Mapping[str, Any] | None = None,
-) -> RunResult:
-    """As `run_data`, with a model that is ready on an engine.
-
-    Args:
-        engine: The engine; nobody else uses it.
-        model: The model, with a config as of `run_config`.
-        evaluated: The same as the evaluator sees it.
-        data: The data set.
-        folder: Where the run goes.
-        record: What is run, and how; see `RunFolder.begin`.
-        options: How it is run.
-        on_progress: Called after each picture.
-        stop: Returns whether to end.
-        described: The model for those who look at the run later; see `model_record`. None for none.
-    """
-    measure = Runner(engine, model, evaluated, options).run
-    return run_by(measure, model.config, evaluated, data, folder, record, options, on_progress, stop, described)
-
-
 def run_by(
     measure: Measure,
     config: Config,
@@ -198,7 +169,7 @@ def run_by(
     stop: Callable[[], bool] = lambda: False,
     described: Mapping[str, Any] | None = None,
 ) -> RunResult:
-    """As `run_model`, whoever measures the pictures.
+    """As `run_data`, of a model that is ready, whoever measures the pictures.
 
     Args:
         measure: Measures pictures, as `Runner.run` does.
