@@ -5,6 +5,7 @@ https://github.com/kserve/open-inference-protocol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -106,7 +107,7 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], content: bytes | me
         DeviceError: It is of another type, or has another number of values than its shape says.
     """
     dtype = np.dtype(_known(name, datatype))
-    if len(content) != dtype.itemsize * _count(shape):
+    if len(content) != dtype.itemsize * math.prod(shape):
         raise DeviceError(
             f"The model's server says that the output {name!r} has the shape {tuple(shape)} of {datatype}, and sent "
             f"{len(content):,} bytes. Its log may say more."
@@ -118,7 +119,7 @@ def from_numbers(name: str, datatype: str, shape: Sequence[int], numbers: object
     """An output of numbers, flat or nested, in float32. Raises what `from_raw` does."""
     _known(name, datatype)
     values = np.asarray(numbers, np.float32)
-    if values.size != _count(shape):
+    if values.size != math.prod(shape):
         raise DeviceError(
             f"The model's server says that the output {name!r} has the shape {tuple(shape)}, and sent {values.size:,} "
             "numbers. Its log may say more."
@@ -133,10 +134,3 @@ def _known(name: str, datatype: str) -> str:
             f"{', '.join(NUMBERS)}. Name another output in model.upstream."
         )
     return NUMBERS[datatype]
-
-
-def _count(shape: Sequence[int]) -> int:
-    count = 1
-    for axis in shape:
-        count *= axis
-    return count
