@@ -1,10 +1,11 @@
-"""Live quality from what a store has, after a restart."""
+"""Live quality from what has been measured already: what a store has, after a restart, or a sample as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from xai_sidecar.evaluator.live_quality import LiveQuality
+from xai_sidecar.evaluator.records import GroundTruth, SampleRecord, ScoreRecord
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.telemetry import EXPLAIN
 
@@ -42,3 +43,30 @@ def restore_quality(
         quality.put_ood(key, sample_time, ood, weight, new=False)
     for truth in store.truths(version):
         quality.put_truth(*truth)
+
+
+def count_measured(
+    quality: LiveQuality,
+    record: SampleRecord,
+    truth: GroundTruth | None,
+    scores: Iterable[ScoreRecord],
+    *,
+    new: bool = True,
+) -> None:
+    """Puts a sample that has been measured into rolling windows.
+
+    Args:
+        quality: The windows.
+        record: The sample.
+        truth: What it really shows; None where nobody has said.
+        scores: Its scores, those that count.
+        new: Whether /metrics is to count its OoD score.
+    """
+    key, weight = record.key, record.weight
+    quality.add_sample(key, record.time, weight)
+    if record.ood is not None:
+        quality.put_ood(key, record.time, record.ood, weight, new=new)
+    if truth is not None:
+        quality.put_truth(key, record.positives, truth.class_ids, weight)
+    for score in scores:
+        quality.put_score(key, record.time, score, weight)

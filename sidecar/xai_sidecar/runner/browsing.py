@@ -14,7 +14,7 @@ from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.measurement import Measurer
 from xai_sidecar.evaluator.reading.following import Follower
 from xai_sidecar.evaluator.records import SampleKey
-from xai_sidecar.evaluator.restoring import restore_quality
+from xai_sidecar.evaluator.restoring import count_measured, restore_quality
 from xai_sidecar.evaluator.store import Change, Store
 from xai_sidecar.runner.folder import SUMMARY, RunFolder
 from xai_sidecar.runner.model_record import recorded_model
@@ -127,12 +127,5 @@ class BrowsedRun:
         record, truth = self._store.sample(key), self._store.truth(key)
         if record is None:
             return
-        self._quality.add_sample(key, record.time, record.weight)
-        definitions = self._measurer.definitions
-        for score in self._store.scores(key):
-            if score.definition in definitions:
-                self._quality.put_score(key, record.time, score, record.weight)
-        if record.ood is not None:
-            self._quality.put_ood(key, record.time, record.ood, record.weight, new=False)
-        if truth is not None:
-            self._quality.put_truth(key, record.positives, truth.class_ids, record.weight)
+        scores = [each for each in self._store.scores(key) if each.definition in self._measurer.definitions]
+        count_measured(self._quality, record, truth, scores, new=False)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.records import SampleState
+from xai_sidecar.evaluator.restoring import count_measured
 from xai_sidecar.evaluator.store import Store
-from xai_sidecar.evaluator.store.whole import PackedSample, put_measured
+from xai_sidecar.evaluator.store.whole import put_measured
 from xai_sidecar.runner.data import DataItem, DataSet
 from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.outcome import PictureOutcome, request_id_of
@@ -114,7 +115,7 @@ class Gatherer:
         else:
             put_measured(self._store, outcome.samples)
             for sample in outcome.samples:
-                self._count(sample)
+                count_measured(self._quality, sample.record, sample.truth, sample.scores)
             self.counts.done += 1
         self._on_progress(self.counts)
 
@@ -124,14 +125,3 @@ class Gatherer:
         self.counts.skipped = [(name, problem) for _, name, problem in sorted(self._skipped)]
         self.counts.notes += [note for _, note in sorted(self._notes)]
         return self.counts
-
-    def _count(self, sample: PackedSample) -> None:
-        """Counts the scores of a sample, and what the model got right."""
-        record = sample.record
-        self._quality.add_sample(record.key, record.time, record.weight)
-        if record.ood is not None:
-            self._quality.put_ood(record.key, record.time, record.ood, record.weight)
-        if sample.truth is not None:
-            self._quality.put_truth(record.key, record.positives, sample.truth.class_ids, record.weight)
-        for score in sample.scores:
-            self._quality.put_score(record.key, record.time, score, record.weight)
