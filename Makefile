@@ -1,7 +1,7 @@
-# make demo · make test · make test-long · make test-ray · make test-clients · make bench · make proto · make docs · make lint
+# make demo · make test · make test-long · make test-ray · make test-clients · make fuzz · make bench · make proto · make docs · make lint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-browser test-long test-ray test-clients bench upstreams proto docs lint clean
+.PHONY: help demo test test-unit test-browser test-long test-ray test-clients fuzz bench upstreams proto docs lint clean
 
 # The newest Python that MindSpore supports. A version manager's shim may be there for a version that is not, so each
 # candidate has to run. PYTHON=… overrides it.
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long   the same, with many more kills, crowds, nets and messages drawn at random"
 	@echo "make test-ray    runs over Ray, with actors and machines that are killed (some minutes)"
 	@echo "make test-clients  clients that others wrote, each in an environment of its own (needs node and npm)"
+	@echo "make fuzz        inputs that get through the decoders of strangers' bytes, searched for (SECONDS=60 for each)"
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
 	@echo "make upstreams   models on servers of others (Triton, MLServer, KServe) explained from outside, as figures"
 	@echo "make lint        lint and types only"
@@ -54,6 +55,10 @@ test-long: test
 
 test-ray: .venv/dev .venv/ray
 	$(PYTEST)=0 tests/ray/spread_over_ray.py
+
+SECONDS ?= 60
+fuzz: .venv/dev .venv/fuzz
+	.venv/bin/python tests/fuzz/decoders.py --seconds $(SECONDS)
 
 # They want releases of protobuf that MindSpore cannot have.
 CLIENTS := .venv-clients
@@ -106,8 +111,9 @@ clean:
 # The stamp files tell which extra is installed; a change of pyproject.toml installs again.
 SIZE_demo := (about 0.25 GB to download and 0.7 GB on disk; a minute)
 SIZE_dev := and MindSpore (about 0.9 GB to download and 3 GB on disk; a few minutes)
+SIZE_fuzz := (about 0.03 GB to download)
 SIZE_ray := (about 0.1 GB to download and 0.3 GB on disk)
-.venv/demo .venv/dev .venv/ray: .venv/%: pyproject.toml
+.venv/demo .venv/dev .venv/fuzz .venv/ray: .venv/%: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.10, 3.11 or 3.12 is needed, and none was found; name one with PYTHON=…" >&2; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv \
 		|| { rm -rf .venv; echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
