@@ -108,6 +108,11 @@ async def main():
     assert found.as_numpy("saliency.rise").shape == (count, 2, 32, 32)
     np.testing.assert_array_equal(found.as_numpy("saliency.rise"), again.as_numpy("saliency.rise"))
 
+    for algorithm in ("gzip", "deflate"):
+        packed = {("compression_algorithm" if is_grpc else "request_compression_algorithm"): algorithm}
+        found = await infer([tensor("model_input", want["inputs"], "FP32")], **packed)
+        np.testing.assert_allclose(found.as_numpy("logits"), want["logits"], rtol=1e-5, atol=1e-5)
+
     found = await infer([tensor("model_input", want["inputs"], "FP32")], outputs=[output("logits", class_count=2)])
     first = found.as_numpy("logits")[0][0].decode().split(":")
     assert int(first[1]) == want["logits"][0].argmax()

@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import re
 import ssl
+from collections import Counter
 
 import certificates
 import pytest
@@ -11,7 +13,7 @@ from starlette.routing import Route
 
 from xai_proto import explanation_pb2 as pb
 from xai_sidecar.http.access import guarded
-from xai_sidecar.http.roles import ROLES
+from xai_sidecar.http.roles import METHODS, ROLES
 from xai_sidecar.serving.access import Access
 from xai_sidecar.serving.callers import ANYBODY
 
@@ -59,6 +61,25 @@ def test_without_a_token_no_route_is_had(closed, context, path):
         assert "secret" not in text
 
 
+def test_what_is_refused_is_counted(closed, context, bearer):
+    def counts():
+        text = ask(closed.http, "/metrics", context, bearer("all"))[2]
+        found = re.findall(r'xai_requests_total\{code="(\w+)",method="(\w+)"[^}]*\} ([\d.]+)', text)
+        return Counter({(method, code): int(float(count)) for code, method, count in found})
+
+    before = counts()
+    paths = [path for path in GUARDED if path in METHODS]
+    for path in paths:
+        ask(closed.http, path, context, {"Authorization": "Bearer wrong"}, b"{}")
+        ask(closed.http, path, context, bearer("all but predict"), b"{}")
+    refused = Counter((METHODS[path], code) for path in paths for code in ("UNAUTHENTICATED", "PERMISSION_DENIED"))
+    assert counts() - before == refused
+
+
+def test_every_call_that_is_counted_has_its_method():
+    assert set(METHODS) == {path for path in ROLES if body_of(path)}
+
+
 @pytest.mark.parametrize(("path", "role"), NEEDED)
 def test_a_role_too_few_is_named(closed, context, bearer, path, role):
     status, _, text = ask(closed.http, path, context, bearer(f"all but {role.value}"), body_of(path))
@@ -87,7 +108,7 @@ def test_explanations_need_a_role_of_their_own(closed, context, bearer, image, p
 
 def test_a_route_without_a_role_is_not_served():
     with pytest.raises(KeyError):
-        guarded([Route("/new", lambda request: None)], Access())
+        guarded([Route("/new", lambda request: None)], Access(), lambda *_: None)
 
 
 def test_probes_need_no_token(closed, context):

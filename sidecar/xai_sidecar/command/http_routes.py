@@ -21,7 +21,7 @@ def protocol_routes(limits: ServerConfig, calls: CoreCalls, served: Served) -> l
         calls: Has calls answered on the core's event loop.
         served: What answers them.
     """
-    bodies = Bodies(limits.max_message_bytes, limits.queue_bytes // 4)
+    bodies = Bodies(limits.max_message_bytes, limits.queue_bytes // 4, calls.refused)
     return [
         *ContractRoutes(served.answerer, calls, bodies).routes(),
         *KServeV1Routes(served.core, calls, bodies).routes(),

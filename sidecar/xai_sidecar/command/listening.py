@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from xai_sidecar.command.addresses import cannot_listen, split
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.config.listening import is_loopback
-from xai_sidecar.http.access import guarded
+from xai_sidecar.http.access import Refused, guarded
 from xai_sidecar.http.application import application
 from xai_sidecar.http.connections import ConnectionLimits
 from xai_sidecar.http.server import HttpServer
@@ -33,21 +33,27 @@ class Guards:
     Attributes:
         access: Knows the callers.
         tls: The files of TLS; None without it.
+        refused: Told of what is refused over HTTP.
     """
 
     access: Access
     tls: TlsFiles | None
+    refused: Refused
 
     @classmethod
-    def of(cls, config: ServerConfig) -> Guards:
+    def of(cls, config: ServerConfig, refused: Refused = lambda method, request_id, error: None) -> Guards:
         """Those that a config asks for.
+
+        Args:
+            config: What it asks for.
+            refused: Told of what is refused over HTTP.
 
         Raises:
             ConfigError: A file is wrong.
         """
         tls = None if config.tls.certificate is None else TlsFiles(config.tls)
         _warn(config)
-        return cls(Access(config.auth.tokens), tls)
+        return cls(Access(config.auth.tokens), tls, refused)
 
 
 def _warn(config: ServerConfig) -> None:
@@ -97,7 +103,7 @@ def start_http(
     Raises:
         ConfigError: It cannot listen there.
     """
-    app = application(guarded(routes, guards.access), middleware)
+    app = application(guarded(routes, guards.access, guards.refused), middleware)
     return _http("server.http", config.http, config, app, guards.tls)
 
 
@@ -115,7 +121,9 @@ def start_probes(config: ServerConfig, address: str, guards: Guards, routes: Seq
     """
     if not config.probes_guarded:
         return _http("server.probes", address, config, application(routes), None)
-    return _http("server.probes", address, config, application(guarded(routes, guards.access)), guards.tls)
+    return _http(
+        "server.probes", address, config, application(guarded(routes, guards.access, guards.refused)), guards.tls
+    )
 
 
 def _http(key: str, address: str, config: ServerConfig, app: ASGIApp, tls: TlsFiles | None) -> HttpServer:

@@ -131,7 +131,8 @@ class Sidecar:
             loop.call_soon_threadsafe(self._on_lost, error)
 
         limits = self._config.server
-        guards = Guards.of(limits)
+        calls = CallRecords(telemetry, limits)
+        guards = Guards.of(limits, calls.refused)
         observer = Unseen(telemetry)
         engine = self.engine = Engine(
             lambda: self._make_backend(self._config),
@@ -148,7 +149,6 @@ class Sidecar:
         )
         core = Core(limits, on_repeat=lambda how: telemetry.repeats.labels(how).inc())
         quality = Quality(ServedQuality(core))
-        calls = CallRecords(telemetry, limits)
         loop.set_task_factory(task_factory)
         readiness = Readiness(core, engine, self._heartbeat, self._make_backend)
         http = ExitStack()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import structlog
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xai_sidecar.errors import SidecarError
-from xai_sidecar.http.roles import ROLES
+from xai_sidecar.http.requests import REQUEST_ID, request_id_of
+from xai_sidecar.http.roles import METHODS, ROLES
 from xai_sidecar.serving.access import Access
 from xai_sidecar.serving.callers import ANYBODY, Role, calling
 
@@ -20,19 +21,21 @@ CERTIFICATE = "xai_sidecar.certificate"
 
 _STATUSES = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
 
-_log = structlog.get_logger(__name__)
+Refused = Callable[[str, str, SidecarError], object]
+"""Logs and counts what is refused: told the method or path, the request's id and the error."""
 
 
-def guarded(routes: Iterable[Route], access: Access) -> Sequence[Route]:
+def guarded(routes: Iterable[Route], access: Access, refused: Refused) -> Sequence[Route]:
     """Routes that refuse those who may not call, and tell the core who does.
 
     Args:
         routes: The routes; each path is in the table of roles.
         access: Knows the callers.
+        refused: Told of what is refused.
     """
     given = list(routes)
     for route in given:
-        route.app = Guard(route.app, access, ROLES[route.path], route.path)
+        route.app = Guard(route.app, access, ROLES[route.path], route.path, refused)
     return given
 
 
@@ -44,13 +47,15 @@ class Guard:
         access: Knows the callers.
         needed: The roles any of which will do.
         path: Where it is, for messages.
+        refused: Told of what is refused.
     """
 
-    def __init__(self, app: ASGIApp, access: Access, needed: frozenset[Role], path: str) -> None:
+    def __init__(self, app: ASGIApp, access: Access, needed: frozenset[Role], path: str, refused: Refused) -> None:
         self._app = app
         self._access = access
         self._needed = needed
         self._path = path
+        self._refused = refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -61,7 +66,9 @@ class Guard:
             caller = self._access.caller(_authorization(scope), scope.get(CERTIFICATE, ()), _address(scope))
             caller.check(self._needed, self._path)
         except SidecarError as error:
-            await _refusal(error, self._path)(scope, receive, send)
+            request_id = request_id_of(Request(scope))
+            self._refused(METHODS.get(self._path, self._path), request_id, error)
+            await _refusal(error, request_id)(scope, receive, send)
             return
         with calling(caller):
             await self._app(scope, receive, send)
@@ -87,7 +94,8 @@ def _address(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-def _refusal(error: SidecarError, path: str) -> JSONResponse:
-    _log.info("refused", path=path, reason=error.reason, message=error.message)
-    headers = {"WWW-Authenticate": "Bearer"} if error.code == "UNAUTHENTICATED" else {}
+def _refusal(error: SidecarError, request_id: str) -> JSONResponse:
+    headers = {REQUEST_ID: request_id}
+    if error.code == "UNAUTHENTICATED":
+        headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse({"error": error.message}, _STATUSES[error.code], headers)

@@ -17,10 +17,10 @@ from xai_sidecar.http.answers import EventStream, event_text, gone, json_answer,
 from xai_sidecar.http.contract_json import message_json, read_message
 from xai_sidecar.http.core_calls import CoreCalls, HttpCall
 from xai_sidecar.http.openapi import openapi
-from xai_sidecar.http.requests import REQUEST_ID, Bodies
+from xai_sidecar.http.requests import REQUEST_ID, Bodies, request_id_of
 from xai_sidecar.rpc.answerer import Answerer, ReceivedCall
 from xai_sidecar.serving.call_records import CallRecord
-from xai_sidecar.serving.request_ids import new_request_id, valid_request_id
+from xai_sidecar.serving.request_ids import valid_request_id
 
 PREDICT = "/v1/predict"
 STREAM = "/v1/predict:stream"
@@ -55,10 +55,9 @@ class ContractRoutes:
         return JSONResponse(openapi(__version__))
 
     async def _predict(self, request: Request) -> Response:
-        request_id = new_request_id()
+        request_id = request_id_of(request)
         try:
-            call = await self._bodies.receive(request)
-            request_id = call.request_id
+            call = await self._bodies.receive(request, "Predict", request_id)
             read = partial(read_message, kind=pb.PredictRequest)
             return await self._calls.answer("Predict", call, read, partial(self._answer, call))
         except SidecarError as error:
@@ -73,10 +72,9 @@ class ContractRoutes:
         return json_answer(body, {REQUEST_ID: answer.request_id, **({REPEAT: how} if how else {})})
 
     async def _stream(self, request: Request) -> Response:
-        request_id = new_request_id()
+        request_id = request_id_of(request)
         try:
-            call = await self._bodies.receive(request)
-            request_id = call.request_id
+            call = await self._bodies.receive(request, "PredictStream", request_id)
             read = partial(read_message, kind=pb.PredictStreamRequest)
             events = self._calls.events("PredictStream", call, read, partial(self._events, call))
             return EventStream(await anext(events), events, request_id)

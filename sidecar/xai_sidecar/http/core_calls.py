@@ -128,6 +128,10 @@ class CoreCalls:
         """Checks the size of an answer; see `CallRecords.check_size`."""
         self._records.check_size(byte_count)
 
+    def refused(self, method: str, request_id: str, error: SidecarError) -> None:
+        """Logs and counts a call that was refused before it was read; see `CallRecords.refused`."""
+        self._records.refused(method, request_id, error)
+
     async def ask(self, function: Callable[[], T]) -> T:
         """What a function says that is to be called on the core's event loop.
 

@@ -15,7 +15,7 @@ from xai_sidecar.errors import NotFoundError, SidecarError
 from xai_sidecar.http.answers import gone, plain_refusal
 from xai_sidecar.http.core_calls import CoreCalls, HttpCall
 from xai_sidecar.http.kserve_v1 import Asked, core_request, explanations_json, own_path, predictions_json, read_body
-from xai_sidecar.http.requests import REQUEST_ID, Bodies
+from xai_sidecar.http.requests import REQUEST_ID, Bodies, request_id_of
 from xai_sidecar.serving.answers import Answer
 from xai_sidecar.serving.call_records import CallRecord
 from xai_sidecar.serving.core import Core
@@ -62,10 +62,9 @@ class KServeV1Routes:
         return JSONResponse({"name": name, "ready": ready}, 200 if ready else 503)
 
     async def _answered(self, explain: bool, request: Request) -> Response:
-        request_id = ""
+        request_id = request_id_of(request)
         try:
-            call = await self._bodies.receive(request)
-            request_id = call.request_id
+            call = await self._bodies.receive(request, "Predict", request_id)
             work = partial(self._answer, call, request.path_params["model"], explain)
             return await self._calls.answer("Predict", call, read_body, work)
         except SidecarError as error:

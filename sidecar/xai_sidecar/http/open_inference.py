@@ -18,7 +18,7 @@ from xai_sidecar.http.open_inference_json import (
     read_infer_request,
     write_infer_response,
 )
-from xai_sidecar.http.requests import REQUEST_ID, Bodies
+from xai_sidecar.http.requests import REQUEST_ID, Bodies, request_id_of
 from xai_sidecar.open_inference.messages import InferResponse
 from xai_sidecar.open_inference.service import OpenInference
 from xai_sidecar.serving.call_records import CallRecord
@@ -89,10 +89,11 @@ class OpenInferenceRoutes:
         return await _answered(described())
 
     async def _infer(self, request: Request) -> Response:
-        return await _answered(self._inferred(request))
+        request_id = request_id_of(request)
+        return await _answered(self._inferred(request, request_id), request_id)
 
-    async def _inferred(self, request: Request) -> Response:
-        call = await self._bodies.receive(request)
+    async def _inferred(self, request: Request, request_id: str) -> Response:
+        call = await self._bodies.receive(request, "ModelInfer", request_id)
         header_length = request.headers.get(HEADER_LENGTH)
 
         def read(body: bytes) -> JsonRequest:
@@ -101,10 +102,7 @@ class OpenInferenceRoutes:
         async def work(asked: JsonRequest, record: CallRecord) -> Response:
             return await self._work(asked, record, call)
 
-        try:
-            return await self._calls.answer("ModelInfer", call, read, work)
-        except SidecarError as error:
-            return plain_refusal(error, call.request_id)
+        return await self._calls.answer("ModelInfer", call, read, work)
 
     async def _work(self, asked: JsonRequest, record: CallRecord, call: HttpCall) -> Response:
         def encode(response: InferResponse) -> Response:
@@ -127,11 +125,11 @@ def _named(request: Request) -> tuple[str, str]:
     return request.path_params["model"], request.path_params.get("version", "")
 
 
-async def _answered(work: Awaitable[Response]) -> Response:
+async def _answered(work: Awaitable[Response], request_id: str = "") -> Response:
     """The answer, also where it is an error."""
     try:
         return await work
     except SidecarError as error:
-        return plain_refusal(error)
+        return plain_refusal(error, request_id)
     except ClientDisconnect:
         return gone()

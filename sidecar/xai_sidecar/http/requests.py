@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
+import zlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -21,6 +24,12 @@ MOST_JSON_VALUES = 500_000
 """Most values of JSON: to parse them holds the interpreter for some 60 ms, in which nobody else is served. Long texts
 take hardly any time."""
 
+_CODINGS = {"gzip": 31, "x-gzip": 31, "deflate": 15}
+"""What bodies may be compressed with, and zlib's name for it."""
+
+_AT_ONCE = 1 << 20
+"""Bytes that are unpacked before others on the event loop have their turn."""
+
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 
@@ -35,38 +44,57 @@ class Bodies:
     Args:
         most_bytes: Size of the largest body.
         most_incoming: Most bytes of all bodies that are being received.
+        refused: Logs and counts what is refused: told the method, the request's id and the error.
 
     Attributes:
         most_bytes: As given.
     """
 
-    def __init__(self, most_bytes: int, most_incoming: int) -> None:
+    def __init__(
+        self, most_bytes: int, most_incoming: int, refused: Callable[[str, str, SidecarError], object]
+    ) -> None:
         self.most_bytes = most_bytes
         self._most_incoming = max(most_incoming, most_bytes)
+        self._refused = refused
         self._incoming = 0
 
-    async def receive(self, request: Request) -> HttpCall:
+    async def receive(self, request: Request, method: str, request_id: str) -> HttpCall:
         """A request with its body.
 
+        Args:
+            request: Has it.
+            method: What it calls, as of `CallRecords.record`.
+            request_id: The id that it goes by.
+
         Raises:
-            InvalidRequestError: The body is too large or compressed, or a header is malformed.
+            InvalidRequestError: The body is too large or cannot be unpacked, or a header is malformed.
             OverloadedError: Too much is being received.
             ClientDisconnect: The caller has left.
         """
-        given = request.headers.get(REQUEST_ID, "")
-        request_id = given if valid_request_id(given) else new_request_id()
+        try:
+            return await self._received(request, request_id)
+        except SidecarError as error:
+            self._refused(method, request_id, error)
+            raise
+
+    async def _received(self, request: Request, request_id: str) -> HttpCall:
         seconds = _timeout(request.headers.get(TIMEOUT))
-        if (encoding := request.headers.get("content-encoding", "identity")) != "identity":
-            raise InvalidRequestError(f"The body is encoded as {quoted(encoding)}. Send it as it is.")
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("identity", *_CODINGS):
+            raise InvalidRequestError(
+                f"The body is encoded as {quoted(coding)}. Send it as it is, or packed with gzip or deflate."
+            )
         length = request.headers.get("content-length", "0")
         self._check_size(int(length[:20]) if length.isdecimal() else 0)
-        body = await self._body(request)
-        return HttpCall(body, request_id, request.receive, seconds, named=bool(given) and request_id == given)
+        chunks = request.stream()
+        body = await self._body(_unpacked(chunks, coding) if coding in _CODINGS else chunks)
+        named = request_id == request.headers.get(REQUEST_ID)
+        return HttpCall(body, request_id, request.receive, seconds, named=named)
 
-    async def _body(self, request: Request) -> bytes:
+    async def _body(self, chunks: AsyncIterator[bytes]) -> bytes:
         body = bytearray()
         try:
-            async for chunk in request.stream():
+            async for chunk in chunks:
                 body += chunk
                 self._incoming += len(chunk)
                 self._check_size(len(body))
@@ -86,6 +114,33 @@ class Bodies:
                 f"The body has {count:,} bytes or more, but the server receives {self.most_bytes:,}. Send fewer "
                 "pictures at a time."
             )
+
+
+async def _unpacked(chunks: AsyncIterator[bytes], coding: str) -> AsyncIterator[bytes]:
+    """A body that is compressed, unpacked piece by piece: whoever takes the pieces may stop at any.
+
+    Raises:
+        InvalidRequestError: It is not what its header says.
+    """
+    unpacking = zlib.decompressobj(_CODINGS[coding])
+    try:
+        async for chunk in chunks:
+            left = chunk
+            while left:
+                yield unpacking.decompress(left, _AT_ONCE)
+                left = unpacking.unconsumed_tail
+                await asyncio.sleep(0)
+        complete = unpacking.eof and not unpacking.unused_data
+    except zlib.error:
+        complete = False
+    if not complete:
+        raise InvalidRequestError(f"The body is not whole, or not packed with {coding}. Send all of it, or as it is.")
+
+
+def request_id_of(request: Request) -> str:
+    """The id that a request goes by: the one that its caller gave it, or a new one."""
+    given = request.headers.get(REQUEST_ID, "")
+    return given if valid_request_id(given) else new_request_id()
 
 
 def read_json(data: bytes | memoryview, what: str = "The body", most_values: int = MOST_JSON_VALUES) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which role each path takes: one table of all routes. A route that is not in it is not served."""
+"""Which role each path takes, and what it calls: tables of all routes. One without a role is not served."""
 
 from __future__ import annotations
 
@@ -32,3 +32,13 @@ ROLES: Final[Mapping[str, frozenset[Role]]] = {
     },
 }
 """For each route's path, the roles any of which will do; `ANYBODY` where none is needed."""
+
+METHODS: Final[Mapping[str, str]] = {
+    "/v1/predict": "Predict",
+    "/v1/predict:stream": "PredictStream",
+    "/v1/models/{model}:predict": "Predict",
+    "/v1/models/{model}:explain": "Predict",
+    "/v2/models/{model}/infer": "ModelInfer",
+    "/v2/models/{model}/versions/{version}/infer": "ModelInfer",
+}
+"""What calls by HTTP are counted as, by the path of their route; others are not."""

@@ -23,9 +23,11 @@ def serving_http():
 
     @contextmanager
     def serving_http(core, make_routes, most_bytes=2**20, most_incoming=2**22):
-        records = CallRecords(Telemetry(CollectorRegistry(), []), core.limits)
+        telemetry = Telemetry(CollectorRegistry(), [])
+        records = CallRecords(telemetry, core.limits)
         calls = CoreCalls(asyncio.get_running_loop(), records)
-        server = HttpServer("127.0.0.1", 0, application(make_routes(calls, Bodies(most_bytes, most_incoming))))
+        bodies = Bodies(most_bytes, most_incoming, calls.refused)
+        server = HttpServer("127.0.0.1", 0, application(make_routes(calls, bodies)))
 
         def asked(method, path, body, headers):
             connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
@@ -47,6 +49,7 @@ def serving_http():
 
         ask.port = server.port
         ask.records = records
+        ask.telemetry = telemetry
         try:
             yield ask
         finally:

@@ -2,9 +2,12 @@
 
 import asyncio
 import base64
+import gzip
 import io
 import json
+import os
 import socket
+import zlib
 
 import numpy as np
 import pytest
@@ -68,6 +71,48 @@ async def test_predict_answers_as_over_grpc(serving):
     assert any(each["classId"] == 0 for each in answer.json["predictions"][0]["explanations"][0]["maps"])
     first = next(each for each in logs if each["event"] == "request")
     assert (first["method"], first["explainers"]) == ("Predict", "rise")
+
+
+PACKED = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("coding", PACKED)
+async def test_bodies_may_be_packed(serving, coding):
+    message = {"images": [{"encoded": ENCODED}], "topK": 2, "requestId": "mine"}
+    body = json.dumps(message).encode()
+    with serving() as ask:
+        plain = await ask("POST", "/v1/predict", body)
+        packed = await ask("POST", "/v1/predict", PACKED[coding](body), content_encoding=coding.upper())
+    assert packed.status == 200
+    assert packed.json == plain.json
+
+
+async def test_a_packed_body_larger_than_a_step_of_unpacking(serving):
+    noise = base64.b64encode(os.urandom(2**20)).decode()
+    body = gzip.compress(json.dumps({"images": [{"encoded": noise}]}).encode())
+    with serving(most_bytes=2**21) as ask:
+        answer = await ask("POST", "/v1/predict", body, content_encoding="gzip")
+    assert answer.json["message"].startswith("images[0].encoded: ")  # no picture, but received
+
+
+async def test_packed_bodies_that_are_not_unpacked(serving):
+    body = json.dumps({"images": [{"encoded": ENCODED}]}).encode()
+    packed = gzip.compress(body)
+    with serving(most_bytes=100_000) as ask, capture_logs() as logs:
+
+        async def refused(body, coding):
+            answer = await ask("POST", "/v1/predict", body, content_encoding=coding)
+            assert answer.headers["x-request-id"] == logs[-1]["request_id"]
+            return answer.status, answer.json["message"]
+
+        for broken in (body, packed[:-1], packed + b"more", packed[:20] + b"\0\0\0\0" + packed[24:], b""):
+            status, words = await refused(broken, "gzip")
+            assert (status, words[:21]) == (400, "The body is not whole")
+        assert (await refused(packed, "br"))[1].startswith("The body is encoded as 'br'. Send it as it is, or ")
+        assert (await refused(gzip.compress(bytes(10**8)), "gzip"))[0] == 413
+        count = ask.telemetry.registry.get_sample_value
+        assert count("xai_requests_total", {"method": "Predict", "code": "INVALID_ARGUMENT"}) == 7
+    assert [(each["event"], each["method"]) for each in logs] == [("refused", "Predict")] * 7
 
 
 def events_of(body):

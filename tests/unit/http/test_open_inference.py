@@ -212,7 +212,8 @@ async def test_errors_are_the_protocols_and_have_a_status(serving, message):
         assert (await ask("GET", "/v2/models/other")).json["error"].startswith("name: There is no model 'other'")
         assert (await ask("GET", f"{path}/versions/1/ready")).status == 404
         assert (await ask("POST", f"{path}/infer", b" " * 10_001)).status == 413
-        assert (await ask("POST", f"{path}/infer", b"{}", content_encoding="gzip")).status == 400
+        answer = await ask("POST", f"{path}/infer", b"{}", content_encoding="gzip", x_request_id="mine")
+        assert (answer.status, answer.headers["x-request-id"]) == (400, "mine")
         answer = await ask("POST", f"{path}/infer", message(), grpc_timeout="soon")
         assert (answer.status, answer.json["error"][:13]) == (400, "grpc-timeout:")
         outputs = [{"name": "saliency.rise", "parameters": {"masks": 20_000}}]
