@@ -26,9 +26,10 @@ _TABLES = (
 
 
 def repeat_samples(path: Path, count: int) -> None:
-    """Copies the samples of an SQLite store, whose server has ended, until there are so many, each older than the last.
+    """Copies the samples of an SQLite store, whose server has ended, until there are so many, each newer than the last.
 
-    Probabilities, OoD percentiles and scores are moved about, so that lists have something to order.
+    The newest are as new as those that are copied, which become the oldest. Probabilities, OoD percentiles and scores
+    are moved about, so that lists have something to order.
     """
     with closing(sqlite3.connect(path)) as connection, connection:
         (known, last) = connection.execute("SELECT count(*), max(id) FROM samples").fetchone()
@@ -38,16 +39,19 @@ def repeat_samples(path: Path, count: int) -> None:
         _copy(connection, "samples", f"copies WHERE t.id <= {last}", {
             "id": f"t.id + n * {last}",
             "request_id": "t.request_id || '-' || n",
-            "time": f"t.time - n * {_APART_SECONDS * known}",
+            "time": f"t.time - ({copies - 1} - n) * {_APART_SECONDS * known}",
             "probability": "t.probability * (0.4 + 0.6 * (abs(random()) % 1000) / 1000)",
             "ood_percentile": "(abs(random()) % 10000) / 100.0",
         })  # fmt: skip
+        connection.execute(
+            f"UPDATE samples SET time = time - {(copies - 1) * _APART_SECONDS * known} WHERE id <= {last}"
+        )
         for table in _TABLES:
-            most = _MOST_DETAILED // known if table in _DETAILS else copies
+            least = copies - _MOST_DETAILED // known if table in _DETAILS else 1
             moved = {"sample_id": f"t.sample_id + n * {last}"}
             if table == "scores":
                 moved["value"] = "t.value * (0.8 + 0.2 * (abs(random()) % 1000) / 1000)"
-            _copy(connection, table, f"copies WHERE t.sample_id <= {last} AND n <= {most}", moved)
+            _copy(connection, table, f"copies WHERE t.sample_id <= {last} AND n >= {least}", moved)
 
 
 def _copy(connection: sqlite3.Connection, table: str, where: str, changed: dict[str, str]) -> None:

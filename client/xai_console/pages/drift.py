@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from nicegui import ui
@@ -23,8 +24,9 @@ async def build(page: Page, info: ModelInfo) -> None:
     seconds = None if info.run else _span(page)
     if info.run:
         text(page.say("drift.whole"), "note", "p")
-    quality = await page.source.quality()
-    past = await page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
+    quality, past = await asyncio.gather(
+        page.source.quality(), page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
+    )
     _alerts(page, quality)
     _figures(page, quality, past)
     with div("halves"):
