@@ -19,5 +19,7 @@ trap 'rm -rf "$out"' EXIT
   xai/v1/*.proto inference/*.proto
 # protoc mirrors the path of the .proto; the package is named xai_proto so that it takes no top-level name from others.
 sed -i -E 's/^from (xai\.v1|inference) import/from xai_proto import/' "$out"/xai/v1/*.py "$out"/inference/*.py
+"$env/bin/python" -m grpc_tools.protoc -I . --include_source_info --descriptor_set_out="$out/set" xai/v1/*.proto
+"$env/bin/python" descriptions.py "$out/set" xai_proto/descriptions.json
 cp "$out"/xai/v1/* "$out"/inference/* xai_proto/
 echo "proto/xai_proto is up to date"

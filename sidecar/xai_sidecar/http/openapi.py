@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+from importlib import resources
 from typing import Any, Final
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -53,8 +56,9 @@ def openapi(version: str) -> dict[str, Any]:
             "title": "xai-sidecar",
             "version": version,
             "description": "Predictions of an image classifier and explanations of them: the messages of "
-            "xai.v1.ExplanationService in JSON. What the fields mean is in proto/xai/v1/explanation.proto. A header "
-            "grpc-timeout, such as 500m, says how long the caller waits; x-request-id names a call.",
+            "xai.v1.ExplanationService in JSON. Descriptions have the contract's own names of fields, which are "
+            "taken, too. A header grpc-timeout, such as 500m, says how long the caller waits; x-request-id names a "
+            "call.",
         },
         "paths": {
             "/v1/predict": {
@@ -102,9 +106,28 @@ def _add(message: Any, schemas: dict[str, Any]) -> None:
     """Adds a message's schema, and those of the messages in it."""
     if message.name in schemas:
         return
-    schema: dict[str, Any] = {"type": "object", "additionalProperties": False}
+    schema: dict[str, Any] = {"type": "object", **_described(message.full_name), "additionalProperties": False}
     schemas[message.name] = schema
-    schema["properties"] = {field.json_name: _field(field, schemas) for field in message.fields}
+    schema["properties"] = {
+        field.json_name: {**_field(field, schemas), **_described(field.full_name, field.enum_type)}
+        for field in message.fields
+    }
+
+
+@functools.cache
+def _descriptions() -> dict[str, str]:
+    """What the contract's comments say, by full name; made by `make proto`."""
+    found: dict[str, str] = json.loads(resources.files("xai_proto").joinpath("descriptions.json").read_text("utf-8"))
+    return found
+
+
+def _described(name: str, enum: EnumDescriptor | None = None) -> dict[str, str]:
+    """What something is, and each value of it that it may have, where these have names; empty where nothing is said."""
+    known = _descriptions()
+    values = [] if enum is None else [(each.name, known.get(f"{enum.full_name}.{each.name}")) for each in enum.values]
+    lines = [known.get(name), *(f"- {value}: {text}" for value, text in values if text)]
+    text = "\n".join(filter(None, lines))
+    return {"description": text} if text else {}
 
 
 def _field(field: FieldDescriptor, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,11 @@ import gzip
 import io
 import json
 import os
+import re
 import socket
 import zlib
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,11 +249,32 @@ def test_the_description_has_every_message_and_only_what_it_names():
     assert referred <= set(schemas)
     request = schemas["PredictRequest"]["properties"]
     assert request["topK"]["type"] == "integer"
-    assert request["images"] == {"type": "array", "items": {"$ref": "#/components/schemas/Image"}}
+    images = {"type": "array", "items": {"$ref": "#/components/schemas/Image"}}
+    assert {name: request["images"][name] for name in images} == images
     assert schemas["Image"]["properties"]["encoded"]["contentEncoding"] == "base64"
     assert "MAP_ENCODING_PNG" in schemas["ExplanationRequest"]["properties"]["encoding"]["enum"]
-    assert schemas["Explanation"]["properties"]["parameters"] == {"type": "object", "additionalProperties": {}}
+    parameters = schemas["Explanation"]["properties"]["parameters"]
+    assert (parameters["type"], parameters["additionalProperties"]) == ("object", {})
     assert set(found["paths"]) == {"/v1/predict", "/v1/predict:stream"}
+
+
+def test_every_field_is_described_by_the_comments_of_the_contract():
+    """Where this fails: make proto."""
+    folder = Path(pb.__file__).parents[1] / "xai" / "v1"
+    comments = " ".join(
+        " ".join(re.findall(r"^\s*// ?(.*)$", file.read_text(), re.MULTILINE)) for file in folder.glob("*.proto")
+    )
+    comments = " ".join(comments.split())
+    known = json.loads(resources.files("xai_proto").joinpath("descriptions.json").read_text())
+    assert len(known) > 300
+    assert [name for name, text in known.items() if text not in comments] == []
+    schemas = openapi("1.0")["components"]["schemas"]
+    ours = {name: each for name, each in schemas.items() if name in pb.DESCRIPTOR.message_types_by_name}
+    assert [name for name, each in ours.items() if "description" not in each] == []
+    fields = {(name, key): each for name, one in ours.items() for key, each in one["properties"].items()}
+    assert [key for key, each in fields.items() if "description" not in each] == []
+    encoding = fields["ExplanationRequest", "encoding"]["description"]
+    assert "\n- MAP_ENCODING_PNG: " in encoding
 
 
 async def test_an_answer_is_as_described(serving):
