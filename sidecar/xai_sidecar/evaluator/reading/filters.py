@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Float, Select, Text, UnaryExpression, and_, func, literal_column, or_, select
-from sqlalchemy.sql.operators import custom_op
+from sqlalchemy import ColumnElement, Float, Select, and_, func, literal_column, or_, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from xai_sidecar.evaluator.records import SampleState
 from xai_sidecar.evaluator.store.details import STATUS_BITS
@@ -140,9 +141,9 @@ def source(where: SampleFilter, order: Order | None, *columns: ColumnElement[Any
     if pair is None:
         return query.where(*_conditions(where, samples.c))
     # SQLite is to go through the index of one explainer and metric, which is in order of the samples, and look these
-    # up, not the other way round: expressions keep it from using another index.
-    unindexed = SimpleNamespace(**{column.name: _unindexed(column) for column in samples.c})
-    query = query.join(_joined, samples.c.id == _unindexed(_joined.c.sample_id)).where(
+    # up, not the other way round.
+    unindexed = SimpleNamespace(**{column.name: _Unindexed(column) for column in samples.c})
+    query = query.join(_joined, samples.c.id == _Unindexed(_joined.c.sample_id)).where(
         _joined.c.explainer == pair[0], _joined.c.metric == pair[1], *_in_range(_joined, where.score, pair)
     )
     if where.score is not None and where.score.pair != pair:
@@ -157,11 +158,30 @@ def shown_score(where: SampleFilter, order: Order | None) -> tuple[str, str] | N
     return None if where.score is None else where.score.pair
 
 
-def _unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """A column as an expression that has no index; texts must not be NULL."""
-    if isinstance(column.type, Text):
-        return func.coalesce(column, literal_column("''", Text))
-    return UnaryExpression(column, operator=custom_op("+"), type_=column.type)
+class _Unindexed(ColumnElement[Any]):
+    """A column that SQLite finds no index for.
+
+    PostgreSQL sees the column itself: it would know of an expression neither how often values occur nor in how many
+    rows it holds.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any]) -> None:
+        self.column = column
+        self.type = column.type
+
+    _traverse_internals = [("column", InternalTraversal.dp_clauseelement)]  # noqa: RUF012 - as the base class has it
+
+
+@compiles(_Unindexed)
+def _as_it_is(element: _Unindexed, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.column, **options))
+
+
+@compiles(_Unindexed, "sqlite")
+def _as_an_expression(element: _Unindexed, compiler: Any, **options: Any) -> str:
+    return f"+{compiler.process(element.column, **options)}"
 
 
 def keys(order: Order) -> list[Key]:
