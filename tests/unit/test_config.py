@@ -423,13 +423,34 @@ def test_what_is_no_address_of_a_model(text):
     assert caught.value.field == "model.oip"
 
 
-def test_the_authorities_of_an_upstream_are_a_file(tmp_path):
-    (tmp_path / "ca.pem").write_text("")
-    config = parse_config({"model": {"oip": "grpcs://a:1/net", "upstream": {"ca": "ca.pem"}}}, folder=tmp_path)
-    assert config.model.upstream.ca == tmp_path / "ca.pem"
+UPSTREAM_FILES = ("ca", "certificate", "key", "token")
+
+
+def test_what_an_upstream_is_shown_is_in_files(tmp_path):
+    names = {key: f"{key}.pem" for key in UPSTREAM_FILES}
+    for name in names.values():
+        (tmp_path / name).write_text("")
+    config = parse_config({"model": {"oip": "grpcs://a:1/net", "upstream": names}}, folder=tmp_path)
+    for key, name in names.items():
+        assert getattr(config.model.upstream, key) == tmp_path / name
+
+
+@pytest.mark.parametrize("key", UPSTREAM_FILES)
+def test_files_for_an_upstream_have_to_be_there(tmp_path, key):
+    other = {"certificate": "key", "key": "certificate"}.get(key)
+    names = {key: "none.pem", **({other: "there.pem"} if other else {})}
+    (tmp_path / "there.pem").write_text("")
     with pytest.raises(ConfigError) as caught:
-        parse_config({"model": {"oip": "grpcs://a:1/net", "upstream": {"ca": "no.pem"}}}, folder=tmp_path)
-    assert caught.value.field == "model.upstream.ca"
+        parse_config({"model": {"oip": "grpcs://a:1/net", "upstream": names}}, folder=tmp_path)
+    assert caught.value.field == f"model.upstream.{key}"
+
+
+@pytest.mark.parametrize(("key", "missing"), [("certificate", "key"), ("key", "certificate")])
+def test_an_upstreams_certificate_and_key_go_together(tmp_path, key, missing):
+    (tmp_path / "there.pem").write_text("")
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"model": {"oip": "grpcs://a:1/net", "upstream": {key: "there.pem"}}}, folder=tmp_path)
+    assert caught.value.field == f"model.upstream.{missing}"
 
 
 def test_an_upstream_times_out_before_a_batch_counts_as_hanging():

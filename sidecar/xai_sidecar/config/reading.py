@@ -168,9 +168,11 @@ def _with_files(config: Config, folder: Path, needs_ood: bool) -> Config:
         path = getattr(config.model, key)
         if isinstance(path, Path):
             changes[key] = _existing(path, folder, f"model.{key}")
-    if config.model.upstream.ca is not None:
-        ca = _existing(config.model.upstream.ca, folder, "model.upstream.ca")
-        changes["upstream"] = config.model.upstream.model_copy(update={"ca": ca})
+    upstream = config.model.upstream
+    files = {key: getattr(upstream, key) for key in ("ca", "certificate", "key", "token")}
+    found = {key: _existing(path, folder, f"model.upstream.{key}") for key, path in files.items() if path is not None}
+    if found:
+        changes["upstream"] = upstream.model_copy(update=found)
     if isinstance(config.model.compile_cache, Path):
         changes["compile_cache"] = folder / config.model.compile_cache.expanduser()
     ood = config.ood

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xai_sidecar.config.section import Section
+from xai_sidecar.errors import ConfigError
 
 _ADDRESS = re.compile(r"(grpcs?|https?)://(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]+):(\d{1,5})/([^/\s?#]+)")
 _SECURE = {"grpcs", "https"}
@@ -45,6 +47,14 @@ class UpstreamAddress:
     def secure(self) -> bool:
         """Whether by TLS."""
         return self.scheme in _SECURE
+
+    @property
+    def local(self) -> bool:
+        """Whether it is on this machine, so that nobody is on the way."""
+        try:
+            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def __str__(self) -> str:
         return f"{self.server}/{self.model}"
@@ -116,3 +126,22 @@ class UpstreamConfig(Section):
         description="PEM file of the authorities that the server's certificate is checked by, for grpcs and https. "
         "Default: those that the system trusts.",
     )
+    certificate: Path | None = Field(
+        default=None,
+        description="PEM file of the certificate that the server is shown, for mutual TLS. Default: none.",
+    )
+    key: Path | None = Field(
+        default=None, description="PEM file of the private key of that certificate, without a password."
+    )
+    token: Path | None = Field(
+        default=None,
+        description="File with the bearer token that the server is sent, as its only line; read anew when it changes. "
+        "Only by TLS, or to this machine. Default: none.",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> UpstreamConfig:
+        if (self.certificate is None) != (self.key is None):
+            missing = "key" if self.key is None else "certificate"
+            raise ConfigError("a certificate and its key go together. Set both.", field=f"model.upstream.{missing}")
+        return self

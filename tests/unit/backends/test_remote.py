@@ -461,6 +461,35 @@ def test_by_tls_with_an_authority_that_is_trusted(serve, load, tmp_path, make):
             load(server, upstream)
 
 
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("host", "content", "says"),
+    [
+        ("127.0.0.1", "", "has no token"),
+        ("127.0.0.1", "two words", "has no token"),
+        ("127.0.0.1", "secr\u00e9t", "cannot be read"),
+        ("192.0.2.1", "secret", "for everybody on the way to read"),
+    ],
+)
+def test_tokens_that_are_none_or_would_be_read_on_their_way(tmp_path, scheme, host, content, says):
+    (tmp_path / "token").write_text(content)
+    upstream = {"token": str(tmp_path / "token"), "output": "scores"}
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_backend(parse_config({"model": {"oip": f"{scheme}://{host}:1/net", "upstream": upstream}}))
+    assert caught.value.field == "model.upstream.token"
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["grpcs", "https"])
+def test_a_certificate_that_is_none_is_refused(tmp_path, scheme):
+    for name in ("certificate", "key"):
+        (tmp_path / name).write_text("no certificate")
+    upstream = {name: str(tmp_path / name) for name in ("certificate", "key")} | {"output": "scores"}
+    with pytest.raises(ConfigError) as caught:
+        load_backend(parse_config({"model": {"oip": f"{scheme}://127.0.0.1:1/net", "upstream": upstream}}))
+    assert caught.value.field == "model.upstream.certificate"
+
+
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])
 def test_authorities_that_are_none_are_refused(tmp_path, scheme):
     (tmp_path / "ca.pem").write_text("no certificate")

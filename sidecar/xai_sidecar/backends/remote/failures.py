@@ -49,7 +49,7 @@ def failure(address: UpstreamAddress, code: grpc.StatusCode, reason: str) -> Sid
         code: The status, also of what came by HTTP; see `code_of`.
         reason: What the server or the connection says.
     """
-    said = " ".join(reason.split())[:_LONGEST_REASON] or code.name
+    said = " ".join(reason.split())[:_LONGEST_REASON].rstrip(".") or code.name
     too_large = code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in said
     if _FULL in said or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and not too_large):
         return UpstreamBusyError(

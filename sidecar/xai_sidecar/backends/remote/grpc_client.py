@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import grpc
 
 from xai_proto import open_inference_pb2 as oip
-from xai_sidecar.backends.remote.authorities import authorities
+from xai_sidecar.backends.remote.credentials import channel_credentials, token_of
 from xai_sidecar.backends.remote.failures import failure
 from xai_sidecar.backends.remote.protocol import Inferred, ModelMetadata, Tensor, from_numbers, from_raw, raw
 from xai_sidecar.config.upstream import UpstreamAddress, UpstreamConfig
@@ -47,9 +47,10 @@ class GrpcClient:
         self._address = address
         self._seconds = settings.timeout_seconds
         self._version = settings.version or ""
+        self._token = token_of(address, settings)
         target = f"{address.host}:{address.port}"
         if address.secure:
-            self._channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(authorities(settings)), _OPTIONS)
+            self._channel = grpc.secure_channel(target, channel_credentials(settings), _OPTIONS)
         else:
             self._channel = grpc.insecure_channel(target, _OPTIONS)
         self._infer: Callable[..., Any] = self._channel.unary_unary(
@@ -89,7 +90,7 @@ class GrpcClient:
             ],
             outputs=[oip.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in outputs],
         )
-        response = self._called(lambda: self._infer(_with_raw(head, raw(rows, datatype)), timeout=self._seconds))
+        response = self._called(self._infer, _with_raw(head, raw(rows, datatype)))
         return Inferred(response.model_version, _outputs(response))
 
     def close(self) -> None:
@@ -102,12 +103,13 @@ class GrpcClient:
             type(asked).SerializeToString,
             answer.FromString,  # type: ignore[attr-defined]
         )
-        found: Response = self._called(lambda: call(asked, timeout=self._seconds))
+        found: Response = self._called(call, asked)
         return found
 
-    def _called(self, call: Callable[[], Any]) -> Any:
+    def _called(self, call: Callable[..., Any], asked: Any) -> Any:
+        metadata = () if self._token is None else (("authorization", self._token.header()),)
         try:
-            return call()
+            return call(asked, timeout=self._seconds, metadata=metadata)
         except grpc.RpcError as error:
             raise failure(self._address, error.code(), error.details() or "") from None
         except ValueError as error:  # the channel was closed

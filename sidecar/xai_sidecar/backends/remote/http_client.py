@@ -14,7 +14,7 @@ from urllib.parse import quote
 import grpc
 import numpy as np
 
-from xai_sidecar.backends.remote.authorities import trusting
+from xai_sidecar.backends.remote.credentials import tls_context, token_of
 from xai_sidecar.backends.remote.failures import code_of, failure
 from xai_sidecar.backends.remote.protocol import Inferred, ModelMetadata, Tensor, from_numbers, from_raw, raw
 from xai_sidecar.config.upstream import UpstreamAddress, UpstreamConfig
@@ -38,7 +38,8 @@ class HttpClient:
         self._settings = settings
         version = f"/versions/{quote(settings.version, safe='')}" if settings.version else ""
         self._model = f"/v2/models/{quote(address.model, safe='')}{version}"
-        self._context = trusting(settings) if address.secure else None
+        self._context = tls_context(settings) if address.secure else None
+        self._token = token_of(address, settings)
         self._idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
         self._binary: bool | None = None  # whether the server takes binary tensors; None until tried
         self._closed = False
@@ -130,10 +131,11 @@ class HttpClient:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Mapping[str, str], bytes]:
         """One request, on a connection that is free or a new one."""
+        shown = {} if self._token is None else {"Authorization": self._token.header()}
         while True:
             connection, used = self._connection()
             try:
-                connection.request(method, path, body, dict(headers or {}))
+                connection.request(method, path, body, {**(headers or {}), **shown})
                 response = connection.getresponse()
                 content = response.read()
             except (OSError, http.client.HTTPException) as error:
