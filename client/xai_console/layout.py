@@ -19,7 +19,7 @@ from xai_console.words import LANGUAGES, Words, language_of
 
 LANGUAGE_COOKIE: Final = "xai_language"
 THEME_COOKIE: Final = "xai_theme"
-_PATIENCE_SECONDS: Final = 0.4
+_PATIENCE_SECONDS: Final = 0.15
 """How long an answer waits for the content of its page; what takes longer follows on the open page."""
 _log = logging.getLogger(__name__)
 _YEAR: Final = 365 * 24 * 3600

@@ -33,6 +33,9 @@ _POLL_SECONDS = 0.5
 _HOUSEKEEPING_SECONDS = 60.0
 """Longest time between two rounds of expiring and pruning."""
 
+_PRUNING_SHARE = 0.01
+"""The most of the time that is spent on looking for what is to be pruned, which takes longer the more there is."""
+
 _BLOCKED = "Nothing more is kept, since another program has been reading the store for too long."
 _HANGS = "Nothing is measured any more, since too many measurements hang: restart the server."
 
@@ -91,6 +94,7 @@ class Evaluator:
         self._progress = Progress(self._measurer, model, settings, self._keeper, quality, on_maps)
         self._jobs: dict[Future[Any], Run] = {}
         self._told: list[str] = []  # of the notes, those on what is not scored
+        self._next_pruning = 0.0
 
     @property
     def store(self) -> Store:
@@ -239,12 +243,17 @@ class Evaluator:
         self.ingest.expire()
         self._tell_unscored(now)
         with self._store_errors.writing():
-            for key in self._store.prune(now):
-                self._quality.remove_truth(key)
-            self._store.prune_details(now)
+            if (began := time.monotonic()) >= self._next_pruning:
+                self._prune(now)
+                self._next_pruning = time.monotonic() + (time.monotonic() - began) / _PRUNING_SHARE
             self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
             self._quality.note(_BLOCKED, self._store.blocked)
         self._telemetry.round(now)
+
+    def _prune(self, now: float) -> None:
+        for key in self._store.prune(now):
+            self._quality.remove_truth(key)
+        self._store.prune_details(now)
 
     def _tell_unscored(self, now: float) -> None:
         """Says in the note, and once in the log, what was sampled and not scored; and where less is sampled for it."""

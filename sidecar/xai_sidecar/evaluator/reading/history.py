@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, func, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Double,
+    Integer,
+    Select,
+    bindparam,
+    case,
+    cast,
+    func,
+    select,
+)
 
 from xai_sidecar.evaluator.intervals import confidence_half_width
 from xai_sidecar.evaluator.store.details import SHAPES
@@ -134,7 +148,7 @@ def load_history(connection: Connection, shown: Shown, start: float, end: float,
     width = (end - start) / bins
     table, truncated = _samples(connection, shown.model_version, start, end)
     places = np.clip(((table[:, 0] - start) / width).astype(int), 0, bins - 1)
-    span = _Span(start, width, bins, table)
+    span = _Span(shown.model_version, start, width, bins, table)
     return History(
         start=start,
         width=width,
@@ -148,20 +162,25 @@ def load_history(connection: Connection, shown: Shown, start: float, end: float,
 
 
 class _Span(NamedTuple):
+    model_version: str
     start: float
     width: float
     bins: int
     table: NDArray[np.float64]  # (samples, 7): time, id, weight, probability, OoD percentile, target, outcomes
 
     @property
-    def holds(self) -> ColumnElement[bool]:
-        """Whether a sample is one of the table's, but for its model; by id, which scores are indexed by."""
+    def values(self) -> dict[str, Any]:
+        """What `_means` is given to find the table's samples; their ids, too, since scores are indexed by these."""
         times, ids = self.table[:, 0], self.table[:, 1]
-        return and_(samples.c.time >= times.min(), samples.c.time <= times.max(), samples.c.id <= int(ids.max()))
-
-    @property
-    def first_id(self) -> int:
-        return int(self.table[:, 1].min())
+        return {
+            "model_version": self.model_version,
+            "start": self.start,
+            "width": self.width,
+            "earliest": float(times.min()),
+            "latest": float(times.max()),
+            "first_id": int(ids.min()),
+            "last_id": int(ids.max()),
+        }
 
 
 def _samples(connection: Connection, model_version: str, start: float, end: float) -> tuple[NDArray[np.float64], bool]:
@@ -179,23 +198,13 @@ def _samples(connection: Connection, model_version: str, start: float, end: floa
 def _scores(connection: Connection, shown: Shown, span: _Span) -> dict[tuple[str, str], tuple[Point, ...]]:
     if not len(span.table):
         return {}
+    known = {**span.values, "definitions": sorted(shown.definitions)}
     found = {}
-    for explainer in shown.explainers:
-        for metric in shown.metrics:
-            points = _points(
-                connection,
-                [scores.c.value],
-                scores.c.sample_id,
-                and_(
-                    scores.c.explainer == explainer,
-                    scores.c.metric == metric,
-                    scores.c.definition.in_(sorted(shown.definitions)),
-                ),
-                shown,
-                span,
-            )[0]
-            if points:
-                found[explainer, metric] = points
+    for explainer, metric in product(shown.explainers, shown.metrics):
+        values = {**known, "explainer": explainer, "metric": metric}
+        points = _points(connection, _SCORE, _OF_SCORES, values, span.bins)[0]
+        if points:
+            found[explainer, metric] = points
     return found
 
 
@@ -204,44 +213,63 @@ def _shapes(connection: Connection, shown: Shown, span: _Span) -> dict[tuple[str
         return {}
     found = {}
     for explainer in shown.explainers:
-        columns = [explained.c[name] for name in SHAPES]
-        of_explainer = explained.c.explainer == explainer
-        for name, points in zip(
-            SHAPES, _points(connection, columns, explained.c.sample_id, of_explainer, shown, span), strict=True
-        ):
-            if points:
-                found[explainer, name] = points
+        of_shapes = _points(connection, _SHAPE, _OF_SHAPES, {**span.values, "explainer": explainer}, span.bins)
+        found.update({(explainer, name): points for name, points in zip(SHAPES, of_shapes, strict=True) if points})
     return found
+
+
+_SCORE = (scores.c.value,)
+_OF_SCORES = (
+    scores.c.explainer == bindparam("explainer"),
+    scores.c.metric == bindparam("metric"),
+    scores.c.definition.in_(bindparam("definitions", expanding=True)),
+)
+_SHAPE = tuple(explained.c[name] for name in SHAPES)
+_OF_SHAPES = (explained.c.explainer == bindparam("explainer"),)
 
 
 def _points(
     connection: Connection,
-    columns: Sequence[Any],
-    sample_id: ColumnElement[int],
-    condition: ColumnElement[bool],
-    shown: Shown,
-    span: _Span,
+    columns: tuple[Column[float], ...],
+    conditions: tuple[ColumnElement[bool], ...],
+    values: Mapping[str, Any],
+    bins: int,
 ) -> list[tuple[Point, ...]]:
     """Means of columns by bin."""
-    place = (samples.c.time - span.start) / span.width
-    if connection.dialect.name != "sqlite":  # whose cast rounds towards 0; others round to the nearest
-        place = func.floor(place)
-    bins = cast(place, Integer).label("bin")
-    sums = [each for column in columns for each in _moments(column)]
-    found = connection.execute(
-        select(bins, *sums)
-        .join(samples, samples.c.id == sample_id)
-        .where(condition, sample_id >= span.first_id, span.holds, samples.c.model_version == shown.model_version)
-        .group_by(bins)
-        .order_by(bins)
-    ).all()
+    found = connection.execute(_means(connection.dialect.name, columns, conditions), values).all()
     points: defaultdict[int, list[Point]] = defaultdict(list)
     for index, *figures in found:
         for number in range(len(columns)):
             moments = figures[_MOMENTS * number : _MOMENTS * (number + 1)]
             if moments[0]:
-                points[number].append(_point(min(index, span.bins - 1), *moments))
+                points[number].append(_point(min(index, bins - 1), *moments))
     return [tuple(points[number]) for number in range(len(columns))]
+
+
+@functools.cache
+def _means(
+    dialect: str, columns: tuple[Column[float], ...], conditions: tuple[ColumnElement[bool], ...]
+) -> Select[Any]:
+    """What asks for the moments of columns by bin. It takes as long to put together as to be answered."""
+    place = (samples.c.time - bindparam("start", type_=Double)) / bindparam("width", type_=Double)
+    if dialect != "sqlite":  # whose cast rounds towards 0; others round to the nearest
+        place = func.floor(place)
+    bins = cast(place, Integer).label("bin")
+    sample_id = columns[0].table.c.sample_id
+    return (
+        select(bins, *(each for column in columns for each in _moments(column)))
+        .join(samples, samples.c.id == sample_id)
+        .where(
+            *conditions,
+            sample_id >= bindparam("first_id"),
+            samples.c.id <= bindparam("last_id"),
+            samples.c.time >= bindparam("earliest"),
+            samples.c.time <= bindparam("latest"),
+            samples.c.model_version == bindparam("model_version"),
+        )
+        .group_by(bins)
+        .order_by(bins)
+    )
 
 
 def _moments(column: Any) -> list[ColumnElement[Any]]:
