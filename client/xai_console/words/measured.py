@@ -33,7 +33,7 @@ WORDS: Final = {
     "quality.composite": ("Composite", "综合"),
     "quality.control": ("control", "对照"),
     "quality.objection": ("not for auto", "auto 不用"),
-    "quality.progress": ("{count} samples, {least} are needed", "已有 {count} 个样本，需要 {least} 个"),
+    "quality.progress": ("{count} of {least} samples", "已有 {count} 个样本，需要 {least} 个"),
     "quality.lacking": ("Counts, and was not measured: {metrics}", "计入但未评测：{metrics}"),
     "quality.n": ("n = {count}", "n = {count}"),
     "quality.skill": (
@@ -76,7 +76,7 @@ WORDS: Final = {
     "classes.maps": ("Where the model looks in general", "模型通常看哪里"),
     "classes.maps.how": ("The mean of the maps of each class, in the model's frame", "各类别热图在模型画面中的平均"),
     "classes.maps.none": ("There are no maps of it yet.", "还没有热图。"),
-    "classes.mean_of": ("mean of {count} maps", "{count} 张热图的平均"),
+    "classes.mean_of": ("mean of {count}", "{count} 张热图的平均"),
     "drift": ("Drift", "漂移"),
     "drift.window": ("Window", "时间窗"),
     "drift.windows": ("Now, compared with as long before that", "现在，与此前同样长的时段相比"),

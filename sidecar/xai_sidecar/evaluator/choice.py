@@ -111,7 +111,8 @@ def choose(
     contest = _Contest(ranking, metrics, weights, min_samples, of, yardstick)
     best, verdict, passed_over = contest.winner()
     if best is None:
-        return _fallback_choice(candidates, fitting, contest.no_winner(passed_over), budget_seconds, fallback)
+        why = contest.no_winner(passed_over, more=len(scores) < len(fitting))
+        return _fallback_choice(candidates, fitting, why, budget_seconds, fallback)
     score = f"composite score{' for this class' if reason is Reason.BEST_OF_CLASS else ''}"
     details = _details(scores[best], contenders[best], metrics, believed[best])
     those = f"{len(fitting)} explainers{_that_fit(budget_seconds)}"
@@ -150,12 +151,18 @@ class _Contest:
             passed_over[name] = verdict
         return None, None, passed_over
 
-    def no_winner(self, passed_over: Mapping[str, Verdict | None]) -> str:
-        """Why nobody wins, as the beginning of a sentence."""
+    def no_winner(self, passed_over: Mapping[str, Verdict | None], *, more: bool) -> str:
+        """Why nobody wins, as the beginning of a sentence.
+
+        Args:
+            passed_over: Those who do not, with why.
+            more: Whether there are explainers that are not measured enough to be among them.
+        """
         name, verdict = next(iter(passed_over.items()))
         if verdict is None:
             return f"Too few pictures have been compared with the controls yet ({self.min_samples} are needed)"
-        return f"No explainer beats the controls: {name}, the best, {verdict.objection}"
+        who = "No explainer that is measured enough" if more else "No explainer"
+        return f"{who} beats the controls: {name}, the best, {verdict.objection}"
 
     def certainty(self, best: str, verdict: Verdict | None, passed_over: Mapping[str, Verdict | None]) -> str:
         """By how much the winner wins and how surely, in sentences."""

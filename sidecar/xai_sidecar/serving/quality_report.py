@@ -71,7 +71,7 @@ def quality_report(shown: Shown, description: ModelDescription) -> QualityReport
         classes={name: list(_of_classes(quality, name, description)) for name in shown.names},
         confusion=shown.reader.confusion(shown.all_samples(), MOST_CELLS),
         outlier_share=quality.outlier_share,
-        alerts=list(_alerts(quality, description)),
+        alerts=list(_alerts(shown, description)),
     )
 
 
@@ -89,9 +89,11 @@ def _of_classes(
             yield class_id, described(quality_row(name, metric.name, found))
 
 
-def _alerts(quality: LiveQuality, description: ModelDescription) -> Iterator[Alert]:
-    verdicts, summary = description.quality.verdicts, description.quality
-    if verdicts and not any(each.eligible for each in verdicts.values()):
+def _alerts(shown: Shown, description: ModelDescription) -> Iterator[Alert]:
+    quality, summary, verdicts = shown.quality, description.quality, description.quality.verdicts
+    # Costly explainers are compared last, and may be the good ones.
+    compared = all(name in verdicts for name in shown.evaluated.explainers)
+    if verdicts and compared and not any(each.eligible for each in verdicts.values()):
         yield Alert(
             "XaiNoExplainerBeatsControls",
             "No explanation is better than a map that knows nothing of the model.",
