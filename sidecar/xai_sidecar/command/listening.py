@@ -15,9 +15,10 @@ from starlette.types import ASGIApp
 from xai_sidecar.command.addresses import cannot_listen, split
 from xai_sidecar.config import ServerConfig
 from xai_sidecar.config.listening import is_loopback
-from xai_sidecar.http.access import Refused, guarded
+from xai_sidecar.http.access import guarded
 from xai_sidecar.http.application import application
 from xai_sidecar.http.connections import ConnectionLimits
+from xai_sidecar.http.requests import Refused
 from xai_sidecar.http.server import HttpServer
 from xai_sidecar.rpc.tls import server_credentials
 from xai_sidecar.serving.access import Access

@@ -31,6 +31,17 @@ def _address(value: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 
 
+def check_pair(section: str, certificate: Path | None, key: Path | None) -> None:
+    """Checks that a certificate and its key are both set, or neither.
+
+    Raises:
+        ConfigError: One of them is missing.
+    """
+    if (certificate is None) != (key is None):
+        missing = "key" if key is None else "certificate"
+        raise ConfigError("a certificate and its key go together. Set both.", field=f"{section}.{missing}")
+
+
 class TlsConfig(Section):
     """Encryption of gRPC and HTTP. The files are read anew when they change."""
 
@@ -46,9 +57,7 @@ class TlsConfig(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> TlsConfig:
-        missing = "key" if self.key is None else "certificate"
-        if (self.certificate is None) != (self.key is None):
-            raise ConfigError("a certificate and its key go together. Set both.", field=f"server.tls.{missing}")
+        check_pair("server.tls", self.certificate, self.key)
         if self.client_ca is not None and self.certificate is None:
             raise ConfigError(
                 "the callers' certificates can only be asked for with TLS. Set server.tls.certificate and "

@@ -13,7 +13,7 @@ import string
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -28,6 +28,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+S = TypeVar("S", bound=Section)
 
 _AROUND = string.whitespace + "\ufeff\u00a0"
 """What is no part of a label: byte order marks are left in the middle where files are put together."""
@@ -168,11 +169,9 @@ def _with_files(config: Config, folder: Path, needs_ood: bool) -> Config:
         path = getattr(config.model, key)
         if isinstance(path, Path):
             changes[key] = _existing(path, folder, f"model.{key}")
-    upstream = config.model.upstream
-    files = {key: getattr(upstream, key) for key in ("ca", "certificate", "key", "token")}
-    found = {key: _existing(path, folder, f"model.upstream.{key}") for key, path in files.items() if path is not None}
-    if found:
-        changes["upstream"] = upstream.model_copy(update=found)
+    upstream = _with_paths(config.model.upstream, "model.upstream", folder)
+    if upstream is not config.model.upstream:  # what is put here counts as set
+        changes["upstream"] = upstream
     if isinstance(config.model.compile_cache, Path):
         changes["compile_cache"] = folder / config.model.compile_cache.expanduser()
     ood = config.ood
@@ -186,11 +185,15 @@ def _with_files(config: Config, folder: Path, needs_ood: bool) -> Config:
 def _with_guards(server: ServerConfig, folder: Path) -> ServerConfig:
     """The section with absolute paths of the files of TLS and tokens, all of which exist."""
     sections: dict[str, Section] = {"tls": server.tls, "auth": server.auth}
-    for name, section in sections.items():
-        paths = {key: path for key in type(section).model_fields if (path := getattr(section, key)) is not None}
-        found = {key: _existing(path, folder, f"server.{name}.{key}") for key, path in paths.items()}
-        sections[name] = section.model_copy(update=found)
-    return server.model_copy(update=sections)
+    found = {name: _with_paths(section, f"server.{name}", folder) for name, section in sections.items()}
+    return server.model_copy(update=found)
+
+
+def _with_paths(section: S, name: str, folder: Path) -> S:
+    """A section with absolute paths of its files, all of which exist; the same one if it names none."""
+    paths = {key: path for key in type(section).model_fields if isinstance(path := getattr(section, key), Path)}
+    found = {key: _existing(path, folder, f"{name}.{key}") for key, path in paths.items()}
+    return section.model_copy(update=found) if found else section
 
 
 def _absolute(path: Path, folder: Path, key: str) -> Path:

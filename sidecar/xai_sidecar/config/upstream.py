@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from xai_sidecar.config.listening import check_pair, is_loopback
 from xai_sidecar.config.section import Section
-from xai_sidecar.errors import ConfigError
 
 _ADDRESS = re.compile(r"(grpcs?|https?)://(\[[0-9a-fA-F:]+\]|[^:/\s\[\]]+):(\d{1,5})/([^/\s?#]+)")
 _SECURE = {"grpcs", "https"}
@@ -51,10 +50,7 @@ class UpstreamAddress:
     @property
     def local(self) -> bool:
         """Whether it is on this machine, so that nobody is on the way."""
-        try:
-            return ipaddress.ip_address(self.host.strip("[]")).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        return is_loopback(f"{self.host}:{self.port}")
 
     def __str__(self) -> str:
         return f"{self.server}/{self.model}"
@@ -141,7 +137,5 @@ class UpstreamConfig(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> UpstreamConfig:
-        if (self.certificate is None) != (self.key is None):
-            missing = "key" if self.key is None else "certificate"
-            raise ConfigError("a certificate and its key go together. Set both.", field=f"model.upstream.{missing}")
+        check_pair("model.upstream", self.certificate, self.key)
         return self

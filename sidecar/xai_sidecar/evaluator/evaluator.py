@@ -245,7 +245,8 @@ class Evaluator:
         with self._store_errors.writing():
             if (began := time.monotonic()) >= self._next_pruning:
                 self._prune(now)
-                self._next_pruning = time.monotonic() + (time.monotonic() - began) / _PRUNING_SHARE
+                ended = time.monotonic()
+                self._next_pruning = ended + (ended - began) / _PRUNING_SHARE
             self._telemetry.store_bytes(self._store.byte_count() + self._store.journal_bytes())
             self._quality.note(_BLOCKED, self._store.blocked)
         self._telemetry.round(now)

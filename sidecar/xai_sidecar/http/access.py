@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from xai_sidecar.errors import SidecarError
-from xai_sidecar.http.requests import REQUEST_ID, request_id_of
+from xai_sidecar.http.answers import plain_refusal
+from xai_sidecar.http.requests import Refused, request_id_of
 from xai_sidecar.http.roles import METHODS, ROLES
 from xai_sidecar.serving.access import Access
 from xai_sidecar.serving.callers import ANYBODY, Role, calling
 
 CERTIFICATE = "xai_sidecar.certificate"
 """The key of a connection's scope that has the names in the caller's certificate."""
-
-_STATUSES = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}
-
-Refused = Callable[[str, str, SidecarError], object]
-"""Logs and counts what is refused: told the method or path, the request's id and the error."""
 
 
 def guarded(routes: Iterable[Route], access: Access, refused: Refused) -> Sequence[Route]:
@@ -94,8 +90,8 @@ def _address(scope: Scope) -> str:
     return str(client[0]) if client else ""
 
 
-def _refusal(error: SidecarError, request_id: str) -> JSONResponse:
-    headers = {REQUEST_ID: request_id}
+def _refusal(error: SidecarError, request_id: str) -> Response:
+    answer = plain_refusal(error, request_id)
     if error.code == "UNAUTHENTICATED":
-        headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse({"error": error.message}, _STATUSES[error.code], headers)
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer

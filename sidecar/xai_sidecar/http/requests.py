@@ -8,7 +8,7 @@ import math
 import re
 import zlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.requests import Request
 
@@ -34,6 +34,10 @@ _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 
 
+Refused: TypeAlias = Callable[[str, str, SidecarError], object]
+"""Logs and counts what is refused before it is read: told the method, or path, the request's id and the error."""
+
+
 class BodyTooLargeError(InvalidRequestError):
     """The body is larger than the server receives."""
 
@@ -44,15 +48,13 @@ class Bodies:
     Args:
         most_bytes: Size of the largest body.
         most_incoming: Most bytes of all bodies that are being received.
-        refused: Logs and counts what is refused: told the method, the request's id and the error.
+        refused: Told of what is refused.
 
     Attributes:
         most_bytes: As given.
     """
 
-    def __init__(
-        self, most_bytes: int, most_incoming: int, refused: Callable[[str, str, SidecarError], object]
-    ) -> None:
+    def __init__(self, most_bytes: int, most_incoming: int, refused: Refused) -> None:
         self.most_bytes = most_bytes
         self._most_incoming = max(most_incoming, most_bytes)
         self._refused = refused

@@ -211,9 +211,9 @@ def _scores(connection: Connection, shown: Shown, span: _Span) -> dict[tuple[str
 def _shapes(connection: Connection, shown: Shown, span: _Span) -> dict[tuple[str, str], tuple[Point, ...]]:
     if not len(span.table):
         return {}
-    found = {}
+    known, found = span.values, {}
     for explainer in shown.explainers:
-        of_shapes = _points(connection, _SHAPE, _OF_SHAPES, {**span.values, "explainer": explainer}, span.bins)
+        of_shapes = _points(connection, _SHAPE, _OF_SHAPES, {**known, "explainer": explainer}, span.bins)
         found.update({(explainer, name): points for name, points in zip(SHAPES, of_shapes, strict=True) if points})
     return found
 
