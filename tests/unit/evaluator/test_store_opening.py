@@ -24,6 +24,7 @@ from xai_sidecar.errors import ConfigError, StoreError
 from xai_sidecar.evaluator.reading import Order, Reader, SampleFilter
 from xai_sidecar.evaluator.records import BoxAnnotation, GroundTruth, SampleKey, TruthObject
 from xai_sidecar.evaluator.store import KeptPicture, Store, migrating
+from xai_sidecar.evaluator.store.database import SqliteDatabase
 from xai_sidecar.evaluator.store.tables import METADATA
 from xai_sidecar.explainers.base import MapStatus
 
@@ -294,6 +295,21 @@ def test_several_open_a_new_database_at_once(url, open_store):
         thread.join(60)
     assert failed == []
     assert [len(store.states()) for store in opened] == [0] * 4
+
+
+def test_a_file_is_opened_while_another_process_changes_its_journal(tmp_path, open_store, monkeypatch):
+    """SQLite then says at once that the file is locked, in one of some hundred times that several open it anew."""
+    refusals, pragma = [], SqliteDatabase._pragma
+
+    def locked_at_first(connection, text):
+        if "journal_mode" in text and len(refusals) < 3:
+            refusals.append(text)
+            raise sqlite3.OperationalError("database is locked")
+        return pragma(connection, text)
+
+    monkeypatch.setattr(SqliteDatabase, "_pragma", staticmethod(locked_at_first))
+    assert open_store(f"sqlite:///{tmp_path}/x.db").states() == []
+    assert len(refusals) == 3
 
 
 def test_opening_is_silent(tmp_path):

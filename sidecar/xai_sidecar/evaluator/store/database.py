@@ -33,6 +33,7 @@ _VACUUMED_BYTES = 4 << 20
 """Bytes freed in one transaction, for which other writers wait; fewer are not worth it."""
 
 _BUSY_SECONDS = 20
+_AGAIN_SECONDS = 0.02
 _MIGRATION_LOCK = 0x7861_695F_7363  # any number that other programs are unlikely to use
 
 
@@ -192,7 +193,7 @@ class SqliteDatabase(Database):
         with self._writing.connect() as connection:
             if wanting:
                 self._pragma(connection, "auto_vacuum = INCREMENTAL")
-            (mode,) = self._pragma(connection, "journal_mode = WAL")[0]
+            mode = self._journal_mode(connection)
             if mode != ("memory" if self._in_memory else "wal"):
                 raise ConfigError("SQLite cannot keep a write-ahead log there. Name a file on a local disk.")
             # A migration may have to make a table anew; its rows' children must not go with the old one.
@@ -206,6 +207,21 @@ class SqliteDatabase(Database):
                             raise ConfigError(f"The database is damaged: {len(orphans)} rows belong to nothing.")
             finally:
                 self._pragma(connection, "foreign_keys = ON")
+
+    def _journal_mode(self, connection: Connection) -> str:
+        """Sets the mode of the journal, and says which one it is then.
+
+        SQLite does not wait for others who have the database open, as it does elsewhere, before it changes that.
+        """
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                ((mode,),) = self._pragma(connection, "journal_mode = WAL")
+                return str(mode)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= until:
+                    raise
+                time.sleep(_AGAIN_SECONDS)
 
     def claim(self) -> None:
         """See `Database.claim`. The lock is on a file beside it: SQLite has locks of its own on the file itself."""
