@@ -17,8 +17,9 @@ _BOUNDS = (0.25, 8.0)
 _USUAL_SECONDS = 1.0
 """Weight of an explainer's usual slowdown beside the recent one, in seconds as measured at start."""
 
-_EXPECTED_SECONDS = 0.2
-"""Weight of a usual slowdown that another process has found, in the same seconds: those of a trial."""
+_EXPECTED_SECONDS = 0.25
+"""Weight of a usual slowdown that another process has found, in the same seconds: about those of a trial. A power of
+two, so that what is expected is what is told, to the last digit."""
 
 _LONGEST_RATIO = 8.0
 _LONGEST_GAP = 1.0
