@@ -129,13 +129,6 @@ def press(made: Element, on: bool) -> None:
     made.props(f'aria-pressed="{str(on).lower()}"')
 
 
-def table_head(titles: Sequence[str], numbers: int) -> None:
-    """The head of a table, whose columns are numbers from a place on."""
-    with ui.element("thead"), ui.element("tr"):
-        for place, title in enumerate(titles):
-            text(title, "num" if place >= numbers else "", "th").props('scope="col"')
-
-
 def report(error: XaiError, say: Words) -> None:
     """Tells the viewer what went wrong."""
     ui.notify(

@@ -11,8 +11,9 @@ from nicegui import ui
 from xai_client import ExplainerQuality, Quality, QualityMeasure
 from xai_console import telling
 from xai_console.figures import number
+from xai_console.markup import Content, Html, Markup, bar, join, tag
 from xai_console.page import Page
-from xai_console.parts import bar, button, card, div, slider, text
+from xai_console.parts import button, card, div, slider, text
 from xai_console.sample_scores import metric_name
 from xai_console.weighing import composite, missing
 
@@ -40,8 +41,9 @@ class QualityTable:
                             metric_name(self._page.say, name), self.weights[name], 0, 1, 0.05, partial(self._move, name)
                         )
                 button(page.say("quality.weights.reset"), self._reset, "restart_alt")
-            self._body = div("scroll").props('tabindex="0" role="region"')
-            self._body.props(f'aria-label="{page.say("quality.table")}"')
+            with div("scroll").props('tabindex="0" role="region"') as body:
+                self._shown = Markup()
+            body.props(f'aria-label="{page.say("quality.table")}"')
             text(page.say("quality.legend"), "hint", "p")
         self._draw()
 
@@ -87,23 +89,31 @@ class QualityTable:
         return {name: one.goodness for name, one in each.quality.items() if one.sample_count >= least}
 
     def _draw(self) -> None:
-        say = self._page.say
         scored = [(each, self._composite(each)) for each in self._quality.explainers.values()]
         scored.sort(key=lambda row: -(row[1] or -1.0))
-        self._body.clear()
-        with self._body, ui.element("table").classes("table quality"):
-            with ui.element("thead"), ui.element("tr"):
-                _th(say("quality.rank"), "num")
-                _th(say("filter.explainer"))
-                _th(say("quality.composite"), "num")
-                for name, metric in self._quality.evaluator.metrics.items():
-                    with _th(metric_name(self._page.say, name), "num" if self.counting.get(name) else "num uncounted"):
-                        ui.tooltip(f"{name}: {say.told(name, metric.description)}").props("max-width=320px delay=300")
-            with ui.element("tbody"):
-                rank = 0
-                for each, score in scored:
-                    rank += not each.is_control and score is not None
-                    self._row(each, score, rank)
+        rows, rank = [], 0
+        for each, score in scored:
+            rank += not each.is_control and score is not None
+            rows.append(self._row(each, score, rank))
+        head = tag("thead", tag("tr", self._head()))
+        self._shown.show(tag("table", head, tag("tbody", *rows), classes="table quality"))
+
+    def _head(self) -> Html:
+        say = self._page.say
+        metrics = self._quality.evaluator.metrics
+        return join(
+            _th(say("quality.rank"), "num"),
+            _th(say("filter.explainer")),
+            _th(say("quality.composite"), "num"),
+            *(
+                _th(
+                    metric_name(say, name),
+                    "num" if self.counting.get(name) else "num uncounted",
+                    f"{name}: {say.told(name, metric.description)}",
+                )
+                for name, metric in metrics.items()
+            ),
+        )
 
     def _lacking(self, each: ExplainerQuality) -> str:
         """What stands where no composite score is known: how far it is, of what is on its way."""
@@ -112,49 +122,51 @@ class QualityTable:
             return self._page.say("not_measured")
         return self._page.say("quality.progress", count=max(counted), least=self._quality.min_sample_count)
 
-    def _row(self, each: ExplainerQuality, score: float | None, rank: int) -> None:
+    def _row(self, each: ExplainerQuality, score: float | None, rank: int) -> Html:
+        return tag(
+            "tr",
+            tag("td", str(rank) if score is not None and not each.is_control else "", classes="num number"),
+            tag("td", self._who(each)),
+            tag("td", self._score(each, score), classes="num composite"),
+            *(self._cell(each.quality.get(name)) for name in self._quality.evaluator.metrics),
+            classes="control" if each.is_control else "",
+            data_explainer=each.explainer,
+        )
+
+    def _who(self, each: ExplainerQuality) -> Html:
         say = self._page.say
-        with ui.element("tr").classes("control" if each.is_control else "").props(f'data-explainer="{each.explainer}"'):
-            _td(str(rank) if score is not None and not each.is_control else "", "num number")
-            with _td():
-                text(each.explainer.removeprefix("control/"), "who")
-                if each.is_control:
-                    text(say("quality.control"), "tag")
-                elif each.explainer == self._quality.auto_explainer:
-                    text("auto", "tag tag-good")
-                if each.standing is not None and not each.standing.eligible:
-                    with text(say("quality.objection"), "tag tag-warn"):
-                        ui.tooltip(telling.objection(each.standing, say)).props("max-width=320px")
-            with _td(classes="num composite"):
-                if score is None:
-                    lacking = ", ".join(metric_name(say, name) for name in missing(self._goodness(each), self.counting))
-                    with text(self._lacking(each), "hint"):
-                        ui.tooltip(say("quality.lacking", metrics=lacking)).props("max-width=320px")
-                else:
-                    text(f"{score:.3f}", "number strong")
-                    bar(score)
-            for name in self._quality.evaluator.metrics:
-                self._cell(each.quality.get(name))
+        pieces = [tag("span", each.explainer.removeprefix("control/"), classes="who")]
+        if each.is_control:
+            pieces.append(tag("span", say("quality.control"), classes="tag"))
+        elif each.explainer == self._quality.auto_explainer:
+            pieces.append(tag("span", "auto", classes="tag tag-good"))
+        if each.standing is not None and not each.standing.eligible:
+            why = telling.objection(each.standing, say)
+            pieces.append(tag("span", say("quality.objection"), classes="tag tag-warn", data_tip=why))
+        return join(*pieces)
 
-    def _cell(self, measure: QualityMeasure | None) -> None:
+    def _score(self, each: ExplainerQuality, score: float | None) -> Html:
+        if score is not None:
+            return join(tag("span", f"{score:.3f}", classes="number strong"), bar(score))
         say = self._page.say
-        with _td(classes="num measure"):
-            if measure is None:
-                text(say("not_measured"), "hint")
-                return
-            arrow = "↑" if measure.higher_is_better else "↓"
-            text(f"{number(measure.mean)} {arrow}", "number")
-            if measure.interval is not None:
-                text(f"{number(measure.interval[0])} … {number(measure.interval[1])}", "number small hint")
-            text(say("quality.n", count=measure.sample_count), "number small hint")
-            if measure.skill is not None:
-                skill = say("quality.skill", control=measure.skill.control, value=number(measure.skill.value, 2))
-                ui.tooltip(skill).props("max-width=300px delay=300")
+        lacking = ", ".join(metric_name(say, name) for name in missing(self._goodness(each), self.counting))
+        return tag("span", self._lacking(each), classes="hint", data_tip=say("quality.lacking", metrics=lacking))
+
+    def _cell(self, measure: QualityMeasure | None) -> Html:
+        say = self._page.say
+        if measure is None:
+            return tag("td", tag("span", say("not_measured"), classes="hint"), classes="num measure")
+        arrow = "↑" if measure.higher_is_better else "↓"
+        lines = [tag("span", f"{number(measure.mean)} {arrow}", classes="number")]
+        if measure.interval is not None:
+            low, high = map(number, measure.interval)
+            lines.append(tag("span", f"{low} … {high}", classes="number small hint"))
+        lines.append(tag("span", say("quality.n", count=measure.sample_count), classes="number small hint"))
+        skill = None
+        if measure.skill is not None:
+            skill = say("quality.skill", control=measure.skill.control, value=number(measure.skill.value, 2))
+        return tag("td", *lines, classes="num measure", data_tip=skill)
 
 
-def _th(content: str, classes: str = "") -> Any:
-    return text(content, classes, "th").props('scope="col"')
-
-
-def _td(content: str = "", classes: str = "") -> Any:
-    return text(content, classes, "td")
+def _th(content: Content, classes: str = "", tip: str | None = None) -> Html:
+    return tag("th", content, classes=classes, scope="col", data_tip=tip)

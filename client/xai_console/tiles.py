@@ -9,6 +9,7 @@ from xai_client import Explanation, Progress, SaliencyMap
 from xai_console import telling
 from xai_console.figures import number
 from xai_console.gallery import Gallery, Hung
+from xai_console.markup import Html, Markup, join, tag
 from xai_console.overlay import Box, Scene
 from xai_console.page import Page
 from xai_console.parts import bar, div, set_bar, text
@@ -45,7 +46,7 @@ class Tile:
             self._hung: Hung = gallery.hang(scene, None, name, name)
             self._bar = bar(0.0, "tile-bar")
             self._bar.set_visibility(False)
-            self._lines = div("tile-lines")
+            self._lines = Markup().classes("tile-lines")
 
     def progress(self, event: Progress) -> None:
         """Says how far it has come."""
@@ -123,17 +124,16 @@ class Tile:
 
     def say(self, lines: Sequence[Line]) -> None:
         """Writes lines below the map: a text, or a name with its value."""
-        self._lines.clear()
-        with self._lines:
-            for line in lines:
-                if isinstance(line, str):
-                    text(line)
-                    continue
-                with div("tile-fact"):
-                    text(line[0])
-                    text(line[1], "number")
+        self._lines.show(join(*map(_written, lines)))
 
     def _set_bar(self, part: float | None) -> None:
         self._bar.set_visibility(part is not None)
         if part is not None:
             set_bar(self._bar, part)
+
+
+def _written(line: Line) -> Html:
+    if isinstance(line, str):
+        return tag("span", line)
+    name, value = line
+    return tag("div", tag("span", name), tag("span", value, classes="number"), classes="tile-fact")

@@ -234,6 +234,12 @@ def test_quality_has_the_sdks_figures_and_no_zero_for_what_was_not_measured(cons
                 if metric in each.quality:
                     assert re.search(r"n = \d+", said)
         assert axe(page) == []
+        metric = next(iter(quality.evaluator.metrics))
+        page.locator("table.quality th").nth(3).hover()
+        tip = page.locator(".q-tooltip")
+        tip.get_by_text(f"{metric}: ").wait_for()
+        page.locator("h1").hover()
+        tip.wait_for(state="hidden")
 
 
 def test_classes_count_and_lead_to_their_samples(console, open_page, client, sampled):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from nicegui import background_tasks, ui
+from nicegui import background_tasks
 
 from xai_client import Accuracy, ClassMap, ModelInfo, Quality, XaiError
+from xai_client.evaluator_info import ClassConfusion
 from xai_client.quality import ConfusionCell
 from xai_console.figures import percent
+from xai_console.markup import Html, Markup, bar, table_head, tag
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import bar, card, div, empty, select, table_head, text, trouble
+from xai_console.parts import card, div, empty, select, text, trouble
 from xai_console.query import OUTCOMES
 from xai_console.ranges import scale_by
 
@@ -39,21 +41,21 @@ def _confusion(page: Page, quality: Quality) -> None:
         text(say("classes.none_wrong"), "hint", "p")
         return
     most = max(each.count for each in wrong)
-    with div("scroll"), ui.element("table").classes("table"):
-        table_head([say("classes.true"), say("classes.predicted"), say("classes.count")], 2)
-        with ui.element("tbody"):
-            for each in wrong[:_MOST_CELLS]:
-                _cell(page, each, most)
+    head = table_head([say("classes.true"), say("classes.predicted"), say("classes.count")], 2)
+    rows = (_cell(page, each, most) for each in wrong[:_MOST_CELLS])
+    with div("scroll"):
+        Markup(tag("table", head, tag("tbody", *rows), classes="table"))
 
 
-def _cell(page: Page, cell: ConfusionCell, most: int) -> None:
+def _cell(page: Page, cell: ConfusionCell, most: int) -> Html:
     link = address("/", {"true": cell.true_class_id, "predicted": cell.predicted_class_id})
-    with ui.element("tr"):
-        text(cell.true_label, tag="td")
-        text(cell.predicted_label, tag="td")
-        with ui.element("td").classes("num"):
-            text(f"{cell.count:,}", "number", "a").props(f'href="{link}" aria-label="{page.say("classes.see")}"')
-            bar(cell.count / most)
+    count = tag("a", f"{cell.count:,}", classes="number", href=link, aria_label=page.say("classes.see"))
+    return tag(
+        "tr",
+        tag("td", cell.true_label),
+        tag("td", cell.predicted_label),
+        tag("td", count, bar(cell.count / most), classes="num"),
+    )
 
 
 def _accuracy(page: Page, accuracy: Accuracy | None) -> None:
@@ -62,21 +64,22 @@ def _accuracy(page: Page, accuracy: Accuracy | None) -> None:
         empty("label_off", say("classes.no_truth"), [say("classes.no_truth.how")])
         return
     text(say("classes.share", share=percent(accuracy.share), count=f"{accuracy.picture_count:,}"), "verdict", "p")
-    with div("scroll tall"), ui.element("table").classes("table"):
-        outcomes = [say(f"flag.{each}") for each in OUTCOMES[:3]]
-        table_head([say("classes.class"), *outcomes, say("classes.precision"), say("classes.recall")], 1)
-        with ui.element("tbody"):
-            for each in accuracy.classes:
-                counts = each.true_positives, each.false_positives, each.false_negatives
-                with ui.element("tr"):
-                    text(each.label, tag="td")
-                    for outcome, count in zip(OUTCOMES, counts, strict=False):
-                        side = "true" if outcome == "false_negative" else "predicted"
-                        link = address("/", {side: each.class_id, "outcome": outcome})
-                        with ui.element("td").classes("num"):
-                            text(count, "number", "a" if count else "span").props(f'href="{link}"' if count else "")
-                    for share in (each.precision, each.recall):
-                        text("–" if share is None else percent(share), "num number", "td")
+    outcomes = [say(f"flag.{each}") for each in OUTCOMES[:3]]
+    head = table_head([say("classes.class"), *outcomes, say("classes.precision"), say("classes.recall")], 1)
+    with div("scroll tall"):
+        Markup(tag("table", head, tag("tbody", *map(_class_row, accuracy.classes)), classes="table"))
+
+
+def _class_row(each: ClassConfusion) -> Html:
+    counts = each.true_positives, each.false_positives, each.false_negatives
+    cells = [tag("td", each.label)]
+    for outcome, count in zip(OUTCOMES, counts, strict=False):
+        side = "true" if outcome == "false_negative" else "predicted"
+        link = address("/", {side: each.class_id, "outcome": outcome}) if count else None
+        cells.append(tag("td", tag("a" if count else "span", str(count), classes="number", href=link), classes="num"))
+    for share in (each.precision, each.recall):
+        cells.append(tag("td", "–" if share is None else percent(share), classes="num number"))
+    return tag("tr", *cells)
 
 
 class _ClassMaps:

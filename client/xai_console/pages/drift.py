@@ -12,8 +12,9 @@ from xai_console import telling
 from xai_console.charts import Chart
 from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
 from xai_console.figures import duration, number, percent
+from xai_console.markup import Html, Markup, table_head, tag
 from xai_console.page import Entry, Page
-from xai_console.parts import card, div, table_head, text, toggle
+from xai_console.parts import card, div, text, toggle
 
 _BINS: Final = 60
 _SPANS: Final = {"900": 900.0, "3600": 3600.0, "86400": 86400.0}
@@ -117,22 +118,25 @@ def _map_drift(page: Page, drift: dict[str, tuple[MapDrift, ...]]) -> None:
     if not rows:
         text(say("drift.maps.none"), "hint", "p")
         return
-    with div("scroll tall"), ui.element("table").classes("table"):
-        names = "filter.explainer", "drift.statistic", "drift.source", "drift.reference", "drift.now", "drift.ratio"
-        table_head([say(each) for each in names], 3)
-        with ui.element("tbody"):
-            for name, each in rows:
-                with ui.element("tr"):
-                    text(name, tag="td")
-                    known = each.statistic.partition("/")[0]
-                    label = say.either(f"shape.{known}", known)
-                    with ui.element("td"):
-                        text(f"{label} {each.statistic.partition('/')[2]} {each.class_label}".strip())
-                    text(say.either(f"drift.source.{each.source}", each.source), tag="td")
-                    text(number(each.reference_mean), "num number", "td")
-                    text(number(each.current_mean), "num number", "td")
-                    with ui.element("td").classes("num"):
-                        text(number(each.ratio, 2), "tag tag-bad number" if each.drifted else "number")
+    names = "filter.explainer", "drift.statistic", "drift.source", "drift.reference", "drift.now", "drift.ratio"
+    head = table_head([say(each) for each in names], 3)
+    with div("scroll tall"):
+        Markup(tag("table", head, tag("tbody", *(_drift_row(page, *row) for row in rows)), classes="table"))
+
+
+def _drift_row(page: Page, explainer: str, drift: MapDrift) -> Html:
+    known, _, rest = drift.statistic.partition("/")
+    label = page.say.either(f"shape.{known}", known)
+    ratio = tag("span", number(drift.ratio, 2), classes="tag tag-bad number" if drift.drifted else "number")
+    return tag(
+        "tr",
+        tag("td", explainer),
+        tag("td", f"{label} {rest} {drift.class_label}".strip()),
+        tag("td", page.say.either(f"drift.source.{drift.source}", drift.source)),
+        tag("td", number(drift.reference_mean), classes="num number"),
+        tag("td", number(drift.current_mean), classes="num number"),
+        tag("td", ratio, classes="num"),
+    )
 
 
 ENTRY: Final = Entry("/drift", "drift", "trending_up", build, of_samples=True)
