@@ -26,6 +26,10 @@ INK: Final = "#7d8794"
 _LINE: Final = "rgba(125,135,148,0.28)"
 
 
+class _Drawn(ui.echart, component="components/chart.js"):
+    """NiceGUI's chart, of which a page waits for none: NiceGUI's own has ECharts read before anything is shown."""
+
+
 class Chart:
     """A chart that can be shown anew.
 
@@ -43,7 +47,7 @@ class Chart:
         classes: str = "chart",
         label: str = "",
     ) -> None:
-        self._made = ui.echart(_dressed(options), on_point_click=click).classes(f"chart {classes}")
+        self._made = _Drawn(_dressed(options), on_point_click=click).classes(f"chart {classes}")
         self._made.props(f'role="img" aria-label="{label}"')
 
     def show(self, options: dict[str, Any]) -> None:

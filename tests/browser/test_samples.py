@@ -242,6 +242,13 @@ def test_quality_has_the_sdks_figures_and_no_zero_for_what_was_not_measured(cons
         tip.wait_for(state="hidden")
 
 
+def test_charts_are_drawn_wherever_they_stand(console, open_page, sampled):
+    with open_page(console + "/quality") as page:
+        far = page.locator(".chart").last
+        far.locator("canvas").wait_for()
+        assert far.bounding_box()["y"] > 900  # nobody has scrolled there
+
+
 def test_classes_count_and_lead_to_their_samples(console, open_page, client, sampled):
     accuracy = client.quality().evaluator.accuracy
     with open_page(console + "/classes") as page:

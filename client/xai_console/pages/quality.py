@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from xai_client import ModelInfo, Quality, QualityHistory, XaiError
 from xai_console import telling
@@ -24,7 +24,7 @@ _SPANS: Final = {3600: 60, 6 * 3600: 72, 24 * 3600: 96, 7 * 24 * 3600: 84}
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
     quality = await page.source.quality()
-    await _QualityPage(page, quality, whole=bool(info.run)).start()
+    _QualityPage(page, quality, whole=bool(info.run)).start()
 
 
 class _QualityPage:
@@ -54,9 +54,9 @@ class _QualityPage:
             self._class_charts()
         self._draw()
 
-    async def start(self) -> None:
-        """Fetches the history, and keeps all of it fresh."""
-        await self._remember()
+    def start(self) -> None:
+        """Fetches the history, which the rest of the page does not wait for, and keeps all of it fresh."""
+        background_tasks.create(self._remember(), context=ui.context.client)
         ui.timer(_AGAIN_SECONDS, self._refresh, immediate=False)
 
     async def _refresh(self) -> None:
