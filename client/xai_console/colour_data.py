@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import json
+from functools import cache
+from typing import Any, Final
 
 from xai_client.colours import COLORMAPS, MIDDLE, PLAIN, SIGNED, ColourScale
+
+COLOURS_PATH: Final = "/colours.json"
+
+
+@cache
+def colours_url() -> str:
+    """Where browsers get them; another address if they are others, so that they may be kept."""
+    return f"{COLOURS_PATH}?{hashlib.sha256(colours_json()).hexdigest()[:12]}"
+
+
+@cache
+def colours_json() -> bytes:
+    """What browsers get."""
+    return json.dumps(colour_data()).encode()
 
 
 def colour_data() -> dict[str, Any]:

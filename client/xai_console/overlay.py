@@ -11,12 +11,11 @@ from nicegui.events import GenericEventArguments
 
 from xai_client.colours import ColourScale
 from xai_client.overlay import DEFAULT_ALPHA, DEFAULT_SATURATION
+from xai_console.colour_data import colours_url
 from xai_console.words import Words
 
 Mode: TypeAlias = Literal["overlay", "map", "picture"]
 Box: TypeAlias = tuple[float, float, float, float]
-
-COLOURS_URL = "/colours.json"
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Overlay(Element, component="components/overlay.js", esm={"xai-saliency": "
         self._scene = scene
         words = {key: say(f"overlay.{key}") for key in ("for", "against", "failed")}
         props: dict[str, Any] = {
-            "colours": COLOURS_URL,
+            "colours": colours_url(),
             "words": words,
             "group": group,
             "legend": legend,

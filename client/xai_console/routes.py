@@ -13,10 +13,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
 from xai_client import ImageError, NotFoundError, XaiError
-from xai_console.colour_data import colour_data
+from xai_console.colour_data import COLOURS_PATH, colours_json
 from xai_console.evidence.archive import archive
 from xai_console.evidence.html_page import html_page
-from xai_console.overlay import COLOURS_URL
 from xai_console.page import Console
 from xai_console.words import Words, language_of
 
@@ -33,7 +32,7 @@ def add_routes(app: FastAPI, console: Console) -> None:
     app.add_route("/upload", routes.upload, methods=["POST"])
     app.add_route("/static/{name}", routes.static)
     app.add_route("/evidence/{kind}", routes.evidence)
-    app.add_route(COLOURS_URL, routes.colours)
+    app.add_route(COLOURS_PATH, routes.colours)
 
 
 def stamp() -> str:
@@ -74,7 +73,7 @@ class _Routes:
 
     async def colours(self, _: Request) -> Response:
         """The colour scales."""
-        return JSONResponse(colour_data(), headers={"cache-control": "no-cache"})
+        return Response(colours_json(), media_type="application/json", headers=_FOREVER)
 
     async def evidence(self, request: Request) -> Response:
         """A sample as a file of its own."""

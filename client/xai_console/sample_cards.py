@@ -12,8 +12,9 @@ from nicegui.element import Element
 
 from xai_client import SampleSummary
 from xai_client.colours import FloatArray, scale_of
+from xai_console.colour_data import colours_url
 from xai_console.figures import number, percent
-from xai_console.overlay import COLOURS_URL, Look
+from xai_console.overlay import Look
 from xai_console.page import Page, address
 from xai_console.sample_picture import place
 from xai_console.shelf import url_of
@@ -35,7 +36,7 @@ class SampleCards(Element, component="components/samples.js"):
         self._page = page
         self._props["samples"] = []
         self._props["look"] = asdict(Look(opacity=0.7, saturation=0.35))
-        self._props["colours"] = COLOURS_URL
+        self._props["colours"] = colours_url()
         self._props["words"] = {"none": page.say("sample.no_picture")}
         self._props["label"] = label
 
