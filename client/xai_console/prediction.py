@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nicegui import ui
 from nicegui.element import Element
 
 from xai_client import ClassScore
 from xai_console.figures import percent
-from xai_console.parts import bar, div, press, text
 
 
-class ClassList:
+class ClassList(Element, component="components/classes.js"):
     """The most probable classes; a click chooses one.
 
     Args:
@@ -22,21 +20,20 @@ class ClassList:
     """
 
     def __init__(self, classes: Sequence[ClassScore], choose: Callable[[int], Any]) -> None:
-        self._buttons: dict[int, Element] = {}
-        with div("classes"):
-            for each in classes:
-                self._buttons[each.class_id] = self._row(each, choose)
+        super().__init__()
+        self._props["classes"] = [
+            {
+                "id": each.class_id,
+                "label": each.label,
+                "probability": percent(each.probability),
+                "width": f"{100 * each.probability:.1f}%",
+            }
+            for each in classes
+        ]
+        self.on("choose", lambda event: choose(int(event.args)))
 
-    def mark(self, class_id: int | None) -> None:
+    def press(self, class_id: int | None) -> None:
         """Shows which class the maps are of."""
-        for each, element in self._buttons.items():
-            press(element, each == class_id)
-
-    @staticmethod
-    def _row(score: ClassScore, choose: Callable[[int], Any]) -> Element:
-        with ui.element("button").classes("class").props(f'type="button" data-class="{score.class_id}"') as row:
-            text(score.label, "class-name")
-            bar(score.probability)
-            text(percent(score.probability), "number")
-        row.on("click", lambda: choose(score.class_id))
-        return row
+        if self._props.get("chosen") != class_id:
+            self._props["chosen"] = class_id
+            self.update()

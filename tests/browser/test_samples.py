@@ -96,6 +96,21 @@ def test_a_sample_is_shown_with_its_maps_and_scores(console, open_page, client, 
         assert axe(page) == []
 
 
+def test_controls_are_shown_once_somebody_wants_to_see_them(console, open_page, client, sampled, drawn_values):
+    made = {name: each for name, each in client.sample(sampled["wide"]).explanations.items() if each.is_control}
+    with open_page(f"{console}/sample?request={sampled['wide']}") as page:
+        drawn_values(page.locator("[data-tile=gradcam] figure"), ROWS, COLUMNS)
+        assert page.locator('[data-tile^="control/"]').count() == 0
+        for _ in range(3):  # opened, closed, opened
+            page.get_by_text("Controls: maps that know nothing of the model").click()
+            page.wait_for_timeout(300)
+        tiles = page.locator('[data-tile^="control/"]')
+        assert [each.get_attribute("data-tile") for each in tiles.all()] == list(made)
+        for name, each in made.items():
+            figure = page.locator(f'[data-tile="{name}"] figure')
+            np.testing.assert_array_equal(drawn_values(figure, ROWS, COLUMNS), each.maps[0].values)
+
+
 def test_a_class_that_was_not_explained_is_explained_now(console, open_page, client, sampled, drawn_values):
     sample = client.sample(sampled["wide"])
     second = sample.summary.classes[1]

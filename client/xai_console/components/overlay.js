@@ -58,7 +58,7 @@ export default {
     drawing() { this.draft = []; this.drawShapes(); },
   },
   mounted() {
-    this.observer = new ResizeObserver(() => this.fit());
+    this.observer = new ResizeObserver(() => this.fit()); // also now, before there is anything to draw
     this.observer.observe(this.$refs.stage);
     window.addEventListener(POINTER, this.followed);
     this.load();
@@ -80,7 +80,7 @@ export default {
         this.table = table;
         this.scene = Vue.markRaw({ picture, map, size: this.size, region: this.region });
         this.prepare();
-        this.fit();
+        if (!this.fit()) this.draw();
         this.$el.dataset.drawn = this.map ? this.map.url : "picture";
       } catch (error) {
         this.pointed = this.words.failed;
@@ -92,18 +92,20 @@ export default {
     view() {
       return this.zoom ?? [0, 0, ...this.size];
     },
+    // Makes the canvas as large as there is room for; returns whether that is another size, in which all is drawn.
     fit() {
       const stage = this.$refs.stage, canvas = this.$refs.canvas;
-      if (!stage || !this.size) return;
+      if (!stage || !this.size) return false;
       const room = stage.clientWidth, most = parseFloat(getComputedStyle(stage).maxHeight) || Infinity;
       const width = Math.max(16, Math.min(room, (most * this.size[0]) / this.size[1]));
       const height = (width * this.size[1]) / this.size[0];
       const fine = Math.min(2, window.devicePixelRatio || 1);
-      canvas.style.width = `${width}px`;
-      canvas.style.height = `${height}px`;
-      canvas.width = Math.round(width * fine);
-      canvas.height = Math.round(height * fine);
+      const shown = [`${width}px`, `${height}px`], pixels = [Math.round(width * fine), Math.round(height * fine)];
+      if (canvas.style.width === shown[0] && canvas.width === pixels[0] && canvas.height === pixels[1]) return false;
+      [canvas.style.width, canvas.style.height] = shown;
+      [canvas.width, canvas.height] = pixels;
       this.draw();
+      return true;
     },
     later() {
       this.due ??= requestAnimationFrame(() => { this.due = null; this.draw(); });

@@ -135,19 +135,19 @@ class _Explaining:
                 with div("tiles"):
                     for name in names:
                         self._tiles[name] = Tile(self._page, self._gallery, name, url, size, box)
-        self._classes.mark(targets[0] if targets else None)
+        self._classes.press(targets[0] if targets else None)
 
     def _explained(self, explanation: Explanation) -> None:
         tile = self._tiles[explanation.name]
         tile.show(explanation, self._target)
         if self._target is None and explanation.maps:
-            self._classes.mark(explanation.maps[0].class_id)
+            self._classes.press(explanation.maps[0].class_id)
         self._repeat()
 
     def _choose(self, class_id: int) -> None:
         """Shows the maps of a class, which is explained first if it was not yet."""
         self._target = class_id
-        self._classes.mark(class_id)
+        self._classes.press(class_id)
         if not all(tile.switch(class_id) for tile in self._tiles.values()):
             self._start([class_id])
 

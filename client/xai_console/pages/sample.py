@@ -84,7 +84,7 @@ class _SamplePage:
             self._picture = Overlay(scene, Look(mode="picture", frame=True), say, legend=False)
         with card(say("prediction"), say("prediction.how")):
             self._classes = ClassList(summary.classes, self._chosen)
-            self._classes.mark(self._target)
+            self._classes.press(self._target)
             if summary.ood_percentile is not None:
                 text(say("ood", percentile=f"{summary.ood_percentile:.0f}"), "hint", "p")
         self._truth = TruthForm(self._page, self._info, self._sample, self._picture)
@@ -114,10 +114,22 @@ class _SamplePage:
                     self._tile(name)
             controls = [name for name, made in explanations.items() if made.is_control]
             if controls:
-                with ui.expansion(say("sample.controls")).props("dense").classes("controls"), div("tiles"):
-                    for name in controls:
+                self._hang_controls(controls)
+        self._classes.press(self._target)
+        self._ask([name for name in self._tiles if not self._has(name, self._target)], self._target)
+
+    def _hang_controls(self, names: list[str]) -> None:
+        """Shows controls as soon as somebody wants to see them."""
+
+        def opened() -> None:
+            if names[0] not in self._tiles:
+                with tiles:
+                    for name in names:
                         self._tile(name)
-        self._choose(self._target)
+
+        with ui.expansion(self._page.say("sample.controls"), on_value_change=opened) as expansion:
+            tiles = div("tiles")
+        expansion.props("dense").classes("controls")
 
     def _tile(self, name: str) -> None:
         url, size, region = self._shown.url, self._shown.size, self._shown.region
@@ -138,13 +150,21 @@ class _SamplePage:
     def _choose(self, class_id: int) -> None:
         """Shows the maps of a class; the server makes those that there are not yet."""
         self._target = class_id
-        self._classes.mark(class_id)
-        missing = [name for name, tile in self._tiles.items() if not self._switch(name, tile, class_id)]
+        self._classes.press(class_id)
+        self._ask([name for name, tile in self._tiles.items() if not self._switch(name, tile, class_id)], class_id)
+
+    def _ask(self, missing: list[str], class_id: int) -> None:
+        """Has the server make maps of a class that there are not yet."""
         askable = [name for name in missing if name in self._info.explainers and self._info.explainers[name].available]
         if askable and self._info.run:
             ui.notify(self._page.say("run.not_explained"), type="info", multi_line=True)
         elif askable:
             self._tasks.append(background_tasks.create(self._explain(askable, class_id), context=ui.context.client))
+
+    def _has(self, name: str, class_id: int) -> bool:
+        """Whether a class is one of those that the sample was explained for, whose maps are shown or withheld."""
+        made = self._sample.explanations.get(name)
+        return made is not None and any(each.class_id == class_id for each in made.maps)
 
     def _switch(self, name: str, tile: Tile, class_id: int) -> bool:
         """Shows a tile's map of a class, with the scores, which are of the first map; returns whether there is one."""
@@ -199,12 +219,13 @@ class _SamplePage:
         sample = await self._page.source.sample(summary.request_id, summary.image_index)
         for name, made in self._sample.explanations.items():
             self._before[name] = {key: each.value for key, each in made.scores.items() if each.value is not None}
+        known = self._tiles.keys() | self._sample.explanations.keys()
         self._sample = sample
         flag = outcome_of(sample.summary)
         self._flag.set_text(self._page.say(f"flag.{flag}"))
         self._flag.classes(replace=f"tag tag-{FLAGS[flag]}")
         self._truth.show(sample)
-        if set(sample.explanations) - self._tiles.keys():
+        if set(sample.explanations) - known:
             self._hang()
             return
         for name, tile in self._tiles.items():
