@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import warnings
 from collections.abc import AsyncGenerator, Sequence
@@ -143,7 +144,7 @@ class LiveSource:
     ) -> QualityHistory:
         """See `Source`."""
         if seconds is None:
-            first, last = [await self._client.list_samples(order=each, page_size=1) for each in _ENDS]
+            first, last = await asyncio.gather(*(self._client.list_samples(order=each, page_size=1) for each in _ENDS))
             times = [each.time for page in (first, last) for each in page.samples]
             end = max(times) + _A_MOMENT if times else None
             return await self._client.quality_history(start=min(times, default=None), end=end, bins=bins)
