@@ -1,6 +1,7 @@
 """The import rules of the layout: a room imports only rooms further in."""
 
 import ast
+import functools
 import graphlib
 import importlib.util
 import re
@@ -135,14 +136,17 @@ ALLOWED = {
 }
 
 
+@functools.cache
 def imports(path):
     """Every module that a file imports anywhere, with the line."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
+            found += ((alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno} is a relative import"
-            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+            found += ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+    return found
 
 
 def rooms():

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import functools
 import re
 import shlex
 import subprocess
@@ -38,27 +39,30 @@ def parsers(parser):
                 yield from parsers(each)
 
 
+@functools.cache
 def texts():
     """Where it is, and what people read there: documents, and texts in the code that are no docstrings."""
-    for path in DOCUMENTS:
-        yield path.name, path.read_text()
+    found = [(path.name, path.read_text()) for path in DOCUMENTS]
     for path in SOURCES:
         tree = ast.parse(path.read_text())
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-        docstrings = {id(node.body[0].value) for node in ast.walk(tree)
+        nodes = list(ast.walk(tree))
+        docstrings = {id(node.body[0].value) for node in nodes
                       if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)}  # fmt: skip
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-                yield path.name, node.value
+        found += (
+            (path.name, node.value)
+            for node in nodes
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+        )
+    return found
 
 
-TEXTS = list(texts())
 HELP = [(name, each.format_help()) for name, parser in PARSERS.items() for each in parsers(parser)]
 
 
 def commands():
     """Every command line that is shown as one, by program."""
-    for _, text in [*TEXTS[: len(DOCUMENTS)], *HELP]:
+    for text in [*(path.read_text() for path in DOCUMENTS), *(text for _, text in HELP)]:
         for code in (*re.findall(r"`([^`\n]+)`", text), *text.splitlines()):
             found = re.match(r"\s*(?:\.venv/bin/)?(xai-client|xai-console|xai-sidecar) ([a-z-].*)", code)
             if found and "..." not in found[2]:
@@ -93,7 +97,9 @@ def test_every_option_named_is_one():
     known |= {"--cacert", "--cert", "--key"}  # of curl
     known |= {"--device", "--json", "--no-deps", "--no-index"}  # of bench.gpu and pip
     known |= {"--accent"}  # a variable of CSS
-    named = {(option, where) for where, text in TEXTS for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text)}
+    named = {
+        (option, where) for where, text in texts() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text)
+    }
     assert len(named) > 30
     assert [each for each in sorted(named) if each[0] not in known] == []
 
@@ -109,7 +115,7 @@ def is_key(path):
 
 
 def test_every_key_named_is_one():
-    named = {(key, where) for where, text in TEXTS for key in KEY.findall(text)}
+    named = {(key, where) for where, text in texts() for key in KEY.findall(text)}
     assert len(named) > 50
     wrong = [(key, where) for key, where in sorted(named) if not is_key(key) and not key.endswith(FILES)]
     assert wrong == []
