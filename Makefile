@@ -1,7 +1,7 @@
 # make demo · make test · make test-long · make test-ray · make test-clients · make fuzz · make bench · make proto · make docs · make lint
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-unit test-browser test-long test-ray test-clients fuzz bench upstreams proto docs lint clean
+.PHONY: help demo test test-collect test-unit test-browser test-long test-ray test-clients fuzz bench upstreams proto docs lint clean
 
 # The newest Python that MindSpore supports. A version manager's shim may be there for a version that is not, so each
 # candidate has to run. PYTHON=… overrides it.
@@ -31,13 +31,20 @@ demo: .venv/demo
 # mostly waits, for pages, and so runs beside the unit tests, its output kept until it is done.
 PYTEST := .venv/bin/pytest --numprocesses
 
-test: lint
+# Python keeps what it compiles, whatever the environment says: else each of some hundred processes compiles all again.
+test: export PYTHONDONTWRITEBYTECODE :=
+test:
+	@make --no-print-directory --jobs=2 lint test-collect
 	@status=0; \
 	make --no-print-directory --jobs=2 --keep-going test-unit test-browser || status=1; \
 	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/chaos tests/security \
 		|| status=1; \
 	$(PYTEST)=2 -m timed tests/integration tests/chaos || status=1; \
 	exit $$status
+
+# While mypy has one core: pytest compiles the tests in a way of its own, which the processes to come then find done.
+test-collect: .venv/dev
+	@$(PYTEST)=0 --collect-only --quiet >.venv/collect.log 2>&1 || { cat .venv/collect.log; exit 1; }
 
 test-unit: .venv/dev
 	@$(PYTEST)=3 tests/unit
