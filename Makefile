@@ -125,5 +125,6 @@ SIZE_ray := (about 0.1 GB to download and 0.3 GB on disk)
 	@test -x .venv/bin/pip || $(PYTHON) -m venv .venv \
 		|| { rm -rf .venv; echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing xai-sidecar[$*] $(SIZE_$*) into .venv …"
-	@.venv/bin/pip install --progress-bar on --disable-pip-version-check -q -e '.[$*]'
+	@.venv/bin/pip install --progress-bar on --disable-pip-version-check --no-compile -q -e '.[$*]'
+	@.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true  # on all cores; pip takes one
 	@touch $@
