@@ -8,6 +8,7 @@ from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.work import Forward, drive
 from xai_sidecar.explainers.activations import softmax
 from xai_sidecar.explainers.base import Context, ModelFacts
+from xai_sidecar.metrics import imputation
 from xai_sidecar.metrics.base import ScoreStatus
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.imputation import imputed
@@ -36,7 +37,7 @@ def unknown(shape, *places):
 def test_one_pixel_is_the_weighted_mean_of_its_neighbours():
     image = np.arange(18, dtype=np.float32).reshape(2, 3, 3) ** 2
     direct, diagonal = image[:, [0, 1, 1, 2], [1, 0, 2, 1]].sum(1), image[:, [0, 0, 2, 2], [0, 2, 0, 2]].sum(1)
-    found = imputed(image, unknown((3, 3), (1, 1)))
+    (found,) = imputed(image, unknown((3, 3), (1, 1))[np.newaxis])
     np.testing.assert_allclose(found[:, 1, 1], direct / 6 + diagonal / 12, rtol=1e-6)
     found[:, 1, 1] = image[:, 1, 1]
     np.testing.assert_array_equal(found, image)
@@ -45,13 +46,13 @@ def test_one_pixel_is_the_weighted_mean_of_its_neighbours():
 def test_at_the_edge_the_others_weigh_more():
     """In a corner of 2 x 2: 1/6, 1/6 and 1/12 become 2/5, 2/5 and 1/5."""
     image = np.array([[[9, 1], [3, 7]]], np.float32)
-    assert imputed(image, unknown((2, 2), (0, 0)))[0, 0, 0] == pytest.approx(0.4 * 1 + 0.4 * 3 + 0.2 * 7)
+    assert imputed(image, unknown((2, 2), (0, 0))[np.newaxis])[0, 0, 0, 0] == pytest.approx(0.4 * 1 + 0.4 * 3 + 0.2 * 7)
 
 
 def test_between_two_known_pixels_a_line_is_straight():
     image = np.array([[[2, 0, 0, 0, 10]]], np.float32)
-    found = imputed(image, unknown((1, 5), *((0, place) for place in (1, 2, 3))))
-    np.testing.assert_allclose(found[0, 0], [2, 4, 6, 8, 10], rtol=1e-6)
+    found = imputed(image, unknown((1, 5), *((0, place) for place in (1, 2, 3)))[np.newaxis])
+    np.testing.assert_allclose(found[0, 0, 0], [2, 4, 6, 8, 10], rtol=1e-6)
 
 
 def loop_imputed(image, known):
@@ -72,19 +73,49 @@ def loop_imputed(image, known):
     raise AssertionError("it does not settle")
 
 
-@pytest.mark.parametrize(("shape", "share"), [((1, 6, 7), 0.3), ((2, 5, 9), 0.7), ((3, 4, 4), 0.9)])
-def test_imputation_against_plain_loops(shape, share):
+SHAPES = [((1, 6, 7), 0.3), ((2, 5, 9), 0.7), ((3, 4, 4), 0.9), ((2, 1, 5), 0.5), ((2, 9, 2), 0.6)]
+
+
+@pytest.mark.parametrize("largest", [imputation.BANDED, -1], ids=["banded", "sparse"])
+@pytest.mark.parametrize(("shape", "share"), SHAPES)
+def test_imputation_against_plain_loops(shape, share, largest, monkeypatch):
+    """Three copies with other pixels known of each."""
+    monkeypatch.setattr(imputation, "BANDED", largest)
     generator = np.random.default_rng(0)
-    image, known = generator.normal(size=shape).astype(np.float32), generator.random(shape[1:]) >= share
-    known[0, 0] = True
-    np.testing.assert_allclose(imputed(image, known), loop_imputed(image, known), atol=1e-5)
+    image, known = generator.normal(size=shape).astype(np.float32), generator.random((3, *shape[1:])) >= share
+    known[:, 0, 0] = True
+    found = imputed(image, known)
+    assert (found.shape, found.dtype) == ((3, *shape), np.float32)
+    for copy, each in zip(found, known, strict=True):
+        np.testing.assert_allclose(copy, loop_imputed(image, each), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 30, 20), (1, 20, 30)])
+def test_both_factorisations_give_the_same_to_rounding(shape, monkeypatch):
+    generator = np.random.default_rng(1)
+    image = generator.normal(size=shape).astype(np.float32)
+    known = np.stack([generator.random(shape[1:]) >= share for share in (0.2, 0.95)])
+    known = np.concatenate([known, np.arange(shape[1] * shape[2]).reshape(1, *shape[1:]) < 40])  # a hole, and its rim
+    banded = imputed(image, known)
+    monkeypatch.setattr(imputation, "BANDED", -1)
+    np.testing.assert_allclose(imputed(image, known), banded, rtol=1e-6, atol=1e-7)
+
+
+def test_a_copy_does_not_depend_on_the_others():
+    generator = np.random.default_rng(2)
+    image, known = generator.normal(size=(2, 8, 9)).astype(np.float32), generator.random((4, 8, 9)) >= 0.5
+    alone = [imputed(image, each[np.newaxis])[0] for each in known]
+    np.testing.assert_array_equal(imputed(image, known), alone)
 
 
 def test_where_all_is_known_nothing_changes_and_where_nothing_is_there_is_nothing():
-    image = np.ones((1, 2, 2), np.float32)
-    assert imputed(image, np.ones((2, 2), bool)) is image
+    image = np.arange(4, dtype=np.float32).reshape(1, 2, 2)
+    known = np.ones((2, 2, 2), bool)
+    known[1, 0, 0] = False
+    np.testing.assert_array_equal(imputed(image, known)[0], image)
+    known[1] = False
     with pytest.raises(ValueError, match="of no pixel anything is known"):
-        imputed(image, np.zeros((2, 2), bool))
+        imputed(image, known)
 
 
 # ------------------------------------------------------------------------------------------------ the score

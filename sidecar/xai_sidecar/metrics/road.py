@@ -77,15 +77,13 @@ class Road(Metric[RoadParameters]):
         ranks.ravel()[ranked(saliency_of(instance), context.seed)] = np.arange(size)
         shares = np.arange(1, parameters.steps + 1) / (parameters.steps + 1)
         counts = np.minimum(np.round(shares * size).astype(np.int64), size - 1)
-        masks = [ranks < size - count for count in counts] + [ranks >= count for count in counts]
+        masks = np.array([ranks < size - count for count in counts] + [ranks >= count for count in counts])
         generator = np.random.Generator(np.random.Philox(key=context.seed))
         chunk = masks_at_a_time(instance.image.size)
         curves: list[FloatArray] = []
         for first in range(0, len(masks), chunk):
-            copies = [
-                _removed(instance.image, known, parameters, context, generator) for known in masks[first:][:chunk]
-            ]
-            logits: FloatArray = yield Forward(np.stack(copies))
+            known = masks[first : first + chunk]
+            logits: FloatArray = yield Forward(_removed(instance.image, known, parameters, context, generator))
             curves.extend(logits)
         probabilities = target_probabilities(np.stack(curves), instance.target, context.activation)
         if not np.isfinite(probabilities).all():
@@ -101,6 +99,6 @@ def _removed(
     context: Context,
     generator: np.random.Generator,
 ) -> FloatArray:
-    """The image with what is not known imputed, and noise on that."""
-    noise = generator.standard_normal(image.shape, np.float32) * np.float32(parameters.noise)
-    return np.asarray(imputed(image, known) + context.units.difference(noise) * ~known, np.float32)
+    """Copies (n, C, H, W) of the image with what is not known of each, by known (n, H, W), imputed with noise."""
+    noise = generator.standard_normal((len(known), *image.shape), np.float32) * np.float32(parameters.noise)
+    return np.asarray(imputed(image, known) + context.units.difference(noise) * ~known[:, np.newaxis], np.float32)
