@@ -27,6 +27,7 @@ from xai_client import (
     SamplePage,
 )
 from xai_console.settings import Settings
+from xai_console.source.sharing import Sharing
 
 _INFO_SECONDS: Final = 5.0
 _ENDS: Final = ("oldest_first", "newest_first")
@@ -52,6 +53,7 @@ class LiveSource:
     def __init__(self, settings: Settings) -> None:
         self.name = settings.name
         self._settings = settings
+        self._sharing = Sharing()
 
     @cached_property
     def _client(self) -> AsyncClient:
@@ -111,8 +113,12 @@ class LiveSource:
         return await self._client.sample(request_id, image_index)
 
     def watch_samples(self, where: SampleFilter, *, map_of: str) -> AsyncGenerator[SampleEvents, None]:
-        """See `Source`."""
-        return self._client.watch_samples(where, with_thumbnails=True, with_map_of=map_of)
+        """See `Source`; those who watch the same share a stream."""
+
+        def stream() -> AsyncGenerator[SampleEvents, None]:
+            return self._client.watch_samples(where, with_thumbnails=True, with_map_of=map_of)
+
+        return self._sharing.watch(repr((where, map_of)), stream)
 
     async def report_ground_truth(
         self,
