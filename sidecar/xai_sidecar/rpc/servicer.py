@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -53,8 +54,9 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
         return ground_truth_response(await self.core.report_ground_truth(read_report(request, received().byte_count)))
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
-        """Describes the model."""
-        return pb.GetModelInfoResponse(model=model_info(self.core.describe(request.model)))
+        """Describes the model: beside the loop, which predictions are not to wait for while scores are compared."""
+        info = await asyncio.to_thread(lambda: model_info(self.core.describe(request.model)))
+        return pb.GetModelInfoResponse(model=info)
 
 
 def _call(request: pb.PredictRequest, context: Any) -> ReceivedCall:

@@ -1,6 +1,7 @@
 """The calls, from a request's message to the messages of its answer."""
 
 import asyncio
+import threading
 from contextlib import aclosing
 from types import SimpleNamespace
 
@@ -186,6 +187,21 @@ async def test_requests_for_another_model_are_refused(serve, request_of, other):
         assert "which serves 'model'" in caught.value.message
         assert len(caught.value.message) < 300
     assert taken(admission) == (0, 0, 0)
+
+
+async def test_the_loop_goes_on_while_the_model_is_described(serve, monkeypatch):
+    servicer, _ = serve(0.002)
+    describe, has_gone_on = servicer.core.describe, threading.Event()
+
+    def slowly(model):
+        assert has_gone_on.wait(30)
+        return describe(model)
+
+    monkeypatch.setattr(servicer.core, "describe", slowly)
+    asked = asyncio.create_task(servicer.GetModelInfo(pb.GetModelInfoRequest(), call()))
+    await asyncio.sleep(0)
+    has_gone_on.set()
+    assert (await asked).model.name == "model"
 
 
 @pytest.mark.parametrize("name", ["", "model"])
