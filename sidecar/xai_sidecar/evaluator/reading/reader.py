@@ -57,6 +57,7 @@ class Reader:
 
     def views(self, keys: Sequence[SampleKey], where: SampleFilter, extras: Extras) -> dict[SampleKey, SampleView]:
         """Those of some samples, at most some hundred, that a filter lets through."""
+        keys = [key for key in keys if where.request_id in ("", key.request_id)]
         if not keys:
             return {}
         with self._database.read() as connection:

@@ -265,3 +265,12 @@ def test_views_are_those_of_the_keys_that_a_filter_lets_through(filled):
     found = filled.reader.views(keys, where, Extras())
     assert set(found) == {kept.record.key for kept in filled.kept[:7] if kept.record.model_version == "now"}
     assert filled.reader.views([], where, Extras()) == {}
+
+
+def test_who_watches_one_request_has_nothing_read_of_others(filled, monkeypatch):
+    keys = [kept.record.key for kept in filled.kept[:7]]
+    of_one = SampleFilter(request_id=keys[3].request_id)
+    assert {key.request_id for key in filled.reader.views(keys, of_one, Extras())} == {keys[3].request_id}
+    others = [key for key in keys if key.request_id != keys[3].request_id]
+    monkeypatch.setattr(filled.reader, "_database", None)
+    assert filled.reader.views(others, of_one, Extras()) == {}
