@@ -19,8 +19,11 @@ from xai_console.words import LANGUAGES, Words, language_of
 
 LANGUAGE_COOKIE: Final = "xai_language"
 THEME_COOKIE: Final = "xai_theme"
-_PATIENCE_SECONDS: Final = 0.15
-"""How long an answer waits for the content of its page; what takes longer follows on the open page."""
+_PATIENCE_SECONDS: Final = 0.4
+"""How long an answer waits for the content of its page; what takes longer follows on the open page.
+
+A browser takes half a second from the answer to the connection by which the rest follows, and then has to draw anew.
+"""
 _log = logging.getLogger(__name__)
 _YEAR: Final = 365 * 24 * 3600
 _THEMES: Final[tuple[Theme, ...]] = ("auto", "light", "dark")
