@@ -24,7 +24,7 @@ FLAGS = {"true_positive": "good", "false_positive": "bad", "false_negative": "wa
 
 
 class SampleCards(Element, component="components/samples.js"):
-    """Samples side by side.
+    """Samples side by side. They are kept as a tuple, whose content NiceGUI does not watch for changes.
 
     Args:
         page: What they are on.
@@ -34,7 +34,7 @@ class SampleCards(Element, component="components/samples.js"):
     def __init__(self, page: Page, label: str) -> None:
         super().__init__()
         self._page = page
-        self._props["samples"] = []
+        self._props["samples"] = ()
         self._props["look"] = asdict(Look(opacity=0.7, saturation=0.35))
         self._props["colours"] = colours_url()
         self._props["words"] = {"none": page.say("sample.no_picture")}
@@ -42,8 +42,19 @@ class SampleCards(Element, component="components/samples.js"):
 
     def show(self, cards: Sequence[dict[str, Any]]) -> None:
         """Shows these, as `card_of` makes them."""
-        self._props["samples"] = list(cards)
+        self._props["samples"] = tuple(cards)
         self.update()
+
+    def merge(self, changed: Sequence[dict[str, Any]], cards: Sequence[dict[str, Any]]) -> None:
+        """Shows some that are new, or others than they were: a browser gets these alone.
+
+        Args:
+            changed: These.
+            cards: All that are to be shown, in order.
+        """
+        with self._props.suspend_updates():
+            self._props["samples"] = tuple(cards)
+        self.run_method("merge", list(changed), [each["key"] for each in cards])
 
     def look(self, look: Look) -> None:
         """Changes how maps are laid over."""

@@ -72,6 +72,14 @@ def test_a_new_sample_comes_by_itself(console, open_page, client, photo, sampled
         asked = client.predict(photo)
         page.locator(f'.samples li[data-key="{asked.request_id}/0"]').wait_for()
         assert keys(page)[0] == f"{asked.request_id}/0"
+        # Its map comes when it has been measured; what was there before stays, in its order.
+        page.locator(f'.samples li[data-key="{asked.request_id}/0"] .sample-line').filter(
+            has_not_text="being measured"
+        ).wait_for()
+        page.locator(f'.samples li[data-key="{asked.request_id}/0"] canvas[data-drawn]').wait_for()
+        came, listed = keys(page), client.list_samples(with_total_count=True)
+        assert came == [each.id for each in listed.samples][: len(came)]
+        page.get_by_text(f"{listed.total_count:,} samples").wait_for()
 
 
 def test_a_sample_is_shown_with_its_maps_and_scores(console, open_page, client, sampled, drawn_values, axe):

@@ -13,7 +13,7 @@ const SIDE = 220; // pixels of the canvas, whatever it is shown at
 export default {
   template: `
     <ul class="samples" :aria-label="label">
-      <li v-for="sample in samples" :key="sample.key" :data-key="sample.key">
+      <li v-for="sample in shown" :key="sample.key" :data-key="sample.key">
         <a class="sample" :href="sample.href" :class="{ fresh: sample.fresh }">
           <span class="sample-picture"><canvas :ref="(element) => keep(sample, element)" role="img" :aria-label="sample.alt"></canvas>
             <span v-if="!sample.picture" class="sample-none">{{ words.none }}</span></span>
@@ -26,6 +26,12 @@ export default {
       </li>
     </ul>`,
   props: { samples: Array, look: Object, colours: String, words: Object, label: String },
+  data() {
+    return { shown: this.samples };
+  },
+  watch: {
+    samples(all) { this.shown = all; },
+  },
   created() {
     this.canvases = new Map();
     this.painted = new WeakMap();
@@ -37,9 +43,14 @@ export default {
       if (element) this.canvases.set(sample.key, element);
       else this.canvases.delete(sample.key);
     },
+    // Takes cards that are new or have changed; `keys` are of all that are to be shown, in order.
+    merge(changed, keys) {
+      const known = new Map([...this.shown, ...changed].map((sample) => [sample.key, sample]));
+      this.shown = keys.filter((key) => known.has(key)).map((key) => known.get(key));
+    },
     async repaint() {
       const table = await fetchColours(this.colours);
-      for (const sample of this.samples) {
+      for (const sample of this.shown) {
         const canvas = this.canvases.get(sample.key);
         const mark = JSON.stringify([sample.picture, sample.map?.bytes, sample.scale, this.look]);
         if (!canvas || this.painted.get(canvas) === mark) continue;

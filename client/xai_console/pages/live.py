@@ -105,11 +105,11 @@ class _Live:
         self._is_newest = first and order == "newest_first"
         self._before.set_enabled(not first)
         self._after.set_enabled(bool(self._next))
-        self._show()
-
-    def _show(self) -> None:
-        self._count.set_text(self._page.say("samples.count", count=f"{self._total:,}"))
         self._cards.show(list(self._shown.values()))
+        self._tell()
+
+    def _tell(self) -> None:
+        self._count.set_text(self._page.say("samples.count", count=f"{self._total:,}"))
         self._none.set_visibility(not self._shown)
         self._new.set_visibility(self._unseen > 0)
         self._new.set_text(self._page.say("samples.new", count=self._unseen))
@@ -139,19 +139,26 @@ class _Live:
                 await self._list()
 
     def _happened(self, happened: SampleEvents) -> None:
+        changed: set[str] = set()
         for event in happened.events:
             sample = event.sample
             self._total += "new" in event.kinds
             if sample.id in self._shown:
-                fresh = self._shown[sample.id]["fresh"]
-                self._shown[sample.id] = card_of(self._page, sample, fresh=fresh)
+                was_fresh = self._shown[sample.id]["fresh"]
+                self._shown[sample.id] = card_of(self._page, sample, fresh=was_fresh)
             elif "new" in event.kinds and self._is_newest:
                 self._shown = {sample.id: card_of(self._page, sample, fresh=True), **self._shown}
             elif "new" in event.kinds:
                 self._unseen += 1
+                continue
+            else:
+                continue
+            changed.add(sample.id)
         for surplus in list(self._shown)[PAGE_SIZE:]:
             del self._shown[surplus]
-        self._show()
+        if changed:
+            self._cards.merge([card for key, card in self._shown.items() if key in changed], list(self._shown.values()))
+        self._tell()
 
 
 ENTRY: Final = Entry("/", "live", "dynamic_feed", build, of_samples=True)
