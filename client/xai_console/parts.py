@@ -90,6 +90,17 @@ def select(label: str, options: Mapping[Any, str], value: Any, act: Callable[...
     return made.props("dense outlined options-dense").classes("field")
 
 
+class _Search(ui.select):
+    """A choice from many, none of which is watched for changes: that would be half the time of a page."""
+
+    def _update_options(self) -> None:
+        chosen = self.value
+        self._props["options"] = tuple({"value": place, "label": label} for place, label in enumerate(self._labels))
+        self._props[self.VALUE_PROP] = self._value_to_model_value(chosen)
+        if not isinstance(chosen, list):
+            self.value = chosen if chosen in self._values else None
+
+
 def search(
     label: str,
     options: Mapping[Any, str],
@@ -103,7 +114,7 @@ def search(
 
     The options come last: each property that is set of a list makes all of them anew, a thousand classes of a model.
     """
-    made = ui.select({}, value=[] if multiple else None, label=label, multiple=multiple, with_input=True)
+    made = _Search({}, value=[] if multiple else None, label=label, multiple=multiple, with_input=True)
     made.props(f"dense outlined options-dense{' use-chips clearable' if multiple else ''}").classes(f"field {classes}")
     made.set_options(dict(options), value=value)
     if act is not None:
