@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -140,7 +141,7 @@ def test_killed_again_and_again_it_comes_to_the_same(folder, undisturbed):
         )
         before = measured_pictures(out)
         while process.poll() is None and measured_pictures(out) < before + 1:
-            pass
+            time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
         process.communicate()
     done = run(folder, out)
@@ -171,7 +172,7 @@ def test_ctrl_c_ends_it_once_what_is_in_work_is_done(folder, undisturbed):
         command(folder, out), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     while process.poll() is None and not (out / "run.json").exists():
-        pass
+        time.sleep(0.005)
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
