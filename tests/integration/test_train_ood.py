@@ -54,7 +54,7 @@ compile_cache = false""",
 )
 
 COMMAND = launcher.CLI
-EPOCHS = 300
+EPOCHS = 100
 SHARD = 64
 
 
