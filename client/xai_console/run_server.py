@@ -36,8 +36,8 @@ class RunError(Exception):
 def run_server(run: Path) -> Iterator[str]:
     """Shows a run while the console does.
 
-    The program listens on a socket in a folder that is this user's alone, and ends when its stdin does: also where this
-    process is killed.
+    The program listens on a socket in a folder that is this user's alone. It ends when its stdin does, and removes the
+    folder: also where this process is killed.
 
     Args:
         run: The folder of the run.

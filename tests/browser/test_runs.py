@@ -1,6 +1,7 @@
 """The folder of an offline run in the console: what was measured, and that there is no model to ask."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -107,13 +108,17 @@ def test_drift_is_of_the_whole_run(console, open_page):
         assert page.locator(".figure").first.inner_text().split() == ["Samples", "4"]
 
 
-def test_a_console_that_is_killed_leaves_no_process(run_folder, eventually):
+def test_a_console_that_is_killed_leaves_nothing(run_folder, tmp_path_factory, eventually):
+    temporary = tmp_path_factory.mktemp("t")
     command = [sys.executable, "-m", "xai_console", "--run", str(run_folder), "--listen", "127.0.0.1:0"]
     known = set(readers(run_folder))
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert "http://" in process.stdout.readline()
     (own,) = set(readers(run_folder)) - known
+    assert list(temporary.glob("xai-console-*"))
     process.send_signal(signal.SIGKILL)
     process.wait(30)
     process.stdout.close()
     eventually(lambda: own not in readers(run_folder))
+    assert not list(temporary.glob("xai-console-*"))

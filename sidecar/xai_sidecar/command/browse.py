@@ -35,7 +35,11 @@ def add_browse(commands: Any) -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help="where to serve gRPC, without a log-in; also unix:PATH (default: a free port of this machine alone)",
     )
-    browse.add_argument("--until-eof", action="store_true", help="end once stdin is closed, as by whoever started it")
+    browse.add_argument(
+        "--until-eof",
+        action="store_true",
+        help="end once stdin is closed, as by whoever started it, and remove the folder of a unix:PATH if it is empty",
+    )
     return browse
 
 
@@ -88,6 +92,9 @@ async def _serve(run: BrowsedRun, arguments: argparse.Namespace) -> None:
     quality.end_watching()
     await server.stop(_STOP_SECONDS)
     quality.close()
+    if arguments.until_eof and address.startswith(_UNIX):
+        with suppress(OSError):  # who started it may do that, too, unless it was killed
+            Path(address.removeprefix(_UNIX)).parent.rmdir()
 
 
 def _listen(server: Any, address: str) -> str:
