@@ -28,6 +28,12 @@ class Classifier(nn.Cell):
         return features if self.output_features else self.head(features)
 
 
+@pytest.fixture(scope="module")
+def classifier():
+    """A classifier that stays as it is. What it is compiled to is kept with it, and takes seconds to make."""
+    return Classifier()
+
+
 def batches(count, generator, one_hot=True):
     for _ in range(count):
         labels = generator.integers(0, CLASSES, 16)
@@ -64,9 +70,8 @@ class Told(ms.train.Callback):
     [(nn.SoftmaxCrossEntropyWithLogits, -1), (nn.BCEWithLogitsLoss, 1)],
     ids=["softmax", "sigmoid"],
 )
-def test_it_tells_inliers_from_what_it_has_not_seen(loss, brightness):
+def test_it_tells_inliers_from_what_it_has_not_seen(classifier, loss, brightness):
     generator = np.random.default_rng(0)
-    classifier = Classifier()
     names = [parameter.name for parameter in classifier.get_parameters()]
     before = [parameter.asnumpy().copy() for parameter in classifier.get_parameters()]
     net, told = OoDNet(classifier, CLASSES), Told()
@@ -86,9 +91,9 @@ def test_it_tells_inliers_from_what_it_has_not_seen(loss, brightness):
         np.testing.assert_array_equal(parameter.asnumpy(), value)
 
 
-def test_it_is_saved_and_loaded_with_its_classifier(tmp_path):
+def test_it_is_saved_and_loaded_with_its_classifier(classifier, tmp_path):
     generator = np.random.default_rng(1)
-    net = OoDNet(Classifier(), CLASSES)
+    net = OoDNet(classifier, CLASSES)
     net.train(list(batches(4, generator, one_hot=False)), nn.SoftmaxCrossEntropyWithLogits(), epoch=2)
     path = tmp_path / "ood_net.ckpt"
     ms.save_checkpoint(net, str(path))
@@ -102,8 +107,8 @@ def test_it_is_saved_and_loaded_with_its_classifier(tmp_path):
     np.testing.assert_array_equal(again.underlying(pictures).asnumpy(), net.underlying(pictures).asnumpy())
 
 
-def test_scores_are_cosines():
-    net = OoDNet(Classifier(), CLASSES)
+def test_scores_are_cosines(classifier):
+    net = OoDNet(classifier, CLASSES)
     pictures = next(iter(batches(1, np.random.default_rng(5))))[0]
     features = net.features(pictures)
     weights = net.class_weights.asnumpy()
@@ -118,8 +123,8 @@ def test_scores_are_cosines():
     np.testing.assert_allclose(net.judge(ms.Tensor(features)).asnumpy(), expected / divisor, rtol=1e-3, atol=1e-5)
 
 
-def test_the_learning_rate_falls_and_arguments_reach_the_optimizer():
-    net = OoDNet(Classifier(), CLASSES)
+def test_the_learning_rate_falls_and_arguments_reach_the_optimizer(classifier):
+    net = OoDNet(classifier, CLASSES)
     data = list(batches(2, np.random.default_rng(2)))
     optimizer, scheduler = net.prepare_train(learning_rate=0.05, lr_base_factor=0.5, lr_epoch_denom=2)
     net.train(data, nn.SoftmaxCrossEntropyWithLogits(), epoch=4, optimizer=optimizer, scheduler=scheduler)
@@ -139,12 +144,12 @@ def test_the_classifier_is_trained_along_where_that_is_wanted():
     np.testing.assert_allclose(classifier.head.weight.asnumpy(), head, rtol=1e-3)
 
 
-def test_mindspores_own_data_set_and_a_callback_that_stops():
+def test_mindspores_own_data_set_and_a_callback_that_stops(classifier):
     rows = list(batches(3, np.random.default_rng(6)))
     columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
     dataset = ms.dataset.NumpySlicesDataset(tuple(columns), ["image", "label"], shuffle=False).batch(8)
     told = Told(stop_after=4)
-    OoDNet(Classifier(), CLASSES).train(dataset, nn.SoftmaxCrossEntropyWithLogits(), callbacks=told, epoch=5)
+    OoDNet(classifier, CLASSES).train(dataset, nn.SoftmaxCrossEntropyWithLogits(), callbacks=told, epoch=5)
     assert len(told.losses) == 4
     assert told.events == ["begin", "epoch 1", "end"]
 
@@ -160,8 +165,8 @@ def test_mindspores_own_data_set_and_a_callback_that_stops():
     ],
     ids=["empty", "no batch", "class", "classes", "nan"],
 )
-def test_data_that_cannot_be_trained_on(data, words):
-    net = OoDNet(Classifier(), CLASSES)
+def test_data_that_cannot_be_trained_on(classifier, data, words):
+    net = OoDNet(classifier, CLASSES)
     with pytest.raises(ValueError, match=words):
         net.train(data, nn.SoftmaxCrossEntropyWithLogits(), epoch=1)
     assert not net.training
