@@ -86,6 +86,7 @@ def allowance():
 ONE_SERVER = "the server of the sample classifier"
 ONE_BROWSER = "the browser, its console and the server that it shows"
 CLOSED_SERVERS = "the servers that are closed to strangers"
+SMALL_NET = "the small net on each engine"
 ASKING_IT = (
     "accepted_pictures",
     "admission",
@@ -109,13 +110,20 @@ LONGEST = (
     "tests/integration/test_train_ood.py",
     "tests/integration/test_any_classifier.py",
     "tests/e2e/test_known_flaw.py",
+    SMALL_NET,
+    "tests/integration/test_run.py",
     "tests/conformance/test_mindspore_backend.py",
     "tests/conformance/test_layers.py",
     "tests/conformance/test_forward_engines.py",
+    "tests/conformance/test_compat_tutorials.py",
+    "tests/conformance/test_compat_explainers.py",
     "tests/conformance/test_rectifiers.py",
+    "tests/integration/test_wrong_config.py",
     "tests/conformance/test_ood.py",
     "tests/unit/evaluator/test_store_concurrency.py",
     "tests/unit/evaluator/test_store_pruning.py",
+    "tests/unit/engine/test_sharing.py",
+    "tests/unit/backends/graph/test_whole_nets.py",
     "tests/unit/evaluator/test_evaluator.py",
     "tests/unit/evaluator/test_store.py",
 )
@@ -129,6 +137,8 @@ def group_of(test):
         return ONE_BROWSER
     if path.parent.name == "security":
         return CLOSED_SERVERS
+    if path.parent.name == "conformance" and path.stem in ("test_explainers", "test_perturbation"):
+        return SMALL_NET
     shared = path.parent.name == "integration" and path.stem.removeprefix("test_") in ASKING_IT
     return ONE_SERVER if shared else str(path)
 
