@@ -154,7 +154,9 @@ class Regression:
         """
         features = np.concatenate(self._features)
         products = features.T.astype(np.float64) @ scores
-        fits = [self._fit_with(length, scores, products) for length in _LENGTHS]
+        # RISE and RISEPlus of a picture, or RISE of its noisy copies, have the same masks.
+        posteriors = _posteriors(self._grid.height, self._grid.width, self._grid.side, self._gram.tobytes())
+        fits = [self._fit_with(each, scores, products) for each in posteriors]
         best = np.argmax([[fit.evidence for fit in row] for row in fits], axis=0)
         chosen = [fits[row][target] for target, row in enumerate(best)]
         residuals = scores - features @ np.stack([fit.slopes for fit in chosen], axis=1)
@@ -162,26 +164,24 @@ class Regression:
         found = [self._shrunk(fit, residuals[:, t], means[t]) for t, fit in enumerate(chosen)]
         return np.stack([covariance for covariance, _ in found]), np.array([variance for _, variance in found])
 
-    def _fit_with(self, length: float, scores: Matrix, products: Matrix) -> list[_Fit]:
+    def _fit_with(self, posterior: _Posterior, scores: Matrix, products: Matrix) -> list[_Fit]:
         """For each target the best ridge with a prior of one length.
 
         Args:
-            length: Of the prior, in cells.
+            posterior: What is the same whatever the scores.
             scores: (n, t).
             products: (knots, t), of features and scores.
         """
         count = len(scores)
-        root = np.kron(*(axis.prior_root(length) for axis in self._axes))
-        values, vectors = np.linalg.eigh(root.T @ self._gram @ root)
-        basis = root @ vectors
+        basis = posterior.basis
         along = basis.T @ products  # (knots, t)
-        sums = np.maximum(values, 0)[:, None] + _RIDGES  # (knots, ridges)
+        sums = posterior.values[:, None] + _RIDGES  # (knots, ridges)
         explained = np.einsum("kt,kr->tr", along**2, 1 / sums)
         noises = np.maximum((scores**2).sum(axis=0)[:, None] - explained, 1e-12) / count
         evidences = -0.5 * (count * np.log(noises) + np.log(sums / _RIDGES).sum(axis=0))
         best = evidences.argmax(axis=1)
         return [
-            _Fit(evidences[t, r], noises[t, r], basis, sums[:, r], basis @ (along[:, t] / sums[:, r]))
+            _Fit(evidences[t, r], noises[t, r], posterior, sums[:, r], basis @ (along[:, t] / sums[:, r]))
             for t, r in enumerate(best)
         ]
 
@@ -198,8 +198,7 @@ class Regression:
         smooth = q * (1 - q) * rows.pixels @ fit.slopes.reshape(rows.knots, columns.knots) @ columns.pixels.T
         noise = np.mean(residuals**2) * q * (1 - q) * rows.weight * columns.weight / len(residuals)
         share = max(0.0, 1 - noise / max((rest**2).sum(), 1e-300))
-        overlap = np.kron(rows.pixels.T @ rows.pixels, columns.pixels.T @ columns.pixels)
-        spread = np.einsum("ik,ik,k->", fit.basis, overlap @ fit.basis, 1 / fit.sums)
+        spread = (fit.posterior.spreads / fit.sums).sum()
         total = fit.noise * (q * (1 - q)) ** 2 * spread + share * noise
         return smooth + share * rest, float(total / rest.size)
 
@@ -239,9 +238,44 @@ class _Fit:
 
     evidence: float
     noise: float
-    basis: Matrix
+    posterior: _Posterior
     sums: Matrix
     slopes: Matrix
+
+
+@dataclass(frozen=True)
+class _Posterior:
+    """What a regression with a prior of one length takes from the masks alone.
+
+    Attributes:
+        values: (knots,), the eigenvalues of the masks' products in terms of the prior's root.
+        basis: (knots, knots), the root times the eigenvectors.
+        overlap: (knots, knots), the sums over pixels of the products of what two slopes do to them.
+    """
+
+    values: Matrix
+    basis: Matrix
+    overlap: Matrix
+
+    @functools.cached_property
+    def spreads(self) -> Matrix:
+        """(knots,), the sum over pixels of the square of what each column of the basis does to them."""
+        return np.asarray(np.einsum("ik,ik->k", self.basis, self.overlap @ self.basis))
+
+
+@functools.lru_cache(maxsize=4)
+def _posteriors(height: int, width: int, side: int, gram: bytes) -> tuple[_Posterior, ...]:
+    """Those of each of `_LENGTHS`, of a grid and the products of its masks' features, (knots, knots) float64."""
+    axes = _axis(height, side), _axis(width, side)
+    knots = axes[0].knots * axes[1].knots
+    products = np.frombuffer(gram).reshape(knots, knots)
+    overlap = np.kron(*(axis.pixels.T @ axis.pixels for axis in axes))
+    found = []
+    for length in _LENGTHS:
+        root = np.kron(*(axis.prior_root(length) for axis in axes))
+        values, vectors = np.linalg.eigh(root.T @ products @ root)
+        found.append(_Posterior(np.maximum(values, 0), root @ vectors, overlap))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

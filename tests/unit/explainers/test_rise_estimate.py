@@ -25,3 +25,50 @@ def test_means_of_scores_and_masks_are_those_of_the_enlarged_masks(monkeypatch, 
         count += len(masks)
     assert count == 150
     assert regression._mean_products(np.concatenate(scores)) == pytest.approx(products / count, abs=1e-5)
+
+
+def regression_of(grid, seed, scores_of, count=64):
+    regression = Regression(grid, 1)
+    for masks in grid.draw(seed, count):
+        enlarged = grid.enlarge(masks)
+        regression.add(masks, enlarged, scores_of(enlarged))
+    return regression
+
+
+def corner(enlarged):
+    return enlarged[:, :1, 0].astype(np.float64)
+
+
+def middle(enlarged):
+    return enlarged[:, 6, 6:7].astype(np.float64) ** 2
+
+
+def test_what_depends_on_the_masks_alone_is_worked_out_once_for_equal_masks():
+    grid = MaskGrid(12, 14, 4, 0.4)
+    rise_estimate._posteriors.cache_clear()
+    together = [regression_of(grid, 5, scores_of).estimate() for scores_of in (corner, middle)]
+    assert rise_estimate._posteriors.cache_info().misses == 1
+    regression_of(grid, 6, corner).estimate()
+    regression_of(MaskGrid(14, 12, 4, 0.4), 5, corner).estimate()
+    assert rise_estimate._posteriors.cache_info().misses == 3
+    for scores_of, found in zip((corner, middle), together, strict=True):
+        rise_estimate._posteriors.cache_clear()
+        alone = regression_of(grid, 5, scores_of).estimate()
+        np.testing.assert_array_equal(found.maps, alone.maps)
+        np.testing.assert_array_equal(found.standard_errors, alone.standard_errors)
+
+
+def test_posteriors_are_those_of_the_prior_and_the_masks():
+    """The basis is a root of the prior, in which the masks' products are diagonal; pixels are added up one by one."""
+    grid = MaskGrid(12, 14, 3, 0.5)
+    regression = regression_of(grid, 1, corner)
+    rows, columns = regression._axes
+    found = rise_estimate._posteriors(12, 14, 3, regression._gram.tobytes())
+    assert len(found) == len(rise_estimate._LENGTHS)
+    for length, each in zip(rise_estimate._LENGTHS, found, strict=True):
+        roots = [axis.prior_root(length) for axis in (rows, columns)]
+        np.testing.assert_allclose(each.basis @ each.basis.T, np.kron(*(root @ root.T for root in roots)), atol=1e-9)
+        np.testing.assert_allclose(each.basis.T @ regression._gram @ each.basis, np.diag(each.values), atol=1e-6)
+        for column, spread in zip(each.basis.T, each.spreads, strict=True):
+            pixels = rows.pixels @ column.reshape(rows.knots, columns.knots) @ columns.pixels.T
+            assert spread == pytest.approx((pixels**2).sum())
