@@ -1,7 +1,8 @@
 """Predictions beside the evaluator, on EfficientNet-Lite0 served by a process of its own, one at a time.
 
 One server, so that both sides have the same process: it samples some of the requests without an id of their own, and
-none of those with a certain id. With these the evaluator has nothing to do.
+none of those with certain ids. With these the evaluator has nothing to do. No two that are under way at once have the
+same id: they would be answered by one pass.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ _WAITING_BYTES = 2_000_000
 
 _STEPS = 10
 """Of SRG: a sample is soon done."""
+
+_IDS = 100
+"""More than requests are ever under way at once."""
 
 
 @dataclass
@@ -200,7 +204,7 @@ steps = {_STEPS}
             path.read_text().replace('http = "127.0.0.1:0"', f'http = "{http}"\nrepeat_seconds = 0') + settings
         )
         with served(path) as (address, _, _), load_client(address, folder) as client:
-            client.ask("closed_loop", "passed_over", callers=8, settle=0, seconds=2)()
+            client.ask("open_loop", "passed_over", rate=40, seconds=2, seed=0)()
             yield _Bench(client, http, found)
 
 
@@ -212,10 +216,12 @@ def _make_store(path: Path) -> None:
 
 
 def _write_requests(folder: Path) -> None:
-    """A photograph as JPEG, twice: once without an id, once with an id that is not sampled."""
+    """A photograph as JPEG: once without an id, and in a folder with ids that are not sampled."""
     file = io.BytesIO()
     Image.open(models.photograph()).save(file, "JPEG", quality=90)
-    passed_over = next(f"request-{n}" for n in itertools.count() if not chosen(f"request-{n}", _SAMPLED))
-    for name, request_id in (("sampled", ""), ("passed_over", passed_over)):
+    passed_over = (f"request-{n}" for n in itertools.count() if not chosen(f"request-{n}", _SAMPLED))
+    (folder / "passed_over").mkdir()
+    named = {f"passed_over/{n:03}": request_id for n, request_id in enumerate(itertools.islice(passed_over, _IDS))}
+    for name, request_id in {"sampled": "", **named}.items():
         request = predict_request([file.getvalue()], (), top_k=None, ood=False, request_id=request_id)
         (folder / name).write_bytes(request.SerializeToString())

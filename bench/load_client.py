@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import random
@@ -39,7 +40,7 @@ class LoadClient:
 
         Args:
             run: Name of the function.
-            request: Name of the request's file.
+            request: Name of the request's file, or for `open_loop` of a folder of such.
             **values: The function's arguments.
         """
         order = {"run": run, "request": str(self.folder / request), **values}
@@ -65,8 +66,8 @@ def load_client(address: str, folder: Path) -> Iterator[LoadClient]:
             process.kill()
 
 
-def open_loop(predict: Any, request: bytes, rate: float, seconds: float, seed: int) -> dict[str, list[float]]:
-    """Calls that are due at random times, drawn beforehand, whatever became of the earlier ones.
+def open_loop(predict: Any, *requests: bytes, rate: float, seconds: float, seed: int) -> dict[str, list[float]]:
+    """Calls that are due at random times, drawn beforehand, whatever became of the earlier ones; requests take turns.
 
     Returns:
         Seconds that each took from when it was due, and seconds that each was sent late.
@@ -78,7 +79,7 @@ def open_loop(predict: Any, request: bytes, rate: float, seconds: float, seed: i
         due_times.append(due_times[-1] + draw.expovariate(rate))
     ended: queue.SimpleQueue[tuple[float, Any]] = queue.SimpleQueue()
     late = []
-    for due in due_times:
+    for due, request in zip(due_times, itertools.cycle(requests)):
         time.sleep(max(0.0, due - time.monotonic()))
         late.append(time.monotonic() - due)
         call = predict.future(request, timeout=_TIMEOUT)
@@ -177,8 +178,9 @@ def main() -> None:
         predict = channel.unary_unary(_METHOD)
         for line in sys.stdin:
             order = json.loads(line)
-            request = Path(order.pop("request")).read_bytes()
-            print(json.dumps(functions[order.pop("run")](predict, request, **order)), flush=True)
+            path = Path(order.pop("request"))
+            requests = [each.read_bytes() for each in (sorted(path.iterdir()) if path.is_dir() else [path])]
+            print(json.dumps(functions[order.pop("run")](predict, *requests, **order)), flush=True)
 
 
 if __name__ == "__main__":
