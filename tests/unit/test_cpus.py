@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -147,3 +148,24 @@ def test_one_thread_where_the_affinity_is_one_cpu():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "1"
+
+
+def test_a_thread_gives_way_alone_and_so_do_those_that_it_starts():
+    found = {}
+
+    def priority(name):
+        found[name] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def giving_way():
+        cpus.give_way()
+        priority("itself")
+        inner = threading.Thread(target=priority, args=("started by it",))
+        inner.start()
+        inner.join()
+
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    for thread in (threading.Thread(target=giving_way), threading.Thread(target=priority, args=("another",))):
+        thread.start()
+        thread.join()
+    assert found == {"itself": 10, "started by it": 10, "another": before}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from xai_sidecar.config import DriftConfig
+from xai_sidecar.cpus import give_way
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.evaluator.drift.stream import Comparison
 from xai_sidecar.evaluator.drift.tracker import DriftTracker, StreamKey
@@ -123,6 +124,7 @@ class DriftMonitor:
             self._thread.start()
 
     def _run(self) -> None:
+        give_way()
         while True:
             with self._changed:
                 self._busy = False
