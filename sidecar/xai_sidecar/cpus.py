@@ -56,6 +56,17 @@ def give_way() -> None:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
+def has_quota(root: Path = Path("/")) -> bool:
+    """Whether a control group allows this process less time than the CPUs of its affinity have.
+
+    Then all its threads together are stopped for a while once they have used that up, whatever their priority.
+
+    Args:
+        root: Where `proc` and the mount points are.
+    """
+    return min(_quotas(root), default=math.inf) < len(os.sched_getaffinity(0))
+
+
 def _quotas(root: Path) -> Iterator[float]:
     """All quotas on this process, in CPUs."""
     groups = _groups(root)

@@ -150,6 +150,18 @@ def test_one_thread_where_the_affinity_is_one_cpu():
     assert done.stdout.strip() == "1"
 
 
+@pytest.mark.parametrize(
+    ("quota", "less"), [("max 100000", False), ("800000 100000", False), ("790000 100000", True), ("1 0", False)]
+)
+def test_a_quota_that_takes_something_away(tree, quota, less):
+    root = tree("0::/a\n", V2_MOUNT.format(top="/"), files=v2("max 100000", quota))
+    assert cpus.has_quota(root) is less
+
+
+def test_no_quota(tmp_path):
+    assert not cpus.has_quota(tmp_path)
+
+
 def test_a_thread_gives_way_alone_and_so_do_those_that_it_starts():
     found = {}
 

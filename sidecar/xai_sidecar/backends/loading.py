@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -15,8 +15,12 @@ from xai_sidecar.config import Config
 from xai_sidecar.config.upstream import upstream_address
 from xai_sidecar.cpus import usable_cpus
 from xai_sidecar.engine.backend import Backend
+from xai_sidecar.engine.background import Background
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.ood.head import OodHead, load_head
+
+if TYPE_CHECKING:
+    from xai_sidecar.backends.graph.source import GraphSource
 
 _log = structlog.get_logger(__name__)
 
@@ -29,6 +33,23 @@ def load_backend(config: Config) -> Backend:
     """
     make = {"onnx": _graph, "factory": _cell, "oip": _remote}[config.model.source]
     return make(config)
+
+
+def load_background(config: Config, backend: Backend) -> Background | None:
+    """What runs evaluation beside a backend; None where it takes turns with the rest."""
+    evaluator = config.evaluator
+    if not evaluator.own_process or not evaluator.enabled or config.model.source != "onnx":
+        return None
+    from xai_sidecar.backends.background.process import BackgroundProcess, why_not
+    from xai_sidecar.backends.graph.backend import GraphBackend
+
+    if not isinstance(backend, GraphBackend):
+        return None
+    source = _graph_source(config)
+    if reason := why_not(source):
+        _log.info("evaluation_takes_turns", reason=reason)
+        return None
+    return BackgroundProcess(source, backend.version)
 
 
 class PatientLoading:
@@ -81,19 +102,22 @@ def load_early(config: Config) -> Callable[[Config], Backend]:
 
 def _graph(config: Config) -> Backend:
     from xai_sidecar.backends.graph.backend import GraphBackend
+
+    if config.model.forward_engine == "mindspore":
+        raise ConfigError("MindSpore does not run ONNX files. Set it to auto.", field="model.forward_engine")
+    return GraphBackend(_graph_source(config))
+
+
+def _graph_source(config: Config) -> GraphSource:
     from xai_sidecar.backends.graph.source import GraphSource
 
     model = config.model
-    if model.forward_engine == "mindspore":
-        raise ConfigError("MindSpore does not run ONNX files. Set it to auto.", field="model.forward_engine")
-    return GraphBackend(
-        GraphSource(
-            path=model.onnx or Path(),  # the config has checked that it is the source
-            input=model.onnx_input,
-            output=model.onnx_output,
-            activation=model.activation,
-            **_common(config),
-        )
+    return GraphSource(
+        path=model.onnx or Path(),  # the config has checked that it is the source
+        input=model.onnx_input,
+        output=model.onnx_output,
+        activation=model.activation,
+        **_common(config),
     )
 
 

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 
 from xai_sidecar import __version__
+from xai_sidecar.backends.loading import load_background
 from xai_sidecar.backends.runtimes.memory import give_back_memory
 from xai_sidecar.command.addresses import joined, split
 from xai_sidecar.command.grpc_server import Served, start_grpc
@@ -146,6 +147,7 @@ class Sidecar:
             observer=observer,
             on_lost=lost,
             hang_seconds=limits.hang_seconds,
+            make_background=partial(load_background, self._config),
         )
         core = Core(limits, on_repeat=lambda how: telemetry.repeats.labels(how).inc())
         quality = Quality(ServedQuality(core))

@@ -129,6 +129,13 @@ class EvaluatorConfig(Section):
         "one. Rows that take more than twice as long by themselves, and than a prediction does, are run in half a "
         "percent of the time.",
     )
+    own_process: bool = Field(
+        default=True,
+        description="Whether passes for measuring run in a process of their own, which gets CPU time only where nobody "
+        "else wants any (SCHED_IDLE), so that no prediction waits for one. It has the model once more in memory. It "
+        "is for ONNX files on a CPU; where a quota limits CPU time, or `model.threads` does, they take turns with "
+        "predictions all the same.",
+    )
     pending_bytes: int = Field(
         default=64 * 2**20,
         ge=2**16,

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import structlog
 
 from xai_sidecar.engine.backend import Backend
+from xai_sidecar.engine.background import BackgroundBatches
 from xai_sidecar.engine.batch import Batch, Lane, Task, TaskSlice
 from xai_sidecar.engine.batching import Run, fitting, joined, padded, rows_of
 from xai_sidecar.engine.costs import CostModel, Slowdown, Utilization, row_seconds
@@ -38,6 +39,7 @@ class BatchRecord:
         size: Batch size, padding included.
         row_count: Rows without padding.
         seconds: Time on the device; where batches overlap, since the last one ended, so that no second counts twice.
+            Of one beside the device, what was used of its CPUs since the last one ended, in seconds of all of them.
         overrun: Whether that was more than a time slice.
         waits: Of each task whose first row is in it, the seconds that the task had waited.
     """
@@ -83,6 +85,7 @@ class Dispatcher:
         observer: Receives each batch that ran.
         completed: Called with a job and its result rows when all rows of its task are done.
         threads: Run batches beside each other; None where the device runs one at a time.
+        background: Runs evaluation beside the device; None where nothing does.
 
     Attributes:
         slowdown: How much longer explanations take than was measured at start.
@@ -96,8 +99,10 @@ class Dispatcher:
         observer: Observer,
         completed: Callable[[Job[Any], tuple[Array, ...]], None],
         threads: BatchThreads | None = None,
+        background: BackgroundBatches | None = None,
     ) -> None:
         self._backend = backend
+        self._background = background
         self._threads = threads
         self._run_rows = run
         self._policy = policy
@@ -106,7 +111,7 @@ class Dispatcher:
         self._cost_model = CostModel(backend.costs)
         self._predicting = Utilization()
         self.slowdown = Slowdown()
-        self._scheduler = Scheduler(self._cost_model.costs, policy, self._row_seconds_now)
+        self._scheduler = Scheduler(self._cost_model.costs, policy, self._row_seconds_now, self._runs_beside)
         self._running: tuple[Batch, float] | None = None  # the batch in progress here, and when it began
         self._last_ended = 0.0  # when the last batch ended
 
@@ -151,7 +156,13 @@ class Dispatcher:
 
     def due(self) -> float | None:
         """When the next batch may run if nothing is added, on the clock of `time.monotonic`; None if nothing can."""
-        return self._scheduler.due() if self._has_room else None
+        times = [self._scheduler.due() if self._has_room else None]
+        if self._background is not None:
+            times += [self._scheduler.due_beside() if self._background.has_room else None, self._background.next_late]
+        return min((each for each in times if each is not None), default=None)
+
+    def _runs_beside(self, kind: Kind) -> bool:
+        return self._background is not None and self._background.takes(kind)
 
     @property
     def _has_room(self) -> bool:
@@ -182,9 +193,10 @@ class Dispatcher:
 
     def run_next(self) -> bool:
         """Runs the next batch, or begins it where others are in progress; False when none may run yet."""
+        began = self._background is not None and self._begin_beside(self._background)
         batch = self._scheduler.next(time.monotonic()) if self._has_room else None
         if batch is None:
-            return False
+            return began
         # Jobs may have been dropped while their slices of a failed batch waited to be tried again.
         slices = tuple(each for each in batch.slices if each.task is each.task.owner.task)
         if slices:
@@ -192,6 +204,32 @@ class Dispatcher:
         else:
             self._scheduler.ran(batch, 0.0)
         return True
+
+    def _begin_beside(self, background: BackgroundBatches) -> bool:
+        """Begins the next batch beside the device, if one may; those that are late there are run on the device."""
+        for late in background.give_up_late():
+            self._again_on_device(late)
+        if not background.has_room:
+            return False
+        batch = self._scheduler.next_beside(time.monotonic(), background.costs)
+        if batch is None:
+            return False
+        columns = tuple(zip(*(rows_of(each) for each in batch.slices), strict=True))
+        run = partial(background.run, batch.kind, batch.size, columns)
+        background.begin(batch, run, partial(self._ended_beside, batch, time.monotonic()))
+        return True
+
+    def _ended_beside(self, batch: Batch, started: float, used: float, outcome: Outcome | None) -> None:
+        """Charges what ran beside the device, and hands its rows back; None if they were given up."""
+        self._scheduler.ran_beside(time.monotonic(), used)
+        if isinstance(outcome, Exception):
+            self._again_on_device(batch)
+        elif outcome is not None:
+            self._report_batch(batch, started, used, overrun=False)
+            self._hand_back(batch, started, outcome)
+
+    def _again_on_device(self, batch: Batch) -> None:
+        self._scheduler.again(self._batch_of(batch.kind, batch.slices))
 
     def _batch_of(self, kind: Kind, slices: tuple[TaskSlice, ...]) -> Batch:
         size = fitting(sum(each.row_count for each in slices), self._backend.costs(kind))
@@ -229,7 +267,7 @@ class Dispatcher:
         if isinstance(outcome, Exception):
             self._blame(batch, outcome)
         else:
-            self._report_batch(batch, started, seconds)
+            self._report_batch(batch, started, seconds, overrun=seconds > self._policy.slice_seconds)
             self._hand_back(batch, started, outcome)
 
     def _hand_back(self, batch: Batch, started: float, outputs: tuple[Array, ...]) -> None:
@@ -294,7 +332,7 @@ class Dispatcher:
             job.collected = {}
             self._completed(job, tuple(joined(column) for column in zip(*in_order, strict=True)))
 
-    def _report_batch(self, batch: Batch, started: float, seconds: float) -> None:
+    def _report_batch(self, batch: Batch, started: float, seconds: float, *, overrun: bool) -> None:
         waits = tuple(started - each.task.added for each in batch.slices if each.start == 0)
         record = BatchRecord(
             batch.kind,
@@ -302,7 +340,7 @@ class Dispatcher:
             batch.size,
             batch.row_count,
             seconds,
-            seconds > self._policy.slice_seconds,
+            overrun,
             waits,
         )
         with logged("observer_failed"):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import structlog
 
 from xai_sidecar.engine.backend import Backend, Report
+from xai_sidecar.engine.background import Background
 from xai_sidecar.engine.batch import Flow, Lane
 from xai_sidecar.engine.budgets import Budgets
 from xai_sidecar.engine.dispatcher import Dispatcher, NoObserver, Observer
@@ -48,6 +49,7 @@ class Engine:
         on_lost: Called once when the device thread hangs or dies of an unexpected error; on any thread.
         hang_seconds: A batch, or a step of a computation, that takes longer than this hangs. For a batch see
             `Backend.hang_is_fatal`; for a step of an explanation or evaluation, `Steppers`.
+        make_background: Called with the compiled backend; gives what runs evaluation beside it, or None.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Engine:
         observer: Observer | None = None,
         on_lost: Callable[[BaseException], None] = lambda error: None,
         hang_seconds: float = 60.0,
+        make_background: Callable[[Backend], Background | None] = lambda backend: None,
     ) -> None:
         self._make_backend, self._on_lost = make_backend, on_lost
         self._policy = policy or Policy()
@@ -73,7 +76,7 @@ class Engine:
         self._timer = Timer("timer")
         self._budgets = Budgets(self._timer, self._steppers)
         self._busy_since: float | None = None  # of the device thread; None while idle
-        self._runner = Runner(hang_seconds, self._thread, self._lose)
+        self._runner = Runner(hang_seconds, self._thread, self._lose, make_background)
         watched = [*self._runner.watched(lambda: self._busy_since), *self._steppers.watched(hang_seconds)]
         self._watchdog = Watchdog("watchdog", hang_seconds / 8, [*watched, self._timer.watched(hang_seconds)])
 
@@ -238,10 +241,7 @@ class Engine:
 
     def _completed(self, job: Job[Any], rows: tuple[Array, ...]) -> None:
         """Receives the result of a task from the dispatcher, on the device thread."""
-        if job.lane is Lane.PREDICT:
-            self._advance(job, rows)
-        else:
-            self._step(job, rows)
+        (self._advance if job.lane is Lane.PREDICT else self._step)(job, rows)
 
     def _advance(self, job: Job[Any], rows: tuple[Array, ...] | None) -> None:
         work = None if job.done() else job.step(rows)
@@ -295,8 +295,8 @@ class Engine:
         backend = self._make_backend()
         failed = backend.warm_up(self._kinds(backend), self._report)
         self._check(backend)
-        threads = self._runner.use(backend, self._inbox.put)
-        self._device = Dispatcher(backend, self._runner.run, self._policy, self._observer, self._completed, threads)
+        beside = self._runner.use(backend, self._inbox.put)
+        self._device = Dispatcher(backend, self._runner.run, self._policy, self._observer, self._completed, *beside)
         self._ready.set_result(failed)
         self._watchdog.start()
         return backend

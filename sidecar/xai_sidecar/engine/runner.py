@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 
 from xai_sidecar.engine.backend import Backend
+from xai_sidecar.engine.background import Background, BackgroundBatches
 from xai_sidecar.engine.overlapping import BatchThreads
 from xai_sidecar.engine.threads import MOST_STUCK, Call, ReplaceableThread, ReplacedError
 from xai_sidecar.engine.watchdog import Watched
@@ -31,19 +32,30 @@ class Runner:
         hang_seconds: A batch that takes longer than this hangs; one that compiles first may take longer.
         thread: The device thread.
         lost: Called when the device is lost, with why; on the watchdog's thread.
+        make_background: Called with the backend; gives what runs evaluation beside it, or None.
     """
 
-    def __init__(self, hang_seconds: float, thread: ReplaceableThread, lost: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        hang_seconds: float,
+        thread: ReplaceableThread,
+        lost: Callable[[BaseException], None],
+        make_background: Callable[[Backend], Background | None] = lambda backend: None,
+    ) -> None:
         self._hang_seconds = hang_seconds
         self._thread = thread
         self._lost = lost
         self._backend: Backend | None = None
         self._abandons = False
         self._threads: BatchThreads | None = None
+        self._make_background = make_background
+        self._background: BackgroundBatches | None = None
         self._lock = threading.Lock()  # guards what is next, and which thread is the device thread
         self._since: float | None = None  # when the batch in progress began; None while there is none
 
-    def use(self, backend: Backend, deliver: Callable[[Call], None]) -> BatchThreads | None:
+    def use(
+        self, backend: Backend, deliver: Callable[[Call], None]
+    ) -> tuple[BatchThreads | None, BackgroundBatches | None]:
         """Says what to run on, once.
 
         Args:
@@ -51,19 +63,24 @@ class Runner:
             deliver: Has a function called on the device thread.
 
         Returns:
-            What runs batches beside each other; None where the backend runs one at a time.
+            What runs batches beside each other, None where the backend runs one at a time; and what runs those of
+            evaluation beside the backend, None where nothing does.
         """
         self._backend = backend
         self._abandons = not getattr(backend, "hang_is_fatal", True)
         concurrency = getattr(backend, "concurrency", 1)
         if concurrency > 1:
             self._threads = BatchThreads(concurrency, deliver)
-        return self._threads
+        if (background := self._make_background(backend)) is not None:
+            self._background = BackgroundBatches(background, deliver)
+        return self._threads, self._background
 
     def stop(self) -> None:
-        """Ends the threads that run batches beside each other."""
+        """Ends the threads that run batches beside each other, and what runs beside the backend."""
         if self._threads is not None:
             self._threads.stop()
+        if self._background is not None:
+            self._background.close()
 
     def run(self, kind: Kind, rows: tuple[Array, ...]) -> tuple[Array, ...]:
         """As `Backend.run`, on the device thread or one of those beside it.

@@ -50,6 +50,7 @@ class Scheduler:
         costs: The batch sizes of a kind, with the seconds that a batch of each takes.
         policy: The settings.
         seconds: Seconds that a row of an explanation of a kind and label takes now; by default what its costs say.
+        beside: Whether evaluation of a kind runs beside the device at present; by default none does.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Scheduler:
         costs: Callable[[Kind], Mapping[int, float]],
         policy: Policy | None = None,
         seconds: Callable[[Kind, str], float] | None = None,
+        beside: Callable[[Kind], bool] = lambda kind: False,
     ) -> None:
         self._costs = costs
         self._policy = policy or Policy()
@@ -65,6 +67,7 @@ class Scheduler:
         self._again: dict[Lane, deque[Batch]] = {lane: deque() for lane in Lane}
         self._rest: Task | None = None  # the task of which the last batch had no room for all rows
         self._seconds = seconds or (lambda kind, label: row_seconds(costs(kind), self._policy.slice_seconds))
+        self._beside = beside
         self._promises = Promises(self._row_seconds)
         self._owed_by_turns = 0.0  # device seconds by which turns of explanations are behind their share
         self._owed = 0.0  # device seconds by which explanations are behind their share
@@ -135,8 +138,39 @@ class Scheduler:
             return self._first(Lane.PREDICT, prediction)
         return None if self._wants(Lane.PREDICT) else self._next_evaluation(now)
 
+    def next_beside(self, now: float, costs: Callable[[Kind], Mapping[int, float]]) -> Batch | None:
+        """Takes the rows of the next batch that runs beside the device out of the queues; None when none may yet.
+
+        It is charged to whom it is for at once; what it uses, by `ran_beside`.
+
+        Args:
+            now: On the clock of `add`.
+            costs: The batch sizes of a kind there, with the seconds that a batch of each takes.
+        """
+        self._put_back()
+        due = self.due_beside()
+        if due is None or now < due:
+            return None
+        self._now = now
+        kind = self._kinds_of_evaluation(beside=True)[0]
+        batch = self._batch(Lane.EVALUATE, kind, costs=costs(kind))
+        self._lanes[Lane.EVALUATE].charge([each.task for each in batch.slices], batch.expected_seconds, self._rest)
+        self._put_back()
+        return batch
+
+    def due_beside(self) -> float | None:
+        """When a batch may run beside the device; None if none waits for that."""
+        return self._throttle.begin_beside if self._kinds_of_evaluation(beside=True) else None
+
+    def ran_beside(self, now: float, seconds: float) -> None:
+        """Charges to evaluation what batches beside the device have used of its CPUs, in seconds of all of them."""
+        self._throttle.ran_beside(now, seconds)
+
     def due(self) -> float | None:
-        """When the batch delay of waiting predictions ends, or else evaluation may go on; None if neither waits."""
+        """When the batch delay of waiting predictions ends, or else evaluation may go on; None if neither waits.
+
+        What runs beside the device is left out.
+        """
         self._put_back()
         added = [task.added for *_, task in self._lanes[Lane.PREDICT]]
         if added:
@@ -191,8 +225,13 @@ class Scheduler:
         """When evaluation of each kind may begin, in the order of start tags; a kind of None is a batch run again."""
         if self._again[Lane.EVALUATE]:
             return [(self._throttle.begin(0.0), None)]
-        kinds = [task.kind for *_, task in sorted(self._lanes[Lane.EVALUATE])]
+        kinds = self._kinds_of_evaluation(beside=False)
         return [(self._throttle.begin(min(self._costs(kind).values())), kind) for kind in kinds]
+
+    def _kinds_of_evaluation(self, *, beside: bool) -> list[Kind]:
+        """The kinds of evaluation that waits, to be run beside the device or on it, in the order of start tags."""
+        kinds = [task.kind for *_, task in sorted(self._lanes[Lane.EVALUATE])]
+        return [kind for kind in kinds if self._beside(kind) is beside]
 
     def _explanations_are_owed(self) -> bool:
         """Whether explanations are behind their share by as much as their next batch costs."""
@@ -238,11 +277,13 @@ class Scheduler:
         smallest = min(costs)
         return allowed or {smallest: costs[smallest]}
 
-    def _batch(self, lane: Lane, kind: Kind, urgent: Task | None = None) -> Batch:
+    def _batch(
+        self, lane: Lane, kind: Kind, urgent: Task | None = None, costs: Mapping[int, float] | None = None
+    ) -> Batch:
         """The next batch of a kind: the rows of the urgent task, if there is one, before those of others by turns."""
         lanes = self._lanes[lane]
         queue = lanes.kinds[kind]
-        costs = self._allowed(kind, lane)
+        costs = costs or self._allowed(kind, lane)
         size = best_size(queue.rows, costs)
         slices: list[TaskSlice] = []
         room = size

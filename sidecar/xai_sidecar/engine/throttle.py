@@ -27,6 +27,9 @@ _HOLD_SECONDS = 0.01
 _STALL_SECONDS = 1.0
 """The most seconds that are charged for a batch: beyond, the machine stood still."""
 
+_SAVED_SECONDS = 0.25
+"""How much of the time in which it might have run beside the device is made up for."""
+
 
 def is_long(seconds: float, slice_seconds: float, prediction_seconds: float = 0.0) -> bool:
     """Whether a batch takes so long that it has to be rare while other lanes are in use.
@@ -93,6 +96,15 @@ class IdleThrottle:
         if not self._is_long(seconds):
             return rested
         return max(rested, min(self._long_rested, self._others + QUIET_SECONDS))
+
+    @property
+    def begin_beside(self) -> float:
+        """When a batch may begin that runs beside the device, in time that nobody else wants."""
+        return self._rested
+
+    def ran_beside(self, now: float, seconds: float) -> None:
+        """Charges what batches beside the device have used of its CPUs, in seconds of all of them."""
+        self._rested = max(self._rested, now - _SAVED_SECONDS) + seconds / self.share
 
     def pause(self, until: float) -> None:
         """Lets no batch begin before a time."""

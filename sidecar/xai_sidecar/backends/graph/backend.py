@@ -48,13 +48,14 @@ class GraphBackend:
     """
 
     compiling = False
-    concurrency, unready = 1, ""
+    unready = ""
 
     def __init__(self, source: GraphSource) -> None:
         self._source = source
         cache = EngineCache(source.cache) if source.cache else None
-        engines = engines_for(source.device, cache, source.forward_engine)
+        engines = engines_for(source.device, cache, source.forward_engine, source.calls)
         self.device = source.device
+        self.concurrency = source.calls
         self.reduced_precision = reduced_precision(engines)
         self.hang_is_fatal = not source.device.startswith("cpu")
         digests = GraphDigests()
@@ -104,7 +105,7 @@ class GraphBackend:
     def warm_up(self, kinds: list[Kind], report: Report) -> dict[Kind, str]:
         """Loads, checks and times all kinds in all their batch sizes; see `Backend.warm_up`."""
         wanted = list(dict.fromkeys(map(same_passes, kinds)))
-        self._warmed = set(wanted)
+        self._warmed |= set(wanted)
         pool = ThreadPoolExecutor(1, "reference")
         try:
             # Engines compile on one CPU, for the most part: graphs are made and run plainly beside that.
@@ -175,7 +176,7 @@ class GraphBackend:
         self._programs[kind] = program
         if kind == Forward.kind:
             self.engine = program.choice.engine
-        on_demand = [known for known in self._programs if known not in self._warmed]
+        on_demand = [known for known in list(self._programs) if known not in self._warmed]
         for old in on_demand[:-_ON_DEMAND_KEPT]:
             del self._programs[old], self._costs[old]
 
@@ -225,7 +226,7 @@ class GraphBackend:
         self._digests.forget()
         self._graphs.forget()
         self._early.forget()
-        for program in self._programs.values():
+        for program in list(self._programs.values()):
             program.forget()
 
     def _sizes(self, kind: Kind) -> tuple[int, ...]:

@@ -29,6 +29,7 @@ class GraphSource:
         forward_engine: "auto", or the one engine to use.
         threads: Number of threads that compute passes on a CPU; None for one on each usable CPU.
         ood: The head of the OoD net; None for none.
+        calls: How many batches are run at once; on a CPU, a program divides its threads among so many.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class GraphSource:
     forward_engine: str = "auto"
     threads: int | None = None
     ood: OodHead | None = None
+    calls: int = 1
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -22,20 +22,24 @@ _MOST_PARTS = 8
 _PROVIDERS = {"gpu": (TENSORRT, CUDA), "ascend": (CANN,)}
 
 
-def engines_for(device: str, cache: EngineCache | None = None, wanted: str = "auto") -> tuple[Engine, ...]:
+def engines_for(
+    device: str, cache: EngineCache | None = None, wanted: str = "auto", calls: int = 1
+) -> tuple[Engine, ...]:
     """The engines of a device, one of which at least can be used; `choosing.choose` says why another cannot.
 
     Args:
         device: "cpu", "gpu" or "ascend", optionally with ":index".
         cache: Where they keep what they have compiled; None keeps nothing.
         wanted: The name of the one engine to use on a CPU, or "auto" for any.
+        calls: Among how many calls at once a program divides its threads on a CPU. Where that is more than one, none
+            runs batches in parts.
 
     Raises:
         ConfigError: None of them can be used; the message says which package or library is missing.
     """
     kind, _, index = device.partition(":")
-    engines: tuple[Engine, ...] = (OpenVino(cache), OnnxRuntime(cache))
-    parts = min(usable_cpus(), _MOST_PARTS)
+    engines: tuple[Engine, ...] = (OpenVino(cache, calls), OnnxRuntime(cache, calls))
+    parts = min(usable_cpus(), _MOST_PARTS) if calls == 1 else 1
     divided = (InParts(OpenVino(cache, parts), parts), InParts(OnnxRuntime(cache, parts), parts)) if parts > 1 else ()
     # Whatever runs graphs, ONNX Runtime says what is right.
     if missing := OnnxRuntime().missing():
