@@ -43,11 +43,11 @@ def usable_cpus(root: Path = Path("/")) -> int:
     return max(1, math.ceil(least))
 
 
-_NICE = 10
+_NICE = 5
 
 
 def give_way() -> None:
-    """Has the calling thread get a tenth of the CPU time that others get, where not all can have some.
+    """Has the calling thread get a third of the CPU time that others get, where not all can have some.
 
     And not less than that: a thread may hold Python's lock, for which others wait. Threads that it starts inherit it.
     """

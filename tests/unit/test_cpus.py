@@ -179,5 +179,5 @@ def test_a_thread_gives_way_alone_and_so_do_those_that_it_starts():
     for thread in (threading.Thread(target=giving_way), threading.Thread(target=priority, args=("another",))):
         thread.start()
         thread.join()
-    assert found == {"itself": 10, "started by it": 10, "another": before}
+    assert found == {"itself": 5, "started by it": 5, "another": before}
     assert os.getpriority(os.PRIO_PROCESS, 0) == before

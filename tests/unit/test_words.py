@@ -93,7 +93,7 @@ def test_every_option_named_is_one():
         option for _, parser in PARSERS.items() for each in parsers(parser) for option in each._option_string_actions
     }
     known |= {"--hours", "--build", "--preload"}  # of bench.soak, docker compose, gunicorn
-    known |= {"--build-arg"}  # of docker
+    known |= {"--build-arg", "--cpus", "--cpuset-cpus"}  # of docker
     known |= {"--cacert", "--cert", "--key"}  # of curl
     known |= {"--device", "--json", "--no-deps", "--no-index"}  # of bench.gpu and pip
     known |= {"--accent"}  # a variable of CSS

@@ -33,9 +33,8 @@ def until(true):
         time.sleep(0.01)
 
 
-@pytest.fixture
-def source(tmp_path):
-    model = tmp_path / "model.onnx"
+def source_in(folder):
+    model = folder / "model.onnx"
     model.write_bytes(convolution())
     return GraphSource(
         model, output="logits", height=HEIGHT, width=WIDTH, batch_sizes=(1, 4), gradient_batch_sizes=(2,)
@@ -43,8 +42,21 @@ def source(tmp_path):
 
 
 @pytest.fixture
-def version(source):
-    return GraphBackend(source).version
+def source(tmp_path):
+    return source_in(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    return GraphBackend(source_in(tmp_path_factory.mktemp("model"))).version
+
+
+@pytest.fixture(scope="module")
+def shared(version, tmp_path_factory):
+    """As `made`, for tests that leave it as they found it."""
+    made = BackgroundProcess(source_in(tmp_path_factory.mktemp("model")), version, os.SCHED_BATCH)
+    yield made
+    made.close()
 
 
 @pytest.fixture
@@ -77,32 +89,32 @@ def has_ended(pid):
         return True
 
 
-def test_it_gives_what_the_graph_gives(made, source):
-    ready(made, Forward.kind, MaskedForward.kind, GRADIENT)
-    (logits,) = run(made, Forward.kind, (pictures(4),))
+def test_it_gives_what_the_graph_gives(shared, source):
+    ready(shared, Forward.kind, MaskedForward.kind, GRADIENT)
+    (logits,) = run(shared, Forward.kind, (pictures(4),))
     np.testing.assert_allclose(logits, convolution_by_hand(pictures(4))[1], atol=1e-5)
     picture, masks = pictures(1)[0], np.random.default_rng(0).random((4, HEIGHT, WIDTH)).astype(np.float32)
     work = MaskedForward(picture, masks, 0.25)
-    (logits,) = run(made, work.kind, work.rows)
+    (logits,) = run(shared, work.kind, work.rows)
     masked = masks[:, None] * picture + (1 - masks[:, None]) * np.float32(0.25)
     np.testing.assert_allclose(logits, convolution_by_hand(masked)[1], atol=1e-5)
     backend = GraphBackend(source)
     backend.warm_up([GRADIENT], lambda line: None)
     rows = pictures(2), np.array([3, 1], np.int32)
-    for found, right in zip(run(made, GRADIENT, rows), backend.run(GRADIENT, rows), strict=True):
+    for found, right in zip(run(shared, GRADIENT, rows), backend.run(GRADIENT, rows), strict=True):
         np.testing.assert_allclose(found, right, atol=1e-5)
-    assert set(made.costs(MaskedForward.kind)) == {1, 4}
-    assert all(seconds > 0 for seconds in made.costs(GRADIENT).values())
-    assert 0 < made.used_seconds < PATIENCE
+    assert set(shared.costs(MaskedForward.kind)) == {1, 4}
+    assert all(seconds > 0 for seconds in shared.costs(GRADIENT).values())
+    assert 0 < shared.used_seconds < PATIENCE
 
 
-def test_every_thread_of_it_comes_last(made):
-    ready(made, Forward.kind)
-    run(made, Forward.kind, (pictures(4),))
-    threads = [int(each.name) for each in Path(f"/proc/{number(made)}/task").iterdir()]
+def test_every_thread_of_it_comes_last(shared):
+    ready(shared, Forward.kind)
+    run(shared, Forward.kind, (pictures(4),))
+    threads = [int(each.name) for each in Path(f"/proc/{number(shared)}/task").iterdir()]
     assert len(threads) > 1
     assert {os.sched_getscheduler(each) for each in threads} == {os.SCHED_BATCH}
-    assert int(Path(f"/proc/{number(made)}/oom_score_adj").read_text()) == 500
+    assert int(Path(f"/proc/{number(shared)}/oom_score_adj").read_text()) == 500
     assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
@@ -115,14 +127,14 @@ def test_by_default_it_gets_what_nobody_else_wants(source, version):
         made.close()
 
 
-def test_several_batches_at_once_are_kept_apart(made):
-    ready(made, Forward.kind)
+def test_several_batches_at_once_are_kept_apart(shared):
+    ready(shared, Forward.kind)
     rights = convolution_by_hand(pictures(8))[1]
     wrong = []
 
     def ask(start):
         for _ in range(25):
-            (logits,) = run(made, Forward.kind, (pictures(8)[start : start + 4],))
+            (logits,) = run(shared, Forward.kind, (pictures(8)[start : start + 4],))
             if not np.allclose(logits, rights[start : start + 4], atol=1e-5):
                 wrong.append(start)
 
@@ -184,11 +196,11 @@ def test_a_file_that_was_replaced_is_not_measured(made, source):
     assert not made.takes(Forward.kind)
 
 
-def test_a_row_at_fault_is_told(made):
-    ready(made, Forward.kind)
+def test_a_row_at_fault_is_told(shared):
+    ready(shared, Forward.kind)
     with pytest.raises(BackgroundError, match=r"\w"):
-        run(made, Forward.kind, (pictures(4)[:, :1],))
-    (logits,) = run(made, Forward.kind, (pictures(1),))
+        run(shared, Forward.kind, (pictures(4)[:, :1],))
+    (logits,) = run(shared, Forward.kind, (pictures(1),))
     np.testing.assert_allclose(logits, convolution_by_hand(pictures(1))[1], atol=1e-5)
 
 
