@@ -85,7 +85,6 @@ def server(sample_config, only, tmp_path_factory):
     store = tmp_path_factory.mktemp("store") / "store.db"
     overrides = (
         "evaluator.sample_rate=1",
-        "evaluator.own_process=false",  # for which a busy machine of tests leaves no time
         "evaluator.interval_seconds=0.1",
         "evaluator.device_share=1",
         "evaluator.keep_pictures=true",

@@ -56,6 +56,7 @@ def start(sample_config, start_server, only, tmp_path):
             f"evaluator.metrics=[{quoted}]",
             "evaluator.metric_parameters.faithfulness/srg.steps=4",
             f"evaluator.store=sqlite:///{tmp_path / name}.sqlite",
+            "evaluator.own_process=true",
             *overrides,
             program=(str(script),),
         )

@@ -130,11 +130,11 @@ class EvaluatorConfig(Section):
         "percent of the time.",
     )
     own_process: bool = Field(
-        default=True,
+        default=False,
         description="Whether passes for measuring run in a process of their own, which gets CPU time only where nobody "
-        "else wants any (SCHED_IDLE), so that no prediction waits for one. It has the model once more in memory. It "
-        "is for ONNX files on a CPU; where a quota limits CPU time, or `model.threads` does, they take turns with "
-        "predictions all the same.",
+        "else wants any (SCHED_IDLE): more of them in the same share of the device, and predictions wait for none of "
+        "them, but take a little longer beside them. It has the model once more in memory. It is for ONNX files on a "
+        "CPU; where a quota limits CPU time, or `model.threads` does, they take turns with predictions all the same.",
     )
     pending_bytes: int = Field(
         default=64 * 2**20,
