@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -41,19 +39,6 @@ def usable_cpus(root: Path = Path("/")) -> int:
     """
     least = min((float(len(os.sched_getaffinity(0))), *_quotas(root)))
     return max(1, math.ceil(least))
-
-
-_NICE = 5
-
-
-def give_way() -> None:
-    """Has the calling thread get a third of the CPU time that others get, where not all can have some.
-
-    And not less than that: a thread may hold Python's lock, for which others wait. Threads that it starts inherit it.
-    """
-    if sys.platform == "linux":  # elsewhere threads have no priorities of their own
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def has_quota(root: Path = Path("/")) -> bool:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -160,24 +159,3 @@ def test_a_quota_that_takes_something_away(tree, quota, less):
 
 def test_no_quota(tmp_path):
     assert not cpus.has_quota(tmp_path)
-
-
-def test_a_thread_gives_way_alone_and_so_do_those_that_it_starts():
-    found = {}
-
-    def priority(name):
-        found[name] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    def giving_way():
-        cpus.give_way()
-        priority("itself")
-        inner = threading.Thread(target=priority, args=("started by it",))
-        inner.start()
-        inner.join()
-
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    for thread in (threading.Thread(target=giving_way), threading.Thread(target=priority, args=("another",))):
-        thread.start()
-        thread.join()
-    assert found == {"itself": 5, "started by it": 5, "another": before}
-    assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -27,7 +27,7 @@ ALLOWED = {
     "picture_units": set(),
     "imaging": {"errors", "picture_units"},
     "extensions": {"errors"},
-    "engine": {"cpus", "errors"},
+    "engine": {"errors"},
     "explainers": {"engine", "errors", "extensions", "picture_units"},
     "metrics": {"engine", "errors", "explainers", "extensions", "picture_units"},
     "ood": {"cpus", "engine", "errors", "explainers", "imaging", "paths", "picture_units"},
@@ -35,7 +35,6 @@ ALLOWED = {
     "telemetry": {"engine", "errors", "explainers"},
     "evaluator": {
         "config",
-        "cpus",
         "digest",
         "engine",
         "errors",

@@ -96,7 +96,7 @@ class BackgroundBatches:
 
     def __init__(self, background: Background, deliver: Callable[[Call], None]) -> None:
         self._background = background
-        self._threads = BatchThreads(background.concurrency, deliver, "background", gives_way=True)
+        self._threads = BatchThreads(background.concurrency, deliver, "background")
         self._begun: list[_Begun] = []
         self._rests_until = float("-inf")
         self._used = 0.0  # of what has ended

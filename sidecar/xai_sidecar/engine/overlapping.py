@@ -32,14 +32,11 @@ class BatchThreads:
         count: How many batches may be in progress.
         deliver: Has a function called on the device thread; any thread may call it.
         name: What the threads are called, before their numbers.
-        gives_way: Whether other threads come first, see `Worker`.
     """
 
-    def __init__(
-        self, count: int, deliver: Callable[[Call], None], name: str = "device", *, gives_way: bool = False
-    ) -> None:
+    def __init__(self, count: int, deliver: Callable[[Call], None], name: str = "device") -> None:
         self._deliver = deliver
-        self._free = [Worker(f"{name}-{number}", gives_way=gives_way) for number in range(count)]
+        self._free = [Worker(f"{name}-{number}") for number in range(count)]
         self._all = tuple(self._free)
         self._running: list[_Running] = []
         self._stuck: list[_Running] = []  # given up, with no other thread in the place of theirs

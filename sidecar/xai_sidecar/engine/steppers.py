@@ -29,10 +29,7 @@ class Steppers:
 
     def __init__(self, waiting: Callable[[Lane], Iterable[Job[Any]]]) -> None:
         self._waiting = waiting
-        self._workers = {
-            Lane.EXPLAIN: Worker("explain"),
-            Lane.EVALUATE: Worker("evaluate", gives_way=True),
-        }
+        self._workers = {lane: Worker(lane.name.lower()) for lane in (Lane.EXPLAIN, Lane.EVALUATE)}
 
     def start(self) -> None:
         """Starts the threads."""

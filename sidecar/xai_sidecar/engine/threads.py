@@ -12,8 +12,6 @@ from functools import partial
 
 import structlog
 
-from xai_sidecar.cpus import give_way
-
 Call = Callable[[], None]
 
 MOST_STUCK = 3
@@ -114,15 +112,9 @@ class _Running:
 
 
 class Worker:
-    """Calls functions one after the other on its own thread. Exceptions are logged.
+    """Calls functions one after the other on its own thread. Exceptions are logged."""
 
-    Args:
-        name: The thread's.
-        gives_way: Whether others come first, see `give_way`.
-    """
-
-    def __init__(self, name: str, *, gives_way: bool = False) -> None:
-        self._gives_way = gives_way
+    def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[tuple[Call, Call] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # guards the rest
         self._running: _Running | None = None
@@ -180,8 +172,6 @@ class Worker:
         return not self.hopeless
 
     def _run(self) -> None:
-        if self._gives_way:
-            give_way()
         while (queued := self._calls.get()) is not None:
             function, given_up = queued
             running = _Running(time.monotonic(), given_up)

@@ -11,7 +11,6 @@ from typing import Any
 import structlog
 
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.cpus import give_way
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import FloatArray
@@ -144,7 +143,6 @@ class Evaluator:
     # ------------------------------------------------------------------------------------------------ its thread
 
     def _main(self) -> None:
-        give_way()
         next_round = next_housekeeping = 0.0
         more = False  # samples may be waiting that have not been looked at in this round
         while not self._stopped.is_set():

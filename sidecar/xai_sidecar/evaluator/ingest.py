@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from xai_sidecar.config import EvaluatorConfig
-from xai_sidecar.cpus import give_way
 from xai_sidecar.errors import NotFoundError, OverloadedError, ShuttingDownError, StoreError, within
 from xai_sidecar.evaluator.annotations import check_annotation
 from xai_sidecar.evaluator.live_quality import LiveQuality
@@ -101,8 +100,8 @@ class Ingest:
         self._preference = Preference()
         self._lock = threading.Lock()
         self._bytes_in_transit = 0  # of samples and reports on their way to the store
-        self._writer = ThreadPoolExecutor(1, "store", give_way)
-        self._checker = ThreadPoolExecutor(1, "annotations", give_way)  # of those dearer to check than to write
+        self._writer = ThreadPoolExecutor(1, "store")
+        self._checker = ThreadPoolExecutor(1, "annotations")  # of those that take longer to check than to write
         self.thumbnails = Thumbnails(store_errors, model.facts.units, max_pixels)
 
     def draw(self, request_id: str, pictures: Callable[[], Sequence[Seen]]) -> Draw | None:

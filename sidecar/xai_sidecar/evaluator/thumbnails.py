@@ -11,7 +11,6 @@ import numpy as np
 import structlog
 from PIL import Image
 
-from xai_sidecar.cpus import give_way
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.errors import SidecarError
 from xai_sidecar.evaluator.records import PictureSource, Sample
@@ -46,7 +45,7 @@ class Thumbnails:
         self._store_errors = store_errors
         self._units = units
         self._max_pixels = max_pixels
-        self._thread = ThreadPoolExecutor(1, "thumbnails", give_way)
+        self._thread = ThreadPoolExecutor(1, "thumbnails")
         self._lock = threading.Lock()
         self._waiting_bytes = 0
 

@@ -150,7 +150,7 @@ def value_of(telemetry, name, **labels):
     return telemetry.registry.get_sample_value(name, labels)
 
 
-def until(condition, seconds=10):
+def until(condition, seconds=60):
     """Waits until something is so; fails if it does not come."""
     end = time.monotonic() + seconds
     while not condition():

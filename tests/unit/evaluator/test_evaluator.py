@@ -928,7 +928,7 @@ def test_samples_that_the_store_has_removed(start):
     running.applied()
     assert sum(running.outcomes("cat")) == 2
     clock.now += 20
-    models.until(lambda: len(running.store.states()) == 1, seconds=60)  # a hundred times what looking last took
+    models.until(lambda: len(running.store.states()) == 1)  # a hundred times what looking last took
     models.until(lambda: sum(running.outcomes("cat")) == 1)
     running.offer(now_sample("c", seed=2))
     running.measured(3)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import structlog
 
 from xai_sidecar.config import DriftConfig
-from xai_sidecar.cpus import give_way
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.evaluator.drift.stream import Comparison
 from xai_sidecar.evaluator.drift.tracker import DriftTracker, StreamKey
@@ -124,7 +123,6 @@ class DriftMonitor:
             self._thread.start()
 
     def _run(self) -> None:
-        give_way()
         while True:
             with self._changed:
                 self._busy = False
