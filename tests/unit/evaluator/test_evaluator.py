@@ -174,8 +174,9 @@ def test_what_is_offered_is_measured_and_kept(start):
     # Of fewer masks some map would be unreliable, and without a score.
     running = start(model=models.make_model("gradient", "occlusion", "rise", masks=256), metrics=metrics)
     samples = [now_sample(f"r{number}", seed=number) for number in range(3)]
-    running.offer(*samples)
-    running.measured(3)
+    for count, sample in enumerate(samples, start=1):  # of more at once, what waits for too long is left out
+        running.offer(sample)
+        running.measured(count)
     assert running.events() == {"sampled": 3, "scored": 3}
     values = {}
     for sample in samples:
