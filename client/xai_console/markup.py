@@ -44,8 +44,12 @@ def join(*content: Content) -> Html:
 
 def bar(part: float) -> Html:
     """A share of 1 as a bar."""
-    width = f"width: {100 * min(1.0, max(0.0, part)):.1f}%"
-    return tag("div", tag("div", classes="bar-part", style=width), classes="bar")
+    return tag("div", tag("div", classes="bar-part", style=f"width: {bar_width(part)}"), classes="bar")
+
+
+def bar_width(part: float) -> str:
+    """How wide the filled part of a bar is, in CSS, for a share of 1."""
+    return f"{100 * min(1.0, max(0.0, part)):.1f}%"
 
 
 def table_head(titles: Sequence[str], numbers: int) -> Html:

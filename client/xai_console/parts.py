@@ -12,6 +12,7 @@ from nicegui.elements.mixins.text_element import TextElement
 
 from xai_client import PreconditionError, UnavailableError, UnsupportedError, XaiError
 from xai_console import telling
+from xai_console.markup import bar_width
 from xai_console.words import Words
 
 
@@ -132,7 +133,7 @@ def bar(part: float, classes: str = "") -> Element:
 
 def set_bar(made: Element, part: float) -> None:
     """Changes the share that a bar shows."""
-    next(iter(made)).style(f"width: {100 * min(1.0, max(0.0, part)):.1f}%")
+    next(iter(made)).style(f"width: {bar_width(part)}")
 
 
 def press(made: Element, on: bool) -> None:

@@ -9,6 +9,7 @@ from nicegui.element import Element
 
 from xai_client import ClassScore
 from xai_console.figures import percent
+from xai_console.markup import bar_width
 
 
 class ClassList(Element, component="components/classes.js"):
@@ -26,7 +27,7 @@ class ClassList(Element, component="components/classes.js"):
                 "id": each.class_id,
                 "label": each.label,
                 "probability": percent(each.probability),
-                "width": f"{100 * each.probability:.1f}%",
+                "width": bar_width(each.probability),
             }
             for each in classes
         ]
