@@ -162,22 +162,22 @@ class BackgroundProcess:
             return
         with contextlib.suppress(EOFError, OSError):
             send(running.control, self._source)
-            version = receive(running.control)
-            if version != self._version:
-                _log.warning("background_not_started", error="the model's file has changed since the server started")
-                self._starts = _MOST_STARTS
-                running.process.kill()
-            running.loaded = True
-            while True:
-                warmed: Warmed = receive(running.control)
-                if warmed.refused:
-                    _log.info("background_refused", kind=str(warmed.kind), reason=warmed.refused)
-                elif not running.costs:
-                    seconds = round(time.monotonic() - started, 1)
-                    _log.info("background_ready", pid=running.process.pid, seconds=seconds)
-                if warmed.costs:
-                    running.costs[warmed.kind] = warmed.costs
+            running.loaded = receive(running.control) == self._version
+            while running.loaded:
+                self._warmed(running, receive(running.control), started)
+            _log.warning("background_not_started", error="the model's file has changed since the server started")
+            self._starts = _MOST_STARTS
+            running.process.kill()
         self._ended(running)
+
+    @staticmethod
+    def _warmed(running: _Running, warmed: Warmed, started: float) -> None:
+        if warmed.refused:
+            _log.info("background_refused", kind=str(warmed.kind), reason=warmed.refused)
+            return
+        if not running.costs:
+            _log.info("background_ready", pid=running.process.pid, seconds=round(time.monotonic() - started, 1))
+        running.costs[warmed.kind] = warmed.costs
 
     def _started(self) -> _Running:
         pairs = [socket.socketpair() for _ in range(1 + self.concurrency)]

@@ -176,6 +176,7 @@ class GraphBackend:
         self._programs[kind] = program
         if kind == Forward.kind:
             self.engine = program.choice.engine
+        # A list of them, since batches may be run meanwhile, which changes their order.
         on_demand = [known for known in list(self._programs) if known not in self._warmed]
         for old in on_demand[:-_ON_DEMAND_KEPT]:
             del self._programs[old], self._costs[old]
