@@ -92,15 +92,22 @@ class BackgroundBatches:
     Args:
         background: Runs them.
         deliver: Has a function called on the device thread; any thread may call it.
+        costs_on_device: The batch sizes of a kind on the device, with their costs.
     """
 
-    def __init__(self, background: Background, deliver: Callable[[Call], None]) -> None:
+    def __init__(
+        self,
+        background: Background,
+        deliver: Callable[[Call], None],
+        costs_on_device: Callable[[Kind], Mapping[int, float]],
+    ) -> None:
         self._background = background
+        self._costs_on_device = costs_on_device
         self._threads = BatchThreads(background.concurrency, deliver, "background")
         self._begun: list[_Begun] = []
         self._rests_until = float("-inf")
         self._used = 0.0  # of what has ended
-        self.run, self.costs = background.run, background.costs
+        self.run = background.run
 
     @property
     def has_room(self) -> bool:
@@ -117,6 +124,11 @@ class BackgroundBatches:
         if any(each.given_up for each in self._begun) or time.monotonic() < self._rests_until:
             return False
         return self._background.takes(kind)
+
+    def costs(self, kind: Kind) -> Mapping[int, float]:
+        """The batch sizes of a kind and their costs, but none too large for the device, which may have to take over."""
+        most = max(self._costs_on_device(kind))
+        return {size: seconds for size, seconds in self._background.costs(kind).items() if size <= most}
 
     def begin(self, batch: Batch, run: Callable[[], tuple[Array, ...]], ended: Ended) -> None:
         """Begins a batch. There has to be room."""

@@ -72,7 +72,7 @@ class Runner:
         if concurrency > 1:
             self._threads = BatchThreads(concurrency, deliver)
         if (background := self._make_background(backend)) is not None:
-            self._background = BackgroundBatches(background, deliver)
+            self._background = BackgroundBatches(background, deliver, backend.costs)
         return self._threads, self._background
 
     def stop(self) -> None:

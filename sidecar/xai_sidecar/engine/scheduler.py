@@ -148,12 +148,12 @@ class Scheduler:
             costs: The batch sizes of a kind there, with the seconds that a batch of each takes.
         """
         self._put_back()
-        due = self.due_beside()
-        if due is None or now < due:
+        # Asked once: what runs beside the device may end meanwhile.
+        kinds = self._kinds_of_evaluation(beside=True) if now >= self._throttle.begin_beside else []
+        if not kinds:
             return None
         self._now = now
-        kind = self._kinds_of_evaluation(beside=True)[0]
-        batch = self._batch(Lane.EVALUATE, kind, costs=costs(kind))
+        batch = self._batch(Lane.EVALUATE, kinds[0], costs=costs(kinds[0]))
         self._lanes[Lane.EVALUATE].charge([each.task for each in batch.slices], batch.expected_seconds, self._rest)
         self._put_back()
         return batch

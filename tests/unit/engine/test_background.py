@@ -279,3 +279,24 @@ def test_other_kinds_are_told_apart_by_all_that_they_are():
         policy.add(Task(kind.layer, Lane.EVALUATE, kind, 1))
     assert policy.next(0.0).kind == layers[0]
     assert policy.next_beside(0.0, lambda kind: {1: 1e-3}).kind == layers[1]
+
+
+def test_what_runs_beside_may_end_at_any_moment():
+    """Between one question and the next it takes a kind no more."""
+    answers = iter([True, False, False])
+    policy = Scheduler(lambda kind: {1: 1e-3}, beside=lambda kind: next(answers))
+    policy.add(Task("a", Lane.EVALUATE, FORWARD, 2))
+    batch = policy.next_beside(0.0, lambda kind: {})  # nor says what a batch costs
+    assert (batch.size, batch.row_count) == (1, 1)
+    assert policy.next_beside(0.0, lambda kind: {}) is None
+    assert policy.next(0.0).row_count == 1
+
+
+def test_no_batch_beside_is_too_large_for_the_device(backend, start):
+    backend.sizes, aside = (1, 2), Aside(concurrency=1)
+    aside.costs = lambda kind: {1: 0.001, 2: 0.001, 4: 0.001}
+    aside.error = RuntimeError("it has ended")
+    engine = start(backend, aside)
+    job = engine.submit(forward(column(1, 2, 3, 4)), Lane.EVALUATE)
+    np.testing.assert_array_equal(job.result(PATIENCE).value, column(2, 4, 6, 8))
+    assert sorted(rows_on(backend)) == [1, 2, 3, 4]
