@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -18,9 +18,6 @@ from xai_sidecar.engine.backend import Backend
 from xai_sidecar.engine.background import Background
 from xai_sidecar.errors import ConfigError
 from xai_sidecar.ood.head import OodHead, load_head
-
-if TYPE_CHECKING:
-    from xai_sidecar.backends.graph.source import GraphSource
 
 _log = structlog.get_logger(__name__)
 
@@ -45,11 +42,10 @@ def load_background(config: Config, backend: Backend) -> Background | None:
 
     if not isinstance(backend, GraphBackend):
         return None
-    source = _graph_source(config)
-    if reason := why_not(source):
+    if reason := why_not(backend.source):
         _log.info("evaluation_takes_turns", reason=reason)
         return None
-    return BackgroundProcess(source, backend.version)
+    return BackgroundProcess(backend.source, backend.version)
 
 
 class PatientLoading:
@@ -102,22 +98,19 @@ def load_early(config: Config) -> Callable[[Config], Backend]:
 
 def _graph(config: Config) -> Backend:
     from xai_sidecar.backends.graph.backend import GraphBackend
-
-    if config.model.forward_engine == "mindspore":
-        raise ConfigError("MindSpore does not run ONNX files. Set it to auto.", field="model.forward_engine")
-    return GraphBackend(_graph_source(config))
-
-
-def _graph_source(config: Config) -> GraphSource:
     from xai_sidecar.backends.graph.source import GraphSource
 
     model = config.model
-    return GraphSource(
-        path=model.onnx or Path(),  # the config has checked that it is the source
-        input=model.onnx_input,
-        output=model.onnx_output,
-        activation=model.activation,
-        **_common(config),
+    if model.forward_engine == "mindspore":
+        raise ConfigError("MindSpore does not run ONNX files. Set it to auto.", field="model.forward_engine")
+    return GraphBackend(
+        GraphSource(
+            path=model.onnx or Path(),  # the config has checked that it is the source
+            input=model.onnx_input,
+            output=model.onnx_output,
+            activation=model.activation,
+            **_common(config),
+        )
     )
 
 

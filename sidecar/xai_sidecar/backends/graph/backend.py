@@ -42,6 +42,9 @@ class GraphBackend:
     Args:
         source: What to load.
 
+    Attributes:
+        source: As given.
+
     Raises:
         ConfigError: The file does not exist, is no classifier, or does not accept the configured input; or the engine
             or device is not there.
@@ -51,7 +54,7 @@ class GraphBackend:
     unready = ""
 
     def __init__(self, source: GraphSource) -> None:
-        self._source = source
+        self.source = source
         cache = EngineCache(source.cache) if source.cache else None
         engines = engines_for(source.device, cache, source.forward_engine, source.calls)
         self.device = source.device
@@ -134,7 +137,7 @@ class GraphBackend:
             self._load_on_demand(same)
         program = self._programs[same]
         self._programs.move_to_end(same)
-        return run_passes(kind, rows, program, self._source.layout, self._found.layers.spatial, self._source.ood)
+        return run_passes(kind, rows, program, self.source.layout, self._found.layers.spatial, self.source.ood)
 
     def close(self) -> None:
         """Drops the programs."""
@@ -146,10 +149,10 @@ class GraphBackend:
     def _begin(self, classifier: Traceable) -> None:
         """Has engines load the passes while the layers are looked for, where programs for any batch size are wanted."""
         rows = classifier.traced.shapes[classifier.input][0]
-        if self._is_first and rows is None and len(self._source.batch_sizes) > 1:
+        if self._is_first and rows is None and len(self.source.batch_sizes) > 1:
             model = as_model(classifier.graph, self._digests(classifier.graph))
             whole = [engine for engine in undivided(self._engines) if not engine.missing()]
-            self._early.start(model, whole, self._source.threads)
+            self._early.start(model, whole, self.source.threads)
 
     def _find(self) -> Found:
         """Finds out what there is to know of the classifier."""
@@ -231,4 +234,4 @@ class GraphBackend:
             program.forget()
 
     def _sizes(self, kind: Kind) -> tuple[int, ...]:
-        return self._source.gradient_batch_sizes if kind.name.endswith("gradient") else self._source.batch_sizes
+        return self.source.gradient_batch_sizes if kind.name.endswith("gradient") else self.source.batch_sizes
