@@ -118,11 +118,15 @@ def test_when_the_device_thread_dies_every_future_fails(backend, start, hold, lo
 
 def test_an_interrupt_within_a_launch_loses_the_device(backend, start, lost):
     def interrupted(kind, rows):
+        backend.gate.wait(10)
         raise KeyboardInterrupt
 
     backend.run = interrupted
+    backend.gate.clear()
     engine = start(backend, on_lost=lost)
-    assert_all_is_over(engine, lost, [engine.submit(forward(column(1)), lane) for lane in Lane])
+    jobs = [engine.submit(forward(column(1)), lane) for lane in Lane]
+    backend.gate.set()
+    assert_all_is_over(engine, lost, jobs)
 
 
 def test_a_device_thread_that_hangs_and_then_dies_is_told_of_once(backend, start, recorder, lost):
