@@ -93,23 +93,23 @@ def _sources(net: nn.Cell) -> list[Path]:
     packages = {type(cell).__module__.partition(".")[0] for _, cell in net.cells_and_names()} - {"mindspore"}
     own = Path(__file__).parent
     paths = set(own.glob("*.py"))
+    installed = _installed_below()
     for name, module in list(sys.modules.items()):
-        path = Path(getattr(module, "__file__", None) or "")
-        if path.suffix != ".py" or not path.is_file():
-            continue
+        file = getattr(module, "__file__", None) or ""
         if name.startswith("xai_sidecar"):
             wanted = name.startswith("xai_sidecar.zoo.")
         else:
-            wanted = name.partition(".")[0] in packages or not _installed(path)
-        if wanted:
-            paths.add(path)
+            wanted = name.partition(".")[0] in packages or not file.startswith(installed)
+        if wanted and file.endswith(".py") and Path(file).is_file():
+            paths.add(Path(file))
     return sorted(paths)
 
 
-def _installed(path: Path) -> bool:
+def _installed_below() -> tuple[str, ...]:
+    """The folders of what is installed and of the standard library, each with a separator at its end."""
     paths = sysconfig.get_paths()
     folders = {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()}
-    return any(path.is_relative_to(folder) for folder in (*folders, site.getusersitepackages()))
+    return tuple(str(Path(folder)) + os.sep for folder in (*folders, site.getusersitepackages()))
 
 
 def _constants(net: nn.Cell) -> Iterator[tuple[str, str]]:
