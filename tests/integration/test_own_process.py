@@ -58,6 +58,7 @@ def start(sample_config, start_server, only, tmp_path):
             "evaluator.device_share=1",
             f"evaluator.metrics=[{quoted}]",
             "evaluator.metric_parameters.faithfulness/srg.steps=4",
+            "evaluator.metric_parameters.robustness.draw_count=3",
             f"evaluator.store=sqlite:///{tmp_path / name}.sqlite",
             "evaluator.own_process=true",
             *overrides,
