@@ -1,6 +1,7 @@
 """The web console before a server with 10,000 samples, in Chromium: how long pages and filters take.
 
-A page counts as there when its content is: cards of samples, tables, charts. Then predictions with five viewers over
+A page counts as painted when it shows something, and its pictures where it has any; and as there when its content can
+be used: cards of samples, tables, charts. Then predictions with five viewers over
 those without, in alternating order.
 """
 
@@ -45,13 +46,13 @@ _VIEWERS, _ROUNDS, _SECONDS, _RATE = 5, 6, 8.0, 20.0
 _CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 _ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 _CONTENT = {
-    "live": ("/", ".sample canvas"),
-    "sample": ("/sample?request={sample}", "[data-tile=gradcam] figure[data-drawn]"),
-    "explain": ("/explain", ".drop"),
-    "quality": ("/quality", ".table tbody tr"),
-    "classes": ("/classes", "main table, #main table, #main .card"),
-    "drift": ("/drift", ".figure"),
-    "review": ("/review", ".answer"),
+    "live": ("/", "#app .sample canvas"),
+    "sample": ("/sample?request={sample}", "#app [data-tile=gradcam] figure[data-drawn]"),
+    "explain": ("/explain", "#app .drop"),
+    "quality": ("/quality", "#app .table tbody tr"),
+    "classes": ("/classes", "#app #main table, #app #main .card"),
+    "drift": ("/drift", "#app .figure"),
+    "review": ("/review", "#app .answer"),
 }
 _SEEN = """
 (() => {
@@ -61,6 +62,28 @@ _SEEN = """
   new MutationObserver(look).observe(document, { childList: true, subtree: true, attributes: true });
 })();
 """
+_PICTURED = """
+(() => {
+  const inView = (each) => {
+    const box = each.getBoundingClientRect();
+    return box.width > 0 && box.top < innerHeight && box.bottom > 0;
+  };
+  const shown = () => {
+    const pictures = [...document.querySelectorAll("#preview img")].filter(inView);
+    if (pictures.length) return pictures.every((each) => each.complete && each.naturalWidth);
+    const drawn = [...document.querySelectorAll("#app canvas[role=img]")].filter(inView);
+    return drawn.length && drawn.every((each) => each.closest("[data-drawn]"));
+  };
+  const look = () => {
+    if (window.picturedAt !== undefined || !shown()) return;
+    window.picturedAt = NaN; // until they are painted
+    requestAnimationFrame(() => setTimeout(() => { window.picturedAt = performance.now(); }));
+  };
+  new MutationObserver(look).observe(document, { childList: true, subtree: true, attributes: true });
+  document.addEventListener("load", look, true);
+})();
+"""
+_OF_PICTURES = ("live", "sample")
 _PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN"
 _FILTERED = """
 async (button) => {
@@ -163,11 +186,16 @@ def _page(context: Any, name: str, url: str, selector: str, processes: tuple[int
     for _ in range(1 + _VISITS):
         page = context.new_page()
         page.add_init_script(_SEEN % selector)
+        page.add_init_script(_PICTURED)
         page.goto(url)
         page.wait_for_function("window.seenAt !== undefined")
         times.append(page.evaluate("window.seenAt"))
         page.wait_for_timeout(300)
-        paints.append(page.evaluate(_PAINTED))
+        painted = page.evaluate(_PAINTED)
+        if name in _OF_PICTURES:
+            page.wait_for_function("window.picturedAt > 0")
+            painted = max(painted, page.evaluate("window.picturedAt"))
+        paints.append(painted)
         page.close()
     first, *later = times
     console, server = (
