@@ -126,7 +126,8 @@ def scale_of(saliency: FloatArray, beside: Sequence[FloatArray] = (), colormap: 
             "diverging" show the positive part only.
     """
     values = [each.astype(np.float64) for each in (saliency, *beside)]
-    has_negative = -min(float(each.min()) for each in values) > _NOISE * max(0.0, *map(_top, values))
+    lowest = min(float(each.min()) for each in values)
+    has_negative = lowest < 0 and -lowest > _NOISE * max(0.0, *map(_top, values))
     if colormap == SIGNED or (colormap is None and has_negative):
         return ColourScale(0.0, max(_top(np.abs(each)) for each in values), True, SIGNED)
     lows = [0.0 if has_negative else float(each.min()) for each in values]
