@@ -18,8 +18,8 @@ function seen(element) {
 }
 
 export default {
-  template: `<div></div>`,
   props: { options: Object },
+  render: () => Vue.h("div"),
   async mounted() {
     await seen(this.$el);
     library ??= idle().then(() => import("nicegui-echart"));

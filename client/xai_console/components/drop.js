@@ -1,11 +1,5 @@
 // A place to drop, paste or choose a picture; it is sent to the console, which says what it is called there.
 export default {
-  template: `
-    <label class="drop" :class="{ over }" @dragover.prevent="over = true" @dragleave="over = false" @drop.prevent="dropped">
-      <input type="file" accept="image/*" :aria-label="words.title" @change="chosen">
-      <b>{{ busy ? words.busy : words.title }}</b>
-      <span>{{ words.hint }}</span>
-    </label>`,
   props: { words: Object },
   data: () => ({ over: false, busy: false }),
   mounted() {
@@ -13,6 +7,19 @@ export default {
   },
   unmounted() {
     document.removeEventListener("paste", this.pasted);
+  },
+  render() {
+    const { h, withModifiers } = Vue;
+    return h("label", {
+      class: ["drop", { over: this.over }],
+      onDragover: withModifiers(() => { this.over = true; }, ["prevent"]),
+      onDragleave: () => { this.over = false; },
+      onDrop: withModifiers(this.dropped, ["prevent"]),
+    }, [
+      h("input", { type: "file", accept: "image/*", "aria-label": this.words.title, onChange: this.chosen }),
+      h("b", this.busy ? this.words.busy : this.words.title),
+      h("span", this.words.hint),
+    ]);
   },
   methods: {
     dropped(event) {

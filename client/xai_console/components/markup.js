@@ -2,17 +2,20 @@
 const DELAY = 300; // milliseconds, as of the other tooltips
 
 export default {
-  template: `
-    <div @mouseover="over" @mouseleave="leave">
-      <div class="contents" v-html="html"></div>
-      <q-tooltip v-if="tip" :key="tip" :target="place" :model-value="true" no-parent-event max-width="320px">{{ tip }}</q-tooltip>
-    </div>`,
   props: { html: String },
   data: () => ({ tip: "" }),
   watch: {
     html() { this.leave(); }, // the place is no longer there
   },
   beforeUnmount() { this.leave(); },
+  render() {
+    const { h } = Vue;
+    const tip = this.tip && h(Vue.resolveComponent("q-tooltip"), {
+      key: this.tip, target: this.place, "model-value": true, "no-parent-event": true, "max-width": "320px",
+    }, () => this.tip);
+    const content = h("div", { class: "contents", innerHTML: this.html });
+    return h("div", { onMouseover: this.over, onMouseleave: this.leave }, [content, tip || null]);
+  },
   methods: {
     over(event) {
       const place = event.target.closest("[data-tip]");

@@ -21,21 +21,6 @@ async function valuesOf(map) {
 const POINTER = "xai-pointer";
 
 export default {
-  template: `
-    <figure class="map" :class="{ zoomable, drawing }">
-      <div class="map-stage" ref="stage">
-        <canvas ref="canvas" role="img" :aria-label="label" :tabindex="interactive ? 0 : -1"
-          @pointermove="moved" @pointerleave="left" @pointerdown="pressed" @pointerup="released"
-          @dblclick="twice" @wheel="wheeled" @keydown="key" @click="clicked"></canvas>
-        <svg ref="shapes" class="map-shapes" aria-hidden="true"></svg>
-        <span v-if="note" class="map-note">{{ note }}</span>
-        <span v-if="pointed" class="map-value" aria-live="polite">{{ pointed }}</span>
-      </div>
-      <div v-if="legend && scale && map" class="map-legend">
-        <canvas ref="legend" width="256" height="1" aria-hidden="true"></canvas>
-        <div><span>{{ ends[0] }}</span><span>{{ ends[1] }}</span><span>{{ ends[2] }}</span></div>
-      </div>
-    </figure>`,
   props: {
     colours: String, picture: String, size: Array, region: Array, map: Object, scale: Object, look: Object,
     shaky: Boolean, note: String, label: String, words: Object, group: String, legend: Boolean, interactive: Boolean,
@@ -66,6 +51,24 @@ export default {
   unmounted() {
     this.observer.disconnect();
     window.removeEventListener(POINTER, this.followed);
+  },
+  render() {
+    const { h } = Vue;
+    const stage = h("div", { class: "map-stage", ref: "stage" }, [
+      h("canvas", {
+        ref: "canvas", role: "img", "aria-label": this.label, tabindex: this.interactive ? 0 : -1,
+        onPointermove: this.moved, onPointerleave: this.left, onPointerdown: this.pressed, onPointerup: this.released,
+        onDblclick: this.twice, onWheel: this.wheeled, onKeydown: this.key, onClick: this.clicked,
+      }),
+      h("svg", { ref: "shapes", class: "map-shapes", "aria-hidden": "true" }),
+      this.note ? h("span", { class: "map-note" }, this.note) : null,
+      this.pointed ? h("span", { class: "map-value", "aria-live": "polite" }, this.pointed) : null,
+    ]);
+    const legend = this.legend && this.scale && this.map ? h("div", { class: "map-legend" }, [
+      h("canvas", { ref: "legend", width: 256, height: 1, "aria-hidden": "true" }),
+      h("div", this.ends.map((each) => h("span", each))),
+    ]) : null;
+    return h("figure", { class: ["map", { zoomable: this.zoomable, drawing: this.drawing }] }, [stage, legend]);
   },
   methods: {
     async load() {
