@@ -11,7 +11,7 @@ from nicegui.element import Element
 from xai_client import Explain, ExplainerInfo, ModelInfo, ParameterInfo
 from xai_client.types import ParameterValue
 from xai_console.page import Page
-from xai_console.parts import div, press, text
+from xai_console.parts import div, press, select, text
 
 AUTO = "auto"
 
@@ -139,14 +139,8 @@ class ExplainerForm:
             return ui.checkbox(parameter.name, value=bool(value), on_change=lambda event: act(bool(event.value)))
         if choices:
             shown = value if value in choices else None
-            field = ui.select(
-                choices,
-                value=shown,
-                label=parameter.name,
-                clearable=shown is None,
-                on_change=lambda event: act(event.value),
-            )
-            return field.props("dense outlined options-dense").classes("field")
+            field = select(parameter.name, {each: each for each in choices}, shown, lambda event: act(event.value))
+            return field.props("clearable") if shown is None else field
         if parameter.type in ("integer", "number"):
             whole = parameter.type == "integer"
             start = float(value) if isinstance(value, (int, float)) else None

@@ -12,7 +12,7 @@ from nicegui.element import Element
 from xai_client import ModelInfo
 from xai_console.figures import duration
 from xai_console.page import Page, address
-from xai_console.parts import button, div, press, search, select, slider, text
+from xai_console.parts import button, div, press, search_class, select, select_several, slider, text
 from xai_console.query import MAP_STATUSES, ORDERS, OUTCOMES, Query, read_query
 
 
@@ -39,10 +39,9 @@ class FilterForm:
 
     def _make(self) -> None:
         say, query = self._page.say, self.query
-        classes = dict(enumerate(self._info.labels))
         with div("row filters"):
             for name in ("predicted", "true"):
-                self._classes(say(f"filter.{name}"), classes, name)
+                self._classes(say(f"filter.{name}"), name)
             with div("row chips").props(f'role="group" aria-label="{say("filter.outcome")}"'):
                 for outcome in OUTCOMES:
                     self._chip(outcome)
@@ -113,13 +112,15 @@ class FilterForm:
         self._set(outcome=tuple(each for each in OUTCOMES if each in chosen))
         self._mark(outcome)
 
-    def _classes(self, label: str, classes: Mapping[int, str], name: str) -> None:
-        chosen = list(getattr(self.query, name))
-        search(label, classes, chosen, lambda ids: self._set(**{name: tuple(ids or ())}), multiple=True)
+    def _classes(self, label: str, name: str) -> None:
+        def chosen(ids: list[int] | None) -> None:
+            self._set(**{name: tuple(ids or ())})
+
+        labels = self._info.labels
+        search_class(self._page, labels, label, list(getattr(self.query, name)), chosen, multiple=True)
 
     def _several(self, label: str, options: Mapping[Any, str], chosen: Sequence[Any], name: str) -> None:
-        made = ui.select(dict(options), value=list(chosen), label=label, multiple=True, clearable=True)
-        made.props("dense outlined options-dense use-chips").classes("field")
+        made = select_several(label, options, chosen)
         made.on_value_change(lambda event: self._set(**{name: tuple(event.value or ())}))
 
     def _one(self, label: str, options: Mapping[str, str], chosen: str, name: str) -> None:

@@ -13,6 +13,7 @@ from nicegui.elements.mixins.text_element import TextElement
 from xai_client import PreconditionError, UnavailableError, UnsupportedError, XaiError
 from xai_console import telling
 from xai_console.markup import bar_width
+from xai_console.page import Page
 from xai_console.words import Words
 
 
@@ -85,39 +86,58 @@ def toggle(label: str, options: dict[str, str], value: str, act: Callable[[str],
     return made.classes("toggle")
 
 
+class _Select(ui.select, component="components/choice.js"):
+    """NiceGUI's choice from a list, without a template that the browser would have to compile."""
+
+
 def select(label: str, options: Mapping[Any, str], value: Any, act: Callable[..., Any] | None = None) -> ui.select:
     """A choice from a list; what is called takes the event."""
-    made = ui.select(dict(options), value=value, label=label, on_change=act)
+    made = _Select(dict(options), value=value, label=label, on_change=act)
     return made.props("dense outlined options-dense").classes("field")
 
 
-class _Search(ui.select):
-    """A choice from many, none of which is watched for changes: that would be half the time of a page."""
+def select_several(label: str, options: Mapping[Any, str], values: Sequence[Any]) -> ui.select:
+    """A choice of any number from a list."""
+    made = _Select(dict(options), value=list(values), label=label, multiple=True, clearable=True)
+    return made.props("dense outlined options-dense use-chips").classes("field")
+
+
+class _Search(_Select):
+    """A choice from many, which the browser fetches when somebody opens it."""
 
     def _update_options(self) -> None:
         chosen = self.value
-        self._props["options"] = tuple({"value": place, "label": label} for place, label in enumerate(self._labels))
+        self._props["options"] = ()
         self._props[self.VALUE_PROP] = self._value_to_model_value(chosen)
         if not isinstance(chosen, list):
             self.value = chosen if chosen in self._values else None
 
 
-def search(
+def search_class(
+    page: Page,
+    labels: Sequence[str],
     label: str,
-    options: Mapping[Any, str],
     value: Any,
     act: Callable[[Any], Any] | None = None,
     *,
     multiple: bool = False,
     classes: str = "",
 ) -> ui.select:
-    """A choice from a long list, of one or of several, by typing; what is called takes the value.
+    """A choice from the classes of the model, of one or of several, by typing.
 
-    The options come last: each property that is set of a list makes all of them anew, a thousand classes of a model.
+    Args:
+        page: What it is on.
+        labels: All classes, by id.
+        label: What is asked for.
+        value: The id, or ids, that are chosen.
+        act: Called with what is chosen.
+        multiple: Whether it may be several.
+        classes: CSS classes.
     """
     made = _Search({}, value=[] if multiple else None, label=label, multiple=multiple, with_input=True)
     made.props(f"dense outlined options-dense{' use-chips clearable' if multiple else ''}").classes(f"field {classes}")
-    made.set_options(dict(options), value=value)
+    made._props["source"] = page.console.shelf.listing(labels)
+    made.set_options(dict(enumerate(labels)), value=value)
     if act is not None:
         made.on_value_change(lambda event: act(event.value))
     return made

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import secrets
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -81,6 +83,10 @@ class Shelf:
         """Keeps the values of a map, (rows, columns), as float32."""
         data = np.ascontiguousarray(values, "<f4").tobytes()
         return Grid(url_of(self.put(data, "application/octet-stream")), *values.shape)
+
+    def listing(self, texts: Sequence[str]) -> str:
+        """Keeps a list of texts, as JSON; returns where browsers get it."""
+        return url_of(self.put(json.dumps(list(texts), ensure_ascii=False).encode(), "application/json"))
 
     def picture(self, encoded: bytes) -> KeptPicture:
         """Keeps a picture as browsers can show it, whatever file it is of.

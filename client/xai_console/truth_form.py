@@ -9,7 +9,7 @@ from nicegui import background_tasks, ui
 from xai_client import ArgumentError, GroundTruthObject, ModelInfo, Sample, TruthObject, XaiError
 from xai_console.overlay import Overlay
 from xai_console.page import Page
-from xai_console.parts import button, card, div, report, search, text, toggle
+from xai_console.parts import button, card, div, report, search_class, text, toggle
 
 
 class TruthForm:
@@ -42,8 +42,9 @@ class TruthForm:
                     button(each.label, lambda each=each: self._report([each.class_id]), classes="small").props(
                         f'data-truth="{each.class_id}"'
                     )
-            labels = dict(enumerate(info.labels))
-            self._classes = search(say("truth.classes"), labels, [], multiple=True, classes="wide")
+            self._classes = search_class(
+                self._page, info.labels, say("truth.classes"), [], multiple=True, classes="wide"
+            )
             with div("row"):
                 kinds = {"": say("truth.none"), "box": say("truth.box"), "polygon": say("truth.polygon")}
                 self._kind = toggle(say("truth.draw"), kinds, "", self._draw)

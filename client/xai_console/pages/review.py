@@ -12,7 +12,7 @@ from xai_console.figures import percent
 from xai_console.filter_form import first_map
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import button, card, div, empty, report, search, text, toggle, trouble
+from xai_console.parts import button, card, div, empty, report, search_class, text, toggle, trouble
 from xai_console.ranges import scale_by
 
 _KEYS: Final = "123456789"
@@ -94,8 +94,7 @@ class _Review:
                 with div("stack answers"):
                     for key, each in zip(_KEYS, summary.classes, strict=False):
                         self._answer(key, each.class_id, each.label, percent(each.probability))
-                labels = dict(enumerate(self._info.labels))
-                search(say("review.other"), labels, None, self._label, classes="wide")
+                search_class(self._page, self._info.labels, say("review.other"), None, self._label, classes="wide")
                 with div("row"):
                     button(say("review.skip"), self._skip, "skip_next")
                     link = address("/sample", {"request": summary.request_id, "index": summary.image_index})
