@@ -49,18 +49,24 @@ class FilterForm:
             self._one(say("order"), {each: say(f"order.{each}") for each in ORDERS}, query.order, "order")
             maps = {"": say("filter.no_map"), **{name: name for name in self._scores}}
             self._one(say("filter.maps"), maps, query.maps, "maps")
-            more = button(say("more"), lambda: self._more.set_visibility(not self._more.visible), "tune")
+            more = button(say("more"), self._turn_more, "tune")
             more.props(f'aria-label="{say("filter.more")}"')
         with div("row"):
             text(say("filter.look"), "hint")
             for name, choices in self._looks().items():
                 link = address(self._page.path, choices)
                 text(say(f"filter.look.{name}"), tag="a").props(f'href="{link}" data-look="{name}"')
-        with div("row filters more") as self._more:
-            self._make_more()
-        self._more.set_visibility(
-            any((query.status, query.of, query.needs_score, query.hours, query.oodmin, query.oodmax, query.pmax))
-        )
+        self._more = div("row filters more")
+        self._more.set_visibility(False)
+        if any((query.status, query.of, query.needs_score, query.hours, query.oodmin, query.oodmax, query.pmax)):
+            self._turn_more()
+
+    def _turn_more(self) -> None:
+        """Shows the filters that few want, or hides them; they are made when they are wanted first."""
+        if not self._more.default_slot.children:
+            with self._more:
+                self._make_more()
+        self._more.set_visibility(not self._more.visible)
 
     def _looks(self) -> Mapping[str, Mapping[str, str]]:
         """Lists that most viewers want, by what they show."""

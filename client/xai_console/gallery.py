@@ -99,9 +99,16 @@ class Gallery:
             toggle(say("view"), views, self._look.mode, lambda mode: self._change(mode=mode))
             slider(say("opacity"), self._look.opacity, 0, 1, 0.05, lambda value: self._change(opacity=value))
             slider(say("threshold"), self._look.threshold, 0, 1, 0.01, lambda value: self._change(threshold=value))
-            opener = button(say("more"), lambda: None, "tune")
-            with opener, ui.menu().classes("looks-menu"), div("stack looks-more"):
-                self._more()
+            with button(say("more"), lambda: None, "tune"), ui.menu().classes("looks-menu") as menu:
+                more = div("stack looks-more")
+
+        def opened() -> None:
+            if not more.default_slot.children:
+                with more:
+                    self._more()
+                menu.run_method("updatePosition")
+
+        menu.on_value_change(opened)
 
     def _more(self) -> None:
         say = self._page.say
