@@ -7,6 +7,7 @@ import contextlib
 from typing import Final
 
 from nicegui import background_tasks, ui
+from nicegui.element import Element
 
 from xai_client import Explain, Explained, ModelInfo, Progress, Sample, SampleFilter, XaiError
 from xai_console import sample_picture
@@ -53,10 +54,10 @@ class _SamplePage:
                 self._side()
             with div("stack"):
                 self._maps()
-        Contrast(page, info, sample, self._shown)
-        Masking(page, info, sample)
+        below = div("contents")
         ui.context.client.on_delete(self._stop)
         self._tasks.append(background_tasks.create(self._watch(), context=ui.context.client))
+        self._tasks.append(background_tasks.create(self._follow(below), context=ui.context.client))
 
     # -------------------------------------------------------------------------------------------- what it is
 
@@ -88,6 +89,13 @@ class _SamplePage:
             if summary.ood_percentile is not None:
                 text(say("ood", percentile=f"{summary.ood_percentile:.0f}"), "hint", "p")
         self._truth = TruthForm(self._page, self._info, self._sample, self._picture)
+
+    async def _follow(self, below: Element) -> None:
+        """Adds what stands below the maps once the page is open: nobody sees it before."""
+        await ui.context.client.connected()
+        with below:
+            Contrast(self._page, self._info, self._sample, self._shown)
+            Masking(self._page, self._info, self._sample)
 
     # -------------------------------------------------------------------------------------------------- maps
 
