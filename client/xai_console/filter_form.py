@@ -30,9 +30,7 @@ class FilterForm:
 
     def __init__(self, page: Page, info: ModelInfo, changed: Callable[[Query], Any]) -> None:
         self._page, self._info, self._changed = page, info, changed
-        self.query = read_query(page.state)
-        if "maps" not in page.state:
-            self.query = replace(self.query, maps=first_map(info))
+        self.query = first_query(page, info)
         self._chips: dict[str, Element] = {}
         self._scores = _names(info)
         self._make()
@@ -147,6 +145,12 @@ class FilterForm:
 
     def _reset(self) -> None:
         ui.navigate.to(self._page.path)
+
+
+def first_query(page: Page, info: ModelInfo) -> Query:
+    """What is chosen when the page is opened."""
+    query = read_query(page.state)
+    return query if "maps" in page.state else replace(query, maps=first_map(info))
 
 
 def _names(info: ModelInfo) -> list[str]:

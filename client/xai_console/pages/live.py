@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from nicegui import background_tasks, ui
 
 from xai_client import ModelInfo, XaiError
-from xai_client.samples import SampleEvents
-from xai_console.filter_form import FilterForm
+from xai_client.samples import SampleEvents, SamplePage
+from xai_console.filter_form import FilterForm, first_query
 from xai_console.page import Entry, Page
 from xai_console.parts import button, card, div, empty, text, trouble
 from xai_console.query import PAGE_SIZE, Query
@@ -19,11 +20,22 @@ from xai_console.sample_cards import SampleCards, card_of
 
 _PAUSE_SECONDS: Final = 0.5
 _AGAIN_SECONDS: Final = 2.0
+_LEAVING_SECONDS: Final = 0.001
+"""That a question takes to leave the process, before something else keeps it busy."""
 
 
 async def build(page: Page, info: ModelInfo) -> None:
-    """Makes the page."""
-    await _Live(page, info).start()
+    """Makes the page, while the server lists what it shows first."""
+    asked = asyncio.create_task(_ask(page, first_query(page, info), ""))
+    await asyncio.sleep(_LEAVING_SECONDS)
+    await _Live(page, info).start(asked)
+
+
+async def _ask(page: Page, query: Query, token: str) -> SamplePage:
+    order, score_of = order_of(query)
+    return await page.source.list_samples(
+        filter_of(query), order=order, score_of=score_of, page_size=PAGE_SIZE, page_token=token, map_of=query.maps
+    )
 
 
 class _Live:
@@ -53,9 +65,9 @@ class _Live:
         self._unseen = 0
         ui.context.client.on_delete(self._stop)
 
-    async def start(self) -> None:
-        """Lists the first page, then watches."""
-        await self._list()
+    async def start(self, asked: Awaitable[SamplePage] | None = None) -> None:
+        """Lists samples, unless that was asked for already, then watches."""
+        await self._list(asked)
         self._tasks.append(background_tasks.create(self._watch(), context=ui.context.client))
 
     def _stop(self) -> None:
@@ -83,18 +95,10 @@ class _Live:
         self._stop()
         self._tasks.append(background_tasks.create(self.start(), context=ui.context.client))
 
-    async def _list(self) -> None:
+    async def _list(self, asked: Awaitable[SamplePage] | None = None) -> None:
         query = self._form.query
-        order, score_of = order_of(query)
         try:
-            listed = await self._page.source.list_samples(
-                filter_of(query),
-                order=order,
-                score_of=score_of,
-                page_size=PAGE_SIZE,
-                page_token=self._tokens[-1],
-                map_of=query.maps,
-            )
+            listed = await (asked or _ask(self._page, query, self._tokens[-1]))
         except XaiError as error:
             self._fail(error)
             return
@@ -102,7 +106,7 @@ class _Live:
         self._shown = {each.id: card_of(self._page, each) for each in listed.samples}
         self._unseen, self._total, self._next = 0, listed.total_count or 0, listed.next_page_token
         first = len(self._tokens) == 1
-        self._is_newest = first and order == "newest_first"
+        self._is_newest = first and order_of(query)[0] == "newest_first"
         self._before.set_enabled(not first)
         self._after.set_enabled(bool(self._next))
         self._cards.show(list(self._shown.values()))
