@@ -13,8 +13,10 @@ from starlette.requests import Request
 
 from xai_client import XaiError
 from xai_console import telling
+from xai_console.markup import Html, Markup, icon, join, tag
 from xai_console.page import Console, Entry, Page, Theme, address
 from xai_console.parts import div, empty, icon_button, text, trouble
+from xai_console.preview import add_preview
 from xai_console.words import LANGUAGES, Words, language_of
 
 LANGUAGE_COOKIE: Final = "xai_language"
@@ -41,7 +43,7 @@ async def show(console: Console, entries: tuple[Entry, ...], entry: Entry, reque
     """
     page = _page(console, entry, request)
     _head(page, entry)
-    with div("shell"):
+    with div("shell") as shell:
         text(page.say("skip"), "skip", "a").props("href=#main")
         _navigation(page, entries, entry)
         with div("page-column"):
@@ -57,7 +59,9 @@ async def show(console: Console, entries: tuple[Entry, ...], entry: Entry, reque
     ui.context.client.on_delete(console.monitor.watch(changed))
     header.show()
     filling = background_tasks.create(body.fill(), context=main)
-    await asyncio.wait({filling}, timeout=_PATIENCE_SECONDS)
+    done, _ = await asyncio.wait({filling}, timeout=_PATIENCE_SECONDS)
+    if done:
+        add_preview(shell)
 
 
 def _page(console: Console, entry: Entry, request: Request) -> Page:
@@ -84,16 +88,15 @@ def _head(page: Page, entry: Entry) -> None:
 
 def _navigation(page: Page, entries: tuple[Entry, ...], entry: Entry) -> None:
     with div("nav", "nav").props(f'aria-label="{page.say("navigation")}"'):
-        with div("brand", "a").props('href="/"'):
-            ui.icon("blur_on").props('aria-hidden="true"')
-            text("xai-sidecar", "brand-name")
-        for each in entries:
-            if not each.listed:
-                continue
-            here = ' aria-current="page"' if each is entry else ""
-            with div("nav-link", "a").props(f'href="{each.path}"{here}'):
-                ui.icon(each.icon).props('aria-hidden="true"')
-                text(_title(page, each), "nav-text")
+        brand = tag("a", icon("blur_on"), tag("span", "xai-sidecar", classes="brand-name"), classes="brand", href="/")
+        links = (_link(page, each, here=each is entry) for each in entries if each.listed)
+        Markup(join(brand, *links)).classes("contents")
+
+
+def _link(page: Page, entry: Entry, *, here: bool) -> Html:
+    title = tag("span", _title(page, entry), classes="nav-text")
+    current = "page" if here else None
+    return tag("a", icon(entry.icon), title, classes="nav-link", href=entry.path, aria_current=current)
 
 
 def _title(page: Page, entry: Entry) -> str:

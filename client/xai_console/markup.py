@@ -52,6 +52,20 @@ def bar_width(part: float) -> str:
     return f"{100 * min(1.0, max(0.0, part)):.1f}%"
 
 
+def icon(name: str, classes: str = "") -> Html:
+    """A Material icon, which says nothing to those who cannot see it."""
+    looks = f"q-icon notranslate material-icons {classes}".rstrip()
+    return tag("i", name, classes=looks, aria_hidden="true", role="presentation")
+
+
+def picture(url: str, size: tuple[float, float], most: str) -> Html:
+    """A picture in a place that is as wide as there is room, and no higher than what CSS says."""
+    width, height = size
+    full = "width" if width >= height else "height"
+    shape = f"aspect-ratio:{width:g}/{height:g};max-height:{most};max-width:100%;{full}:100%"
+    return Html(f'<img src="{html.escape(url)}" alt="" style="{shape}">')
+
+
 def table_head(titles: Sequence[str], numbers: int) -> Html:
     """The head of a table, whose columns are numbers from a place on."""
     cells = (
@@ -66,6 +80,10 @@ class Markup(Element, component="components/markup.js"):
     def __init__(self, content: Html | None = None) -> None:
         super().__init__()
         self._props["html"] = content or ""
+
+    def preview(self) -> Html:
+        """See `xai_console.preview`."""
+        return tag("div", Html(self._props["html"]), classes=" ".join(self._classes))
 
     def show(self, content: Html) -> None:
         """Shows something else."""

@@ -12,6 +12,7 @@ from nicegui.events import GenericEventArguments
 from xai_client.colours import ColourScale
 from xai_client.overlay import DEFAULT_ALPHA, DEFAULT_SATURATION
 from xai_console.colour_data import colours_url
+from xai_console.markup import Html, picture, tag
 from xai_console.words import Words
 
 Mode: TypeAlias = Literal["overlay", "map", "picture"]
@@ -120,6 +121,14 @@ class Overlay(Element, component="components/overlay.js", esm={"xai-saliency": "
     def scene(self) -> Scene:
         """What it shows."""
         return self._scene
+
+    def preview(self) -> Html:
+        """See `xai_console.preview`."""
+        scene = self._scene
+        shown = picture(scene.picture, scene.size, "420px") if scene.picture else ""
+        note = tag("span", scene.note, classes="map-note") if scene.note else ""
+        legend = tag("div", classes="map-legend") if self._props["legend"] and scene.grid is not None else ""
+        return tag("figure", tag("div", shown, note, classes="map-stage"), legend, classes="map")
 
     def show(self, **changes: Any) -> None:
         """Changes what it shows; see `Scene` for the names."""

@@ -9,7 +9,7 @@ from nicegui.element import Element
 
 from xai_client import ClassScore
 from xai_console.figures import percent
-from xai_console.markup import bar_width
+from xai_console.markup import Html, bar_width, tag
 
 
 class ClassList(Element, component="components/classes.js"):
@@ -33,8 +33,29 @@ class ClassList(Element, component="components/classes.js"):
         ]
         self.on("choose", lambda event: choose(int(event.args)))
 
+    def preview(self) -> Html:
+        """See `xai_console.preview`."""
+        return tag(
+            "div",
+            *(_row(each, pressed=each["id"] == self._props.get("chosen")) for each in self._props["classes"]),
+            classes="classes",
+        )
+
     def press(self, class_id: int | None) -> None:
         """Shows which class the maps are of."""
         if self._props.get("chosen") != class_id:
             self._props["chosen"] = class_id
             self.update()
+
+
+def _row(each: dict[str, Any], *, pressed: bool) -> Html:
+    """What `components/classes.js` makes of a class."""
+    part = tag("span", classes="bar-part", style=f"width: {each['width']}")
+    return tag(
+        "div",
+        tag("span", each["label"], classes="class-name"),
+        tag("span", part, classes="bar"),
+        tag("span", each["probability"], classes="number"),
+        classes="class",
+        aria_pressed=str(pressed).lower(),
+    )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from nicegui.element import Element
 
 from xai_client import SampleSummary
 from xai_client.colours import FloatArray, scale_of
+from xai_console import markup
 from xai_console.colour_data import colours_url
 from xai_console.figures import number, percent
+from xai_console.markup import Html, tag
 from xai_console.overlay import Look
 from xai_console.page import Page, address
 from xai_console.sample_picture import place
@@ -21,6 +23,9 @@ from xai_console.shelf import url_of
 from xai_console.words import Words
 
 FLAGS = {"true_positive": "good", "false_positive": "bad", "false_negative": "warn", "unknown": "plain"}
+
+_MOST_PREVIEWED: Final = 24
+"""Cards that a browser can paint before it can draw them all; few screens show more."""
 
 
 class SampleCards(Element, component="components/samples.js"):
@@ -39,6 +44,10 @@ class SampleCards(Element, component="components/samples.js"):
         self._props["colours"] = colours_url()
         self._props["words"] = {"none": page.say("sample.no_picture")}
         self._props["label"] = label
+
+    def preview(self) -> Html:
+        """See `xai_console.preview`."""
+        return tag("ul", *map(_previewed, self._props["samples"][:_MOST_PREVIEWED]), classes="samples")
 
     def show(self, cards: Sequence[dict[str, Any]]) -> None:
         """Shows these, as `card_of` makes them."""
@@ -94,6 +103,22 @@ def card_of(page: Page, sample: SampleSummary, *, fresh: bool = False) -> dict[s
         "line": _line(sample, page.say),
         "fresh": fresh,
     }
+
+
+def _previewed(card: dict[str, Any]) -> Html:
+    """What `components/samples.js` makes of a card, but for the map."""
+    picture = markup.picture(card["picture"], card["size"], "220px") if card["picture"] else ""
+    score = tag("span", card["score"], classes="tag number") if card["score"] else ""
+    head = tag("span", card["title"], classes="sample-title"), tag("span", card["probability"], classes="number")
+    flag = tag("span", card["flag"], classes=f"tag {card['flag_class']}")
+    link = tag(
+        "span",
+        tag("span", picture, classes="sample-picture"),
+        tag("span", *head, classes="sample-head"),
+        tag("span", flag, score, tag("span", card["line"], classes="sample-line"), classes="sample-foot"),
+        classes="sample",
+    )
+    return tag("li", link)
 
 
 def outcome_of(sample: SampleSummary) -> str:

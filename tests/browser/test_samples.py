@@ -104,6 +104,77 @@ def test_a_sample_is_shown_with_its_maps_and_scores(console, open_page, client, 
         assert axe(page) == []
 
 
+def test_what_a_page_shows_is_painted_before_any_script_runs(console, browser, sampled, client, eventually):
+    sample = client.sample(sampled["wide"])
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+
+    def painted(url):
+        page.goto(url)
+        return page.locator("#preview").count()  # none where the content took so long that it follows
+
+    eventually(lambda: painted(f"{console}/sample?request={sampled['wide']}"))
+    shown = page.locator("#preview .tile-name").all_inner_texts()
+    assert shown == [name for name, made in sample.explanations.items() if not made.is_control]
+    rows = [row.inner_text().split("\n") for row in page.locator("#preview .class").all()]
+    assert rows == [[each.label, percent(each.probability)] for each in sample.summary.classes]
+    assert drawn_pictures(page) == 1 + len(shown)
+    eventually(lambda: painted(console + "/?order=least_probable_first"))
+    listed = client.list_samples(order="least_probable_first").samples[:24]
+    titles = page.locator("#preview .sample-title").all_inner_texts()
+    assert titles == [each.classes[0].label for each in listed]
+    assert drawn_pictures(page) == len(listed)
+    context.close()
+
+
+def drawn_pictures(page):
+    """How many pictures of a page have come."""
+    sizes = [page.request.get(each.evaluate("image => image.src")) for each in page.locator("#preview img").all()]
+    return sum(each.ok and each.headers["content-type"] == "image/jpeg" for each in sizes)
+
+
+def test_the_page_itself_takes_the_place_of_what_was_painted_first(console, open_page, sampled):
+    with open_page(f"{console}/sample?request={sampled['wide']}") as page:
+        page.locator("[data-tile=gradcam] figure[data-drawn]").wait_for()
+        assert page.locator("#preview").count() == 0
+        assert page.locator("h1").count() == 1
+
+
+def test_a_class_is_found_by_typing_among_names_that_come_when_they_are_asked_for(console, open_page, client, sampled):
+    label = client.sample(sampled["rocket"]).summary.classes[0].label
+    with open_page(console + "/") as page:
+        page.locator(".samples li").first.wait_for()
+        assert "goldfish" not in page.request.get(console + "/").text()
+        page.get_by_role("combobox", name="Predicted class").click()
+        page.get_by_role("option", name="goldfish", exact=True).wait_for()
+        page.keyboard.type(label[:-1].upper())
+        page.get_by_role("option", name=label, exact=True).click()
+        page.wait_for_url(re.compile(r"predicted=\d+"))
+        page.wait_for_function(
+            "label => [...document.querySelectorAll('.sample-title')].every((each) => each.textContent === label)",
+            arg=label,
+        )
+        page.reload()
+        page.locator(".q-chip").filter(has_text=label).wait_for()
+
+
+def test_what_few_want_is_there_once_it_is_asked_for(console, open_page, sampled):
+    with open_page(console + "/") as page:
+        assert page.get_by_label("Probability to").count() == 0
+        for shown in (True, False, True):
+            page.get_by_role("button", name="More filters").click()
+            page.get_by_label("Probability to").wait_for(state="visible" if shown else "hidden")
+    with open_page(console + "/?pmax=0.9") as page:
+        page.get_by_label("Probability to").wait_for()
+    with open_page(f"{console}/sample?request={sampled['wide']}") as page:
+        page.get_by_role("button", name="More").click()
+        menu = page.locator(".looks-menu")
+        menu.get_by_text("Show what the model saw").click()
+        page.wait_for_url(re.compile("frame=1"))
+        box = menu.bounding_box()
+        assert box["y"] + box["height"] <= 900
+
+
 def test_controls_are_shown_once_somebody_wants_to_see_them(console, open_page, client, sampled, drawn_values):
     made = {name: each for name, each in client.sample(sampled["wide"]).explanations.items() if each.is_control}
     with open_page(f"{console}/sample?request={sampled['wide']}") as page:

@@ -1,6 +1,6 @@
 """HTML of the console's own making: what others say is text in it, wherever it stands."""
 
-from xai_console.markup import bar, join, table_head, tag
+from xai_console.markup import bar, join, picture, table_head, tag
 
 HOSTILE = '</td><script>alert("&")</script>'
 
@@ -28,3 +28,10 @@ def test_a_bar_is_a_share_of_one():
 def test_the_head_of_a_table_says_which_columns_are_numbers():
     head = '<thead><tr><th scope="col">a</th><th class="num" scope="col">b</th></tr></thead>'
     assert table_head(["a", "b"], 1) == head
+
+
+def test_a_picture_fills_the_longer_side_of_its_place():
+    assert 'src="/kept/a?x=&quot;&amp;"' in picture('/kept/a?x="&', (4, 3), "9px")
+    assert "aspect-ratio:4/3;" in picture("a", (4, 3), "9px")
+    assert "width:100%" in picture("a", (4, 3), "9px").replace("max-width:100%", "")
+    assert "height:100%" in picture("a", (3, 4), "9px")

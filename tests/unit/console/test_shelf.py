@@ -1,6 +1,7 @@
 """What browsers fetch: kept while there is room, under names that nobody can guess."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -68,3 +69,11 @@ def test_a_large_picture_is_shown_smaller_and_keeps_its_size_in_words():
 def test_what_is_no_picture_is_refused():
     with pytest.raises(ImageError):
         Shelf().picture(b"no picture")
+
+
+def test_a_list_of_texts_is_kept_as_they_are():
+    shelf = Shelf()
+    url = shelf.listing(["goldfish", "小 <猫>"])
+    kept = shelf.get(url.rpartition("/")[2])
+    assert json.loads(kept.data) == ["goldfish", "小 <猫>"]
+    assert shelf.listing(["goldfish", "小 <猫>"]) == url
