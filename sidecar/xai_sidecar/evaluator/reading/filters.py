@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Float, Select, and_, func, literal_column, or_, select
+from sqlalchemy import Boolean, ColumnElement, Float, Select, and_, func, literal_column, or_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
@@ -27,6 +27,7 @@ ORDER_SCORE: ColumnElement[float] = _joined.c.value
 
 NO_OUTCOME = Outcome(0)
 _PREDICTED = Outcome.UNKNOWN | Outcome.TRUE_POSITIVE | Outcome.FALSE_POSITIVE
+_ALL_OUTCOMES = sum(int(each) for each in Outcome)
 _TRUE = Outcome.TRUE_POSITIVE | Outcome.FALSE_NEGATIVE
 
 
@@ -184,6 +185,40 @@ def _as_an_expression(element: _Unindexed, compiler: Any, **options: Any) -> str
     return f"+{compiler.process(element.column, **options)}"
 
 
+class _HasBit(ColumnElement[bool]):
+    """Whether a column has one of some bits.
+
+    PostgreSQL compares with the values that have one: of those it knows how often they occur, while it takes an
+    expression to hold nearly always, and then looks up one after the other what is to be read at once.
+    """
+
+    inherit_cache = True
+    type = Boolean()
+    _is_implicitly_boolean = True  # SQLite is not to compare it with 1
+
+    def __init__(self, column: ColumnElement[int], bits: int, known: int) -> None:
+        self.column = column
+        self.bits = bits
+        self.known = known
+
+    _traverse_internals = [  # noqa: RUF012 - as the base class has it
+        ("column", InternalTraversal.dp_clauseelement),
+        ("bits", InternalTraversal.dp_plain_obj),
+        ("known", InternalTraversal.dp_plain_obj),
+    ]
+
+
+@compiles(_HasBit)
+def _by_bits(element: _HasBit, compiler: Any, **options: Any) -> str:
+    return f"({compiler.process(element.column, **options)} & {element.bits}) != 0"
+
+
+@compiles(_HasBit, "postgresql")
+def _by_values(element: _HasBit, compiler: Any, **options: Any) -> str:
+    values = ", ".join(str(each) for each in range(1, element.known + 1) if each & element.bits)
+    return f"{compiler.process(element.column, **options)} IN ({values})"
+
+
 def keys(order: Order) -> list[Key]:
     """The sort keys of an order, the last of which is different for all samples."""
     unknown = -1e300 if order.descending else 1e300
@@ -227,7 +262,7 @@ def _conditions(where: SampleFilter, columns: Any) -> Iterator[ColumnElement[boo
         yield _has_map(where, columns)
     elif where.map_statuses:
         bits = sum(STATUS_BITS[status] for status in where.map_statuses)
-        yield samples.c.map_statuses.bitwise_and(bits) != 0
+        yield _HasBit(samples.c.map_statuses, bits, sum(STATUS_BITS.values()))
 
 
 def _bounds(where: SampleFilter, columns: Any) -> Iterator[ColumnElement[bool]]:
@@ -253,14 +288,14 @@ def _predicted(where: SampleFilter, columns: Any) -> Any:
 
 def _has_outcome(where: SampleFilter, columns: Any) -> Any:
     """Whether a class, or one of those of the filter, has one of the outcomes."""
-    any_class = samples.c.outcomes.bitwise_and(int(where.outcomes)) != 0
+    any_class = _HasBit(samples.c.outcomes, int(where.outcomes), _ALL_OUTCOMES)
     if not (where.predicted or where.true):
         return any_class
     if not where.single_label:
         return columns.id.in_(_of_classes((*where.predicted, *where.true), where.outcomes))
     alternatives: list[ColumnElement[bool]] = []
     if where.predicted:  # of the predicted class, which is one of these; another one may apply besides
-        alternatives.append(samples.c.outcomes.bitwise_and(int(where.outcomes & _PREDICTED)) != 0)
+        alternatives.append(_HasBit(samples.c.outcomes, int(where.outcomes & _PREDICTED), _ALL_OUTCOMES))
         if where.outcomes & Outcome.FALSE_NEGATIVE:
             alternatives.append(columns.id.in_(_of_classes(where.predicted, Outcome.FALSE_NEGATIVE)))
     if where.true:

@@ -8,11 +8,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, select, text
 
 from xai_sidecar.digest import digest
 from xai_sidecar.errors import InvalidRequestError
-from xai_sidecar.evaluator.reading.filters import Order, SampleFilter, after, keys, shown_score, source
+from xai_sidecar.evaluator.reading.filters import By, Order, SampleFilter, after, keys, shown_score, source
 from xai_sidecar.evaluator.reading.views import Extras, SampleView, load_views
 from xai_sidecar.evaluator.store.tables import samples
 
@@ -75,6 +75,7 @@ def load_page(
         InvalidRequestError: The token is not of a page of this filter and order.
     """
     asked = _asked(where, order)
+    _alone(connection, where, order)
     place = _read(token, asked, len(keys(order))) if token else _Place(_newest(connection), None)
     until = samples.c.id <= place.newest
     columns = [key.expression.label(f"key_{number}") for number, key in enumerate(keys(order))]
@@ -96,6 +97,13 @@ def _asked(where: SampleFilter, order: Order) -> str:
     """What tells a list from others, in every process."""
     content = [sorted(each, key=repr) if isinstance(each, frozenset) else each for each in vars(where).values()]
     return digest(repr(content), repr(order))[:16]
+
+
+def _alone(connection: Connection, where: SampleFilter, order: Order) -> None:
+    """Has PostgreSQL read without workers what it reads in order until there is enough: they run far ahead of that."""
+    in_order = order.by is By.TIME or (where.score is not None and order.by is not By.SCORE)
+    if in_order and connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
 
 
 def _newest(connection: Connection) -> int:

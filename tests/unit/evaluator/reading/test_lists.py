@@ -5,12 +5,15 @@ import math
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql, sqlite
 
 from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.evaluator.reading import Extras, Order, SampleFilter, ScoreRange
-from xai_sidecar.evaluator.reading.filters import By
+from xai_sidecar.evaluator.reading.filters import By, source
+from xai_sidecar.evaluator.reading.pages import load_page
 from xai_sidecar.evaluator.records import SampleKey, SampleState
 from xai_sidecar.evaluator.store import Outcome
+from xai_sidecar.evaluator.store.tables import samples
 from xai_sidecar.explainers.base import MapStatus
 
 # What conftest.py made.
@@ -274,3 +277,28 @@ def test_who_watches_one_request_has_nothing_read_of_others(filled, monkeypatch)
     others = [key for key in keys if key.request_id != keys[3].request_id]
     monkeypatch.setattr(filled.reader, "_database", None)
     assert filled.reader.views(others, of_one, Extras()) == {}
+
+
+def test_postgresql_is_asked_for_values_whose_frequency_it_knows():
+    where = SampleFilter(outcomes=Outcome.FALSE_POSITIVE | Outcome.FALSE_NEGATIVE)
+    asked = {
+        dialect: " ".join(str(source(where, None, samples.c.id).compile(dialect=module.dialect())).split())
+        for dialect, module in (("sqlite", sqlite), ("postgresql", postgresql))
+    }
+    assert asked["sqlite"].endswith("WHERE (samples.outcomes & 12) != 0")
+    values = [each for each in range(16) if each & 12]
+    assert asked["postgresql"].endswith(f"WHERE samples.outcomes IN ({', '.join(map(str, values))})")
+
+
+@pytest.mark.parametrize(("by", "workers"), [(By.TIME, False), (By.PROBABILITY, True)])
+def test_postgresql_reads_without_workers_what_it_reads_in_order(by, workers, filled):
+    """They would read far more of it than a page needs."""
+    store = filled.store
+    if store.database.engine.dialect.name != "postgresql":
+        pytest.skip("of PostgreSQL")
+    with store.database.read() as connection:
+        load_page(connection, SampleFilter(), Order(by), 5)
+        allowed = int(connection.exec_driver_sql("SHOW max_parallel_workers_per_gather").scalar())
+    assert (allowed > 0) == workers
+    with store.database.read() as connection:
+        assert int(connection.exec_driver_sql("SHOW max_parallel_workers_per_gather").scalar()) > 0
