@@ -192,10 +192,11 @@ def test_controls_are_shown_once_somebody_wants_to_see_them(console, open_page, 
 
 def test_a_class_that_was_not_explained_is_explained_now(console, open_page, client, sampled, drawn_values):
     sample = client.sample(sampled["wide"])
-    second = sample.summary.classes[1]
+    first, second, *_ = sample.summary.classes
     with open_page(f"{console}/sample?request={sampled['wide']}") as page:
         figure = page.locator("[data-tile=gradcam] figure")
         before, drawn = drawn_values(figure, ROWS, COLUMNS), figure.get_attribute("data-drawn")
+        said = page.locator("[data-tile=gradcam] .tile-lines").inner_text()
         page.locator(f'[data-class="{second.class_id}"]').click()
         page.wait_for_url(re.compile(f"class={second.class_id}"))
         page.locator(f'[data-tile=gradcam] canvas[aria-label="gradcam: {second.label}"]').wait_for()
@@ -206,6 +207,15 @@ def test_a_class_that_was_not_explained_is_explained_now(console, open_page, cli
         after = drawn_values(figure, ROWS, COLUMNS)
         assert after.shape == before.shape
         assert not np.allclose(after, before)
+        # Both are there now: what was measured of the first shows again, and nobody is asked for either.
+        ended = page.locator("[data-tile=gradcam] .tile-lines").filter(has_text=re.compile(r"· [\d.]+ s"))
+        ended.wait_for()
+        now = figure.get_attribute("data-drawn"), ended.inner_text()
+        for class_id, (url, lines) in ((first.class_id, (drawn, said)), (second.class_id, now)):
+            page.locator(f'[data-class="{class_id}"]').click()
+            page.locator(f'[data-class="{class_id}"][aria-pressed=true]').wait_for()
+            page.locator(f'[data-tile=gradcam] figure[data-drawn="{url}"]').wait_for()
+            assert page.locator("[data-tile=gradcam] .tile-lines").inner_text() == lines
 
 
 def test_two_classes_are_compared(console, open_page, sampled, drawn_values):

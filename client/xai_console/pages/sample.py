@@ -9,7 +9,7 @@ from typing import Final
 from nicegui import background_tasks, ui
 from nicegui.element import Element
 
-from xai_client import Explain, Explained, ModelInfo, Progress, Sample, SampleFilter, XaiError
+from xai_client import Explain, Explained, Explanation, ModelInfo, Progress, Sample, SampleFilter, XaiError
 from xai_console import sample_picture
 from xai_console.chosen_sample import chosen_sample
 from xai_console.contrast import Contrast
@@ -44,6 +44,7 @@ class _SamplePage:
         self._gallery = Gallery(page)
         self._tiles: dict[str, Tile] = {}
         self._before: dict[str, dict[str, float]] = {}
+        self._explained: dict[tuple[str, int], Explanation] = {}  # made for the viewer, by explainer and class
         self._tasks: list[asyncio.Task[None]] = []
         self._metrics = list(info.evaluator.metrics) if info.evaluator is not None else []
         classes = sample.summary.classes
@@ -178,9 +179,16 @@ class _SamplePage:
         """Shows a tile's map of a class, with the scores, which are of the first map; returns whether there is one."""
         made = self._sample.explanations.get(name)
         scored = made is not None and made.maps and made.maps[0].class_id == class_id
-        if scored and made is not None and made.withheld not in ("", "not_kept"):
-            return True  # withheld: asking again would tell the same
-        return tile.switch(class_id, self._facts(name) if scored else None)
+        facts = self._facts(name) if scored else None
+        if tile.switch(class_id, facts):
+            return True
+        found = self._explained.get((name, class_id))
+        if found is None and made is not None and made.withheld != "not_kept" and self._has(name, class_id):
+            found = made.in_frame()
+        if found is None:
+            return False
+        tile.show(found, class_id, facts)
+        return True
 
     async def _explain(self, names: list[str], class_id: int) -> None:
         picture = self._sample.model_input(self._info.input)
@@ -197,7 +205,10 @@ class _SamplePage:
                     if isinstance(event, Progress):
                         self._tiles[event.name].progress(event)
                     elif isinstance(event, Explained):
-                        self._tiles[event.explanation.name].show(event.explanation, class_id)
+                        name = event.explanation.name
+                        self._tiles[name].show(event.explanation, class_id)
+                        if event.final:
+                            self._explained[name, class_id] = event.explanation
         except XaiError as error:
             report(error, self._page.say)
         for name in names:
