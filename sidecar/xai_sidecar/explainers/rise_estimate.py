@@ -173,17 +173,12 @@ class Regression:
             products: (knots, t), of features and scores.
         """
         count = len(scores)
-        basis = posterior.basis
-        along = basis.T @ products  # (knots, t)
-        sums = posterior.values[:, None] + _RIDGES  # (knots, ridges)
-        explained = np.einsum("kt,kr->tr", along**2, 1 / sums)
+        along = posterior.basis.T @ products  # (knots, t)
+        explained = along.T**2 @ posterior.inverses
         noises = np.maximum((scores**2).sum(axis=0)[:, None] - explained, 1e-12) / count
-        evidences = -0.5 * (count * np.log(noises) + np.log(sums / _RIDGES).sum(axis=0))
+        evidences = -0.5 * (count * np.log(noises) + posterior.determinants)
         best = evidences.argmax(axis=1)
-        return [
-            _Fit(evidences[t, r], noises[t, r], posterior, sums[:, r], basis @ (along[:, t] / sums[:, r]))
-            for t, r in enumerate(best)
-        ]
+        return [_Fit(evidences[t, r], noises[t, r], posterior, int(r), along[:, t]) for t, r in enumerate(best)]
 
     def _shrunk(self, fit: _Fit, residuals: Matrix, rest: Matrix) -> tuple[Matrix, float]:
         """One target's covariance with the pixels, (H, W), and its variance: the fit plus the shrunk rest.
@@ -198,8 +193,7 @@ class Regression:
         smooth = q * (1 - q) * rows.pixels @ fit.slopes.reshape(rows.knots, columns.knots) @ columns.pixels.T
         noise = np.mean(residuals**2) * q * (1 - q) * rows.weight * columns.weight / len(residuals)
         share = max(0.0, 1 - noise / max((rest**2).sum(), 1e-300))
-        spread = (fit.posterior.spreads / fit.sums).sum()
-        total = fit.noise * (q * (1 - q)) ** 2 * spread + share * noise
+        total = fit.noise * (q * (1 - q)) ** 2 * fit.spread + share * noise
         return smooth + share * rest, float(total / rest.size)
 
     def _mean_products(self, scores: Matrix) -> Matrix:
@@ -218,8 +212,8 @@ class Regression:
                 present, starts = np.unique(keys[added], return_index=True)
                 sums[present] += np.add.reduceat(cells[added] * target[added, None, None], starts)
             sums = sums.reshape(len(rows), len(columns), *cells.shape[1:])
-            across = np.einsum("yxkl,xwl->ykw", sums, columns, optimize=True)
-            means.append(np.einsum("yhk,ykw->hw", rows, across, optimize=True) / len(target))
+            across = np.tensordot(sums, columns, ([1, 3], [0, 2]))  # (shifts, side, W)
+            means.append(np.tensordot(rows, across, ([0, 2], [0, 1])) / len(target))
         return np.stack(means)
 
 
@@ -234,13 +228,31 @@ def _estimate(grid: MaskGrid, means: Matrix, variances: Matrix) -> EstimatedMaps
 
 @dataclass(frozen=True)
 class _Fit:
-    """A regression with one prior; the covariance of its slopes is noise · basis diag(1 / sums) basisᵀ."""
+    """A regression with one prior; the covariance of its slopes is noise · basis diag(inverses) basisᵀ.
+
+    Attributes:
+        evidence: The logarithm of its marginal likelihood, but for what is the same of all.
+        noise: The variance of the scores' noise.
+        posterior: What it takes from the masks.
+        ridge: The place of its ridge among `_RIDGES`.
+        along: (knots,), the products of the features and the scores in terms of the basis.
+    """
 
     evidence: float
     noise: float
     posterior: _Posterior
-    sums: Matrix
-    slopes: Matrix
+    ridge: int
+    along: Matrix
+
+    @property
+    def slopes(self) -> Matrix:
+        """(knots,), β at the knots."""
+        return np.asarray(self.posterior.basis @ (self.along * self.posterior.inverses[:, self.ridge]))
+
+    @property
+    def spread(self) -> float:
+        """The sum over pixels of the variance of what the slopes do to them, over that of the noise."""
+        return float(self.posterior.spreads @ self.posterior.inverses[:, self.ridge])
 
 
 @dataclass(frozen=True)
@@ -258,6 +270,16 @@ class _Posterior:
     overlap: Matrix
 
     @functools.cached_property
+    def inverses(self) -> Matrix:
+        """(knots, ridges), 1 over the sums of values and ridges."""
+        return np.asarray(1 / (self.values[:, None] + _RIDGES))
+
+    @functools.cached_property
+    def determinants(self) -> Matrix:
+        """(ridges,), the logarithms of the determinants of the scores' covariance, over their noise."""
+        return np.asarray(np.log1p(self.values[:, None] / _RIDGES).sum(axis=0))
+
+    @functools.cached_property
     def spreads(self) -> Matrix:
         """(knots,), the sum over pixels of the square of what each column of the basis does to them."""
         return np.asarray(np.einsum("ik,ik->k", self.basis, self.overlap @ self.basis))
@@ -266,16 +288,22 @@ class _Posterior:
 @functools.lru_cache(maxsize=4)
 def _posteriors(height: int, width: int, side: int, gram: bytes) -> tuple[_Posterior, ...]:
     """Those of each of `_LENGTHS`, of a grid and the products of its masks' features, (knots, knots) float64."""
-    axes = _axis(height, side), _axis(width, side)
-    knots = axes[0].knots * axes[1].knots
+    rows, columns = _axis(height, side), _axis(width, side)
+    knots = rows.knots * columns.knots
     products = np.frombuffer(gram).reshape(knots, knots)
-    overlap = np.kron(*(axis.pixels.T @ axis.pixels for axis in axes))
+    overlap = np.kron(rows.overlap, columns.overlap)
     found = []
-    for length in _LENGTHS:
-        root = np.kron(*(axis.prior_root(length) for axis in axes))
-        values, vectors = np.linalg.eigh(root.T @ products @ root)
-        found.append(_Posterior(np.maximum(values, 0), root @ vectors, overlap))
+    for down, across in zip(rows.prior_roots, columns.prior_roots, strict=True):
+        half = _kron_times(down.T, across.T, products)
+        values, vectors = np.linalg.eigh(_kron_times(down.T, across.T, half.T))
+        found.append(_Posterior(np.maximum(values, 0), _kron_times(down, across, vectors), overlap))
     return tuple(found)
+
+
+def _kron_times(first: Matrix, second: Matrix, matrix: Matrix) -> Matrix:
+    """The product of the Kronecker product of two matrices with a third one, in a sixth of its operations."""
+    inner = second @ matrix.reshape(first.shape[1], second.shape[1], -1)
+    return (first @ inner.reshape(first.shape[1], -1)).reshape(-1, matrix.shape[1])
 
 
 @dataclass(frozen=True)
@@ -300,10 +328,17 @@ class _Axis:
     def knots(self) -> int:
         return len(self.distances)
 
-    def prior_root(self, length: float) -> Matrix:
-        """A root of the prior covariance of the slopes along this axis, (knots, knots)."""
-        covariance = np.exp(-0.5 * (self.distances / length) ** 2) + _JITTER * np.eye(self.knots)
-        return np.asarray(np.linalg.cholesky(covariance))
+    @functools.cached_property
+    def overlap(self) -> Matrix:
+        """(knots, knots), the sums over pixels of the products of what two slopes do to them along this axis."""
+        return np.asarray(self.pixels.T @ self.pixels)
+
+    @functools.cached_property
+    def prior_roots(self) -> tuple[Matrix, ...]:
+        """For each of `_LENGTHS` a root of the prior covariance of the slopes along this axis, (knots, knots)."""
+        jitter = _JITTER * np.eye(self.knots)
+        covariances = [np.exp(-0.5 * (self.distances / length) ** 2) + jitter for length in _LENGTHS]
+        return tuple(map(np.linalg.cholesky, covariances))
 
 
 @functools.lru_cache(maxsize=8)

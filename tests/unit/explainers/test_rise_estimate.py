@@ -66,8 +66,10 @@ def test_posteriors_are_those_of_the_prior_and_the_masks():
     found = rise_estimate._posteriors(12, 14, 3, regression._gram.tobytes())
     assert len(found) == len(rise_estimate._LENGTHS)
     for length, each in zip(rise_estimate._LENGTHS, found, strict=True):
-        roots = [axis.prior_root(length) for axis in (rows, columns)]
-        np.testing.assert_allclose(each.basis @ each.basis.T, np.kron(*(root @ root.T for root in roots)), atol=1e-9)
+        prior = np.kron(
+            *(np.exp(-0.5 * (axis.distances / length) ** 2) + 1e-6 * np.eye(axis.knots) for axis in (rows, columns))
+        )
+        np.testing.assert_allclose(each.basis @ each.basis.T, prior, atol=1e-9)
         np.testing.assert_allclose(each.basis.T @ regression._gram @ each.basis, np.diag(each.values), atol=1e-6)
         for column, spread in zip(each.basis.T, each.spreads, strict=True):
             pixels = rows.pixels @ column.reshape(rows.knots, columns.knots) @ columns.pixels.T
