@@ -303,7 +303,7 @@ def _posteriors(height: int, width: int, side: int, gram: bytes) -> tuple[_Poste
 def _kron_times(first: Matrix, second: Matrix, matrix: Matrix) -> Matrix:
     """The product of the Kronecker product of two matrices with a third one, in a sixth of its operations."""
     inner = second @ matrix.reshape(first.shape[1], second.shape[1], -1)
-    return (first @ inner.reshape(first.shape[1], -1)).reshape(-1, matrix.shape[1])
+    return np.asarray((first @ inner.reshape(first.shape[1], -1)).reshape(-1, matrix.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from xai_sidecar.engine.work import FloatArray
 
 _NEIGHBOURS = ((0, 1, 1 / 6), (1, -1, 1 / 12), (1, 0, 1 / 6), (1, 1, 1 / 12))
 """Down, across, and the weight, of those that come after a pixel; the others are opposite to these."""
+
+_WEIGHTS = np.array([[weight] for _, _, weight in _NEIGHBOURS])
 
 BANDED = 2_000_000
 """Unknown pixels times the square of the band's width up to which a banded factorisation is taken: that of any picture
@@ -43,9 +47,7 @@ def imputed(image: FloatArray, known: NDArray[np.bool_]) -> FloatArray:
     if known.shape[1] < known.shape[2]:  # the band is as wide as the rows are long
         return imputed(image.transpose(0, 2, 1), known.transpose(0, 2, 1)).transpose(0, 1, 3, 2)
     result = np.repeat(image[np.newaxis].astype(np.float32), len(known), axis=0)
-    for copy, given, equations in zip(result, known, _equations(image, known), strict=True):
-        if len(equations.diagonal):
-            copy[:, ~given] = (_solved_banded if equations.is_small else _solved_sparse)(equations).T
+    result.transpose(1, 0, 2, 3)[:, ~known] = np.concatenate([_solved(each) for each in _equations(image, known)]).T
     return result
 
 
@@ -56,21 +58,17 @@ class _Equations:
     Attributes:
         diagonal: (n,), the sum of the weights of each one's neighbours.
         right: (n, C), the weighted sum of those that are known.
-        first: (pairs,), of unknown pixels that are neighbours, the one that comes first.
-        second: (pairs,), the other one.
-        weights: (pairs,).
+        offsets: (neighbours, n), how many unknown pixels further each of `_NEIGHBOURS` is; 0 where it is known.
     """
 
     diagonal: NDArray[np.float64]
     right: NDArray[np.float64]
-    first: NDArray[np.intp]
-    second: NDArray[np.intp]
-    weights: NDArray[np.float64]
+    offsets: NDArray[np.intp]
 
-    @property
+    @cached_property
     def band(self) -> int:
         """How far apart two unknown pixels are that are neighbours, at the most."""
-        return int((self.second - self.first).max(initial=0))
+        return int(self.offsets.max(initial=0))
 
     @property
     def is_small(self) -> bool:
@@ -81,30 +79,24 @@ class _Equations:
 def _equations(image: FloatArray, known: NDArray[np.bool_]) -> Iterator[_Equations]:
     """Those of each copy, which are set up for all at once."""
     unknown = _flat(~known).ravel()
-    numbers = np.cumsum(unknown) - 1  # of unknown pixels, through all copies
-    values = _flat(np.where(known[:, np.newaxis], image.astype(np.float64), 0.0))
+    values = _flat(np.where(known, image.astype(np.float64)[:, np.newaxis], 0.0))
     right, weight_sums = np.zeros_like(values), np.zeros((known.shape[1] + 1) * (known.shape[2] + 1))
     inside = _flat(np.ones(known.shape[1:]))
-    pairs = []
-    for down, across, weight in _NEIGHBOURS:
+    places = np.flatnonzero(unknown)
+    numbers = np.cumsum(unknown)  # of unknown pixels, through all copies
+    offsets = np.empty((len(_NEIGHBOURS), len(places)), np.intp)
+    for (down, across, weight), offset in zip(_NEIGHBOURS, offsets, strict=True):
         step = down * (known.shape[2] + 1) + across
-        for sums, of in ((right, values), (weight_sums, inside)):
-            sums[..., :-step] += weight * of[..., step:]
-            sums[..., step:] += weight * of[..., :-step]
-        first = np.flatnonzero(unknown[:-step] & unknown[step:])
-        pairs.append((numbers[first], numbers[first + step], weight))
+        for sums, of in ((right, weight * values), (weight_sums, weight * inside)):
+            sums[..., :-step] += of[..., step:]
+            sums[..., step:] += of[..., :-step]
+        there = places + step  # never beyond the end: after the last pixel there is a row of those that are not unknown
+        np.multiply(numbers[there] - numbers[places], unknown[there], out=offset)
+    rights = right.reshape(len(image), -1)[:, unknown].T
+    diagonals = np.broadcast_to(weight_sums, values.shape[1:]).ravel()[unknown]
     ends = np.cumsum(np.count_nonzero(~known, axis=(1, 2)))
-    starts = np.concatenate([[0], ends[:-1]])
-    cuts = [np.searchsorted(first, [starts, ends]) for first, _, _ in pairs]
-    for copy, (start, own) in enumerate(zip(starts, unknown.reshape(len(known), -1), strict=True)):
-        parts = [(slice(*cut[:, copy]), *pair) for cut, pair in zip(cuts, pairs, strict=True)]
-        yield _Equations(
-            weight_sums[own],
-            right[copy][:, own].T,
-            np.concatenate([first[part] for part, first, _, _ in parts]) - start,
-            np.concatenate([second[part] for part, _, second, _ in parts]) - start,
-            np.concatenate([np.full(part.stop - part.start, weight) for part, _, _, weight in parts]),
-        )
+    for start, end in itertools.pairwise([0, *ends]):
+        yield _Equations(diagonals[start:end], rights[start:end], offsets[:, start:end])
 
 
 def _flat(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -115,13 +107,21 @@ def _flat(pixels: NDArray[Any]) -> NDArray[Any]:
     return larger.reshape(*others, -1)
 
 
+def _solved(equations: _Equations) -> NDArray[np.float64]:
+    """The unknown pixels, (n, C)."""
+    if not len(equations.diagonal):
+        return equations.right
+    return _solved_banded(equations) if equations.is_small else _solved_sparse(equations)
+
+
 def _solved_banded(equations: _Equations) -> NDArray[np.float64]:
     """The unknown pixels, (n, C), by a banded Cholesky factorisation."""
     from scipy.linalg.lapack import dpbsv  # importing it takes a tenth of a start
 
-    bands = np.zeros((len(equations.diagonal), equations.band + 1))
-    bands[:, 0] = equations.diagonal
-    bands[equations.first, equations.second - equations.first] = -equations.weights
+    count = len(equations.diagonal)
+    bands = np.zeros((count, equations.band + 1))
+    bands[np.arange(count), equations.offsets] = -_WEIGHTS
+    bands[:, 0] = equations.diagonal  # where there is no neighbour, too
     _, solution, info = dpbsv(bands.T, equations.right, lower=1, overwrite_ab=1)
     if info:
         raise ArithmeticError(f"the equations of the imputed pixels could not be solved: dpbsv says {info}")
@@ -133,9 +133,11 @@ def _solved_sparse(equations: _Equations) -> NDArray[np.float64]:
     from scipy.sparse import csc_matrix  # importing it takes a tenth of a start
     from scipy.sparse.linalg import splu
 
-    count, first, second = len(equations.diagonal), equations.first, equations.second
+    count = len(equations.diagonal)
+    neighbour, first = np.nonzero(equations.offsets)
+    second, weights = first + equations.offsets[neighbour, first], _WEIGHTS[neighbour, 0]
     places = np.arange(count)
-    values = np.concatenate([equations.diagonal, -equations.weights, -equations.weights])
+    values = np.concatenate([equations.diagonal, -weights, -weights])
     rows, columns = np.concatenate([places, first, second]), np.concatenate([places, second, first])
     matrix = csc_matrix((values, (rows, columns)), (count, count))
     factors = splu(matrix, "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
