@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Generator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class EvaluatedModel:
     explainers: Mapping[str, tuple[Explainer[Any], ExplainerParameters]]
     controls: Mapping[str, tuple[Explainer[Any], ExplainerParameters]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def measured(self) -> Mapping[str, tuple[Explainer[Any], ExplainerParameters]]:
         """Explainers and controls."""
         return {**self.explainers, **self.controls}
@@ -75,6 +76,10 @@ class Measurer:
     def __init__(self, model: EvaluatedModel, settings: EvaluatorConfig) -> None:
         self._model = model
         self._max_passes = settings.max_passes
+        # What does not change, and is asked for with every map: each of these takes as long as a pass of a small net.
+        self._map_passes: dict[tuple[str, int], int] = {}
+        self._passes: dict[str, list[tuple[Metric[Any], MetricParameters, int]]] = {}
+        self._score_definitions: dict[tuple[str, str], str] = {}
         self._listed = [name for name in settings.explainers or model.explainers if name in model.explainers]
         self.compared = [name for name in self._listed if self.map_passes(name) <= self._max_passes]
         metrics = [installed_metrics()[name] for name in settings.metrics]
@@ -199,22 +204,33 @@ class Measurer:
         for metric, parameters in self._located:
             started = time.monotonic()
             score = drive(metric.measure(instance, parameters), _runs_nothing)
-            definition = score_definition(record.definition, metric, parameters)
+            definition = self._score_definition(record.definition, metric, parameters)
             found.append(record_of(record.explainer, metric, record.target, score, started, 0, definition))
         return found
 
     # ------------------------------------------------------------------------------------------------
 
-    def passes(self, explainer: str) -> Iterator[tuple[Metric[Any], MetricParameters, int]]:
+    def passes(self, explainer: str) -> Sequence[tuple[Metric[Any], MetricParameters, int]]:
         """The metrics that need no ground truth, with their parameters and the most passes that they take."""
-        call = self.call(explainer, 0)
-        for metric, parameters in self._measured:
-            yield metric, parameters, metric.pass_count(parameters, self._model.facts, call)
+        if explainer not in self._passes:
+            call, facts = self.call(explainer, 0), self._model.facts
+            counts = (metric.pass_count(parameters, facts, call) for metric, parameters in self._measured)
+            self._passes[explainer] = [(*each, count) for each, count in zip(self._measured, counts, strict=True)]
+        return self._passes[explainer]
 
     def map_passes(self, explainer: str, target_count: int = 1) -> int:
         """The most passes that a map takes, or maps of several classes."""
-        call = self.call(explainer, 0)
-        return call.explainer.pass_counts(target_count, call.parameters, self._model.facts).most
+        key = explainer, target_count
+        if key not in self._map_passes:
+            call = self.call(explainer, 0)
+            self._map_passes[key] = call.explainer.pass_counts(target_count, call.parameters, self._model.facts).most
+        return self._map_passes[key]
+
+    def _score_definition(self, of_map: str, metric: Metric[Any], parameters: MetricParameters) -> str:
+        key = of_map, metric.name
+        if key not in self._score_definitions:
+            self._score_definitions[key] = score_definition(of_map, metric, parameters)
+        return self._score_definitions[key]
 
     def call(self, explainer: str, seed: int) -> ExplainerCall:
         """An explainer or control as it is measured."""
@@ -306,7 +322,7 @@ class Measurer:
                 continue
             started, tally = time.monotonic(), Tally(passes)
             score = yield from whole(metric.measure(instance, values, context), tally.add)
-            of_score = score_definition(record.definition, metric, values)
+            of_score = self._score_definition(record.definition, metric, values)
             found = record_of(record.explainer, metric, sample.target, score, started, tally.passes, of_score)
             measurement.scores.append(found)
             measurement.runs.append(run_of(found))
