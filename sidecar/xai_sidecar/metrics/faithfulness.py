@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from abc import abstractmethod
 from typing import Any, ClassVar, TypeVar
 
@@ -19,8 +18,8 @@ from xai_sidecar.metrics.perturbation import (
     PerturbationParameters,
     StepParameters,
     cover_of,
+    order_of,
     perturbed,
-    ranked,
     rise_blur,
     step_ends,
 )
@@ -64,8 +63,8 @@ class NaiveFaithfulness(Faithfulness[PerturbationParameters]):
         saliency = saliency_of(instance)
         ends = step_ends(saliency.size, parameters)
         cover = _cover(instance, parameters, context)
-        by_rank = saliency.ravel()[ranked(saliency, cover.ties)]
-        importance = np.array([by_rank[start:end].mean() for start, end in itertools.pairwise(ends)])
+        by_rank = saliency.ravel()[order_of(instance, cover.ties)[: ends[-1]]]
+        importance = np.add.reduceat(by_rank, ends[:-1]) / np.diff(ends)
         if is_constant(importance):
             return Score(None, ScoreStatus.MAP_CONSTANT)
         probabilities = yield from perturbed(instance, context, cover, ends[:-1], ends[1:], kept=False)

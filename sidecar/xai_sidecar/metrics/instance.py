@@ -47,6 +47,7 @@ class Instance:
             given the same one do not ask twice. None where nothing is shared.
         maps: Maps (H, W) of this image by `call` with their statuses, by class, which metrics that explain again need
             not make anew. Those of random explainers may be of fewer passes than `call` would spend.
+        orders: Orders of the map's pixels by the seed of ties, which `perturbation.order_of` leaves here.
 
     Raises:
         TensorError: A shape or dtype that does not fit.
@@ -61,6 +62,7 @@ class Instance:
     logits: FloatArray | None = None
     shared: MutableMapping[Hashable, FloatArray] | None = None
     maps: Mapping[int, tuple[FloatArray, MapStatus]] = field(default_factory=dict)
+    orders: MutableMapping[int, NDArray[np.int32]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.dtype != np.float32 or not self.image.size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -125,8 +125,28 @@ def ranked(saliency: FloatMap, seed: int = _TIES) -> NDArray[np.int64]:
     Equally salient ones follow one another in an order drawn once for each number of pixels and seed, the same for all
     maps: neither corner is favoured, and a constant map scores by chance.
     """
-    drawn = np.random.Generator(np.random.Philox(key=seed)).permutation(saliency.size)
+    drawn = _drawn(saliency.size, seed)
     return np.asarray(drawn[np.argsort(-saliency.ravel()[drawn], kind="stable")])
+
+
+@functools.lru_cache(maxsize=8)
+def _drawn(count: int, seed: int) -> NDArray[np.int64]:
+    """The order of so many equally salient pixels, which all maps of a sample have in common."""
+    return np.random.Generator(np.random.Philox(key=seed)).permutation(count)
+
+
+def order_of(instance: Instance, ties: int) -> NDArray[np.int32]:
+    """The order of the pixels of an instance's map, as of `ranked`, worked out once for all metrics."""
+    if ties not in instance.orders:
+        instance.orders[ties] = ranked(saliency_of(instance), ties).astype(np.int32)
+    return instance.orders[ties]
+
+
+def ranks_of(instance: Instance, ties: int) -> NDArray[np.int32]:
+    """The place of each pixel of an instance's map, (H, W), in the order of `order_of`."""
+    ranks = np.empty(instance.frame, np.int32)
+    ranks.ravel()[order_of(instance, ties)] = np.arange(ranks.size, dtype=np.int32)
+    return ranks
 
 
 def perturbed(
@@ -147,21 +167,19 @@ def perturbed(
     shared = {} if instance.shared is None else instance.shared
     if instance.logits is not None:
         shared.setdefault(_WHOLE, instance.logits)
-    keys = [_key(cover, instance.image[0].size, *each, kept=kept) for each in zip(starts, ends, strict=True)]
+    keys = _keys(cover, instance.image[0].size, starts.tolist(), ends.tolist(), kept=kept)
     missing = list({key: place for place, key in enumerate(keys) if key not in shared}.values())
     own: dict[Hashable, FloatArray] = {}
-    ranks = np.empty(instance.frame, np.int32)
-    if missing:
-        ranks.ravel()[ranked(saliency_of(instance), cover.ties)] = np.arange(ranks.size)
-    chunk = masks_at_a_time(ranks.size)
+    ranks = ranks_of(instance, cover.ties) if missing else np.empty(0, np.int32)
+    chunk = masks_at_a_time(instance.image[0].size)
     for first in range(0, len(missing), chunk):
         places = missing[first : first + chunk]
-        start, end = (bounds[places][:, np.newaxis, np.newaxis] for bounds in (starts, ends))
+        start, end = (bounds[places].astype(np.int32)[:, np.newaxis, np.newaxis] for bounds in (starts, ends))
         inside = (start <= ranks) & (ranks < end)
         logits: FloatArray = yield MaskedForward(instance.image, (inside == kept).astype(np.float32), cover.fill)
         own.update((keys[place], row) for place, row in zip(places, logits, strict=True))
     shared.update(own)
-    found = np.stack([shared[key] for key in keys])
+    found = np.array([shared[key] for key in keys])
     return target_probabilities(found, instance.target, context.activation)
 
 
@@ -172,13 +190,16 @@ def wholly_covered(instance: Instance, context: Context, fill: Fill) -> Steps[An
     yield from perturbed(instance, context, cover, np.array([0]), np.array([count]), kept=False)
 
 
-def _key(cover: Cover, count: int, start: int, end: int, *, kept: bool) -> Hashable:
+def _keys(cover: Cover, count: int, starts: Sequence[int], ends: Sequence[int], *, kept: bool) -> list[Hashable]:
     """What tells copies of a picture apart by what is covered: the ranks, and the cover."""
-    if kept and (start == 0 or end == count):  # what is covered is a range, too
-        start, end, kept = (end, count, False) if start == 0 else (0, start, False)
-    if start == end and not kept:
-        return _WHOLE
-    return cover.name, cover.ties, bool(kept), int(start), int(end)
+    keys: list[Hashable] = []
+    for start, end in zip(starts, ends, strict=True):
+        inside = kept
+        if kept and (start == 0 or end == count):  # what is covered is a range, too
+            start, end, inside = (end, count, False) if start == 0 else (0, start, False)
+        whole = start == end and not inside
+        keys.append(_WHOLE if whole else (cover.name, cover.ties, inside, start, end))
+    return keys
 
 
 def rise_blur(image: FloatArray, fill: float | FloatArray = 0.0) -> FloatArray:

@@ -17,12 +17,11 @@ from xai_sidecar.metrics.base import (
     Need,
     Score,
     ScoreStatus,
-    saliency_of,
     target_probabilities,
 )
 from xai_sidecar.metrics.imputation import imputed
 from xai_sidecar.metrics.instance import ExplainerCall, Instance
-from xai_sidecar.metrics.perturbation import ranked
+from xai_sidecar.metrics.perturbation import ranks_of
 
 
 class RoadParameters(MetricParameters):
@@ -73,8 +72,7 @@ class Road(Metric[RoadParameters]):
 
     def _measure(self, instance: Instance, parameters: RoadParameters, context: Context) -> Steps[Score]:
         size = instance.image[0].size
-        ranks = np.empty(instance.frame, np.int64)
-        ranks.ravel()[ranked(saliency_of(instance), context.seed)] = np.arange(size)
+        ranks = ranks_of(instance, context.seed)
         shares = np.arange(1, parameters.steps + 1) / (parameters.steps + 1)
         counts = np.minimum(np.round(shares * size).astype(np.int64), size - 1)
         masks = np.array([ranks < size - count for count in counts] + [ranks >= count for count in counts])
