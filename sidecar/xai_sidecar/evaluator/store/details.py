@@ -113,12 +113,18 @@ def recount_explained(connection: Connection, sample_id: int) -> None:
     connection.execute(_RECOUNT_EXPLAINED, {"counted_id": sample_id})
 
 
-def put_curves(connection: Connection, sample_id: int, score: ScoreRecord) -> None:
-    """Stores the curves of a score, at least one, each in place of the explainer's earlier one of that kind."""
+def remove_curves(connection: Connection, sample_id: int, score: ScoreRecord) -> None:
+    """Removes the explainer's earlier curves of the kinds that a score has, at least one."""
     of_map = and_(curves.c.sample_id == sample_id, curves.c.explainer == score.explainer)
     kinds = [each.kind for each in score.curves]
     connection.execute(delete(curves).where(of_map, curves.c.kind.in_(kinds)))
-    connection.execute(insert(curves), [_curve_row(sample_id, score, each) for each in score.curves])
+
+
+def add_curves(connection: Connection, sample_id: int, measured: Sequence[ScoreRecord]) -> None:
+    """Stores the curves of scores, of which there are none yet."""
+    drawn = [_curve_row(sample_id, score, curve) for score in measured for curve in score.curves]
+    if drawn:
+        connection.execute(insert(curves), drawn)
 
 
 def put_picture(connection: Connection, sample_id: int, thumbnail: bytes, png: bytes) -> None:

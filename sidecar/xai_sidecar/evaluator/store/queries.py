@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, insert, select
 
 from xai_sidecar.evaluator.records import SampleKey, SampleRecord, ScoreRecord
 from xai_sidecar.evaluator.store import rows, truths
-from xai_sidecar.evaluator.store.details import put_curves
+from xai_sidecar.evaluator.store.details import add_curves, remove_curves
 from xai_sidecar.evaluator.store.sizes import RECOUNT
 from xai_sidecar.evaluator.store.tables import predictions, samples, scores
 
@@ -39,11 +39,20 @@ def load(connection: Connection, key: SampleKey) -> SampleRecord | None:
 
 def put_scores(connection: Connection, sample_id: int, measured: Sequence[ScoreRecord]) -> None:
     """Stores scores with their curves, each in place of an earlier one by that explainer and metric."""
-    if not measured:
-        return
-    same = (and_(scores.c.explainer == record.explainer, scores.c.metric == record.metric) for record in measured)
-    connection.execute(delete(scores).where(scores.c.sample_id == sample_id, or_(*same)))
-    connection.execute(insert(scores), [rows.score_row(sample_id, record) for record in measured])
+    metrics: dict[str, list[str]] = {}
+    for record in measured:
+        metrics.setdefault(record.explainer, []).append(record.metric)
+    for explainer, names in metrics.items():
+        same = scores.c.explainer == explainer, scores.c.metric.in_(names)
+        connection.execute(delete(scores).where(scores.c.sample_id == sample_id, *same))
     for record in measured:
         if record.curves:
-            put_curves(connection, sample_id, record)
+            remove_curves(connection, sample_id, record)
+    add_scores(connection, sample_id, measured)
+
+
+def add_scores(connection: Connection, sample_id: int, measured: Sequence[ScoreRecord]) -> None:
+    """Stores scores with their curves; there are none yet by those explainers and metrics."""
+    if measured:
+        connection.execute(insert(scores), [rows.score_row(sample_id, record) for record in measured])
+    add_curves(connection, sample_id, measured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from xai_sidecar.evaluator.store import rows, truths
 from xai_sidecar.evaluator.store.changes import Change
 from xai_sidecar.evaluator.store.details import explained_row, put_classes, put_picture, recount_explained
 from xai_sidecar.evaluator.store.outcomes import Outcome, put_unknown, update_outcomes
-from xai_sidecar.evaluator.store.queries import is_sample, put_scores
+from xai_sidecar.evaluator.store.queries import add_scores, is_sample
 from xai_sidecar.evaluator.store.small import TopClass
 from xai_sidecar.evaluator.store.store import Store
 from xai_sidecar.evaluator.store.tables import explained, ground_truths, maps, predictions, samples
@@ -130,9 +131,10 @@ def _put(connection: Connection, one: PackedSample) -> None:
         of_truth = ground_truths.c.sample_id == sample_id
         connection.execute(update(ground_truths).where(of_truth).values(applied=True))
         update_outcomes(connection, sample_id)
-    for of_map in one.explained:  # one by one: they have columns of their own
-        connection.execute(insert(explained), {"sample_id": sample_id, **of_map})
+    by_columns = itertools.groupby(sorted(one.explained, key=len), tuple)  # of a withheld map there are fewer
+    for _, alike in by_columns:
+        connection.execute(insert(explained), [{"sample_id": sample_id, **of_map} for of_map in alike])
     if one.maps:
         connection.execute(insert(maps), [{"sample_id": sample_id, **of_map} for of_map in one.maps])
-    put_scores(connection, sample_id, one.scores)
+    add_scores(connection, sample_id, one.scores)
     recount_explained(connection, sample_id)
