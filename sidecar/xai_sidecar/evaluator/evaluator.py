@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from typing import Any
 
 import structlog
 
 from xai_sidecar.config import EvaluatorConfig
+from xai_sidecar.engine.awaited import Awaited
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import FloatArray
@@ -92,7 +93,7 @@ class Evaluator:
         # The rest belongs to that thread.
         self._keeper = Keeper(self._store_errors, self._measurer, quality, telemetry)
         self._progress = Progress(self._measurer, model, settings, self._keeper, quality, on_maps)
-        self._jobs: dict[Future[Any], Run] = {}
+        self._jobs: Awaited[Run] = Awaited()
         self._told: list[str] = []  # of the notes, those on what is not scored
         self._next_pruning = 0.0
 
@@ -167,8 +168,7 @@ class Evaluator:
             except Exception:
                 _log.exception("evaluation_failed")
                 self._stopped.wait(_POLL_SECONDS)
-        for job in self._jobs:
-            job.cancel()
+        self._jobs.cancel()
 
     def _await(self, next_round: float) -> None:
         """Waits for a job, a report or the next round, and finishes the jobs that are done."""
@@ -176,9 +176,8 @@ class Evaluator:
         if not self._jobs:
             self._woken.wait(min(left, _POLL_SECONDS))
             return
-        done, _ = wait(self._jobs, min(left, _POLL_SECONDS), FIRST_COMPLETED)
-        for job in done:
-            self._finish(job, self._jobs.pop(job))
+        for job, run in self._jobs.ended(min(left, _POLL_SECONDS)):
+            self._finish(job, run)
 
     def _begin_more(self, more: bool) -> bool:
         """Submits runs while there is room, of new samples before further scores; returns False when none waits."""
@@ -206,7 +205,7 @@ class Evaluator:
         except HungError as error:  # too many others hang
             job = Future()
             job.set_exception(error)
-        self._jobs[job] = run
+        self._jobs.add(job, run)
 
     def _finish(self, job: Future[Any], run: Run) -> None:
         completed = None

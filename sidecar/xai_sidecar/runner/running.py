@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
+from xai_sidecar.engine.awaited import Awaited
 from xai_sidecar.engine.batch import Lane
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.work import OodScores, Steps, forward, ood_score
@@ -88,7 +89,7 @@ class Runner:
         self._recorder = SampleRecorder(self._ended)
         keeper = Keeper(Recording(self._recorder, telemetry), measurer, unheeded, telemetry)
         self._progress = Progress(measurer, evaluated, settings, keeper, unheeded, thorough=True)
-        self._jobs: dict[Future[Any], Callable[[Future[Any]], None]] = {}
+        self._jobs: Awaited[Callable[[Future[Any]], None]] = Awaited()
         self._predicting = 0
         self._ready: deque[Sample] = deque()
         self._open: dict[str, _Open] = {}  # by what its samples are kept by
@@ -224,15 +225,13 @@ class Runner:
             self._take(PictureOutcome(opened.name, tuple(samples), notes=tuple(opened.notes)))
 
     def _submit(self, steps: Steps[Any], lane: Lane, then: Callable[[Future[Any]], None]) -> None:
-        self._jobs[self._engine.submit(steps, lane)] = then
+        self._jobs.add(self._engine.submit(steps, lane), then)
 
     def _await(self) -> None:
         """Waits for a job, and goes on with those that are done."""
-        if not self._jobs:
-            return
-        done, _ = wait(self._jobs, _POLL_SECONDS, FIRST_COMPLETED)
-        for job in done:
-            self._jobs.pop(job)(job)
+        if self._jobs:
+            for job, then in self._jobs.ended(_POLL_SECONDS):
+                then(job)
 
 
 def _truth(sample: Sample, class_ids: tuple[int, ...], objects: tuple[TruthObject, ...]) -> GroundTruth | None:
