@@ -13,34 +13,17 @@ proportion in which it stands out of its noise (James, Stein 1961), so that the 
 
 from __future__ import annotations
 
-import functools
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.explainers.masks import CoarseMasks, MaskGrid
-
-Matrix = NDArray[np.float64]
-
-_KNOTS_PER_CELL = 1.7
-_MOST_KNOTS = 16
-"""Knots of β per side at the most; the cost of the regression grows with their sixth power."""
-
-_LENGTHS = (0.5, 0.75, 1.0, 1.5, 2.5)
-"""Lengths of the prior that are tried, in cells."""
-
-_RIDGES = np.logspace(-2, 6, 33)
-"""Ratios of the noise's to the prior's variance that are tried."""
+from xai_sidecar.explainers.rise_posterior import Matrix, Posterior, axis_of, posteriors
 
 _CELLS_AT_ONCE = 100_000
 """Cells of masks that are added up in one call, which keeps Python's lock from predictions for a third of a ms."""
-
-_JITTER = 1e-6
-"""Added to the prior's variance, so that its root exists."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +95,7 @@ class Regression:
 
     def __init__(self, grid: MaskGrid, target_count: int) -> None:
         self._grid = grid
-        self._axes = (_axis(grid.height, grid.side), _axis(grid.width, grid.side))
+        self._axes = (axis_of(grid.height, grid.side), axis_of(grid.width, grid.side))
         knots = self._axes[0].knots * self._axes[1].knots
         self._masks: list[CoarseMasks] = []
         self._features: list[FloatArray] = []
@@ -155,8 +138,9 @@ class Regression:
         features = np.concatenate(self._features)
         products = features.T.astype(np.float64) @ scores
         # RISE and RISEPlus of a picture, or RISE of its noisy copies, have the same masks.
-        posteriors = _posteriors(self._grid.height, self._grid.width, self._grid.side, self._gram.tobytes())
-        fits = [self._fit_with(each, scores, products) for each in posteriors]
+        grid = self._grid
+        known = posteriors(grid.height, grid.width, grid.side, self._gram.tobytes())
+        fits = [self._fit_with(each, scores, products) for each in known]
         best = np.argmax([[fit.evidence for fit in row] for row in fits], axis=0)
         chosen = [fits[row][target] for target, row in enumerate(best)]
         residuals = scores - features @ np.stack([fit.slopes for fit in chosen], axis=1)
@@ -164,7 +148,7 @@ class Regression:
         found = [self._shrunk(fit, residuals[:, t], means[t]) for t, fit in enumerate(chosen)]
         return np.stack([covariance for covariance, _ in found]), np.array([variance for _, variance in found])
 
-    def _fit_with(self, posterior: _Posterior, scores: Matrix, products: Matrix) -> list[_Fit]:
+    def _fit_with(self, posterior: Posterior, scores: Matrix, products: Matrix) -> list[_Fit]:
         """For each target the best ridge with a prior of one length.
 
         Args:
@@ -234,13 +218,13 @@ class _Fit:
         evidence: The logarithm of its marginal likelihood, but for what is the same of all.
         noise: The variance of the scores' noise.
         posterior: What it takes from the masks.
-        ridge: The place of its ridge among `_RIDGES`.
+        ridge: The place of its ridge among `RIDGES`.
         along: (knots,), the products of the features and the scores in terms of the basis.
     """
 
     evidence: float
     noise: float
-    posterior: _Posterior
+    posterior: Posterior
     ridge: int
     along: Matrix
 
@@ -253,107 +237,3 @@ class _Fit:
     def spread(self) -> float:
         """The sum over pixels of the variance of what the slopes do to them, over that of the noise."""
         return float(self.posterior.spreads @ self.posterior.inverses[:, self.ridge])
-
-
-@dataclass(frozen=True)
-class _Posterior:
-    """What a regression with a prior of one length takes from the masks alone.
-
-    Attributes:
-        values: (knots,), the eigenvalues of the masks' products in terms of the prior's root.
-        basis: (knots, knots), the root times the eigenvectors.
-        overlap: (knots, knots), the sums over pixels of the products of what two slopes do to them.
-    """
-
-    values: Matrix
-    basis: Matrix
-    overlap: Matrix
-
-    @functools.cached_property
-    def inverses(self) -> Matrix:
-        """(knots, ridges), 1 over the sums of values and ridges."""
-        return np.asarray(1 / (self.values[:, None] + _RIDGES))
-
-    @functools.cached_property
-    def determinants(self) -> Matrix:
-        """(ridges,), the logarithms of the determinants of the scores' covariance, over their noise."""
-        return np.asarray(np.log1p(self.values[:, None] / _RIDGES).sum(axis=0))
-
-    @functools.cached_property
-    def spreads(self) -> Matrix:
-        """(knots,), the sum over pixels of the square of what each column of the basis does to them."""
-        return np.asarray(np.einsum("ik,ik->k", self.basis, self.overlap @ self.basis))
-
-
-@functools.lru_cache(maxsize=4)
-def _posteriors(height: int, width: int, side: int, gram: bytes) -> tuple[_Posterior, ...]:
-    """Those of each of `_LENGTHS`, of a grid and the products of its masks' features, (knots, knots) float64."""
-    rows, columns = _axis(height, side), _axis(width, side)
-    knots = rows.knots * columns.knots
-    products = np.frombuffer(gram).reshape(knots, knots)
-    overlap = np.kron(rows.overlap, columns.overlap)
-    found = []
-    for down, across in zip(rows.prior_roots, columns.prior_roots, strict=True):
-        half = _kron_times(down.T, across.T, products)
-        values, vectors = np.linalg.eigh(_kron_times(down.T, across.T, half.T))
-        found.append(_Posterior(np.maximum(values, 0), _kron_times(down, across, vectors), overlap))
-    return tuple(found)
-
-
-def _kron_times(first: Matrix, second: Matrix, matrix: Matrix) -> Matrix:
-    """The product of the Kronecker product of two matrices with a third one, in a sixth of its operations."""
-    inner = second @ matrix.reshape(first.shape[1], second.shape[1], -1)
-    return np.asarray((first @ inner.reshape(first.shape[1], -1)).reshape(-1, matrix.shape[1]))
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """Matrices of the regression that depend on one axis alone.
-
-    Attributes:
-        tents: (shifts, side, knots): β at each cell's centre is Σ tents · slopes.
-        windows: (shifts, pixels, side): how much each pixel takes of each cell.
-        pixels: (pixels, knots): the mean over all shifts of windows · tents.
-        weight: Σ over pixels of the mean over all shifts of Σ windows².
-        distances: (knots, knots) between knots, in cells.
-    """
-
-    tents: Matrix
-    windows: Matrix
-    pixels: Matrix
-    weight: float
-    distances: Matrix
-
-    @property
-    def knots(self) -> int:
-        return len(self.distances)
-
-    @functools.cached_property
-    def overlap(self) -> Matrix:
-        """(knots, knots), the sums over pixels of the products of what two slopes do to them along this axis."""
-        return np.asarray(self.pixels.T @ self.pixels)
-
-    @functools.cached_property
-    def prior_roots(self) -> tuple[Matrix, ...]:
-        """For each of `_LENGTHS` a root of the prior covariance of the slopes along this axis, (knots, knots)."""
-        jitter = _JITTER * np.eye(self.knots)
-        covariances = [np.exp(-0.5 * (self.distances / length) ** 2) + jitter for length in _LENGTHS]
-        return tuple(map(np.linalg.cholesky, covariances))
-
-
-@functools.lru_cache(maxsize=8)
-def _axis(length: int, side: int) -> _Axis:
-    grid = MaskGrid(length, length, side, 0.5)
-    windows = grid.windows()[0].astype(np.float64)
-    pitch = (side + 1) * math.ceil(length / side) / side
-    centres = (np.arange(side) + 0.5) * pitch - 0.5 - np.arange(len(windows))[:, None]  # (shifts, side)
-    knots = np.linspace(centres.min(), centres.max(), min(_MOST_KNOTS, math.ceil(_KNOTS_PER_CELL * side)))
-    spacing = knots[1] - knots[0]
-    tents = np.maximum(0, 1 - np.abs(centres[..., None] - knots) / spacing)
-    return _Axis(
-        tents=tents,
-        windows=windows,
-        pixels=np.einsum("shk,ska->ha", windows, tents) / len(windows),
-        weight=float((windows**2).sum() / len(windows)),
-        distances=np.abs(knots[:, None] - knots) / pitch,
-    )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xai_sidecar.explainers import rise_estimate
+from xai_sidecar.explainers import rise_estimate, rise_posterior
 from xai_sidecar.explainers.masks import MaskGrid
 from xai_sidecar.explainers.rise_estimate import Regression
 
@@ -45,14 +45,14 @@ def middle(enlarged):
 
 def test_what_depends_on_the_masks_alone_is_worked_out_once_for_equal_masks():
     grid = MaskGrid(12, 14, 4, 0.4)
-    rise_estimate._posteriors.cache_clear()
+    rise_posterior.posteriors.cache_clear()
     together = [regression_of(grid, 5, scores_of).estimate() for scores_of in (corner, middle)]
-    assert rise_estimate._posteriors.cache_info().misses == 1
+    assert rise_posterior.posteriors.cache_info().misses == 1
     regression_of(grid, 6, corner).estimate()
     regression_of(MaskGrid(14, 12, 4, 0.4), 5, corner).estimate()
-    assert rise_estimate._posteriors.cache_info().misses == 3
+    assert rise_posterior.posteriors.cache_info().misses == 3
     for scores_of, found in zip((corner, middle), together, strict=True):
-        rise_estimate._posteriors.cache_clear()
+        rise_posterior.posteriors.cache_clear()
         alone = regression_of(grid, 5, scores_of).estimate()
         np.testing.assert_array_equal(found.maps, alone.maps)
         np.testing.assert_array_equal(found.standard_errors, alone.standard_errors)
@@ -63,9 +63,9 @@ def test_posteriors_are_those_of_the_prior_and_the_masks():
     grid = MaskGrid(12, 14, 3, 0.5)
     regression = regression_of(grid, 1, corner)
     rows, columns = regression._axes
-    found = rise_estimate._posteriors(12, 14, 3, regression._gram.tobytes())
-    assert len(found) == len(rise_estimate._LENGTHS)
-    for length, each in zip(rise_estimate._LENGTHS, found, strict=True):
+    found = rise_posterior.posteriors(12, 14, 3, regression._gram.tobytes())
+    assert len(found) == len(rise_posterior.LENGTHS)
+    for length, each in zip(rise_posterior.LENGTHS, found, strict=True):
         prior = np.kron(
             *(np.exp(-0.5 * (axis.distances / length) ** 2) + 1e-6 * np.eye(axis.knots) for axis in (rows, columns))
         )
