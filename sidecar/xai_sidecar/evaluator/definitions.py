@@ -40,3 +40,17 @@ def score_definition(of_map: str, metric: Metric[Any], parameters: MetricParamet
     """
     changed = parameters.model_dump(mode="json", exclude_defaults=True)
     return digest(of_map, metric.name, metric.version, changed)
+
+
+class ScoreDefinitions:
+    """`score_definition`, worked out once for each map and metric, which has the same parameters always."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str] = {}
+
+    def __call__(self, of_map: str, metric: Metric[Any], parameters: MetricParameters) -> str:
+        """See `score_definition`."""
+        key = of_map, metric.name
+        if key not in self._known:
+            self._known[key] = score_definition(of_map, metric, parameters)
+        return self._known[key]

@@ -14,7 +14,7 @@ import numpy as np
 from xai_sidecar.config import EvaluatorConfig
 from xai_sidecar.engine.jointly import alongside
 from xai_sidecar.engine.work import FloatArray, IntArray, Steps, Work, drive
-from xai_sidecar.evaluator.definitions import map_definition, score_definition
+from xai_sidecar.evaluator.definitions import ScoreDefinitions, map_definition, score_definition
 from xai_sidecar.evaluator.making import share_passes, until_good
 from xai_sidecar.evaluator.records import MapRecord, Sample, ScoreRecord, Served
 from xai_sidecar.evaluator.runs import Measurement, MetricRun, Tally, failure_of, record_of, run_of
@@ -79,7 +79,7 @@ class Measurer:
         # What does not change, and is asked for with every map: each of these takes as long as a pass of a small net.
         self._map_passes: dict[tuple[str, int], int] = {}
         self._passes: dict[str, list[tuple[Metric[Any], MetricParameters, int]]] = {}
-        self._score_definitions: dict[tuple[str, str], str] = {}
+        self._score_definition = ScoreDefinitions()
         self._listed = [name for name in settings.explainers or model.explainers if name in model.explainers]
         self.compared = [name for name in self._listed if self.map_passes(name) <= self._max_passes]
         metrics = [installed_metrics()[name] for name in settings.metrics]
@@ -225,12 +225,6 @@ class Measurer:
             call = self.call(explainer, 0)
             self._map_passes[key] = call.explainer.pass_counts(target_count, call.parameters, self._model.facts).most
         return self._map_passes[key]
-
-    def _score_definition(self, of_map: str, metric: Metric[Any], parameters: MetricParameters) -> str:
-        key = of_map, metric.name
-        if key not in self._score_definitions:
-            self._score_definitions[key] = score_definition(of_map, metric, parameters)
-        return self._score_definitions[key]
 
     def call(self, explainer: str, seed: int) -> ExplainerCall:
         """An explainer or control as it is measured."""
