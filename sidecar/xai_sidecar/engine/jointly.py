@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -55,7 +56,7 @@ class _Joined:
     def kind(self) -> Kind:
         return self.works[0].kind
 
-    @property
+    @cached_property
     def rows(self) -> tuple[Array, ...]:
         return tuple(np.concatenate(column) for column in zip(*(work.rows for work in self.works), strict=True))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -126,7 +127,7 @@ class MaskedForward:
     fill: float | FloatArray = 0.0
     kind: Kind = Kind("masked_forward")
 
-    @property
+    @cached_property
     def rows(self) -> tuple[Array, ...]:
         """Masks, and the image and the fill for each of them; these two are views that take no memory."""
         shape = (len(self.masks), *self.image.shape)
