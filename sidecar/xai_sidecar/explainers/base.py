@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -289,13 +290,14 @@ def _finished(computed: Computed, normalization: Normalization) -> Saliency:
 
 
 def _status(saliency: FloatArray, flaw: MapStatus | None, standard_error: float) -> MapStatus:
-    if not np.isfinite(saliency).all():
+    low, high = float(saliency.min()), float(saliency.max())  # NaN where any value is
+    if not (math.isfinite(low) and math.isfinite(high)):
         return MapStatus.NOT_FINITE
     if flaw is not None:
         return flaw
-    if not saliency.any():
+    if low == high == 0:
         return MapStatus.ALL_ZERO
-    if saliency.min() == saliency.max() or standard_error <= MOST_STANDARD_ERROR:  # what is flat shows no noise
+    if low == high or standard_error <= MOST_STANDARD_ERROR:  # what is flat shows no noise
         return MapStatus.OK
     return MapStatus.UNRELIABLE  # where the error is NaN, too
 
