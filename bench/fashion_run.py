@@ -39,6 +39,7 @@ _VISIBLE = 32
 _CONFIG = """
 [model]
 batch_sizes = [1, 2, 4, 8, 32]  # a pass of so small a net costs less than to begin one
+gradient_batch_sizes = [1, 4, 16]
 name = "LeNet-5"
 factory = "{factory}"
 checkpoint = "{checkpoint}"
