@@ -16,15 +16,32 @@ def rows_of(task_slice: TaskSlice) -> tuple[Array, ...]:
 
 
 def joined(column: tuple[Array, ...]) -> Array:
-    """The arrays concatenated along the first axis."""
-    return np.concatenate(column) if len(column) > 1 else column[0]
+    """The arrays concatenated along the first axis. Views of one row over and over stay one, see `masked`."""
+    first = column[0]
+    if len(column) == 1:
+        return first
+    if first.strides[0] == 0 and all(_same_row(first, each) for each in column[1:]):
+        return _repeated(first, sum(map(len, column)))
+    return np.concatenate(column)
 
 
 def padded(column: tuple[Array, ...], size: int) -> Array:
     """The arrays concatenated along the first axis; the last row repeats up to `size` rows."""
     rows = joined(column)
     missing = size - len(rows)
+    if missing and rows.strides[0] == 0:
+        return _repeated(rows, size)
     return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+
+
+def _same_row(first: Array, other: Array) -> bool:
+    """Whether two arrays, the first of which is a row over and over, are of the same row in memory."""
+    alike = first.strides == other.strides and first.shape[1:] == other.shape[1:] and first.dtype == other.dtype
+    return alike and first.ctypes.data == other.ctypes.data
+
+
+def _repeated(rows: Array, count: int) -> Array:
+    return np.broadcast_to(rows[0], (count, *rows.shape[1:]))
 
 
 def fitting(row_count: int, costs: Mapping[int, float]) -> int:
