@@ -3,7 +3,9 @@
 import gc
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from pathlib import PurePath
@@ -39,6 +41,15 @@ def logs_as_they_were():
     yield
     structlog.configure(**before)
     logging.lastResort = last_resort
+
+
+DATA = tempfile.mkdtemp(prefix="xai-data-")
+"""Where servers keep what they measure unless a test names a place: not among what the user's own server measured."""
+os.environ["XDG_DATA_HOME"] = DATA
+
+
+def pytest_unconfigure():
+    shutil.rmtree(DATA, ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)

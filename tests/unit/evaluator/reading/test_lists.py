@@ -291,11 +291,9 @@ def test_postgresql_is_asked_for_values_whose_frequency_it_knows():
 
 
 @pytest.mark.parametrize(("by", "workers"), [(By.TIME, False), (By.PROBABILITY, True)])
-def test_postgresql_reads_without_workers_what_it_reads_in_order(by, workers, filled):
+def test_postgresql_reads_without_workers_what_it_reads_in_order(by, workers, postgres_url, open_store):
     """They would read far more of it than a page needs."""
-    store = filled.store
-    if store.database.engine.dialect.name != "postgresql":
-        pytest.skip("of PostgreSQL")
+    store = open_store(postgres_url)
     with store.database.read() as connection:
         load_page(connection, SampleFilter(), Order(by), 5)
         allowed = int(connection.exec_driver_sql("SHOW max_parallel_workers_per_gather").scalar())
