@@ -142,6 +142,12 @@ def start(make):
 
 
 @pytest.fixture
+def pruned_often(monkeypatch):
+    """Has what is to be pruned looked for in each round, even after one that a busy machine held up for long."""
+    monkeypatch.setattr("xai_sidecar.evaluator.evaluator._PRUNING_SHARE", 1.0)
+
+
+@pytest.fixture
 def waiting(make):
     """Has a sample wait in the store, as a server leaves it that ends: the next one's first round is its turn."""
 
@@ -918,6 +924,7 @@ def test_truth_that_was_not_applied_when_the_server_ended(start, waiting):
     assert second.outcomes(second.model.labels[sample.target]) == (1, 0, 0, 0)
 
 
+@pytest.mark.usefixtures("pruned_often")
 def test_samples_that_the_store_has_removed(start):
     clock = models.Clock(time.time())
     running = start("gradient", clock=clock, retention=100, max_age_seconds=1e5)
@@ -935,6 +942,7 @@ def test_samples_that_the_store_has_removed(start):
     running.measured(3)
 
 
+@pytest.mark.usefixtures("pruned_often")
 def test_a_sample_that_is_removed_while_it_is_measured(start):
     clock = models.Clock(time.time())
     running = start("gradient", clock=clock, retention=100)
