@@ -71,7 +71,7 @@ def _of_quasar(kind: str, props: dict[str, Any], classes: str) -> Html:
     if kind == "q-btn":
         return _button(props.get("label", ""), props.get("icon"), f"{_shape(props)} {classes}")
     if kind == "q-icon":
-        return tag("i", props["name"], classes=f"q-icon notranslate material-icons {classes}")
+        return icon(props["name"], classes)
     if kind == "q-btn-toggle":
         chosen = props.get("model-value")
         buttons = (
