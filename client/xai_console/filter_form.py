@@ -12,7 +12,7 @@ from nicegui.element import Element
 from xai_client import ModelInfo
 from xai_console.figures import duration
 from xai_console.page import Page, address
-from xai_console.parts import button, div, press, search_class, select, select_several, slider, text
+from xai_console.parts import button, div, fill_once, press, search_class, select, select_several, slider, text
 from xai_console.query import MAP_STATUSES, ORDERS, OUTCOMES, Query, read_query
 
 
@@ -61,9 +61,7 @@ class FilterForm:
 
     def _turn_more(self) -> None:
         """Shows the filters that few want, or hides them; they are made when they are wanted first."""
-        if not self._more.default_slot.children:
-            with self._more:
-                self._make_more()
+        fill_once(self._more, self._make_more)
         self._more.set_visibility(not self._more.visible)
 
     def _looks(self) -> Mapping[str, Mapping[str, str]]:

@@ -10,7 +10,7 @@ from nicegui import ui
 from xai_client.colours import COLORMAPS, FloatArray
 from xai_console.overlay import Look, Mode, Overlay, Scene
 from xai_console.page import Page
-from xai_console.parts import button, div, icon_button, select, slider, text, toggle
+from xai_console.parts import button, div, fill_once, icon_button, select, slider, text, toggle
 from xai_console.ranges import RANGE_MODES, SHARINGS, RangeMode, Sharing, scale_by
 
 
@@ -103,9 +103,7 @@ class Gallery:
                 more = div("stack looks-more")
 
         def opened() -> None:
-            if not more.default_slot.children:
-                with more:
-                    self._more()
+            if fill_once(more, self._more):
                 menu.run_method("updatePosition")
 
         menu.on_value_change(opened)

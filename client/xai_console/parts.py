@@ -22,6 +22,15 @@ def div(classes: str = "", tag: str = "div") -> Element:
     return ui.element(tag).classes(classes)
 
 
+def fill_once(place: Element, make: Callable[[], None]) -> bool:
+    """Makes what belongs in a place that is still empty; returns whether it was."""
+    if place.default_slot.children:
+        return False
+    with place:
+        make()
+    return True
+
+
 def text(content: object, classes: str = "", tag: str = "span") -> TextElement:
     """A text; `set_text` changes it."""
     return TextElement(tag=tag, text=str(content)).classes(classes)
