@@ -63,8 +63,16 @@ def refused(url):
     return caught.value.message
 
 
+def without_orders(connection):
+    """Makes the tables those of version 0006."""
+    for name in ("ix_samples_probability", "ix_samples_ood_percentile", "ix_scores_value"):
+        connection.execute(sa.text(f"DROP INDEX {name}"))
+    connection.execute(sa.text("UPDATE xai_schema_version SET version_num = '0006'"))
+
+
 def without_details(connection):
     """Makes the tables those of version 0005."""
+    without_orders(connection)
     for name in ("explained", "curves", "thumbnails", "model_inputs", "top_classes", "class_outcomes"):
         connection.execute(sa.text(f"DROP TABLE {name}"))
     for name in ("ix_samples_listing", "ix_scores_explainer_metric"):
@@ -76,8 +84,8 @@ def without_details(connection):
 
 
 def without_weights(connection):
-    without_details(connection)
     """Takes away what version 0005 added."""
+    without_details(connection)
     for column in ("inclusion", "weight"):
         connection.execute(sa.text(f"ALTER TABLE samples DROP COLUMN {column}"))
 

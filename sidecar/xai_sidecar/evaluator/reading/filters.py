@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Boolean, ColumnElement, Float, Select, and_, func, literal_column, or_, select
+from sqlalchemy import Boolean, ColumnElement, Connection, Float, Select, and_, func, literal_column, or_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
@@ -21,9 +21,6 @@ from xai_sidecar.explainers.base import MapStatus
 from xai_sidecar.metrics.discovery import installed_metrics
 
 _joined = scores.alias("score")
-
-ORDER_SCORE: ColumnElement[float] = _joined.c.value
-"""The score that an order goes by, in what `source` selects from."""
 
 NO_OUTCOME = Outcome(0)
 _PREDICTED = Outcome.UNKNOWN | Outcome.TRUE_POSITIVE | Outcome.FALSE_POSITIVE
@@ -122,6 +119,9 @@ class Order:
         return cls(By.SCORE, descending=worst_first is not higher_is_better, explainer=explainer, metric=metric)
 
 
+_ORDERED = {By.PROBABILITY: samples.c.probability, By.OOD: samples.c.ood_percentile, By.SCORE: _joined.c.value}
+
+
 class Key(NamedTuple):
     """A sort key: an expression without NULL, and its direction."""
 
@@ -129,27 +129,33 @@ class Key(NamedTuple):
     descending: bool
 
 
-def source(where: SampleFilter, order: Order | None, *columns: ColumnElement[Any]) -> Select[Any]:
+def source(
+    where: SampleFilter, order: Order | None, *columns: ColumnElement[Any], by_score: bool = True
+) -> Select[Any]:
     """Selects columns of the samples that a filter lets through, without those that lack the score of the order.
 
     Args:
         where: The filter.
         order: An order; None for none.
-        columns: Of `samples`, or `ORDER_SCORE`.
+        columns: Of `samples`, or sort keys of the order.
+        by_score: Whether scores are gone through and their samples are looked up, and not the other way round, which
+            takes less time where few samples are let through.
     """
     query = select(*columns).select_from(samples)
     pair = shown_score(where, order)
     if pair is None:
         return query.where(*_conditions(where, samples.c))
-    # SQLite is to go through the index of one explainer and metric, which is in order of the samples, and look these
-    # up, not the other way round.
-    unindexed = SimpleNamespace(**{column.name: _Unindexed(column) for column in samples.c})
-    query = query.join(_joined, samples.c.id == _Unindexed(_joined.c.sample_id)).where(
-        _joined.c.explainer == pair[0], _joined.c.metric == pair[1], *_in_range(_joined, where.score, pair)
-    )
+    columns_of: Any = samples.c
+    if by_score:
+        columns_of = SimpleNamespace(**{column.name: _Unindexed(column) for column in samples.c})
+        query = query.join(_joined, samples.c.id == _Unindexed(_joined.c.sample_id))
+    else:
+        query = query.join(_joined, _Unindexed(samples.c.id) == _joined.c.sample_id)
+    query = query.where(_joined.c.explainer == pair[0], _joined.c.metric == pair[1])
+    query = query.where(*_in_range(_joined, where.score, pair))
     if where.score is not None and where.score.pair != pair:
-        query = query.where(unindexed.id.in_(_with_score(where.score)))
-    return query.where(*_conditions(where, unindexed))
+        query = query.where(columns_of.id.in_(_with_score(where.score)))
+    return query.where(*_conditions(where, columns_of))
 
 
 def shown_score(where: SampleFilter, order: Order | None) -> tuple[str, str] | None:
@@ -225,10 +231,7 @@ def keys(order: Order) -> list[Key]:
     if order.by is By.TIME:
         return [Key(samples.c.time, order.descending), Key(samples.c.id, order.descending)]
     last = [Key(samples.c.time, True), Key(samples.c.id, True)]
-    if order.by is By.SCORE:
-        return [Key(ORDER_SCORE, order.descending), *last]
-    column = samples.c.probability if order.by is By.PROBABILITY else samples.c.ood_percentile
-    return [Key(func.coalesce(column, literal_column(repr(unknown), Float)), order.descending), *last]
+    return [Key(func.coalesce(_ORDERED[order.by], literal_column(repr(unknown), Float)), order.descending), *last]
 
 
 def after(order: Order, values: list[float]) -> ColumnElement[bool]:
@@ -242,6 +245,43 @@ def after(order: Order, values: list[float]) -> ColumnElement[bool]:
     # The first key once more, by itself: an index may go by that.
     first, value = keys(order)[0], values[0]
     return and_(first.expression <= value if first.descending else first.expression >= value, or_(*alternatives))
+
+
+def first_of(
+    connection: Connection, where: SampleFilter, order: Order, values: list[float] | None, count: int
+) -> ColumnElement[bool] | None:
+    """The condition that a sample is one of the first in an order, whether the filter lets it through or not.
+
+    Args:
+        connection: In a transaction that reads.
+        where: The filter: of its model version, and in its range of the score that the order goes by.
+        order: The order.
+        values: Of the sort keys of the sample that they come after; None for none.
+        count: How many of the first they are, up to those that are equal to the last of them.
+
+    Returns:
+        None where there are no more than these, or too many are equal, or the order goes by time, in which samples are
+        read one after the other anyway.
+    """
+    if order.by is By.TIME:
+        return None
+    column = _ORDERED[order.by]
+    if order.by is By.SCORE:
+        pair = order.explainer, order.metric
+        conditions = [_joined.c.explainer == pair[0], _joined.c.metric == pair[1]]
+        conditions += _in_range(_joined, where.score, pair)
+    else:
+        conditions = [column.is_not(None)]
+        if where.model_version is not None:
+            conditions.append(samples.c.model_version == where.model_version)
+    if values is not None:
+        conditions.append(column <= values[0] if order.descending else column >= values[0])
+    in_order = select(column).where(*conditions).order_by(column.desc() if order.descending else column.asc())
+    last = connection.scalar(in_order.offset(count).limit(1))
+    if last is None:
+        return None
+    before: ColumnElement[bool] = column > last if order.descending else column < last
+    return before
 
 
 def _conditions(where: SampleFilter, columns: Any) -> Iterator[ColumnElement[bool]]:
@@ -270,14 +310,16 @@ def _bounds(where: SampleFilter, columns: Any) -> Iterator[ColumnElement[bool]]:
         yield columns.time >= where.start
     if where.end is not None:
         yield columns.time < where.end
+    # All of these are in the index of the listing, which is read faster than rows are looked up by another one.
+    probability, percentile = _Unindexed(samples.c.probability), _Unindexed(samples.c.ood_percentile)
     if where.min_probability is not None:
-        yield columns.probability >= where.min_probability
+        yield probability >= where.min_probability
     if where.max_probability is not None:
-        yield columns.probability <= where.max_probability
+        yield probability <= where.max_probability
     if where.min_ood_percentile is not None:
-        yield columns.ood_percentile >= where.min_ood_percentile
+        yield percentile >= where.min_ood_percentile
     if where.max_ood_percentile is not None:
-        yield columns.ood_percentile <= where.max_ood_percentile
+        yield percentile <= where.max_ood_percentile
 
 
 def _predicted(where: SampleFilter, columns: Any) -> Any:

@@ -5,19 +5,33 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Row, Select, func, select, text
 
 from xai_sidecar.digest import digest
 from xai_sidecar.errors import InvalidRequestError
-from xai_sidecar.evaluator.reading.filters import By, Order, SampleFilter, after, keys, shown_score, source
+from xai_sidecar.evaluator.reading.filters import (
+    By,
+    Order,
+    SampleFilter,
+    after,
+    first_of,
+    keys,
+    shown_score,
+    source,
+)
 from xai_sidecar.evaluator.reading.views import Extras, SampleView, load_views
 from xai_sidecar.evaluator.store.tables import samples
 
 MOST = 200
 """Most samples in a page."""
+
+AMONG = 2000
+"""First samples of an order, about, among which a page is looked for before it is looked for among all: only a filter
+that lets few through makes it necessary to put all in order."""
 
 _LONGEST_TOKEN = 400
 
@@ -75,22 +89,36 @@ def load_page(
         InvalidRequestError: The token is not of a page of this filter and order.
     """
     asked = _asked(where, order)
-    _alone(connection, where, order)
+    _look_up(connection)
     place = _read(token, asked, len(keys(order))) if token else _Place(_newest(connection), None)
     until = samples.c.id <= place.newest
-    columns = [key.expression.label(f"key_{number}") for number, key in enumerate(keys(order))]
-    query = source(where, order, samples.c.id, *columns).where(until)
-    if place.values is not None:
-        query = query.where(after(order, place.values))
-    directed = (key.expression.desc() if key.descending else key.expression.asc() for key in keys(order))
-    found = connection.execute(query.order_by(*directed).limit(size + 1)).all()
+    found = _found(connection, where, order, place, size + 1)
     more, found = len(found) > size, found[:size]
     shown = load_views(connection, [row.id for row in found], extras or Extras(), shown_score(where, order))
-    last = [getattr(found[-1], column.name) for column in columns] if found else []
+    last: list[float] = list(found[-1][1:]) if found else []
     total = None
     if with_total:
         total = int(connection.scalar(source(where, order, func.count()).where(until)) or 0)
     return Page(tuple(shown), _write(asked, place.newest, last) if more else "", total)
+
+
+def _found(connection: Connection, where: SampleFilter, order: Order, place: _Place, count: int) -> Sequence[Row[Any]]:
+    """The ids of samples, with their sort keys."""
+    columns = [key.expression.label(f"key_{number}") for number, key in enumerate(keys(order))]
+    directed = [key.expression.desc() if key.descending else key.expression.asc() for key in keys(order)]
+    conditions = [samples.c.id <= place.newest]
+    if place.values is not None:
+        conditions.append(after(order, place.values))
+
+    def first(query: Select[Any]) -> Sequence[Row[Any]]:
+        return connection.execute(query.where(*conditions).order_by(*directed).limit(count)).all()
+
+    if (among := first_of(connection, where, order, place.values, AMONG)) is not None:
+        found = first(source(where, order, samples.c.id, *columns).where(among))
+        if len(found) == count:
+            return found
+    # The filter lets few through.
+    return first(source(where, order, samples.c.id, *columns, by_score=order.by is not By.SCORE))
 
 
 def _asked(where: SampleFilter, order: Order) -> str:
@@ -99,10 +127,14 @@ def _asked(where: SampleFilter, order: Order) -> str:
     return digest(repr(content), repr(order))[:16]
 
 
-def _alone(connection: Connection, where: SampleFilter, order: Order) -> None:
-    """Has PostgreSQL read without workers what it reads in order until there is enough: they run far ahead of that."""
-    in_order = order.by is By.TIME or (where.score is not None and order.by is not By.SCORE)
-    if in_order and connection.dialect.name == "postgresql":
+def _look_up(connection: Connection) -> None:
+    """Has PostgreSQL look up the few rows that are wanted, in the order of an index, where it would read them all.
+
+    It takes what is not read in a row to come from a disk that turns, and starts workers, which takes longer than a
+    page does, or which run far ahead of one.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL random_page_cost = 1.1"))
         connection.execute(text("SET LOCAL max_parallel_workers_per_gather = 0"))
 
 

@@ -37,7 +37,7 @@ from xai_sidecar.evaluator.store.tables import (
     top_classes,
 )
 
-_SAMPLE_BYTES = 500
+_SAMPLE_BYTES = 650
 
 REMOVED_AT_A_TIME = 64
 """Samples that go, or lose some of their rows, in one transaction, so that other writers do not wait long."""
@@ -47,7 +47,7 @@ _PARTS: dict[Table, tuple[int, tuple[str, ...]]] = {
     predictions: (60, ()),
     pictures: (150, ("image", "probabilities", "logits")),
     maps: (250, ("parameters", "saliency")),
-    scores: (280, ()),
+    scores: (340, ()),
     explained: (300, ("small",)),
     curves: (150, ("pixel_counts", "probabilities")),
     thumbnails: (100, ("jpeg",)),

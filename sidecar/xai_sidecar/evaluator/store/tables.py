@@ -80,6 +80,9 @@ samples = Table(
         "map_statuses",
     ),
     Index("ix_samples_state_time", "state", "time"),
+    # What the first samples of an order are found by.
+    Index("ix_samples_probability", "model_version", "probability"),
+    Index("ix_samples_ood_percentile", "model_version", "ood_percentile"),
 )
 
 predictions = Table(
@@ -132,6 +135,7 @@ scores = Table(
     Column("pass_count", BigInteger, nullable=False),
     Column("definition", Text),
     Index("ix_scores_explainer_metric", "explainer", "metric", "sample_id", "value"),
+    Index("ix_scores_value", "explainer", "metric", "value", "sample_id"),
 )
 
 explained = Table(

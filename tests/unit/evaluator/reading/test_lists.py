@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects import postgresql, sqlite
 
 from xai_sidecar.errors import InvalidRequestError
-from xai_sidecar.evaluator.reading import Extras, Order, SampleFilter, ScoreRange
+from xai_sidecar.evaluator.reading import Extras, Order, SampleFilter, ScoreRange, pages
 from xai_sidecar.evaluator.reading.filters import By, source
 from xai_sidecar.evaluator.reading.pages import load_page
 from xai_sidecar.evaluator.records import SampleKey, SampleState
@@ -35,6 +35,12 @@ scores = st.builds(
 share = st.none() | st.integers(0, 10).map(lambda each: each / 10)
 percentile = st.none() | st.integers(0, 100).map(float)
 moment = st.none() | st.integers(*TIMES).map(float)
+
+
+@pytest.fixture(autouse=True)
+def a_page_is_looked_for_among_few_first(monkeypatch):
+    """Some are found among these, some are not."""
+    monkeypatch.setattr(pages, "AMONG", 12)
 
 
 def rarely(strategy, otherwise):
@@ -161,7 +167,7 @@ def listed(filled, where, order, size):
 
 
 @few
-@given(where=filters, order=orders, size=st.sampled_from([9, 200]))
+@given(where=filters, order=orders, size=st.sampled_from([3, 9, 200]))
 def test_of_single_labels(filled, where, order, size):
     where = SampleFilter(**{**vars(where), "single_label": True})
     right = expected(filled, where, order)
@@ -290,13 +296,17 @@ def test_postgresql_is_asked_for_values_whose_frequency_it_knows():
     assert asked["postgresql"].endswith(f"WHERE samples.outcomes IN ({', '.join(map(str, values))})")
 
 
-@pytest.mark.parametrize(("by", "workers"), [(By.TIME, False), (By.PROBABILITY, True)])
-def test_postgresql_reads_without_workers_what_it_reads_in_order(by, workers, postgres_url, open_store):
-    """They would read far more of it than a page needs."""
+@pytest.mark.parametrize("setting", ["max_parallel_workers_per_gather", "random_page_cost"])
+def test_postgresql_looks_up_what_a_page_needs(setting, postgres_url, open_store):
+    """It would read all of it, with workers; but for this, settings are what they were."""
     store = open_store(postgres_url)
+
+    def value(connection):
+        return float(connection.exec_driver_sql(f"SHOW {setting}").scalar())
+
     with store.database.read() as connection:
-        load_page(connection, SampleFilter(), Order(by), 5)
-        allowed = int(connection.exec_driver_sql("SHOW max_parallel_workers_per_gather").scalar())
-    assert (allowed > 0) == workers
+        before = value(connection)
+        load_page(connection, SampleFilter(), Order(), 5)
+        assert value(connection) < before
     with store.database.read() as connection:
-        assert int(connection.exec_driver_sql("SHOW max_parallel_workers_per_gather").scalar()) > 0
+        assert value(connection) == before
