@@ -129,8 +129,21 @@ class Key(NamedTuple):
     descending: bool
 
 
+class Reading(enum.Enum):
+    """How many samples are read of those that a filter lets through, or how many that will be; it decides on the way.
+
+    BEGINNING: Until a page is full, of many.
+    FEW: All, which are few.
+    ALL: All.
+    """
+
+    BEGINNING = enum.auto()
+    FEW = enum.auto()
+    ALL = enum.auto()
+
+
 def source(
-    where: SampleFilter, order: Order | None, *columns: ColumnElement[Any], by_score: bool = True
+    where: SampleFilter, order: Order | None, *columns: ColumnElement[Any], reading: Reading = Reading.BEGINNING
 ) -> Select[Any]:
     """Selects columns of the samples that a filter lets through, without those that lack the score of the order.
 
@@ -138,24 +151,26 @@ def source(
         where: The filter.
         order: An order; None for none.
         columns: Of `samples`, or sort keys of the order.
-        by_score: Whether scores are gone through and their samples are looked up, and not the other way round, which
-            takes less time where few samples are let through.
+        reading: How much is going to be read.
     """
     query = select(*columns).select_from(samples)
     pair = shown_score(where, order)
     if pair is None:
-        return query.where(*_conditions(where, samples.c))
+        return query.where(*_conditions(where, samples.c, reading))
     columns_of: Any = samples.c
-    if by_score:
+    if reading is Reading.FEW:  # SQLite looks their scores up
+        query = query.join(_joined, _Unindexed(samples.c.id) == _joined.c.sample_id)
+    else:  # it looks up the samples of scores
         columns_of = SimpleNamespace(**{column.name: _Unindexed(column) for column in samples.c})
         query = query.join(_joined, samples.c.id == _Unindexed(_joined.c.sample_id))
-    else:
-        query = query.join(_joined, _Unindexed(samples.c.id) == _joined.c.sample_id)
     query = query.where(_joined.c.explainer == pair[0], _joined.c.metric == pair[1])
-    query = query.where(*_in_range(_joined, where.score, pair))
+    # Where it reads all, it is to read them in the order of samples, as these lie in the file: the index that is in
+    # that of values has only those that are known, which it cannot tell of an expression.
+    value = _Unindexed(_joined.c.value) if reading is Reading.ALL else _joined.c.value
+    query = query.where(*_in_range(value, where.score, pair))
     if where.score is not None and where.score.pair != pair:
         query = query.where(columns_of.id.in_(_with_score(where.score)))
-    return query.where(*_conditions(where, columns_of))
+    return query.where(*_conditions(where, columns_of, reading))
 
 
 def shown_score(where: SampleFilter, order: Order | None) -> tuple[str, str] | None:
@@ -269,7 +284,7 @@ def first_of(
     if order.by is By.SCORE:
         pair = order.explainer, order.metric
         conditions = [_joined.c.explainer == pair[0], _joined.c.metric == pair[1]]
-        conditions += _in_range(_joined, where.score, pair)
+        conditions += _in_range(_joined.c.value, where.score, pair)
     else:
         conditions = [column.is_not(None)]
         if where.model_version is not None:
@@ -284,7 +299,7 @@ def first_of(
     return before
 
 
-def _conditions(where: SampleFilter, columns: Any) -> Iterator[ColumnElement[bool]]:
+def _conditions(where: SampleFilter, columns: Any, reading: Reading) -> Iterator[ColumnElement[bool]]:
     if where.model_version is not None:
         yield columns.model_version == where.model_version
     yield from _bounds(where, columns)
@@ -299,7 +314,7 @@ def _conditions(where: SampleFilter, columns: Any) -> Iterator[ColumnElement[boo
     if where.request_id:
         yield columns.request_id == where.request_id
     if where.map_explainer:
-        yield _has_map(where, columns)
+        yield _has_map(where, columns, reading)
     elif where.map_statuses:
         bits = sum(STATUS_BITS[status] for status in where.map_statuses)
         yield _HasBit(samples.c.map_statuses, bits, sum(STATUS_BITS.values()))
@@ -352,27 +367,27 @@ def _of_classes(class_ids: tuple[int, ...], outcomes: Outcome) -> Select[Any]:
     )
 
 
-def _has_map(where: SampleFilter, columns: Any) -> Any:
+def _has_map(where: SampleFilter, columns: Any, reading: Reading) -> Any:
     statuses = where.map_statuses
     found = select(explained.c.sample_id).where(explained.c.explainer == where.map_explainer)
     if statuses:
         found = found.where(explained.c.status.in_(sorted(map(code_of, statuses))))
-    if statuses and not any(status.believed for status in statuses):
+    if reading is Reading.ALL or (statuses and not any(status.believed for status in statuses)):
         return columns.id.in_(found)
     # Most samples have one: to list all of these takes longer than to look one after the other up.
     return found.where(explained.c.sample_id == columns.id).exists()
 
 
-def _in_range(table: Any, score: ScoreRange | None, pair: tuple[str, str]) -> Iterator[ColumnElement[bool]]:
-    yield table.c.value.is_not(None)
+def _in_range(value: Any, score: ScoreRange | None, pair: tuple[str, str]) -> Iterator[ColumnElement[bool]]:
+    yield value.is_not(None)
     if score is None or score.pair != pair:
         return
     if score.minimum is not None:
-        yield table.c.value >= score.minimum
+        yield value >= score.minimum
     if score.maximum is not None:
-        yield table.c.value <= score.maximum
+        yield value <= score.maximum
 
 
 def _with_score(score: ScoreRange) -> Select[Any]:
     of_both = (scores.c.explainer == score.explainer, scores.c.metric == score.metric)
-    return select(scores.c.sample_id).where(*of_both, *_in_range(scores, score, score.pair))
+    return select(scores.c.sample_id).where(*of_both, *_in_range(scores.c.value, score, score.pair))

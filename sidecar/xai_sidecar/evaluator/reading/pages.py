@@ -16,6 +16,7 @@ from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.evaluator.reading.filters import (
     By,
     Order,
+    Reading,
     SampleFilter,
     after,
     first_of,
@@ -91,14 +92,14 @@ def load_page(
     asked = _asked(where, order)
     _look_up(connection)
     place = _read(token, asked, len(keys(order))) if token else _Place(_newest(connection), None)
-    until = samples.c.id <= place.newest
     found = _found(connection, where, order, place, size + 1)
     more, found = len(found) > size, found[:size]
     shown = load_views(connection, [row.id for row in found], extras or Extras(), shown_score(where, order))
     last: list[float] = list(found[-1][1:]) if found else []
     total = None
     if with_total:
-        total = int(connection.scalar(source(where, order, func.count()).where(until)) or 0)
+        counted = source(where, order, func.count(), reading=Reading.ALL).where(samples.c.id <= place.newest)
+        total = int(connection.scalar(counted) or 0)
     return Page(tuple(shown), _write(asked, place.newest, last) if more else "", total)
 
 
@@ -118,7 +119,8 @@ def _found(connection: Connection, where: SampleFilter, order: Order, place: _Pl
         if len(found) == count:
             return found
     # The filter lets few through.
-    return first(source(where, order, samples.c.id, *columns, by_score=order.by is not By.SCORE))
+    few = Reading.FEW if order.by is By.SCORE else Reading.BEGINNING
+    return first(source(where, order, samples.c.id, *columns, reading=few))
 
 
 def _asked(where: SampleFilter, order: Order) -> str:

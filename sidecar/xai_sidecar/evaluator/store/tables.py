@@ -135,7 +135,15 @@ scores = Table(
     Column("pass_count", BigInteger, nullable=False),
     Column("definition", Text),
     Index("ix_scores_explainer_metric", "explainer", "metric", "sample_id", "value"),
-    Index("ix_scores_value", "explainer", "metric", "value", "sample_id"),
+    Index(
+        "ix_scores_value",
+        "explainer",
+        "metric",
+        "value",
+        "sample_id",
+        sqlite_where=text("value IS NOT NULL"),
+        postgresql_where=text("value IS NOT NULL"),
+    ),
 )
 
 explained = Table(
