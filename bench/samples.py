@@ -19,7 +19,8 @@ import numpy as np
 from sqlalchemy import insert
 
 from bench.figure import Figure
-from xai_sidecar.evaluator.reading.filters import By, Order, SampleFilter, ScoreRange
+from xai_sidecar.evaluator.reading.filters import SampleFilter, ScoreRange
+from xai_sidecar.evaluator.reading.orders import By, Order
 from xai_sidecar.evaluator.reading.pages import load_page
 from xai_sidecar.evaluator.records import SampleState
 from xai_sidecar.evaluator.store import Outcome, Store

@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from xai_proto import quality_pb2 as qpb
 from xai_sidecar.errors import InvalidRequestError, TargetError, UnknownExplainerError, quoted, within
 from xai_sidecar.evaluator.reading import Extras, Order, SampleFilter, ScoreRange
-from xai_sidecar.evaluator.reading.filters import NO_OUTCOME, By
+from xai_sidecar.evaluator.reading.filters import NO_OUTCOME
+from xai_sidecar.evaluator.reading.orders import By
 from xai_sidecar.evaluator.reading.pages import MOST
 from xai_sidecar.evaluator.records import SampleKey, SampleState
 from xai_sidecar.evaluator.store import Outcome

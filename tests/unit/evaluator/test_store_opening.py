@@ -122,7 +122,10 @@ def described(connection):
     inspector = sa.inspect(connection)
 
     def flat(item):
-        return sorted((name, str(value)) for name, value in item.items() if name != "comment")
+        parts = {"dialect_options": {}, **item}
+        options = parts.pop("dialect_options")  # a condition of an index has a text, but no repr
+        parts |= {name: str(value) for name, value in options.items()}
+        return sorted((name, str(value)) for name, value in parts.items() if name != "comment")
 
     return {
         table: {

@@ -1,4 +1,4 @@
-"""Which samples are listed, and in which order, as conditions and sort keys of SQL."""
+"""Which samples are listed, as conditions of SQL."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import enum
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, Connection, Float, Select, and_, func, literal_column, or_, select
+from sqlalchemy import Boolean, ColumnElement, Connection, Select, or_, select
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.visitors import InternalTraversal
 
+from xai_sidecar.evaluator.reading.orders import JOINED, ORDERED, By, Order
 from xai_sidecar.evaluator.records import SampleState
 from xai_sidecar.evaluator.store.details import STATUS_BITS
 from xai_sidecar.evaluator.store.outcomes import Outcome
 from xai_sidecar.evaluator.store.rows import code_of
 from xai_sidecar.evaluator.store.tables import class_outcomes, explained, samples, scores
 from xai_sidecar.explainers.base import MapStatus
-from xai_sidecar.metrics.discovery import installed_metrics
-
-_joined = scores.alias("score")
 
 NO_OUTCOME = Outcome(0)
 _PREDICTED = Outcome.UNKNOWN | Outcome.TRUE_POSITIVE | Outcome.FALSE_POSITIVE
@@ -86,49 +84,6 @@ class SampleFilter:
     request_id: str = ""
 
 
-class By(enum.Enum):
-    """What samples are ordered by."""
-
-    TIME = "time"
-    PROBABILITY = "probability"
-    OOD = "ood"
-    SCORE = "score"
-
-
-@dataclass(frozen=True)
-class Order:
-    """An order of samples. Equal ones go by time, the newest first; what is not known comes last.
-
-    Attributes:
-        by: What it goes by.
-        descending: Whether the greatest comes first.
-        explainer: Of the score.
-        metric: Of the score.
-    """
-
-    by: By = By.TIME
-    descending: bool = True
-    explainer: str = ""
-    metric: str = ""
-
-    @classmethod
-    def by_score(cls, explainer: str, metric: str, *, worst_first: bool) -> Order:
-        """By a score, in the direction of its metric; one that is not installed counts as the higher, the better."""
-        known: Any = installed_metrics().get(metric)
-        higher_is_better = known is None or known.higher_is_better
-        return cls(By.SCORE, descending=worst_first is not higher_is_better, explainer=explainer, metric=metric)
-
-
-_ORDERED = {By.PROBABILITY: samples.c.probability, By.OOD: samples.c.ood_percentile, By.SCORE: _joined.c.value}
-
-
-class Key(NamedTuple):
-    """A sort key: an expression without NULL, and its direction."""
-
-    expression: ColumnElement[Any]
-    descending: bool
-
-
 class Reading(enum.Enum):
     """How many samples are read of those that a filter lets through, or how many that will be; it decides on the way.
 
@@ -159,14 +114,14 @@ def source(
         return query.where(*_conditions(where, samples.c, reading))
     columns_of: Any = samples.c
     if reading is Reading.FEW:  # SQLite looks their scores up
-        query = query.join(_joined, _Unindexed(samples.c.id) == _joined.c.sample_id)
+        query = query.join(JOINED, _Unindexed(samples.c.id) == JOINED.c.sample_id)
     else:  # it looks up the samples of scores
         columns_of = SimpleNamespace(**{column.name: _Unindexed(column) for column in samples.c})
-        query = query.join(_joined, samples.c.id == _Unindexed(_joined.c.sample_id))
-    query = query.where(_joined.c.explainer == pair[0], _joined.c.metric == pair[1])
+        query = query.join(JOINED, samples.c.id == _Unindexed(JOINED.c.sample_id))
+    query = query.where(JOINED.c.explainer == pair[0], JOINED.c.metric == pair[1])
     # Where it reads all, it is to read them in the order of samples, as these lie in the file: the index that is in
     # that of values has only those that are known, which it cannot tell of an expression.
-    value = _Unindexed(_joined.c.value) if reading is Reading.ALL else _joined.c.value
+    value = _Unindexed(JOINED.c.value) if reading is Reading.ALL else JOINED.c.value
     query = query.where(*_in_range(value, where.score, pair))
     if where.score is not None and where.score.pair != pair:
         query = query.where(columns_of.id.in_(_with_score(where.score)))
@@ -240,28 +195,6 @@ def _by_values(element: _HasBit, compiler: Any, **options: Any) -> str:
     return f"{compiler.process(element.column, **options)} IN ({values})"
 
 
-def keys(order: Order) -> list[Key]:
-    """The sort keys of an order, the last of which is different for all samples."""
-    unknown = -1e300 if order.descending else 1e300
-    if order.by is By.TIME:
-        return [Key(samples.c.time, order.descending), Key(samples.c.id, order.descending)]
-    last = [Key(samples.c.time, True), Key(samples.c.id, True)]
-    return [Key(func.coalesce(_ORDERED[order.by], literal_column(repr(unknown), Float)), order.descending), *last]
-
-
-def after(order: Order, values: list[float]) -> ColumnElement[bool]:
-    """The condition that a sample comes after the one with these values of the keys."""
-    alternatives: list[ColumnElement[bool]] = []
-    equal: list[ColumnElement[bool]] = []
-    for key, value in zip(keys(order), values, strict=True):
-        beyond = key.expression < value if key.descending else key.expression > value
-        alternatives.append(and_(*equal, beyond))
-        equal.append(key.expression == value)
-    # The first key once more, by itself: an index may go by that.
-    first, value = keys(order)[0], values[0]
-    return and_(first.expression <= value if first.descending else first.expression >= value, or_(*alternatives))
-
-
 def first_of(
     connection: Connection, where: SampleFilter, order: Order, values: list[float] | None, count: int
 ) -> ColumnElement[bool] | None:
@@ -280,11 +213,11 @@ def first_of(
     """
     if order.by is By.TIME:
         return None
-    column = _ORDERED[order.by]
+    column = ORDERED[order.by]
     if order.by is By.SCORE:
         pair = order.explainer, order.metric
-        conditions = [_joined.c.explainer == pair[0], _joined.c.metric == pair[1]]
-        conditions += _in_range(_joined.c.value, where.score, pair)
+        conditions = [JOINED.c.explainer == pair[0], JOINED.c.metric == pair[1]]
+        conditions += _in_range(JOINED.c.value, where.score, pair)
     else:
         conditions = [column.is_not(None)]
         if where.model_version is not None:

@@ -13,17 +13,8 @@ from sqlalchemy import Connection, Row, Select, func, select, text
 
 from xai_sidecar.digest import digest
 from xai_sidecar.errors import InvalidRequestError
-from xai_sidecar.evaluator.reading.filters import (
-    By,
-    Order,
-    Reading,
-    SampleFilter,
-    after,
-    first_of,
-    keys,
-    shown_score,
-    source,
-)
+from xai_sidecar.evaluator.reading.filters import Reading, SampleFilter, first_of, shown_score, source
+from xai_sidecar.evaluator.reading.orders import By, Order, after, keys
 from xai_sidecar.evaluator.reading.views import Extras, SampleView, load_views
 from xai_sidecar.evaluator.store.tables import samples
 

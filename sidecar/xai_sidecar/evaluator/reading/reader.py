@@ -13,9 +13,10 @@ from xai_sidecar.evaluator.reading.class_maps import (
     load_class_maps,
     load_confusion,
 )
-from xai_sidecar.evaluator.reading.filters import Order, SampleFilter, source
+from xai_sidecar.evaluator.reading.filters import SampleFilter, source
 from xai_sidecar.evaluator.reading.history import History, Shown, load_history
 from xai_sidecar.evaluator.reading.one_sample import SampleDetail, load_sample
+from xai_sidecar.evaluator.reading.orders import Order
 from xai_sidecar.evaluator.reading.pages import Page, load_page
 from xai_sidecar.evaluator.reading.views import Extras, SampleView, load_views
 from xai_sidecar.evaluator.records import SampleKey

@@ -9,7 +9,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.evaluator.reading import Extras, Order, SampleFilter, ScoreRange, pages
-from xai_sidecar.evaluator.reading.filters import By, source
+from xai_sidecar.evaluator.reading.filters import source
+from xai_sidecar.evaluator.reading.orders import By
 from xai_sidecar.evaluator.reading.pages import load_page
 from xai_sidecar.evaluator.records import SampleKey, SampleState
 from xai_sidecar.evaluator.store import Outcome

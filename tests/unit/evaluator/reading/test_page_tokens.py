@@ -3,7 +3,7 @@
 import pytest
 
 from xai_sidecar.evaluator.reading import Order, Reader, SampleFilter
-from xai_sidecar.evaluator.reading.filters import By
+from xai_sidecar.evaluator.reading.orders import By
 from xai_sidecar.evaluator.records import Frame, SampleKey, SampleRecord
 
 
