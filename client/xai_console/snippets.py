@@ -33,14 +33,22 @@ def _explain(name: str, options: Mapping[str, Any]) -> str:
     return f"Explain({name!r}, {', '.join(f'{key}={value!r}' for key, value in options.items())})"
 
 
-def shell_line(server: str, picture: str, calls: Mapping[str, Mapping[str, Any]]) -> str:
-    """A command line that asks the same.
+def shell_lines(server: str, picture: str, calls: Mapping[str, Mapping[str, Any]]) -> str:
+    """Command lines that ask the same: one, or as many as there are seeds, since a command has one for all explainers.
 
     Args:
         server: Address of the server.
         picture: Name of the file.
         calls: What to pass to `Explain`, by explainer.
     """
+    seeds = list(dict.fromkeys(options["seed"] for options in calls.values() if "seed" in options))
+    parts: dict[Any, dict[str, Mapping[str, Any]]] = {seed: {} for seed in seeds or [None]}
+    for name, options in calls.items():  # what is not random goes with the first
+        parts[options.get("seed", next(iter(parts)))][name] = options
+    return " && ".join(_shell_line(server, picture, part) for part in parts.values())
+
+
+def _shell_line(server: str, picture: str, calls: Mapping[str, Mapping[str, Any]]) -> str:
     words = ["xai-client", "predict", picture]
     if calls:
         words += ["--explain", ",".join(calls)]

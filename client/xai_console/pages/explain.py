@@ -168,7 +168,7 @@ class _Explaining:
         with self._code:
             for language, lines in (
                 ("Python", snippets.python_lines(server, picture, calls)),
-                ("Shell", snippets.shell_line(server, picture, calls)),
+                ("Shell", snippets.shell_lines(server, picture, calls)),
             ):
                 _code(language, lines, self._page)
 

@@ -7,7 +7,7 @@ import pytest
 
 from xai_client import Explain
 from xai_client.command.main import _parser
-from xai_console.snippets import python_lines, shell_line
+from xai_console.snippets import python_lines, shell_lines
 
 CALLS = [
     {},
@@ -34,10 +34,19 @@ def test_the_lines_of_python_ask_the_same(calls):
 
 @pytest.mark.parametrize("calls", CALLS)
 def test_the_line_of_shell_is_taken_by_the_command(calls):
-    words = shlex.split(shell_line("127.0.0.1:50051", "it's a cat.jpg", calls))
+    words = shlex.split(shell_lines("127.0.0.1:50051", "it's a cat.jpg", calls))
     assert words[0] == "xai-client"
     arguments = _parser().parse_args(words[1:])
     assert [str(each) for each in arguments.images] == ["it's a cat.jpg"]
     assert ",".join(arguments.explain) == ",".join(calls)
     shared = [options for options in calls.values() if "seed" in options]
     assert arguments.seed == (shared[0]["seed"] if shared else None)
+
+
+def test_explainers_of_other_seeds_have_a_line_of_their_own():
+    """As the server draws them: a seed for each that is random."""
+    calls = {"rise": {"seed": 7, "masks": 300}, "gradcam": {"layer": "head"}, "rise_plus": {"seed": 8}}
+    lines = shell_lines("127.0.0.1:50051", "cat.jpg", calls).split(" && ")
+    asked = [_parser().parse_args(shlex.split(line)[1:]) for line in lines]
+    assert [(each.explain, each.seed) for each in asked] == [(["rise,gradcam"], 7), (["rise_plus"], 8)]
+    assert [each.param for each in asked] == [["rise.masks=300", "gradcam.layer=head"], []]
