@@ -254,7 +254,7 @@ class MaskingCurve:
     Attributes:
         kind: "deletion": pixels are covered, beginning with the whole picture; or "insertion": they are uncovered,
             beginning with nothing of it.
-        fill: What covers pixels: "mean_colour", "black" or "blurred".
+        fill: What covers pixels: "mean_colour", "black", "blurred" or "rise_blur".
         pixel_counts: How many pixels have been covered or uncovered before the first step, which is 0, and after each.
         probabilities: The probability at each, right to 0.0005.
         tie_seed: Seed of the order of equally salient pixels; see `order`.

@@ -74,6 +74,9 @@ def masked(picture: Image.Image, saliency: FloatArray, curve: MaskingCurve, step
 def _fill(seen: Image.Image, fill: str, info: ModelInfo) -> Image.Image:
     if fill == "blurred":
         return seen.filter(ImageFilter.GaussianBlur(min(seen.size) / 20))
+    if fill == "rise_blur":  # 11 x 11 pixels of the model's input, of nearly equal weights
+        scale = min(seen.size) / min(info.input.height, info.input.width)
+        return seen.filter(ImageFilter.BoxBlur(5 * scale))
     mean = info.input.mean_colour or (0.5,)
     colour = (0, 0, 0) if fill == "black" else tuple(round(255 * each) for each in (mean * 3)[:3])
     return Image.new("RGB", seen.size, colour)
