@@ -98,6 +98,16 @@ def test_using_rise_plus(net, image, tmp_path):
     rise_plus = RISEPlus(ood_net=again, network=net, activation_fn=nn.Softmax(), masks=64)
     assert rise_plus(image, targets=3, show=False).shape == (1, 1, SIDE, SIDE)
 
+    # Its percentiles are not known, so no picture is an outlier; rows that come once are run from the first on.
+    rows = (row for row in [(load_image("chelsea"), np.array([3])), (load_image("rocket"), np.array([7]))])
+    names = [f"class {number}" for number in range(CLASSES)]
+    runner = ImageClassificationRunner(str(tmp_path / "run"), (rows, names), net, nn.Softmax())
+    runner.register_saliency([rise_plus])
+    runner.run()
+    found = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (found["pictures"], found["ood"]["pictures"], found["ood"]["share"]) == (2, 0, None)
+    assert 0 < found["ood"]["mean_score"] < 1
+
 
 def test_using_benchmarks(net, image):
     grad_cam = GradCAM(net, layer="layer4")

@@ -157,7 +157,7 @@ class Compiled:
             return drive(steps, run)
 
     def scores(self, ood_net: ScoredNet) -> Scores:
-        """What gives inlier scores by an OoD net, percentiles, which are all 0, and the logits of this net.
+        """What gives inlier scores by an OoD net, percentiles, which are not known, and the logits of this net.
 
         Where the OoD net's classifier has the weights of this one, both come from one pass.
         """
@@ -169,7 +169,7 @@ class Compiled:
             features, logits, *_ = its(Features.kind, (inputs,))
             if not same:
                 logits = _run_all(self.backend, Forward.kind, (inputs,))[0]
-            return ood_net.class_scores(features).max(axis=1), np.zeros(len(inputs), np.float32), logits
+            return ood_net.class_scores(features).max(axis=1), np.full(len(inputs), np.nan, np.float32), logits
 
         return scores
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ from xai_sidecar.runner.running import Runner
 from xai_sidecar.runner.session import run_by, run_record
 from xai_sidecar.runner.telling import written
 from xai_sidecar.serving.model import ServedModel
+
+_MOST_PASSES = 10**7
+"""All that is registered is measured, whatever it takes."""
 
 _PROBABLE = 0.5
 """Classes of at least this probability are explained, besides those that a picture shows."""
@@ -117,8 +121,13 @@ class ImageClassificationRunner:
         return self._folder.path
 
     def _run(self) -> Any:
-        data = IterableData(self._dataset, Labels(self._labels, len(self._labels)), "data")
-        first = next(iter(data), None)
+        labels, rows = Labels(self._labels, len(self._labels)), self._dataset
+        begun = rows
+        if isinstance(rows, Iterator):  # which gives each row once
+            begun = list(itertools.islice(rows, 1))
+            rows = itertools.chain(begun, rows)
+        first = next(iter(IterableData(begun, labels, "data")), None)
+        data = IterableData(rows, labels, "data")
         if first is None or not isinstance(first.content, np.ndarray) or first.content.dtype != np.float32:
             raise ValueError("data must give pictures as the net takes them, (C, H, W) floats")
         shape = first.content.shape
@@ -160,6 +169,7 @@ class ImageClassificationRunner:
                     },
                     "evaluator": {
                         "tolerance": 0,
+                        "max_passes": _MOST_PASSES,
                         "metrics": list(self._metrics) or ["localization/iosr"],
                         "metric_parameters": {name: each for name, each in parameters.items() if each},
                     },

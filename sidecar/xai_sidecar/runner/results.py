@@ -104,14 +104,15 @@ def _accuracy(accuracy: Any, model: EvaluatedModel) -> Json | None:
 
 
 def _ood(store: Store, below: float) -> Json:
-    known = [sample.ood for sample in samples(store) if sample.ood is not None and sample.key.image_index == 0]
-    outliers = sum(percentile < below for _, percentile in known)
+    found = [sample.ood for sample in samples(store) if sample.ood is not None and sample.key.image_index == 0]
+    known = [percentile for _, percentile in found if not math.isnan(percentile)]  # a script's net tells none
+    outliers = sum(percentile < below for percentile in known)
     return {
         "pictures": len(known),
         "below_percentile": below,
         "outliers": outliers,
         "share": outliers / len(known) if known else None,
-        "mean_score": sum(score for score, _ in known) / len(known) if known else None,
+        "mean_score": sum(score for score, _ in found) / len(found) if found else None,
     }
 
 

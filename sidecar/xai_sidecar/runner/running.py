@@ -155,7 +155,7 @@ class Runner:
             output = output.logits
         logits = output[0]
         probabilities = self._evaluated.activation(logits).astype(np.float32)
-        predicted = ModelOutput(prepared, logits, probabilities, ood if ood and np.isfinite(ood).all() else None)
+        predicted = ModelOutput(prepared, logits, probabilities, ood if ood and np.isfinite(ood[0]) else None)
         key = SampleKey(request_id_of(item.name, self._options.seed), 0)
         first = sample_of(key, time.time(), self._evaluated.version, self._model, predicted, ())
         targets = self._targets(item, first)
