@@ -97,6 +97,10 @@ def test_a_folder_is_run_and_what_cannot_be_read_is_said(undisturbed):
     found = json.loads((out / "summary.json").read_text())
     assert (found["pictures"], [each["name"] for each in found["skipped"]]) == (7, ["1/broken.jpg"])
     assert found["accuracy"]["pictures"] == 7
+    told = [line.split() for line in done.stdout.splitlines()]
+    for each in found["accuracy"]["classes"]:
+        counts = [str(each[name]) for name in ("true_positives", "false_positives", "false_negatives")]
+        assert any(line[: 1 + len(counts)] == [each["label"], *counts] for line in told), each
     measured = {(row["explainer"], row["metric"]): row for row in found["scores"]}
     assert {name for name, _ in measured} == {
         "gradcam", "rise", "control/random", "control/fixed", "control/blob", "control/edges",

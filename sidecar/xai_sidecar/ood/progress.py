@@ -23,14 +23,14 @@ class Step:
     Attributes:
         stage: Name of the stage.
         done: How much of `total` is done. In the first step of a stage, what an earlier run did.
-        total: How much the stage has to do.
+        total: How much the stage has to do; None if that is not known.
         unit: What is counted, in the plural.
         note: Any other remark.
     """
 
     stage: str
     done: int
-    total: int
+    total: int | None
     unit: str
     note: str = ""
 
@@ -59,18 +59,29 @@ class ProgressLines:
         now = self._clock()
         if self._first is None or self._first.stage != step.stage:
             self._first, self._started, self._reported = step, now, now
-        over = step.done == step.total
-        if over or now - self._reported >= _SECONDS_BETWEEN_LINES:
+        if step.done == step.total or now - self._reported >= _SECONDS_BETWEEN_LINES:
             self._reported = now
-            left = "" if over else self._left(step, now)
+            all_of_it = "" if step.total is None else f" of {step.total:,}"
+            each = _each(self._first, step, now - self._started)
+            pace = f", {_pace(each)}" if each else ""
+            more = 0 if step.total is None else step.total - step.done
+            left = f", {duration_text(each * more)} left" if each and more else ""
             note = f", {step.note}" if step.note else ""
-            self._report(f"{step.stage}: {step.done:,} of {step.total:,} {step.unit}{note}{left}")
+            self._report(f"{step.stage}: {step.done:,}{all_of_it} {step.unit}{pace}{note}{left}")
 
-    def _left(self, step: Step, now: float) -> str:
-        done = step.done - (self._first.done if self._first else 0)
-        if not done:
-            return ""
-        return f", {duration_text((now - self._started) / done * (step.total - step.done))} left"
+
+def _each(first: Step, step: Step, seconds: float) -> float:
+    """Seconds for one, since the first step of a stage; 0 where that is not known yet."""
+    done = step.done - first.done
+    return seconds / done if done > 0 else 0.0
+
+
+def _pace(each: float) -> str:
+    """How fast it goes, for people: "12 a second" or "4.1 s each"."""
+    if each > 1:
+        return f"{each:.2g} s each" if each < 10 else f"{each:.0f} s each"
+    per_second = 1 / each
+    return f"{per_second:.2g} a second" if per_second < 10 else f"{per_second:,.0f} a second"
 
 
 class ProgressBars:
@@ -78,10 +89,14 @@ class ProgressBars:
 
     Args:
         console: Rich's, of a terminal; None for that of standard error.
+        clock: Seconds that never go back.
     """
 
-    def __init__(self, console: Any = None) -> None:
+    def __init__(self, console: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
+        self._first: Step | None = None
+        self._started = 0.0
         self._progress: Any = None
         self._task: Any = None
         self._stage = ""
@@ -90,13 +105,15 @@ class ProgressBars:
         """Takes a step."""
         if self._progress is None or step.stage != self._stage:
             self.close()
-            self._stage = step.stage
+            self._stage, self._first, self._started = step.stage, step, self._clock()
             self._progress = _bar(self._console)  # of its own, for what stands in one column is equally wide
             self._progress.start()
             self._task = self._progress.add_task(
-                step.stage, total=step.total, completed=step.done, unit=step.unit, note=step.note
+                step.stage, total=step.total, completed=step.done, unit=step.unit, note=step.note, pace=""
             )
-        self._progress.update(self._task, completed=step.done, note=step.note)
+        each = _each(self._first or step, step, self._clock() - self._started)
+        pace = _pace(each) if each else ""
+        self._progress.update(self._task, total=step.total, completed=step.done, note=step.note, pace=pace)
 
     def close(self) -> None:
         """Leaves the bar as it is; to be called when interrupted, before anything else is written."""
@@ -129,6 +146,7 @@ def _bar(console: Any) -> Any:
         BarColumn(_BAR_WIDTH),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}", markup=False),
+        TextColumn("{task.fields[pace]}", markup=False),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         # Lines that are written meanwhile stay whole, for paths in them are copied.

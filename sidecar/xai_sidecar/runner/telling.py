@@ -19,6 +19,7 @@ from xai_sidecar.runner.results import ranked, score_rows, summary
 from xai_sidecar.runner.session import RunResult
 
 _SHOWN_SKIPPED = 10
+_SHOWN_CLASSES = 10
 _BEST = 3
 _NOTE_SECONDS = 2.0
 
@@ -42,7 +43,7 @@ class Telling:
         done = counts.done + len(counts.skipped)
         if time.monotonic() - self._noted > _NOTE_SECONDS:  # with many pictures it takes longer than one of them
             self._noted, self._note = time.monotonic(), self._scores(counts, quality)
-        self._progress(Step("running", done, max(counts.total, done), "pictures", self._note))
+        self._progress(Step("running", done, max(counts.total, done) if counts.total else None, "pictures", self._note))
 
     def _scores(self, counts: RunCounts, quality: LiveQuality) -> str:
         means = {name: found.mean for name, found in quality.by_explainer(self._lead).items()}
@@ -61,6 +62,7 @@ def written(result: RunResult) -> str:
     paths = [folder.write(SUMMARY, found), *write_scores(folder, rows)]
     paths.append(folder.write("report.html", report(result, found, rows)))
     lines = [_counts_line(result), *_skipped_lines(result.counts), "", *_score_lines(found)]
+    lines += [*_class_lines(found), *_ood_lines(found), ""]
     for note in found["notes"][:_SHOWN_SKIPPED]:
         lines.append(note)
     lines += ["", "written:", *(f"  {path}" for path in paths)]
@@ -103,6 +105,55 @@ def _score_lines(found: Mapping[str, Any]) -> list[str]:
         "mean (95 % interval) of so many maps; ↑ higher or ↓ lower is better",
         *table(header, rows, right=range(1, len(header))),
     ]
+
+
+def _class_lines(found: Mapping[str, Any]) -> list[str]:
+    """The classes, those first that were predicted wrongly the most often."""
+    accuracy = found["accuracy"]
+    if accuracy is None or not accuracy["classes"]:
+        return []
+    best = next((name for name in ranked(found) if found["beats_controls"].get(name) is not None), None)
+    metric = next((row["metric"] for row in found["scores"]), "")
+    means = {row["class_id"]: row for row in found["by_class"] if (row["explainer"], row["metric"]) == (best, metric)}
+    wrong = sorted(accuracy["classes"], key=lambda row: -row["false_positives"] - row["false_negatives"])
+    header = [
+        "class",
+        "TP",
+        "FP",
+        "FN",
+        "precision",
+        "recall",
+        *([f"{metric.rpartition('/')[2]} of {best}"] * bool(best)),
+    ]
+    rows = [
+        [
+            row["label"],
+            *(f"{row[name]:,}" for name in ("true_positives", "false_positives", "false_negatives")),
+            *(_value(row[name]) for name in ("precision", "recall")),
+            *([_class_cell(means.get(row["class_id"]))] * bool(best)),
+        ]
+        for row in wrong[:_SHOWN_CLASSES]
+    ]
+    more = len(wrong) - len(rows)
+    share = f"{accuracy['share']:.1%} of {accuracy['pictures']:,} pictures with known classes were predicted rightly"
+    return [
+        "",
+        share,
+        *table(header, rows, right=range(1, len(header))),
+        *([f"and {more:,} classes more"] * (more > 0)),
+    ]
+
+
+def _class_cell(row: Mapping[str, Any] | None) -> str:
+    return "–" if row is None else f"{row['mean']:.3f} {row['count']:,}"
+
+
+def _ood_lines(found: Mapping[str, Any]) -> list[str]:
+    ood = found["ood"]
+    if ood is None or ood["share"] is None:
+        return []
+    below = f"below percentile {ood['below_percentile']:g} of the training pictures"
+    return ["", f"{ood['outliers']:,} of {ood['pictures']:,} pictures ({ood['share']:.1%}) are outliers, {below}"]
 
 
 def _value(value: float | None) -> str:

@@ -26,11 +26,11 @@ def test_lines_come_every_few_seconds_and_know_the_time_left():
         tell(Step("features", done, 2000, "pictures"))
     tell(Step("features", 2000, 2000, "pictures"))
     assert lines == [
-        "features: 960 of 2,000 pictures, 16 s left",
-        "features: 1,280 of 2,000 pictures, 11 s left",
-        "features: 1,600 of 2,000 pictures, 6 s left",
-        "features: 1,920 of 2,000 pictures, 1 s left",
-        "features: 2,000 of 2,000 pictures",
+        "features: 960 of 2,000 pictures, 64 a second, 16 s left",
+        "features: 1,280 of 2,000 pictures, 64 a second, 11 s left",
+        "features: 1,600 of 2,000 pictures, 64 a second, 6 s left",
+        "features: 1,920 of 2,000 pictures, 64 a second, 1 s left",
+        "features: 2,000 of 2,000 pictures, 65 a second",
     ]
 
 
@@ -42,19 +42,32 @@ def test_every_stage_is_timed_on_its_own():
     tell(Step("training", 1, 90, "epochs"))
     now[0] = 1010
     tell(Step("training", 11, 90, "epochs", "loss 1"))
-    assert lines == ["features: 5 of 5 pictures", "training: 11 of 90 epochs, loss 1, 79 s left"]
+    assert lines == ["features: 5 of 5 pictures", "training: 11 of 90 epochs, 1 a second, loss 1, 79 s left"]
+
+
+def test_where_the_end_is_not_known_it_is_not_told():
+    now, lines = [0.0], []
+    tell = ProgressLines(lines.append, lambda: now[0])
+    for done in range(4):
+        tell(Step("running", done, None, "pictures"))
+        now[0] += 12
+    assert lines == [f"running: {done} pictures, 12 s each" for done in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_bar_for_each_stage_stays(encoding):
     written = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    bars = ProgressBars(Console(file=written, force_terminal=True, width=80, no_color=True, legacy_windows=False))
+    now = [0.0]
+    console = Console(file=written, force_terminal=True, width=90, no_color=True, legacy_windows=False)
+    bars = ProgressBars(console, lambda: now[0])
     bars(Step("features", 0, 2, "pictures"))
+    now[0] += 8
     bars(Step("features", 2, 2, "pictures"))
     bars(Step("training", 1, 3, "epochs", "loss 0.5"))
     bars.close()
     bars.close()
     written.seek(0)
     shown = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", written.read()).splitlines()
-    assert any(re.fullmatch(r"features [━-]{20} 2/2 pictures 0:00:00 *", line.split("\r")[-1]) for line in shown)
-    assert re.fullmatch(r"training [━-]{6}[╸ ] {13} 1/3 epochs -:--:-- loss 0.5 *", shown[-1].split("\r")[-1])
+    done = r"features [━-]{20} 2/2 pictures 4 s each 0:00:00 *"
+    assert any(re.fullmatch(done, line.split("\r")[-1]) for line in shown)
+    assert re.fullmatch(r"training [━-]{6}[╸ ] {13} 1/3 epochs  -:--:-- loss 0.5 *", shown[-1].split("\r")[-1])
