@@ -67,7 +67,7 @@ class ProgressLines:
             more = 0 if step.total is None else step.total - step.done
             left = f", {duration_text(each * more)} left" if each and more else ""
             note = f", {step.note}" if step.note else ""
-            self._report(f"{step.stage}: {step.done:,}{all_of_it} {step.unit}{pace}{note}{left}")
+            self._report(f"{step.stage}: {step.done:,}{all_of_it} {step.unit}{note}{pace}{left}")
 
 
 def _each(first: Step, step: Step, seconds: float) -> float:

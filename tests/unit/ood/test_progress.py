@@ -42,7 +42,7 @@ def test_every_stage_is_timed_on_its_own():
     tell(Step("training", 1, 90, "epochs"))
     now[0] = 1010
     tell(Step("training", 11, 90, "epochs", "loss 1"))
-    assert lines == ["features: 5 of 5 pictures", "training: 11 of 90 epochs, 1 a second, loss 1, 79 s left"]
+    assert lines == ["features: 5 of 5 pictures", "training: 11 of 90 epochs, loss 1, 1 a second, 79 s left"]
 
 
 def test_where_the_end_is_not_known_it_is_not_told():
