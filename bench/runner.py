@@ -27,7 +27,6 @@ from xai_sidecar.config import Config
 from xai_sidecar.engine.backend import Backend, Report
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.runner.folder import RunFolder
-from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.session import run_data
 from xai_sidecar.zoo.sample import prepare_sample, sample_picture
 
@@ -139,7 +138,6 @@ def _over_bare_passes(copies: int) -> list[Figure]:
             demo_config([], lambda line: None),
             str(_pictures(Path(folder) / "pictures", copies)),
             RunFolder(Path(folder) / "run"),
-            RunOptions(),
             make,
             lambda line: None,
         )

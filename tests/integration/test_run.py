@@ -206,9 +206,10 @@ def test_a_folder_of_another_run_is_left_alone(folder, undisturbed):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--probable", "1.5"), "probability"),
-        (("--limit", "0"), "limit"),
-        (("--seed", "-1"), "seed"),
+        (("--probable", "1.5"), "run.probable"),
+        (("--limit", "0"), "run.limit"),
+        (("--seed", "-1"), "run.seed"),
+        (("--explainers", "gradcam,lime"), "there is no explainer 'lime'"),
         (("--fail-fast",), "1/broken.jpg"),
     ],
 )
@@ -224,12 +225,17 @@ def test_several_classes_of_a_picture(folder, tmp_path):
         tmp_path / "both",
         "--targets",
         "both",
-        "--limit",
-        "3",
         "--set",
-        "evaluator.metrics=['faithfulness/srg']",
+        "run.limit=3",
+        "--explainers",
+        "gradcam",
+        "--metrics",
+        "faithfulness/srg",
     )
     assert done.returncode == 0, done.stderr
+    measured = {(explainer, metric) for *_, explainer, metric in scores(tmp_path / "both")}
+    assert {explainer for explainer, _ in measured if not explainer.startswith("control/")} == {"gradcam"}
+    assert {metric for _, metric in measured} == {"faithfulness/srg"}
     targets = {}
     for name, target, *_ in scores(tmp_path / "both"):
         targets.setdefault(name, set()).add(target)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from xai_sidecar import __version__
 from xai_sidecar.command.browse import add_browse, browse
 from xai_sidecar.command.environment import keep_for_good, prepare_environment, switch_often
-from xai_sidecar.command.run import add_compare, add_run, compare, run
+from xai_sidecar.command.run import add_compare, add_run, compare, run, run_overrides
 from xai_sidecar.command.sample import add_sample, sample
 from xai_sidecar.command.token import add_token, make_token
 from xai_sidecar.command.training import add_train, train
@@ -241,6 +241,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    arguments.set += run_overrides(arguments)
     config = _config(arguments)
     _set_up_logs(config)
     return run(config, arguments, _progress())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # importing it takes a while, and the command line has to answer at once
     from xai_sidecar.config import Config
-    from xai_sidecar.runner.options import RunOptions
     from xai_sidecar.runner.session import RunResult
     from xai_sidecar.runner.telling import Telling
 
@@ -29,6 +29,7 @@ def add_run(commands: Any, add_config: Any) -> argparse.ArgumentParser:
         "what came of it: a store that the console browses, summary.json, scores.csv, and report.html, which can be "
         "sent. Ctrl-C ends once the pictures in work are done; the same command goes on from there, after a kill too. "
         "Exit status 3 if pictures could not be read.",
+        epilog="What these options say may stand in the config's section [run], too; the options count.",
     )
     add_config(run)
     run.add_argument(
@@ -41,22 +42,31 @@ def add_run(commands: Any, add_config: Any) -> argparse.ArgumentParser:
     )
     run.add_argument("--out", type=Path, required=True, metavar="RUN", help="the folder that the run goes to")
     run.add_argument(
+        "--explainers", type=_names, metavar="NAMES", help="the explainers, with commas between (default: the config's)"
+    )
+    run.add_argument(
+        "--metrics", type=_names, metavar="NAMES", help="the metrics, with commas between (default: the config's)"
+    )
+    run.add_argument(
         "--targets",
         choices=("predicted", "true", "both"),
-        default="predicted",
         help="the classes that are explained of each picture (default: predicted)",
     )
     run.add_argument(
         "--probable", type=float, metavar="P", help="explain every class of at least this probability, too"
     )
     run.add_argument("--limit", type=int, metavar="N", help="run the first N pictures only")
-    run.add_argument("--seed", type=int, default=0, metavar="N", help="of all that is random (default: 0)")
+    run.add_argument("--seed", type=int, metavar="N", help="of all that is random (default: 0)")
     run.add_argument(
         "--no-pictures",
-        action="store_true",
+        dest="keep_pictures",
+        action="store_const",
+        const=False,
         help="keep no pictures of the data set in RUN: maps are shown by themselves",
     )
-    run.add_argument("--fail-fast", action="store_true", help="end at the first picture that cannot be read")
+    run.add_argument(
+        "--fail-fast", action="store_const", const=True, help="end at the first picture that cannot be read"
+    )
     run.add_argument(
         "--ray",
         metavar="ADDRESS",
@@ -72,29 +82,31 @@ def add_run(commands: Any, add_config: Any) -> argparse.ArgumentParser:
     return run
 
 
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def run_overrides(arguments: argparse.Namespace) -> list[str]:
+    """What the options say, as overrides of the config's section [run]."""
+    keys = ("explainers", "metrics", "targets", "probable", "limit", "seed", "keep_pictures", "fail_fast")
+    said = {key: getattr(arguments, key) for key in keys}
+    return [f"run.{key}={json.dumps(value)}" for key, value in said.items() if value is not None]
+
+
 def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
     """Runs a data set; returns the exit status."""
     from xai_sidecar.errors import ConfigError, DeviceLostError, InvalidRequestError, StoreError
     from xai_sidecar.interrupt import deferred
     from xai_sidecar.ood.progress import shown_progress
-    from xai_sidecar.runner.options import RunOptions
     from xai_sidecar.runner.telling import Telling, written
 
     if arguments.actors is not None and (arguments.ray is None or arguments.actors < 1):
         raise ConfigError("it is a number of at least 1, and goes with --ray.", field="actors")
-    options = RunOptions(
-        arguments.targets,
-        arguments.probable,
-        arguments.limit,
-        arguments.seed,
-        arguments.fail_fast,
-        keep_pictures=not arguments.no_pictures,
-    )
     run_it = _run_here if arguments.ray is None else _run_on_ray
     try:
         with deferred() as stop, shown_progress(report) as progress:
             telling = Telling(progress, config.evaluator.auto.weights)
-            result = run_it(config, arguments, options, report, telling, stop)
+            result = run_it(config, arguments, report, telling, stop)
     except (InvalidRequestError, StoreError) as error:
         raise ConfigError(error.message, field="data") from error
     except DeviceLostError as error:
@@ -109,19 +121,15 @@ def run(config: Config, arguments: argparse.Namespace, report: Any) -> int:
     return _SKIPPED if result.counts.skipped else 0
 
 
-def _run_here(
-    config: Config, arguments: argparse.Namespace, options: RunOptions, report: Any, telling: Telling, stop: Any
-) -> RunResult:
+def _run_here(config: Config, arguments: argparse.Namespace, report: Any, telling: Telling, stop: Any) -> RunResult:
     from xai_sidecar.backends.loading import load_backend
     from xai_sidecar.runner.folder import RunFolder
     from xai_sidecar.runner.session import run_data
 
-    return run_data(config, arguments.data, RunFolder(arguments.out), options, load_backend, report, telling, stop)
+    return run_data(config, arguments.data, RunFolder(arguments.out), load_backend, report, telling, stop)
 
 
-def _run_on_ray(
-    config: Config, arguments: argparse.Namespace, options: RunOptions, report: Any, telling: Telling, stop: Any
-) -> RunResult:
+def _run_on_ray(config: Config, arguments: argparse.Namespace, report: Any, telling: Telling, stop: Any) -> RunResult:
     from xai_sidecar.backends.loading import load_backend
     from xai_sidecar.interrupt import remembered_handlers
     from xai_sidecar.runner.folder import RunFolder
@@ -135,12 +143,10 @@ def _run_on_ray(
         put_back()
         room = ray_cluster.cluster_room(ray, config.model.device, arguments.actors)
         threads = None if room.accelerator else room.cpus
-        setup = WorkerSetup(
-            ray_cluster.worker_config(config), options, load_backend, ray_cluster.import_paths(), threads
-        )
+        setup = WorkerSetup(ray_cluster.worker_config(config), load_backend, ray_cluster.import_paths(), threads)
         report(f"starting {room.count} actors, each with {room.content}")
         spreader = Spreader(ray_cluster.RayCluster(ray, setup, room, report), room.count, report)
-        return run_spread(config, arguments.data, RunFolder(arguments.out), options, spreader, telling, stop)
+        return run_spread(config, arguments.data, RunFolder(arguments.out), spreader, telling, stop)
 
 
 _WORSE = 1

@@ -27,7 +27,7 @@ from xai_sidecar.explainers.base import ModelFacts
 from xai_sidecar.runner.data import Labels
 from xai_sidecar.runner.data.callables import IterableData
 from xai_sidecar.runner.folder import RunFolder
-from xai_sidecar.runner.options import RunOptions, run_config
+from xai_sidecar.runner.options import run_config
 from xai_sidecar.runner.running import Runner
 from xai_sidecar.runner.session import run_by, run_record
 from xai_sidecar.runner.telling import written
@@ -144,10 +144,9 @@ class ImageClassificationRunner:
         kinds = [Forward.kind, *(explainer.kind(parameters) for explainer, parameters in explainers.values())]
         engine.start(lambda _: list(dict.fromkeys(kinds))).result()
         try:
-            options = RunOptions(targets="both", probable=_PROBABLE)
-            record = {"data": "data", **run_record(served.config, evaluated, options)}
-            measure = Runner(engine, served, evaluated, options).run
-            return run_by(measure, served.config, evaluated, data, self._folder, record, options)
+            record = {"data": "data", **run_record(served.config, evaluated)}
+            measure = Runner(engine, served, evaluated).run
+            return run_by(measure, served.config, evaluated, data, self._folder, record)
         finally:
             engine.close(5.0)
 
@@ -173,6 +172,7 @@ class ImageClassificationRunner:
                         "metrics": list(self._metrics) or ["localization/iosr"],
                         "metric_parameters": {name: each for name, each in parameters.items() if each},
                     },
+                    "run": {"targets": "both", "probable": _PROBABLE},
                 }
             )
         )

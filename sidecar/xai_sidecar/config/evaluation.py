@@ -7,18 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from xai_sidecar.config.metrics import MetricParametersConfig, metric_parameters_section
+from xai_sidecar.config.names import known_explainers, known_metrics
 from xai_sidecar.config.section import MadeSection, Section
-from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.metrics.base import Metric, MetricParameters
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.metrics.perturbation import Protocol
-
-
-def _known(names: list[str], known: list[str], what: str) -> list[str]:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"there is no {what} {name!r}; there are {', '.join(known)}")
-    return list(dict.fromkeys(names))
 
 
 class AutoConfig(Section):
@@ -48,12 +41,12 @@ class AutoConfig(Section):
     @field_validator("vetoes")
     @classmethod
     def _known_vetoes(cls, names: list[str]) -> list[str]:
-        return _known(names, list(installed_metrics()), "metric")
+        return known_metrics(names)
 
     @field_validator("weights")
     @classmethod
     def _known_metrics(cls, weights: dict[str, float]) -> dict[str, float]:
-        _known(list(weights), list(installed_metrics()), "metric")
+        known_metrics(weights)
         if not any(weights.values()):
             raise ValueError("at least one weight has to be above 0")
         return weights
@@ -61,7 +54,7 @@ class AutoConfig(Section):
     @field_validator("fallback")
     @classmethod
     def _known_explainer(cls, name: str) -> str:
-        return _known([name], list(installed_explainers()), "explainer")[0]
+        return known_explainers([name])[0]
 
 
 class EvaluatorConfig(Section):
@@ -215,12 +208,12 @@ class EvaluatorConfig(Section):
     @field_validator("explainers")
     @classmethod
     def _known_explainers(cls, names: list[str]) -> list[str]:
-        return _known(names, list(installed_explainers()), "explainer")
+        return known_explainers(names)
 
     @field_validator("metrics")
     @classmethod
     def _known_metrics(cls, names: list[str]) -> list[str]:
-        return _known(names, list(installed_metrics()), "metric")
+        return known_metrics(names)
 
     def parameters_of(self, metric: Metric[Any]) -> MetricParameters:
         """A metric's parameters: those of its section, and where that says no `protocol`, this section's."""

@@ -13,6 +13,7 @@ from xai_sidecar.config.evaluation import EvaluatorConfig
 from xai_sidecar.config.explainers import ExplainersConfig, explainers_section
 from xai_sidecar.config.input import InputConfig
 from xai_sidecar.config.listening import ListeningConfig, must_match
+from xai_sidecar.config.run import RunConfig
 from xai_sidecar.config.section import MadeSection, Section
 from xai_sidecar.config.upstream import UpstreamConfig, checked_address
 from xai_sidecar.errors import ConfigError
@@ -322,6 +323,7 @@ class Config(Section):
     server: ServerConfig = Field(default_factory=ServerConfig)
     evaluator: EvaluatorConfig = Field(default_factory=EvaluatorConfig)
     drift: DriftConfig = Field(default_factory=DriftConfig)
+    run: RunConfig = Field(default_factory=RunConfig)
 
     @model_validator(mode="after")
     def _times_out_first(self) -> Config:

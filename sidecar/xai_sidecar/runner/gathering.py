@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from xai_sidecar.config import RunConfig
 from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.records import SampleState
@@ -12,7 +13,6 @@ from xai_sidecar.evaluator.restoring import count_measured
 from xai_sidecar.evaluator.store import Store
 from xai_sidecar.evaluator.store.whole import put_measured
 from xai_sidecar.runner.data import DataItem, DataSet
-from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.outcome import PictureOutcome, request_id_of
 
 _FINAL = frozenset({SampleState.SCORED, SampleState.FAILED, SampleState.NO_POSITIVE})
@@ -54,7 +54,7 @@ class Gatherer:
     """
 
     def __init__(
-        self, store: Store, quality: LiveQuality, options: RunOptions, on_progress: Callable[[RunCounts], None]
+        self, store: Store, quality: LiveQuality, options: RunConfig, on_progress: Callable[[RunCounts], None]
     ) -> None:
         self._store = store
         self._quality = quality

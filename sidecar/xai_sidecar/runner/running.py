@@ -33,7 +33,6 @@ from xai_sidecar.evaluator.store.small import top_classes
 from xai_sidecar.evaluator.store.whole import MeasuredSample, pack
 from xai_sidecar.imaging import Prepared
 from xai_sidecar.runner.data import DataItem
-from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.outcome import PictureOutcome, request_id_of
 from xai_sidecar.runner.reading import MOST_PIXELS, KeptPictures, ReadItem, read_ahead
 from xai_sidecar.runner.recording import Recording, SampleRecorder, Unheeded
@@ -72,16 +71,15 @@ class Runner:
 
     Args:
         engine: Ready; nobody else uses it.
-        model: The model that it runs.
+        model: The model that it runs, with the config of a run.
         evaluated: The same as the evaluator sees it.
-        options: How pictures are measured.
     """
 
-    def __init__(self, engine: Engine, model: ServedModel, evaluated: EvaluatedModel, options: RunOptions) -> None:
+    def __init__(self, engine: Engine, model: ServedModel, evaluated: EvaluatedModel) -> None:
         self._engine = engine
         self._model = model
         self._evaluated = evaluated
-        self._options = options
+        self._options = model.config.run
         settings = model.config.evaluator
         telemetry = make_telemetry(CollectorRegistry(), evaluated, settings)
         measurer = Measurer(evaluated, settings)

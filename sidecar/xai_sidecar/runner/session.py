@@ -22,7 +22,7 @@ from xai_sidecar.runner.data import DataItem, DataSet, Labels, open_data
 from xai_sidecar.runner.folder import DESCRIPTION, RunFolder
 from xai_sidecar.runner.gathering import Gatherer, RunCounts
 from xai_sidecar.runner.model_record import model_record
-from xai_sidecar.runner.options import ALL, FOR_EVER, RunOptions, run_config
+from xai_sidecar.runner.options import ALL, FOR_EVER, run_config
 from xai_sidecar.runner.outcome import PictureOutcome
 from xai_sidecar.runner.running import Runner
 from xai_sidecar.runner.spread.spreading import Spreader
@@ -70,7 +70,6 @@ def run_data(
     config: Config,
     data_name: str,
     folder: RunFolder,
-    options: RunOptions,
     make_backend: Callable[[Config], Backend],
     report: Callable[[str], None],
     on_progress: OnProgress = lambda counts, quality: None,
@@ -79,10 +78,9 @@ def run_data(
     """Runs a data set, or goes on with it.
 
     Args:
-        config: The model, its explainers and what is measured; see `run_config`.
+        config: The model, what is measured, and how the data set is run; see `run_config`.
         data_name: The data set, as of `open_data`.
         folder: Where the run goes.
-        options: How it is run.
         make_backend: Loads the model.
         report: Called with each step of loading.
         on_progress: Called after each picture.
@@ -100,10 +98,10 @@ def run_data(
         evaluated = evaluated_model(model)
         check_measured(model, evaluated)
         data = open_data(data_name, Labels(model.labels, len(model.labels)))
-        record = {"data": data_name, **run_record(config, evaluated, options)}
+        record = {"data": data_name, **run_record(config, evaluated)}
         described = model_record(model)
-        measure = Runner(engine, model, evaluated, options).run
-        return run_by(measure, model.config, evaluated, data, folder, record, options, on_progress, stop, described)
+        measure = Runner(engine, model, evaluated).run
+        return run_by(measure, model.config, evaluated, data, folder, record, on_progress, stop, described)
     finally:
         engine.close(5.0)
 
@@ -112,7 +110,6 @@ def run_spread(
     config: Config,
     data_name: str,
     folder: RunFolder,
-    options: RunOptions,
     spreader: Spreader,
     on_progress: OnProgress = lambda counts, quality: None,
     stop: Callable[[], bool] = lambda: False,
@@ -123,7 +120,6 @@ def run_spread(
         config: As of `run_data`.
         data_name: As of `run_data`; the data set is read here.
         folder: Where the run goes.
-        options: How it is run, the same as the workers have.
         spreader: Has the workers.
         on_progress: Called after each picture.
         stop: Returns whether to end.
@@ -138,9 +134,9 @@ def run_spread(
     config = run_config(config)
     evaluated = spreader.start(stop)
     data = open_data(data_name, Labels(evaluated.labels, len(evaluated.labels)))
-    record = {"data": data_name, **run_record(config, evaluated, options)}
+    record = {"data": data_name, **run_record(config, evaluated)}
     described = spreader.described
-    return run_by(spreader.run, config, evaluated, data, folder, record, options, on_progress, stop, described)
+    return run_by(spreader.run, config, evaluated, data, folder, record, on_progress, stop, described)
 
 
 def run_engine(config: Config, make_backend: Callable[[Config], Backend]) -> Engine:
@@ -164,7 +160,6 @@ def run_by(
     data: DataSet,
     folder: RunFolder,
     record: Mapping[str, Any],
-    options: RunOptions,
     on_progress: OnProgress = lambda counts, quality: None,
     stop: Callable[[], bool] = lambda: False,
     described: Mapping[str, Any] | None = None,
@@ -178,7 +173,6 @@ def run_by(
         data: The data set.
         folder: Where the run goes.
         record: What is run, and how; see `RunFolder.begin`.
-        options: How it is run.
         on_progress: Called after each picture.
         stop: Returns whether to end.
         described: The model for those who look at the run later; see `model_record`. None for none.
@@ -191,7 +185,7 @@ def run_by(
     try:
         telemetry = make_telemetry(CollectorRegistry(), evaluated, settings)
         quality, measurer = LiveQuality(evaluated, settings, telemetry, most_paired=ALL), Measurer(evaluated, settings)
-        gatherer = Gatherer(store, quality, options, lambda counts: on_progress(counts, quality))
+        gatherer = Gatherer(store, quality, config.run, lambda counts: on_progress(counts, quality))
         gatherer.counts.notes += data.notes
         if costly := measurer.too_costly():
             gatherer.counts.notes.append(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
@@ -205,9 +199,9 @@ def run_by(
     return RunResult(folder, counts, config, evaluated, quality, store, time.monotonic() - started, data)
 
 
-def run_record(config: Config, model: EvaluatedModel, options: RunOptions) -> Mapping[str, Any]:
+def run_record(config: Config, model: EvaluatedModel) -> Mapping[str, Any]:
     """What is run, and how, as JSON has it."""
-    settings = config.evaluator
+    settings, options = config.evaluator, config.run
     measured = settings.explainers or list(model.explainers)
     return {
         "sidecar": __version__,

@@ -5,18 +5,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from xai_sidecar.config import RunConfig
 from xai_sidecar.evaluator.records import SampleKey, SampleState
 from xai_sidecar.runner.data import DataItem, Labels
 from xai_sidecar.runner.data.callables import IterableData
 from xai_sidecar.runner.data.item import ListedData
 from xai_sidecar.runner.gathering import Gatherer
-from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.outcome import PictureOutcome
 
 
 def gathering(*known, **options):
     store = SimpleNamespace(states=lambda: [(SampleKey(name, 0), state) for name, state in known])
-    return Gatherer(store, SimpleNamespace(), RunOptions(**options), lambda counts: None)
+    return Gatherer(store, SimpleNamespace(), RunConfig(**options), lambda counts: None)
 
 
 def totals(gatherer, data):

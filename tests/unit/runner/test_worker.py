@@ -15,7 +15,6 @@ from xai_sidecar.errors import ConfigError, SidecarError
 from xai_sidecar.runner.comparing import compare, comparison_lines
 from xai_sidecar.runner.data import DataItem
 from xai_sidecar.runner.folder import RunFolder
-from xai_sidecar.runner.options import RunOptions
 from xai_sidecar.runner.session import run_data, run_spread
 from xai_sidecar.runner.spread.cluster import Failed, Lost, Measured, Ready
 from xai_sidecar.runner.spread.ray_cluster import worker_config
@@ -121,16 +120,16 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def run(folder, tmp_path):
     """Runs the folder over so many workers, 0 for an engine of this process."""
-    config, clusters = parse_config(SETTINGS), []
+    clusters = []
 
-    def run(name, count, killed=(), options=None, most=100):
-        out, done, options = RunFolder(tmp_path / name), [], options or RunOptions()
+    def run(name, count, killed=(), most=100, **options):
+        out, done, config = RunFolder(tmp_path / name), [], parse_config({**SETTINGS, "run": options})
         watched = {"on_progress": lambda counts, quality: done.append(counts.done), "stop": lambda: len(done) >= most}
         if not count:
-            result = run_data(config, str(folder), out, options, arithmetic, lambda line: None, **watched)
+            result = run_data(config, str(folder), out, arithmetic, lambda line: None, **watched)
         else:
-            clusters.append(Threads(WorkerSetup(worker_config(config), options, arithmetic), killed))
-            result = run_spread(config, str(folder), out, options, Spreader(clusters[-1], count), **watched)
+            clusters.append(Threads(WorkerSetup(worker_config(config), arithmetic), killed))
+            result = run_spread(config, str(folder), out, Spreader(clusters[-1], count), **watched)
         said = written(result)
         result.store.close()
         return result, said
@@ -183,12 +182,12 @@ def test_what_workers_began_one_engine_goes_on_with(run):
 def test_fail_fast_names_the_picture(run):
     for count in (0, 2):
         with pytest.raises(SidecarError, match=r"(gone|broken)\.png: "):
-            run(f"spread {count}", count, options=RunOptions(fail_fast=True))
+            run(f"spread {count}", count, fail_fast=True)
 
 
 def test_a_worker_says_where_something_is_not_there():
     settings = {**SETTINGS, "explainers": {"gradcam": {"layer": "no_such_layer"}}}
-    worker = Worker(WorkerSetup(settings, RunOptions(), arithmetic))
+    worker = Worker(WorkerSetup(settings, arithmetic))
     with pytest.raises(ConfigError, match=r"no_such_layer.* So it is on .*, process \d+\.") as caught:
         worker.start()
     assert caught.value.field == "explainers.gradcam.layer"
@@ -200,7 +199,7 @@ def test_a_worker_that_cannot_go_on_says_so_of_every_picture():
             self._runner.run = lambda *_: (_ for _ in ()).throw(MemoryError("no more"))
             super()._run()
 
-    worker = Broken(WorkerSetup(SETTINGS, RunOptions(), arithmetic))
+    worker = Broken(WorkerSetup(SETTINGS, arithmetic))
     worker.start()
     for _ in range(2):
         with pytest.raises(MemoryError, match="no more"):

@@ -18,7 +18,7 @@ from xai_sidecar.engine.backend import Backend
 from xai_sidecar.errors import SidecarError
 from xai_sidecar.runner.data import DataItem
 from xai_sidecar.runner.model_record import model_record
-from xai_sidecar.runner.options import RunOptions, run_config
+from xai_sidecar.runner.options import run_config
 from xai_sidecar.runner.outcome import PictureOutcome
 from xai_sidecar.runner.running import Runner
 from xai_sidecar.runner.session import run_engine
@@ -35,14 +35,12 @@ class WorkerSetup:
 
     Attributes:
         config: The config, as it was set, without defaults.
-        options: How pictures are measured.
         make_backend: Loads the model.
         import_paths: Where Python looks for modules, besides.
         threads: Threads that compute passes on a CPU, where the config does not say; None for one on each CPU.
     """
 
     config: Mapping[str, Any]
-    options: RunOptions
     make_backend: Callable[[Config], Backend]
     import_paths: Sequence[str] = ()
     threads: int | None = None
@@ -84,7 +82,7 @@ class Worker:
         model = start_model(self._engine, config, lambda line: None).result()
         evaluated = evaluated_model(model)
         check_measured(model, evaluated)
-        self._runner = Runner(self._engine, model, evaluated, self._setup.options)
+        self._runner = Runner(self._engine, model, evaluated)
         threading.Thread(target=self._run, name="measuring", daemon=True).start()
         travelling = replace(evaluated, controls=dict(evaluated.controls))  # what is read-only cannot be sent
         return WorkerFacts(travelling, __version__, _where(), model_record(model))
