@@ -28,7 +28,7 @@ from xai_sidecar.compat.ood_training import (
 )
 from xai_sidecar.engine.work import Array, Featured, FloatArray, features
 from xai_sidecar.ood.fitting import first_weights
-from xai_sidecar.ood.head import unit_rows
+from xai_sidecar.ood.head import cosines, unit_rows
 from xai_sidecar.runner.data.callables import length_of
 
 _SMALLEST = 1e-12
@@ -226,8 +226,7 @@ class OoDNet(nn.Cell):
 
     def class_scores(self, found: FloatArray) -> FloatArray:
         """The score of each class, (N, num_classes) float32 in [-1, 1], of features (N, num_features)."""
-        weights = self.class_weights.asnumpy()
-        return np.asarray(np.clip(unit_rows(found) @ unit_rows(weights).T, -1, 1), np.float32)
+        return cosines(unit_rows(found), unit_rows(self.class_weights.asnumpy()))
 
 
 def _parameter(values: Any, name: str) -> ms.Parameter:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors
 import safetensors.numpy
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from xai_sidecar.engine.work import FloatArray, IntArray
@@ -83,8 +84,7 @@ class OodHead:
         Returns:
             (n, k) float32 in [-1, 1]; 0 for features that are all zero, NaN for those that are not finite.
         """
-        cosines = unit_rows(features) @ self._directions.T
-        return np.asarray(np.clip(cosines, -1, 1), np.float32)
+        return cosines(unit_rows(features), self._directions)
 
     def scores(self, features: FloatArray) -> FloatArray:
         """Inlier scores, (n,) float32 in [-1, 1], of features, (n, features) float32; see `class_scores`."""
@@ -104,16 +104,25 @@ class OodHead:
         return np.where(np.isnan(scores), np.nan, shares).astype(np.float32)
 
     @cached_property
-    def _directions(self) -> FloatArray:
+    def _directions(self) -> NDArray[np.float64]:
         return unit_rows(self.weights)
 
 
-def unit_rows(rows: FloatArray) -> FloatArray:
-    """Rows (n, k) scaled to length 1, float32; zeros stay zeros."""
+def unit_rows(rows: FloatArray) -> NDArray[np.float64]:
+    """Rows (n, k) scaled to length 1; zeros stay zeros."""
     wide = np.asarray(rows, np.float64)  # in float32 the squares of large features would overflow
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):  # an infinity over itself: the NaN that is promised
-        return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths != 0).astype(np.float32)
+        return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths != 0)
+
+
+def cosines(rows: NDArray[np.float64], directions: NDArray[np.float64]) -> FloatArray:
+    """The cosines between rows (n, features) and directions (k, features), all of length 1 or 0: (n, k) float32.
+
+    The last digits of a float32 product depend on how many rows are multiplied at a time, which is chance: those of a
+    float64 product do, too, but float32 has not so many.
+    """
+    return np.asarray(np.clip(rows @ directions.T, -1, 1), np.float32)
 
 
 def save_head(path: Path, head: OodHead) -> None:

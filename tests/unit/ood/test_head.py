@@ -57,6 +57,17 @@ def test_scores_stay_in_range_whatever_the_lengths():
     assert np.abs(head.class_scores(many)).max() <= 1
 
 
+def test_scores_do_not_depend_on_the_rows_beside():
+    generator = np.random.default_rng(0)
+    weights = generator.standard_normal((20, 300)).astype(np.float32)
+    features = generator.standard_normal((40, 300)).astype(np.float32)
+    head = a_head(weights=weights, class_ids=np.arange(20, dtype=np.int32))
+    together = head.class_scores(features)
+    for count in (1, 2, 5, 8):
+        parts = [head.class_scores(features[start : start + count]) for start in range(0, 40, count)]
+        np.testing.assert_array_equal(np.concatenate(parts), together)
+
+
 def test_zero_features_score_zero_and_nan_stays_nan():
     assert a_head().class_scores(floats([0, 0])).tolist() == [[0, 0]]
     assert np.isnan(a_head().scores(floats([np.nan, 1], [np.inf, 1]))).all()
