@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -36,9 +36,9 @@ class Difference:
         metric: Name of the metric.
         before: Mean of the first run.
         after: Mean of the second run, of the same pictures.
-        count: Maps that have a score in both.
+        count: Pictures that have a score in both.
         p_value: Probability of as large a difference by chance, by a paired t test; where all differences are the same
-            and not 0, by a sign test; NaN of a single map.
+            and not 0, by a sign test; NaN of a single picture.
         certain: Whether it is beyond chance, all comparisons taken together.
         better: Whether the second run is better; None where it is neither.
     """
@@ -54,7 +54,9 @@ class Difference:
 
 
 def compare(first: Path, second: Path) -> list[Difference]:
-    """Compares the scores of two runs, map by map, those of the same picture and class.
+    """Compares the scores of two runs, picture by picture: of its classes, those that both runs explained.
+
+    Several classes of a picture are no more pictures: their scores are not independent, and their mean counts once.
 
     Args:
         first: The folder of the run before.
@@ -71,9 +73,9 @@ def compare(first: Path, second: Path) -> list[Difference]:
     found = []
     for key in (each for each in scores[0] if each in scores[1]):
         one, other = (run[key] for run in scores)
-        both = sorted(one.keys() & other.keys())
+        both = one.keys() & other.keys()
         if both and key[1] in installed_metrics():
-            found.append(_difference(*key, *(np.array([run[each] for each in both]) for run in (one, other))))
+            found.append(_difference(*key, _by_picture(one, both), _by_picture(other, both)))
     if not found:
         raise ConfigError(f"{first} and {second} have no scores of the same pictures, classes, explainers and metrics.")
     return _certain(found)
@@ -92,6 +94,14 @@ def _scores(folder: RunFolder) -> _Scores:
     except (OSError, KeyError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Let the run come to its end.") from error
     return found
+
+
+def _by_picture(scores: Mapping[tuple[str, str], float], keys: Iterable[tuple[str, str]]) -> _Values:
+    """The mean score of each picture over its classes, in an order that depends on the keys alone."""
+    pictures: dict[str, list[float]] = {}
+    for name, target in sorted(keys):
+        pictures.setdefault(name, []).append(scores[name, target])
+    return np.array([np.mean(each) for each in pictures.values()])
 
 
 def _difference(explainer: str, metric: str, before: _Values, after: _Values) -> Difference:
@@ -143,8 +153,8 @@ def comparison_lines(differences: Sequence[Difference]) -> list[str]:
     certain = [each for each in differences if each.certain]
     if not certain:
         least = min(each.count for each in differences)
-        return [f"no score differs beyond chance: {len(differences)} compared, each on {least:,} maps or more"]
-    header = ("explainer", "metric", "before", "after", "", "maps", "p")
+        return [f"no score differs beyond chance: {len(differences)} compared, each on {least:,} pictures or more"]
+    header = ("explainer", "metric", "before", "after", "", "pictures", "p")
     rows = [
         (
             each.explainer,

@@ -17,7 +17,7 @@ SRG, DELETION = "faithfulness/srg", "faithfulness/deletion_auc"
 @pytest.fixture
 def write(tmp_path):
     def write(name, scores):
-        """A run with scores by explainer and metric, a list by picture; None for no score."""
+        """A run with scores by explainer and metric, a list by picture; None for no score, a list for classes."""
         folder = tmp_path / name
         folder.mkdir()
         (folder / "run.json").write_text(json.dumps({"format": "xai-sidecar run 1"}))
@@ -26,7 +26,9 @@ def write(tmp_path):
             writer.writerow(["name", "target", "explainer", "metric", "value", "status"])
             for (explainer, metric), values in scores.items():
                 for number, value in enumerate(values):
-                    writer.writerow([f"{number}.jpg", 3, explainer, metric, "" if value is None else value, "ok"])
+                    for target, each in enumerate(value if isinstance(value, list) else [value]):
+                        written = "" if each is None else each
+                        writer.writerow([f"{number}.jpg", 3 + target, explainer, metric, written, "ok"])
         return folder
 
     return write
@@ -46,6 +48,20 @@ def test_differences_are_those_of_the_same_pictures(write):
     assert srg.better is True
     assert deletion.better is False  # the same numbers, where less is better
     assert (same.count, same.p_value, same.certain, same.better) == (1, 1.0, False, None)
+
+
+def test_several_classes_of_a_picture_count_as_one_picture(write):
+    generator = np.random.default_rng(4)
+    base = generator.normal(0.3, 0.2, (12, 2))
+    after = base + generator.normal(0.04, 0.05, (12, 1))  # what differs is the same for both classes of a picture
+    one = write("one", {("rise", SRG): base.tolist(), ("gradcam", SRG): [[0.2, None], [0.4, 0.6]]})
+    two = write("two", {("rise", SRG): after.tolist(), ("gradcam", SRG): [[0.3, 0.9], [0.5, 0.8]]})
+    rise, gradcam = compare(one, two)
+    assert rise.count == 12
+    assert rise.p_value == pytest.approx(scipy.stats.ttest_rel(after.mean(axis=1), base.mean(axis=1)).pvalue, rel=1e-6)
+    apart = scipy.stats.ttest_rel(after.ravel(), base.ravel()).pvalue
+    assert rise.p_value > 2 * apart  # which would be sure of more than is known
+    assert (gradcam.count, gradcam.before, gradcam.after) == (2, pytest.approx(0.35), pytest.approx(0.475))
 
 
 def test_of_many_comparisons_none_is_told_by_chance(write):
