@@ -14,7 +14,7 @@ from xai_sidecar.runner.results import ScoreRow
 
 
 def write_scores(folder: RunFolder, rows: Sequence[ScoreRow]) -> list[Path]:
-    """Writes scores.csv, and scores.parquet where that can be; returns what was written.
+    """Writes scores.csv, and scores.parquet where PyArrow can be imported; returns what was written.
 
     Raises:
         ConfigError: The folder cannot be written.

@@ -53,7 +53,6 @@ class RunResult:
         quality: All scores.
         store: Where everything is kept; closed by whoever gets it.
         seconds: How long it took.
-        data: The data set.
     """
 
     folder: RunFolder
@@ -63,7 +62,6 @@ class RunResult:
     quality: LiveQuality
     store: Store
     seconds: float
-    data: DataSet
 
 
 def run_data(
@@ -188,7 +186,9 @@ def run_by(
         gatherer = Gatherer(store, quality, config.run, lambda counts: on_progress(counts, quality))
         gatherer.counts.notes += data.notes
         if costly := measurer.too_costly():
-            gatherer.counts.notes.append(f"Not measured, for evaluator.max_passes: {', '.join(costly)}.")
+            gatherer.counts.notes.append(
+                f"Not measured, for evaluator.max_passes: {', '.join(costly)}. Raise it to have them."
+            )
         if resumed:
             known = set(evaluated.measured)
             restore_quality(quality, store, evaluated.version, 0.0, ALL, known, settings.metrics, measurer.definitions)
@@ -196,7 +196,7 @@ def run_by(
     except BaseException:
         store.close()
         raise
-    return RunResult(folder, counts, config, evaluated, quality, store, time.monotonic() - started, data)
+    return RunResult(folder, counts, config, evaluated, quality, store, time.monotonic() - started)
 
 
 def run_record(config: Config, model: EvaluatedModel) -> Mapping[str, Any]:

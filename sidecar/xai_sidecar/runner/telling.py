@@ -59,13 +59,16 @@ def written(result: RunResult) -> str:
     found = summary(result)
     folder = result.folder
     rows = list(score_rows(result.store))
-    paths = [folder.write(SUMMARY, found), *write_scores(folder, rows)]
+    tables = write_scores(folder, rows)
+    paths = [folder.write(SUMMARY, found), *tables]
     paths.append(folder.write("report.html", report(result, found, rows)))
     lines = [_counts_line(result), *_skipped_lines(result.counts), "", *_score_lines(found)]
     lines += [*_class_lines(found), *_ood_lines(found), ""]
     for note in found["notes"][:_SHOWN_SKIPPED]:
         lines.append(note)
     lines += ["", "written:", *(f"  {path}" for path in paths)]
+    if len(tables) == 1:
+        lines.append("without scores.parquet, for want of PyArrow: pip install 'xai-sidecar[parquet]'")
     return "\n".join(lines)
 
 
