@@ -106,7 +106,20 @@ class Iosr(Localization[IosrParameters]):
     parameters_type = IosrParameters
 
     def _located(self, saliency: FloatMap, objects: Mask, parameters: IosrParameters) -> Score:
-        largest = float(saliency.max())
-        if largest <= 0:
-            return Score(None, ScoreStatus.NOTHING_SALIENT)
-        return Score(float(objects[saliency > parameters.threshold * largest].mean()))
+        part = salient_part(saliency, objects, parameters.threshold)
+        return Score(None, ScoreStatus.NOTHING_SALIENT) if part is None else Score(part)
+
+
+def salient_part(saliency: FloatMap, objects: Mask, threshold: float = 0.5) -> float | None:
+    """The part of a map's salient region that lies on objects.
+
+    Args:
+        saliency: A finite map, (H, W).
+        objects: Their pixels, (H, W).
+        threshold: The salient region is where the map is above this part of its largest value.
+
+    Returns:
+        It, in [0, 1]; None of a map that is nowhere above 0.
+    """
+    largest = float(saliency.max())
+    return float(objects[saliency > threshold * largest].mean()) if largest > 0 else None

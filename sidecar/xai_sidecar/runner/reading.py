@@ -16,6 +16,7 @@ from xai_sidecar.engine.work import Array
 from xai_sidecar.errors import InvalidRequestError
 from xai_sidecar.evaluator.thumbnails import input_png, thumbnail_jpeg
 from xai_sidecar.imaging import InputSpec, Prepared, check_model_input, from_pixels, prepare, read
+from xai_sidecar.picture_units import PictureUnits
 from xai_sidecar.runner.data import DataItem
 
 MOST_PIXELS = 400_000_000
@@ -52,7 +53,7 @@ class KeptPictures(NamedTuple):
 
 
 def read_ahead(
-    items: Iterable[DataItem | None], spec: InputSpec, count: int, *, keep: bool = False
+    items: Iterable[DataItem | None], spec: InputSpec, count: int, kept: PictureUnits | None = None
 ) -> Iterator[ReadItem | None]:
     """Reads pictures, up to so many before they are wanted.
 
@@ -60,7 +61,7 @@ def read_ahead(
         items: The pictures; None where there is none at the moment, and may be one later.
         spec: How they are prepared.
         count: How many at a time.
-        keep: Whether to make what those see of them who look at the run.
+        kept: Units of the pictures that those see who look at the run; None where they see none.
 
     Yields:
         The pictures, in their order; None where there is none at the moment.
@@ -70,7 +71,7 @@ def read_ahead(
     try:
         for item in items:
             if item is not None:
-                waiting.append(pool.submit(read_item, item, spec, keep=keep))
+                waiting.append(pool.submit(read_item, item, spec, kept))
                 if len(waiting) < count:
                     continue
             yield waiting.popleft().result() if waiting else None
@@ -80,12 +81,12 @@ def read_ahead(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def read_item(item: DataItem, spec: InputSpec, *, keep: bool = False) -> ReadItem:
+def read_item(item: DataItem, spec: InputSpec, kept: PictureUnits | None = None) -> ReadItem:
     """Reads a picture; see `read_ahead`."""
     try:
         content = item.content.read_bytes() if isinstance(item.content, Path) else item.content
         prepared = _prepared(content, spec)
-        return ReadItem(item, prepared, kept=_kept(content, prepared, spec) if keep else None)
+        return ReadItem(item, prepared, kept=_kept(content, prepared, kept) if kept else None)
     except (InvalidRequestError, OSError) as error:
         return ReadItem(item, None, error.message if isinstance(error, InvalidRequestError) else unopened(error))
 
@@ -103,8 +104,8 @@ def _prepared(content: bytes | Array, spec: InputSpec) -> Prepared:
     return check_model_input(content, spec)
 
 
-def _kept(content: bytes | Array, prepared: Prepared, spec: InputSpec) -> KeptPictures:
-    png = input_png(prepared.array, spec.units)
+def _kept(content: bytes | Array, prepared: Prepared, units: PictureUnits) -> KeptPictures:
+    png = input_png(prepared.array, units)
     if isinstance(content, bytes):
         return KeptPictures(thumbnail_jpeg(content, MOST_PIXELS), png)
     if content.dtype == np.uint8:

@@ -4,63 +4,31 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
-from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from xai_client.errors import ImageError
 from xai_client.overlay import draw
 from xai_client.picture import to_picture
-from xai_sidecar.engine.work import FloatArray
 from xai_sidecar.evaluator.comparison import goodness
 from xai_sidecar.evaluator.controls import CONTROLS
-from xai_sidecar.evaluator.records import MapRecord, SampleKey, SampleRecord
 from xai_sidecar.metrics.discovery import installed_metrics
 from xai_sidecar.runner.charts import bars, legend, radar
-from xai_sidecar.runner.data import DataItem, DataSet
-from xai_sidecar.runner.pictures import stretched
-from xai_sidecar.runner.results import ScoreRow, name_of, ranked, samples
+from xai_sidecar.runner.examples import ShownMap, galleries
+from xai_sidecar.runner.results import ScoreRow, name_of, ranked
 from xai_sidecar.runner.session import RunResult
 
-_SHOWN = 10
-_SIDE = 260
 _CLASSES = 15
-
-
-@dataclass(frozen=True)
-class Example:
-    """A sample of which the report may show a map.
-
-    Attributes:
-        sample: The sample.
-        value: The map's score by the metric that leads; None where there is none.
-        truth: The true classes; empty where they are not known.
-    """
-
-    sample: SampleRecord
-    value: float | None
-    truth: tuple[int, ...]
-
-    @property
-    def predicted(self) -> bool:
-        """Whether the class that is explained counts as predicted."""
-        return self.sample.target in self.sample.positives
-
-
-_Shown: TypeAlias = tuple[Example, MapRecord]
 
 
 def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]) -> str:
     """The report of a run, as HTML.
 
     Args:
-        result: The run; the pictures shown are read from its data set.
+        result: The run; the pictures shown are those that its store keeps.
         found: Its `summary`.
         rows: Its scores.
     """
@@ -77,13 +45,8 @@ def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]
     explainer = next((name for name in names if name not in CONTROLS), "")
     if explainer and lead:
         values = {(row.name, row.target): row.value for row in rows if (row.explainer, row.metric) == (explainer, lead)}
-        chosen = [
-            (title, _with_maps(result, some, explainer))
-            for title, some in _chosen(list(_examples(result, values)), lead)
-        ]
-        wanted = {name_of(each.sample.key) for _, some in chosen for each, _ in some}
-        pictures = _pictures(result.data, wanted) if result.folder.record().get("keep_pictures", True) else {}
-        parts += [_gallery(result, title, some, pictures, lead) for title, some in chosen if some]
+        shown = galleries(result.store, values, explainer, lead)
+        parts += [_gallery(result, title, some, lead) for title, some in shown if some]
         parts.insert(
             4, f"<p>Maps below are by <b>{escape(explainer)}</b>, which measured best, ordered by {escape(lead)}.</p>"
         )
@@ -195,88 +158,31 @@ def _by_class(found: Mapping[str, Any], names: Sequence[str], lead: str) -> str:
     return f"<h2>{escape(lead)} by class{more}</h2>{bars(values, low, high)}<div>{legend(shown)}</div>"
 
 
-def _examples(result: RunResult, values: Mapping[tuple[str, int], float | None]) -> Iterator[Example]:
-    """Every sample, with the score of its map, by picture and class."""
-    for sample in samples(result.store):
-        truth = result.store.truth(SampleKey(sample.key.request_id, 0))
-        value = values.get((name_of(sample.key), sample.target))
-        yield Example(sample, value, truth.class_ids if truth else ())
-
-
-def _chosen(examples: Sequence[Example], lead: str) -> list[tuple[str, Iterable[Example]]]:
-    """Lists whose beginnings are shown: the best maps, the worst, and what is right or wrong for the wrong reason.
-
-    Classes that were explained besides those that were predicted are neither right nor wrong.
-    """
-    sign = 1 if installed_metrics()[lead].higher_is_better else -1
-    scored = sorted((each for each in examples if each.value is not None), key=lambda each: -sign * (each.value or 0.0))
-    wrong = [each for each in examples if each.predicted and each.truth and each.sample.target not in each.truth]
-    right = [each for each in reversed(scored) if each.predicted and each.sample.target in each.truth]
-    few = min(_SHOWN, len(scored) // 2 or len(scored))
-    return [
-        ("Where the explanation fits best", scored[:few]),
-        ("Where it fits worst", scored[::-1][:few]),
-        ("Wrong, and sure of it", sorted(wrong, key=lambda each: -each.sample.probability)),
-        ("Right, though the prediction hardly depends on what the map shows", right[:few]),
-    ]
-
-
-def _with_maps(result: RunResult, examples: Iterable[Example], explainer: str) -> list[_Shown]:
-    """The first ones of which an explainer's map is kept, with it: maps are large, and only these are read."""
-    kept = (
-        (each, own) for each in examples for own in result.store.maps(each.sample.key) if own.explainer == explainer
-    )
-    return list(islice(kept, _SHOWN))
-
-
-def _pictures(data: DataSet, names: set[str]) -> dict[str, Image.Image]:
-    """The pictures of some names, as far as they are pictures and can be read."""
-    found: dict[str, Image.Image] = {}
-    for item in data:
-        if item.name in names and (picture := _picture(item)) is not None:
-            found[item.name] = picture
-            if len(found) == len(names):
-                break
-    return found
-
-
-def _picture(item: DataItem) -> Image.Image | None:
-    if isinstance(item.content, np.ndarray) and item.content.dtype != np.uint8:
-        return stretched(item.content)
-    try:
-        return to_picture(item.content)
-    except (OSError, ImageError):
-        return None
-
-
-def _gallery(
-    result: RunResult, title: str, shown: Iterable[_Shown], pictures: Mapping[str, Image.Image], lead: str
-) -> str:
+def _gallery(result: RunResult, title: str, shown: Iterable[ShownMap], lead: str) -> str:
     labels = result.evaluated.labels
     figures = []
-    for each, own in shown:
-        sample = each.sample
+    for each in shown:
+        sample, truth, value = each.example.sample, each.example.truth, each.example.value
         said = escape(labels[sample.target])
-        known = f"<br>truth: {escape(', '.join(labels[class_id] for class_id in each.truth))}" if each.truth else ""
-        score = "" if each.value is None else f"<br>{escape(lead.rpartition('/')[2])} {each.value:.3f}"
-        name = name_of(sample.key)
+        known = f"<br>truth: {escape(', '.join(labels[class_id] for class_id in truth))}" if truth else ""
+        score = "" if value is None else f"<br>{escape(lead.rpartition('/')[2])} {value:.3f}"
+        part = "" if each.on_objects is None else f"<br>{each.on_objects:.0%} of it on the objects"
         figures.append(
-            f"<figure>{_overlay(sample, own.saliency, pictures.get(name))}"
-            f"<figcaption><b>{said}</b> {sample.probability:.1%}{known}{score}<br>{escape(name)}</figcaption></figure>"
+            f"<figure>{_overlay(each)}<figcaption><b>{said}</b> {sample.probability:.1%}{known}{score}{part}"
+            f"<br>{escape(name_of(sample.key))}</figcaption></figure>"
         )
     return f'<h2>{escape(title)}</h2><div class="row">{"".join(figures)}</div>'
 
 
-def _overlay(sample: SampleRecord, saliency: FloatArray, picture: Image.Image | None) -> str:
-    """A map on its picture, or by itself where that is not there any more."""
-    if picture is None:
+def _overlay(shown: ShownMap) -> str:
+    """A map on its picture, or by itself where that is not kept."""
+    saliency, frame = shown.map.saliency, shown.example.sample.frame
+    if not shown.thumbnail:
         picture, region = Image.new("RGB", (saliency.shape[1], saliency.shape[0]), (128, 128, 128)), None
     else:
-        scale = min(1.0, _SIDE / max(picture.size))
-        size = tuple(max(1, round(side * scale)) for side in picture.size)
-        across, down = (new / old for new, old in zip(size, picture.size, strict=True))
-        picture = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-        box = sample.frame.region
+        picture, box = to_picture(shown.thumbnail), frame.region
+        full = frame.picture_size or (frame.width, frame.height)
+        across, down = (new / old for new, old in zip(picture.size, full, strict=True))
         region = None if box is None else (box.left * across, box.top * down, box.right * across, box.bottom * down)
     drawn = draw(picture, saliency, region, None).image
     buffer = io.BytesIO()

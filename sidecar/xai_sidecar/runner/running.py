@@ -32,6 +32,7 @@ from xai_sidecar.evaluator.records import GroundTruth, Sample, SampleKey, TruthO
 from xai_sidecar.evaluator.store.small import top_classes
 from xai_sidecar.evaluator.store.whole import MeasuredSample, pack
 from xai_sidecar.imaging import Prepared
+from xai_sidecar.picture_units import PictureUnits
 from xai_sidecar.runner.data import DataItem
 from xai_sidecar.runner.outcome import PictureOutcome, request_id_of
 from xai_sidecar.runner.reading import MOST_PIXELS, KeptPictures, ReadItem, read_ahead
@@ -73,13 +74,17 @@ class Runner:
         engine: Ready; nobody else uses it.
         model: The model that it runs, with the config of a run.
         evaluated: The same as the evaluator sees it.
+        units: Units of model inputs, by which they are shown as pictures; None for the model's.
     """
 
-    def __init__(self, engine: Engine, model: ServedModel, evaluated: EvaluatedModel) -> None:
+    def __init__(
+        self, engine: Engine, model: ServedModel, evaluated: EvaluatedModel, units: PictureUnits | None = None
+    ) -> None:
         self._engine = engine
         self._model = model
         self._evaluated = evaluated
         self._options = model.config.run
+        self._units = (units or model.input.units) if self._options.keep_pictures else None
         settings = model.config.evaluator
         telemetry = make_telemetry(CollectorRegistry(), evaluated, settings)
         measurer = Measurer(evaluated, settings)
@@ -111,9 +116,7 @@ class Runner:
         """
         self._take = take
         stopped = False
-        reading: Iterator[ReadItem | None] | None = read_ahead(
-            items, self._model.input, _READ_AHEAD, keep=self._options.keep_pictures
-        )
+        reading: Iterator[ReadItem | None] | None = read_ahead(items, self._model.input, _READ_AHEAD, self._units)
         while reading is not None or self._jobs or self._ready or self._progress.open_count:
             if reading is not None and stop():
                 stopped, reading = True, None
