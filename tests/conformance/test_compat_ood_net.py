@@ -116,11 +116,14 @@ def test_scores_are_cosines(classifier):
     expected = features @ weights.T / norms
     np.testing.assert_allclose(net(ms.Tensor(pictures)).asnumpy(), expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(net.class_scores(features), expected, rtol=1e-4, atol=1e-6)
-    # In training they are divided by sigmoid(BatchNorm(w f)), with the batch's own mean and variance.
-    net.set_train(True)
+    # In training they are divided by sigmoid(BatchNorm(w f)), with the batch's own mean and variance. The classifier,
+    # which has a BatchNorm, too, stays as it is.
+    moving_mean = classifier.norm.moving_mean.asnumpy().copy()
+    assert net.set_train(True).training
     level = features @ net.divisor.asnumpy().T
     divisor = 1 / (1 + np.exp(-(level - level.mean()) / np.sqrt(level.var() + 1e-5)))
-    np.testing.assert_allclose(net.judge(ms.Tensor(features)).asnumpy(), expected / divisor, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(net(ms.Tensor(pictures)).asnumpy(), expected / divisor, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(classifier.norm.moving_mean.asnumpy(), moving_mean)
 
 
 def test_the_learning_rate_falls_and_arguments_reach_the_optimizer(classifier):

@@ -107,6 +107,8 @@ def test_using_rise_plus(net, image, tmp_path):
     found = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (found["pictures"], found["ood"]["pictures"], found["ood"]["share"]) == (2, 0, None)
     assert 0 < found["ood"]["mean_score"] < 1
+    with pytest.raises(ValueError, match="of another OoD net"):
+        runner.register_saliency([RISEPlus(ood_net=ood_net, network=net, activation_fn=nn.Softmax())])
 
 
 def test_using_benchmarks(net, image):
@@ -160,6 +162,8 @@ def test_the_runner(net, tmp_path):
     assert json.loads((tmp_path / "two" / "summary.json").read_text())["pictures"] == 2
     with pytest.raises(ValueError, match="another net"):
         second.register_saliency([Gradient(nn.ReLU())])
+    with pytest.raises(ValueError, match="activation_fn of the RISE is Softmax, and that of the runner Sigmoid"):
+        second.register_saliency([rise])
     with pytest.raises(ValueError, match="has a run with"):
         again = ImageClassificationRunner(str(tmp_path / "one"), network=net, activation_fn=nn.Softmax(), data=data)
         again.register_saliency([gradcam])

@@ -1,7 +1,7 @@
 """The four metrics under MindSpore XAI's names and signatures. A higher score is a better explanation in all of them.
 
-What is better than there: any number of pictures at once, which need not be square; a score that is not defined is NaN
-with a warning, not 0; every explainer can be measured by every metric.
+What is better than there: any number of pictures at once, which need not be square, nor their masks; a score that is
+not defined is NaN with a warning, not 0; every explainer can be measured by every metric.
 """
 
 from __future__ import annotations
@@ -254,7 +254,10 @@ class Robustness(ClassMetric):
 
 
 class ClassSensitivity(CellMetric):
-    """(1 - r) / 2, with r the correlation of the maps of the most and the least probable class."""
+    """(1 - r) / 2, with r the correlation of the maps of the most and the least probable class.
+
+    MindSpore XAI's fails with RISE.
+    """
 
     metric_name = _ClassSensitivity.name
     metric_parameters: Mapping[str, Any] = {}

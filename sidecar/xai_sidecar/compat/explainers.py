@@ -1,9 +1,16 @@
 """The seven explainers under MindSpore XAI's names and signatures.
 
-What is better than there, for all of them: pictures need not be square; a class that the net does not have is a
-ValueError, and so is whatever else cannot be explained; several classes of each picture may be asked for at once; the
-net is never changed, neither hooks nor modes, so that explainers may share a net and be used by any number of runners;
-what is random has a seed. ReLUs are reached whether they are cells or functions.
+What is better than in MindSpore XAI, for all of them:
+
+- Pictures need not be square: there, RISE refuses others, and GradCAM transposes their maps.
+- A class that the net does not have is a ValueError, and so is whatever else cannot be explained: there, Gradient gives
+  zeros, and RISE the map of another class.
+- Several classes of each picture may be asked for at once.
+- The net is never changed, neither hooks nor modes, and its weights are not copied, so that explainers may share a net
+  and be used by any number of runners: there, each call of GradCAM leaves a hook.
+- What is random has a seed.
+- ReLUs are reached whether they are cells or functions: there, GuidedBackprop and Deconvolution compute each other's
+  maps on MindSpore 2.
 """
 
 from __future__ import annotations
@@ -65,12 +72,18 @@ class CellExplainer:
         self._explainer = explainer
         self._parameters = parameters
         self._batch_size = batch_size
+        self._activation_fn = activation_fn
         self._context = Context(seed=seed) if activation_fn is None else Context(activation_of(activation_fn), seed)
 
     @property
     def network(self) -> nn.Cell:
         """The net that is explained."""
         return self._network
+
+    @property
+    def activation_fn(self) -> nn.Cell | None:
+        """What turns the net's logits into probabilities; None where they do not matter."""
+        return self._activation_fn
 
     @property
     def batch_size(self) -> int:

@@ -78,6 +78,12 @@ class OoDNet(nn.Cell):
             parameter.name = f"ood_net.norm.{parameter.name}"
         self.set_train(False)
 
+    def set_train(self, mode: bool = True) -> OoDNet:
+        """Sets whether it is being trained. The classifier is not, but by `train` where it is trained along."""
+        super().set_train(mode)
+        self._body.set_train(False)
+        return self
+
     @property
     def underlying(self) -> nn.Cell:
         """The classifier."""

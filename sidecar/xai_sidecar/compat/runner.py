@@ -14,6 +14,7 @@ from xai_sidecar.compat.arguments import check_cell, check_type
 from xai_sidecar.compat.benchmarks import CellMetric
 from xai_sidecar.compat.explainers import CellExplainer, RISEPlus
 from xai_sidecar.compat.model import activation_of, model_of, pynative
+from xai_sidecar.compat.ood_net import OoDNet
 from xai_sidecar.compat.scored import ScoredBackend
 from xai_sidecar.config import parse_config
 from xai_sidecar.engine.engine import Engine
@@ -44,7 +45,10 @@ _PROBABLE = 0.5
 class ImageClassificationRunner:
     """Explains the pictures of a data set by registered explainers, and measures the maps by registered metrics.
 
-    Explainers and metrics may be registered with any number of runners.
+    Explainers and metrics may be registered with any number of runners. Scores are in the folder, and not in the
+    metrics; they are those of the metrics that `xai-sidecar run` measures by: of NaiveFaithfulness the correlation, of
+    DeletionAUC and InsertionAUC the area, of which `Faithfulness.evaluate` makes a faithfulness from 0 to 1. Each
+    picture has a seed of its own, whatever the explainers'.
 
     Args:
         summary_dir: The folder that the results go to, as of `xai-sidecar run`.
@@ -82,7 +86,8 @@ class ImageClassificationRunner:
 
         Raises:
             TypeError: One is of a wrong type.
-            ValueError: There are no explainers, one explains another net, or two metrics are the same.
+            ValueError: There are no explainers, one explains another net, or by another activation than the runner's,
+                or goes by another OoD net than the one before; or two metrics are the same.
         """
         check_type("explainers", explainers, list, tuple)
         if not explainers:
@@ -91,6 +96,14 @@ class ImageClassificationRunner:
             check_type("explainers", explainer, CellExplainer)
             if explainer.network is not self._network:
                 raise ValueError(f"the {type(explainer).__name__} is of another net than the runner")
+            activation = explainer.activation_fn
+            if activation is not None and type(activation) is not type(self._activation_fn):
+                own, other = (type(each).__name__ for each in (activation, self._activation_fn))
+                raise ValueError(
+                    f"the activation_fn of the {type(explainer).__name__} is {own}, and that of the runner {other}"
+                )
+            if isinstance(explainer, RISEPlus) and explainer.ood_net is not self._ood_net(explainer):
+                raise ValueError("there is a RISEPlus of another OoD net: give it a runner of its own")
             self._explainers[_new_name(type(explainer).__name__, self._explainers)] = explainer
         for metric in benchmarkers or ():
             check_type("benchmarkers", metric, CellMetric)
@@ -136,8 +149,8 @@ class ImageClassificationRunner:
         own = model_of(self._network).compiled(shape, batch_size)
         if own.class_count != len(self._labels):
             raise ValueError(f"the net has {own.class_count} classes, and there are {len(self._labels)} labels")
-        scored = next((each for each in self._explainers.values() if isinstance(each, RISEPlus)), None)
-        backend: Any = ScoredBackend(own.backend, None if scored is None else own.scores(scored.ood_net))
+        ood_net = self._ood_net()
+        backend: Any = ScoredBackend(own.backend, None if ood_net is None else own.scores(ood_net))
         calls = {name: each.call(own) for name, each in self._explainers.items()}
         explainers = {name: (call.explainer, call.parameters) for name, call in calls.items()}
         served, evaluated = self._models(backend, explainers, shape)
@@ -150,6 +163,11 @@ class ImageClassificationRunner:
             return run_by(measure, served.config, evaluated, data, self._folder, record)
         finally:
             engine.close(5.0)
+
+    def _ood_net(self, *more: CellExplainer) -> OoDNet | None:
+        """The OoD net of the first RISEPlus of those that are registered, and of more; None if there is none."""
+        known = (*self._explainers.values(), *more)
+        return next((each.ood_net for each in known if isinstance(each, RISEPlus)), None)
 
     def _models(
         self, backend: Any, explainers: Mapping[str, Any], shape: tuple[int, ...]
