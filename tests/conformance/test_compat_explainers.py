@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageShow
 
 from xai_sidecar.backends.mindspore.runtime import ms, nn
 from xai_sidecar.compat import saliency_to_image
 from xai_sidecar.compat.explanation import (
     RISE,
+    ClassSensitivity,
     Deconvolution,
     GradCAM,
     Gradient,
@@ -201,25 +202,38 @@ def test_a_net_that_was_trained_on_is_explained_as_it_is_now(images):
     np.testing.assert_allclose(explain(images, 1), 2 * before, rtol=1e-4)
 
 
-def test_the_net_and_mindspores_mode_stay_as_they_are(images):
-    net = Net()
-    net.set_train(True)
-    names = [parameter.name for parameter in net.get_parameters()]
-    expected = Gradient(net)(images, 1), RISE(net, nn.Softmax(), masks=64)(images, 1)
+def every_explainer(net):
+    return [
+        Gradient(net),
+        GuidedBackprop(net),
+        Deconvolution(net),
+        GradCAM(net, layer="conv2"),
+        Occlusion(net, nn.Softmax()),
+        RISE(net, nn.Softmax(), masks=64),
+        RISEPlus(OoDNet(net, CLASSES), net, nn.Softmax(), masks=64),
+    ]
+
+
+def test_in_graph_mode_maps_are_the_same_and_the_net_and_the_mode_stay_as_they_are(net, images):
+    expected = [explain(images, 1) for explain in every_explainer(net)]
+    score = ClassSensitivity().evaluate(Gradient(net), images)
     ms.set_context(mode=ms.GRAPH_MODE)
     try:
-        found = Gradient(net)(ms.Tensor(images), 1).asnumpy(), RISE(net, nn.Softmax(), masks=64)(images, 1)
-        assert ms.get_context("mode") == ms.GRAPH_MODE
+        another = Net()  # the same weights, of which nothing is compiled yet
+        another.set_train(True)
+        names = [parameter.name for parameter in another.get_parameters()]
+        for explain, maps in zip(every_explainer(another), expected, strict=True):
+            np.testing.assert_array_equal(explain(ms.Tensor(images), 1).asnumpy(), maps)
+            assert ms.get_context("mode") == ms.GRAPH_MODE
+        np.testing.assert_array_equal(ClassSensitivity().evaluate(Gradient(another), images), score)
         with pytest.raises(ValueError, match="there is no class 9"):
-            Gradient(net)(images, 9)
+            Gradient(another)(images, 9)
         assert ms.get_context("mode") == ms.GRAPH_MODE
     finally:
         ms.set_context(mode=ms.PYNATIVE_MODE)
-    for one, other in zip(expected, found, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert net.training
-    assert [parameter.name for parameter in net.get_parameters()] == names
-    assert not net.conv1._forward_hook
+    assert another.training
+    assert [parameter.name for parameter in another.get_parameters()] == names
+    assert not another.conv1._forward_hook
 
 
 @pytest.mark.parametrize(
@@ -261,6 +275,26 @@ def test_a_map_that_means_nothing_is_said(images):
 @pytest.mark.parametrize("make", [GuidedBackprop, Deconvolution])
 def test_relu_rules_are_not_the_plain_gradient(net, images, make):
     assert not np.allclose(make(net)(images, 1), Gradient(net)(images, 1))
+
+
+def test_maps_are_shown_where_that_is_wanted(net, images, monkeypatch):
+    shown = []
+
+    class Viewer(ImageShow.Viewer):
+        def show(self, image, **options):
+            shown.append(image)
+            return True
+
+    monkeypatch.setattr(ImageShow, "_viewers", [])
+    ImageShow.register(Viewer())
+    explain = GradCAM(net, layer="conv2")
+    explain(images, 2, show=False)
+    explain(images, 2)  # this is no notebook
+    assert not shown
+    images_of = explain(images, np.array([[2, 1]] * 3), ret="image", show=True)
+    assert [len(row) for row in images_of] == [2, 2, 2]
+    for one, other in zip(shown, (image for row in images_of for image in row), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
 
 
 def test_a_map_as_a_picture(net, images):

@@ -16,16 +16,16 @@ from xai_sidecar.compat.explainers import CellExplainer, RISEPlus
 from xai_sidecar.compat.model import activation_of, model_of, pynative
 from xai_sidecar.compat.ood_net import OoDNet
 from xai_sidecar.compat.scored import ScoredBackend
+from xai_sidecar.compat.visual import shown_units
 from xai_sidecar.config import parse_config
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.scheduler import Policy
-from xai_sidecar.engine.work import FloatArray, Forward
+from xai_sidecar.engine.work import Forward
 from xai_sidecar.errors import SidecarError
 from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.explainers.activations import sigmoid
 from xai_sidecar.explainers.base import ModelFacts
-from xai_sidecar.picture_units import PictureUnits
 from xai_sidecar.runner.data import Labels
 from xai_sidecar.runner.data.callables import IterableData
 from xai_sidecar.runner.folder import RunFolder
@@ -159,7 +159,7 @@ class ImageClassificationRunner:
         engine.start(lambda _: list(dict.fromkeys(kinds))).result()
         try:
             record = {"data": "data", **run_record(served.config, evaluated)}
-            measure = Runner(engine, served, evaluated, _units(first.content)).run
+            measure = Runner(engine, served, evaluated, shown_units(first.content)).run
             return run_by(measure, served.config, evaluated, data, self._folder, record)
         finally:
             engine.close(5.0)
@@ -198,16 +198,6 @@ class ImageClassificationRunner:
         facts = ModelFacts(height, width, backend.layers, backend.default_layer, backend.is_scored)
         served = ServedModel(config, backend, self._labels, config.model.input.spec(), facts, {})
         return served, EvaluatedModel(backend.version, self._labels, facts, activation, explainers, CONTROLS)
-
-
-def _units(image: FloatArray) -> PictureUnits:
-    """Units by which inputs are shown as pictures, where nobody says how pictures became them.
-
-    The lowest value of one of them, (C, H, W), is black, and its highest white.
-    """
-    low, high = float(image.min()), float(image.max())
-    span = (high - low) or 1.0
-    return PictureUnits(mean=(-low / span,), std=(1 / span,))
 
 
 def _new_name(name: str, taken: Mapping[str, Any]) -> str:

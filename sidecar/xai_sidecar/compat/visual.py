@@ -14,7 +14,7 @@ from xai_client.colours import scale_of
 from xai_client.overlay import draw
 from xai_sidecar.compat.arguments import check_type, to_array
 from xai_sidecar.engine.work import FloatArray
-from xai_sidecar.runner.pictures import stretched
+from xai_sidecar.picture_units import PictureUnits
 
 _OPACITY = 0.6
 
@@ -107,13 +107,29 @@ def shown_as_images(maps: FloatArray, inputs: FloatArray, show: bool | None, *, 
         return []
     images = []
     for row, picture in zip(maps, inputs, strict=True):
-        shown = stretched(picture)
+        shown = _picture(picture)
         drawn = [saliency_to_image(saliency, shown) for saliency in row]
         images.append(drawn[0] if len(drawn) == 1 else drawn)
         if show:
             for image in drawn:
                 _show(image)
     return images
+
+
+def shown_units(image: FloatArray) -> PictureUnits:
+    """Units by which model inputs are shown as pictures where nobody says how pictures became them.
+
+    The lowest value of one of them, (C, H, W), is black, and its highest white.
+    """
+    low, high = float(image.min()), float(image.max())
+    span = (high - low) or 1.0
+    return PictureUnits(mean=(-low / span,), std=(1 / span,))
+
+
+def _picture(image: FloatArray) -> Image.Image:
+    """A model input (C, H, W) as an RGB picture; of other than three channels only the first is shown."""
+    channels = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)
+    return Image.fromarray(_bytes(shown_units(channels).picture(channels).transpose(1, 2, 0)))
 
 
 def _in_notebook() -> bool:
