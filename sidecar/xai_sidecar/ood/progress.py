@@ -50,19 +50,18 @@ class ProgressLines:
     def __init__(self, report: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._report = report
         self._clock = clock
-        self._first: Step | None = None
-        self._started = 0.0
+        self._stage: _Stage | None = None
         self._reported = 0.0
 
     def __call__(self, step: Step) -> None:
         """Takes a step."""
         now = self._clock()
-        if self._first is None or self._first.stage != step.stage:
-            self._first, self._started, self._reported = step, now, now
+        if self._stage is None or self._stage.name != step.stage:
+            self._stage, self._reported = _Stage(step, now), now
         if step.done == step.total or now - self._reported >= _SECONDS_BETWEEN_LINES:
             self._reported = now
             all_of_it = "" if step.total is None else f" of {step.total:,}"
-            each = _each(self._first, step, now - self._started)
+            each = self._stage.each(step, now)
             pace = f", {_pace(each)}" if each else ""
             more = 0 if step.total is None else step.total - step.done
             left = f", {duration_text(each * more)} left" if each and more else ""
@@ -70,10 +69,21 @@ class ProgressLines:
             self._report(f"{step.stage}: {step.done:,}{all_of_it} {step.unit}{note}{pace}{left}")
 
 
-def _each(first: Step, step: Step, seconds: float) -> float:
-    """Seconds for one, since the first step of a stage; 0 where that is not known yet."""
-    done = step.done - first.done
-    return seconds / done if done > 0 else 0.0
+class _Stage:
+    """A stage that goes on, from its first step and when that was.
+
+    Attributes:
+        name: Its name.
+    """
+
+    def __init__(self, first: Step, started: float) -> None:
+        self.name = first.stage
+        self._done, self._started = first.done, started
+
+    def each(self, step: Step, now: float) -> float:
+        """Seconds for one, since the first step; 0 where that is not known yet."""
+        done = step.done - self._done
+        return (now - self._started) / done if done > 0 else 0.0
 
 
 def _pace(each: float) -> str:
@@ -95,23 +105,22 @@ class ProgressBars:
     def __init__(self, console: Any = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
-        self._first: Step | None = None
-        self._started = 0.0
+        self._stage: _Stage | None = None
         self._progress: Any = None
         self._task: Any = None
-        self._stage = ""
 
     def __call__(self, step: Step) -> None:
         """Takes a step."""
-        if self._progress is None or step.stage != self._stage:
+        now = self._clock()
+        if self._progress is None or self._stage is None or self._stage.name != step.stage:
             self.close()
-            self._stage, self._first, self._started = step.stage, step, self._clock()
+            self._stage = _Stage(step, now)
             self._progress = _bar(self._console)  # of its own, for what stands in one column is equally wide
             self._progress.start()
             self._task = self._progress.add_task(
                 step.stage, total=step.total, completed=step.done, unit=step.unit, note=step.note, pace=""
             )
-        each = _each(self._first or step, step, self._clock() - self._started)
+        each = self._stage.each(step, now)
         pace = _pace(each) if each else ""
         self._progress.update(self._task, total=step.total, completed=step.done, note=step.note, pace=pace)
 

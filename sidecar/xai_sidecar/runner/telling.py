@@ -118,22 +118,15 @@ def _class_lines(found: Mapping[str, Any]) -> list[str]:
     best = next((name for name in ranked(found) if found["beats_controls"].get(name) is not None), None)
     metric = next((row["metric"] for row in found["scores"]), "")
     means = {row["class_id"]: row for row in found["by_class"] if (row["explainer"], row["metric"]) == (best, metric)}
+    score = [f"{metric.rpartition('/')[2]} of {best}"] if best else []
+    header = ["class", "TP", "FP", "FN", "precision", "recall", *score]
     wrong = sorted(accuracy["classes"], key=lambda row: -row["false_positives"] - row["false_negatives"])
-    header = [
-        "class",
-        "TP",
-        "FP",
-        "FN",
-        "precision",
-        "recall",
-        *([f"{metric.rpartition('/')[2]} of {best}"] * bool(best)),
-    ]
     rows = [
         [
             row["label"],
             *(f"{row[name]:,}" for name in ("true_positives", "false_positives", "false_negatives")),
             *(_value(row[name]) for name in ("precision", "recall")),
-            *([_class_cell(means.get(row["class_id"]))] * bool(best)),
+            *(_class_cell(means.get(row["class_id"])) for _ in score),
         ]
         for row in wrong[:_SHOWN_CLASSES]
     ]
@@ -143,7 +136,7 @@ def _class_lines(found: Mapping[str, Any]) -> list[str]:
         "",
         share,
         *table(header, rows, right=range(1, len(header))),
-        *([f"and {more:,} classes more"] * (more > 0)),
+        *([f"and {more:,} classes more"] if more else []),
     ]
 
 
