@@ -205,6 +205,8 @@ class Progress:
 
     def _add(self, measured: _Measured, run: Run) -> None:
         measured.open += 1
+        if self._thorough:  # one sample after the other, as far as that fills batches: what ends early loses few
+            run.stage = FIRST
         run.measured = measured
         self._agenda.add(run)
 

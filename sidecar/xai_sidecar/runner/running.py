@@ -56,13 +56,15 @@ class _Open:
 
     Attributes:
         name: The picture's.
-        count: Samples that are not measured.
-        samples: Those that are.
+        count: Its samples.
+        begun: Whether one of them is being measured, or has been.
+        samples: Those that have been.
         notes: What is doubtful about it.
     """
 
     name: str
     count: int
+    begun: bool = False
     samples: list[MeasuredSample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -95,6 +97,7 @@ class Runner:
         self._jobs: Awaited[Callable[[Future[Any]], None]] = Awaited()
         self._predicting = 0
         self._ready: deque[Sample] = deque()
+        self._stopped = False
         self._open: dict[str, _Open] = {}  # by what its samples are kept by
         self._take: Callable[[PictureOutcome], None] = lambda outcome: None
 
@@ -109,22 +112,27 @@ class Runner:
         Args:
             items: The pictures; None where there is none at the moment, and may be one later.
             take: Called with what came of each, in any order.
-            stop: Called now and then; returns whether to end once what has been begun is measured.
+            stop: Called now and then; returns whether to end once the pictures that are being measured have been.
 
         Returns:
             Whether it was stopped.
         """
         self._take = take
-        stopped = False
         reading: Iterator[ReadItem | None] | None = read_ahead(items, self._model.input, _READ_AHEAD, self._units)
         while reading is not None or self._jobs or self._ready or self._progress.open_count:
             if reading is not None and stop():
-                stopped, reading = True, None
+                reading = None
+                self._stop()
             if reading is not None and not self._begin(reading):
                 reading = None
             self._measure()
             self._await()
-        return stopped
+        return self._stopped
+
+    def _stop(self) -> None:
+        """Leaves the pictures that have only been predicted."""
+        self._stopped = True
+        self._ready = deque(each for each in self._ready if self._open[each.key.request_id].begun)
 
     def _begin(self, reading: Iterator[ReadItem | None]) -> bool:
         """Has pictures predicted while there is room; returns whether there are more."""
@@ -150,6 +158,8 @@ class Runner:
     def _predicted(self, found: ReadItem, prepared: Prepared, output: Any) -> None:
         item, pictures = found.item, found.kept or KeptPictures(b"", b"")
         self._predicting -= 1
+        if self._stopped:
+            return
         ood = None
         if isinstance(output, OodScores):
             ood = float(output.scores[0]), float(output.percentiles[0])
@@ -203,7 +213,11 @@ class Runner:
             self._submit(self._progress.steps(run), Lane.EVALUATE, partial(self._measured, run))
 
     def _next_sample(self) -> Sample | None:
-        return self._ready.popleft() if self._ready else None
+        if not self._ready:
+            return None
+        sample = self._ready.popleft()
+        self._open[sample.key.request_id].begun = True
+        return sample
 
     def _measured(self, run: Run, job: Future[Any]) -> None:
         completed = None

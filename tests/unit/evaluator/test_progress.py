@@ -41,10 +41,10 @@ class Kept(list):
         self.append((key.request_id, state.value))
 
 
-def progress_of(model, kept, **settings):
+def progress_of(model, kept, *, thorough=False, **settings):
     config = models.config(**settings)
     quality, _ = models.make_quality(model, config)
-    return Progress(Measurer(model, config), model, config, kept, quality)
+    return Progress(Measurer(model, config), model, config, kept, quality, thorough=thorough)
 
 
 def run_all(progress, run=None):
@@ -78,6 +78,17 @@ def test_first_scores_of_all_come_before_second_ones_of_any():
     assert len(others) == 4 * len(names)
     assert [each for each in kept if each[1] == "scored"] == [("a", "scored"), ("b", "scored")]
     assert progress.open_count == 0
+
+
+def test_where_everything_is_measured_a_sample_is_done_before_the_next_one_gets_on():
+    kept = Kept()
+    model = replace(models.make_model("gradient", "occlusion", "rise", masks=900), controls=CONTROLS)
+    progress = progress_of(model, kept, thorough=True, metrics=[SRG, NAIVE, "class_sensitivity"])
+    for name in "ab":
+        progress.begin(models.make_sample(name))
+    run_all(progress)
+    assert [each[0] for each in kept] == sorted(each[0] for each in kept)
+    assert len([each for each in kept if each[0] == "a"]) == len([each for each in kept if each[0] == "b"])
 
 
 def names_in(run):

@@ -179,6 +179,21 @@ def test_what_workers_began_one_engine_goes_on_with(run):
     assert table(goes_on) == table(alone)
 
 
+def test_stopped_it_leaves_what_has_only_been_predicted(folder, tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(40):
+        (pictures / f"{number:02}.png").write_bytes((folder / f"{number % 6}.png").read_bytes())
+    done = []
+    result = run_data(
+        parse_config(SETTINGS), str(pictures), RunFolder(tmp_path / "run"), arithmetic, lambda line: None,
+        lambda counts, quality: done.append(counts.done), lambda: bool(done),
+    )  # fmt: skip
+    result.store.close()
+    assert result.counts.interrupted
+    assert result.counts.done < 10
+
+
 def test_fail_fast_names_the_picture(run):
     for count in (0, 2):
         with pytest.raises(SidecarError, match=r"(gone|broken)\.png: "):
