@@ -26,6 +26,8 @@ from xai_sidecar.compat.explanation import (
     RISEPlus,
     Robustness,
 )
+from xai_sidecar.runner.browsing import BrowsedRun
+from xai_sidecar.runner.folder import RunFolder
 from xai_sidecar.zoo.sample import sample_picture
 
 CLASSES = 20
@@ -140,6 +142,16 @@ def test_the_runner(net, tmp_path):
     runner.run()
     found = json.loads((tmp_path / "one" / "summary.json").read_text())
     assert {row["explainer"] for row in found["scores"] if not row["control"]} == {"GradCAM", "GuidedBackprop", "RISE"}
+    browsed = BrowsedRun(RunFolder(tmp_path / "one"))  # as the console shows it
+    try:
+        described = {each.name: each for each in browsed.describe().explainers}
+    finally:
+        browsed.close()
+    assert set(described) == {"GradCAM", "GuidedBackprop", "RISE"}
+    for row in found["scores"]:
+        if not row["control"]:
+            (quality,) = (each.row for each in described[row["explainer"]].quality if each.row.metric == row["metric"])
+            assert (quality.statistics.mean, quality.statistics.count) == (pytest.approx(row["mean"]), row["count"])
     with (tmp_path / "one" / "scores.csv").open() as file:
         scores = list(csv.DictReader(file))
     assert {row["target"] for row in scores if row["name"] == "00000001"} >= {"7", "3"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,20 @@ from xai_sidecar.compat.visual import shown_units
 from xai_sidecar.config import parse_config
 from xai_sidecar.engine.engine import Engine
 from xai_sidecar.engine.scheduler import Policy
-from xai_sidecar.engine.work import Forward
 from xai_sidecar.errors import SidecarError
-from xai_sidecar.evaluator.controls import CONTROLS
-from xai_sidecar.evaluator.measurement import EvaluatedModel
 from xai_sidecar.explainers.activations import sigmoid
-from xai_sidecar.explainers.base import ModelFacts
+from xai_sidecar.explainers.base import ModelFacts, renamed
+from xai_sidecar.metrics.instance import ExplainerCall
 from xai_sidecar.runner.data import Labels
 from xai_sidecar.runner.data.callables import IterableData
 from xai_sidecar.runner.folder import RunFolder
+from xai_sidecar.runner.model_record import model_record
 from xai_sidecar.runner.options import run_config
 from xai_sidecar.runner.running import Runner
 from xai_sidecar.runner.session import run_by, run_record
 from xai_sidecar.runner.telling import written
-from xai_sidecar.serving.model import ServedModel
+from xai_sidecar.serving.evaluation import evaluated_model
+from xai_sidecar.serving.model import ExplainerSetup, ServedModel
 
 _MOST_PASSES = 10**7
 """All that is registered is measured, whatever it takes."""
@@ -152,15 +153,15 @@ class ImageClassificationRunner:
         ood_net = self._ood_net()
         backend: Any = ScoredBackend(own.backend, None if ood_net is None else own.scores(ood_net))
         calls = {name: each.call(own) for name, each in self._explainers.items()}
-        explainers = {name: (call.explainer, call.parameters) for name, call in calls.items()}
-        served, evaluated = self._models(backend, explainers, shape)
+        served = self._served(backend, calls, shape)
+        evaluated = replace(evaluated_model(served), activation=activation_of(self._activation_fn))
         engine = Engine(lambda: backend, policy=Policy(evaluate_slice_seconds=1.0, evaluate_share=1.0))
-        kinds = [Forward.kind, *(explainer.kind(parameters) for explainer, parameters in explainers.values())]
-        engine.start(lambda _: list(dict.fromkeys(kinds))).result()
+        engine.start(lambda _: list(served.kinds)).result()
         try:
             record = {"data": "data", **run_record(served.config, evaluated)}
             measure = Runner(engine, served, evaluated, shown_units(first.content)).run
-            return run_by(measure, served.config, evaluated, data, self._folder, record)
+            described = model_record(served, {name: call.explainer.name for name, call in calls.items()})
+            return run_by(measure, served.config, evaluated, data, self._folder, record, described=described)
         finally:
             engine.close(5.0)
 
@@ -169,10 +170,8 @@ class ImageClassificationRunner:
         known = (*self._explainers.values(), *more)
         return next((each.ood_net for each in known if isinstance(each, RISEPlus)), None)
 
-    def _models(
-        self, backend: Any, explainers: Mapping[str, Any], shape: tuple[int, ...]
-    ) -> tuple[ServedModel, EvaluatedModel]:
-        """The net as a served model, and as the evaluator sees it."""
+    def _served(self, backend: Any, calls: Mapping[str, ExplainerCall], shape: tuple[int, ...]) -> ServedModel:
+        """The net as a served model, with what is registered under the names that it has here."""
         activation = activation_of(self._activation_fn)
         channels, height, width = shape
         parameters = {name: dict(metric.metric_parameters) for name, metric in self._metrics.items()}
@@ -196,8 +195,13 @@ class ImageClassificationRunner:
             )
         )
         facts = ModelFacts(height, width, backend.layers, backend.default_layer, backend.is_scored)
-        served = ServedModel(config, backend, self._labels, config.model.input.spec(), facts, {})
-        return served, EvaluatedModel(backend.version, self._labels, facts, activation, explainers, CONTROLS)
+        setups = {
+            name: ExplainerSetup(
+                renamed(call.explainer, name), call.parameters, call.parameters, (call.explainer.kind(call.parameters),)
+            )
+            for name, call in calls.items()
+        }
+        return ServedModel(config, backend, self._labels, config.model.input.spec(), facts, setups)
 
 
 def _new_name(name: str, taken: Mapping[str, Any]) -> str:

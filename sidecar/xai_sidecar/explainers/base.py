@@ -305,3 +305,10 @@ def _status(saliency: FloatArray, flaw: MapStatus | None, standard_error: float)
 def repeated(image: FloatArray, count: int) -> FloatArray:
     """An image (C, H, W) as a batch (count, C, H, W) without copying it."""
     return np.broadcast_to(image, (count, *image.shape))
+
+
+def renamed(explainer: Explainer[P], name: str) -> Explainer[P]:
+    """An explainer by another name, under which several of a kind can stand side by side."""
+    kind = type(explainer)
+    made: Explainer[P] = type(kind.__name__, (kind,), {"name": name})()
+    return made

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from pydantic import ValidationError
 
 from xai_sidecar.config import Config
+from xai_sidecar.config.names import known_explainers
 from xai_sidecar.engine.backend import Layer, OodTraining
 from xai_sidecar.engine.work import Array, Kind
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.explainers.base import renamed
+from xai_sidecar.explainers.discovery import installed_explainers
 from xai_sidecar.runner.options import run_config
-from xai_sidecar.serving.model import ServedModel, served_model
+from xai_sidecar.serving.model import ExplainerSetup, ServedModel, served_model
 
 _TEXTS = ("device", "engine", "engine_note", "version", "weights", "reduced_precision", "no_gradients")
 _KEPT: dict[str, Any] = {"model": {"name", "activation", "input"}, "explainers": True, "evaluator": True}
@@ -62,8 +65,13 @@ class RecordedBackend:
         """Does nothing."""
 
 
-def model_record(model: ServedModel) -> Mapping[str, Any]:
-    """What is to be known of a model and of what it is measured by, as JSON has it."""
+def model_record(model: ServedModel, kinds: Mapping[str, str] | None = None) -> Mapping[str, Any]:
+    """What is to be known of a model and of what it is measured by, as JSON has it.
+
+    Args:
+        model: The model.
+        kinds: Where its explainers have names of their own, what each of them is among those that are installed.
+    """
     backend = model.backend
     config = model.config.model_dump(mode="json", include=_KEPT)
     for key in _BEYOND:
@@ -74,13 +82,20 @@ def model_record(model: ServedModel) -> Mapping[str, Any]:
         "backend": {
             **{name: getattr(backend, name, "") for name in _TEXTS},
             "class_count": backend.class_count,
-            "layers": [vars(layer) for layer in backend.layers.values()],
+            "layers": [
+                {each.name: getattr(layer, each.name) for each in fields(Layer)}  # a backend's may have more
+                for layer in backend.layers.values()
+            ],
             "refused_layers": dict(getattr(backend, "refused_layers", {})),
             "default_layer": backend.default_layer,
             "ood": None if backend.ood is None else {**vars(backend.ood), "auroc": dict(backend.ood.auroc)},
             "costs": [{"kind": vars(kind), "seconds": dict(backend.costs(kind))} for kind in _kinds(model)],
         },
         "unavailable": {name: setup.unavailable for name, setup in model.explainers.items() if setup.unavailable},
+        "named": {
+            name: {"explainer": kind, "parameters": model.explainers[name].defaults.model_dump(mode="json")}
+            for name, kind in (kinds or {}).items()
+        },
     }
 
 
@@ -96,7 +111,7 @@ def recorded_model(record: Mapping[str, Any]) -> ServedModel:
         content = {**record["config"], "model": {**record["config"]["model"], "factory": "recorded:model"}}
         config = run_config(Config.model_validate(content))
         model = served_model(config, _backend(record["backend"]))
-        unavailable = record["unavailable"]
+        unavailable, named = record["unavailable"], _named(record.get("named", {}))
     except ValidationError as error:
         keys = ", ".join(".".join(map(str, each["loc"])) for each in error.errors())
         raise ConfigError(
@@ -112,9 +127,24 @@ def recorded_model(record: Mapping[str, Any]) -> ServedModel:
         ) from error
     explainers = {
         name: replace(setup, unavailable=unavailable[name]) if name in unavailable else setup
-        for name, setup in model.explainers.items()
+        for name, setup in (named or model.explainers).items()
     }
     return replace(model, explainers=explainers)
+
+
+def _named(record: Mapping[str, Any]) -> dict[str, ExplainerSetup]:
+    """The explainers of a model whose explainers have names of their own.
+
+    Raises:
+        ValueError: One is of a kind that is not installed.
+    """
+    found = {}
+    for name, each in record.items():
+        (kind,) = known_explainers([each["explainer"]])
+        explainer = renamed(installed_explainers()[kind], name)
+        parameters = explainer.parameters_type.model_validate(each["parameters"])
+        found[name] = ExplainerSetup(explainer, parameters, parameters, (explainer.kind(parameters),))
+    return found
 
 
 def _kinds(model: ServedModel) -> list[Kind]:

@@ -63,9 +63,9 @@ def written(result: RunResult) -> str:
     paths = [folder.write(SUMMARY, found), *tables]
     paths.append(folder.write("report.html", report(result, found, rows)))
     lines = [_counts_line(result), *_skipped_lines(result.counts), "", *_score_lines(found)]
-    lines += [*_class_lines(found), *_ood_lines(found), ""]
-    for note in found["notes"][:_SHOWN_SKIPPED]:
-        lines.append(note)
+    lines += [*_class_lines(found), *_ood_lines(found)]
+    if found["notes"]:
+        lines += ["", *found["notes"][:_SHOWN_SKIPPED]]
     lines += ["", "written:", *(f"  {path}" for path in paths)]
     if len(tables) == 1:
         lines.append("without scores.parquet, for want of PyArrow: pip install 'xai-sidecar[parquet]'")

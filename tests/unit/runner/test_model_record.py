@@ -1,17 +1,21 @@
 """What the folder of a run keeps of its model: enough to describe it as it was, and nothing that may be secret."""
 
 import json
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
 
-from xai_sidecar.engine.backend import OodTraining
+from xai_sidecar.engine.backend import Layer, OodTraining
 from xai_sidecar.errors import ConfigError
+from xai_sidecar.evaluator.definitions import map_definition
+from xai_sidecar.explainers.base import renamed
 from xai_sidecar.rpc.info import model_info
 from xai_sidecar.runner.model_record import model_record, recorded_model
 from xai_sidecar.runner.options import run_config
 from xai_sidecar.serving.description import describe
 from xai_sidecar.serving.evaluation import evaluated_model
+from xai_sidecar.serving.model import ExplainerSetup
 
 SECRET = "postgresql://me:hunter2@host/db"
 
@@ -53,6 +57,40 @@ def test_what_failed_to_compile_stays_unavailable(model, make_quality):
     info = model_info(describe(again(failed), 5.0, make_quality(sample_rate=1.0).summary()))
     (gradcam,) = (each for each in info.explainers if each.name == "gradcam")
     assert (gradcam.available, gradcam.unavailable_reason) == (False, "No rule for this operator.")
+
+
+def test_explainers_may_have_names_of_their_own(model, make_quality):
+    """Two of a kind, as a script may have them."""
+    rise = model.explainers["rise"]
+    other = rise.defaults.model_copy(update={"masks": 55})
+    named = {
+        "RISE": ExplainerSetup(renamed(rise.explainer, "RISE"), rise.defaults, rise.defaults, rise.kinds),
+        "RISE_2": ExplainerSetup(renamed(rise.explainer, "RISE_2"), other, other, rise.kinds),
+    }
+    model = replace(model, explainers=named)
+    record = json.loads(json.dumps(model_record(model, dict.fromkeys(named, "rise"))))
+    ours, theirs = evaluated_model(recorded_model(record)), evaluated_model(model)
+    assert ours.version == theirs.version
+    for name, (explainer, parameters) in theirs.explainers.items():
+        assert map_definition(*ours.explainers[name]) == map_definition(explainer, parameters)
+    info = model_info(describe(recorded_model(record), 5.0, make_quality(sample_rate=1.0).summary()))
+    assert [each.name for each in info.explainers] == ["RISE", "RISE_2"]
+    record["named"]["RISE_2"]["explainer"] = "theirs"
+    with pytest.raises(ConfigError, match="there is no explainer 'theirs'"):
+        recorded_model(record)
+
+
+def test_a_layer_may_be_more_than_the_record_says(model):
+    @dataclass(frozen=True)
+    class Placed(Layer):
+        axes: tuple[int, ...] = (2, 3)
+
+    known = dict(model.backend.layers)
+    model.backend.layers = {name: Placed(**vars(layer)) for name, layer in known.items()}
+    try:
+        assert again(model).backend.layers == known
+    finally:
+        model.backend.layers = known
 
 
 def test_the_ood_net_is_part_of_the_version(model):
