@@ -20,6 +20,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.figure import Figure
 from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.command.demo import demo_config
@@ -54,7 +56,7 @@ class _Counted:
     """A backend whose launches are counted.
 
     Attributes:
-        rows: Rows of launches, padding included, by kind.
+        rows: Rows of launches, without padding, by kind.
         busy: Seconds in launches.
         cpu_before: CPU seconds of the process before the first picture.
     """
@@ -80,7 +82,7 @@ class _Counted:
         outputs = self._backend.run(kind, rows)
         if self.counting:
             self.busy += time.perf_counter() - started
-            self.rows[kind] += len(rows[0])
+            self.rows[kind] += _needed(rows)
             self._seen.setdefault((kind, len(rows[0])), tuple(array.copy() for array in rows))
         return outputs
 
@@ -101,6 +103,14 @@ class _Counted:
         started, cpu = time.perf_counter(), time.process_time()
         self._backend.run(kind, rows)
         return time.perf_counter() - started, time.process_time() - cpu
+
+
+def _needed(rows: tuple[Array, ...]) -> int:
+    """How many of a launch's rows are no padding, which repeats the last one."""
+    count = len(rows[0])
+    while count > 1 and all(np.array_equal(array[count - 1], array[count - 2]) for array in rows):
+        count -= 1
+    return count
 
 
 def _config(path: Path) -> Path:
