@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
+
 from xai_sidecar.evaluator.annotations import regions
 from xai_sidecar.evaluator.reading import Reader
 from xai_sidecar.evaluator.records import MapRecord, SampleKey, SampleRecord, TruthObject
@@ -134,4 +136,4 @@ def on_objects(example: Example, shown: MapRecord) -> float | None:
     frame = example.sample.frame
     areas = regions([each.annotation for each in example.objects], frame)
     objects = union(areas, (frame.height, frame.width))
-    return salient_part(shown.saliency, objects) if objects.any() else None
+    return salient_part(shown.saliency.astype(np.float64), objects) if objects.any() else None
