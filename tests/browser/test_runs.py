@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bench.console_store import repeat_samples
 from PIL import Image
 
+from xai_client import Client, SampleFilter
+from xai_console.query import PAGE_SIZE
+
+MANY = 10_000
 MISBEHAVING = Path(__file__).parents[1] / "chaos" / "misbehaving.py"
 CONFIG = """
 [model]
@@ -122,3 +129,47 @@ def test_a_console_that_is_killed_leaves_nothing(run_folder, tmp_path_factory, e
     process.stdout.close()
     eventually(lambda: own not in readers(run_folder))
     assert not list(temporary.glob("xai-console-*"))
+
+
+@pytest.fixture
+def many(run_folder, tmp_path):
+    """What shows a run of so many pictures; its address."""
+    folder = tmp_path / "many"
+    shutil.copytree(run_folder, folder)
+    repeat_samples(folder / "store.sqlite", MANY)
+    command = [sys.executable, "-m", "xai_sidecar", "browse", str(folder), "--until-eof"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process.stdout.readline().rpartition(" ")[2].strip()
+    finally:
+        process.stdin.close()
+        assert process.wait(30) == 0
+        process.stdout.close()
+
+
+def test_lists_of_ten_thousand_samples_are_those_of_the_sdk(many, start_console, open_page):
+    with Client(many, timeout=60) as client, start_console(many) as console:
+
+        def listed(token="", **asked):
+            return client.list_samples(page_size=PAGE_SIZE, page_token=token, with_total_count=True, **asked)
+
+        def shows(page, expected):
+            page.get_by_text(f"{expected.total_count:,} samples").wait_for()
+            keys = [each.id for each in expected.samples]
+            page.locator(f'.samples li:first-child[data-key="{keys[0]}"]').wait_for()
+            found = page.locator(".samples li")
+            assert [each.get_attribute("data-key") for each in found.all()] == keys
+
+        with open_page(console) as page:
+            first = listed()
+            assert first.total_count == MANY
+            shows(page, first)
+            page.get_by_role("button", name="Next").click()
+            shows(page, listed(first.next_page_token))
+            page.locator("[data-look=worst]").click()
+            page.wait_for_url(re.compile("order=worst_score_first"))
+            worst = listed(order="worst_score_first", score_of=("gradcam", "faithfulness/srg"))
+            shows(page, worst)
+            page.locator("[data-outcome=false_positive]").click()
+            wrong = SampleFilter(outcomes=("false_positive",))
+            shows(page, listed(where=wrong, order="worst_score_first", score_of=("gradcam", "faithfulness/srg")))
