@@ -115,7 +115,8 @@ proto:
 clean:
 	rm -rf .venv .venv-proto $(UPSTREAMS) $(CLIENTS) build dist demo-output
 
-# The stamp files tell which extra is installed; a change of pyproject.toml installs again.
+# The stamp files tell which extra is installed; a change of pyproject.toml installs again. Of what tests need, Python
+# compiles the third that they import when they do so.
 SIZE_demo := (about 0.25 GB to download and 0.7 GB on disk; a minute)
 SIZE_dev := and MindSpore (about 0.9 GB to download and 3 GB on disk; a few minutes)
 SIZE_fuzz := (about 0.03 GB to download)
@@ -126,5 +127,5 @@ SIZE_ray := (about 0.1 GB to download and 0.3 GB on disk)
 		|| { rm -rf .venv; echo "Python cannot make a virtual environment; on Debian: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing xai-sidecar[$*] $(SIZE_$*) into .venv …"
 	@.venv/bin/pip install --progress-bar on --disable-pip-version-check --no-compile -q -e '.[$*]'
-	@.venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true  # on all cores; pip takes one
+	@test $* = dev || .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true  # on all cores; pip takes one
 	@touch $@
