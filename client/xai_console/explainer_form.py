@@ -11,7 +11,7 @@ from nicegui.element import Element
 from xai_client import Explain, ExplainerInfo, ModelInfo, ParameterInfo
 from xai_client.types import ParameterValue
 from xai_console.page import Page
-from xai_console.parts import div, press, select, text
+from xai_console.parts import Folded, div, press, select, text
 
 AUTO = "auto"
 
@@ -115,7 +115,7 @@ class ExplainerForm:
                     self._fields(explainer)
 
     def _fields(self, explainer: ExplainerInfo) -> None:
-        with ui.expansion(explainer.name).props("dense").classes("parameters"), div("fields"):
+        with Folded(explainer.name).props("dense").classes("parameters"), div("fields"):
             for parameter in explainer.parameters.values():
                 self._field(explainer.name, parameter)
 

@@ -22,6 +22,18 @@ def div(classes: str = "", tag: str = "div") -> Element:
     return ui.element(tag).classes(classes)
 
 
+class Folded(ui.expansion):
+    """What opens and closes by a click. The browser alone knows whether it is open.
+
+    The server would send back what it was told of each click, and so undo one that came meanwhile.
+    """
+
+    LOOPBACK = None
+
+    def _value_to_model_value(self, value: Any) -> None:
+        """Nothing: what opens and closes by itself is told no state."""
+
+
 def fill_once(place: Element, make: Callable[[], None]) -> bool:
     """Makes what belongs in a place that is still empty; returns whether it was."""
     if place.default_slot.children:

@@ -13,7 +13,7 @@ from xai_console import telling
 from xai_console.figures import number
 from xai_console.markup import Content, Html, Markup, bar, join, tag
 from xai_console.page import Page
-from xai_console.parts import button, card, div, slider, text
+from xai_console.parts import Folded, button, card, div, slider, text
 from xai_console.sample_scores import metric_name
 from xai_console.weighing import composite, missing
 
@@ -34,7 +34,7 @@ class QualityTable:
         self._page, self._quality, self._weighed = page, quality, weighed
         self.weights = {name: self._weight(name) for name in quality.evaluator.metrics}
         with card(page.say("quality.table"), page.say("quality.table.how")):
-            with ui.expansion(page.say("quality.weights")).props("dense").classes("weights"):
+            with Folded(page.say("quality.weights")).props("dense").classes("weights"):
                 with div("row"):
                     for name in self.weights:
                         slider(

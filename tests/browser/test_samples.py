@@ -180,9 +180,9 @@ def test_controls_are_shown_once_somebody_wants_to_see_them(console, open_page, 
     with open_page(f"{console}/sample?request={sampled['wide']}") as page:
         drawn_values(page.locator("[data-tile=gradcam] figure"), ROWS, COLUMNS)
         assert page.locator('[data-tile^="control/"]').count() == 0
-        for _ in range(3):  # opened, closed, opened
+        for _ in range(3):  # opened, closed, opened, before the server has said anything of the first
             page.get_by_text("Controls: maps that know nothing of the model").click()
-            page.wait_for_timeout(300)
+        page.locator('[data-tile="control/edges"]').wait_for()
         tiles = page.locator('[data-tile^="control/"]')
         assert [each.get_attribute("data-tile") for each in tiles.all()] == list(made)
         for name, each in made.items():

@@ -17,7 +17,7 @@ from xai_console.gallery import Gallery
 from xai_console.masking import Masking
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import card, div, report, text
+from xai_console.parts import Folded, card, div, report, text
 from xai_console.prediction import ClassList
 from xai_console.sample_cards import FLAGS, outcome_of
 from xai_console.sample_scores import score_lines
@@ -136,7 +136,7 @@ class _SamplePage:
                     for name in names:
                         self._tile(name)
 
-        with ui.expansion(self._page.say("sample.controls"), on_value_change=opened) as expansion:
+        with Folded(self._page.say("sample.controls"), on_value_change=opened) as expansion:
             tiles = div("tiles")
         expansion.props("dense").classes("controls")
 
