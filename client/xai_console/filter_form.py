@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from nicegui import ui
 from nicegui.element import Element
@@ -14,6 +14,11 @@ from xai_console.figures import duration
 from xai_console.page import Page, address
 from xai_console.parts import button, div, fill_once, press, search_class, select, select_several, slider, text
 from xai_console.query import MAP_STATUSES, ORDERS, OUTCOMES, Query, read_query
+from xai_console.times import Times
+
+_PRESETS: Final = (1.0, 24.0, 168.0)
+_ALWAYS: Final = 0.0
+_OWN: Final = -1.0
 
 
 class FilterForm:
@@ -56,7 +61,8 @@ class FilterForm:
                 text(say(f"filter.look.{name}"), tag="a").props(f'href="{link}" data-look="{name}"')
         self._more = div("row filters more")
         self._more.set_visibility(False)
-        if any((query.status, query.of, query.needs_score, query.hours, query.oodmin, query.oodmax, query.pmax)):
+        numbers = (query.hours, query.start, query.end, query.oodmin, query.oodmax, query.pmax)
+        if query.status or query.of or query.needs_score or any(each is not None for each in numbers):
             self._turn_more()
 
     def _turn_more(self) -> None:
@@ -93,10 +99,31 @@ class FilterForm:
         )
         self._bound(say("filter.smin"), query.smin, "smin", None, None, 0.01)
         self._bound(say("filter.smax"), query.smax, "smax", None, None, 0.01)
-        hours = {0.0: say("filter.always"), **{each: duration(say, 3600 * each) for each in (1.0, 24.0, 168.0)}}
-        shown = query.hours if query.hours in hours else 0.0
-        select(say("filter.hours"), hours, shown, lambda event: self._set(hours=event.value or None))
+        self._make_time()
         button(say("filter.reset"), self._reset, "restart_alt")
+
+    def _make_time(self) -> None:
+        """So many hours past, or a beginning and an end."""
+        say, query = self._page.say, self.query
+        spans = {_ALWAYS: say("filter.always"), **{each: duration(say, 3600 * each) for each in _PRESETS}}
+        if query.hours is not None and query.hours not in spans:
+            spans[query.hours] = say("hours", count=f"{query.hours:.12g}")
+        spans[_OWN] = say("filter.own_time")
+        shown = query.hours if query.hours is not None else _ALWAYS if query.start is query.end is None else _OWN
+        select(say("filter.hours"), spans, shown, lambda event: self._choose_time(event.value))
+        self._times = div("contents")
+        if shown == _OWN:
+            self._make_times()
+
+    def _make_times(self) -> None:
+        with self._times:
+            Times(self._page.say, self.query.start, self.query.end, lambda name, time: self._set(**{name: time}))
+
+    def _choose_time(self, chosen: float) -> None:
+        self._times.clear()
+        self._set(hours=chosen if chosen > 0 else None, start=None, end=None)
+        if chosen == _OWN:
+            self._make_times()
 
     def _chip(self, outcome: str) -> None:
         with ui.element("button").classes("chip").props(f'type="button" data-outcome="{outcome}"') as chip:

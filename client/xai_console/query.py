@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime, timezone
 from typing import Any, Final
 
 OUTCOMES: Final = ("true_positive", "false_positive", "false_negative", "unknown")
@@ -19,6 +20,10 @@ ORDERS: Final = (
 )
 MAP_STATUSES: Final = ("ok", "all_zero", "zero_gradient", "not_finite", "no_ood_range", "unreliable")
 PAGE_SIZE: Final = 48
+
+_TIMES: Final = ("start", "end")
+_MOST_HOURS: Final = 1e6
+_MOST_SECONDS: Final = datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Query:
         smin: Least score.
         smax: Its highest.
         hours: Only of so many hours past; None for all.
+        start: Only from this Unix time on.
+        end: Only before this Unix time.
         order: One of `ORDERS`.
         maps: The explainer whose maps are laid over; empty for none.
     """
@@ -58,6 +65,8 @@ class Query:
     smin: float | None = None
     smax: float | None = None
     hours: float | None = None
+    start: float | None = None
+    end: float | None = None
     order: str = "newest_first"
     maps: str = ""
 
@@ -78,15 +87,17 @@ class Query:
             value = getattr(self, field.name)
             if value == field.default:
                 said[field.name] = None
+            elif field.name in _TIMES:
+                said[field.name] = _written(value)
             elif isinstance(value, tuple):
                 said[field.name] = ",".join(map(str, value))
             else:
-                said[field.name] = f"{value:g}" if isinstance(value, float) else str(value)
+                said[field.name] = f"{value:.12g}" if isinstance(value, float) else str(value)
         return said
 
 
 def read_query(state: Mapping[str, str]) -> Query:
-    """The query that a URL says; what cannot be read is left out."""
+    """The query that a URL says; what cannot be read is left out, and hours where there is a start or an end."""
     lists = {"outcome": OUTCOMES, "status": MAP_STATUSES}
     read: dict[str, Any] = {}
     for field in fields(Query):
@@ -101,8 +112,12 @@ def read_query(state: Mapping[str, str]) -> Query:
             read[field.name] = text if text in ORDERS else field.default
         elif isinstance(field.default, str):
             read[field.name] = text
+        elif field.name in _TIMES:
+            read[field.name] = _time(text)
         elif (number := _number(text)) is not None:
             read[field.name] = number
+    if not 0 < (read.get("hours") or 0) <= _MOST_HOURS or any(read.get(each) is not None for each in _TIMES):
+        read.pop("hours", None)
     return Query(**read)
 
 
@@ -112,3 +127,19 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if abs(value) < 1e12 else None
+
+
+def _written(seconds: float) -> str:
+    """A Unix time for people to read, in UTC: the zone of those to whom a URL is sent is not known."""
+    written = datetime.fromtimestamp(seconds, timezone.utc).isoformat().replace("+00:00", "Z")
+    return written.replace(":00Z", "Z")
+
+
+def _time(text: str) -> float | None:
+    """The Unix time that a text says, in any time zone that it names; None where it cannot be read or names none."""
+    try:
+        time = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    seconds = time.timestamp() if time.tzinfo is not None else -1.0
+    return seconds if 0 <= seconds < _MOST_SECONDS else None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import time
-
 from xai_client import SampleFilter
 from xai_client.samples import ScoreRange
 from xai_console.query import Query
 
 
-def filter_of(query: Query) -> SampleFilter:
-    """The samples that a query means."""
+def filter_of(query: Query, now: float) -> SampleFilter:
+    """The samples that a query means.
+
+    Args:
+        query: The query.
+        now: Unix time from which hours past are counted: the same for all pages of a list.
+    """
     score = None
     if query.explainer and query.metric and (query.smin is not None or query.smax is not None):
         score = ScoreRange(query.explainer, query.metric, query.smin, query.smax)
@@ -25,7 +28,8 @@ def filter_of(query: Query) -> SampleFilter:
         map_statuses=query.status,
         map_explainer=query.of,
         score=score,
-        start=time.time() - 3600 * query.hours if query.hours is not None else None,
+        start=query.start if query.hours is None else now - 3600 * query.hours,
+        end=query.end,
     )
 
 

@@ -100,6 +100,7 @@ def card_of(page: Page, sample: SampleSummary, *, fresh: bool = False) -> dict[s
         "flag": page.say(f"flag.{flag}"),
         "flag_class": f"tag-{FLAGS[flag]}",
         "score": number(sample.score) if sample.score is not None else "",
+        "time": sample.time.timestamp(),
         "line": _line(sample, page.say),
         "fresh": fresh,
     }
@@ -142,7 +143,7 @@ def packed(values: FloatArray) -> dict[str, Any]:
 
 
 def _line(sample: SampleSummary, say: Words) -> str:
-    parts = [sample.time.astimezone().strftime("%H:%M")]
+    parts = []
     if sample.ood_percentile is not None:
         parts.append(f"OoD {sample.ood_percentile:.0f} %")
     if sample.state != "scored":

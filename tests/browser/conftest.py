@@ -132,11 +132,11 @@ def open_page(browser):
     contexts = {}
 
     @contextlib.contextmanager
-    def opened(url, *, width=1280, height=900, locale="en-US", scheme="light", allow=()):
-        key = (width, height, locale, scheme)
+    def opened(url, *, width=1280, height=900, locale="en-US", scheme="light", zone=None, allow=()):
+        key = (width, height, locale, scheme, zone)
         if key not in contexts:  # what a browser keeps of a page is not fetched again
             size = {"width": width, "height": height}
-            contexts[key] = browser.new_context(viewport=size, locale=locale, color_scheme=scheme)
+            contexts[key] = browser.new_context(viewport=size, locale=locale, color_scheme=scheme, timezone_id=zone)
         context = contexts[key]
         context.clear_cookies()
         page = context.new_page()

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import zipfile
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -64,6 +65,26 @@ def test_filters_choose_stand_in_the_url_and_are_taken_from_it(console, open_pag
         page.locator("[data-outcome=unknown][aria-pressed=true]").wait_for()
         page.locator(".samples li").first.wait_for()
         assert set(keys(page)) == wanted
+
+
+def test_time_is_chosen_and_shown_as_the_viewer_has_it(console, open_page, client, sampled):
+    zone = "America/New_York"
+    first, *later = client.list_samples(order="oldest_first").samples
+    start = later[0].time.isoformat().replace("+00:00", "Z")
+    with open_page(f"{console}/?order=oldest_first&start={start}", zone=zone) as page:
+        page.locator(".samples li").first.wait_for()
+        assert keys(page) == [each.id for each in later][: len(keys(page))]
+        here = later[0].time.astimezone(ZoneInfo(zone))
+        page.get_by_text(f"in the time of {zone}").wait_for()
+        assert page.locator("[data-time=start]").input_value() == f"{here:%Y-%m-%dT%H:%M:%S}".removesuffix(":00")
+        assert f"{here:%H:%M}" in page.locator(".sample-line").first.inner_text()
+        page.locator("[data-time=start]").fill("2020-07-01T08:00")
+        page.locator(f'.samples li[data-key="{first.id}"]').wait_for()
+        page.locator("[data-time=end]").fill("2020-07-02T08:00")
+        page.get_by_text("No sample yet that fits").wait_for()
+        assert {"start=2020-07-01T12:00Z", "end=2020-07-02T12:00Z"} <= set(page.url.partition("?")[2].split("&"))
+        page.goto(f"{console}/?hours=0.005&start=never")
+        page.get_by_text("0.005 h", exact=True).wait_for()
 
 
 def test_a_new_sample_comes_by_itself(console, open_page, client, photo, sampled):

@@ -1,5 +1,6 @@
 // Samples side by side: each a link with its picture, the map on it, what was predicted, and how right that was.
 import { fetchColours, levels, paint } from "xai-saliency";
+import { local } from "xai-time";
 
 function gridOf(map) {
   const bytes = atob(map.bytes), values = new Float32Array(bytes.length);
@@ -10,6 +11,12 @@ function gridOf(map) {
 
 const SIDE = 220; // pixels of the canvas, whatever it is shown at
 const NEAR = "400px 0px"; // of what can be seen: pictures that are further away are painted once they are near
+
+// When a sample was predicted: the day alone where that is not today.
+function when(sample) {
+  const [day, clock] = local(sample.time).split("T");
+  return `${day === local(Date.now() / 1000).slice(0, 10) ? "" : `${day} `}${clock.slice(0, 5)}`;
+}
 
 // What Vue would otherwise watch for changes: a thousand values, of which none changes.
 function plain(samples) {
@@ -51,7 +58,7 @@ export default {
         ]),
         h("span", { class: "sample-foot" }, [
           h("span", { class: ["tag", sample.flag_class] }, sample.flag), score,
-          h("span", { class: "sample-line" }, sample.line),
+          h("span", { class: "sample-line" }, [when(sample), sample.line].filter(Boolean).join(" · ")),
         ]),
       ]);
       return h("li", { key: sample.key, "data-key": sample.key }, [link]);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable
 from typing import Any, Final
 
@@ -26,23 +27,25 @@ _LEAVING_SECONDS: Final = 0.001
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page, while the server lists what it shows first."""
-    asked = asyncio.create_task(_ask(page, first_query(page, info), ""))
+    now = time.time()
+    asked = asyncio.create_task(_ask(page, first_query(page, info), "", now))
     await asyncio.sleep(_LEAVING_SECONDS)
-    await _Live(page, info).start(asked)
+    await _Live(page, info, now).start(asked)
 
 
-async def _ask(page: Page, query: Query, token: str) -> SamplePage:
+async def _ask(page: Page, query: Query, token: str, now: float) -> SamplePage:
     order, score_of = order_of(query)
     return await page.source.list_samples(
-        filter_of(query), order=order, score_of=score_of, page_size=PAGE_SIZE, page_token=token, map_of=query.maps
+        filter_of(query, now), order=order, score_of=score_of, page_size=PAGE_SIZE, page_token=token, map_of=query.maps
     )
 
 
 class _Live:
     """The page, and the calls that keep it true."""
 
-    def __init__(self, page: Page, info: ModelInfo) -> None:
+    def __init__(self, page: Page, info: ModelInfo, now: float) -> None:
         self._page = page
+        self._now = now
         self._tokens = [""]  # of the pages up to the one that is shown
         self._next = ""
         self._total = 0
@@ -81,7 +84,7 @@ class _Live:
         self._restart()
 
     def _restart(self) -> None:
-        self._tokens = [""]
+        self._tokens, self._now = [""], time.time()
         self._again()
 
     def _turn(self, by: int) -> None:
@@ -98,7 +101,7 @@ class _Live:
     async def _list(self, asked: Awaitable[SamplePage] | None = None) -> None:
         query = self._form.query
         try:
-            listed = await (asked or _ask(self._page, query, self._tokens[-1]))
+            listed = await (asked or _ask(self._page, query, self._tokens[-1], self._now))
         except XaiError as error:
             self._fail(error)
             return
@@ -130,7 +133,7 @@ class _Live:
         while True:
             with contextlib.suppress(XaiError):
                 query = self._form.query
-                events = self._page.source.watch_samples(filter_of(query), map_of=query.maps)
+                events = self._page.source.watch_samples(filter_of(query, self._now), map_of=query.maps)
                 async with contextlib.aclosing(events):
                     async for each in events:
                         if each.lagged:

@@ -22,6 +22,7 @@ from xai_console.prediction import ClassList
 from xai_console.sample_cards import FLAGS, outcome_of
 from xai_console.sample_scores import score_lines
 from xai_console.tiles import Line, Tile
+from xai_console.times import Moment
 from xai_console.truth_form import TruthForm
 
 _QUICK: Final = 2
@@ -69,7 +70,7 @@ class _SamplePage:
             text(summary.classes[0].label if summary.classes else summary.id, "big", "h2")
             flag = outcome_of(summary)
             self._flag = text(say(f"flag.{flag}"), f"tag tag-{FLAGS[flag]}")
-            text(summary.time.astimezone().strftime("%Y-%m-%d %H:%M:%S"), "hint number")
+            Moment(summary.time).classes("hint number")
             text(say(f"sample_state.{summary.state}"), "tag")
             if self._info.run:
                 text(summary.request_id, "hint")

@@ -40,6 +40,8 @@ WORDS: Final = {
     "filter.smax": ("Score to", "评分不高于"),
     "filter.hours": ("Time", "时间"),
     "filter.always": ("All", "全部"),
+    "filter.own_time": ("From … to …", "自 … 至 …"),
+    "filter.zone": ("in the time of {zone}", "时区：{zone}"),
     "filter.any": ("Any", "任意"),
     "filter.maps": ("Maps laid over", "叠加热图"),
     "filter.no_map": ("None", "无"),
