@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _OPTIONS = ("budget", "seed", "targets", "top_count")
 
 
 def python_lines(server: str, picture: str, calls: Mapping[str, Mapping[str, Any]]) -> str:
-    """A program that asks the same.
+    """A program that asks the same of a picture.
 
     Args:
         server: Address of the server.
         picture: Name of the file.
         calls: What to pass to `Explain`, by explainer.
     """
+    return _program(server, calls, [], repr(picture), "", repr(picture))
+
+
+def sample_lines(server: str, request_id: str, image_index: int, calls: Mapping[str, Mapping[str, Any]]) -> str:
+    """A program that asks the same of what the model saw of a sample, which is no traffic.
+
+    Args:
+        server: Address of the server.
+        request_id: Id of the sample's request.
+        image_index: Index of its picture.
+        calls: What to pass to `Explain`, by explainer.
+    """
+    fetch = ["info = client.model_info()", f"sample = client.sample({request_id!r}, {image_index})"]
+    return _program(server, calls, fetch, "sample.model_input(info.input)", ", skip_sampling=True", "sample.picture")
+
+
+def _program(
+    server: str, calls: Mapping[str, Mapping[str, Any]], fetch: Sequence[str], image: str, more: str, drawn_on: str
+) -> str:
     explain = ", ".join(_explain(name, options) for name, options in calls.items())
     names = "Client, Explain" if any(calls.values()) else "Client"
-    return (
-        f"from xai_client import {names}\n\n"
-        f"with Client({server!r}) as client:\n"
-        f"    prediction = client.predict({picture!r}, explain=[{explain}])\n"
-        f"    prediction.panel({picture!r}).save('panel.png')"
-    )
+    lines = [
+        *fetch,
+        f"prediction = client.predict({image}, explain=[{explain}]{more})",
+        f"prediction.panel({drawn_on}).save('panel.png')",
+    ]
+    inside = "\n    ".join(lines)
+    return f"from xai_client import {names}\n\nwith Client({server!r}) as client:\n    {inside}"
 
 
 def _explain(name: str, options: Mapping[str, Any]) -> str:

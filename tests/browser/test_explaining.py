@@ -162,6 +162,43 @@ def test_a_class_that_is_clicked_is_explained(console, open_page, photo, client,
         assert page.locator("[aria-pressed=true][data-class]").get_attribute("data-class") == str(second.class_id)
 
 
+def test_a_sample_is_explained_as_the_model_saw_it(
+    console, open_page, photo, client, drawn_values, eventually, tmp_path, monkeypatch
+):
+    ids = [client.predict(photo).request_id for _ in range(2)]
+    names = {f"{each}/0" for each in ids}
+    eventually(lambda: names <= {each.id for each in client.list_samples().samples if each.has_thumbnail})
+    seen = client.sample(ids[1]).model_input(client.model_info().input)
+    expected = client.predict(seen, explain="gradcam", skip_sampling=True)
+    with open_page(f"{console}/sample?request={ids[1]}") as page:
+        link = page.get_by_role("link", name="Explain again with other settings").get_attribute("href")
+        page.goto(f"{console}{link}&explain=gradcam")
+        figure = page.locator("[data-tile=gradcam] figure")
+        shown = drawn_values(figure, ROWS, COLUMNS)
+        np.testing.assert_allclose(shown, expected.explanations["gradcam"].saliency, rtol=1e-4, atol=1e-6)
+        rows = [row.inner_text().split("\n") for row in page.locator(".class").all()]
+        assert rows[:5] == [[each.label, percent(each.probability)] for each in expected.classes]
+        page.locator(".preview .map-shapes .seen").first.wait_for(state="attached")
+        # The lines that repeat it make the same map; there are none for a shell, whose command takes files.
+        lines = page.locator("[data-language]")
+        assert [each.get_attribute("data-language") for each in lines.all()] == ["Python"]
+        monkeypatch.chdir(tmp_path)
+        exec(lines.inner_text(), repeated := {})
+        made = repeated["prediction"].explanations["gradcam"].saliency
+        np.testing.assert_allclose(shown, made, rtol=1e-4, atol=1e-6)
+        # Another sample is chosen on the page, then a picture of the viewer's own.
+        page.locator(f'[data-sample="{ids[0]}/0"]').click()
+        page.wait_for_url(re.compile(f"request={ids[0]}"))
+        page.locator(f'[data-sample="{ids[0]}/0"][aria-pressed=true]').wait_for()
+        page.locator("[data-tile=gradcam] figure[data-drawn]").wait_for()
+        explain(page, photo)
+        page.locator("[data-language=Shell]").wait_for()
+        assert "request=" not in page.url
+        assert page.locator(".pick[aria-pressed=true]").count() == 0
+        page.goto(f"{console}/explain?request=nobody")
+        page.get_by_text("This sample is no longer kept").wait_for()
+
+
 def test_what_runs_can_be_stopped(console, open_page, photo):
     with open_page(console + "/explain?explain=rise") as page:
         page.locator(".parameters").get_by_text("rise").click()

@@ -94,6 +94,7 @@ def test_pictures_maps_and_scores_are_shown(console, run_folder, open_page, axe)
         page.get_by_text("The run has no map of this class").wait_for()
         page.locator(".q-notification:not([class*=enter-active])").wait_for()  # it fades in
         assert page.get_by_role("button", name="Report").count() == 0
+        assert page.get_by_role("link", name="Explain again with other settings").count() == 0
         assert axe(page) == []
     with open_page(console + "/quality") as page:
         page.get_by_text("Which explainer to trust").wait_for()

@@ -1,21 +1,28 @@
-"""Explain now: a picture of the viewer's own, predicted at once and explained while one watches."""
+"""Explain now: a picture of the viewer's own, or a sample, predicted at once and explained while one watches."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from nicegui import background_tasks, ui
 
-from xai_client import Explained, Explanation, ModelInfo, Predicted, Progress, XaiError
-from xai_console import snippets, telling
+from xai_client import Explained, Explanation, ImageLike, ModelInfo, Predicted, Progress, SampleSummary, XaiError
+from xai_console import sample_picture, snippets, telling
+from xai_console.chosen_sample import chosen_sample
 from xai_console.drop import Drop
 from xai_console.explainer_form import AUTO, ExplainerForm
 from xai_console.gallery import Gallery
-from xai_console.page import Entry, Page
-from xai_console.parts import button, card, div, empty, text
+from xai_console.overlay import Look, Overlay, Scene
+from xai_console.page import Entry, Page, address
+from xai_console.parts import button, card, div, empty, text, trouble
 from xai_console.prediction import ClassList
+from xai_console.sample_picture import Shown
+from xai_console.sample_strip import SampleStrip
 from xai_console.tiles import Tile
 
 _TOP: Final = 8
@@ -26,15 +33,30 @@ async def build(page: Page, info: ModelInfo) -> None:
     _Explaining(page, info)
 
 
+@dataclass(frozen=True)
+class _Chosen:
+    """What is explained.
+
+    Attributes:
+        image: As the SDK takes it: the file of a picture, or the model input of a sample.
+        shown: Where it can be seen.
+        sample: The sample; None for a picture of the viewer's own.
+    """
+
+    image: ImageLike
+    shown: Shown
+    sample: SampleSummary | None = None
+
+
 class _Explaining:
     """The page, and the call that it makes."""
 
     def __init__(self, page: Page, info: ModelInfo) -> None:
         self._page, self._info = page, info
-        self._picture: bytes | None = None
-        self._shown: tuple[str, tuple[int, int]] = ("", (1, 1))
+        self._chosen: _Chosen | None = None
         self._tiles: dict[str, Tile] = {}
         self._target: int | None = None
+        self._strip: SampleStrip | None = None
         self._task: asyncio.Task[None] | None = None
         self._gallery = Gallery(page)
         with div("split"):
@@ -45,16 +67,21 @@ class _Explaining:
                 with card(page.say("repeat")):
                     self._code = div("halves")
         self._repeat()
-        with self._result:
-            empty("add_photo_alternate", page.say("explain.empty"), [page.say("explain.empty.how")])
         ui.context.client.on_delete(self._stop)
+        if page.state.get("request"):
+            self._begin(self._take_sample)
+        else:
+            with self._result:
+                empty("add_photo_alternate", page.say("explain.empty"), [page.say("explain.empty.how")])
 
     def _make_form(self) -> None:
         say = self._page.say
         with card(say("picture")):
             Drop(say, self._taken, lambda why: ui.notify(why, type="negative"))
-            self._preview = ui.element("img").classes("preview").props(f'alt="{say("picture")}"')
-            self._preview.set_visibility(False)
+            self._preview = div("stack preview")
+            if self._info.evaluator is not None:
+                self._strip = SampleStrip(self._page, self._choose_sample)
+                background_tasks.create(self._strip.fill(), context=ui.context.client)
         with card(say("explainers")):
             first = AUTO if self._info.evaluator is not None else next(iter(self._info.explainers))
             cheap = [name for name in ("gradcam",) if name in self._info.explainers]
@@ -73,40 +100,97 @@ class _Explaining:
         kept = self._page.console.shelf.get(name)
         if kept is None:
             return
-        self._picture, self._shown, self._target = kept.data, (url, size), None
-        self._preview.props(f'src="{url}"')
-        self._preview.set_visibility(True)
-        self._go.enable()
+        self._page.remember(request=None, index=None)
+        self._take(_Chosen(kept.data, Shown(url, size, (0.0, 0.0, float(size[0]), float(size[1])))))
         self._start()
+
+    def _choose_sample(self, sample: SampleSummary) -> None:
+        self._page.remember(request=sample.request_id, index=sample.image_index or None)
+        self._begin(self._take_sample)
+
+    async def _take_sample(self) -> None:
+        """Takes the sample that the URL names, and explains what the model saw of it."""
+        self._take(None)
+        self._clear()
+        with self._result:
+            try:
+                sample = await chosen_sample(self._page)
+            except XaiError as error:
+                trouble(error, self._page.say)
+                return
+            if sample is None:
+                return
+            image = sample.model_input(self._info.input)
+            if image is None:
+                how = self._page.say("sample.no_picture.how")
+                empty("image_not_supported", self._page.say("sample.cannot_explain"), [how])
+                return
+        self._take(_Chosen(image, sample_picture.shown(sample, self._page.console.shelf), sample.summary))
+        await self._run()
+
+    def _take(self, chosen: _Chosen | None) -> None:
+        """Shows what is to be explained, or nothing until that is known."""
+        say = self._page.say
+        sample = None if chosen is None else chosen.sample
+        self._chosen, self._target = chosen, None
+        self._go.set_enabled(chosen is not None)
+        if self._strip is not None:
+            self._strip.press("" if sample is None else sample.id)
+        self._preview.clear()
+        if chosen is None:
+            return
+        with self._preview:
+            scene = Scene(chosen.shown.url, chosen.shown.size, chosen.shown.region, label=say("picture"))
+            self._picture = Overlay(scene, Look(mode="picture", frame=sample is not None), say, legend=False)
+            if sample is not None:
+                link = address("/sample", {"request": sample.request_id, "index": sample.image_index})
+                text(say("review.open"), tag="a").props(f'href="{link}"')
 
     # --------------------------------------------------------------------------------------------- the call
 
     def _start(self, targets: list[int] | None = None) -> None:
-        if self._picture is None:
-            return
+        if self._chosen is not None:
+            self._begin(partial(self._run, targets))
+
+    def _begin(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does something in the place of what is being done."""
         self._stop()
-        with self._result:
-            self._task = background_tasks.create(self._run(self._picture, targets), context=self._result)
+        self._task = background_tasks.create(self._until_stopped(work), context=self._result)
+
+    async def _until_stopped(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._end.set_visibility(True)
+        try:
+            await work()
+        finally:
+            if asyncio.current_task() is self._task:  # nothing else has taken its place
+                self._end.set_visibility(False)
+                for tile in self._tiles.values():
+                    tile.ended()
 
     def _stop(self) -> None:
         if self._task is not None and not self._task.done():
             self._task.cancel()
 
-    async def _run(self, picture: bytes, targets: list[int] | None) -> None:
+    def _clear(self) -> None:
         self._gallery.clear()
         self._tiles.clear()
         self._result.clear()
-        self._end.set_visibility(True)
         self._repeat()
+
+    async def _run(self, targets: list[int] | None = None) -> None:
+        chosen = self._chosen
+        if chosen is None:
+            return
+        self._clear()
         try:
             explain = self._form.explanations(targets)
             events = self._page.source.stream(
-                picture, explain, top_k=min(_TOP, self._info.class_count), ood=self._info.ood is not None
+                chosen.image, explain, top_k=min(_TOP, self._info.class_count), ood=self._info.ood is not None
             )
             async with contextlib.aclosing(events):
                 async for event in events:
                     if isinstance(event, Predicted):
-                        self._predicted(event, [each.name or each.explainer for each in explain], targets)
+                        self._predicted(event, chosen.shown, [each.name or each.explainer for each in explain], targets)
                     elif isinstance(event, Progress):
                         self._tiles[event.name].progress(event)
                     elif isinstance(event, Explained):
@@ -114,15 +198,12 @@ class _Explaining:
         except XaiError as error:
             with self._result:
                 text(telling.error(error, self._page.say), "note").props('role="alert"')
-        finally:
-            self._end.set_visibility(False)
-            for tile in self._tiles.values():
-                tile.ended()
 
-    def _predicted(self, event: Predicted, names: list[str], targets: list[int] | None) -> None:
+    def _predicted(self, event: Predicted, shown: Shown, names: list[str], targets: list[int] | None) -> None:
         say, prediction = self._page.say, event.prediction
-        url, size = self._shown
-        box = prediction.region or (0.0, 0.0, float(size[0]), float(size[1]))
+        region = prediction.region or shown.region
+        self._picture.show(region=region)
+        self._picture.look(Look(mode="picture", frame=True))
         with self._result:
             with card(say("prediction"), say("prediction.how") if names else ""):
                 self._classes = ClassList(prediction.classes, self._choose)
@@ -134,7 +215,7 @@ class _Explaining:
                 self._gallery.controls()
                 with div("tiles"):
                     for name in names:
-                        self._tiles[name] = Tile(self._page, self._gallery, name, url, size, box)
+                        self._tiles[name] = Tile(self._page, self._gallery, name, shown.url, shown.size, region)
         self._classes.press(targets[0] if targets else None)
 
     def _explained(self, explanation: Explanation) -> None:
@@ -163,14 +244,21 @@ class _Explaining:
                 options["targets"] = [self._target]
             if tile is not None and tile.explanation is not None and tile.explanation.seed is not None:
                 options["seed"] = tile.explanation.seed
-        server, picture = self._page.source.name, "picture.jpg"
         self._code.clear()
         with self._code:
-            for language, lines in (
-                ("Python", snippets.python_lines(server, picture, calls)),
-                ("Shell", snippets.shell_lines(server, picture, calls)),
-            ):
+            for language, lines in self._lines(calls).items():
                 _code(language, lines, self._page)
+
+    def _lines(self, calls: dict[str, dict[str, Any]]) -> dict[str, str]:
+        """By language; no command of a shell takes a sample."""
+        server, picture = self._page.source.name, "picture.jpg"
+        sample = None if self._chosen is None else self._chosen.sample
+        if sample is not None:
+            return {"Python": snippets.sample_lines(server, sample.request_id, sample.image_index, calls)}
+        return {
+            "Python": snippets.python_lines(server, picture, calls),
+            "Shell": snippets.shell_lines(server, picture, calls),
+        }
 
 
 def _code(language: str, lines: str, page: Page) -> None:

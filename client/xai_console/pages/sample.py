@@ -75,8 +75,10 @@ class _SamplePage:
             if self._info.run:
                 text(summary.request_id, "hint")
             div("grow")
-            evidence = address("/evidence", {"request": summary.request_id, "index": summary.image_index})
-            text(say("evidence.link"), tag="a").props(f'href="{evidence}"')
+            named = {"request": summary.request_id, "index": summary.image_index}
+            if self._sample.input_png and not self._info.run:
+                text(say("sample.explain_again"), tag="a").props(f'href="{address("/explain", named)}"')
+            text(say("evidence.link"), tag="a").props(f'href="{address("/evidence", named)}"')
 
     def _side(self) -> None:
         say, summary = self._page.say, self._sample.summary

@@ -10,9 +10,10 @@ WORDS: Final = {
     "explain.stop": ("Stop", "停止"),
     "explain.empty": ("Give the model a picture", "给模型一张图片"),
     "explain.empty.how": (
-        "Drop one on the left, paste it, or choose a file. It is predicted at once and explained while you watch.",
-        "在左侧拖入、粘贴或选择文件。预测立即给出，解释随后逐步完善。",
+        "Drop one, paste it, choose a file, or take a sample. It is predicted at once and explained while you watch.",
+        "拖入、粘贴或选择文件，或选用样本。预测立即给出，解释随后逐步完善。",
     ),
+    "explain.samples": ("Or choose one of the newest samples", "或选择最近的样本"),
     "picture": ("Picture", "图片"),
     "drop.title": ("Drop, paste or choose a picture", "拖入、粘贴或选择图片"),
     "drop.hint": ("JPEG, PNG, WebP, GIF, BMP or TIFF", "JPEG、PNG、WebP、GIF、BMP 或 TIFF"),

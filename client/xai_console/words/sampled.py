@@ -91,6 +91,7 @@ WORDS: Final = {
         "The picture is not kept: set evaluator.keep_pictures in the server's config.",
         "图片未保留：请在服务器配置中设置 evaluator.keep_pictures。",
     ),
+    "sample.explain_again": ("Explain again with other settings", "用其他设置重新解释"),
     "sample.cannot_explain": (
         "The picture is not kept, so it cannot be explained anew",
         "图片未保留，无法重新解释",

@@ -2,12 +2,14 @@
 
 import ast
 import shlex
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from xai_client import Explain
 from xai_client.command.main import _parser
-from xai_console.snippets import python_lines, shell_lines
+from xai_console.snippets import python_lines, sample_lines, shell_lines
 
 CALLS = [
     {},
@@ -19,8 +21,11 @@ CALLS = [
 
 
 @pytest.mark.parametrize("calls", CALLS)
-def test_the_lines_of_python_ask_the_same(calls):
-    tree = ast.parse(python_lines("127.0.0.1:50051", "it's a cat.jpg", calls))
+@pytest.mark.parametrize(
+    "lines", [partial(python_lines, "127.0.0.1:50051", "it's a cat.jpg"), partial(sample_lines, "[::1]:1", "it's", 3)]
+)
+def test_the_lines_of_python_ask_the_same(lines, calls):
+    tree = ast.parse(lines(calls))
     (predict,) = [
         node for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "predict"
@@ -30,6 +35,42 @@ def test_the_lines_of_python_ask_the_same(calls):
     wanted = [Explain(name, **options) for name, options in calls.items()]
     messages = [Explain(each).to_message("x") if isinstance(each, str) else each.to_message("x") for each in made]
     assert messages == [each.to_message("x") for each in wanted]
+
+
+def test_a_sample_is_fetched_and_what_the_model_saw_is_asked_as_no_traffic():
+    asked = []
+
+    class Client:
+        def __init__(self, server):
+            asked.append(server)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def model_info(self):
+            return SimpleNamespace(input="the input")
+
+        def sample(self, request_id, image_index):
+            asked.append((request_id, image_index))
+            return SimpleNamespace(model_input=lambda info: f"as the model takes it, of {info}", picture="the picture")
+
+        def predict(self, image, **options):
+            asked.append((image, options))
+            return SimpleNamespace(
+                panel=lambda picture: SimpleNamespace(save=lambda path: asked.append((picture, path)))
+            )
+
+    lines = sample_lines("127.0.0.1:50051", "it's", 3, {"gradcam": {}})
+    exec(lines.replace("from xai_client import Client", ""), {"Client": Client})
+    assert asked == [
+        "127.0.0.1:50051",
+        ("it's", 3),
+        ("as the model takes it, of the input", {"explain": ["gradcam"], "skip_sampling": True}),
+        ("the picture", "panel.png"),
+    ]
 
 
 @pytest.mark.parametrize("calls", CALLS)
