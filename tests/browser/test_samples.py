@@ -385,6 +385,31 @@ def test_classes_count_and_lead_to_their_samples(console, open_page, client, sam
         assert len(keys(page)) == count
 
 
+def test_all_confusions_are_there_to_be_seen_and_found(console, open_page, client, photo, sampled, eventually):
+    labels = client.model_info().labels
+    asked = client.predict(photo, request_id="browser-confused")
+    predicted = asked.classes[0].class_id
+    true = [each for each in range(len(labels)) if each != predicted][-35:]
+    client.report_ground_truth(asked.request_id, class_ids=true)
+    eventually(lambda: any(each.true_class_id == true[-1] for each in client.quality().confusion))
+    wrong = sum(each.true_class_id != each.predicted_class_id for each in client.quality().confusion)
+    with open_page(console + "/classes") as page:
+        rows = page.locator("table").first.locator("tbody tr")
+        page.get_by_text(f"30 of {wrong}", exact=True).wait_for()
+        assert rows.count() == 30
+        page.get_by_role("button", name="More").click()
+        page.get_by_text(f"{wrong} of {wrong}", exact=True).wait_for()
+        assert rows.count() == wrong
+        page.get_by_label("Of these classes").click()
+        page.keyboard.type(labels[true[-1]])
+        page.get_by_role("option", name=labels[true[-1]], exact=True).click()
+        page.wait_for_url(re.compile(f"of={true[-1]}"))
+        page.get_by_text("1 of 1", exact=True).wait_for()
+        assert rows.all_inner_texts() == [f"{labels[true[-1]]}\t{labels[predicted]}\t1"]
+        page.goto(f"{console}/classes?of={true[0] - 1}")
+        page.get_by_text(re.compile("None among the")).wait_for()
+
+
 def test_drift_has_the_sdks_figures(console, open_page, client, sampled):
     with open_page(console + "/drift") as page:
         page.locator(".figure .big").first.wait_for()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from nicegui import background_tasks
@@ -13,11 +14,11 @@ from xai_console.figures import percent
 from xai_console.markup import Html, Markup, bar, table_head, tag
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
-from xai_console.parts import card, div, empty, select, text, trouble
+from xai_console.parts import button, card, div, empty, search_class, select, text, trouble
 from xai_console.query import OUTCOMES
 from xai_console.ranges import scale_by
 
-_MOST_CELLS: Final = 30
+_AT_A_TIME: Final = 30
 
 
 async def build(page: Page, info: ModelInfo) -> None:
@@ -25,13 +26,13 @@ async def build(page: Page, info: ModelInfo) -> None:
     quality = await page.source.quality()
     with div("halves"):
         with card(page.say("classes.confusion"), page.say("classes.confusion.how")):
-            _confusion(page, quality)
+            _confusion(page, info, quality)
         with card(page.say("classes.right"), page.say("classes.right.how")):
             _accuracy(page, quality.evaluator.accuracy)
     await _ClassMaps(page, info, quality).start()
 
 
-def _confusion(page: Page, quality: Quality) -> None:
+def _confusion(page: Page, info: ModelInfo, quality: Quality) -> None:
     say = page.say
     wrong = [each for each in quality.confusion if each.true_class_id != each.predicted_class_id]
     if not quality.confusion:
@@ -40,11 +41,50 @@ def _confusion(page: Page, quality: Quality) -> None:
     if not wrong:
         text(say("classes.none_wrong"), "hint", "p")
         return
-    most = max(each.count for each in wrong)
-    head = table_head([say("classes.true"), say("classes.predicted"), say("classes.count")], 2)
-    rows = (_cell(page, each, most) for each in wrong[:_MOST_CELLS])
-    with div("scroll"):
-        Markup(tag("table", head, tag("tbody", *rows), classes="table"))
+    _Confusions(page, info, wrong, len(quality.confusion))
+
+
+class _Confusions:
+    """Wrong predictions by pairs of classes, the most frequent first, of all classes or of some."""
+
+    def __init__(self, page: Page, info: ModelInfo, wrong: Sequence[ConfusionCell], told: int) -> None:
+        self._page, self._wrong, self._told = page, wrong, told
+        known = range(len(info.labels))
+        self._classes = [int(each) for each in page.names("of") if each.isdecimal() and int(each) in known]
+        self._count = _AT_A_TIME
+        say = page.say
+        with div("row"):
+            search_class(page, info.labels, say("classes.of"), self._classes, self._choose, multiple=True)
+        with div("scroll tall"):
+            self._table = Markup()
+        with div("row"):
+            self._shown = text("", "hint number")
+            self._more = button(say("more"), self._add, "expand_more", "small")
+        self._show()
+
+    def _choose(self, classes: list[int] | None) -> None:
+        self._classes, self._count = classes or [], _AT_A_TIME
+        self._page.remember(of=",".join(map(str, self._classes)))
+        self._show()
+
+    def _add(self) -> None:
+        self._count += _AT_A_TIME
+        self._show()
+
+    def _show(self) -> None:
+        say, found = self._page.say, confusions_of(self._wrong, self._classes)
+        most = max(each.count for each in self._wrong)
+        head = table_head([say("classes.true"), say("classes.predicted"), say("classes.count")], 2)
+        rows = (_cell(self._page, each, most) for each in found[: self._count])
+        self._table.show(tag("table", head, tag("tbody", *rows), classes="table"))
+        shown = say("classes.shown", shown=min(self._count, len(found)), count=f"{len(found):,}")
+        self._shown.set_text(shown if found else say("classes.none_of", count=f"{self._told:,}"))
+        self._more.set_visibility(len(found) > self._count)
+
+
+def confusions_of(cells: Sequence[ConfusionCell], classes: Collection[int]) -> list[ConfusionCell]:
+    """Those in which one of some classes is what a picture shows, or what it was taken for; all, if none is named."""
+    return [each for each in cells if not classes or {each.true_class_id, each.predicted_class_id} & set(classes)]
 
 
 def _cell(page: Page, cell: ConfusionCell, most: int) -> Html:

@@ -63,6 +63,12 @@ WORDS: Final = {
     "classes.none_wrong": ("Nothing is taken for anything else so far.", "目前没有误认。"),
     "classes.no_truth": ("No truth has been reported", "尚无真实标签"),
     "classes.no_truth.how": ("Label some pictures under Review.", "请在“标注”中标注一些图片。"),
+    "classes.of": ("Of these classes", "仅这些类别"),
+    "classes.shown": ("{shown} of {count}", "共 {count} 项，显示 {shown} 项"),
+    "classes.none_of": (
+        "None among the {count} most frequent pairs of classes, which are those that the server tells of.",
+        "在服务器给出的最常见的 {count} 个类别对中没有。",
+    ),
     "classes.true": ("It is", "实为"),
     "classes.predicted": ("Taken for", "误认为"),
     "classes.count": ("Pictures", "图片数"),
