@@ -103,6 +103,7 @@ def test_until_interrupted(cache, tmp_path, monkeypatch, capsys):
     assert "Traceback" not in errors
     assert "Converted" not in errors, "the second start found no graph"
     assert "OoD" not in errors, "the second start found no OoD net"
+    assert "Sent 14 photographs: 14 were sampled, and 5 of these have been labelled" in errors
 
 
 def _try_everything(said, folder, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -40,10 +40,32 @@ _OOD_CROPS = 12
 _OOD_OPTIONS = TrainingOptions(epochs=30, batch_size=32, outlier_pictures=8)
 
 
-def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Config:
+def demo_addresses() -> dict[str, str]:
+    """Where the demo serves gRPC and HTTP, as keys of the config's section `server`."""
+    return {"grpc": free_address(50051), "http": free_address(9090)}
+
+
+def served_at(addresses: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """Where gRPC will be served, as the config will say once there is a classifier.
+
+    Args:
+        addresses: As from `demo_addresses`.
+        overrides: As of `--set`.
+
+    Raises:
+        ConfigError: An override of the section `server` is wrong.
+    """
+    of_server = [each for each in overrides if each.partition("=")[0].partition(".")[0].strip() == "server"]
+    variables = {name: value for name, value in os.environ.items() if name.upper().startswith("XAI_SERVER__")}
+    without = {"model": {"factory": "none:none", "input": SAMPLE_INPUT}, "server": dict(addresses)}
+    return parse_config(without, of_server, environment=variables).server.grpc
+
+
+def demo_config(addresses: Mapping[str, str], overrides: Sequence[str], report: Callable[[str], None]) -> Config:
     """The config of the sample classifier, its graph made if it is not there yet.
 
     Args:
+        addresses: As from `demo_addresses`.
         overrides: As of `--set`.
         report: Called with a line before each step that takes time.
 
@@ -59,11 +81,7 @@ def demo_config(overrides: Sequence[str], report: Callable[[str], None]) -> Conf
                 "labels": str(files.labels),
                 "input": SAMPLE_INPUT,
             },
-            "server": {
-                "grpc": free_address(50051),
-                "http": free_address(9090),
-                "log_level": "warning",
-            },
+            "server": {**addresses, "log_level": "warning"},
             # Nobody else is there to be disturbed.
             "evaluator": {
                 "sample_rate": 1.0,

@@ -6,7 +6,8 @@ import contextlib
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from PIL import Image
@@ -50,14 +51,19 @@ def console(server: str, listen: str) -> Iterator[str]:
             process.wait(10)
 
 
-def send_pictures(grpc_address: str) -> None:
+def send_pictures(grpc_address: str, report: Callable[[str], None]) -> int:
     """Sends photographs as callers do, and says what some of them really show.
 
     Args:
         grpc_address: Where gRPC is served.
+        report: Called with a line that tells how many of them.
+
+    Returns:
+        How many were sampled.
     """
     from xai_client import Client
 
+    sampled = labelled = 0
     with Client(grpc_address, tls=False, token="") as client:
         ood = client.model_info().ood is not None
         for scale in _SCALES:
@@ -65,9 +71,42 @@ def send_pictures(grpc_address: str) -> None:
                 with Image.open(sample_picture(name)) as opened:
                     picture = _cut(opened.convert("RGB"), scale)
                 prediction = client.predict(picture, ood=ood)
+                sampled += prediction.sampled
                 if scale == 1.0 and name in _TRUTH and prediction.sampled:
                     boxes = [_BOXES[name]] if name in _BOXES else []
                     client.report_ground_truth(prediction.request_id, _TRUTH[name], boxes)
+                    labelled += 1
+    sent = len(_SCALES) * len(_PICTURES)
+    report(f"Sent {sent} photographs: {sampled} were sampled, and {labelled} of these have been labelled")
+    return sampled
+
+
+def tell_progress(grpc_address: str, sampled: int, report: Callable[[str], None], pause_seconds: float = 1.0) -> None:
+    """Tells how many samples have been explained, after each quarter, and how many scored once none of them waits.
+
+    All are explained before any is scored by the last metric. Samples that come later do not count.
+
+    Args:
+        grpc_address: Where gRPC is served.
+        sampled: How many there are at least.
+        report: Called with a line each.
+        pause_seconds: How long to wait before the server is asked again.
+    """
+    from xai_client import Client, SampleFilter
+
+    with Client(grpc_address, tls=False, token="") as client:
+        before, told = SampleFilter(end=time.time()), 0
+        while True:
+            samples = client.list_samples(before, page_size=200).samples
+            explained = sum(bool(each.explainers) for each in samples)
+            if explained >= told + sampled / 4:
+                report(f"Explained {explained} of {len(samples)} samples")
+                told = explained
+            if len(samples) >= sampled and all(each.state != "pending" for each in samples):
+                break
+            time.sleep(pause_seconds)
+    scored = sum(each.state == "scored" for each in samples)
+    report(f"Scored {scored} of {len(samples)} samples by all metrics")
 
 
 def _cut(picture: Image.Image, scale: float) -> Image.Image:

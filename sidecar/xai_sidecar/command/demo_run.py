@@ -11,8 +11,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from xai_sidecar.command.demo import ask, demo_config, farewell, free_address, suggestions, with_ood
-from xai_sidecar.command.demo_console import console, send_pictures
+from xai_sidecar.command.demo import (
+    ask,
+    demo_addresses,
+    demo_config,
+    farewell,
+    free_address,
+    served_at,
+    suggestions,
+    with_ood,
+)
+from xai_sidecar.command.demo_console import console, send_pictures, tell_progress
 
 
 def run_demo(arguments: argparse.Namespace, report: Callable[[str], None], serve: Callable[..., int]) -> int:
@@ -27,12 +36,15 @@ def run_demo(arguments: argparse.Namespace, report: Callable[[str], None], serve
         The exit status.
     """
     started = time.monotonic()
-    config = demo_config(arguments.set, report)
+    addresses = demo_addresses()
     with contextlib.ExitStack() as beside:
-        address = "" if arguments.once else beside.enter_context(console(config.server.grpc, free_address(8080)))
+        address = ""
+        if not arguments.once:
+            address = beside.enter_context(console(served_at(addresses, arguments.set), free_address(8080)))
         if address:
             print(f"The web console: {address} (it shows the server as soon as that is ready)", flush=True)
-        asking = _Asking(arguments, started, address)
+        config = demo_config(addresses, arguments.set, report)
+        asking = _Asking(arguments, started, address, report)
         status = serve(with_ood(config, report), asking.begin, report) or asking.status
     if arguments.once and status == 0:
         print(farewell())
@@ -46,14 +58,17 @@ class _Asking:
         arguments: Of the command line.
         started: When the demo began.
         console: Where the web console is; empty where there is none.
+        report: Called with a line for each thing that is there to be looked at.
 
     Attributes:
         status: 1 if the server's answer was wrong.
     """
 
-    def __init__(self, arguments: argparse.Namespace, started: float, console: str) -> None:
+    def __init__(
+        self, arguments: argparse.Namespace, started: float, console: str, report: Callable[[str], None]
+    ) -> None:
         self.status = 0
-        self._arguments, self._started, self._console = arguments, started, console
+        self._arguments, self._started, self._console, self._report = arguments, started, console, report
 
     def begin(self, server: Any) -> None:
         """Begins, in the server's event loop."""
@@ -71,7 +86,11 @@ class _Asking:
         if self._arguments.once or self.status:
             loop.call_soon_threadsafe(server.stop)
             return
-        if self._console:
-            with contextlib.suppress(Exception):  # the server may be ended meanwhile
-                send_pictures(server.grpc_address)
+        sampled = 0
+        with contextlib.suppress(Exception):  # the server may be ended meanwhile
+            if self._console:
+                sampled = send_pictures(server.grpc_address, self._report)
         print(suggestions(server.grpc_address, server.http_address, request_id, self._console), flush=True)
+        with contextlib.suppress(Exception):
+            if sampled:
+                tell_progress(server.grpc_address, sampled, self._report)
