@@ -61,13 +61,15 @@ def served_at(addresses: Mapping[str, str], overrides: Sequence[str]) -> str:
     return parse_config(without, of_server, environment=variables).server.grpc
 
 
-def demo_config(addresses: Mapping[str, str], overrides: Sequence[str], report: Callable[[str], None]) -> Config:
+def demo_config(
+    overrides: Sequence[str], report: Callable[[str], None], addresses: Mapping[str, str] | None = None
+) -> Config:
     """The config of the sample classifier, its graph made if it is not there yet.
 
     Args:
-        addresses: As from `demo_addresses`.
         overrides: As of `--set`.
         report: Called with a line before each step that takes time.
+        addresses: As from `demo_addresses`, where that has been called.
 
     Raises:
         ConfigError: The extra `demo` is not installed, or an override is wrong.
@@ -81,7 +83,7 @@ def demo_config(addresses: Mapping[str, str], overrides: Sequence[str], report: 
                 "labels": str(files.labels),
                 "input": SAMPLE_INPUT,
             },
-            "server": {**addresses, "log_level": "warning"},
+            "server": {**(addresses or demo_addresses()), "log_level": "warning"},
             # Nobody else is there to be disturbed.
             "evaluator": {
                 "sample_rate": 1.0,

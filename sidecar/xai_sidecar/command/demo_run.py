@@ -43,7 +43,7 @@ def run_demo(arguments: argparse.Namespace, report: Callable[[str], None], serve
             address = beside.enter_context(console(served_at(addresses, arguments.set), free_address(8080)))
         if address:
             print(f"The web console: {address} (it shows the server as soon as that is ready)", flush=True)
-        config = demo_config(addresses, arguments.set, report)
+        config = demo_config(arguments.set, report, addresses)
         asking = _Asking(arguments, started, address, report)
         status = serve(with_ood(config, report), asking.begin, report) or asking.status
     if arguments.once and status == 0:
