@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, case, func, select
 
 from xai_sidecar.evaluator.reading.filters import SampleFilter, source
 from xai_sidecar.evaluator.reading.views import small_of
@@ -68,17 +68,21 @@ def load_class_maps(
 
 
 def load_confusion(connection: Connection, where: SampleFilter, most: int) -> list[Confusion]:
-    """How often classes were predicted where others apply, the most frequent first."""
-    count = func.count()
+    """How often classes were predicted where others apply, the most frequent first.
+
+    Of more than `most` of them, the right ones are left out first: those are counted by class elsewhere.
+    """
+    count, true, predicted = func.count(), ground_truth_classes.c.class_id, predictions.c.class_id
     query = (
-        source(where, None, ground_truth_classes.c.class_id, predictions.c.class_id, count)
+        source(where, None, true, predicted, count)
         .join(ground_truth_classes, ground_truth_classes.c.sample_id == samples.c.id)
         .join(predictions, predictions.c.sample_id == samples.c.id)
-        .group_by(ground_truth_classes.c.class_id, predictions.c.class_id)
-        .order_by(count.desc(), ground_truth_classes.c.class_id, predictions.c.class_id)
+        .group_by(true, predicted)
+        .order_by(case((true == predicted, 1), else_=0), count.desc(), true, predicted)
         .limit(most)
     )
-    return [Confusion(*row) for row in connection.execute(query)]
+    found = [Confusion(*row) for row in connection.execute(query)]
+    return sorted(found, key=lambda each: (-each.count, each.true, each.predicted))
 
 
 def _mean(connection: Connection, class_id: int, explainer: str, chosen: Sequence[int]) -> ClassMap | None:
