@@ -27,6 +27,7 @@ ROLES = ("predict", "explain", "feedback", "read")
 TOKENS = {
     "all": ROLES,
     "nothing but predict": ("predict",),
+    "nothing but read": ("read",),
     **{f"all but {role}": tuple(other for other in ROLES if other != role) for role in ROLES},
 }
 """By the name of each, its roles. Its token is its name with something around it."""

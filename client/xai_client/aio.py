@@ -189,14 +189,23 @@ class AsyncClient(AsyncQualityCalls):
 
     async def model_info(self, *, timeout: float | None = None) -> ModelInfo:
         """Describes the model and every explainer; see `Client.model_info`."""
-        response: pb.GetModelInfoResponse = await self._read("GetModelInfo", pb.GetModelInfoRequest(), timeout)
-        return model_info(response.model)
+        trailing: list[tuple[str, str | bytes]] = []
+        call = self._connection.call(timeout, idempotent=True)
+        response: pb.GetModelInfoResponse = await self._unary("GetModelInfo", pb.GetModelInfoRequest(), call, trailing)
+        return model_info(response.model, trailing)
 
-    async def _unary(self, name: str, request: Any, call: Call) -> Any:
+    async def _unary(
+        self, name: str, request: Any, call: Call, trailing: list[tuple[str, str | bytes]] | None = None
+    ) -> Any:
+        """Makes a call; returns its answer, and adds its trailing metadata where they are wanted."""
         while True:
             with fork.guard():
                 try:
-                    return await getattr(self._stub(), name)(request, **call.arguments())
+                    answer = getattr(self._stub(), name)(request, **call.arguments())
+                    message = await answer
+                    if trailing is not None:
+                        trailing.extend(await answer.trailing_metadata())
+                    return message
                 except grpc.RpcError as error:
                     self._check_open(error)
                     delay = call.retry_delay(error)

@@ -257,14 +257,22 @@ class Client(QualityCalls):
         Raises:
             ServiceError: The call failed.
         """
-        response: pb.GetModelInfoResponse = self._read("GetModelInfo", pb.GetModelInfoRequest(), timeout)
-        return model_info(response.model)
+        trailing: list[tuple[str, str | bytes]] = []
+        call = self._connection.call(timeout, idempotent=True)
+        response: pb.GetModelInfoResponse = self._unary("GetModelInfo", pb.GetModelInfoRequest(), call, trailing)
+        return model_info(response.model, trailing)
 
-    def _unary(self, name: str, request: Any, call: Call) -> Any:
+    def _unary(self, name: str, request: Any, call: Call, trailing: list[tuple[str, str | bytes]] | None = None) -> Any:
+        """Makes a call; returns its answer, and adds its trailing metadata where they are wanted."""
         while True:
             with fork.guard():
                 try:
-                    return getattr(self._stub(), name)(request, **call.arguments())
+                    method = getattr(self._stub(), name)
+                    if trailing is None:
+                        return method(request, **call.arguments())
+                    message, answer = method.with_call(request, **call.arguments())
+                    trailing.extend(answer.trailing_metadata())
+                    return message
                 except grpc.RpcError as error:
                     self._check_open(error)
                     delay = call.retry_delay(error)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from xai_client.evaluator_info import (
     EvaluatorInfo,
@@ -21,6 +22,8 @@ from xai_client.evaluator_info import (
 from xai_client.response import enum_name, time_of, value_of
 from xai_client.types import ParameterValue
 from xai_proto import explanation_pb2 as pb
+
+_ROLES: Final = "x-roles"
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,8 @@ class ModelInfo:
         layers: The layers that explainers of a layer, such as Grad-CAM, can explain, in the order in which they run.
         weights: Where the weights came from, in a sentence; says so where any were not loaded from a file.
         run: Name of the offline run that is shown, which has samples but predicts nothing; empty of a server.
+        roles: What those who asked may do there: "predict", "explain", "feedback", "read". None where the server lets
+            everybody do everything, or is older and does not say.
     """
 
     name: str
@@ -248,10 +253,12 @@ class ModelInfo:
     layers: tuple[LayerInfo, ...] = ()
     weights: str = ""
     run: str = ""
+    roles: tuple[str, ...] | None = None
 
 
-def model_info(message: pb.ModelInfo) -> ModelInfo:
-    """Decodes the description of the model."""
+def model_info(message: pb.ModelInfo, metadata: Iterable[tuple[str, str | bytes]] = ()) -> ModelInfo:
+    """Decodes the description of the model, and what the trailing metadata say of the caller."""
+    roles = next((value for key, value in metadata if key == _ROLES), None)
     return ModelInfo(
         name=message.name,
         version=message.version,
@@ -274,6 +281,7 @@ def model_info(message: pb.ModelInfo) -> ModelInfo:
         layers=tuple(_layer(each) for each in message.layers),
         weights=message.weights,
         run=message.run,
+        roles=tuple(roles.split(",")) if isinstance(roles, str) else None,
     )
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 
 import certificates
 import pytest
+from guarded_server import TOKENS
 
 from xai_client import AsyncClient, Client, PermissionDeniedError, Tls, UnauthenticatedError, UnavailableError
 
@@ -38,6 +40,18 @@ def test_with_a_token_it_calls(closed, token_file):
         client.model_info(timeout=5)
 
 
+@pytest.mark.parametrize("name", TOKENS)
+def test_a_caller_is_told_its_roles(name, closed, token_file):
+    given = {"tls": closed.folder / "ca.pem", "token": token_file(name)}
+
+    async def asked():
+        async with AsyncClient(closed.grpc, **given) as client:
+            return await client.model_info()
+
+    with Client(closed.grpc, **given) as client:
+        assert client.model_info().roles == asyncio.run(asked()).roles == TOKENS[name]
+
+
 def test_a_token_that_is_replaced_is_sent_with_the_next_call(closed, token_file):
     path = token_file("all but read")
     with Client(closed.grpc, tls=closed.folder / "ca.pem", token=path) as client:
@@ -56,7 +70,9 @@ def test_with_a_certificate_it_calls(mutual, tmp_path):
         async with AsyncClient(mutual.grpc, tls=Tls(mutual.folder / "ca.pem", certificate, key)) as client:
             return await client.model_info()
 
-    assert asyncio.run(asked()).explainers
+    info = asyncio.run(asked())
+    assert info.explainers
+    assert info.roles is None  # a certificate of the CA is all that it takes, and a token would be none the wiser
 
 
 def test_the_command_line_shows_no_token(closed, token_file):
@@ -68,6 +84,7 @@ def test_the_command_line_shows_no_token(closed, token_file):
     }
     command = [sys.executable, "-m", "xai_client"]
     done = subprocess.run([*command, "info"], env=environment, capture_output=True, text=True, timeout=60)
+    assert re.search(r"^you may +predict$", done.stdout, re.MULTILINE)
     assert done.returncode == 0, done.stderr
     feedback = [*command, "feedback", "some-id", "--class-id", "1"]
     done = subprocess.run(feedback, env=environment, capture_output=True, text=True, timeout=60)

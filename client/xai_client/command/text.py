@@ -186,6 +186,8 @@ def _model_rows(info: ModelInfo) -> Iterable[tuple[str, str]]:
         yield "", info.engine_note
     if info.weights:
         yield "weights", info.weights
+    if info.roles is not None:
+        yield "you may", ", ".join(info.roles)
     yield "classes", f"{info.class_count}, {info.activation}"
     yield "input", f"{entry.channels} x {entry.height} x {entry.width}, pictures {_fit_text(entry)}"
     if entry.mean_colour:

@@ -14,10 +14,13 @@ from xai_sidecar.rpc.answerer import Answerer, ReceivedCall
 from xai_sidecar.rpc.ground_truth import ground_truth_response, read_report
 from xai_sidecar.rpc.info import model_info
 from xai_sidecar.rpc.interceptors import REQUEST_ID, is_named, received, request_id_of
+from xai_sidecar.serving.callers import current_caller, role_names
 from xai_sidecar.serving.core import Core, deadline_of
 
 REPEAT = "x-repeat"
 """The metadata entry that says how a call was answered without work of its own."""
+ROLES = "x-roles"
+"""The metadata entry of a description that says what its caller may do, with commas; not sent where all may do all."""
 
 
 class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
@@ -55,6 +58,9 @@ class ExplanationServicer(pb_grpc.ExplanationServiceServicer):
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Any) -> pb.GetModelInfoResponse:
         """Describes the model: beside the loop, which predictions are not to wait for while scores are compared."""
+        if (caller := current_caller()).listed:
+            roles = ",".join(role_names(caller.roles))
+            context.set_trailing_metadata(((REQUEST_ID, request_id_of(context)), (ROLES, roles)))
         info = await asyncio.to_thread(lambda: model_info(self.core.describe(request.model)))
         return pb.GetModelInfoResponse(model=info)
 

@@ -166,7 +166,7 @@ def read_callers(path: Path) -> KnownCallers:
     for number, entry in _entries(path, data, "certificates"):
         where = f"[[certificates]] {number}"
         _check_keys(path, entry, where, {"name", "roles"})
-        caller = Caller(_name(path, entry, where), _roles(path, entry, where), "certificate")
+        caller = Caller(_name(path, entry, where), _roles(path, entry, where), "certificate", listed=True)
         certificates[caller.name] = caller
     return KnownCallers(tuple(tokens), certificates)
 
@@ -183,7 +183,8 @@ def _token(path: Path, entry: Mapping[str, Any], where: str) -> tuple[bytes, Cal
     digest = entry["sha256"]
     if not isinstance(digest, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
         raise _wrong(path, f"has in {where} a sha256 that is not 64 hexadecimal digits")
-    return bytes.fromhex(digest), Caller(_name(path, entry, where), _roles(path, entry, where), "token")
+    caller = Caller(_name(path, entry, where), _roles(path, entry, where), "token", listed=True)
+    return bytes.fromhex(digest), caller
 
 
 def _check_keys(path: Path, entry: Mapping[str, Any], where: str, keys: set[str]) -> None:

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from xai_sidecar.errors import RoleMissingError
 
@@ -35,11 +35,13 @@ class Caller:
         name: Of its token or certificate, else its address: what its limits and its share of the device go by.
         roles: What it may do.
         known_by: How it is known, as messages say it: "token", "certificate" or "address".
+        listed: Whether it is in the file of those who may call, and not let in because there is none.
     """
 
     name: str = ""
     roles: frozenset[Role] = ALL_ROLES
     known_by: str = "address"
+    listed: bool = field(default=False, compare=False)
 
     def check(self, needed: Iterable[Role], what: str) -> None:
         """Refuses what the caller may not do.
@@ -84,8 +86,12 @@ def calling(caller: Caller) -> Iterator[None]:
         _caller.reset(token)
 
 
-def _listed(roles: Iterable[Role], word: str) -> str:
-    """Roles in the order of their definition."""
+def role_names(roles: Iterable[Role]) -> list[str]:
+    """The names of roles, in the order of their definition."""
     given = set(roles)
-    *first, last = [role.value for role in Role if role in given] or [""]
+    return [role.value for role in Role if role in given]
+
+
+def _listed(roles: Iterable[Role], word: str) -> str:
+    *first, last = role_names(roles) or [""]
     return f"{', '.join(first)} {word} {last}" if first else last

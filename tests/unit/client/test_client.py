@@ -102,7 +102,8 @@ async def test_a_server_that_names_the_request_itself_wins(fake, connect, jpeg):
 
 
 async def test_model_info(fake, connect):
-    assert (await connect(fake.address).call("model_info")).name == "lite0"
+    info = await connect(fake.address).call("model_info")
+    assert (info.name, info.roles) == ("lite0", None)
     assert "x-request-id" in fake.received[0].metadata
 
 
