@@ -13,6 +13,7 @@ from xai_console.overlay import Scene
 from xai_console.page import Page
 from xai_console.parts import button, card, div, report, select, text
 from xai_console.sample_picture import Shown
+from xai_console.sign_in import MAKES_MAPS, may
 
 
 class Contrast:
@@ -33,6 +34,8 @@ class Contrast:
             return
         first, second, *_ = classes
         with card(page.say("contrast"), page.say("contrast.how"), "contrast"):
+            if not may(page, info, MAKES_MAPS):
+                return
             with div("row"):
                 self._one = select(page.say("contrast.one"), classes, first)
                 self._other = select(page.say("contrast.other"), classes, second)

@@ -14,12 +14,12 @@ from starlette.requests import Request
 from xai_client import XaiError
 from xai_console import telling
 from xai_console.markup import Html, Markup, icon, join, tag
-from xai_console.page import Console, Entry, Page, Theme, address
+from xai_console.page import LANGUAGE_COOKIE, Console, Entry, Page, Theme, address, words_of
 from xai_console.parts import div, empty, icon_button, text, trouble
 from xai_console.preview import add_preview
-from xai_console.words import LANGUAGES, Words, language_of
+from xai_console.sign_in import VIEWER_CHANGED, lacking, open_sign_in, refuse, sign_out
+from xai_console.words import LANGUAGES
 
-LANGUAGE_COOKIE: Final = "xai_language"
 THEME_COOKIE: Final = "xai_theme"
 _PATIENCE_SECONDS: Final = 0.4
 """How long an answer waits for the content of its page; what takes longer follows on the open page.
@@ -68,7 +68,7 @@ def _page(console: Console, entry: Entry, request: Request) -> Page:
     chosen = request.cookies.get(THEME_COOKIE)
     return Page(
         console=console,
-        say=Words(language_of(request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", ""))),
+        say=words_of(request),
         path=entry.path,
         theme=next((each for each in _THEMES if each == chosen), "auto"),
         state=dict(request.query_params),
@@ -79,10 +79,11 @@ def _head(page: Page, entry: Entry) -> None:
     ui.page_title(f"{_title(page, entry)} · xai-sidecar")
     ui.dark_mode({"auto": None, "light": False, "dark": True}[page.theme])
     marks = {"theme": page.theme, "lang": page.say.language}
-    # At once, so that no page is white first.
+    # At once, so that no page is white first. Where another viewer has signed in, pages are that viewer's.
     ui.add_head_html(
         f"<script>const marks = {json.dumps(marks)}; document.documentElement.lang = marks.lang;"
-        "document.documentElement.dataset.theme = marks.theme;</script>"
+        "document.documentElement.dataset.theme = marks.theme;"
+        f'new BroadcastChannel("{VIEWER_CHANGED}").onmessage = () => location.reload();</script>'
     )
 
 
@@ -117,6 +118,7 @@ class _Header:
             with div("state").props('role="status"'):
                 self._dot = div("dot")
                 self._state = text("", "state-text")
+            self._viewer = _viewer_button(page)
             _settings(page)
         with div("banner").props('role="alert"') as self._banner:
             ui.icon("cloud_off").props('aria-hidden="true"')
@@ -126,9 +128,10 @@ class _Header:
     def show(self) -> None:
         """Shows the state as it is."""
         monitor, say = self._page.console.monitor, self._page.say
-        state = "here" if monitor.here else "away"
+        state = "here" if monitor.here else "refused" if monitor.refused else "away"
         model = f"{monitor.info.name} · {self._page.source.name}" if monitor.info else self._page.source.name
         why = "" if monitor.problem is None else telling.error(monitor.problem, say)
+        self._viewer.set_visibility(_has_viewer_button(self._page))
         if (state, model, why) == self._shown:
             return
         self._shown = (state, model, why)
@@ -136,27 +139,29 @@ class _Header:
         self._dot.classes(replace=f"dot dot-{state}")
         self._state.set_text(say(f"state.{state}"))
         self._model.set_text(model)
-        self._why.set_text(say("away", server=self._page.source.name, why=why))
+        self._why.set_text(say("refused" if monitor.refused else "away", server=self._page.source.name, why=why))
         self._banner.set_visibility(not monitor.here)
 
 
 class _Body:
-    """The content of a page, which waits for a server that is away."""
+    """The content of a page, which waits for a server that is away, and for credentials that the server knows."""
 
     def __init__(self, page: Page, entry: Entry, main: Element) -> None:
         self._page, self._entry, self._main = page, entry, main
-        self._filled = False
+        self._shown: object = None
 
     async def fill(self) -> None:
         """Makes the content, or says that there is no server yet."""
         monitor = self._page.console.monitor
-        self._filled = True
         if monitor.info is None:
             await monitor.refresh()
         info = monitor.info
-        self._filled = info is not None
+        self._shown = self._depends_on()
         self._main.clear()
         with self._main:
+            if info is None and monitor.refused:
+                refuse(self._page, ())
+                return
             if info is None:
                 empty(
                     "cloud_off",
@@ -169,6 +174,8 @@ class _Body:
                     empty("visibility_off", self._page.say("no_evaluator"), [self._page.say("no_evaluator.how")])
                 elif self._entry.of_model and info.run:
                     empty("inventory_2", self._page.say("run.no_model"), [self._page.say("run.no_model.how")])
+                elif missing := lacking(info, self._entry.roles):
+                    refuse(self._page, missing)
                 else:
                     await self._entry.build(self._page, info)
             except XaiError as error:
@@ -178,10 +185,29 @@ class _Body:
                 empty("error_outline", self._page.say("broken"), [self._page.say("broken.how")])
 
     def show(self) -> None:
-        """Makes the content as soon as the server is there."""
-        if not self._filled and self._page.console.monitor.info is not None:
-            self._filled = True
+        """Makes the content as soon as the server is there, and anew where the viewer may do more or less there."""
+        now = self._depends_on()
+        if self._shown not in (None, now):
+            self._shown = now
             background_tasks.create(self.fill(), context=self._main)
+
+    def _depends_on(self) -> object:
+        """What decides which content a page has."""
+        monitor = self._page.console.monitor
+        return ("waiting", monitor.refused) if monitor.info is None else ("here", monitor.info.roles)
+
+
+def _viewer_button(page: Page) -> Element:
+    """Signs in, or out."""
+    if page.console.credentials == "session":
+        return icon_button("logout", page.say("sign_out"), sign_out)
+    return icon_button("login", page.say("sign_in"), lambda: open_sign_in(page))
+
+
+def _has_viewer_button(page: Page) -> bool:
+    """Whether there is anything to sign in to; a proxy's log-in is the proxy's."""
+    console = page.console
+    return console.credentials == "session" or (console.credentials == "console" and console.monitor.guarded)
 
 
 def _settings(page: Page) -> None:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TypeAlias
 
-from xai_client import ModelInfo, XaiError
+from xai_client import ModelInfo, UnauthenticatedError, XaiError
 from xai_console.source import Source
 
 Watcher: TypeAlias = Callable[[], None]
@@ -39,6 +39,21 @@ class Monitor:
     def here(self) -> bool:
         """Whether the source answered the last time."""
         return self.info is not None and self.problem is None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server does not know who asks."""
+        return isinstance(self.problem, UnauthenticatedError)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the server asks for credentials."""
+        return self.refused or (self.info is not None and self.info.roles is not None)
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody watches."""
+        return bool(self._watchers)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
         """Has a callback called after each answer or failure; returns what ends that."""

@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 from urllib.parse import urlencode
 
 from nicegui import ui
+from starlette.requests import HTTPConnection
 
 from xai_client import ModelInfo
 from xai_console.monitor import Monitor
 from xai_console.shelf import Shelf
 from xai_console.source import Source
-from xai_console.words import Words
+from xai_console.words import Words, language_of
+
+LANGUAGE_COOKIE: Final = "xai_language"
 
 Theme: TypeAlias = Literal["auto", "light", "dark"]
 
 
+Credentials: TypeAlias = Literal["console", "session", "request"]
+
+
 @dataclass(frozen=True)
 class Console:
-    """What all pages share.
+    """What all pages share that are shown by the same credentials.
 
     Attributes:
         source: Where they get what they show.
         monitor: Whether that is there.
         shelf: Pictures and maps that browsers fetch.
+        credentials: Whose they are: the console's own, a viewer's who has signed in, or a viewer's that come with each
+            request, from a proxy.
     """
 
     source: Source
     monitor: Monitor
     shelf: Shelf
+    credentials: Credentials = "console"
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,7 @@ class Entry:
         listed: Whether the navigation leads to it.
         of_samples: Whether it has content only where the server has an evaluator.
         of_model: Whether it has content only where there is a model to ask, and not of an offline run.
+        roles: What one has to be allowed to see it.
     """
 
     path: str
@@ -101,8 +111,15 @@ class Entry:
     listed: bool = True
     of_samples: bool = False
     of_model: bool = False
+    roles: tuple[str, ...] = ("read",)
 
 
 def address(path: str, state: Mapping[str, object]) -> str:
     """The URL of a page with some choices."""
     return f"{path}?{urlencode({key: str(value) for key, value in state.items()}, safe=',/:')}" if state else path
+
+
+def words_of(request: HTTPConnection) -> Words:
+    """The words of the language that a browser asks for, or that was chosen there."""
+    chosen, accepted = request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
+    return Words(language_of(chosen, accepted))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -16,14 +15,12 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from xai_console.layout import show
-from xai_console.monitor import Monitor
-from xai_console.page import Console, Entry
+from xai_console.page import Entry
 from xai_console.pages import ENTRIES
 from xai_console.routes import LARGEST_UPLOAD, STATIC, add_routes, stamp
 from xai_console.security import Guard
 from xai_console.settings import Settings
-from xai_console.shelf import Shelf
-from xai_console.source.live import LiveSource
+from xai_console.viewers import Viewers
 
 
 def serve(settings: Settings, report: Callable[[str], None]) -> None:
@@ -46,13 +43,12 @@ def serve(settings: Settings, report: Callable[[str], None]) -> None:
 
 def build(settings: Settings) -> ASGIApp:
     """The console as an ASGI application."""
-    source = LiveSource(settings)
-    console = Console(source=source, monitor=Monitor(source), shelf=Shelf())
+    viewers = Viewers(settings)
     for entry in ENTRIES:
-        _add_page(console, entry)
+        _add_page(viewers, entry)
     ui.add_head_html(f'<link rel="stylesheet" href="/static/console.css?{stamp()}">', shared=True)
-    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=partial(_life, console=console))
-    add_routes(outer, console)
+    outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=partial(_life, viewers=viewers))
+    add_routes(outer, viewers)
     # White is written on the last two, which are too light for that by default.
     app.colors(primary="var(--accent)", positive="#1b7f3f", info="#2b5fb8")
     ui.run_with(
@@ -69,18 +65,15 @@ def build(settings: Settings) -> ASGIApp:
     return GZipMiddleware(Guard(outer, settings.public_hosts), compresslevel=1)
 
 
-def _add_page(console: Console, entry: Entry) -> None:
+def _add_page(viewers: Viewers, entry: Entry) -> None:
     async def page(request: Request) -> None:
-        await show(console, ENTRIES, entry, request)
+        await show(await viewers.of(request), ENTRIES, entry, request)
 
     ui.page(entry.path, response_timeout=30.0)(page)
 
 
 @contextlib.asynccontextmanager
-async def _life(_: FastAPI, console: Console) -> AsyncIterator[None]:
-    first = asyncio.create_task(console.monitor.refresh())
-    watching = asyncio.create_task(console.monitor.run())
+async def _life(_: FastAPI, viewers: Viewers) -> AsyncIterator[None]:
+    viewers.start()
     yield
-    first.cancel()
-    watching.cancel()
-    await console.source.close()
+    await viewers.close()

@@ -47,37 +47,58 @@ class KeptPicture:
     size: tuple[int, int]
 
 
+class _Room:
+    """What several shelves keep, by shelf and name; what was not looked at for longest goes first."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._kept: OrderedDict[tuple[bytes, str], Kept] = OrderedDict()
+        self._size = 0
+
+    def put(self, key: tuple[bytes, str], kept: Kept) -> None:
+        self._kept[key] = kept
+        self._size += len(kept.data)
+        while self._size > self._room and len(self._kept) > 1:
+            _, dropped = self._kept.popitem(last=False)
+            self._size -= len(dropped.data)
+
+    def get(self, key: tuple[bytes, str]) -> Kept | None:
+        kept = self._kept.get(key)
+        if kept is not None:
+            self._kept.move_to_end(key)
+        return kept
+
+    def clear(self, shelf: bytes) -> None:
+        for key in [key for key in self._kept if key[0] == shelf]:
+            self._size -= len(self._kept.pop(key).data)
+
+
 class Shelf:
     """Keeps what was put there last, under names that cannot be guessed.
 
     Args:
         room: Bytes that there is room for.
+        beside: Another shelf, whose room it shares; neither finds what the other keeps.
     """
 
-    def __init__(self, room: int = _ROOM) -> None:
-        self._room = room
+    def __init__(self, room: int = _ROOM, beside: Shelf | None = None) -> None:
+        self._room: _Room = _Room(room) if beside is None else beside._room
         self._key = secrets.token_bytes(32)
-        self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._size = 0
 
     def put(self, data: bytes, media_type: str) -> str:
         """Keeps something; returns its name, which is the same for the same content."""
         name = hashlib.blake2b(data, key=self._key, digest_size=16).hexdigest()
-        if self.get(name) is not None:
-            return name
-        self._kept[name] = Kept(data, media_type)
-        self._size += len(data)
-        while self._size > self._room and len(self._kept) > 1:
-            _, dropped = self._kept.popitem(last=False)
-            self._size -= len(dropped.data)
+        if self.get(name) is None:
+            self._room.put((self._key, name), Kept(data, media_type))
         return name
 
     def get(self, name: str) -> Kept | None:
         """What is kept under a name; None if nothing is, or no more."""
-        kept = self._kept.get(name)
-        if kept is not None:
-            self._kept.move_to_end(name)
-        return kept
+        return self._room.get((self._key, name))
+
+    def clear(self) -> None:
+        """Keeps nothing of it any longer."""
+        self._room.clear(self._key)
 
     def grid(self, values: NDArray[Any]) -> Grid:
         """Keeps the values of a map, (rows, columns), as float32."""

@@ -10,6 +10,7 @@ from xai_client import ArgumentError, GroundTruthObject, ModelInfo, Sample, Trut
 from xai_console.overlay import Overlay
 from xai_console.page import Page
 from xai_console.parts import button, card, div, report, search_class, text, toggle
+from xai_console.sign_in import TELLS_TRUTH, may
 
 
 class TruthForm:
@@ -29,7 +30,8 @@ class TruthForm:
         self._anew = False  # whether a report replaces what is known
         with card(say("truth"), classes="truth"):
             self._known = text("", "hint", "p")
-            if not info.run:
+            self._has_form = not info.run and may(page, info, TELLS_TRUTH)
+            if self._has_form:
                 self._form()
         picture.on_shape(self._drawn)
         self.show(sample)
@@ -58,7 +60,7 @@ class TruthForm:
         self._sample = sample
         say, truth = self._page.say, sample.summary.truth
         if truth is None:
-            self._known.set_text(say("truth.not_known" if self._info.run else "truth.unknown"))
+            self._known.set_text(say("truth.unknown" if self._has_form else "truth.not_known"))
             return
         labels = ", ".join(truth.labels) or say("truth.no_label")
         applied = say("truth.applied") if truth.applied else say("truth.waiting")

@@ -25,9 +25,10 @@ _SERVER: Final = "127.0.0.1:50051"
 _LISTEN: Final = "127.0.0.1:8080"
 
 _EPILOG: Final = """\
-The console has no log-in of its own: who reaches it sees what it sees, and asks with its rights.
-It therefore listens on this machine alone. To offer it to others, put a proxy with a log-in before
-it, and name the host that browsers use with --public-host.
+Where the server asks for credentials, viewers sign in with a token of their own, or a proxy sends it
+for them. All others see what the console's own credentials may see, and ask with its rights: give it
+a token that may only read. It listens on this machine alone; to offer it to others, put a proxy with
+TLS before it, and name the host that browsers use with --public-host.
 
 examples:
   xai-console --server 127.0.0.1:50051
@@ -107,8 +108,8 @@ def _settings(parser: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         parser.error(str(error))
     if not is_loopback(host) and not arguments.public_host:
         parser.error(
-            f"{host} can be reached from other machines, and the console has no log-in: put a proxy with one before it,"
-            " and name the host that browsers use with --public-host"
+            f"{host} can be reached from other machines, and the console has no TLS: put a proxy with it, and a log-in"
+            " where the server has none, before it, and name the host that browsers use with --public-host"
         )
     if arguments.run is not None and not arguments.run.is_dir():
         parser.error(f"there is no folder {arguments.run}")

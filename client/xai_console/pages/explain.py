@@ -23,6 +23,7 @@ from xai_console.parts import button, card, div, empty, text, trouble
 from xai_console.prediction import ClassList
 from xai_console.sample_picture import Shown
 from xai_console.sample_strip import SampleStrip
+from xai_console.sign_in import MAKES_MAPS
 from xai_console.tiles import Tile
 
 _TOP: Final = 8
@@ -270,4 +271,4 @@ def _code(language: str, lines: str, page: Page) -> None:
         text(lines, "code", "pre").props(f'data-language="{language}"')
 
 
-ENTRY: Final = Entry("/explain", "explain", "center_focus_strong", build, of_model=True)
+ENTRY: Final = Entry("/explain", "explain", "center_focus_strong", build, of_model=True, roles=MAKES_MAPS)

@@ -14,6 +14,7 @@ from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
 from xai_console.parts import button, card, div, empty, report, search_class, text, toggle, trouble
 from xai_console.ranges import scale_by
+from xai_console.sign_in import TELLS_TRUTH
 
 _KEYS: Final = "123456789"
 _BATCH: Final = 50
@@ -159,4 +160,6 @@ class _Review:
         await self._show()
 
 
-ENTRY: Final = Entry("/review", "review", "fact_check", build, of_samples=True, of_model=True)
+ENTRY: Final = Entry(
+    "/review", "review", "fact_check", build, of_samples=True, of_model=True, roles=("read", *TELLS_TRUTH)
+)

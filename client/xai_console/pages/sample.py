@@ -21,6 +21,7 @@ from xai_console.parts import Folded, card, div, report, text
 from xai_console.prediction import ClassList
 from xai_console.sample_cards import FLAGS, outcome_of
 from xai_console.sample_scores import score_lines
+from xai_console.sign_in import MAKES_MAPS, lacking, role_needed
 from xai_console.tiles import Line, Tile
 from xai_console.times import Moment
 from xai_console.truth_form import TruthForm
@@ -119,7 +120,8 @@ class _SamplePage:
         with self._hanging:
             if not explanations:
                 text(say("sample.unmeasured"), "note", "p")
-            costs = {} if self._info.run else {name: each.cost for name, each in self._info.explainers.items()}
+            can_ask = not self._info.run and not lacking(self._info, MAKES_MAPS)
+            costs = {name: each.cost for name, each in self._info.explainers.items()} if can_ask else {}
             quick = [name for name, cost in costs.items() if cost and cost.passes <= _QUICK]
             with div("tiles"):
                 for name in [name for name, made in explanations.items() if not made.is_control] or quick:
@@ -170,6 +172,8 @@ class _SamplePage:
         askable = [name for name in missing if name in self._info.explainers and self._info.explainers[name].available]
         if askable and self._info.run:
             ui.notify(self._page.say("run.not_explained"), type="info", multi_line=True)
+        elif askable and (missing := lacking(self._info, MAKES_MAPS)):
+            ui.notify(role_needed(self._page, missing), type="info", multi_line=True)
         elif askable:
             self._tasks.append(background_tasks.create(self._explain(askable, class_id), context=ui.context.client))
 

@@ -48,11 +48,13 @@ class LiveSource:
 
     Args:
         settings: Its address, and how to call it.
+        token: The bearer token to call it with; empty for what the settings say.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, token: str = "") -> None:
         self.name = settings.name
         self._settings = settings
+        self._token = token
         self._sharing = Sharing()
 
     @cached_property
@@ -64,7 +66,7 @@ class LiveSource:
             timeout=settings.timeout,
             # A run is read through a socket of this user's own, whatever the environment says of servers.
             tls=False if settings.run else settings.tls,
-            token="" if settings.run else settings.token_file,
+            token=self._token or ("" if settings.run else settings.token_file),
             options=_RECONNECTING,
         )
 

@@ -14,6 +14,36 @@ WORDS: Final = {
     "theme.dark": ("dark", "深色"),
     "state.here": ("Connected", "已连接"),
     "state.away": ("No connection", "未连接"),
+    "state.refused": ("Not signed in", "未登录"),
+    "refused": (
+        "{server} asks for credentials, and does not know those in use. {why}",
+        "{server} 要求身份凭据，且不认识当前使用的凭据。{why}",
+    ),
+    "sign_in": ("Sign in", "登录"),
+    "sign_in.asked": ("{server} asks for credentials", "{server} 要求身份凭据"),
+    "sign_in.how": (
+        "Give a token of your own for the server; whoever runs it makes one (xai-sidecar token). The console keeps it "
+        "in its memory until this browser is closed.",
+        "使用您自己的服务器令牌；由服务器管理者生成（xai-sidecar token）。控制台仅在内存中保留，直到关闭浏览器。",
+    ),
+    "sign_in.token": ("Token", "令牌"),
+    "sign_in.go": ("Sign in", "登录"),
+    "sign_in.failed": ("The console does not answer", "控制台没有响应"),
+    "sign_in.no_token": ("Give a token: one line of at most 4096 characters.", "请输入令牌：一行，最多 4096 个字符。"),
+    "sign_in.open": (
+        "The server asks nobody for credentials, and needs no token.",
+        "服务器不要求身份凭据，无需令牌。",
+    ),
+    "sign_out": ("Sign out", "退出登录"),
+    "role.needed": (
+        "This needs the role {roles}, which {whose} does not have.",
+        "此操作需要角色 {roles}，而{whose}没有。",
+    ),
+    "role.and": (" and the role ", " 和角色 "),
+    "role.console": ("the console", "控制台"),
+    "role.session": ("your token", "您的令牌"),
+    "role.request": ("the token that the proxy sends for you", "代理为您发送的令牌"),
+    "role.proxy": ("Have the role added to it.", "请为其添加该角色。"),
     "away": (
         "{server} does not answer; the console tries again by itself. {why}",
         "{server} 没有响应；控制台会自动重试。{why}",
