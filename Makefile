@@ -19,7 +19,7 @@ help:
 	@echo "make bench       what explanations cost, as ratios to the bare forward pass"
 	@echo "make upstreams   models on servers of others (Triton, MLServer, KServe) explained from outside, as figures"
 	@echo "make lint        lint and types only"
-	@echo "make docs        write docs/reference/ and the dashboard anew from the code"
+	@echo "make docs        write docs/reference/, the dashboard and the console's alerts anew"
 	@echo "make proto       generate the stubs from proto/"
 
 demo: .venv/demo
@@ -108,6 +108,7 @@ $(UPSTREAMS)/%:
 docs: .venv/dev
 	.venv/bin/python docs/generate.py
 	.venv/bin/python deploy/grafana/dashboard.py
+	.venv/bin/python deploy/prometheus/for_console.py
 
 proto:
 	PYTHON=$(PYTHON) proto/generate.sh

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
 
-from xai_client import AutoChoice, Quality, Standing, XaiError
+from xai_client import AutoChoice, Standing, XaiError
 from xai_client.types import Advantage
-from xai_console.figures import number, percent
+from xai_console.alerts import Alert, Case
+from xai_console.figures import number
 from xai_console.words import Words
+
+_LABEL: Final = re.compile(r"{{ \$labels\.(\w+) }}")
+_SENTENCE: Final = re.compile(r"(?<=[.])\s+(?=[A-Z(])")
 
 
 def error(failure: XaiError, say: Words) -> str:
@@ -29,11 +35,19 @@ def objection(standing: Standing, say: Words) -> str:
     return say.told(f"objection.{'veto' if sure else 'chance'}", standing.objection, **_amounts(advantage))
 
 
-def alert_values(quality: Quality) -> Mapping[str, object]:
-    """What alerts are about."""
-    drifted = sorted(name for name, each in quality.explainers.items() if any(one.drifted for one in each.drift))
-    share = quality.outlier_share
-    return {"names": ", ".join(drifted), "share": "–" if share is None else percent(share)}
+def alert_summary(alert: Alert, cases: Sequence[Case], say: Words) -> str:
+    """What is the matter, and of what."""
+    labels = {
+        name: ", ".join(dict.fromkeys(each.labels[name] for each in cases))
+        for name in (cases[0].labels if cases else ())
+    }
+    summary = _LABEL.sub(lambda label: labels[label[1]], alert.summary)
+    return say.told(f"alert.{alert.name}", summary, **labels)
+
+
+def alert_meaning(alert: Alert, say: Words) -> str:
+    """What an alert means, in a sentence."""
+    return say.told(f"means.{alert.name}", _SENTENCE.split(alert.means)[0].replace("`", ""))
 
 
 def _amounts(advantage: Advantage) -> Mapping[str, object]:

@@ -415,6 +415,11 @@ def test_drift_has_the_sdks_figures(console, open_page, client, sampled):
         page.locator(".figure .big").first.wait_for()
         total = client.list_samples(with_total_count=True).total_count
         assert int(page.locator(".figure .big").first.inner_text().replace(",", "")) == total
+        page.get_by_text("All 15 alerts of Prometheus").click()
+        rows = {row.locator("b").inner_text(): row.inner_text() for row in page.locator(".alerts tbody tr").all()}
+        assert len(rows) == 15
+        assert "too few samples of a week ago" in rows["XaiQualityFell"]
+        assert "look at Prometheus" in rows["XaiDown"]
 
 
 def test_evidence_is_whole_and_needs_nothing_else(console, open_page, browser, client, sampled, tmp_path, pixels):

@@ -1,5 +1,6 @@
 """The alerts: Prometheus takes them, each is tested both ways, has a runbook, and uses series that there are."""
 
+import importlib
 import re
 import subprocess
 
@@ -122,3 +123,10 @@ def test_a_running_prometheus_evaluates_them(queries, scraped):
     # Half of what is exposed here is slow, which is more than six times 5 % and less than 14.4 times.
     fired = scraped.wait(lambda: [one for one in scraped.alerts() if one["state"] == "firing"], 15)
     assert [one["labels"]["alertname"] for one in fired] == ["XaiExplanationsSlowing"]
+
+
+def test_the_console_has_what_the_script_writes(queries):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(queries.ALERTS.parent)
+        script = importlib.import_module("for_console")
+    assert script.OUT.read_text() == script.text(), "run deploy/prometheus/for_console.py"

@@ -7,8 +7,9 @@ from typing import Final
 
 from nicegui import ui
 
-from xai_client import MapDrift, ModelInfo, Quality, QualityHistory
-from xai_console import telling
+from xai_client import MapDrift, ModelInfo, QualityHistory
+from xai_console.alert_cards import gather_evidence, show_alerts
+from xai_console.alerts import Evidence, judge
 from xai_console.charts import Chart
 from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
 from xai_console.figures import duration, number, percent
@@ -25,11 +26,11 @@ async def build(page: Page, info: ModelInfo) -> None:
     seconds = None if info.run else _span(page)
     if info.run:
         text(page.say("drift.whole"), "note", "p")
-    quality, past = await asyncio.gather(
-        page.source.quality(), page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
-    )
-    _alerts(page, quality)
-    _figures(page, quality, past)
+    history = page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
+    evidence, past = await asyncio.gather(_evidence(page, info), history)
+    if evidence is not None:
+        show_alerts(page, judge(evidence))
+    _figures(page, past)
     with div("halves"):
         with card(page.say("drift.traffic"), page.say("drift.traffic.how")):
             Chart(traffic(page, past), label=page.say("drift.traffic"))
@@ -39,9 +40,14 @@ async def build(page: Page, info: ModelInfo) -> None:
             Chart(class_mix(page, past), classes="chart-tall", label=page.say("drift.mix"))
         with card(page.say("drift.shapes"), page.say("drift.shapes.how")):
             _shapes(page, past)
-    if not info.run:
+    if evidence is not None:
         with card(page.say("drift.maps"), page.say("drift.maps.how")):
-            _map_drift(page, {name: each.drift for name, each in quality.explainers.items()})
+            _map_drift(page, {name: each.drift for name, each in evidence.quality.explainers.items()})
+
+
+async def _evidence(page: Page, info: ModelInfo) -> Evidence | None:
+    """What alerts are judged by; None of a run, which no Prometheus watches."""
+    return None if info.run else await gather_evidence(page.source, info)
 
 
 def _span(page: Page) -> float:
@@ -60,23 +66,7 @@ def _reload(page: Page, span: str) -> None:
     ui.navigate.reload()
 
 
-def _alerts(page: Page, quality: Quality) -> None:
-    if not quality.alerts:
-        with card(classes="calm"), div("row"):
-            ui.icon("check_circle").props('aria-hidden="true"').classes("good")
-            text(page.say("drift.calm"))
-        return
-    values = telling.alert_values(quality)
-    for each in quality.alerts:
-        with card(classes="alert"):
-            with div("row").props('role="alert"'):
-                ui.icon("warning").props('aria-hidden="true"').classes("warn")
-                text(page.say.told(f"alert.{each.name}", each.summary, **values), tag="h2")
-                text(each.name, "tag tag-warn")
-            text(page.say.told(f"advice.{each.name}", each.advice), tag="p")
-
-
-def _figures(page: Page, quality: Quality, past: QualityHistory) -> None:
+def _figures(page: Page, past: QualityHistory) -> None:
     """What a glance should tell: now, and in the reference window."""
     now, before = past.current, past.reference
     figures = [

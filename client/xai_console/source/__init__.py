@@ -77,9 +77,21 @@ class Source(Protocol):
         """How good explanations are now."""
 
     async def quality_history(
-        self, *, seconds: float | None, bins: int, reference_seconds: float | None = None
+        self,
+        *,
+        seconds: float | None,
+        bins: int,
+        reference_seconds: float | None = None,
+        reference_ago: float | None = None,
     ) -> QualityHistory:
-        """How things have changed in so many seconds, compared with so many seconds before them; None: of all."""
+        """How things have changed in the last seconds, or ever (None), compared with other seconds.
+
+        Args:
+            seconds: How many.
+            bins: Bins that they are divided into.
+            reference_seconds: How many to compare with; None for no comparison.
+            reference_ago: When those ended, in seconds before now. Default: where the others begin.
+        """
 
     async def class_maps(self, explainer: str, class_ids: Sequence[int], outcomes: Sequence[str]) -> list[ClassMap]:
         """Mean maps of classes."""

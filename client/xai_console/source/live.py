@@ -148,7 +148,12 @@ class LiveSource:
         return await self._client.quality()
 
     async def quality_history(
-        self, *, seconds: float | None, bins: int, reference_seconds: float | None = None
+        self,
+        *,
+        seconds: float | None,
+        bins: int,
+        reference_seconds: float | None = None,
+        reference_ago: float | None = None,
     ) -> QualityHistory:
         """See `Source`."""
         if seconds is None:
@@ -157,9 +162,9 @@ class LiveSource:
             end = max(times) + _A_MOMENT if times else None
             return await self._client.quality_history(start=min(times, default=None), end=end, bins=bins)
         now = time.time()
-        start = now - seconds
-        reference = None if reference_seconds is None else (start - reference_seconds, start)
-        return await self._client.quality_history(start=start, end=now, bins=bins, reference=reference)
+        ended = now - (seconds if reference_ago is None else reference_ago)
+        reference = None if reference_seconds is None else (ended - reference_seconds, ended)
+        return await self._client.quality_history(start=now - seconds, end=now, bins=bins, reference=reference)
 
     async def class_maps(self, explainer: str, class_ids: Sequence[int], outcomes: Sequence[str]) -> list[ClassMap]:
         """See `Source`."""

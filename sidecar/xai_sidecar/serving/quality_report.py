@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from xai_sidecar.evaluator.choice import Candidate, Choice
-from xai_sidecar.evaluator.live_quality import LiveQuality, State
+from xai_sidecar.evaluator.live_quality import LiveQuality
 from xai_sidecar.evaluator.quality_table import quality_row
 from xai_sidecar.evaluator.reading.class_maps import Confusion
 from xai_sidecar.serving.description import ModelDescription, QualityDescription, described
@@ -113,10 +113,4 @@ def _alerts(shown: Shown, description: ModelDescription) -> Iterator[Alert]:
             "XaiOodShareHigh",
             f"{100 * share:.0f} % of the pictures are unlike the training pictures.",
             "List the outliers first, and see what they have in common.",
-        )
-    if summary.state is State.NO_TRAFFIC and summary.last_sample is not None:
-        yield Alert(
-            "XaiEvaluatorStale",
-            "No picture has been sampled for a while, so that all of this is old.",
-            "See whether requests still come, and whether evaluator.sample_rate is what it should be.",
         )

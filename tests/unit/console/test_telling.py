@@ -1,8 +1,6 @@
 """What the server tells in English is in Chinese, too, where its kind is known, and as it was where it is not."""
 
 import re
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +12,6 @@ from xai_console.words.told import TOLD
 from xai_sidecar.evaluator.controls import CONTROLS
 from xai_sidecar.explainers.discovery import built_in_explainers
 from xai_sidecar.metrics.discovery import built_in_metrics
-from xai_sidecar.serving import quality_report
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 EN, ZH = Words("en"), Words("zh")
@@ -25,10 +22,7 @@ def test_all_that_the_server_has_of_its_own_is_told():
     parameters = {
         f"parameter.{name}" for each in built_in_explainers().values() for name in each.parameters_type.model_fields
     }
-    alerts = set(re.findall(r'"(Xai\w+)"', Path(quality_report.__file__).read_text()))
-    assert alerts
     wanted = {*built_in_explainers(), *built_in_metrics(), *CONTROLS, *parameters}
-    wanted |= {f"{kind}.{name}" for kind in ("alert", "advice") for name in alerts}
     assert wanted <= set(TOLD)
     assert all(CHINESE.search(text) for text in TOLD.values())
 
@@ -65,11 +59,3 @@ def test_an_objection_is_of_chance_or_of_a_veto():
     assert "control/blob" in telling.objection(by_chance, ZH)
     assert "robustness" in telling.objection(vetoed, ZH)
     assert telling.objection(vetoed, EN) == vetoed.objection
-
-
-def test_alerts_name_what_they_are_about():
-    drift = [SimpleNamespace(drifted=True)]
-    explainers = {"rise": SimpleNamespace(drift=drift), "gradcam": SimpleNamespace(drift=[])}
-    values = telling.alert_values(SimpleNamespace(explainers=explainers, outlier_share=0.4))
-    assert "rise" in ZH.told("alert.XaiMapsDrifted", "", **values)
-    assert "40" in ZH.told("alert.XaiOodShareHigh", "", **values)

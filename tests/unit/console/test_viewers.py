@@ -74,7 +74,9 @@ def test_who_has_signed_in_is_known_by_a_cookie_that_does_not_have_the_token(sou
         assert "anna" not in anna
         console = await made.of(request(made, anna))
         assert (console.source.token, console.credentials) == ("anna", "session")
-        assert (await made.of(request(made, ben))).source.token == "ben"
+        other = await made.of(request(made, ben))
+        assert other.source.token == "ben"
+        assert len({each.monitor for each in (console, other, made.shared)}) == 3
         await made.close()
 
     asyncio.run(story())

@@ -29,3 +29,12 @@ def test_nobody_beats_the_controls_only_where_all_were_compared(verdicts, told):
     )
     found = _alerts(shown, SimpleNamespace(quality=summary, explainers=()))
     assert [each.name for each in found] == ["XaiNoExplainerBeatsControls"] * told
+
+
+def test_a_server_without_traffic_raises_no_alert_of_another_meaning():
+    """XaiEvaluatorStale is about samples that wait and are not measured; here there are none."""
+    summary = SimpleNamespace(verdicts={"gradcam": BEATS}, state=State.NO_TRAFFIC, sample_count=0, last_sample=1.0)
+    shown = SimpleNamespace(
+        quality=SimpleNamespace(outlier_share=None), evaluated=SimpleNamespace(explainers={"gradcam": None})
+    )
+    assert not list(_alerts(shown, SimpleNamespace(quality=summary, explainers=())))
