@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from xai_client.colours import ColourScale
 from xai_client.overlay import draw
 from xai_sidecar.backends.loading import load_backend
 from xai_sidecar.command.demo import demo_config
@@ -40,7 +41,7 @@ COLUMNS = (
 )
 NAMES = {"srg": "SRG", "insertion_auc": "insertion", "deletion_auc": "deletion", "iosr": "IoSR"}
 SCALE = 0.75
-GAP, LINE, TITLE = 18, 28, 34
+GAP, LINE, TITLE, LEGEND, BAR = 18, 28, 34, 38, 10
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Explained:
     """What is shown of one explanation.
 
     Attributes:
-        title: The explainer.
+        title: The explainer, and the class.
         saliency: The map, (H, W).
         scores: By metric.
     """
@@ -93,38 +94,40 @@ def explained() -> tuple[Image.Image, Region, list[Explained]]:
             raise ValueError(f"the map of {name} cannot be believed")
         scores = [*measurement.scores, *measurer.locate(measurement.map, (frame.height, frame.width), objects)]
         known = {one.metric: one.value for one in scores if one.value is not None}
-        found.append(Explained(title, measurement.map.saliency, known))
+        found.append(Explained(f"{title}, {model.labels[target]}", measurement.map.saliency, known))
     return picture, prepared.region, found
 
 
 def drawn(picture: Image.Image, region: Region, explanations: Sequence[Explained]) -> Image.Image:
     """The explanations side by side, the better score of each metric in bold."""
     width, height = round(SCALE * picture.width), round(SCALE * picture.height)
-    figure = Image.new("RGB", (2 * width + 3 * GAP, TITLE + height + max(map(len, COLUMNS)) * LINE + 16), "white")
+    below = TITLE + height + LEGEND
+    figure = Image.new("RGB", (2 * width + 3 * GAP, below + max(map(len, COLUMNS)) * LINE + 16), "white")
     pen = ImageDraw.Draw(figure)
     for place, one in enumerate(explanations):
         left = GAP + place * (width + GAP)
         pen.text((left, 8), one.title, "black", _font(17, bold=True))
-        shown = _overlaid(picture, region, one.saliency).resize((width, height), Image.Resampling.LANCZOS)
+        overlaid = draw(picture, one.saliency, (region.left, region.top, region.right, region.bottom), picture.size)
+        shown = overlaid.image.resize((width, height), Image.Resampling.LANCZOS)
         box = [SCALE * edge for edge in OBJECT]
         ImageDraw.Draw(shown).rectangle(box, outline="white", width=2)
         figure.paste(shown, (left, TITLE))
+        _legend(figure, (left, TITLE + height + 6), width, overlaid.scale)
         for column, metrics in enumerate(COLUMNS):
             start = left + column * (width // 2 + 5)
             for row, metric in enumerate(metrics):
-                corner = (start, TITLE + height + 12 + row * LINE)
+                corner = (start, below + 12 + row * LINE)
                 _score(pen, corner, width // 2 - GAP, metric, one, explanations[1 - place])
     return figure
 
 
-def _overlaid(picture: Image.Image, region: Region, saliency: FloatArray) -> Image.Image:
-    """The map on the part that the model sees; the rest is grey and pale."""
-    box = (region.left, region.top, region.right, region.bottom)
-    shown = draw(picture, saliency, box, picture.size).image
-    corners = [round(edge) for edge in box]
-    dark = picture.convert("L").point(lambda value: 0.35 * value + 40).convert("RGB")
-    dark.paste(shown.crop(corners), corners[:2])
-    return dark
+def _legend(figure: Image.Image, corner: tuple[int, int], width: int, scale: ColourScale) -> None:
+    """What the colours of a map mean."""
+    left, top = corner
+    figure.paste(Image.fromarray(np.repeat(scale.shown(width)[np.newaxis], BAR, axis=0)), corner)
+    pen, font = ImageDraw.Draw(figure), _font(13, bold=False)
+    for mark, place, anchor in zip(scale.marks(), (0, width // 2, width), ("la", "ma", "ra"), strict=True):
+        pen.text((left + place, top + BAR + 4), mark, "#555555", font, anchor=anchor)
 
 
 def _score(

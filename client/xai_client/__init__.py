@@ -5,7 +5,7 @@
     with Client("127.0.0.1:50051", timeout=30) as client:
         prediction = client.predict("cat.jpg", explain=["gradcam", Explain("gradient", top_count=2)], top_k=5)
         print(prediction.classes[0].label, prediction.classes[0].probability)
-        prediction.explanations["gradcam"].overlay("cat.jpg").save("cat.gradcam.png")
+        prediction.explanations["gradcam"].overlay("cat.jpg", legend=True).save("cat.gradcam.png")
 
 `AsyncClient` is the same with coroutines. All errors are kinds of `XaiError`; see `xai_client.errors` for the tree.
 """

@@ -103,6 +103,18 @@ class ColourScale:
         """The opacity of each level, (256,), up to `alpha` of 255."""
         return to_bytes(255 * alpha * self.strength())
 
+    def shown(self, count: int) -> NDArray[np.uint8]:
+        """The colours from the lowest value that is shown to the highest, in steps, (count, 3)."""
+        levels = np.linspace(0, 2 * MIDDLE if self.signed else LEVELS - 1, count).round().astype(int)
+        shown: NDArray[np.uint8] = self.colours()[levels]
+        return shown
+
+    def marks(self) -> tuple[str, str, str]:
+        """What the lowest value that is shown stands for, the one in the middle, and the highest, in words."""
+        if self.signed:
+            return f"{-self.high:.2g} against", "0", f"for {self.high:.2g}"
+        return f"{self.low:.2g}", f"{(self.low + self.high) / 2:.2g}", f"{self.high:.2g}"
+
     def strength(self) -> NDArray[np.float64]:
         """How opaque each level is, (256,), 0 to 1. It grows fast at first, so that weak areas show."""
         index = np.arange(LEVELS)

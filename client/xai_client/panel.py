@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from xai_client.colours import LEVELS, MIDDLE, ColourScale
+from xai_client.colours import ColourScale
 from xai_client.errors import ArgumentError
 
 DEFAULT_WIDTH: Final = 320
@@ -79,11 +79,7 @@ def panel(tiles: Sequence[Tile], columns: int | None = None, width: int = DEFAUL
 
 def with_legend(image: Image.Image, tile: Tile) -> Image.Image:
     """A picture in its own size, with what a tile of it says below."""
-    below = _caption(tile, max(image.width, _SMALLEST_WIDTH))
-    sheet = Image.new("RGB", (max(image.width, below.width), image.height + below.height), _PAPER)
-    sheet.paste(image, (0, 0))
-    sheet.paste(below, (0, image.height))
-    return sheet
+    return _with_caption(image, tile, max(image.width, _SMALLEST_WIDTH) // 40)
 
 
 def drawable(text: str, instead: str) -> str:
@@ -98,7 +94,16 @@ def drawable(text: str, instead: str) -> str:
 
 def _tile(tile: Tile, width: int) -> Image.Image:
     height = max(1, round(tile.image.height * width / tile.image.width))
-    return with_legend(tile.image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0), tile)
+    return _with_caption(tile.image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0), tile, 0)
+
+
+def _with_caption(image: Image.Image, tile: Tile, margin: int) -> Image.Image:
+    width = max(image.width, _SMALLEST_WIDTH)
+    below = _caption(tile, width - 2 * margin)
+    sheet = Image.new("RGB", (width, image.height + below.height + margin), _PAPER)
+    sheet.paste(image, (0, 0))
+    sheet.paste(below, (margin, image.height))
+    return sheet
 
 
 def _caption(tile: Tile, width: int) -> Image.Image:
@@ -120,17 +125,13 @@ def _caption(tile: Tile, width: int) -> Image.Image:
 
 
 def _bar(scale: ColourScale, width: int, height: int) -> Image.Image:
-    levels = np.linspace(0, 2 * MIDDLE if scale.signed else LEVELS - 1, width).round().astype(int)
-    return Image.fromarray(np.repeat(scale.colours()[levels][np.newaxis], height, axis=0))
+    return Image.fromarray(np.repeat(scale.shown(width)[np.newaxis], height, axis=0))
 
 
 def _numbers(pen: ImageDraw.ImageDraw, scale: ColourScale, top: int, width: int, size: float) -> None:
     """What the ends of a scale stand for, and its middle."""
     font = _font(size)
-    ends = (f"{-scale.high:.2g} against", "0", f"for {scale.high:.2g}")
-    middle = f"{(scale.low + scale.high) / 2:.2g}"
-    texts = ends if scale.signed else (f"{scale.low:.2g}", middle, f"{scale.high:.2g}")
-    for text, place, anchor in zip(texts, (0, width / 2, width), ("la", "ma", "ra"), strict=True):
+    for text, place, anchor in zip(scale.marks(), (0, width / 2, width), ("la", "ma", "ra"), strict=True):
         pen.text((place, top + size * 0.25), text, fill=_PALE_INK, font=font, anchor=anchor)
 
 

@@ -48,6 +48,7 @@ class OverlayFiles:
         alpha: As of `Explanation.overlay`.
         colormap: As of `Explanation.overlay`.
         arrays: Whether each map goes into a file beside its overlay, too: `.npy`, float32 (H, W).
+        legend: As of `Explanation.overlay`.
 
     Attributes:
         written: Where overlays are, by explanation name and class id.
@@ -65,12 +66,14 @@ class OverlayFiles:
         alpha: float = DEFAULT_ALPHA,
         colormap: str | None = None,
         arrays: bool = False,
+        legend: bool = True,
     ) -> None:
         self.written: Written = {}
         self.arrays: Written | None = {} if arrays else None
         self.panel: Path | None = None
         self._alpha = alpha
         self._colormap = colormap
+        self._legend = legend
         self._image = image
         self._folder = folder
         self._stem = stem
@@ -87,7 +90,7 @@ class OverlayFiles:
         for one in explanation.maps:
             target = one.class_id
             try:
-                overlay = explanation.overlay(self._image, target, self._alpha, self._colormap)
+                overlay = explanation.overlay(self._image, target, self._alpha, self._colormap, legend=self._legend)
             except MapWithheldError:
                 continue
             path = self._path(explanation, target)

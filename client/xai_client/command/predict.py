@@ -34,7 +34,7 @@ EXAMPLES: Final = """\
 # Options that say nothing without an explanation.
 _FOR_EXPLANATIONS: Final = (
     *("target", "top_count", "min_probability", "seed", "budget", "if_top_probability_below"),
-    *("if_ood_percentile_below", "colormap", "alpha", "npy", "values", "panel"),
+    *("if_ood_percentile_below", "colormap", "alpha", "no_legend", "npy", "values", "panel"),
 )
 
 _STATUS: Final = """\
@@ -116,6 +116,11 @@ file of that name, but none of the pictures given.""",
     parser.add_argument("--colormap", choices=COLORMAPS, help="colours of the overlays (default: by the map's values)")
     parser.add_argument(
         "--alpha", type=float, metavar="A", help=f"opacity at the most salient pixel, 0 to 1 (default: {DEFAULT_ALPHA})"
+    )
+    parser.add_argument(
+        "--no-legend",
+        action="store_true",
+        help="overlays of the picture's own size, without a line below of class, explainer and what the colours mean",
     )
     parser.add_argument(
         "--npy",
@@ -236,6 +241,7 @@ def _files(arguments: argparse.Namespace, image: Path, stem: str) -> OverlayFile
         alpha=DEFAULT_ALPHA if arguments.alpha is None else arguments.alpha,
         colormap=arguments.colormap,
         arrays=arguments.npy,
+        legend=not arguments.no_legend,
     )
 
 

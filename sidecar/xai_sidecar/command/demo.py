@@ -158,7 +158,7 @@ def ask(grpc_address: str, folder: Path, start_seconds: float) -> tuple[str, str
         prediction = client.predict(picture, explain=["gradcam"], top_k=5)
     folder.mkdir(parents=True, exist_ok=True)
     overlay = folder / f"{_PICTURE}-gradcam.png"
-    prediction.explanations["gradcam"].overlay(picture).save(overlay)
+    prediction.explanations["gradcam"].overlay(picture, legend=True).save(overlay)
     classes = "\n".join(
         f"  {100 * one.probability:5.1f} %  {one.label:<20} {'█' * round(40 * one.probability)}"
         for one in prediction.classes

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from xai_client.colours import ColourScale
 from xai_client.overlay import draw
 from xai_client.picture import to_picture
 from xai_sidecar.evaluator.comparison import goodness
@@ -22,6 +23,8 @@ from xai_sidecar.runner.results import ScoreRow, name_of, ranked
 from xai_sidecar.runner.session import RunResult
 
 _CLASSES = 15
+_STOPS = 17
+"""Colours of a scale that a browser is told; between them it goes straight."""
 
 
 def report(result: RunResult, found: Mapping[str, Any], rows: Iterable[ScoreRow]) -> str:
@@ -184,8 +187,17 @@ def _overlay(shown: ShownMap) -> str:
         full = frame.picture_size or (frame.width, frame.height)
         across, down = (new / old for new, old in zip(picture.size, full, strict=True))
         region = None if box is None else (box.left * across, box.top * down, box.right * across, box.bottom * down)
-    drawn = draw(picture, saliency, region, None).image
+    drawn = draw(picture, saliency, region, None)
     buffer = io.BytesIO()
-    drawn.save(buffer, "JPEG", quality=82)
+    drawn.image.save(buffer, "JPEG", quality=82)
     content = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="" src="data:image/jpeg;base64,{content}">'
+    return f'<img alt="" src="data:image/jpeg;base64,{content}">{_legend(drawn.scale)}'
+
+
+def _legend(scale: ColourScale) -> str:
+    """What the colours of a map mean."""
+    stops = ",".join(f"rgb({red} {green} {blue})" for red, green, blue in scale.shown(_STOPS).tolist())
+    marks = "".join(f"<span>{escape(mark)}</span>" for mark in scale.marks())
+    return (
+        f'<div class="scale" style="background:linear-gradient(to right,{stops})"></div><div class="ends">{marks}</div>'
+    )

@@ -32,9 +32,8 @@ def test_predict_prints_the_classes(run, cat, fake):
 
 
 def test_predict_writes_overlays_of_the_pictures_size(run, cat, tmp_path):
-    status, out, _ = run(
-        "predict", cat, "--explain", "gradcam,rise", "--explain", "auto", "--out", tmp_path / "a" / "b"
-    )
+    explained = ("--explain", "gradcam,rise", "--explain", "auto", "--no-legend")
+    status, out, _ = run("predict", cat, *explained, "--out", tmp_path / "a" / "b")
     assert status == 0
     for name in ("gradcam", "rise", "auto"):
         path = tmp_path / "a" / "b" / f"cat.{name}.png"
@@ -42,6 +41,16 @@ def test_predict_writes_overlays_of_the_pictures_size(run, cat, tmp_path):
         (line,) = [line for line in out.splitlines() if line.startswith(name)]
         assert str(path) in line
         assert line.split()[1] == "complete"
+
+
+def test_overlays_say_below_what_they_show(run, cat, tmp_path):
+    assert run("predict", cat, "--explain", "gradcam")[0] == 0
+    told = np.asarray(Image.open(tmp_path / "cat.gradcam.png"))
+    assert run("predict", cat, "--explain", "gradcam", "--no-legend")[0] == 0
+    plain = np.asarray(Image.open(tmp_path / "cat.gradcam.png"))
+    assert plain.shape == (30, 40, 3)
+    np.testing.assert_array_equal(told[:30, :40], plain)
+    assert (told[30:] < 128).any(), "there are words below"
 
 
 def test_overlays_go_to_the_working_directory_by_default(run, cat, tmp_path):
@@ -84,7 +93,7 @@ def test_several_targets_give_several_files(run, cat, tmp_path):
 def test_pictures_of_the_same_stem_do_not_overwrite_each_other(run, cat, tmp_path):
     other = tmp_path / "cat.png"
     Image.new("RGB", (8, 8)).save(other)
-    assert run("predict", cat, other, "--explain", "rise")[0] == 0
+    assert run("predict", cat, other, "--explain", "rise", "--no-legend")[0] == 0
     assert Image.open(tmp_path / "cat.rise.png").size == (40, 30)
     assert Image.open(tmp_path / "cat-2.rise.png").size == (8, 8)
 
@@ -512,7 +521,7 @@ def test_labels_that_the_terminal_cannot_show(fake, cat, answer, spawn):
 
 
 def test_an_overlay_shows_the_map(run, cat, tmp_path):
-    run("predict", cat, "--explain", "rise")
+    run("predict", cat, "--explain", "rise", "--no-legend")
     pixels = np.asarray(Image.open(tmp_path / "cat.rise.png")).astype(int)
     # The map grows from the top left to the bottom right, on the picture with a fifth of its colours.
     plain, hot = pixels[0, 0], pixels[-1, -1]

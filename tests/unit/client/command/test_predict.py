@@ -135,7 +135,7 @@ def test_maps_in_json(run, cat, fake, answer, watch):
 def test_colours(run, cat, tmp_path):
     pictures = []
     for options in ([], ["--colormap", "inferno"], ["--alpha", 0], ["--alpha", 0.75]):
-        assert run("predict", cat, "--explain", "rise", *options)[0] == 0
+        assert run("predict", cat, "--explain", "rise", "--no-legend", *options)[0] == 0
         pictures.append(np.asarray(Image.open(tmp_path / "cat.rise.png")).tolist())
     plain, inferno, clear, default = pictures
     assert plain == default

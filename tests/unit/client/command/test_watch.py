@@ -163,7 +163,7 @@ def test_overlays_are_there_at_once_and_become_better(run, cat, fake, play, expl
             explained("rise", values=MAP[::-1]),
         )
     ]
-    assert run("predict", cat, "--explain", "rise", "--watch")[0] == 0
+    assert run("predict", cat, "--explain", "rise", "--watch", "--no-legend")[0] == 0
     first, last = Image.open(io.BytesIO(seen[0])), Image.open(path)
     assert first.size == last.size == (40, 30)
     assert first.getpixel((39, 29)) == last.getpixel((39, 0)) != first.getpixel((39, 0))
@@ -257,7 +257,7 @@ def test_ctrl_c_leaves_the_best_so_far(fake, cat, spawn, play, explained, tmp_pa
         leave.wait(10)
 
     fake.script = [play(progress("rise", 1), *first, interrupt)]
-    process = spawn("predict", "cat.jpg", "--explain", "gradcam,rise", "--watch")
+    process = spawn("predict", "cat.jpg", "--explain", "gradcam,rise", "--watch", "--no-legend")
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (130, b"")
     assert fake.received[0].ended.wait(2)
