@@ -179,7 +179,8 @@ class QualityHistory:
         bin_seconds: Length of a bin.
         bin_count: Number of bins.
         scores: By explainer and metric.
-        shapes: Statistics of maps, by explainer and statistic: "concentration", "centre_x", "centre_y", "border".
+        shapes: Statistics of maps, by explainer and statistic: "concentration", "centre_x", "centre_y", "border"; and
+            "agreement/NAME", the correlation with the maps of another explainer of the same pictures.
         traffic: What was predicted, by bin.
         current: The same of the whole time.
         reference: The same of the reference window; None where none was asked for.

@@ -8,7 +8,7 @@ from xai_client import QualityHistory
 from xai_console.charts import axis, level, time_axis
 from xai_console.page import Page
 
-SHAPES: Final = ("concentration", "centre_x", "centre_y", "border")
+SHAPES: Final = ("concentration", "centre_x", "centre_y", "border", "agreement")
 _MOST_CLASSES: Final = 15
 
 
@@ -82,12 +82,16 @@ def class_mix(page: Page, past: QualityHistory) -> dict[str, Any]:
 
 
 def shapes(past: QualityHistory, statistic: str) -> dict[str, Any]:
-    """A statistic of maps over time, a line for each explainer; dotted where the reference window lay."""
+    """A statistic of maps over time, a line for each explainer, or pair of them; dotted: the reference window."""
     series = []
     for (explainer, name), points in past.shapes.items():
-        if name != statistic:
+        kind, _, other = name.partition("/")
+        if kind != statistic:
             continue
-        line = _line(explainer, [(1000 * past.time_of(each.bin), each.mean) for each in points])
+        line = _line(
+            f"{explainer} · {other}" if other else explainer,
+            [(1000 * past.time_of(each.bin), each.mean) for each in points],
+        )
         reference = past.reference_shapes.get((explainer, name))
         if reference is not None:
             line["markLine"] = level(reference.mean, "dotted")

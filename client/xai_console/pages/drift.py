@@ -96,7 +96,8 @@ def _figures(page: Page, past: QualityHistory) -> None:
 
 
 def _shapes(page: Page, past: QualityHistory) -> None:
-    names = {each: page.say(f"shape.{each}") for each in SHAPES}
+    there = {name.partition("/")[0] for _, name in past.shapes}
+    names = {each: page.say(f"shape.{each}") for each in SHAPES if each != "agreement" or each in there}
     shown = toggle(page.say("drift.shapes"), names, SHAPES[0], lambda each: chart.show(shapes(past, each)))
     shown.classes("wrap")
     chart = Chart(shapes(past, SHAPES[0]), label=page.say("drift.shapes"))
@@ -115,8 +116,9 @@ def _map_drift(page: Page, drift: dict[str, tuple[MapDrift, ...]]) -> None:
 
 
 def _drift_row(page: Page, explainer: str, drift: MapDrift) -> Html:
-    known, _, rest = drift.statistic.partition("/")
+    known, _, other = drift.statistic.partition("/")
     label = page.say.either(f"shape.{known}", known)
+    rest = f"· {other}" if other else ""
     ratio = tag("span", number(drift.ratio, 2), classes="tag tag-bad number" if drift.drifted else "number")
     return tag(
         "tr",

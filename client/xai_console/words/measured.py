@@ -146,5 +146,5 @@ WORDS: Final = {
     "shape.centre_y": ("Centre, down", "重心（纵）"),
     "shape.border": ("At the border", "边缘占比"),
     "shape.typicality": ("Like its class", "与同类相似"),
-    "shape.agreement": ("Agreement with", "一致性："),
+    "shape.agreement": ("Agreement", "一致性"),
 }

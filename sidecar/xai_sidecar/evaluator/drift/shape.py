@@ -12,7 +12,7 @@ from xai_sidecar.engine.work import FloatArray
 BORDER = 0.125
 """How wide the border is, as a part of the map's height and width."""
 
-_GRID = 16
+GRID = 16
 """Rows and columns of the coarse map by which maps are compared: fine-grained ones are alike where they lie alike."""
 
 
@@ -54,7 +54,7 @@ def shape_of(saliency: FloatArray) -> MapShape | None:
         centre_x=_centre(columns),
         centre_y=_centre(rows),
         border=1 - inner / total,
-        coarse=_standardised(cells(saliency.astype(np.float64), _GRID)),
+        coarse=_standardised(cells(saliency.astype(np.float64), GRID)),
     )
 
 
@@ -75,12 +75,12 @@ def _centre(shares: NDArray[np.float64]) -> float:
 
 
 def cells(values: NDArray[np.float64], grid: int) -> NDArray[np.float64]:
-    """Means of a map (H, W) over at most grid x grid cells that differ by a pixel in height and width at the most."""
-    for axis in (0, 1):
+    """Means of maps (..., H, W) over at most grid x grid cells whose heights and widths differ by at most a pixel."""
+    for axis in (-2, -1):
         length = values.shape[axis]
         starts = np.arange(min(grid, length)) * length // min(grid, length)
         sizes = np.diff([*starts, length])
-        values = np.add.reduceat(values, starts, axis) / np.expand_dims(sizes, 1 - axis)
+        values = np.add.reduceat(values, starts, axis) / (sizes if axis == -1 else sizes[:, np.newaxis])
     return values
 
 

@@ -2,10 +2,11 @@
 
 from xai_sidecar.evaluator.reading.class_maps import ClassMap
 from xai_sidecar.evaluator.reading.filters import SampleFilter, ScoreRange
-from xai_sidecar.evaluator.reading.history import History, Point, Shown, Traffic
+from xai_sidecar.evaluator.reading.history import History, Shown, Traffic
 from xai_sidecar.evaluator.reading.one_sample import ExplanationView, SampleDetail
 from xai_sidecar.evaluator.reading.orders import Order
 from xai_sidecar.evaluator.reading.pages import Page
+from xai_sidecar.evaluator.reading.points import Point
 from xai_sidecar.evaluator.reading.reader import Reader
 from xai_sidecar.evaluator.reading.views import ExplainedView, Extras, SampleView, TruthView
 

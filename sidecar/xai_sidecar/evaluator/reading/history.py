@@ -26,11 +26,11 @@ from sqlalchemy import (
     select,
 )
 
-from xai_sidecar.evaluator.intervals import confidence_half_width
+from xai_sidecar.evaluator.reading.agreement import load_agreement
+from xai_sidecar.evaluator.reading.points import Point, point_of_moments, point_of_values
 from xai_sidecar.evaluator.store.details import SHAPES
 from xai_sidecar.evaluator.store.outcomes import Outcome
 from xai_sidecar.evaluator.store.tables import explained, samples, scores
-from xai_sidecar.evaluator.weighted import standard_error
 
 MOST_SAMPLES = 20_000
 """Most samples that a history rests on, the newest."""
@@ -38,23 +38,6 @@ MOST_SAMPLES = 20_000
 _MOST_CLASSES = 100
 
 _MOMENTS = 7
-
-
-@dataclass(frozen=True)
-class Point:
-    """A mean in a bin.
-
-    Attributes:
-        bin: Which bin, from 0.
-        count: Values in it.
-        mean: Their mean, by the samples' weights, as of `weighted`.
-        half_width: Half the width of the mean's 95 % confidence interval; NaN where there are too few.
-    """
-
-    bin: int
-    count: int
-    mean: float
-    half_width: float
 
 
 @dataclass(frozen=True)
@@ -96,7 +79,8 @@ class History:
         start: Beginning of the first bin, as Unix time.
         width: Seconds in a bin.
         scores: By explainer and metric.
-        shapes: Means of the statistics of maps, by explainer and statistic.
+        shapes: Means of the statistics of maps, by explainer and statistic; ``agreement/NAME`` is the correlation with
+            the maps of another explainer.
         traffic: What was predicted, by bin.
         whole: The same of all bins together.
         count: Samples that it rests on.
@@ -153,7 +137,7 @@ def load_history(connection: Connection, shown: Shown, start: float, end: float,
         start=start,
         width=width,
         scores=_scores(connection, shown, span),
-        shapes=_shapes(connection, shown, span),
+        shapes={**_shapes(connection, shown, span), **_agreement(connection, shown, span, places)},
         traffic=tuple(_traffic(table[places == each], int(each), shown) for each in np.unique(places)),
         whole=_traffic(table, 0, shown),
         count=len(table),
@@ -218,6 +202,26 @@ def _shapes(connection: Connection, shown: Shown, span: _Span) -> dict[tuple[str
     return found
 
 
+def _agreement(
+    connection: Connection, shown: Shown, span: _Span, places: NDArray[np.int_]
+) -> dict[tuple[str, str], tuple[Point, ...]]:
+    """How far each two explainers agree, by bin.
+
+    Args:
+        connection: In a transaction that reads.
+        shown: Of what.
+        span: The samples, the newest first.
+        places: The bin of each.
+    """
+    found = {}
+    for (one, two), pairs in load_agreement(connection, shown.explainers, span.table[:, 1].astype(np.int64)).items():
+        bins, weights = places[pairs.places], span.table[pairs.places, 2]
+        found[one, f"agreement/{two}"] = tuple(
+            point_of_values(int(each), pairs.values[bins == each], weights[bins == each]) for each in np.unique(bins)
+        )
+    return found
+
+
 _SCORE = (scores.c.value,)
 _OF_SCORES = (
     scores.c.explainer == bindparam("explainer"),
@@ -242,7 +246,7 @@ def _points(
         for number in range(len(columns)):
             moments = figures[_MOMENTS * number : _MOMENTS * (number + 1)]
             if moments[0]:
-                points[number].append(_point(min(index, bins - 1), *moments))
+                points[number].append(point_of_moments(min(index, bins - 1), *moments))
     return [tuple(points[number]) for number in range(len(columns))]
 
 
@@ -280,13 +284,6 @@ def _moments(column: Any) -> list[ColumnElement[Any]]:
     ]
     values = [weight * column, weight * weight * column, weight * weight * column * column]
     return [func.count(column), *weights, *map(func.sum, values)]
-
-
-def _point(index: int, n: int, w: float, w2: float, w3: float, wy: float, w2y: float, w2y2: float) -> Point:
-    """The mean and its interval, as of `weighted`."""
-    mean = wy / w
-    error = standard_error(max(0.0, w2y2 - 2 * mean * w2y + mean * mean * w2), w, w2, w3) if n > 1 else None
-    return Point(index, n, mean, confidence_half_width(error, w * w / w2))
 
 
 def _traffic(table: NDArray[np.float64], index: int, shown: Shown) -> Traffic:
