@@ -74,7 +74,7 @@ class Monitor:
                 self._watched.clear()
                 await self._watched.wait()
             await self.refresh()
-            await asyncio.sleep(_HERE_SECONDS if self.here else _AWAY_SECONDS)
+            await asyncio.sleep(_HERE_SECONDS if self.here or self.refused else _AWAY_SECONDS)
 
     async def _ask(self) -> None:
         try:

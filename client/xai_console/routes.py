@@ -114,7 +114,7 @@ class _Routes:
         if not session:
             return PlainTextResponse(say("sign_in.open"), 400)
         answer = Response(status_code=204)
-        secure = request.url.scheme == "https"
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))  # the latter by a proxy
         # Without an age it ends with the browser. Links from elsewhere lead to what the viewer may see.
         answer.set_cookie(self._viewers.cookie, session, httponly=True, samesite="lax", secure=secure)
         return answer

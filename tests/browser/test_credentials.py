@@ -32,6 +32,9 @@ def test_viewers_see_and_do_what_their_own_credentials_allow(tmp_path, start_con
         assert "gradcam" in explaining
         assert "needs the role" not in explaining
         assert token_of(LABELLER) not in explaining
+        # Each call was its viewer's own, and the console's where the viewer has nothing to show.
+        callers = {re.search(r'"caller": "(.*?)"', line)[1] for line in server.log if '"event": "request"' in line}
+        assert callers == {READER, LABELLER, PREDICTOR}
 
 
 def a_viewer_signs_in_and_out(console, open_page, axe):

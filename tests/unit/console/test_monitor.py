@@ -1,8 +1,11 @@
 """Whether the server is there, as pages see it."""
 
 import asyncio
+from types import SimpleNamespace
 
-from xai_client import UnavailableError
+import pytest
+
+from xai_client import UnauthenticatedError, UnavailableError
 from xai_console.monitor import Monitor
 
 
@@ -84,3 +87,24 @@ def test_a_page_that_is_gone_keeps_nobody_else_from_being_told():
         assert told == [1]
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("answer", "guarded", "refused"),
+    [
+        (SimpleNamespace(roles=None), False, False),
+        (SimpleNamespace(roles=("read",)), True, False),
+        (UnauthenticatedError("no token"), True, True),
+        (UnavailableError("away"), False, False),
+    ],
+)
+def test_whether_a_server_asks_for_credentials_it_says_itself(answer, guarded, refused):
+    class Server:
+        async def model_info(self):
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    monitor = Monitor(Server())
+    asyncio.run(monitor.refresh())
+    assert (monitor.guarded, monitor.refused) == (guarded, refused)

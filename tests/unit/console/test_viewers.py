@@ -212,8 +212,9 @@ def test_the_cookie_ends_with_the_browser_and_no_script_reads_it(source):
         assert name == made.cookie
         assert "anna" not in rest
         assert {part.strip().lower() for part in rest.split(";")[1:]} == {"httponly", "path=/", "samesite=lax"}
-        answer = await browser("https://console.example").post("/sign-in", content="anna")
-        assert "secure" in answer.headers["set-cookie"].lower()
+        tls = await browser("https://console.example").post("/sign-in", content="anna")
+        behind = await browser().post("/sign-in", content="anna", headers={"x-forwarded-proto": "https"})
+        assert all("; secure" in each.headers["set-cookie"].lower() for each in (tls, behind))
 
     browsing(story)
 
