@@ -14,7 +14,7 @@ from xai_console.parts import button, div, fill_once, icon_button, select, slide
 from xai_console.ranges import RANGE_MODES, SHARINGS, RangeMode, Sharing, scale_by
 
 
-@dataclass
+@dataclass(eq=False)
 class Hung:
     """A map in the gallery.
 
@@ -70,6 +70,10 @@ class Gallery:
         hung.values = values
         hung.overlay.show(**scene)
         self._rescale(hung)
+
+    def forget(self, hung: Hung) -> None:
+        """Forgets a map; whoever made the element takes it down."""
+        self._hung.remove(hung)
 
     def clear(self) -> None:
         """Forgets all maps; whoever made the elements takes them down."""

@@ -82,23 +82,37 @@ class Tile:
             self._set_bar(None)
             self.say(self._facts(explanation) if facts is None else facts)
 
-    def switch(self, target: int, facts: Sequence[Line] | None = None) -> bool:
-        """Shows the map of another class, with some facts; returns whether there is one."""
+    def switch(self, target: int) -> bool:
+        """Shows the map of another class; returns whether there is one."""
         if self.explanation is None or target not in self.explanation.targets:
             return False
-        self.show(self.explanation, target, facts)
+        self.show(self.explanation, target)
         return True
 
     def wait(self) -> None:
         """Says that a map is being computed."""
-        self._gallery.change(self._hung, None, grid=None, scale=None, note=self._page.say("computing"), shaky=False)
+        self._blank(self._page.say("computing"))
         self._set_bar(0.0)
+
+    def lack(self, why: str) -> None:
+        """Says why there is no map."""
+        self._blank(why)
+        self._set_bar(None)
+
+    def forget(self) -> None:
+        """Has the gallery forget it; whoever made the place of it takes it down."""
+        self._gallery.forget(self._hung)
 
     def ended(self) -> None:
         """Nothing more will come."""
         self._set_bar(None)
         if self.explanation is None:
             self._gallery.change(self._hung, None, note=self._page.say("stopped"))
+
+    def _blank(self, note: str) -> None:
+        """Shows no map, and nothing that was measured of another."""
+        self._gallery.change(self._hung, None, grid=None, scale=None, note=note, shaky=False, label=f"{self._name}: {note}")
+        self.say([])
 
     def _draw(self, shown: SaliencyMap) -> None:
         say = self._page.say

@@ -95,7 +95,7 @@ class _Review:
                 with div("stack answers"):
                     for key, each in zip(_KEYS, summary.classes, strict=False):
                         self._answer(key, each.class_id, each.label, percent(each.probability))
-                search_class(self._page, self._info.labels, say("review.other"), None, self._label, classes="wide")
+                search_class(self._page, self._info.labels, say("class.other"), None, self._label, classes="wide")
                 with div("row"):
                     button(say("review.skip"), self._skip, "skip_next")
                     link = address("/sample", {"request": summary.request_id, "index": summary.image_index})

@@ -1,0 +1,198 @@
+"""The maps of one sample, all of the same class; the server makes those that there are not yet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+from nicegui import background_tasks, ui
+
+from xai_client import Explain, Explained, Explanation, ModelInfo, Progress, Sample, XaiError
+from xai_console.gallery import Gallery
+from xai_console.page import Page
+from xai_console.parts import report
+from xai_console.sample_picture import Shown
+from xai_console.sample_scores import score_lines
+from xai_console.tiles import Line, Tile
+
+_QUICK: Final = 2
+"""Passes up to which an explanation is asked for without being told to."""
+
+
+class SampleMaps:
+    """Tiles of one sample.
+
+    Args:
+        page: What they are on.
+        info: The model.
+        gallery: What draws the maps.
+        sample: The sample.
+        shown: Its picture.
+        target: The class of the maps.
+
+    Attributes:
+        sample: The sample, as it was read last.
+        target: The class of the maps.
+    """
+
+    def __init__(
+        self, page: Page, info: ModelInfo, gallery: Gallery, sample: Sample, shown: Shown, target: int
+    ) -> None:
+        self._page, self._info, self._gallery, self._shown = page, info, gallery, shown
+        self.sample, self.target = sample, target
+        self._tiles: dict[str, Tile] = {}
+        self._before: dict[str, dict[str, float]] = {}  # scores by explainer, before the last change
+        self._explained: dict[tuple[str, int], Explanation] = {}  # made for the viewer, by explainer and class
+        self._asking: asyncio.Task[None] | None = None
+        self._metrics = list(info.evaluator.metrics) if info.evaluator is not None else []
+
+    # ------------------------------------------------------------------------------------------------- tiles
+
+    def hang(self, names: Sequence[str]) -> None:
+        """Adds a tile for each of some explainers or controls, where the page is being made.
+
+        Of those that have no map of the class yet, all are asked for where the viewer chose the class; else the quick.
+        """
+        for name in names:
+            url, size, region = self._shown.url, self._shown.size, self._shown.region
+            self._tiles[name] = Tile(self._page, self._gallery, name, url, size, region)
+        missing = [name for name in names if not self._show(name)]
+        classes = self.sample.summary.classes
+        by_itself = bool(classes) and self.target == classes[0].class_id
+        self._ask(missing, quick_explainers(self._info) if by_itself else missing)
+
+    def clear(self) -> None:
+        """Ends all calls and forgets all tiles; whoever made the place of them takes them down."""
+        self.stop()
+        for tile in self._tiles.values():
+            tile.forget()
+        self._tiles.clear()
+
+    def stop(self) -> None:
+        """Ends all calls."""
+        if self._asking is not None:
+            self._asking.cancel()
+            self._asking = None
+
+    def choose(self, class_id: int) -> None:
+        """Shows the maps of a class; the server makes those that there are not yet, or no longer."""
+        if class_id == self.target and self._asking is not None and not self._asking.done():
+            return  # they are on their way
+        self.stop()
+        self.target = class_id
+        for name in self._tiles:
+            self._show(name)
+        missing = [name for name in self._tiles if not self._is_there(name)]
+        if self._ask(missing, missing):
+            return
+        if any(map(self._is_usable, missing)):
+            why = "run.not_explained" if self._info.run else "sample.cannot_explain"
+            ui.notify(self._page.say(why), type="info" if self._info.run else "warning", multi_line=True)
+
+    def refresh(self, sample: Sample) -> bool:
+        """Takes what is new of the sample, and shows which scores are others than before.
+
+        Returns:
+            False where there are explanations for which there is no tile.
+        """
+        for name, made in self.sample.explanations.items():
+            self._before[name] = {key: each.value for key, each in made.scores.items() if each.value is not None}
+        known = self._tiles.keys() | self.sample.explanations.keys()
+        self.sample = sample
+        for name in self._tiles:
+            if self._kept(name) is not None:
+                self._show(name)
+        return sample.explanations.keys() <= known
+
+    # -------------------------------------------------------------------------------------------------- maps
+
+    def _show(self, name: str) -> bool:
+        """Shows an explainer's map of the class; returns whether there is one, or a reason why there is none."""
+        tile, kept, made = self._tiles[name], self._kept(name), self._explained.get((name, self.target))
+        if made is not None and (kept is None or _is_lost(kept, self.target)):
+            tile.show(made, self.target)
+        elif kept is not None:
+            tile.show(kept, self.target, self._facts(name))
+        return made is not None or kept is not None
+
+    def _kept(self, name: str) -> Explanation | None:
+        """What the sample has of the class."""
+        made = self.sample.explanations.get(name)
+        if made is None or all(each.class_id != self.target for each in made.maps):
+            return None
+        return made.in_frame()
+
+    def _is_there(self, name: str) -> bool:
+        """Whether there is a map of the class, or was one that has been withheld."""
+        kept = self._kept(name)
+        return (name, self.target) in self._explained or (kept is not None and not _is_lost(kept, self.target))
+
+    def _facts(self, name: str) -> list[Line]:
+        """What to say of a kept map: its scores, which are of the first map alone, and what it took."""
+        made = self.sample.explanations[name]
+        took = self._page.say("passes.took", passes=made.passes)
+        if made.maps[0].class_id != self.target:
+            return [took]
+        return [*score_lines(self._page.say, made, self._before.get(name, {}), self._metrics), took]
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    def _is_usable(self, name: str) -> bool:
+        return name in self._info.explainers and self._info.explainers[name].available
+
+    def _ask(self, missing: Sequence[str], wanted: Sequence[str]) -> bool:
+        """Has the server make maps, where it can; those that it does not make say that there are none.
+
+        Args:
+            missing: Explainers without a map of the class.
+            wanted: Those of which it is to be made.
+
+        Returns:
+            Whether the server makes any.
+        """
+        can = bool(self.sample.input_png) and not self._info.run
+        asked = [name for name in missing if can and name in wanted and self._is_usable(name)]
+        for name in missing:
+            if name not in asked and self._kept(name) is None:
+                self._tiles[name].lack(self._page.say("map.not_explained"))
+        if asked:
+            self._asking = background_tasks.create(self._explain(asked, self.target), context=ui.context.client)
+        return bool(asked)
+
+    async def _explain(self, names: Sequence[str], class_id: int) -> None:
+        """Shows maps as they come; a choice of another class cancels it."""
+        for name in names:
+            self._tiles[name].wait()
+        try:
+            picture = self.sample.model_input(self._info.input)
+            if picture is None:
+                return
+            explain = [Explain(name, targets=class_id) for name in names]
+            events = self._page.source.stream(picture, explain, top_k=1, ood=False)
+            async with contextlib.aclosing(events):
+                async for event in events:
+                    if isinstance(event, Progress):
+                        self._tiles[event.name].progress(event)
+                    elif isinstance(event, Explained) and event.final:
+                        self._explained[event.explanation.name, class_id] = event.explanation
+                        self._show(event.explanation.name)
+                    elif isinstance(event, Explained):
+                        self._tiles[event.explanation.name].show(event.explanation, class_id)
+        except XaiError as error:
+            report(error, self._page.say)
+        for name in names:
+            if (name, class_id) not in self._explained:
+                self._tiles[name].lack(self._page.say("stopped"))
+
+
+def _is_lost(made: Explanation, class_id: int) -> bool:
+    """Whether there was a map of a class whose values are no longer kept."""
+    return any(each.class_id == class_id and each.withheld == "not_kept" for each in made.maps)
+
+
+def quick_explainers(info: ModelInfo) -> list[str]:
+    """Those that take so few passes that a look is reason enough to ask for them."""
+    costs = {} if info.run else {name: each.cost for name, each in info.explainers.items()}
+    return [name for name, cost in costs.items() if cost and cost.passes <= _QUICK]
