@@ -54,6 +54,19 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Badge:
+    """A few letters in the corner of a map.
+
+    Attributes:
+        text: What stands there.
+        label: The same with what it is, for those who point at it or do not see it.
+    """
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
 class Scene:
     """What an overlay shows.
 
@@ -66,6 +79,7 @@ class Scene:
         shaky: Whether the map is not to be relied on; it is then paler and hatched.
         note: What to write on it, such as why there is no map.
         label: What it shows, for those who cannot see it.
+        badge: What stands in its corner; None for nothing.
     """
 
     picture: str | None
@@ -76,6 +90,7 @@ class Scene:
     shaky: bool = False
     note: str = ""
     label: str = ""
+    badge: Badge | None = None
 
 
 class Overlay(Element, component="components/overlay.js", esm={"xai-saliency": "components/saliency"}):
@@ -127,8 +142,9 @@ class Overlay(Element, component="components/overlay.js", esm={"xai-saliency": "
         scene = self._scene
         shown = picture(scene.picture, scene.size, "420px") if scene.picture else ""
         note = tag("span", scene.note, classes="map-note") if scene.note else ""
+        badge = tag("span", scene.badge.text, classes="map-badge number") if scene.badge else ""
         legend = tag("div", classes="map-legend") if self._props["legend"] and scene.grid is not None else ""
-        return tag("figure", tag("div", shown, note, classes="map-stage"), legend, classes="map")
+        return tag("figure", tag("div", shown, note, badge, classes="map-stage"), legend, classes="map")
 
     def show(self, **changes: Any) -> None:
         """Changes what it shows; see `Scene` for the names."""
@@ -175,4 +191,5 @@ def _props(scene: Scene) -> dict[str, Any]:
         "shaky": scene.shaky,
         "note": scene.note,
         "label": scene.label,
+        "badge": asdict(scene.badge) if scene.badge is not None else None,
     }

@@ -14,7 +14,7 @@ from xai_console.gallery import Gallery
 from xai_console.page import Page
 from xai_console.parts import report
 from xai_console.sample_picture import Shown
-from xai_console.sample_scores import score_lines
+from xai_console.sample_scores import metric_order, score_badge, score_lines
 from xai_console.tiles import Line, Tile
 
 _QUICK: Final = 2
@@ -46,7 +46,7 @@ class SampleMaps:
         self._before: dict[str, dict[str, float]] = {}  # scores by explainer, before the last change
         self._explained: dict[tuple[str, int], Explanation] = {}  # made for the viewer, by explainer and class
         self._asking: asyncio.Task[None] | None = None
-        self._metrics = list(info.evaluator.metrics) if info.evaluator is not None else []
+        self._metrics = metric_order(page, info)
 
     # ------------------------------------------------------------------------------------------------- tiles
 
@@ -112,9 +112,9 @@ class SampleMaps:
         """Shows an explainer's map of the class; returns whether there is one, or a reason why there is none."""
         tile, kept, made = self._tiles[name], self._kept(name), self._explained.get((name, self.target))
         if made is not None and (kept is None or _is_lost(kept, self.target)):
-            tile.show(made, self.target)
+            tile.show(made, self.target, badge=score_badge(self._page.say, None, {}, self._metrics))
         elif kept is not None:
-            tile.show(kept, self.target, self._facts(name))
+            self._show_kept(tile, name, kept)
         return made is not None or kept is not None
 
     def _kept(self, name: str) -> Explanation | None:
@@ -129,13 +129,13 @@ class SampleMaps:
         kept = self._kept(name)
         return (name, self.target) in self._explained or (kept is not None and not _is_lost(kept, self.target))
 
-    def _facts(self, name: str) -> list[Line]:
-        """What to say of a kept map: its scores, which are of the first map alone, and what it took."""
-        made = self.sample.explanations[name]
-        took = self._page.say("passes.took", passes=made.passes)
-        if made.maps[0].class_id != self.target:
-            return [took]
-        return [*score_lines(self._page.say, made, self._before.get(name, {}), self._metrics), took]
+    def _show_kept(self, tile: Tile, name: str, kept: Explanation) -> None:
+        """Shows a kept map with its scores, which are of the first class alone, and what it took."""
+        say, made, before = self._page.say, self.sample.explanations[name], self._before.get(name, {})
+        scored = made.maps[0].class_id == self.target
+        lines: list[Line] = [*score_lines(say, made, before, self._metrics)] if scored else []
+        lines.append(say("passes.took", passes=made.passes))
+        tile.show(kept, self.target, lines, score_badge(say, made if scored else None, before, self._metrics))
 
     # ------------------------------------------------------------------------------------------------ asking
 

@@ -10,7 +10,7 @@ from xai_console import telling
 from xai_console.figures import number
 from xai_console.gallery import Gallery, Hung
 from xai_console.markup import Html, Markup, join, tag
-from xai_console.overlay import Box, Scene
+from xai_console.overlay import Badge, Box, Scene
 from xai_console.page import Page
 from xai_console.parts import bar, div, set_bar, text
 
@@ -58,15 +58,22 @@ class Tile:
             lines.append(say("standard_error", value=number(event.standard_error, 2)))
         if event.remaining is not None:
             lines.append(say("remaining", seconds=f"{event.remaining:.1f}"))
-        self.say(lines)
+        self._say(lines)
 
-    def show(self, explanation: Explanation, target: int | None, facts: Sequence[Line] | None = None) -> None:
+    def show(
+        self,
+        explanation: Explanation,
+        target: int | None,
+        facts: Sequence[Line] | None = None,
+        badge: Badge | None = None,
+    ) -> None:
         """Shows a version; of its maps that of a class, or the first.
 
         Args:
             explanation: The version.
             target: The class; None for the first map.
             facts: What to say below; what it took, unless given.
+            badge: What to say in the corner, if anything.
         """
         self.explanation = explanation
         if explanation.choice is not None:
@@ -80,7 +87,7 @@ class Tile:
             self._draw((chosen or list(explanation.maps))[0])
         if explanation.status != "partial":
             self._set_bar(None)
-            self.say(self._facts(explanation) if facts is None else facts)
+            self._say(self._facts(explanation) if facts is None else facts, badge)
 
     def switch(self, target: int) -> bool:
         """Shows the map of another class; returns whether there is one."""
@@ -111,8 +118,10 @@ class Tile:
 
     def _blank(self, note: str) -> None:
         """Shows no map, and nothing that was measured of another."""
-        self._gallery.change(self._hung, None, grid=None, scale=None, note=note, shaky=False, label=f"{self._name}: {note}")
-        self.say([])
+        self._gallery.change(
+            self._hung, None, grid=None, scale=None, note=note, shaky=False, label=f"{self._name}: {note}"
+        )
+        self._say([])
 
     def _draw(self, shown: SaliencyMap) -> None:
         say = self._page.say
@@ -136,9 +145,11 @@ class Tile:
             lines.append(explanation.status_message or say("status.truncated"))
         return lines
 
-    def say(self, lines: Sequence[Line]) -> None:
-        """Writes lines below the map: a text, or a name with its value."""
+    def _say(self, lines: Sequence[Line], badge: Badge | None = None) -> None:
+        """Writes lines below the map, each a text or a name with its value, and a few letters in its corner."""
         self._lines.show(join(*map(_written, lines)))
+        if badge != self._hung.overlay.scene.badge:
+            self._hung.overlay.show(badge=badge)
 
     def _set_bar(self, part: float | None) -> None:
         self._bar.set_visibility(part is not None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xai_client import SampleFilter
+from xai_client import Explain, SampleFilter
 from xai_console.figures import number, percent
 from xai_console.sample_scores import metric_name
 from xai_console.words import Words
@@ -105,14 +105,19 @@ def test_a_new_sample_comes_by_itself(console, open_page, client, photo, sampled
 
 def test_a_sample_is_shown_with_its_maps_and_scores(console, open_page, client, sampled, drawn_values, axe):
     sample = client.sample(sampled["wide"])
+    leading = metric_name(Words("en"), next(iter(client.model_info().evaluator.metrics)))
     with open_page(f"{console}/sample?request={sampled['wide']}") as page:
+        page.get_by_text(f"In the corner of each map: {leading}").wait_for()
         for name, made in sample.explanations.items():
             if made.is_control:
                 continue
             tile = page.locator(f'[data-tile="{name}"]')
             np.testing.assert_array_equal(drawn_values(tile.locator("figure"), ROWS, COLUMNS), made.maps[0].values)
             lines = dict(line.inner_text().split("\n") for line in tile.locator(".tile-fact").all())
-            assert len(lines) == len(made.scores)
+            assert len(lines) == len(made.scores) - 1
+            badge = tile.locator(".map-badge")
+            lines[leading] = badge.inner_text()
+            assert badge.get_attribute("aria-label") == f"{leading}: {lines[leading]}"
             for metric, score in made.scores.items():
                 shown = lines[metric_name(Words("en"), metric)]
                 if score.value is not None:
@@ -237,6 +242,33 @@ def test_a_class_that_was_not_explained_is_explained_now(console, open_page, cli
             page.locator(f'[data-class="{class_id}"][aria-pressed=true]').wait_for()
             page.locator(f'[data-tile=gradcam] figure[data-drawn="{url}"]').wait_for()
             assert page.locator("[data-tile=gradcam] .tile-lines").inner_text() == lines
+        # Any class of the model can be, not only the most probable ones that are listed.
+        label = "goldfish"
+        assert label not in {each.label for each in sample.summary.classes}
+        class_id = client.model_info().labels.index(label)
+        page.get_by_role("combobox", name="Another class").click()
+        page.keyboard.type(label)
+        page.get_by_role("option", name=label, exact=True).click()
+        page.wait_for_url(re.compile(f"class={class_id}"))
+        shown = map_of(page, "gradcam", label, drawn_values)
+        np.testing.assert_allclose(shown, explained(client, sample, class_id, "gradcam")[0], rtol=1e-4, atol=1e-6)
+        assert page.locator("[data-tile=gradcam] .map-badge").inner_text() == "not measured"
+        assert page.locator(".class[aria-pressed=true]").count() == 0
+
+
+def map_of(place, explainer, label, drawn_values):
+    """The map of a class, once it is drawn."""
+    figure = place.locator(f'[data-tile={explainer}] figure:has(canvas[aria-label="{explainer}: {label}"])')
+    figure.wait_for()
+    return drawn_values(figure, ROWS, COLUMNS)
+
+
+def explained(client, sample, class_id, *explainers):
+    """The maps that the SDK says there are of a class of a sample."""
+    picture = sample.model_input(client.model_info().input)
+    explain = [Explain(each, targets=class_id) for each in explainers]
+    made = client.predict(picture, explain=explain, skip_sampling=True).explanations
+    return [made[each].saliency for each in explainers]
 
 
 def test_two_classes_are_compared(console, open_page, sampled, drawn_values):

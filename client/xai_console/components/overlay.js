@@ -24,7 +24,7 @@ export default {
   props: {
     colours: String, picture: String, size: Array, region: Array, map: Object, scale: Object, look: Object,
     shaky: Boolean, note: String, label: String, words: Object, group: String, legend: Boolean, interactive: Boolean,
-    zoomable: Boolean, drawing: String, shapes: Array,
+    zoomable: Boolean, drawing: String, shapes: Array, badge: Object,
   },
   data: () => ({ pointed: "", scene: null, zoom: null, draft: [], at: null }),
   computed: {
@@ -62,6 +62,9 @@ export default {
       }),
       h("svg", { ref: "shapes", class: "map-shapes", "aria-hidden": "true" }),
       this.note ? h("span", { class: "map-note" }, this.note) : null,
+      this.badge ? h("span", { class: "map-badge number", role: "img", "aria-label": this.badge.label }, [
+        this.badge.text, h(Vue.resolveComponent("q-tooltip"), { delay: 400 }, () => this.badge.label),
+      ]) : null,
       this.pointed ? h("span", { class: "map-value", "aria-live": "polite" }, this.pointed) : null,
     ]);
     const legend = this.legend && this.scale && this.map ? h("div", { class: "map-legend" }, [

@@ -21,6 +21,7 @@ from xai_console.page import Entry, Page, address
 from xai_console.parts import Folded, card, div, fill_once, text
 from xai_console.sample_cards import FLAGS, outcome_of
 from xai_console.sample_maps import SampleMaps, quick_explainers
+from xai_console.sample_scores import leading_hint, metric_order
 from xai_console.times import Moment
 from xai_console.truth_form import TruthForm
 
@@ -46,7 +47,7 @@ class _SamplePage:
         with div("split"):
             with div("stack"):
                 self._side(sample)
-            with div("stack"), card(page.say("maps")):
+            with div("stack"), card(page.say("maps"), leading_hint(page.say, metric_order(page, info))):
                 self._gallery.controls()
                 self._hanging = div("stack")
         self._hang()

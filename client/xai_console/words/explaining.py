@@ -43,6 +43,7 @@ WORDS: Final = {
         "有 {percentile} % 的留出训练图片比这张更不像训练数据",
     ),
     "maps": ("Where the model looks", "模型关注之处"),
+    "maps.corner": ("In the corner of each map: {metric}", "每张热图角上：{metric}"),
     "computing": ("Computing…", "计算中…"),
     "stopped": ("Stopped before there was a map", "在得到热图前已停止"),
     "passes.of": ("{done} of {planned} passes", "{planned} 次推理中的 {done} 次"),
