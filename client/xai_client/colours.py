@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -123,7 +123,40 @@ class ColourScale:
         return curve
 
 
-def scale_of(saliency: FloatArray, beside: Sequence[FloatArray] = (), colormap: str | None = None) -> ColourScale:
+class Extent:
+    """What of a map its scale depends on. Each part is worked out when it is first wanted, and then kept.
+
+    Args:
+        saliency: The map, of any shape; finite.
+    """
+
+    def __init__(self, saliency: FloatArray) -> None:
+        self._values = saliency
+
+    @cached_property
+    def lowest(self) -> float:
+        """The lowest value."""
+        return float(self._values.min())
+
+    @cached_property
+    def highest(self) -> float:
+        """The highest value."""
+        return float(self._values.max())
+
+    @cached_property
+    def top(self) -> float:
+        """The value that 99.5 % of the pixels stay below, or the highest where that is the lowest."""
+        return _top(self._values.astype(np.float64))
+
+    @cached_property
+    def top_size(self) -> float:
+        """The same of the values without their signs."""
+        return _top(np.abs(self._values.astype(np.float64)))
+
+
+def scale_of(
+    saliency: FloatArray | Extent, beside: Sequence[FloatArray | Extent] = (), colormap: str | None = None
+) -> ColourScale:
     """The scale of a map that may be compared with others: as much more is as much stronger in each of them.
 
     Each has no colour at its own lowest value, or zero where they are signed: that of RISE, say, is the mean
@@ -132,18 +165,18 @@ def scale_of(saliency: FloatArray, beside: Sequence[FloatArray] = (), colormap: 
     values of more than 1 % of the highest are signed, and if one is, all are.
 
     Args:
-        saliency: The map, of any shape; finite.
+        saliency: The map, of any shape; finite. Its `Extent` where it takes part in many scales.
         beside: Those it may be compared with.
         colormap: One of `COLORMAPS`; None to choose by whether the maps are signed. Of a signed map, all but
             "diverging" show the positive part only.
     """
-    values = [each.astype(np.float64) for each in (saliency, *beside)]
-    lowest = min(float(each.min()) for each in values)
-    has_negative = lowest < 0 and -lowest > _NOISE * max(0.0, *map(_top, values))
+    extents = [each if isinstance(each, Extent) else Extent(each) for each in (saliency, *beside)]
+    lowest = min(each.lowest for each in extents)
+    has_negative = lowest < 0 and -lowest > _NOISE * max(0.0, *(each.top for each in extents))
     if colormap == SIGNED or (colormap is None and has_negative):
-        return ColourScale(0.0, max(_top(np.abs(each)) for each in values), True, SIGNED)
-    lows = [0.0 if has_negative else float(each.min()) for each in values]
-    span = max(_top(each) - low for each, low in zip(values, lows, strict=True))
+        return ColourScale(0.0, max(each.top_size for each in extents), True, SIGNED)
+    lows = [0.0 if has_negative else each.lowest for each in extents]
+    span = max(each.top - low for each, low in zip(extents, lows, strict=True))
     return ColourScale(lows[0], lows[0] + max(0.0, span), False, colormap or PLAIN)
 
 

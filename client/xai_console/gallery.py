@@ -7,7 +7,7 @@ from typing import Any, cast, get_args
 
 from nicegui import ui
 
-from xai_client.colours import COLORMAPS, FloatArray
+from xai_client.colours import COLORMAPS, Extent, FloatArray
 from xai_console.overlay import Look, Mode, Overlay, Scene
 from xai_console.page import Page
 from xai_console.parts import button, div, fill_once, icon_button, select, slider, text, toggle
@@ -20,13 +20,13 @@ class Hung:
 
     Attributes:
         overlay: Where it is drawn.
-        values: Its values; None where there is none.
+        extent: What of its values its scale depends on; None where there is none.
         group: Maps of the same kind, such as of one explainer, which may share a scale.
         title: What it shows.
     """
 
     overlay: Overlay
-    values: FloatArray | None
+    extent: Extent | None
     group: str
     title: str
 
@@ -56,10 +56,18 @@ class Gallery:
 
     # ------------------------------------------------------------------------------------------------ maps
 
-    def hang(self, scene: Scene, values: FloatArray | None, group: str, title: str) -> Hung:
-        """Adds a map to the page, where the page is being made."""
-        overlay = Overlay(scene, self._look, self._page.say, group="all")
-        hung = Hung(overlay, values, group, title)
+    def hang(self, scene: Scene, values: FloatArray | None, group: str, title: str, *, beside: str = "all") -> Hung:
+        """Adds a map to the page, where the page is being made.
+
+        Args:
+            scene: What it shows.
+            values: Its values; None where there is none.
+            group: See `Hung.group`.
+            title: What it shows, in words.
+            beside: Which maps show their values at the same point of the picture: all of the same name.
+        """
+        overlay = Overlay(scene, self._look, self._page.say, group=beside)
+        hung = Hung(overlay, None if values is None else Extent(values), group, title)
         overlay.on_open(lambda: self._enlarge(hung))
         self._hung.append(hung)
         self._rescale(hung)
@@ -67,7 +75,7 @@ class Gallery:
 
     def change(self, hung: Hung, values: FloatArray | None, **scene: Any) -> None:
         """Shows a better map, or another one, in the same place."""
-        hung.values = values
+        hung.extent = None if values is None else Extent(values)
         hung.overlay.show(**scene)
         self._rescale(hung)
 
@@ -82,11 +90,11 @@ class Gallery:
     def _rescale(self, changed: Hung | None = None) -> None:
         """Makes the scale of each map anew; where only one has changed, of those that share theirs with it."""
         for each in self._hung:
-            if each.values is None or (changed is not None and each is not changed and not self._shares(each, changed)):
+            if each.extent is None or (changed is not None and each is not changed and not self._shares(each, changed)):
                 continue
-            beside = [one.values for one in self._hung if one is not each and self._shares(one, each)]
+            beside = [one.extent for one in self._hung if one is not each and self._shares(one, each)]
             shared = [one for one in beside if one is not None]
-            scale = scale_by(self._range, each.values, shared, self._colours, self._own)
+            scale = scale_by(self._range, each.extent, shared, self._colours, self._own)
             if scale != each.overlay.scene.scale:
                 each.overlay.show(scale=scale)
 

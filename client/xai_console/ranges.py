@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
-from xai_client.colours import PLAIN, SIGNED, ColourScale, FloatArray, scale_of
+from xai_client.colours import PLAIN, SIGNED, ColourScale, Extent, FloatArray, scale_of
 
 RangeMode: TypeAlias = Literal["auto", "full", "symmetric", "positive", "own"]
 Sharing: TypeAlias = Literal["map", "explainer", "all"]
@@ -16,8 +16,8 @@ SHARINGS: Final[tuple[Sharing, ...]] = ("explainer", "map", "all")
 
 def scale_by(
     mode: RangeMode,
-    values: FloatArray,
-    beside: Sequence[FloatArray] = (),
+    values: FloatArray | Extent,
+    beside: Sequence[FloatArray | Extent] = (),
     colormap: str | None = None,
     own: tuple[float, float] = (0.0, 1.0),
 ) -> ColourScale:
@@ -26,15 +26,15 @@ def scale_by(
     Args:
         mode: "auto": as the SDK draws maps, without outliers, signed where the map is; "full": from the lowest value to
             the highest; "symmetric": as far below zero as above; "positive": from zero to the highest; "own": `own`.
-        values: The map.
+        values: The map, or what of it its scale depends on.
         beside: Those that share its scale.
         colormap: One of `COLORMAPS`; None to choose by the scale.
         own: The viewer's own lowest and highest value; symmetric ones make a signed scale.
     """
     if mode == "auto":
         return scale_of(values, beside, colormap)
-    together = (values, *beside)
-    low, high = min(float(each.min()) for each in together), max(float(each.max()) for each in together)
+    together = [each if isinstance(each, Extent) else Extent(each) for each in (values, *beside)]
+    low, high = min(each.lowest for each in together), max(each.highest for each in together)
     if mode == "own":
         low, high = min(own), max(own)
     if mode == "symmetric" or (mode == "own" and low == -high):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xai_client.colours import COLORMAPS, MIDDLE, ColourScale, scale_of
+from xai_client.colours import COLORMAPS, MIDDLE, ColourScale, Extent, scale_of
 
 
 def lab(colours):
@@ -51,6 +51,7 @@ def test_maps_to_compare_share_what_a_colour_is_worth_but_not_where_they_begin()
     ramp = np.linspace(0, 1, 1000, dtype=np.float32).reshape(20, 50)
     higher = scale_of(0.5 + ramp, [3 * ramp, ramp])
     assert higher.low == 0.5
+    assert scale_of(Extent(0.5 + ramp), [3 * ramp, Extent(ramp)]) == higher
     assert higher.high == pytest.approx(0.5 + 3 * 0.995, abs=3e-3)
     scale = scale_of(ramp, [3 * ramp, 0.5 + ramp])
     assert (scale.low, scale.signed, scale.colormap) == (0.0, False, "heat")
@@ -63,6 +64,7 @@ def test_one_signed_map_makes_all_of_them_signed():
     ramp = np.linspace(0, 1, 1000, dtype=np.float32)[None]
     scale = scale_of(ramp, [-2 * ramp])
     assert (scale.low, scale.signed, scale.colormap) == (0.0, True, "diverging")
+    assert scale_of(Extent(ramp), [Extent(-2 * ramp)]) == scale
     assert scale.high == pytest.approx(2 * 0.995, abs=2e-3)
     assert scale.indices(scale.levels(np.array([-9.0, 0.0, 9.0], np.float32))).tolist() == [0, MIDDLE, 2 * MIDDLE]
     positive = scale_of(ramp, [-2 * ramp], "inferno")
