@@ -1,18 +1,39 @@
-"""A page's query as the SDK takes it."""
+"""A page's query as the SDK takes it, and the samples that it lists."""
 
 from __future__ import annotations
 
-from xai_client import SampleFilter
+from xai_client import SampleFilter, SamplePage
 from xai_client.samples import ScoreRange
 from xai_console.query import Query
+from xai_console.source import Source
+
+
+async def list_by(source: Source, query: Query, now: float, *, size: int, token: str = "", maps: str = "") -> SamplePage:
+    """Lists the samples that a query means, in its order.
+
+    Args:
+        source: Where they are.
+        query: What the viewer chose.
+        now: See `filter_of`; all pages of a list take the same.
+        size: Most samples in the page.
+        token: Names the page; empty for the first.
+        maps: The explainer whose small maps come with them; empty for none.
+
+    Raises:
+        XaiError: They cannot be listed.
+    """
+    order, score_of = order_of(query)
+    return await source.list_samples(
+        filter_of(query, now), order=order, score_of=score_of, page_size=size, page_token=token, map_of=maps
+    )
 
 
 def filter_of(query: Query, now: float) -> SampleFilter:
     """The samples that a query means.
 
     Args:
-        query: The query.
-        now: Unix time from which hours past are counted: the same for all pages of a list.
+        query: What the viewer chose.
+        now: Unix time from which its hours count.
     """
     score = None
     if query.explainer and query.metric and (query.smin is not None or query.smax is not None):

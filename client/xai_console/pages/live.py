@@ -16,7 +16,7 @@ from xai_console.filter_form import FilterForm, first_query
 from xai_console.page import Entry, Page
 from xai_console.parts import button, card, div, empty, text, trouble
 from xai_console.query import PAGE_SIZE, Query
-from xai_console.query_filter import filter_of, order_of
+from xai_console.query_filter import filter_of, list_by, order_of
 from xai_console.sample_cards import SampleCards, card_of
 
 _PAUSE_SECONDS: Final = 0.5
@@ -28,16 +28,13 @@ _LEAVING_SECONDS: Final = 0.001
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page, while the server lists what it shows first."""
     now = time.time()
-    asked = asyncio.create_task(_ask(page, first_query(page, info), "", now))
+    asked = asyncio.create_task(_ask(page, first_query(page, info), now, ""))
     await asyncio.sleep(_LEAVING_SECONDS)
     await _Live(page, info, now).start(asked)
 
 
-async def _ask(page: Page, query: Query, token: str, now: float) -> SamplePage:
-    order, score_of = order_of(query)
-    return await page.source.list_samples(
-        filter_of(query, now), order=order, score_of=score_of, page_size=PAGE_SIZE, page_token=token, map_of=query.maps
-    )
+async def _ask(page: Page, query: Query, now: float, token: str) -> SamplePage:
+    return await list_by(page.source, query, now, size=PAGE_SIZE, token=token, maps=query.maps)
 
 
 class _Live:
@@ -45,7 +42,7 @@ class _Live:
 
     def __init__(self, page: Page, info: ModelInfo, now: float) -> None:
         self._page = page
-        self._now = now
+        self._now = now  # when the first page was listed, from which the others go on
         self._tokens = [""]  # of the pages up to the one that is shown
         self._next = ""
         self._total = 0
@@ -84,7 +81,7 @@ class _Live:
         self._restart()
 
     def _restart(self) -> None:
-        self._tokens, self._now = [""], time.time()
+        self._tokens = [""]
         self._again()
 
     def _turn(self, by: int) -> None:
@@ -100,8 +97,10 @@ class _Live:
 
     async def _list(self, asked: Awaitable[SamplePage] | None = None) -> None:
         query = self._form.query
+        if asked is None and len(self._tokens) == 1:
+            self._now = time.time()
         try:
-            listed = await (asked or _ask(self._page, query, self._tokens[-1], self._now))
+            listed = await (asked or _ask(self._page, query, self._now, self._tokens[-1]))
         except XaiError as error:
             self._fail(error)
             return

@@ -79,7 +79,7 @@ def test_a_beginning_takes_the_place_of_hours_past():
 
 def test_a_filter_has_all_that_was_chosen():
     query = Query((1,), (2, 3), ("unknown",), 0.1, 0.9, 5.0, 50.0, ("ok",), "rise", "gradcam", "srg", 0.2, 0.8)
-    where = filter_of(query, now=2e9)
+    where = filter_of(query, 10_000.0)
     assert (where.predicted, where.true, where.outcomes) == ((1,), (2, 3), ("unknown",))
     assert (where.min_probability, where.max_probability) == (0.1, 0.9)
     assert (where.min_ood_percentile, where.max_ood_percentile) == (5.0, 50.0)
@@ -87,6 +87,8 @@ def test_a_filter_has_all_that_was_chosen():
     score = where.score
     assert (score.explainer, score.metric, score.minimum, score.maximum) == ("gradcam", "srg", 0.2, 0.8)
     assert where.start is where.end is None
+    # The same for all pages of a list, whose tokens are of one filter, however long the viewer takes.
+    assert filter_of(replace(query, hours=2.0), 10_000.0).start == 2_800.0
 
 
 def test_an_order_by_score_waits_for_whose_score():
