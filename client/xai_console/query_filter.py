@@ -8,7 +8,9 @@ from xai_console.query import Query
 from xai_console.source import Source
 
 
-async def list_by(source: Source, query: Query, now: float, *, size: int, token: str = "", maps: str = "") -> SamplePage:
+async def list_by(
+    source: Source, query: Query, now: float, *, size: int, token: str = "", maps: str = ""
+) -> SamplePage:
     """Lists the samples that a query means, in its order.
 
     Args:

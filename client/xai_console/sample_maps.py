@@ -57,7 +57,8 @@ class SampleMaps:
         """
         for name in names:
             url, size, region = self._shown.url, self._shown.size, self._shown.region
-            self._tiles[name] = Tile(self._page, self._gallery, name, url, size, region)
+            of = self.sample.summary.id
+            self._tiles[name] = Tile(self._page, self._gallery, name, url, size, region, of=of)
         missing = [name for name in names if not self._show(name)]
         classes = self.sample.summary.classes
         by_itself = bool(classes) and self.target == classes[0].class_id

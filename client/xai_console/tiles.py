@@ -27,13 +27,22 @@ class Tile:
         picture: URL of the picture; None where it is not kept.
         size: Its width and height in its own pixels.
         region: The part that the model saw.
+        of: Names the picture, where others are on the same page.
 
     Attributes:
         explanation: The newest version; None before the first.
     """
 
     def __init__(
-        self, page: Page, gallery: Gallery, name: str, picture: str | None, size: tuple[int, int], region: Box
+        self,
+        page: Page,
+        gallery: Gallery,
+        name: str,
+        picture: str | None,
+        size: tuple[int, int],
+        region: Box,
+        *,
+        of: str = "",
     ) -> None:
         self.explanation: Explanation | None = None
         self._page, self._gallery, self._name = page, gallery, name
@@ -43,7 +52,7 @@ class Tile:
                 self._chosen = text("", "tag")
                 self._chosen.set_visibility(False)
             scene = Scene(picture, size, region, note=page.say("computing"), label=name)
-            self._hung: Hung = gallery.hang(scene, None, name, name)
+            self._hung: Hung = gallery.hang(scene, None, f"{of} {name}", name, beside=of or "all")
             self._bar = bar(0.0, "tile-bar")
             self._bar.set_visibility(False)
             self._lines = Markup().classes("tile-lines")

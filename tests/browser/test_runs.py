@@ -96,6 +96,11 @@ def test_pictures_maps_and_scores_are_shown(console, run_folder, open_page, axe)
         assert page.get_by_role("button", name="Report").count() == 0
         assert page.get_by_role("link", name="Explain again with other settings").count() == 0
         assert axe(page) == []
+        page.goto(console + "/side-by-side")
+        row = page.locator("[data-sample]").nth(3)
+        row.locator("[data-tile=gradcam] figure[data-drawn^='/kept/']").wait_for()
+        row.locator(".class[aria-pressed=false]").first.click()
+        row.locator("[data-tile=gradcam]").get_by_text("Not explained for this class").wait_for()
     with open_page(console + "/quality") as page:
         page.get_by_text("Which explainer to trust").wait_for()
         known = {name: value for name, value in found["composites"].items() if value is not None}

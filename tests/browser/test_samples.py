@@ -30,6 +30,8 @@ def sampled(client, eventually):
         "tall": tall,
         "square": sample_picture("astronaut"),
         "rocket": sample_picture("rocket"),
+        "motorcycle": sample_picture("motorcycle_left"),
+        "coffee": sample_picture("coffee"),
     }
     ids = {name: client.predict(picture, request_id=f"browser-{name}").request_id for name, picture in pictures.items()}
     for each in ids.values():
@@ -269,6 +271,48 @@ def explained(client, sample, class_id, *explainers):
     explain = [Explain(each, targets=class_id) for each in explainers]
     made = client.predict(picture, explain=explain, skip_sampling=True).explanations
     return [made[each].saliency for each in explainers]
+
+
+def test_a_row_of_side_by_side_changes_to_the_class_that_is_clicked(
+    console, open_page, client, sampled, drawn_values, axe
+):
+    listed = client.list_samples(order="least_probable_first").samples
+    assert len(listed) > 5
+    names = "gradcam", "gradient"
+    with open_page(console + "/?order=least_probable_first&hours=24") as page:
+        page.locator(".samples li").first.wait_for()
+        page.get_by_role("button", name="Side by side").click()
+        page.wait_for_url(re.compile(r"side-by-side\?.*order=least_probable_first"))
+        rows = page.locator("[data-sample]")
+        rows.nth(4).wait_for()
+        assert [row.get_attribute("data-sample") for row in rows.all()] == [each.id for each in listed[:5]]
+        row, other = rows.nth(0), rows.nth(1)
+        for place, each in ((row, listed[0]), (other, listed[1])):
+            sample = client.sample(each.request_id, each.image_index)
+            for name in names:
+                made = sample.explanations[name]
+                shown = map_of(place, name, each.classes[0].label, drawn_values)
+                np.testing.assert_array_equal(shown, made.maps[0].values)
+                score = made.scores["faithfulness/srg"].value
+                assert place.locator(f"[data-tile={name}] .map-badge").inner_text() == f"{number(score)} ↑"
+        before = other.locator("[data-tile=gradcam] figure").get_attribute("data-drawn")
+        second = listed[0].classes[1]
+        sample = client.sample(listed[0].request_id, listed[0].image_index)
+        row.locator(f'[data-class="{second.class_id}"]').click()
+        shown = [map_of(row, name, second.label, drawn_values) for name in names]
+        np.testing.assert_allclose(shown, explained(client, sample, second.class_id, *names), rtol=1e-4, atol=1e-6)
+        assert other.locator("[data-tile=gradcam] figure").get_attribute("data-drawn") == before
+        page.get_by_role("button", name="Map alone").click()
+        page.wait_for_url(re.compile(rf"class.*={second.class_id}&.*view=map"))
+        page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_function("document.documentElement.scrollWidth <= 390")
+        assert row.locator("[data-tile=gradcam] canvas").first.bounding_box()["width"] > 140
+        assert axe(page) == []
+        page.get_by_role("button", name="Next").click()
+        page.wait_for_url(re.compile("at=5"))
+        page.wait_for_function("id => document.querySelector('[data-sample]')?.dataset.sample === id", arg=listed[5].id)
+        page.get_by_role("button", name="Back", exact=True).click()
+        page.wait_for_function("id => document.querySelector('[data-sample]')?.dataset.sample === id", arg=listed[0].id)
 
 
 def test_two_classes_are_compared(console, open_page, sampled, drawn_values):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from xai_console.page import Entry
-from xai_console.pages import classes, drift, evidence, explain, live, quality, review, sample
+from xai_console.pages import classes, drift, evidence, explain, live, quality, review, sample, side_by_side
 
 ENTRIES: Final[tuple[Entry, ...]] = (
     live.ENTRY,
@@ -15,5 +15,6 @@ ENTRIES: Final[tuple[Entry, ...]] = (
     drift.ENTRY,
     review.ENTRY,
     sample.ENTRY,
+    side_by_side.ENTRY,
     evidence.ENTRY,
 )

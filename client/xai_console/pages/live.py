@@ -13,7 +13,7 @@ from nicegui import background_tasks, ui
 from xai_client import ModelInfo, XaiError
 from xai_client.samples import SampleEvents, SamplePage
 from xai_console.filter_form import FilterForm, first_query
-from xai_console.page import Entry, Page
+from xai_console.page import Entry, Page, address
 from xai_console.parts import button, card, div, empty, text, trouble
 from xai_console.query import PAGE_SIZE, Query
 from xai_console.query_filter import filter_of, list_by, order_of
@@ -56,8 +56,10 @@ class _Live:
             self._new = button("", self._restart, "arrow_upward", "primary")
             self._new.set_visibility(False)
             div("grow")
-            self._before = button(page.say("page.before"), lambda: self._turn(-1), "chevron_left")
-            self._after = button(page.say("page.after"), lambda: self._turn(1), "chevron_right")
+            button(page.say("side"), self._side_by_side, "table_rows")
+            with div("row"):
+                self._before = button(page.say("page.before"), lambda: self._turn(-1), "chevron_left")
+                self._after = button(page.say("page.after"), lambda: self._turn(1), "chevron_right")
         self._problem = div()
         self._cards = SampleCards(page, page.say("live"))
         self._none = empty("hourglass_empty", page.say("live.empty"), [page.say("live.empty.how")])
@@ -94,6 +96,13 @@ class _Live:
     def _again(self) -> None:
         self._stop()
         self._tasks.append(background_tasks.create(self.start(), context=ui.context.client))
+
+    def _side_by_side(self) -> None:
+        """Shows the samples that are listed now as rows, with all their maps."""
+        state = {name: value for name, value in self._form.query.state().items() if value is not None}
+        if self._tokens[-1]:
+            state |= {"from": self._tokens[-1], "now": str(self._now)}
+        ui.navigate.to(address("/side-by-side", state))
 
     async def _list(self, asked: Awaitable[SamplePage] | None = None) -> None:
         query = self._form.query

@@ -53,8 +53,8 @@ class Source(Protocol):
     ) -> SamplePage:
         """Lists samples with thumbnails and their number."""
 
-    async def sample(self, request_id: str, image_index: int) -> Sample:
-        """Everything that is kept of a sample."""
+    async def sample(self, request_id: str, image_index: int, explainers: Sequence[str] = ()) -> Sample:
+        """Everything that is kept of a sample; of some explainers, where they are named."""
 
     def watch_samples(self, where: SampleFilter, *, map_of: str) -> AsyncGenerator[SampleEvents, None]:
         """Yields what happens to samples, with thumbnails."""

@@ -110,9 +110,9 @@ class LiveSource:
             with_total_count=True,
         )
 
-    async def sample(self, request_id: str, image_index: int) -> Sample:
+    async def sample(self, request_id: str, image_index: int, explainers: Sequence[str] = ()) -> Sample:
         """See `Source`."""
-        return await self._client.sample(request_id, image_index)
+        return await self._client.sample(request_id, image_index, explainers=explainers)
 
     def watch_samples(self, where: SampleFilter, *, map_of: str) -> AsyncGenerator[SampleEvents, None]:
         """See `Source`; those who watch the same share a stream."""

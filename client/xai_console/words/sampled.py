@@ -101,6 +101,7 @@ WORDS: Final = {
         "Not measured yet: these maps are made now. The others and the scores come when the evaluator gets to it.",
         "尚未评测：以下热图为即时生成。其余热图与评分待评测到此样本后出现。",
     ),
+    "side": ("Side by side", "并排对比"),
     "class.other": ("Another class", "其他类别"),
     "map.not_explained": ("Not explained for this class", "未针对此类别解释"),
     "map.not_kept": ("The map is no longer kept", "热图已不再保留"),
