@@ -5,7 +5,7 @@ import urllib.request
 
 import pytest
 
-PAGES = ["/", "/explain", "/quality", "/classes", "/drift", "/review", "/sample", "/evidence"]
+PAGES = ["/", "/explain", "/quality", "/classes", "/drift", "/review", "/sample", "/evidence", "/side-by-side"]
 
 
 def settled(page):
@@ -15,7 +15,9 @@ def settled(page):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_each_page_is_reached_named_and_fit_for_all(path, console, open_page, axe):
+def test_each_page_is_reached_named_and_fit_for_all_also_on_a_narrow_screen_and_dark(
+    path, console, open_page, axe, at_night
+):
     with open_page(console + path) as page:
         settled(page)
         heading = page.locator("h1").inner_text()
@@ -23,13 +25,8 @@ def test_each_page_is_reached_named_and_fit_for_all(path, console, open_page, ax
         here = page.locator("nav [aria-current=page]")
         assert [each.get_attribute("href") for each in here.all()] == ([path] if path in PAGES[:6] else [])
         assert axe(page) == []
-
-
-@pytest.mark.parametrize("path", PAGES[:6])
-def test_a_narrow_screen_has_all_of_it(path, console, open_page):
-    with open_page(console + path, width=390, height=844, scheme="dark") as page:
-        settled(page)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        at_night(page)
+        assert axe(page) == []
         box = page.locator("nav").bounding_box()
         assert box["y"] + box["height"] == pytest.approx(844, abs=1)
         assert all(link.is_visible() for link in page.locator("nav .nav-link").all())

@@ -43,7 +43,7 @@ def keys(page):
     return [each.get_attribute("data-key") for each in page.locator(".samples li").all()]
 
 
-def test_live_lists_what_the_sdk_lists(console, open_page, client, sampled):
+def test_live_lists_what_the_sdk_lists(console, open_page, client, sampled, axe, at_night):
     with open_page(console + "/?order=least_probable_first&maps=gradcam") as page:
         page.locator(".samples canvas[data-drawn]").first.wait_for()
         listed = client.list_samples(order="least_probable_first", with_total_count=True)
@@ -52,6 +52,8 @@ def test_live_lists_what_the_sdk_lists(console, open_page, client, sampled):
         for card, each in zip(page.locator(".sample").all(), listed.samples, strict=True):
             assert card.locator(".sample-title").inner_text() == each.classes[0].label
             assert card.locator(".sample-head .number").inner_text() == percent(each.classes[0].probability)
+        at_night(page)
+        assert axe(page) == []
 
 
 def test_filters_choose_stand_in_the_url_and_are_taken_from_it(console, open_page, client, sampled):
@@ -105,7 +107,7 @@ def test_a_new_sample_comes_by_itself(console, open_page, client, photo, sampled
         page.get_by_text(f"{listed.total_count:,} samples").wait_for()
 
 
-def test_a_sample_is_shown_with_its_maps_and_scores(console, open_page, client, sampled, drawn_values, axe):
+def test_a_sample_is_shown_with_its_maps_and_scores(console, open_page, client, sampled, drawn_values, axe, at_night):
     sample = client.sample(sampled["wide"])
     leading = metric_name(Words("en"), next(iter(client.model_info().evaluator.metrics)))
     with open_page(f"{console}/sample?request={sampled['wide']}") as page:
@@ -129,6 +131,8 @@ def test_a_sample_is_shown_with_its_maps_and_scores(console, open_page, client, 
         rows = [row.inner_text().split("\n") for row in page.locator(".class").all()]
         assert rows == [[each.label, percent(each.probability)] for each in sample.summary.classes]
         page.wait_for_load_state("networkidle")
+        assert axe(page) == []
+        at_night(page)
         assert axe(page) == []
 
 
@@ -274,7 +278,7 @@ def explained(client, sample, class_id, *explainers):
 
 
 def test_a_row_of_side_by_side_changes_to_the_class_that_is_clicked(
-    console, open_page, client, sampled, drawn_values, axe
+    console, open_page, client, sampled, drawn_values, axe, at_night
 ):
     listed = client.list_samples(order="least_probable_first").samples
     assert len(listed) > 5
@@ -304,8 +308,7 @@ def test_a_row_of_side_by_side_changes_to_the_class_that_is_clicked(
         assert other.locator("[data-tile=gradcam] figure").get_attribute("data-drawn") == before
         page.get_by_role("button", name="Map alone").click()
         page.wait_for_url(re.compile(rf"class.*={second.class_id}&.*view=map"))
-        page.set_viewport_size({"width": 390, "height": 844})
-        page.wait_for_function("document.documentElement.scrollWidth <= 390")
+        at_night(page)
         assert row.locator("[data-tile=gradcam] canvas").first.bounding_box()["width"] > 140
         assert axe(page) == []
         page.get_by_role("button", name="Next").click()
@@ -404,7 +407,7 @@ def test_a_polygon_is_closed_by_the_keyboard(console, open_page, client, sampled
         np.testing.assert_allclose(truth.objects[0].polygon, corners, atol=3)
 
 
-def test_review_goes_by_keyboard(console, open_page, client, sampled, eventually):
+def test_review_goes_by_keyboard(console, open_page, client, sampled, eventually, axe, at_night):
     waiting = client.list_samples(SampleFilter(outcomes=["unknown"]), order="newest_first").samples
     first = waiting[0]
     with open_page(console + "/review?order=newest_first") as page:
@@ -414,6 +417,8 @@ def test_review_goes_by_keyboard(console, open_page, client, sampled, eventually
         truth = eventually(lambda: client.sample(first.request_id, first.image_index).summary.truth)
         assert truth.class_ids == (first.classes[1].class_id,)
         page.get_by_text(re.compile("1 done")).wait_for()
+        at_night(page)
+        assert axe(page) == []
 
 
 # ------------------------------------------------------------------------------------------------ figures and files
@@ -450,10 +455,13 @@ def test_charts_are_drawn_wherever_they_stand(console, open_page, sampled):
         assert far.bounding_box()["y"] > 900  # nobody has scrolled there
 
 
-def test_classes_count_and_lead_to_their_samples(console, open_page, client, sampled):
+def test_classes_count_and_lead_to_their_samples(console, open_page, client, sampled, axe, at_night):
     accuracy = client.quality().evaluator.accuracy
     with open_page(console + "/classes") as page:
         page.get_by_text(f"of {accuracy.picture_count:,} pictures are right.").wait_for()
+        page.locator("[data-class-map] figure[data-drawn]").first.wait_for()
+        at_night(page)
+        assert axe(page) == []
         link = page.locator('a[href*="outcome=true_positive"]').first
         count = int(link.inner_text())
         link.click()
@@ -498,13 +506,17 @@ def test_drift_has_the_sdks_figures(console, open_page, client, sampled):
         assert "look at Prometheus" in rows["XaiDown"]
 
 
-def test_evidence_is_whole_and_needs_nothing_else(console, open_page, browser, client, sampled, tmp_path, pixels):
+def test_evidence_is_whole_and_needs_nothing_else(
+    console, open_page, browser, client, sampled, tmp_path, pixels, axe, at_night
+):
     sample = client.sample(sampled["wide"])
     with open_page(f"{console}/evidence?request={sampled['wide']}") as page:
         for kind in ("html", "zip"):
             with page.expect_download() as download:
                 page.locator(f"[data-evidence={kind}]").click()
             download.value.save_as(tmp_path / f"sample.{kind}")
+        at_night(page)
+        assert axe(page) == []
     with zipfile.ZipFile(tmp_path / "sample.zip") as file:
         names = set(file.namelist())
         record = json.loads(file.read("sample.json"))
