@@ -91,6 +91,7 @@ def server(sample_config, only, tmp_path_factory):
         f"evaluator.store=sqlite:///{store}",
         'evaluator.explainers=["gradcam", "gradient"]',
         'evaluator.metrics=["faithfulness/srg", "localization/pointing_game"]',
+        "evaluator.auto.min_samples=2",
         "evaluator.metric_parameters.faithfulness/srg.steps=8",
         "explainers.rise.masks=64",
         "model.batch_sizes=[1]",  # fewer programs to load
@@ -219,3 +220,17 @@ def at_night():
         page.wait_for_function("document.documentElement.scrollWidth <= 390")
 
     return at_night
+
+
+@pytest.fixture(scope="session")
+def charted():
+    """What a chart shows: ECharts' options, once it is drawn."""
+
+    def charted(page, label):
+        chart = page.locator(f'.chart[aria-label="{label}"]')
+        chart.locator("canvas").wait_for()
+        return chart.evaluate(
+            "async (chart) => (await import('nicegui-echart')).echarts.getInstanceByDom(chart).getOption()"
+        )
+
+    return charted

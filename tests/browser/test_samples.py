@@ -424,28 +424,97 @@ def test_review_goes_by_keyboard(console, open_page, client, sampled, eventually
 # ------------------------------------------------------------------------------------------------ figures and files
 
 
-def test_quality_has_the_sdks_figures_and_no_zero_for_what_was_not_measured(console, open_page, client, sampled, axe):
+@pytest.fixture(scope="module")
+def quality(client, sampled, eventually):
+    """What the SDK says once each metric has been measured of some pictures."""
+    for name in ("coffee", "motorcycle"):
+        class_id = client.sample(sampled[name]).summary.classes[0].class_id
+        client.report_ground_truth(sampled[name], class_ids=class_id, boxes=[(200, 100, 400, 300)])
+    for name in ("coffee", "motorcycle"):
+        eventually(lambda name=name: client.sample(sampled[name]).summary.truth.applied, seconds=60, pause=0.2)
+    made = client.quality()
+    assert min(each.sample_count for each in made.explainers["gradcam"].quality.values()) >= made.min_sample_count == 2
+    return made
+
+
+def composite(each, weights):
+    """A composite score by hand; None where one that counts was not measured."""
+    if not weights.keys() <= each.quality.keys():
+        return None
+    return sum(weight * each.quality[name].goodness for name, weight in weights.items()) / sum(weights.values())
+
+
+def test_quality_has_the_sdks_figures_and_no_zero_for_what_was_not_measured(
+    console, open_page, client, quality, axe, at_night, charted
+):
+    srg, pointing = quality.evaluator.metrics
     with open_page(console + "/quality") as page:
         page.locator("table.quality tbody tr").first.wait_for()
-        quality = client.quality()
         page.get_by_text(f"auto takes {quality.auto_explainer}").wait_for()
         rows = page.locator("table.quality tbody tr")
         assert rows.count() == len(quality.explainers)
         for name, each in quality.explainers.items():
-            cells = page.locator(f'tr[data-explainer="{name}"] td.measure').all()
-            assert len(cells) == len(quality.evaluator.metrics)
-            for metric, cell in zip(quality.evaluator.metrics, cells, strict=True):
-                said = cell.inner_text()
-                assert ("not measured" in said) == (metric not in each.quality)
-                if metric in each.quality:
-                    assert re.search(r"n = \d+", said)
+            row = page.locator(f'tr[data-explainer="{name}"]')
+            assert row.locator(".composite").inner_text() == composite_text(each.composite_score)
+            for metric, cell in zip((srg, pointing), row.locator("td.measure").all(), strict=True):
+                assert cell.inner_text().split("\n") == measured(each.quality.get(metric))
         assert axe(page) == []
-        metric = next(iter(quality.evaluator.metrics))
         page.locator("table.quality th").nth(3).hover()
         tip = page.locator(".q-tooltip")
-        tip.get_by_text(f"{metric}: ").wait_for()
+        tip.get_by_text(f"{srg}: ").wait_for()
         page.locator("h1").hover()
         tip.wait_for(state="hidden")
+
+        over_time = charted(page, "Over time")
+        axis = over_time["xAxis"][0]
+        past = client.quality_history(start=axis["min"] / 1000, end=axis["max"] / 1000, bins=60)
+        points = {explainer: each for (explainer, metric), each in past.scores.items() if metric == srg}
+        means = {each["name"]: each["data"] for each in over_time["series"] if not each.get("stack")}
+        assert means.keys() == points.keys() == {name for name, each in quality.explainers.items() if each.quality}
+        for name, each in points.items():
+            wanted = [(1000 * past.time_of(point.bin), point.mean) for point in each]
+            assert_drawn(means[name], wanted)
+
+        page.get_by_text("What counts, and how much").click()
+        moved = {srg: 0.95, pointing: 0.35}
+        for label, values in (("SRG", (0.95,)), ("Pointing game", (0.45, 0.4, 0.35))):
+            slider = page.locator(f'.weights [aria-label="{label}"]')
+            slider.locator("[tabindex]").focus()
+            for value in values:
+                page.keyboard.press("ArrowLeft")
+                page.locator(f'.weights [aria-label="{label}"][aria-valuenow="{value}"]').wait_for()
+        for name, each in quality.explainers.items():
+            score = composite(each, moved)
+            if score is not None:
+                score *= min(1.0, each.composite_score / composite(each, quality.weights))
+            cell = page.locator(f'tr[data-explainer="{name}"] .composite')
+            cell.get_by_text(composite_text(score), exact=True).wait_for()
+        changed = composite(quality.explainers["gradcam"], moved) - composite(
+            quality.explainers["gradcam"], quality.weights
+        )
+        assert abs(changed) > 0.001
+        at_night(page)
+        assert axe(page) == []
+
+
+def assert_drawn(points, wanted):
+    """That a line of a chart goes through points, of milliseconds and what is measured."""
+    (times, values), (at, drawn) = zip(*wanted, strict=True), zip(*points, strict=True)
+    np.testing.assert_allclose(at, times, rtol=0, atol=0.01)
+    np.testing.assert_allclose(drawn, values, rtol=0, atol=1e-5)
+
+
+def composite_text(score):
+    return "not measured" if score is None else f"{score:.3f}"
+
+
+def measured(measure):
+    """What a cell of the table says of a measure."""
+    if measure is None:
+        return ["not measured"]
+    interval = [] if measure.interval is None else [" … ".join(map(number, measure.interval))]
+    arrow = "↑" if measure.higher_is_better else "↓"
+    return [f"{number(measure.mean)} {arrow}", *interval, f"n = {measure.sample_count}"]
 
 
 def test_charts_are_drawn_wherever_they_stand(console, open_page, sampled):
@@ -455,7 +524,7 @@ def test_charts_are_drawn_wherever_they_stand(console, open_page, sampled):
         assert far.bounding_box()["y"] > 900  # nobody has scrolled there
 
 
-def test_classes_count_and_lead_to_their_samples(console, open_page, client, sampled, axe, at_night):
+def test_classes_count_and_lead_to_their_samples(console, open_page, client, quality, axe, at_night):
     accuracy = client.quality().evaluator.accuracy
     with open_page(console + "/classes") as page:
         page.get_by_text(f"of {accuracy.picture_count:,} pictures are right.").wait_for()
@@ -494,16 +563,38 @@ def test_all_confusions_are_there_to_be_seen_and_found(console, open_page, clien
         page.get_by_text(re.compile("None among the")).wait_for()
 
 
-def test_drift_has_the_sdks_figures(console, open_page, client, sampled):
+def test_drift_has_the_sdks_figures(console, open_page, client, quality, axe, at_night, charted):
     with open_page(console + "/drift") as page:
         page.locator(".figure .big").first.wait_for()
-        total = client.list_samples(with_total_count=True).total_count
-        assert int(page.locator(".figure .big").first.inner_text().replace(",", "")) == total
+        traffic, mix = charted(page, "Traffic"), charted(page, "Class mix")
+        axis = traffic["xAxis"][0]
+        past = client.quality_history(start=axis["min"] / 1000, end=axis["max"] / 1000, bins=60)
+        now = past.current
+        assert now.sample_count == client.list_samples(with_total_count=True).total_count
+        assert now.labelled_count >= 2
+        shown = [each.inner_text().split("\n\n") for each in page.locator(".figure").all()]
+        figures = {name: value for name, value, _ in shown}
+        assert figures == {
+            "Samples": f"{now.sample_count:,}",
+            "Mean confidence": percent(now.mean_probability),
+            "Right": percent(now.right_share),
+        }
+        assert {before for _, _, before in shown} == {"before: not measured"}  # there was no server then
+        lines = {each["name"]: each["data"] for each in traffic["series"]}
+        times = [1000 * past.time_of(each.bin) for each in past.traffic]
+        counts, confidence = zip(*((each.sample_count, each.mean_probability) for each in past.traffic), strict=True)
+        for name, each in (("Samples", counts), ("Mean confidence", confidence)):
+            assert_drawn(lines[name], zip(times, each, strict=True))
+        (series,) = mix["series"]
+        shares = dict(zip(mix["yAxis"][0]["data"], series["data"], strict=True))
+        assert shares == {now.labels[each]: pytest.approx(share, abs=1e-4) for each, share in now.shares.items()}
         page.get_by_text("All 15 alerts of Prometheus").click()
         rows = {row.locator("b").inner_text(): row.inner_text() for row in page.locator(".alerts tbody tr").all()}
         assert len(rows) == 15
         assert "too few samples of a week ago" in rows["XaiQualityFell"]
         assert "look at Prometheus" in rows["XaiDown"]
+        at_night(page)
+        assert axe(page) == []
 
 
 def test_evidence_is_whole_and_needs_nothing_else(
