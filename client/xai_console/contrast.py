@@ -72,7 +72,7 @@ class Contrast:
                 text(title, "tile-name")
             grid = None if values is None else self._page.console.shelf.grid(values)
             scene = Scene(self._shown.url, self._shown.size, self._shown.region, grid, note=note, label=title)
-            gallery.hang(scene, values, group, title)
+            gallery.hang(scene, values, group)
 
     async def _explanation(self, explainer: str, one: int, other: int) -> Explanation | None:
         """Both maps, asked for anew: only so they are of the same seed and parameters."""

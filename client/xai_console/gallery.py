@@ -22,13 +22,11 @@ class Hung:
         overlay: Where it is drawn.
         extent: What of its values its scale depends on; None where there is none.
         group: Maps of the same kind, such as of one explainer, which may share a scale.
-        title: What it shows.
     """
 
     overlay: Overlay
     extent: Extent | None
     group: str
-    title: str
 
 
 class Gallery:
@@ -56,18 +54,17 @@ class Gallery:
 
     # ------------------------------------------------------------------------------------------------ maps
 
-    def hang(self, scene: Scene, values: FloatArray | None, group: str, title: str, *, beside: str = "all") -> Hung:
+    def hang(self, scene: Scene, values: FloatArray | None, group: str, *, beside: str = "all") -> Hung:
         """Adds a map to the page, where the page is being made.
 
         Args:
             scene: What it shows.
             values: Its values; None where there is none.
             group: See `Hung.group`.
-            title: What it shows, in words.
             beside: Which maps show their values at the same point of the picture: all of the same name.
         """
         overlay = Overlay(scene, self._look, self._page.say, group=beside)
-        hung = Hung(overlay, None if values is None else Extent(values), group, title)
+        hung = Hung(overlay, None if values is None else Extent(values), group)
         overlay.on_open(lambda: self._enlarge(hung))
         self._hung.append(hung)
         self._rescale(hung)
@@ -177,7 +174,7 @@ class Gallery:
         say = self._page.say
         with ui.dialog() as dialog, ui.card().classes("large"):
             with div("tile-head"):
-                text(hung.title, "tile-name", "h2")
+                text(hung.overlay.scene.label, "tile-name", "h2")
                 text(say("zoom"), "hint")
                 div("grow")
                 icon_button("close", say("close"), dialog.close)

@@ -52,7 +52,7 @@ class Tile:
                 self._chosen = text("", "tag")
                 self._chosen.set_visibility(False)
             scene = Scene(picture, size, region, note=page.say("computing"), label=name)
-            self._hung: Hung = gallery.hang(scene, None, f"{of} {name}", name, beside=of or "all")
+            self._hung: Hung = gallery.hang(scene, None, f"{of} {name}", beside=of or "all")
             self._bar = bar(0.0, "tile-bar")
             self._bar.set_visibility(False)
             self._lines = Markup().classes("tile-lines")

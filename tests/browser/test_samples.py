@@ -306,6 +306,10 @@ def test_a_row_of_side_by_side_changes_to_the_class_that_is_clicked(
         shown = [map_of(row, name, second.label, drawn_values) for name in names]
         np.testing.assert_allclose(shown, explained(client, sample, second.class_id, *names), rtol=1e-4, atol=1e-6)
         assert other.locator("[data-tile=gradcam] figure").get_attribute("data-drawn") == before
+        row.locator("[data-tile=gradcam] canvas").first.click()
+        page.locator(".large").get_by_role("heading", name=f"gradcam: {second.label}").wait_for()
+        page.get_by_role("button", name="Close").click()
+        page.locator(".large").wait_for(state="detached")
         page.get_by_role("button", name="Map alone").click()
         page.wait_for_url(re.compile(rf"class.*={second.class_id}&.*view=map"))
         at_night(page)
