@@ -15,6 +15,7 @@ from xai_console.page import Page
 from xai_console.parts import report
 from xai_console.sample_picture import Shown
 from xai_console.sample_scores import metric_order, score_badge, score_lines
+from xai_console.sign_in import MAKES_MAPS, lacking, role_needed
 from xai_console.tiles import Line, Tile
 
 _QUICK: Final = 2
@@ -89,8 +90,7 @@ class SampleMaps:
         if self._ask(missing, missing):
             return
         if any(map(self._is_usable, missing)):
-            why = "run.not_explained" if self._info.run else "sample.cannot_explain"
-            ui.notify(self._page.say(why), type="info" if self._info.run else "warning", multi_line=True)
+            self._say_why()
 
     def refresh(self, sample: Sample) -> bool:
         """Takes what is new of the sample, and shows which scores are others than before.
@@ -140,6 +140,16 @@ class SampleMaps:
 
     # ------------------------------------------------------------------------------------------------ asking
 
+    def _say_why(self) -> None:
+        """Says why the server makes no maps."""
+        needed = lacking(self._info, MAKES_MAPS)
+        if self._info.run:
+            ui.notify(self._page.say("run.not_explained"), type="info", multi_line=True)
+        elif needed:
+            ui.notify(role_needed(self._page, needed), type="info", multi_line=True)
+        else:
+            ui.notify(self._page.say("sample.cannot_explain"), type="warning", multi_line=True)
+
     def _is_usable(self, name: str) -> bool:
         return name in self._info.explainers and self._info.explainers[name].available
 
@@ -153,7 +163,7 @@ class SampleMaps:
         Returns:
             Whether the server makes any.
         """
-        can = bool(self.sample.input_png) and not self._info.run
+        can = bool(self.sample.input_png) and _makes_maps(self._info)
         asked = [name for name in missing if can and name in wanted and self._is_usable(name)]
         for name in missing:
             if name not in asked and self._kept(name) is None:
@@ -195,5 +205,10 @@ def _is_lost(made: Explanation, class_id: int) -> bool:
 
 def quick_explainers(info: ModelInfo) -> list[str]:
     """Those that take so few passes that a look is reason enough to ask for them."""
-    costs = {} if info.run else {name: each.cost for name, each in info.explainers.items()}
+    costs = {name: each.cost for name, each in info.explainers.items()} if _makes_maps(info) else {}
     return [name for name, cost in costs.items() if cost and cost.passes <= _QUICK]
+
+
+def _makes_maps(info: ModelInfo) -> bool:
+    """Whether there is a server that makes maps for the viewer."""
+    return not info.run and not lacking(info, MAKES_MAPS)
