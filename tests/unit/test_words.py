@@ -96,7 +96,7 @@ def test_every_option_named_is_one():
     known |= {"--build-arg", "--cpus", "--cpuset-cpus"}  # of docker
     known |= {"--cacert", "--cert", "--key"}  # of curl
     known |= {"--device", "--json", "--no-deps", "--no-index"}  # of bench.gpu and pip
-    known |= {"--accent"}  # a variable of CSS
+    known |= {"--accent", "--columns"}  # variables of CSS
     named = {
         (option, where) for where, text in texts() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", text)
     }

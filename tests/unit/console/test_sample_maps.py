@@ -107,11 +107,14 @@ class Source:
 def make(monkeypatch):
     """Makes the maps of a sample, in no browser; what the viewer is notified of is in `notes`."""
 
-    def make(shown, *, target=CAT, names=("gradcam",), run="", cost=1):
+    def make(shown, *, target=CAT, names=("gradcam",), run="", roles=None, cost=1):
         explainer = SimpleNamespace(available=True, cost=SimpleNamespace(passes=cost))
         evaluator = SimpleNamespace(metrics={SRG: None})
-        info = SimpleNamespace(explainers=dict.fromkeys(names, explainer), evaluator=evaluator, run=run, input=None)
-        page = SimpleNamespace(say=Words("en"), source=Source(), state={})
+        info = SimpleNamespace(
+            explainers=dict.fromkeys(names, explainer), evaluator=evaluator, run=run, input=None, roles=roles
+        )
+        console = SimpleNamespace(credentials="session")
+        page = SimpleNamespace(say=Words("en"), source=Source(), state={}, console=console)
         made = SampleMaps(page, info, None, shown, Shown(None, (2, 2), (0, 0, 2, 2)), target)
         made.hang(names)
         return made, page.source
@@ -210,11 +213,15 @@ async def test_a_call_that_fails_says_so_and_leaves_no_map_of_another_class(make
 
 
 @pytest.mark.parametrize(
-    ("picture", "run", "why"),
-    [(b"", "", "The picture is not kept, so it cannot be explained anew"), (b"png", "R", "The run has no map of this")],
+    ("picture", "run", "roles", "why"),
+    [
+        (b"", "", None, "The picture is not kept, so it cannot be explained anew"),
+        (b"png", "R", None, "The run has no map of this"),
+        (b"png", "", ("predict", "read"), "This needs the role explain, which your token does not have"),
+    ],
 )
-async def test_where_a_class_cannot_be_explained_it_is_said(make, picture, run, why):
-    made, source = make(sample(kept(saliency(CAT)), picture=picture), run=run)
+async def test_where_a_class_cannot_be_explained_it_is_said(make, picture, run, roles, why):
+    made, source = make(sample(kept(saliency(CAT)), picture=picture), run=run, roles=roles)
     made.choose(EEL)
     await settle()
     assert source.asked == []

@@ -12,7 +12,10 @@ from xai_console.pages.side_by_side import _SideBySide
 from xai_console.words import Words
 
 INFO = SimpleNamespace(
-    run="", evaluator=None, explainers={name: SimpleNamespace(cost=None) for name in ("gradcam", "rise", "lime")}
+    run="",
+    roles=None,
+    evaluator=None,
+    explainers={name: SimpleNamespace(cost=None) for name in ("gradcam", "rise", "lime")},
 )
 
 
