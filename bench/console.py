@@ -48,6 +48,7 @@ _ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-back
 _CONTENT = {
     "live": ("/", "#app .sample canvas"),
     "sample": ("/sample?request={sample}", "#app [data-tile=gradcam] figure[data-drawn]"),
+    "side by side": ("/side-by-side", "#app [data-tile=gradcam] figure[data-drawn]"),
     "explain": ("/explain", "#app .drop"),
     "quality": ("/quality", "#app .table tbody tr"),
     "classes": ("/classes", "#app #main table, #app #main .card"),
@@ -83,7 +84,7 @@ _PICTURED = """
   document.addEventListener("load", look, true);
 })();
 """
-_OF_PICTURES = ("live", "sample")
+_OF_PICTURES = ("live", "sample", "side by side")
 _PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? NaN"
 _FILTERED = """
 async (button) => {
