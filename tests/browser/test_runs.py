@@ -11,8 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench.console_store import repeat_samples
 from PIL import Image
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from bench.console_store import repeat_samples
 
 from xai_client import Client, SampleFilter
 from xai_console.query import PAGE_SIZE
