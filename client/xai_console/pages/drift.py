@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
-from nicegui import ui
+from nicegui import background_tasks, ui
+from nicegui.element import Element
 
-from xai_client import MapDrift, ModelInfo, QualityHistory
+from xai_client import MapDrift, ModelInfo, QualityHistory, XaiError
 from xai_console.alert_cards import gather_evidence, show_alerts
-from xai_console.alerts import Evidence, judge
+from xai_console.alerts import judge
 from xai_console.charts import Chart
 from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
 from xai_console.figures import duration, number, percent
 from xai_console.markup import Html, Markup, table_head, tag
 from xai_console.page import Entry, Page
-from xai_console.parts import card, div, text, toggle
+from xai_console.parts import card, div, text, toggle, trouble
 
 _BINS: Final = 60
 _SPANS: Final = {"900": 900.0, "3600": 3600.0, "86400": 86400.0}
@@ -26,10 +26,8 @@ async def build(page: Page, info: ModelInfo) -> None:
     seconds = None if info.run else _span(page)
     if info.run:
         text(page.say("drift.whole"), "note", "p")
-    history = page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
-    evidence, past = await asyncio.gather(_evidence(page, info), history)
-    if evidence is not None:
-        show_alerts(page, judge(evidence))
+    past = await page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
+    alerts = None if info.run else div("stack alerts-place")
     _figures(page, past)
     with div("halves"):
         with card(page.say("drift.traffic"), page.say("drift.traffic.how")):
@@ -40,14 +38,24 @@ async def build(page: Page, info: ModelInfo) -> None:
             Chart(class_mix(page, past), classes="chart-tall", label=page.say("drift.mix"))
         with card(page.say("drift.shapes"), page.say("drift.shapes.how")):
             _shapes(page, past)
-    if evidence is not None:
-        with card(page.say("drift.maps"), page.say("drift.maps.how")):
-            _map_drift(page, {name: each.drift for name, each in evidence.quality.explainers.items()})
+    if alerts is not None:  # no Prometheus watches a run
+        client, maps = ui.context.client, div("contents")
+        judging = background_tasks.create(_judge(page, info, alerts, maps), context=client)
+        client.on_delete(judging.cancel)
 
 
-async def _evidence(page: Page, info: ModelInfo) -> Evidence | None:
-    """What alerts are judged by; None of a run, which no Prometheus watches."""
-    return None if info.run else await gather_evidence(page.source, info)
+async def _judge(page: Page, info: ModelInfo, alerts: Element, maps: Element) -> None:
+    """Shows what deserves a look, once the page is open: it takes the history of a day."""
+    await ui.context.client.connected()
+    with alerts:
+        try:
+            evidence = await gather_evidence(page.source, info)
+        except XaiError as error:
+            trouble(error, page.say)
+            return
+        show_alerts(page, judge(evidence))
+    with maps, card(page.say("drift.maps"), page.say("drift.maps.how")):
+        _map_drift(page, {name: each.drift for name, each in evidence.quality.explainers.items()})
 
 
 def _span(page: Page) -> float:
