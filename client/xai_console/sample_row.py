@@ -18,6 +18,7 @@ from xai_console.parts import div, text
 from xai_console.sample_cards import FLAGS, outcome_of
 from xai_console.sample_maps import SampleMaps
 from xai_console.shelf import url_of
+from xai_console.times import Moment
 
 _LABELS: Final = 5
 """Classes to click; the others are found by typing."""
@@ -34,15 +35,15 @@ class SampleRow:
         columns: Explainers.
 
     Attributes:
-        choice: What the URL calls the class that was chosen.
+        class_name: What the URL calls the class that was chosen.
     """
 
     def __init__(
         self, page: Page, info: ModelInfo, gallery: Gallery, summary: SampleSummary, columns: Sequence[str]
     ) -> None:
         self._page, self._info, self._gallery, self._summary, self._columns = page, info, gallery, summary, columns
-        self.choice = f"class {summary.id}"
-        self._target = chosen_class(page, info, summary, self.choice)
+        self.class_name = f"class {summary.id}"
+        self._target = chosen_class(page, info, summary, self.class_name)
         self._title = summary.classes[0].label if summary.classes else summary.id
         self._maps: SampleMaps | None = None
         self._filling: asyncio.Task[None] | None = None
@@ -60,7 +61,7 @@ class SampleRow:
             self._link = text(self._title, "strong", "a")
             flag = outcome_of(summary)
             self._flag = text(page.say(f"flag.{flag}"), f"tag tag-{FLAGS[flag]}")
-            text(summary.time.astimezone().strftime("%Y-%m-%d %H:%M:%S"), "hint small number")
+            Moment(summary.time).classes("hint small number")
             if self._info.run:
                 text(summary.request_id, "hint small")
         self._point()
@@ -84,7 +85,7 @@ class SampleRow:
     def _choose(self, class_id: int) -> None:
         """Shows the maps of a class."""
         self._target = class_id
-        self._page.remember(**{self.choice: class_id})
+        self._page.remember(**{self.class_name: class_id})
         self._point()
         self._choice.press(class_id)
         if self._maps is not None:

@@ -34,8 +34,12 @@ def sampled(client, eventually):
         "coffee": sample_picture("coffee"),
     }
     ids = {name: client.predict(picture, request_id=f"browser-{name}").request_id for name, picture in pictures.items()}
-    for each in ids.values():
-        eventually(lambda each=each: client.sample(each).summary.state == "scored", seconds=180, pause=0.2)
+
+    def scored():  # those that are just being written are not listed yet
+        states = {each.request_id: each.state for each in client.list_samples(page_size=200).samples}
+        return all(states.get(each) == "scored" for each in ids.values())
+
+    eventually(scored, seconds=180, pause=0.2)
     return ids
 
 

@@ -92,7 +92,7 @@ class _SideBySide:
             if not await self._list(tokens, at):
                 return
         for row in former:
-            self._page.state.pop(row.choice, None)
+            self._page.state.pop(row.class_name, None)
         part = {"from": self._tokens[-1], "now": self._now} if self._tokens[-1] else {"from": None, "now": None}
         self._page.remember(at=self._at or None, **part)
 

@@ -43,7 +43,7 @@ class Row:
     """A row that is not drawn."""
 
     def __init__(self, page, info, gallery, summary, columns):
-        self.id, self.columns, self.choice, self.filled = summary.id, columns, f"class {summary.id}", 0
+        self.id, self.columns, self.class_name, self.filled = summary.id, columns, f"class {summary.id}", 0
 
     def fill(self):
         self.filled += 1
