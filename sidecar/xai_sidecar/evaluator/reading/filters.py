@@ -192,7 +192,7 @@ def _by_bits(element: _HasBit, compiler: Any, **options: Any) -> str:
 @compiles(_HasBit, "postgresql")
 def _by_values(element: _HasBit, compiler: Any, **options: Any) -> str:
     values = ", ".join(str(each) for each in range(1, element.known + 1) if each & element.bits)
-    return f"{compiler.process(element.column, **options)} IN ({values})"
+    return f"{compiler.process(element.column, **options)} IN ({values})" if values else "false"
 
 
 def first_of(

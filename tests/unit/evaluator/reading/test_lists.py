@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -185,6 +185,7 @@ def test_of_several_labels(filled_multi, where, order):
 
 
 @few
+@example(where=SampleFilter(predicted=(0,), outcomes=Outcome.FALSE_NEGATIVE))  # which no predicted class can be
 @given(where=filters)
 def test_what_is_quicker_for_single_labels_finds_the_same(filled, where):
     quick = SampleFilter(**{**vars(where), "single_label": True})
