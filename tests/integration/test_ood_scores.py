@@ -123,7 +123,7 @@ def test_everything_is_counted(server, stub, cat, read_metrics, eventually):
 def test_the_command_line_explains_by_rise(run, server, photo):
     picture = str(sample_picture("chelsea"))
     options = ["--explain", "rise", "--param", "rise.masks=64", "--seed", "5", "--ood", "--target", "282"]
-    printed, folder = run("predict", picture, *options)
+    printed, folder = run("predict", picture, *options, "--no-legend")
     with Client(server.grpc, timeout=60) as client:
         asked = client.predict(photo, ood=True)
     assert f"ood score {asked.ood_score:.4g}, percentile {asked.ood_percentile:.1f}" in printed
