@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from xai_sidecar.config.metrics import MetricParametersConfig, metric_parameters_section
-from xai_sidecar.config.names import known_explainers, known_metrics
+from xai_sidecar.config.names import Explainers, Metrics, known_explainers, known_metrics
 from xai_sidecar.config.section import MadeSection, Section
 from xai_sidecar.metrics.base import Metric, MetricParameters
 from xai_sidecar.metrics.discovery import installed_metrics
@@ -21,7 +21,7 @@ class AutoConfig(Section):
         default={"faithfulness/srg": 1.0, "localization/pointing_game": 0.5},
         description="What each metric counts for in the composite score; those left out count for nothing.",
     )
-    vetoes: list[str] = Field(
+    vetoes: Metrics = Field(
         default=["class_sensitivity", "robustness"],
         description="Metrics that earn nothing, since noise or a map that never changes wins them: an explainer "
         "that is worse than noise by one of them beyond chance is not chosen.",
@@ -37,11 +37,6 @@ class AutoConfig(Section):
         description="Samples from which on a metric counts, of an explainer or of a class of its own. An explainer "
         "that does not beat the controls beyond chance by then waits for more.",
     )
-
-    @field_validator("vetoes")
-    @classmethod
-    def _known_vetoes(cls, names: list[str]) -> list[str]:
-        return known_metrics(names)
 
     @field_validator("weights")
     @classmethod
@@ -75,12 +70,12 @@ class EvaluatorConfig(Section):
     interval_seconds: float = Field(
         default=5.0, gt=0, le=86_400, description="Time between two rounds of scoring what has been sampled."
     )
-    explainers: list[str] = Field(
+    explainers: Explainers = Field(
         default=[],
         description="The explainers that are compared. Default: all that can be used. Maps that callers asked for, by "
         "Predict and with the server's parameters, are measured in any case.",
     )
-    metrics: list[str] = Field(
+    metrics: Metrics = Field(
         default_factory=lambda: [name for name, metric in installed_metrics().items() if metric.by_default],
         min_length=1,
         description="The metrics that are measured of each. Default: all but faithfulness/road, which takes long.",
@@ -204,16 +199,6 @@ class EvaluatorConfig(Section):
         "copies of maps stay. Ground truth that comes later than that says nothing of where the maps lay.",
     )
     auto: AutoConfig = Field(default_factory=AutoConfig, description="How explainer auto chooses.")
-
-    @field_validator("explainers")
-    @classmethod
-    def _known_explainers(cls, names: list[str]) -> list[str]:
-        return known_explainers(names)
-
-    @field_validator("metrics")
-    @classmethod
-    def _known_metrics(cls, names: list[str]) -> list[str]:
-        return known_metrics(names)
 
     def parameters_of(self, metric: Metric[Any]) -> MetricParameters:
         """A metric's parameters: those of its section, and where that says no `protocol`, this section's."""

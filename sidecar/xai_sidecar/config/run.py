@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from xai_sidecar.config.names import known_explainers, known_metrics
+from xai_sidecar.config.names import Explainers, Metrics
 from xai_sidecar.config.section import Section
 
 
 class RunConfig(Section):
     """Running a data set: `xai-sidecar run`."""
 
-    explainers: list[str] = Field(
+    explainers: Explainers = Field(
         default=[], description="The explainers that are compared. Default: those of `evaluator.explainers`."
     )
-    metrics: list[str] = Field(
+    metrics: Metrics = Field(
         default=[], description="The metrics that are measured of each. Default: those of `evaluator.metrics`."
     )
     targets: Literal["predicted", "true", "both"] = Field(
@@ -32,13 +32,3 @@ class RunConfig(Section):
         default=True, description="Whether the run's folder gets pictures of the data set, for those who look at it."
     )
     fail_fast: bool = Field(default=False, description="Whether a picture that cannot be read ends the run.")
-
-    @field_validator("explainers")
-    @classmethod
-    def _known_explainers(cls, names: list[str]) -> list[str]:
-        return known_explainers(names)
-
-    @field_validator("metrics")
-    @classmethod
-    def _known_metrics(cls, names: list[str]) -> list[str]:
-        return known_metrics(names)
