@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from xai_client import NotFoundError, Sample
+from xai_client import NotFoundError, Sample, SampleSummary
 from xai_console import telling
 from xai_console.page import Page
 from xai_console.parts import empty
+
+
+def named(sample: SampleSummary) -> dict[str, object]:
+    """What a URL says to name a sample."""
+    return {"request": sample.request_id, "index": sample.image_index}
 
 
 async def chosen_sample(page: Page) -> Sample | None:

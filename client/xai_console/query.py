@@ -82,12 +82,16 @@ class Query:
 
     def state(self) -> dict[str, str | None]:
         """What the URL says of it: a text for each that is not the default, None for the others."""
-        said: dict[str, str | None] = {}
+        return {**dict.fromkeys(field.name for field in fields(self)), **self.said()}
+
+    def said(self) -> dict[str, str]:
+        """The same without the others."""
+        said: dict[str, str] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if value == field.default:
-                said[field.name] = None
-            elif field.name in _TIMES:
+                continue
+            if field.name in _TIMES:
                 said[field.name] = _written(value)
             elif isinstance(value, tuple):
                 said[field.name] = ",".join(map(str, value))

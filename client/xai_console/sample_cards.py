@@ -13,13 +13,14 @@ from nicegui.element import Element
 from xai_client import SampleSummary
 from xai_client.colours import FloatArray, scale_of
 from xai_console import markup
+from xai_console.chosen_sample import named
 from xai_console.colour_data import colours_url
 from xai_console.figures import number, percent
 from xai_console.markup import Html, tag
 from xai_console.overlay import Look
 from xai_console.page import Page, address
-from xai_console.sample_picture import place
-from xai_console.shelf import url_of
+from xai_console.parts import text
+from xai_console.sample_picture import thumbnail
 from xai_console.words import Words
 
 FLAGS = {"true_positive": "good", "false_positive": "bad", "false_negative": "warn", "unknown": "plain"}
@@ -71,6 +72,26 @@ class SampleCards(Element, component="components/samples.js"):
         self.update()
 
 
+class FlagTag:
+    """How right a prediction was, as a tag.
+
+    Args:
+        say: The words of the page.
+        sample: The sample.
+    """
+
+    def __init__(self, say: Words, sample: SampleSummary) -> None:
+        self._say = say
+        self._tag = text("")
+        self.show(sample)
+
+    def show(self, sample: SampleSummary) -> None:
+        """Shows it as it is now."""
+        flag = outcome_of(sample)
+        self._tag.set_text(self._say(f"flag.{flag}"))
+        self._tag.classes(replace=f"tag tag-{FLAGS[flag]}")
+
+
 def card_of(page: Page, sample: SampleSummary, *, fresh: bool = False) -> dict[str, Any]:
     """What a card shows of a sample.
 
@@ -83,15 +104,13 @@ def card_of(page: Page, sample: SampleSummary, *, fresh: bool = False) -> dict[s
     flag = outcome_of(sample)
     title = first.label if first else "–"
     probability = percent(first.probability) if first else ""
-    size, region = place(sample)
-    thumbnail = sample.thumbnail_jpeg
-    picture = url_of(page.console.shelf.put(thumbnail, "image/jpeg")) if thumbnail else None
+    picture = thumbnail(sample, page.console.shelf)
     return {
         "key": sample.id,
-        "href": address("/sample", {"request": sample.request_id, "index": sample.image_index}),
-        "picture": picture,
-        "size": list(size),
-        "region": list(region),
+        "href": address("/sample", named(sample)),
+        "picture": picture.url,
+        "size": list(picture.size),
+        "region": list(picture.region),
         "map": packed(sample.map) if sample.map is not None else None,
         "scale": asdict(scale_of(sample.map)) if sample.map is not None else None,
         "title": title,

@@ -39,6 +39,12 @@ def place(summary: SampleSummary) -> tuple[tuple[int, int], Box]:
     return (width, height), summary.region or (0.0, 0.0, float(width), float(height))
 
 
+def thumbnail(summary: SampleSummary, shelf: Shelf) -> Shown:
+    """The whole picture, small, as lists of samples have it."""
+    jpeg = summary.thumbnail_jpeg
+    return Shown(url_of(shelf.put(jpeg, "image/jpeg")) if jpeg else None, *place(summary))
+
+
 def shown(sample: Sample, shelf: Shelf) -> Shown:
     """The whole picture, coarse, with the part that the model saw as fine as the model saw it."""
     summary, seen = sample.summary, sample.picture

@@ -10,14 +10,14 @@ from nicegui import background_tasks
 
 from xai_client import ModelInfo, SampleSummary, XaiError
 from xai_console import sample_picture, telling
+from xai_console.chosen_sample import named
 from xai_console.class_choice import ClassChoice, chosen_class
 from xai_console.gallery import Gallery
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Page, address
 from xai_console.parts import div, text
-from xai_console.sample_cards import FLAGS, outcome_of
+from xai_console.sample_cards import FlagTag
 from xai_console.sample_maps import SampleMaps
-from xai_console.shelf import url_of
 from xai_console.times import Moment
 
 _LABELS: Final = 5
@@ -59,17 +59,14 @@ class SampleRow:
         page, summary = self._page, self._summary
         with div("row side-head"):
             self._link = text(self._title, "strong", "a")
-            flag = outcome_of(summary)
-            self._flag = text(page.say(f"flag.{flag}"), f"tag tag-{FLAGS[flag]}")
+            self._flag = FlagTag(page.say, summary)
             Moment(summary.time).classes("hint small number")
             if self._info.run:
                 text(summary.request_id, "hint small")
         self._point()
-        thumbnail = summary.thumbnail_jpeg
-        url = url_of(page.console.shelf.put(thumbnail, "image/jpeg")) if thumbnail else None
-        size, region = sample_picture.place(summary)
-        note = "" if url else page.say("sample.no_picture")
-        scene = Scene(url, size, region, note=note, label=page.say("picture"))
+        small = sample_picture.thumbnail(summary, page.console.shelf)
+        note = "" if small.url else page.say("sample.no_picture")
+        scene = Scene(small.url, small.size, small.region, note=note, label=page.say("picture"))
         with div("side-body"):
             look = Look(mode="picture", frame=True)
             self._picture = Overlay(scene, look, page.say, legend=False, interactive=False)
@@ -78,9 +75,7 @@ class SampleRow:
 
     def _point(self) -> None:
         """Has the link lead to the sample with the class that is chosen."""
-        summary = self._summary
-        state = {"request": summary.request_id, "index": summary.image_index, "class": self._target}
-        self._link._props["href"] = address("/sample", state)
+        self._link._props["href"] = address("/sample", {**named(self._summary), "class": self._target})
 
     def _choose(self, class_id: int) -> None:
         """Shows the maps of a class."""
@@ -115,9 +110,7 @@ class SampleRow:
                 self._tiles.clear()
                 text(telling.error(error, page.say), "note")
             return
-        flag = outcome_of(sample.summary)
-        self._flag.set_text(page.say(f"flag.{flag}"))
-        self._flag.classes(replace=f"tag tag-{FLAGS[flag]}")
+        self._flag.show(sample.summary)
         if self._maps is not None:
             self._maps.refresh(sample)
             return

@@ -13,7 +13,7 @@ from xai_console import telling
 from xai_console.figures import percent
 from xai_console.page import Page
 from xai_console.parts import div, press, text
-from xai_console.shelf import url_of
+from xai_console.sample_picture import thumbnail
 
 _LOOKED_AT: Final = 48
 _SHOWN: Final = 12
@@ -62,7 +62,7 @@ class SampleStrip:
         with ui.element("button").classes("pick").props("type=button") as made:
             picture = ui.element("img").props('alt=""')
             ui.tooltip(label).props("delay=300")
-        picture._props["src"] = url_of(self._page.console.shelf.put(sample.thumbnail_jpeg, "image/jpeg"))
+        picture._props["src"] = thumbnail(sample, self._page.console.shelf).url
         made._props["aria-label"], made._props["data-sample"] = label, sample.id
         made.on("click", lambda: self._choose(sample))
         self._buttons[sample.id] = made

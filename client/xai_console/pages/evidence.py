@@ -7,7 +7,7 @@ from typing import Final
 from nicegui import ui
 
 from xai_client import ModelInfo
-from xai_console.chosen_sample import chosen_sample
+from xai_console.chosen_sample import chosen_sample, named
 from xai_console.page import Entry, Page, address
 from xai_console.parts import card, div, text
 
@@ -17,7 +17,7 @@ async def build(page: Page, info: ModelInfo) -> None:
     say, sample = page.say, await chosen_sample(page)
     if sample is None:
         return
-    state = {"request": sample.summary.request_id, "index": sample.summary.image_index}
+    state = named(sample.summary)
     kept = [each for made in sample.explanations.values() for each in made.maps if each.values is not None]
     with div("row"):
         text(say("evidence.back"), tag="a").props(f'href="{address("/sample", state)}"')

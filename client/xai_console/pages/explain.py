@@ -13,7 +13,7 @@ from nicegui import background_tasks, ui
 
 from xai_client import Explained, Explanation, ImageLike, ModelInfo, Predicted, Progress, SampleSummary, XaiError
 from xai_console import sample_picture, snippets, telling
-from xai_console.chosen_sample import chosen_sample
+from xai_console.chosen_sample import chosen_sample, named
 from xai_console.drop import Drop
 from xai_console.explainer_form import AUTO, ExplainerForm
 from xai_console.gallery import Gallery
@@ -144,7 +144,7 @@ class _Explaining:
             scene = Scene(chosen.shown.url, chosen.shown.size, chosen.shown.region, label=say("picture"))
             self._picture = Overlay(scene, Look(mode="picture", frame=sample is not None), say, legend=False)
             if sample is not None:
-                link = address("/sample", {"request": sample.request_id, "index": sample.image_index})
+                link = address("/sample", named(sample))
                 text(say("review.open"), tag="a").props(f'href="{link}"')
 
     # --------------------------------------------------------------------------------------------- the call

@@ -99,7 +99,7 @@ class _Live:
 
     def _side_by_side(self) -> None:
         """Shows the samples that are listed now as rows, with all their maps."""
-        state = {name: value for name, value in self._form.query.state().items() if value is not None}
+        state = self._form.query.said()
         if self._tokens[-1]:
             state |= {"from": self._tokens[-1], "now": str(self._now)}
         ui.navigate.to(address("/side-by-side", state))

@@ -8,6 +8,7 @@ from nicegui import background_tasks, ui
 
 from xai_client import ModelInfo, SampleFilter, SampleSummary, XaiError
 from xai_console import sample_picture
+from xai_console.chosen_sample import named
 from xai_console.figures import percent
 from xai_console.filter_form import first_map
 from xai_console.overlay import Look, Overlay, Scene
@@ -98,7 +99,7 @@ class _Review:
                 search_class(self._page, self._info.labels, say("class.other"), None, self._label, classes="wide")
                 with div("row"):
                     button(say("review.skip"), self._skip, "skip_next")
-                    link = address("/sample", {"request": summary.request_id, "index": summary.image_index})
+                    link = address("/sample", named(summary))
                     text(say("review.open"), tag="a").props(f'href="{link}"')
             with card(classes="review-picture"), div("tiles two"):
                 plain = Scene(shown.url, shown.size, shown.region, label=say("picture"))

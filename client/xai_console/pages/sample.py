@@ -11,7 +11,7 @@ from nicegui.element import Element
 
 from xai_client import ModelInfo, Sample, SampleFilter, SampleSummary, XaiError
 from xai_console import sample_picture
-from xai_console.chosen_sample import chosen_sample
+from xai_console.chosen_sample import chosen_sample, named
 from xai_console.class_choice import ClassChoice, chosen_class
 from xai_console.contrast import Contrast
 from xai_console.gallery import Gallery
@@ -19,7 +19,7 @@ from xai_console.masking import Masking
 from xai_console.overlay import Look, Overlay, Scene
 from xai_console.page import Entry, Page, address
 from xai_console.parts import Folded, card, div, fill_once, text
-from xai_console.sample_cards import FLAGS, outcome_of
+from xai_console.sample_cards import FlagTag
 from xai_console.sample_maps import SampleMaps, quick_explainers
 from xai_console.sample_scores import leading_hint, metric_order
 from xai_console.times import Moment
@@ -63,17 +63,15 @@ class _SamplePage:
         with div("row sample-title-row"):
             text(say("sample.back"), tag="a").props('href="/"')
             text(summary.classes[0].label if summary.classes else summary.id, "big", "h2")
-            flag = outcome_of(summary)
-            self._flag = text(say(f"flag.{flag}"), f"tag tag-{FLAGS[flag]}")
+            self._flag = FlagTag(say, summary)
             Moment(summary.time).classes("hint number")
             text(say(f"sample_state.{summary.state}"), "tag")
             if self._info.run:
                 text(summary.request_id, "hint")
             div("grow")
-            named = {"request": summary.request_id, "index": summary.image_index}
             if self._maps.sample.input_png and not self._info.run:
-                text(say("sample.explain_again"), tag="a").props(f'href="{address("/explain", named)}"')
-            text(say("evidence.link"), tag="a").props(f'href="{address("/evidence", named)}"')
+                text(say("sample.explain_again"), tag="a").props(f'href="{address("/explain", named(summary))}"')
+            text(say("evidence.link"), tag="a").props(f'href="{address("/evidence", named(summary))}"')
 
     def _side(self, sample: Sample) -> None:
         say, summary = self._page.say, sample.summary
@@ -149,9 +147,7 @@ class _SamplePage:
         """Reads the sample anew, and shows what is new of it."""
         summary = self._maps.sample.summary
         sample = await self._page.source.sample(summary.request_id, summary.image_index)
-        flag = outcome_of(sample.summary)
-        self._flag.set_text(self._page.say(f"flag.{flag}"))
-        self._flag.classes(replace=f"tag tag-{FLAGS[flag]}")
+        self._flag.show(sample.summary)
         self._truth.show(sample)
         if not self._maps.refresh(sample):
             self._hang()

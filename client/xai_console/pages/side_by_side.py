@@ -46,8 +46,7 @@ class _SideBySide:
         self._gallery = Gallery(page)
         say = page.say
         with div("row list-head"):
-            listed = {key: value for key, value in self._query.state().items() if value is not None}
-            text(say("sample.back"), tag="a")._props["href"] = address("/", listed)
+            text(say("sample.back"), tag="a")._props["href"] = address("/", self._query.said())
             self._count = text("", "hint number")
             div("grow")
             with div("row"):
