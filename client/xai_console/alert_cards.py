@@ -26,7 +26,7 @@ from xai_console.alerts import (
 from xai_console.figures import number, percent
 from xai_console.markup import Html, Markup, join, table_head, tag
 from xai_console.page import Page
-from xai_console.parts import card, div, fill_once, text
+from xai_console.parts import Folded, card, div, fill_once, text
 from xai_console.source import Source
 
 _DONE: Final = ("scored", "no_positive")
@@ -77,7 +77,7 @@ def show_alerts(page: Page, judged: Mapping[str, Judged]) -> None:
             with div("row"):
                 ui.icon("check_circle").props('aria-hidden="true"').classes("good")
                 text(page.say("drift.calm"))
-        with ui.expansion(page.say("drift.alerts", count=len(alerts()))) as expansion:
+        with Folded(page.say("drift.alerts", count=len(alerts()))) as expansion:
             place = div("scroll")
         expansion.on_value_change(lambda: fill_once(place, lambda: _list(page, judged)))
         expansion.props("dense").classes("alerts")
@@ -95,7 +95,7 @@ def _card(page: Page, alert: Alert, cases: Sequence[Case]) -> None:
                 text(_figure(page, each, each.now), "number", "p")
         if alert.after:
             text(say("drift.after", after=alert.after), "hint", "p")
-        with ui.expansion(say("drift.runbook"), value=True).props("dense").classes("runbook"):
+        with Folded(say("drift.runbook")).props("dense default-opened").classes("runbook"):
             Markup(join(*_runbook(page, alert))).classes("stack")
 
 
