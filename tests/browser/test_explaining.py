@@ -193,7 +193,7 @@ def test_a_sample_is_explained_as_the_model_saw_it(
         page.locator("[data-tile=gradcam] figure[data-drawn]").wait_for()
         explain(page, photo)
         page.locator("[data-language=Shell]").wait_for()
-        assert "request=" not in page.url
+        page.wait_for_url(lambda url: "request=" not in url)
         assert page.locator(".pick[aria-pressed=true]").count() == 0
         page.goto(f"{console}/explain?request=nobody")
         page.get_by_text("This sample is no longer kept").wait_for()

@@ -597,6 +597,7 @@ def test_drift_has_the_sdks_figures(console, open_page, client, quality, axe, at
         shares = dict(zip(mix["yAxis"][0]["data"], series["data"], strict=True))
         assert shares == {now.labels[each]: pytest.approx(share, abs=1e-4) for each, share in now.shares.items()}
         page.get_by_text("All 15 alerts of Prometheus").click()
+        page.locator(".alerts tbody tr").first.wait_for()
         rows = {row.locator("b").inner_text(): row.inner_text() for row in page.locator(".alerts tbody tr").all()}
         assert len(rows) == 15
         assert "too few samples of a week ago" in rows["XaiQualityFell"]
