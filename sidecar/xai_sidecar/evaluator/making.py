@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any
 
 from xai_sidecar.engine.work import Kind, MaskedForward, MaskedOodScore, Partial, Steps, Work
 from xai_sidecar.explainers.base import Explainer, ExplainerParameters, Saliency
-
-_FIRST_CHECK = 128
-"""Passes before the error is looked at for the first time; with fewer, it says little."""
-
-_CHECK_GROWTH = 1.25
-"""Factor between the numbers of passes at which the error is looked at: each look costs some passes' time."""
-
+from xai_sidecar.explainers.looks import FIRST_LOOK, next_look
 
 _MOST_MORE = 2
 """How many times as many passes as the first map the others may take to be believed."""
@@ -34,7 +29,7 @@ def until_good(
         tolerance: Relative standard error of the first map that is good enough; 0 for none.
         asks: Called with each piece of work before it is yielded.
     """
-    passes, enough, check, sent = 0, 0, float(_FIRST_CHECK), None
+    passes, enough, look, sent = 0, 0, float(FIRST_LOOK), None
     with closing(steps):
         while True:
             try:
@@ -48,18 +43,22 @@ def until_good(
                 sent = yield work
                 continue
             sent = None
-            if tolerance and passes >= check:
+            if tolerance and passes >= look:
                 partial = work.make()
                 if _good(partial, tolerance):
                     enough = enough or _MOST_MORE * passes
                     if passes >= enough or all(status.believed for status in partial.statuses):
                         return partial
-                check = _CHECK_GROWTH * passes
+                look = next_look(passes, _error(partial), tolerance)
 
 
 def _good(saliency: Saliency, tolerance: float) -> bool:
-    errors = saliency.standard_errors
-    return errors is not None and saliency.statuses[0].believed and float(errors[0]) <= tolerance
+    return saliency.statuses[0].believed and _error(saliency) <= tolerance
+
+
+def _error(saliency: Saliency) -> float:
+    """The standard error of the first map; NaN if it has none."""
+    return math.nan if saliency.standard_errors is None else float(saliency.standard_errors[0])
 
 
 def share_passes(

@@ -31,6 +31,7 @@ from xai_sidecar.explainers.base import (
     PassCounts,
     Rounding,
 )
+from xai_sidecar.explainers.looks import FIRST_LOOK, next_look
 from xai_sidecar.explainers.masks import FIRST_MAP, CoarseMasks, MaskGrid, masks_at_a_time
 from xai_sidecar.explainers.rise_estimate import EstimatedMaps, Estimator, PlainMean, Regression
 
@@ -39,9 +40,6 @@ _SMALLEST = 2
 
 _FEW_MASKS = 32
 """With fewer masks a map is unreliable, whatever its standard error: that is estimated from no more than these."""
-
-_FIRST_CHECK = 128
-"""Masks before the error is looked at for the first time; with fewer, it says little."""
 
 _COMPARED = 24
 """Masks that are scored in both precisions. The error found is then itself off by a seventh, as a standard deviation of
@@ -59,9 +57,6 @@ _FINE_TOLERANCE = 0.15
 _REDUCED_MASKS = (256, 4000)
 """Numbers of masks that are worth a precision below float32. With fewer, to compare it costs too much; with more, the
 noise of sampling falls below its error."""
-
-_CHECK_GROWTH = 1.25
-"""Factor between the numbers of masks at which the error is looked at: each look costs some passes' time."""
 
 
 class RiseParameters(ExplainerParameters):
@@ -145,7 +140,7 @@ class Rise(Explainer[RiseParameters]):
         """All targets come from the same passes, some of which are made in both precisions."""
         masks = parameters.masks
         more = _COMPARED if self.reduced(parameters, model) else 0
-        least = min(_FIRST_CHECK, masks) if parameters.tolerance else masks
+        least = min(FIRST_LOOK, masks) if parameters.tolerance else masks
         return PassCounts(min(FIRST_MAP, masks), least + more, masks + more)
 
     def _compute(
@@ -231,7 +226,7 @@ def _sampled(
         flaw = MapStatus.UNRELIABLE if collected.count < _FEW_MASKS else None
         return Computed(estimate.maps, [flaw] * target_count, estimate.standard_errors, precision.rounding)
 
-    check = float(_FIRST_CHECK)
+    look = float(FIRST_LOOK)
     chunks = grid.draw(context.seed, parameters.masks, masks_at_a_time(height * width))
     for masks in _apart(chunks, precision.first):
         enlarged = grid.enlarge(masks)
@@ -241,10 +236,11 @@ def _sampled(
         collected.add(masks, enlarged, scores)
         if collected.count == parameters.masks:
             break
-        if parameters.tolerance and check <= collected.count:
-            if (collected.estimate(precision.rounding).standard_errors <= parameters.tolerance).all():
+        if parameters.tolerance and look <= collected.count:
+            errors = collected.estimate(precision.rounding).standard_errors
+            if (errors <= parameters.tolerance).all():
                 break
-            check = _CHECK_GROWTH * collected.count
+            look = next_look(collected.count, float(errors.max()), parameters.tolerance)
         if collected.count >= FIRST_MAP:
             yield Partial(computed)
     return computed()

@@ -23,8 +23,9 @@ LENGTHS = (0.5, 0.75, 1.0, 1.5, 2.5)
 RIDGES = np.logspace(-2, 6, 33)
 """Ratios of the noise's to the prior's variance that are tried."""
 
-_JITTER = 1e-6
-"""Added to the prior's variance, so that its root exists."""
+_NEGLIGIBLE = 1e-6
+"""Variances of the prior below this, of 1 for a slope, are left out: where it is smooth, they are most of them, and the
+time that the eigenvalues take grows with the third power of how many there are."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Posterior:
     """What a regression with a prior of one length takes from the masks alone.
 
     Attributes:
-        values: (knots,), the eigenvalues of the masks' products in terms of the prior's root.
-        basis: (knots, knots), the root times the eigenvectors.
+        values: (kept,), the eigenvalues of the masks' products in terms of the prior's root.
+        basis: (knots, kept), the root times the eigenvectors.
         overlap: (knots, knots), the sums over pixels of the products of what two slopes do to them.
     """
 
@@ -43,7 +44,7 @@ class Posterior:
 
     @functools.cached_property
     def inverses(self) -> Matrix:
-        """(knots, ridges), 1 over the sums of values and ridges."""
+        """(kept, ridges), 1 over the sums of values and ridges."""
         return np.asarray(1 / (self.values[:, None] + RIDGES))
 
     @functools.cached_property
@@ -53,7 +54,7 @@ class Posterior:
 
     @functools.cached_property
     def spreads(self) -> Matrix:
-        """(knots,), the sum over pixels of the square of what each column of the basis does to them."""
+        """(kept,), the sum over pixels of the square of what each column of the basis does to them."""
         return np.asarray(np.einsum("ik,ik->k", self.basis, self.overlap @ self.basis))
 
 
@@ -66,9 +67,12 @@ def posteriors(height: int, width: int, side: int, gram: bytes) -> tuple[Posteri
     overlap = np.kron(rows.overlap, columns.overlap)
     found = []
     for down, across in zip(rows.prior_roots, columns.prior_roots, strict=True):
-        half = _kron_times(down.T, across.T, products)
-        values, vectors = np.linalg.eigh(_kron_times(down.T, across.T, half.T))
-        found.append(Posterior(np.maximum(values, 0), _kron_times(down, across, vectors), overlap))
+        kept = np.outer((down**2).sum(axis=0), (across**2).sum(axis=0)).ravel() > _NEGLIGIBLE
+        half = _kron_times(down.T, across.T, products)[kept]
+        values, vectors = np.linalg.eigh(_kron_times(down.T, across.T, half.T)[kept])
+        whole = np.zeros((len(kept), len(values)))
+        whole[kept] = vectors
+        found.append(Posterior(np.maximum(values, 0), _kron_times(down, across, whole), overlap))
     return tuple(found)
 
 
@@ -76,6 +80,13 @@ def _kron_times(first: Matrix, second: Matrix, matrix: Matrix) -> Matrix:
     """The product of the Kronecker product of two matrices with a third one, in a sixth of its operations."""
     inner = second @ matrix.reshape(first.shape[1], second.shape[1], -1)
     return np.asarray((first @ inner.reshape(first.shape[1], -1)).reshape(-1, matrix.shape[1]))
+
+
+def _root(covariance: Matrix) -> Matrix:
+    """A root of a covariance, (n, kept), without the directions in which there is next to none."""
+    variances, directions = np.linalg.eigh(covariance)
+    kept = variances > _NEGLIGIBLE
+    return np.asarray(directions[:, kept] * np.sqrt(variances[kept]))
 
 
 @dataclass(frozen=True)
@@ -108,10 +119,11 @@ class Axis:
 
     @functools.cached_property
     def prior_roots(self) -> tuple[Matrix, ...]:
-        """For each of `LENGTHS` a root of the prior covariance of the slopes along this axis, (knots, knots)."""
-        jitter = _JITTER * np.eye(self.knots)
-        covariances = [np.exp(-0.5 * (self.distances / length) ** 2) + jitter for length in LENGTHS]
-        return tuple(map(np.linalg.cholesky, covariances))
+        """For each of `LENGTHS` a root of the prior covariance of the slopes along this axis, (knots, kept).
+
+        Its columns are the covariance's eigenvectors, each as long as the root of its eigenvalue.
+        """
+        return tuple(_root(np.exp(-0.5 * (self.distances / length) ** 2)) for length in LENGTHS)
 
 
 @functools.lru_cache(maxsize=8)
