@@ -1,4 +1,4 @@
-"""In Chinese, what the server tells in English and says the kind of: explainers, metrics, alerts, choices, errors.
+"""In Chinese, what the server tells in English and says the kind of: explainers, metrics, choices, errors.
 
 What is not here is shown in the server's own words. `{said}` is these.
 """
@@ -50,28 +50,6 @@ TOLD: Final = {
     "choice.advantage": "；比最接近的对照 {over} 高 {mean} ± {half}（95 % 置信）",
     "objection.chance": "未能确定优于 {over}：相差 {mean} ± {half}（95 % 置信），可能出于偶然",
     "objection.veto": "在一项否决指标上不如随机噪声：{said}",
-    # Alerts: what is the matter, and what each means.
-    "alert.XaiQualityFell": "{explainer} 的解释按 {metric} 衡量比一周前差。",
-    "alert.XaiNoExplainerBeatsControls": "{model} 没有任何解释优于对模型一无所知的热图。",
-    "alert.XaiMapsDrifted": "{explainer} 的热图已与当初不同（{statistic}）。",
-    "alert.XaiOodShareRose": "不像训练图片的图片占比超过一周前的两倍。",
-    "alert.XaiOodShareHigh": "许多图片不像训练图片。",
-    "alert.XaiNothingScored": "流量已被采样，但没有样本得到评分。",
-    "means.XaiQualityFell": "某解释器的热图按某项指标衡量比一周前差：优度下降超过 0.05，且超过差值的三个标准误差。",
-    "means.XaiNoExplainerBeatsControls": "一小时内没有解释器确定优于所有不依赖模型的热图：噪声、正中的斑、图片的边缘。",
-    "means.XaiMapsDrifted": "某解释器最新的热图在图片上的分布与启动后最初的热图不同，超出偶然。",
-    "means.XaiOodShareRose": "不像训练图片的采样图片占比在一周内增加超过一倍，且高于 10 %。",
-    "means.XaiOodShareHigh": "超过 30 % 的采样图片不像训练图片，无论上周如何。",
-    "means.XaiEvaluatorStale": "有样本在等待，而三个间隔以来没有一轮评测结束。",
-    "means.XaiNothingScored": "流量已被采样一小时，而没有样本得到评分。",
-    "means.XaiEvaluationsFail": "一小时内某解释器过半的评测没有得出分数。",
-    "means.XaiStoreFails": "样本、评分或真实标签无法读取或写入。",
-    "means.XaiExplanationsSlow": "太多解释耗时超过 10 秒，一个月的容许量（5 %）两天就会用完。",
-    "means.XaiExplanationsSlowing": "程度较轻，但已持续数小时：一个月的容许量五天就会用完。",
-    "means.XaiDeviceSaturated": "15 分钟以来，预测和解释占用设备超过 90 % 的时间。",
-    "means.XaiNotReady": "服务器有响应，但十分钟来未就绪：正在加载、编译或停止。",
-    "means.XaiDown": "Prometheus 两分钟无法读取指标：服务器已退出、挂起或无法访问。",
-    "means.XaiAbsent": "Prometheus 没有任务名以 xai-sidecar 开头的目标，因此其他告警都无法触发。",
     # Errors, by the status of the call.
     "error.INVALID_ARGUMENT": "服务器认为请求有误：{said}",
     "error.NOT_FOUND": "服务器上没有（或不再保留）所请求的内容：{said}",
