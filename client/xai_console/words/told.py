@@ -10,8 +10,8 @@ from typing import Final
 TOLD: Final = {
     # Explainers, and their parameters.
     "gradient": "目标类别 logit 对输入的梯度（Simonyan 等，2013）。",
-    "guided_backprop": "在 ReLU 自身掩码之外，再对每个 ReLU 处的梯度取正（Springenberg 等，2014）。",
-    "deconvolution": "在每个 ReLU 处以对梯度取正代替其自身掩码（Zeiler、Fergus，2014）。",
+    "guided_backprop": "在每个 ReLU 处，除其自身的掩码外，再只保留梯度的正值（Springenberg 等，2014）。",
+    "deconvolution": "在每个 ReLU 处只保留梯度的正值，以代替其自身的掩码（Zeiler、Fergus，2014）。",
     "gradcam": "某一层的梯度加权类激活图（Selvaraju 等，2017）。",
     "occlusion": "遮挡图片的一个窗口时概率的下降，带正负号（Zeiler、Fergus，2014）。",
     "rise": "随机化输入采样：在随机掩码下哪些像素伴随高概率（Petsiuk 等，2018）。",
@@ -33,12 +33,12 @@ TOLD: Final = {
     "faithfulness/naive": "像素组的显著性与遮挡它们时概率下降之间的相关性（Alvarez-Melis、Jaakkola，2018）。",
     "faithfulness/deletion_auc": "逐步遮挡最显著的像素时的平均概率（Petsiuk 等，2018）。",
     "faithfulness/insertion_auc": "逐步显露最显著的像素时的平均概率（Petsiuk 等，2018）。",
-    "faithfulness/road": "去掉最不显著的像素与去掉最显著的像素相比，概率高出多少的一半；"
+    "faithfulness/road": "去掉最不显著的像素时的概率比去掉最显著的像素时高出多少，取其一半；"
     "去掉的像素由邻近像素填补（Rong 等，2022）。",
     "localization/pointing_game": "最显著的像素是否落在（或几乎落在）该类别的目标上（Zhang 等，2016）。",
     "localization/iosr": "显著区域中落在该类别目标上的部分（Li 等，2020）。",
     "class_sensitivity": "最可能与最不可能的类别的热图有多不同（Li 等，2020）。",
-    "robustness": "给图片加噪声时，热图最多改变得有多少（Yeh 等，2019）。",
+    "robustness": "给图片加噪声时，热图的最大变化有多小（Yeh 等，2019）。",
     "control/random": "噪声，每张图片、每个类别重新抽取。",
     "control/fixed": "噪声，每个样本抽取一次，所有类别相同。",
     "control/blob": "图片正中的高斯斑。",
