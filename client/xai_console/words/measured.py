@@ -100,7 +100,7 @@ WORDS: Final = {
     ),
     "drift.after": (
         "Prometheus raises the alert once this has held for {after}.",
-        "持续 {after} 后 Prometheus 才发出告警。",
+        "持续 {after}后 Prometheus 才发出告警。",
     ),
     "drift.case": ("{what}: {now} now, {before} a week ago", "{what}：现在 {now}，一周前 {before}"),
     "drift.case.now": ("{now} now", "现在 {now}"),
