@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from xai_client import AutoChoice, Standing, XaiError
+from xai_client import AutoChoice, Explanation, ImageError, Standing, XaiError
 from xai_client.types import Advantage
 from xai_console.alerts import Alert, Case
 from xai_console.figures import number
@@ -18,7 +18,14 @@ _SENTENCE: Final = re.compile(r"(?<=[.])\s+(?=[A-Z(])|(?<=。)")
 
 def error(failure: XaiError, say: Words) -> str:
     """What went wrong."""
-    return say.told(f"error.{failure.code}", failure.message)
+    kind = "image" if isinstance(failure, ImageError) else failure.code
+    return say.told(f"error.{kind}", failure.message)
+
+
+def status(explanation: Explanation, say: Words) -> str:
+    """Why an explanation is not complete."""
+    key, message = f"status.{explanation.status}", explanation.status_message
+    return say.told(key, message) if message else say(key)
 
 
 def choice(made: AutoChoice, say: Words) -> str:

@@ -28,7 +28,6 @@ WORDS: Final = {
     ),
     "sign_in.token": ("Token", "令牌"),
     "sign_in.go": ("Sign in", "登录"),
-    "sign_in.failed": ("The console does not answer", "控制台没有响应"),
     "sign_in.no_token": ("Give a token: one line of at most 4096 characters.", "请输入令牌：一行，最多 4096 个字符。"),
     "sign_in.open": (
         "The server asks nobody for credentials, and needs no token.",
@@ -62,12 +61,18 @@ WORDS: Final = {
         "The run has no map of this class. xai-sidecar run --targets and --probable say which classes are explained.",
         "此次运行没有该类别的热图。用 xai-sidecar run 的 --targets 和 --probable 选择要解释的类别。",
     ),
+    "no_answer": ("The console does not answer", "控制台没有响应"),
     "error": ("That did not work", "操作失败"),
     "broken": ("This page could not be made", "无法生成此页面"),
     "broken.how": (
         "The fault is the console's; its log says more.",
         "问题出在控制台；详情请看其日志。",
     ),
+    "guard.host": (
+        "The console is not called {host}; name the hosts that browsers use with --public-host.",
+        "控制台的主机名不是 {host}；请用 --public-host 指定浏览器所用的主机名。",
+    ),
+    "guard.origin": ("This came from a page of another site.", "此请求来自其他网站的页面。"),
     "close": ("Close", "关闭"),
     "copy": ("Copy", "复制"),
     "more": ("More", "更多"),

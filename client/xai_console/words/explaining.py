@@ -18,6 +18,7 @@ WORDS: Final = {
     "drop.title": ("Drop, paste or choose a picture", "拖入、粘贴或选择图片"),
     "drop.hint": ("JPEG, PNG, WebP, GIF, BMP or TIFF", "JPEG、PNG、WebP、GIF、BMP 或 TIFF"),
     "drop.busy": ("Sending…", "正在发送…"),
+    "drop.too_large": ("The picture is larger than {size} MiB", "图片大于 {size} MiB"),
     "explainers": ("Explainers", "解释器"),
     "auto.what": (
         "The explainer that was measured to be the best and fits the budget; it says why",

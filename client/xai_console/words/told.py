@@ -50,7 +50,13 @@ TOLD: Final = {
     "choice.advantage": "；比最接近的对照 {over} 高 {mean} ± {half}（95 % 置信）",
     "objection.chance": "未能确定优于 {over}：相差 {mean} ± {half}（95 % 置信），可能出于偶然",
     "objection.veto": "在一项否决指标上不如随机噪声：{said}",
-    # Errors, by the status of the call.
+    # Why there is no map, or not the best one.
+    "status.skipped": "已跳过：{said}",
+    "status.truncated": "提前结束：{said}",
+    "unavailable": "不可用：{said}",
+    # What may not be meant of a truth.
+    "truth.doubt": "请核对：{said}",
+    # Errors, by the status of the call; "image" is of a picture that cannot be read.
     "error.INVALID_ARGUMENT": "服务器认为请求有误：{said}",
     "error.NOT_FOUND": "服务器上没有（或不再保留）所请求的内容：{said}",
     "error.FAILED_PRECONDITION": "此模型或配置无法做到：{said}",
@@ -61,5 +67,12 @@ TOLD: Final = {
     "error.DEADLINE_EXCEEDED": "超时：{said}",
     "error.UNAVAILABLE": "服务器没有响应：{said}",
     "error.INTERNAL": "服务器或其设备出错：{said}",
+    "error.OUT_OF_RANGE": "超出范围：{said}",
+    "error.ALREADY_EXISTS": "已存在：{said}",
+    "error.CANCELLED": "调用已取消：{said}",
+    "error.ABORTED": "服务器中止了调用：{said}",
+    "error.DATA_LOSS": "数据丢失或损坏：{said}",
+    "error.UNKNOWN": "服务器出错，原因不明：{said}",
+    "error.image": "无法读取此图片：{said}",
     "error.": "出错：{said}",
 }
