@@ -68,6 +68,8 @@ WORDS: Final = {
         "The fault is the console's; its log says more.",
         "问题出在控制台；详情请看其日志。",
     ),
+    "missing": ("There is no such page", "没有此页面"),
+    "missing.how": ("Choose one in the navigation.", "请在导航中选择页面。"),
     "guard.host": (
         "The console is not called {host}; name the hosts that browsers use with --public-host.",
         "控制台的主机名不是 {host}；请用 --public-host 指定浏览器所用的主机名。",
