@@ -23,7 +23,7 @@ from xai_console.alerts import (
     Judged,
     alerts,
 )
-from xai_console.figures import number, percent
+from xai_console.figures import duration, number, percent
 from xai_console.markup import Html, Markup, join, table_head, tag
 from xai_console.page import Page
 from xai_console.parts import Folded, card, div, fill_once, text
@@ -71,13 +71,13 @@ def show_alerts(page: Page, judged: Mapping[str, Judged]) -> None:
     """
     for name, cases in judged.items():
         if cases:
-            _card(page, alerts()[name], cases)
+            _card(page, alerts(page.say.language)[name], cases)
     with card(classes="" if any(judged.values()) else "calm"):
         if not any(judged.values()):
             with div("row"):
                 ui.icon("check_circle").props('aria-hidden="true"').classes("good")
                 text(page.say("drift.calm"))
-        with Folded(page.say("drift.alerts", count=len(alerts()))) as expansion:
+        with Folded(page.say("drift.alerts", count=len(alerts(page.say.language)))) as expansion:
             place = div("scroll")
         expansion.on_value_change(lambda: fill_once(place, lambda: _list(page, judged)))
         expansion.props("dense").classes("alerts")
@@ -88,13 +88,13 @@ def _card(page: Page, alert: Alert, cases: Sequence[Case]) -> None:
     with card(classes="alert"):
         with div("row").props('role="alert"'):
             ui.icon("warning").props('aria-hidden="true"').classes("warn")
-            text(telling.alert_summary(alert, cases, say), tag="h2")
+            text(telling.alert_summary(alert, cases), tag="h2")
             text(alert.name, "tag tag-warn")
         for each in cases:
             if each.now is not None:
                 text(_figure(page, each, each.now), "number", "p")
         if alert.after:
-            text(say("drift.after", after=alert.after), "hint", "p")
+            text(say("drift.after", after=duration(say, _seconds(alert.after))), "hint", "p")
         with Folded(say("drift.runbook")).props("dense default-opened").classes("runbook"):
             Markup(join(*_runbook(page, alert))).classes("stack")
 
@@ -108,11 +108,15 @@ def _figure(page: Page, case: Case, now: float) -> str:
     return say("drift.case", what=what, now=write(now), before=write(case.before))
 
 
+def _seconds(after: str) -> float:
+    """Prometheus' way to write a length of time, such as "30m"."""
+    return float(after[:-1]) * {"m": 60, "h": 3600}[after[-1]]
+
+
 def _runbook(page: Page, alert: Alert) -> list[Html]:
     parts = {"means": alert.means, "look_at": alert.look_at, "do": alert.do}
     return [
-        tag("div", tag("h3", page.say(f"drift.runbook.{key}")), tag("p", prose(said), lang="en"))
-        for key, said in parts.items()
+        tag("div", tag("h3", page.say(f"drift.runbook.{key}")), tag("p", prose(said))) for key, said in parts.items()
     ]
 
 
@@ -134,10 +138,10 @@ def _list(page: Page, judged: Mapping[str, Judged]) -> None:
     rows = (
         tag(
             "tr",
-            tag("td", tag("b", each.name), tag("div", telling.alert_meaning(each, say))),
+            tag("td", tag("b", each.name), tag("div", telling.alert_meaning(each))),
             tag("td", _state(page, judged, each)),
         )
-        for each in alerts().values()
+        for each in alerts(say.language).values()
     )
     Markup(tag("table", head, tag("tbody", *rows), classes="table"))
 

@@ -3,6 +3,9 @@
 Names, texts and runbook are those of `alerts.json`, which deploy/prometheus/for_console.py writes; conditions and
 thresholds are those of alerts.yml, asked of samples instead of series. How long a condition has held, only Prometheus
 knows. "A week ago" is the evaluator's window as it was then.
+
+The Chinese texts are in `alerts.zh.json`, written by hand. There, `of` is a digest of the English texts of an alert: a
+test names the alert whose English has changed since.
 """
 
 from __future__ import annotations
@@ -10,12 +13,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from xai_client import MetricInfo, Quality, QualityHistory, QualityMeasure
+from xai_console.words import Language
 
 DAY_SECONDS: Final = 86_400.0
 HOUR_SECONDS: Final = 3600.0
@@ -30,6 +34,9 @@ HIGH_SHARE: Final = 0.3
 RISEN_SHARE: Final = 0.1
 RISE: Final = 2
 LEAST_SAMPLED: Final = 10
+
+TEXTS: Final = ("summary", "means", "look_at", "do")
+"""What of an alert is in the viewer's language."""
 
 _Z: Final = 1.959963984540054
 
@@ -94,10 +101,17 @@ Judged = list[Case] | None
 
 
 @cache
-def alerts() -> Mapping[str, Alert]:
-    """All alerts, by name."""
-    listed = json.loads(Path(__file__).with_name("alerts.json").read_text(encoding="utf-8"))
-    return {each["name"]: Alert(**each) for each in listed}
+def alerts(language: Language) -> Mapping[str, Alert]:
+    """All alerts, by name, with their texts in a language."""
+    alerts = {each["name"]: Alert(**each) for each in _read("alerts.json")}
+    if language == "en":
+        return alerts
+    translated = _read(f"alerts.{language}.json")
+    return {name: replace(each, **{key: translated[name][key] for key in TEXTS}) for name, each in alerts.items()}
+
+
+def _read(name: str) -> Any:
+    return json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
 def judge(evidence: Evidence) -> Mapping[str, Judged]:

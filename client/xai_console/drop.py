@@ -24,7 +24,8 @@ class Drop(Element, component="components/drop.js"):
         self, say: Words, taken: Callable[[str, str, tuple[int, int]], Any], refused: Callable[[str], Any]
     ) -> None:
         super().__init__()
-        self._props["words"] = {key: say(f"drop.{key}") for key in ("title", "hint", "busy")}
+        words = {key: say(f"drop.{key}") for key in ("title", "hint", "busy")}
+        self._props["words"] = {**words, "failed": say("no_answer")}
 
         def picked(event: GenericEventArguments) -> Any:
             width, height = event.args["size"]

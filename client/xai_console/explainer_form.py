@@ -72,7 +72,8 @@ class ExplainerForm:
             self._chip(AUTO, say("auto.what"), "")
             for name, explainer in self._info.explainers.items():
                 what = say.told(name, explainer.description)
-                self._chip(name, what, "" if explainer.available else explainer.unavailable_reason)
+                why_not = "" if explainer.available else say.told("unavailable", explainer.unavailable_reason)
+                self._chip(name, what, why_not)
         with div("row"):
             most = max(1, self._info.limits.max_target_count)
             _number(say("targets"), self._top, 1, most, 1, self._set_top, say("targets.how"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 from typing import Final
@@ -18,7 +19,7 @@ from xai_console.page import LANGUAGE_COOKIE, Console, Entry, Page, Theme, addre
 from xai_console.parts import div, empty, icon_button, text, trouble
 from xai_console.preview import add_preview
 from xai_console.sign_in import VIEWER_CHANGED, lacking, open_sign_in, refuse, sign_out
-from xai_console.words import LANGUAGES
+from xai_console.words import LANGUAGES, LOCALES
 
 THEME_COOKIE: Final = "xai_theme"
 _PATIENCE_SECONDS: Final = 0.4
@@ -42,6 +43,7 @@ async def show(console: Console, entries: tuple[Entry, ...], entry: Entry, reque
         request: What the browser asked for.
     """
     page = _page(console, entry, request)
+    _speak(page)
     _head(page, entry)
     with div("shell") as shell:
         text(page.say("skip"), "skip", "a").props("href=#main")
@@ -75,14 +77,19 @@ def _page(console: Console, entry: Entry, request: Request) -> Page:
     )
 
 
+def _speak(page: Page) -> None:
+    """Has the libraries speak the language of the page where their words are, such as that the connection is lost."""
+    client = ui.context.client
+    client.page = copy.copy(client.page)  # it is that of all browsers
+    client.page.language = LOCALES[page.say.language]
+
+
 def _head(page: Page, entry: Entry) -> None:
     ui.page_title(f"{_title(page, entry)} · xai-sidecar")
     ui.dark_mode({"auto": None, "light": False, "dark": True}[page.theme])
-    marks = {"theme": page.theme, "lang": page.say.language}
     # At once, so that no page is white first. Where another viewer has signed in, pages are that viewer's.
     ui.add_head_html(
-        f"<script>const marks = {json.dumps(marks)}; document.documentElement.lang = marks.lang;"
-        "document.documentElement.dataset.theme = marks.theme;"
+        f"<script>document.documentElement.dataset.theme = {json.dumps(page.theme)};"
         f'new BroadcastChannel("{VIEWER_CHANGED}").onmessage = () => location.reload();</script>'
     )
 

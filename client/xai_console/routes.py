@@ -60,14 +60,14 @@ class _Routes:
 
     async def upload(self, request: Request) -> Response:
         """Takes a picture; answers what it is called on the shelf, and where it can be seen."""
-        shelf = (await self._viewers.of(request)).shelf
+        shelf, say = (await self._viewers.of(request)).shelf, words_of(request)
         data = await _received(request, LARGEST_UPLOAD)
         if data is None:
-            return PlainTextResponse(f"the picture is larger than {LARGEST_UPLOAD >> 20} MiB", 413)
+            return PlainTextResponse(say("drop.too_large", size=LARGEST_UPLOAD >> 20), 413)
         try:
             shown = await asyncio.to_thread(shelf.picture, data)
         except ImageError as error:
-            return PlainTextResponse(error.message, 400)
+            return PlainTextResponse(telling.error(error, say), 400)
         name = shelf.put(data, "application/octet-stream")
         return JSONResponse({"name": name, "url": shown.url, "size": shown.size})
 
@@ -86,12 +86,12 @@ class _Routes:
         console, index = await self._viewers.of(request), asked.get("index", "0")
         if kind not in ("html", "zip") or not index.isdecimal():
             return PlainTextResponse("not found", 404)
+        source, say = console.source.name, Words(language_of(asked.get("language", ""), ""))
         try:
             sample = await console.source.sample(asked.get("request", ""), int(index))
             info = console.monitor.info or await console.source.model_info()
         except XaiError as error:
-            return PlainTextResponse(error.message, 404 if isinstance(error, NotFoundError) else 502)
-        source, say = console.source.name, Words(language_of(asked.get("language", ""), ""))
+            return PlainTextResponse(telling.error(error, say), 404 if isinstance(error, NotFoundError) else 502)
         page = await asyncio.to_thread(html_page, sample, info, source, say)
         data = page.encode() if kind == "html" else await asyncio.to_thread(archive, sample, info, source, page)
         called = re.sub(r"[^A-Za-z0-9._-]+", "-", sample.summary.request_id)[-_LONGEST_NAME:]

@@ -14,8 +14,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from xai_console.page import words_of
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self' 'nonce-{nonce}' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"
@@ -53,20 +56,22 @@ class Guard:
         elif (refusal := self._refusal(scope)) is None:
             await self._app(scope, receive, send if scope["type"] == "websocket" else _Secured(send))
         elif scope["type"] == "http":
-            await PlainTextResponse(refusal, 403)(scope, receive, send)
+            said = words_of(Request(scope))(refusal, host=repr(Headers(scope=scope).get("host", "")))
+            await PlainTextResponse(said, 403)(scope, receive, send)
         else:
             await receive()
-            await send({"type": "websocket.close", "code": 1008, "reason": refusal})
+            await send({"type": "websocket.close", "code": 1008})
 
     def _refusal(self, scope: Scope) -> str | None:
+        """The key of the words that say why it is refused; None where it is not."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self._is_ours(host):
-            return f"the console is not called {host!r}; name the hosts that browsers use with --public-host"
+            return "guard.host"
         origin = headers.get("origin")
         reads = scope["type"] == "http" and scope.get("method") in ("GET", "HEAD")
         if origin is not None and urlsplit(origin).netloc != host and not reads:
-            return "this came from a page of another site"
+            return "guard.origin"
         return None
 
     def _is_ours(self, host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import uvicorn
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from xai_console.layout import show
 from xai_console.page import Entry
-from xai_console.pages import ENTRIES
+from xai_console.pages import ENTRIES, missing
 from xai_console.routes import LARGEST_UPLOAD, STATIC, add_routes, stamp
 from xai_console.security import Guard
 from xai_console.settings import Settings
@@ -53,6 +53,7 @@ def build(settings: Settings) -> ASGIApp:
     app.colors(primary="var(--accent)", positive="#1b7f3f", info="#2b5fb8")
     ui.run_with(
         outer,
+        root=_missing(viewers),
         title="xai-sidecar",
         favicon=STATIC / "icon.svg",
         dark=None,
@@ -70,6 +71,14 @@ def _add_page(viewers: Viewers, entry: Entry) -> None:
         await show(await viewers.of(request), ENTRIES, entry, request)
 
     ui.page(entry.path, response_timeout=30.0)(page)
+
+
+def _missing(viewers: Viewers) -> Callable[[Request], Awaitable[None]]:
+    async def page(request: Request) -> None:
+        ui.context.client.status_code = 404
+        await show(await viewers.of(request), ENTRIES, missing.ENTRY, request)
+
+    return page
 
 
 @contextlib.asynccontextmanager

@@ -27,8 +27,8 @@ class _TokenForm(Element, component="components/sign_in.js"):
 
     def __init__(self, page: Page) -> None:
         super().__init__()
-        words = {key: page.say(f"sign_in.{key}") for key in ("token", "go", "failed")}
-        self._props.update(words=words, path=SIGN_IN_PATH, channel=VIEWER_CHANGED)
+        words = {key: page.say(f"sign_in.{key}") for key in ("token", "go")}
+        self._props.update(words={**words, "failed": page.say("no_answer")}, path=SIGN_IN_PATH, channel=VIEWER_CHANGED)
 
 
 def open_sign_in(page: Page) -> None:

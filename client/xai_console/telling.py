@@ -6,19 +6,26 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from xai_client import AutoChoice, Standing, XaiError
+from xai_client import AutoChoice, Explanation, ImageError, Standing, XaiError
 from xai_client.types import Advantage
 from xai_console.alerts import Alert, Case
 from xai_console.figures import number
 from xai_console.words import Words
 
 _LABEL: Final = re.compile(r"{{ \$labels\.(\w+) }}")
-_SENTENCE: Final = re.compile(r"(?<=[.])\s+(?=[A-Z(])")
+_SENTENCE: Final = re.compile(r"(?<=[.])\s+(?=[A-Z(])|(?<=。)")
 
 
 def error(failure: XaiError, say: Words) -> str:
     """What went wrong."""
-    return say.told(f"error.{failure.code}", failure.message)
+    kind = "image" if isinstance(failure, ImageError) else failure.code
+    return say.told(f"error.{kind}", failure.message)
+
+
+def status(explanation: Explanation, say: Words) -> str:
+    """Why an explanation is not complete."""
+    key, message = f"status.{explanation.status}", explanation.status_message
+    return say.told(key, message) if message else say(key)
 
 
 def choice(made: AutoChoice, say: Words) -> str:
@@ -35,19 +42,18 @@ def objection(standing: Standing, say: Words) -> str:
     return say.told(f"objection.{'veto' if sure else 'chance'}", standing.objection, **_amounts(advantage))
 
 
-def alert_summary(alert: Alert, cases: Sequence[Case], say: Words) -> str:
+def alert_summary(alert: Alert, cases: Sequence[Case]) -> str:
     """What is the matter, and of what."""
     labels = {
         name: ", ".join(dict.fromkeys(each.labels[name] for each in cases))
         for name in (cases[0].labels if cases else ())
     }
-    summary = _LABEL.sub(lambda label: labels[label[1]], alert.summary)
-    return say.told(f"alert.{alert.name}", summary, **labels)
+    return _LABEL.sub(lambda label: labels[label[1]], alert.summary)
 
 
-def alert_meaning(alert: Alert, say: Words) -> str:
+def alert_meaning(alert: Alert) -> str:
     """What an alert means, in a sentence."""
-    return say.told(f"means.{alert.name}", _SENTENCE.split(alert.means)[0].replace("`", ""))
+    return _SENTENCE.split(alert.means)[0].replace("`", "")
 
 
 def _amounts(advantage: Advantage) -> Mapping[str, object]:

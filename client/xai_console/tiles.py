@@ -89,7 +89,7 @@ class Tile:
             self._chosen.set_text(explanation.explainer)
             self._chosen.set_visibility(True)
         if not explanation.maps:
-            note = explanation.status_message or self._page.say(f"status.{explanation.status}")
+            note = telling.status(explanation, self._page.say)
             self._gallery.change(self._hung, None, grid=None, scale=None, note=note)
         else:
             chosen = [each for each in explanation.maps if each.class_id == target]
@@ -151,7 +151,7 @@ class Tile:
         if explanation.choice is not None:
             lines.append(telling.choice(explanation.choice, self._page.say))
         if explanation.truncated:
-            lines.append(explanation.status_message or say("status.truncated"))
+            lines.append(telling.status(explanation, say))
         return lines
 
     def _say(self, lines: Sequence[Line], badge: Badge | None = None) -> None:

@@ -114,7 +114,7 @@ class TruthForm:
         self._kind.set_value("")
         ui.notify(say("truth.taken"), type="positive")
         for doubt in doubts:
-            ui.notify(doubt, type="warning", multi_line=True)
+            ui.notify(say.told("truth.doubt", doubt), type="warning", multi_line=True)
 
 
 def _object(shape: dict[str, Any]) -> GroundTruthObject:

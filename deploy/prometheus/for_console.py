@@ -1,6 +1,6 @@
 """Writes client/xai_console/alerts.json from alerts.yml and the runbook. Run this after a change; a test compares.
 
-The console is installed without this folder.
+The console is installed without this folder. The Chinese texts, in alerts.zh.json beside it, are written by hand.
 """
 
 import json

@@ -40,16 +40,20 @@ def test_dark_pages_can_be_read_as_well(console, open_page, axe):
         assert max(map(int, re.findall(r"\d+", ground))) < 60
 
 
-def test_the_language_is_chosen_and_kept(console, open_page):
+def test_the_language_is_chosen_and_kept_also_where_there_is_no_page(console, open_page):
     with open_page(console + "/explain?explain=gradcam") as page:
         page.get_by_role("button", name="Language").click()
         page.get_by_text("中文").click()
         page.get_by_role("heading", name="即时解释").wait_for()
-        page.locator("html[lang=zh]").wait_for()
+        page.locator("html[lang=zh-CN]").wait_for()
+        page.get_by_role("button", name='展开"gradcam"').wait_for()
         assert page.url.endswith("/explain?explain=gradcam")
         page.goto(console + "/quality")
         page.get_by_role("heading", name="质量").wait_for()
-    with open_page(console + "/explain", locale="zh-CN") as page:
+    with open_page(console + "/nowhere", locale="zh-CN", allow=["404"]) as page:
+        page.get_by_role("heading", name="没有此页面").wait_for()
+        assert page.request.get(page.url).status == 404
+        page.get_by_role("link", name="即时解释").click()
         page.get_by_role("heading", name="即时解释").wait_for()
 
 

@@ -25,7 +25,8 @@ export default {
     library ??= idle().then(() => import("nicegui-echart"));
     const { echarts } = await library;
     if (this.gone) return;
-    this.chart = Vue.markRaw(echarts.init(this.$el));
+    const locale = document.documentElement.lang.slice(0, 2).toUpperCase(); // of months on axes
+    this.chart = Vue.markRaw(echarts.init(this.$el, null, { locale }));
     this.chart.on("click", (event) => this.$emit("componentClick", event));
     this.observer = new ResizeObserver(() => this.chart.resize());
     this.observer.observe(this.$el);

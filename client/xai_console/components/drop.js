@@ -42,7 +42,7 @@ export default {
         if (answer.ok) this.$emit("taken", await answer.json());
         else this.$emit("refused", await answer.text());
       } catch (error) {
-        this.$emit("refused", String(error));
+        this.$emit("refused", `${this.words.failed}: ${error}`);
       } finally {
         this.busy = false;
       }

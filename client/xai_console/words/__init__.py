@@ -12,6 +12,7 @@ Language: TypeAlias = Literal["en", "zh"]
 Table: TypeAlias = Mapping[str, tuple[str, str]]
 
 LANGUAGES: Final[Mapping[Language, str]] = {"en": "English", "zh": "中文"}
+LOCALES: Final[Mapping[Language, Literal["en-US", "zh-CN"]]] = {"en": "en-US", "zh": "zh-CN"}
 TABLES: Final[tuple[Table, ...]] = (common.WORDS, explaining.WORDS, sampled.WORDS, measured.WORDS)
 WORDS: Final[Table] = {key: texts for table in TABLES for key, texts in table.items()}
 

@@ -17,18 +17,17 @@ WORDS: Final = {
     "state.refused": ("Not signed in", "未登录"),
     "refused": (
         "{server} asks for credentials, and does not know those in use. {why}",
-        "{server} 要求身份凭据，且不认识当前使用的凭据。{why}",
+        "{server} 要求身份凭据，且不认可当前使用的凭据。{why}",
     ),
     "sign_in": ("Sign in", "登录"),
     "sign_in.asked": ("{server} asks for credentials", "{server} 要求身份凭据"),
     "sign_in.how": (
         "Give a token of your own for the server; whoever runs it makes one (xai-sidecar token). The console keeps it "
         "in its memory until this browser is closed.",
-        "使用您自己的服务器令牌；由服务器管理者生成（xai-sidecar token）。控制台仅在内存中保留，直到关闭浏览器。",
+        "请输入您自己的服务器令牌，由服务器管理员生成（xai-sidecar token）。控制台仅将其存于内存，直到此浏览器关闭。",
     ),
     "sign_in.token": ("Token", "令牌"),
     "sign_in.go": ("Sign in", "登录"),
-    "sign_in.failed": ("The console does not answer", "控制台没有响应"),
     "sign_in.no_token": ("Give a token: one line of at most 4096 characters.", "请输入令牌：一行，最多 4096 个字符。"),
     "sign_in.open": (
         "The server asks nobody for credentials, and needs no token.",
@@ -37,7 +36,7 @@ WORDS: Final = {
     "sign_out": ("Sign out", "退出登录"),
     "role.needed": (
         "This needs the role {roles}, which {whose} does not have.",
-        "此操作需要角色 {roles}，而{whose}没有。",
+        "此操作需要角色 {roles}，而{whose}没有该角色。",
     ),
     "role.and": (" and the role ", " 和角色 "),
     "role.console": ("the console", "控制台"),
@@ -53,7 +52,7 @@ WORDS: Final = {
         "This page appears as soon as {server} answers.",
         "{server} 一有响应，此页面就会显示。",
     ),
-    "run.no_model": ("A run has no model to ask", "离线运行没有可用的模型"),
+    "run.no_model": ("A run has no model to ask", "离线运行没有可调用的模型"),
     "run.no_model.how": (
         "It shows what was predicted, explained and measured. Start a server of the model to explain or to label.",
         "这里显示已预测、已解释和已评测的内容。要解释或标注，请启动该模型的服务器。",
@@ -62,12 +61,20 @@ WORDS: Final = {
         "The run has no map of this class. xai-sidecar run --targets and --probable say which classes are explained.",
         "此次运行没有该类别的热图。用 xai-sidecar run 的 --targets 和 --probable 选择要解释的类别。",
     ),
+    "no_answer": ("The console does not answer", "控制台没有响应"),
     "error": ("That did not work", "操作失败"),
     "broken": ("This page could not be made", "无法生成此页面"),
     "broken.how": (
         "The fault is the console's; its log says more.",
         "问题出在控制台；详情请看其日志。",
     ),
+    "missing": ("There is no such page", "没有此页面"),
+    "missing.how": ("Choose one in the navigation.", "请在导航中选择页面。"),
+    "guard.host": (
+        "The console is not called {host}; name the hosts that browsers use with --public-host.",
+        "控制台的主机名不是 {host}；请用 --public-host 指定浏览器所用的主机名。",
+    ),
+    "guard.origin": ("This came from a page of another site.", "此请求来自其他网站的页面。"),
     "close": ("Close", "关闭"),
     "copy": ("Copy", "复制"),
     "more": ("More", "更多"),
@@ -86,7 +93,7 @@ WORDS: Final = {
     "range.own": ("My own", "自定义"),
     "low": ("From", "从"),
     "high": ("To", "到"),
-    "scale": ("One scale for", "共用刻度"),
+    "scale": ("One scale for", "刻度共用范围"),
     "scale.explainer": ("the classes of each explainer", "每个解释器的各类别"),
     "scale.map": ("each map by itself", "每张热图各自"),
     "scale.all": ("all maps", "所有热图"),
@@ -116,7 +123,10 @@ WORDS: Final = {
         "Skipped: its condition did not hold, or no class counts as predicted",
         "已跳过：条件不成立，或没有任何类别算作预测结果",
     ),
-    "status.truncated": ("Its budget ended early; this is the best map so far", "预算提前用尽；这是目前最好的热图"),
+    "status.truncated": (
+        "Its budget ended early; this is the best map so far",
+        "预算用尽，提前结束；这是目前最好的热图",
+    ),
     "status.partial": ("A better version follows", "稍后有更好的版本"),
     "status.complete": ("No map", "无热图"),
 }

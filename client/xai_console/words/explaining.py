@@ -18,10 +18,11 @@ WORDS: Final = {
     "drop.title": ("Drop, paste or choose a picture", "拖入、粘贴或选择图片"),
     "drop.hint": ("JPEG, PNG, WebP, GIF, BMP or TIFF", "JPEG、PNG、WebP、GIF、BMP 或 TIFF"),
     "drop.busy": ("Sending…", "正在发送…"),
+    "drop.too_large": ("The picture is larger than {size} MiB", "图片大于 {size} MiB"),
     "explainers": ("Explainers", "解释器"),
     "auto.what": (
         "The explainer that was measured to be the best and fits the budget; it says why",
-        "在预算内评测最优的解释器，并说明原因",
+        "评测最优且符合预算的解释器，并说明原因",
     ),
     "targets": ("Classes", "类别数"),
     "targets.how": ("Explain this many of the most probable classes", "解释概率最高的若干个类别"),
@@ -33,9 +34,9 @@ WORDS: Final = {
     "seed": ("Seed", "随机种子"),
     "seed.how": (
         "Equal seeds give equal maps. Empty: the server draws one",
-        "相同种子得到相同热图。留空：由服务器抽取",
+        "相同种子得到相同热图。留空：由服务器随机生成",
     ),
-    "repeat": ("The same, without the console", "不用控制台重复此操作"),
+    "repeat": ("The same, without the console", "在控制台之外重复此操作"),
     "prediction": ("Prediction", "预测"),
     "prediction.how": ("Choose a class to see what speaks for it", "选择类别以查看其依据"),
     "ood": (
@@ -46,7 +47,7 @@ WORDS: Final = {
     "maps.corner": ("In the corner of each map: {metric}", "每张热图角上：{metric}"),
     "computing": ("Computing…", "计算中…"),
     "stopped": ("Stopped before there was a map", "在得到热图前已停止"),
-    "passes.of": ("{done} of {planned} passes", "{planned} 次推理中的 {done} 次"),
+    "passes.of": ("{done} of {planned} passes", "推理 {done} / {planned} 次"),
     "standard_error": ("Standard error {value}", "标准误差 {value}"),
     "remaining": ("About {seconds} s left", "约剩 {seconds} 秒"),
     "took": ("Passes: {passes} · {seconds} s", "推理次数：{passes} · {seconds} 秒"),

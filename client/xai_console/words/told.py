@@ -1,4 +1,4 @@
-"""In Chinese, what the server tells in English and says the kind of: explainers, metrics, alerts, choices, errors.
+"""In Chinese, what the server tells in English and says the kind of: explainers, metrics, choices, errors.
 
 What is not here is shown in the server's own words. `{said}` is these.
 """
@@ -10,8 +10,8 @@ from typing import Final
 TOLD: Final = {
     # Explainers, and their parameters.
     "gradient": "目标类别 logit 对输入的梯度（Simonyan 等，2013）。",
-    "guided_backprop": "在 ReLU 自身掩码之外，再对每个 ReLU 处的梯度取正（Springenberg 等，2014）。",
-    "deconvolution": "在每个 ReLU 处以对梯度取正代替其自身掩码（Zeiler、Fergus，2014）。",
+    "guided_backprop": "在每个 ReLU 处，除其自身的掩码外，再只保留梯度的正值（Springenberg 等，2014）。",
+    "deconvolution": "在每个 ReLU 处只保留梯度的正值，以代替其自身的掩码（Zeiler、Fergus，2014）。",
     "gradcam": "某一层的梯度加权类激活图（Selvaraju 等，2017）。",
     "occlusion": "遮挡图片的一个窗口时概率的下降，带正负号（Zeiler、Fergus，2014）。",
     "rise": "随机化输入采样：在随机掩码下哪些像素伴随高概率（Petsiuk 等，2018）。",
@@ -33,12 +33,12 @@ TOLD: Final = {
     "faithfulness/naive": "像素组的显著性与遮挡它们时概率下降之间的相关性（Alvarez-Melis、Jaakkola，2018）。",
     "faithfulness/deletion_auc": "逐步遮挡最显著的像素时的平均概率（Petsiuk 等，2018）。",
     "faithfulness/insertion_auc": "逐步显露最显著的像素时的平均概率（Petsiuk 等，2018）。",
-    "faithfulness/road": "去掉最不显著的像素与去掉最显著的像素相比，概率高出多少的一半；"
+    "faithfulness/road": "去掉最不显著的像素时的概率比去掉最显著的像素时高出多少，取其一半；"
     "去掉的像素由邻近像素填补（Rong 等，2022）。",
     "localization/pointing_game": "最显著的像素是否落在（或几乎落在）该类别的目标上（Zhang 等，2016）。",
     "localization/iosr": "显著区域中落在该类别目标上的部分（Li 等，2020）。",
     "class_sensitivity": "最可能与最不可能的类别的热图有多不同（Li 等，2020）。",
-    "robustness": "给图片加噪声时，热图最多改变得有多少（Yeh 等，2019）。",
+    "robustness": "给图片加噪声时，热图的最大变化有多小（Yeh 等，2019）。",
     "control/random": "噪声，每张图片、每个类别重新抽取。",
     "control/fixed": "噪声，每个样本抽取一次，所有类别相同。",
     "control/blob": "图片正中的高斯斑。",
@@ -50,29 +50,13 @@ TOLD: Final = {
     "choice.advantage": "；比最接近的对照 {over} 高 {mean} ± {half}（95 % 置信）",
     "objection.chance": "未能确定优于 {over}：相差 {mean} ± {half}（95 % 置信），可能出于偶然",
     "objection.veto": "在一项否决指标上不如随机噪声：{said}",
-    # Alerts: what is the matter, and what each means.
-    "alert.XaiQualityFell": "{explainer} 的解释按 {metric} 衡量比一周前差。",
-    "alert.XaiNoExplainerBeatsControls": "{model} 没有任何解释优于对模型一无所知的热图。",
-    "alert.XaiMapsDrifted": "{explainer} 的热图已与当初不同（{statistic}）。",
-    "alert.XaiOodShareRose": "不像训练图片的图片占比超过一周前的两倍。",
-    "alert.XaiOodShareHigh": "许多图片不像训练图片。",
-    "alert.XaiNothingScored": "流量已被采样，但没有样本得到评分。",
-    "means.XaiQualityFell": "某解释器的热图按某项指标衡量比一周前差：优度下降超过 0.05，且超过差值的三个标准误差。",
-    "means.XaiNoExplainerBeatsControls": "一小时内没有解释器确定优于所有不依赖模型的热图：噪声、正中的斑、图片的边缘。",
-    "means.XaiMapsDrifted": "某解释器最新的热图在图片上的分布与启动后最初的热图不同，超出偶然。",
-    "means.XaiOodShareRose": "不像训练图片的采样图片占比在一周内增加超过一倍，且高于 10 %。",
-    "means.XaiOodShareHigh": "超过 30 % 的采样图片不像训练图片，无论上周如何。",
-    "means.XaiEvaluatorStale": "有样本在等待，而三个间隔以来没有一轮评测结束。",
-    "means.XaiNothingScored": "流量已被采样一小时，而没有样本得到评分。",
-    "means.XaiEvaluationsFail": "一小时内某解释器过半的评测没有得出分数。",
-    "means.XaiStoreFails": "样本、评分或真实标签无法读取或写入。",
-    "means.XaiExplanationsSlow": "太多解释耗时超过 10 秒，一个月的容许量（5 %）两天就会用完。",
-    "means.XaiExplanationsSlowing": "程度较轻，但已持续数小时：一个月的容许量五天就会用完。",
-    "means.XaiDeviceSaturated": "15 分钟以来，预测和解释占用设备超过 90 % 的时间。",
-    "means.XaiNotReady": "服务器有响应，但十分钟来未就绪：正在加载、编译或停止。",
-    "means.XaiDown": "Prometheus 两分钟无法读取指标：服务器已退出、挂起或无法访问。",
-    "means.XaiAbsent": "Prometheus 没有任务名以 xai-sidecar 开头的目标，因此其他告警都无法触发。",
-    # Errors, by the status of the call.
+    # Why there is no map, or not the best one.
+    "status.skipped": "已跳过：{said}",
+    "status.truncated": "提前结束：{said}",
+    "unavailable": "不可用：{said}",
+    # What may not be meant of a truth.
+    "truth.doubt": "请核对：{said}",
+    # Errors, by the status of the call; "image" is of a picture that cannot be read.
     "error.INVALID_ARGUMENT": "服务器认为请求有误：{said}",
     "error.NOT_FOUND": "服务器上没有（或不再保留）所请求的内容：{said}",
     "error.FAILED_PRECONDITION": "此模型或配置无法做到：{said}",
@@ -83,5 +67,12 @@ TOLD: Final = {
     "error.DEADLINE_EXCEEDED": "超时：{said}",
     "error.UNAVAILABLE": "服务器没有响应：{said}",
     "error.INTERNAL": "服务器或其设备出错：{said}",
+    "error.OUT_OF_RANGE": "超出范围：{said}",
+    "error.ALREADY_EXISTS": "已存在：{said}",
+    "error.CANCELLED": "调用已取消：{said}",
+    "error.ABORTED": "服务器中止了调用：{said}",
+    "error.DATA_LOSS": "数据丢失或损坏：{said}",
+    "error.UNKNOWN": "服务器出错，原因不明：{said}",
+    "error.image": "无法读取此图片：{said}",
     "error.": "出错：{said}",
 }

@@ -1,7 +1,10 @@
 """Alerts that are told without Prometheus: under the conditions of its rules, and no others."""
 
+import hashlib
+import json
 import math
 import re
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +16,8 @@ from xai_client import MapDrift, MetricInfo, Standing
 from xai_console import alerts as module
 from xai_console import telling
 from xai_console.alert_cards import prose
-from xai_console.alerts import CONDITIONS, Case, Evidence, alerts, judge, standard_error
-from xai_console.words import Words
-from xai_console.words.told import TOLD
+from xai_console.alerts import CONDITIONS, TEXTS, Case, Evidence, alerts, judge, standard_error
+from xai_console.words import LANGUAGES
 from xai_sidecar.evaluator.comparison import goodness
 from xai_sidecar.evaluator.intervals import t_value
 from xai_sidecar.metrics.discovery import built_in_metrics
@@ -27,7 +29,7 @@ RULES = {
     for rule in group["rules"]
     if "alert" in rule
 }
-EN, ZH = Words("en"), Words("zh")
+CHINESE = json.loads(Path(module.__file__).with_name("alerts.zh.json").read_text())
 NOW = 1_000_000_000.0
 WEIGHTY, WEAK = (Standing(eligible=each, objection="", advantage=None) for each in (True, False))
 SRG = "faithfulness/srg"
@@ -71,26 +73,49 @@ def holds(name, **given):
 
 
 def test_every_alert_is_told_or_named():
-    assert list(alerts()) == list(RULES)
+    assert list(alerts("en")) == list(alerts("zh")) == list(CHINESE) == list(RULES)
     assert set(CONDITIONS) <= set(RULES)
-    for name, each in alerts().items():
+    for name, each in alerts("en").items():
         assert each.summary == RULES[name]["annotations"]["summary"]
         assert each.after == RULES[name].get("for", "")
         assert all((each.means, each.look_at, each.do))
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", RULES)
-def test_every_alert_is_said_in_both_languages(name):
-    each = alerts()[name]
-    meaning = telling.alert_meaning(each, EN)
+def test_an_alert_is_told_with_what_it_holds_of(name, language):
+    each = alerts(language)[name]
+    meaning = telling.alert_meaning(each)
     assert each.means.replace("`", "").startswith(meaning)
-    assert re.search(r"[\u4e00-\u9fff]", telling.alert_meaning(each, ZH))
-    labels = set(re.findall(r"\$labels\.(\w+)", each.summary))
-    said = telling.alert_summary(each, [Case(dict.fromkeys(labels, "this"))], EN)
+    assert meaning.endswith(".。"[language == "zh"])
+    labels = set(re.findall(r"\$labels\.(\w+)", alerts("en")[name].summary))
+    said = telling.alert_summary(each, [Case(dict.fromkeys(labels, "this"))])
     assert "{{" not in said
     assert said.count("this") == len(labels)
-    if name in CONDITIONS:
-        assert set(re.findall(r"{(\w+)}", TOLD[f"alert.{name}"])) == labels
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_chinese_of_an_alert_is_that_of_its_english(name):
+    english = "\n".join(getattr(alerts("en")[name], key) for key in TEXTS)
+    digest = hashlib.sha256(english.encode()).hexdigest()[:12]
+    assert CHINESE[name]["of"] == digest, (
+        f"the English texts of {name} are others than those that alerts.zh.json translates: "
+        f'translate what has changed, then have it say "of": "{digest}"'
+    )
+
+
+@pytest.mark.parametrize("text", ["summary", "means", "look_at", "do"])
+@pytest.mark.parametrize("name", RULES)
+def test_the_chinese_of_an_alert_has_the_code_links_panels_and_numbers_of_its_english(name, text):
+    english, chinese = (getattr(alerts(language)[name], text) for language in LANGUAGES)
+    assert re.search(r"[\u4e00-\u9fff]", chinese)
+    assert marked(chinese) == marked(english)
+
+
+def marked(text):
+    """How often each piece of code, link, name of a panel, and number stands in it."""
+    pieces = re.compile(r"`[^`]+`|\[[^\]]+\]\([^)]*\)|\*[^*]+\*|{{[^}]*}}|Xai\w+|\d+(?:\.\d+)?(?: %)?")
+    return Counter(pieces.findall(text))
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,13 @@ def test_other_names_are_refused(host):
     assert ask(kind="websocket", host=host)[0]["type"] == "websocket.close"
 
 
+@pytest.mark.parametrize(("language", "said"), [("en", "not called 'evil.example'"), ("zh", "不是 'evil.example'")])
+def test_a_refusal_says_what_to_do_in_the_language_of_the_browser(language, said):
+    body = ask(host="evil.example", **{"accept-language": language})[1]["body"].decode()
+    assert said in body
+    assert "--public-host" in body
+
+
 def test_a_public_host_is_answered():
     assert ask(host="Console.example:443", hosts=["console.example"])[0]["status"] == 200
 

@@ -1,10 +1,11 @@
 """What the server tells in English is in Chinese, too, where its kind is known, and as it was where it is not."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
-from xai_client import AutoChoice, NotFoundError, Standing, UnavailableError
+from xai_client import AutoChoice, ImageError, NotFoundError, Standing, UnavailableError, XaiError, errors
 from xai_client.types import Advantage
 from xai_console import telling
 from xai_console.words import Words
@@ -33,11 +34,29 @@ def test_what_is_not_known_is_told_as_it_is():
     assert CHINESE.search(ZH.told("gradcam", "In English."))
 
 
-@pytest.mark.parametrize("failure", [UnavailableError("nobody there"), NotFoundError("no such sample")])
+@pytest.mark.parametrize(
+    "failure", [UnavailableError("nobody there"), NotFoundError("no such sample"), ImageError("no picture")]
+)
 def test_an_error_keeps_its_own_words(failure):
     assert telling.error(failure, EN) == failure.message
     assert CHINESE.search(telling.error(failure, ZH))
     assert failure.message in telling.error(failure, ZH)
+
+
+def test_every_status_of_a_call_is_told():
+    codes = {each.code for each in vars(errors).values() if isinstance(each, type) and issubclass(each, XaiError)}
+    assert {"UNKNOWN", ""} < codes
+    assert {f"error.{code}" for code in codes} <= set(TOLD)
+
+
+@pytest.mark.parametrize(("status", "known"), [("skipped", "已跳过"), ("truncated", "提前结束")])
+def test_why_there_is_no_map_is_told_in_the_servers_words_where_it_has_any(status, known):
+    said = SimpleNamespace(status=status, status_message="The probability is 0.2.")
+    assert telling.status(said, EN) == said.status_message
+    assert telling.status(said, ZH) == f"{known}：{said.status_message}"
+    silent = SimpleNamespace(status=status, status_message="")
+    assert telling.status(silent, EN) == EN(f"status.{status}")
+    assert telling.status(silent, ZH) == ZH(f"status.{status}")
 
 
 @pytest.mark.parametrize("kind", ["best", "best_of_class", "fallback"])

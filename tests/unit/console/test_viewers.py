@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from xai_client import UnauthenticatedError, UnavailableError
+from xai_console import routes
 from xai_console import viewers as module
 from xai_console.routes import add_routes
 from xai_console.settings import Settings
@@ -233,8 +234,22 @@ def test_what_is_no_token_gets_no_cookie(source, token, status, said):
 
 def test_a_refusal_is_in_the_viewers_language(source):
     async def story(made, browser):
-        answer = await browser().post("/sign-in", content="stranger", headers={"accept-language": "zh"})
-        assert "身份凭据" in answer.text
+        for url, said in (("/sign-in", "身份凭据"), ("/upload", "无法读取此图片")):
+            answer = await browser().post(url, content="stranger", headers={"accept-language": "zh"})
+            assert said in answer.text
+
+    browsing(story)
+
+
+def test_a_picture_that_is_too_large_is_refused_in_the_viewers_language(source, monkeypatch):
+    monkeypatch.setattr(routes, "LARGEST_UPLOAD", 2**20)
+
+    async def story(made, browser):
+        picture = bytes(2**20 + 1)
+        for language, said in (("en", "larger than 1 MiB"), ("zh", "图片大于 1 MiB")):
+            answer = await browser().post("/upload", content=picture, headers={"accept-language": language})
+            assert answer.status_code == 413
+            assert said in answer.text
 
     browsing(story)
 
