@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xai_client.errors import ImageError
 from xai_proto import explanation_pb2 as pb
@@ -66,6 +66,8 @@ def to_picture(image: ImageLike) -> Image.Image:
     encoded = _encoded(image)
     try:
         opened = Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError as error:
+        raise ImageError("the image cannot be decoded: these bytes are no picture; send a JPEG or a PNG") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(f"the image cannot be decoded: {error}") from error
     return _rgb(_upright(opened))

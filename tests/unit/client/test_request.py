@@ -132,9 +132,26 @@ def test_pictures_to_draw_on_are_upright_rgb_on_white():
     assert np.asarray(to_picture(np.full((1, 1), 9, np.uint8))).tolist() == [[[9, 9, 9]]]
     assert np.asarray(to_picture(np.full((1, 1, 1), 9, np.uint8))).tolist() == [[[9, 9, 9]]]
     assert np.asarray(to_picture(Image.new("I;16", (1, 1), 0x8001))).tolist() == [[[0x80, 0x80, 0x80]]]
-    for wrong in (b"no picture", np.zeros((3, 2, 2), np.float32)):
-        with pytest.raises(ImageError):
-            to_picture(wrong)
+
+
+@pytest.mark.parametrize("encoding", ["JPEG", "PNG", "GIF", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9], ids=["empty", "begun", "half", "nearly whole"])
+def test_what_is_cut_off_is_refused_in_words(encoding, share):
+    """However far its reader comes; some of the last bytes may not be needed."""
+    noise = np.random.default_rng(1).integers(0, 256, (40, 30, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, encoding)
+    whole = buffer.getvalue()
+    with pytest.raises(ImageError, match="cannot be decoded: ") as caught:
+        to_picture(whole[: int(share * len(whole))])
+    assert "object at" not in str(caught.value)
+
+
+def test_what_is_no_picture_to_draw_on_is_refused():
+    with pytest.raises(ImageError, match="these bytes are no picture; send a JPEG or a PNG"):
+        to_picture(b"no picture")
+    with pytest.raises(ImageError, match="the picture itself, not a float32 array"):
+        to_picture(np.zeros((3, 2, 2), np.float32))
 
 
 # ------------------------------------------------------------------------------------------- explanations
