@@ -264,6 +264,10 @@ def test_a_class_that_was_not_explained_is_explained_now(console, open_page, cli
         np.testing.assert_allclose(shown, explained(client, sample, class_id, "gradcam")[0], rtol=1e-4, atol=1e-6)
         assert page.locator("[data-tile=gradcam] .map-badge").inner_text() == "not measured"
         assert page.locator(".class[aria-pressed=true]").count() == 0
+        info = client.model_info()
+        said = client.predict(sample.model_input(info.input), top_k=info.class_count, skip_sampling=True).classes
+        (probability,) = (each.probability for each in said if each.class_id == class_id)
+        page.get_by_text(f"Probability: {percent(probability)}", exact=True).wait_for()
 
 
 def map_of(place, explainer, label, drawn_values):

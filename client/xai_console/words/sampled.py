@@ -107,6 +107,11 @@ WORDS: Final = {
         "从此处找不到前面的部分。这里是列表的开头。",
     ),
     "class.other": ("Another class", "其他类别"),
+    "class.probability": ("Probability: {value}", "概率：{value}"),
+    "class.probability.unknown": (
+        "How probable this class was is not known: it is not among the most probable ones, which are kept.",
+        "此类别的概率未知：它不在所保留的最可能类别之中。",
+    ),
     "map.not_explained": ("Not explained for this class", "未针对此类别解释"),
     "map.not_kept": ("The map is no longer kept", "热图已不再保留"),
     "passes.took": ("Passes: {passes}", "推理次数：{passes}"),
