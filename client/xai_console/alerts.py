@@ -3,6 +3,8 @@
 Names, texts and runbook are those of `alerts.json`, which deploy/prometheus/for_console.py writes; conditions and
 thresholds are those of alerts.yml, asked of samples instead of series. How long a condition has held, only Prometheus
 knows. "A week ago" is the evaluator's window as it was then.
+
+Some of them the server tells itself under the same names, from what it alone knows: `alert_cards` has both in one list.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ async def _judge(page: Page, info: ModelInfo, alerts: Element, maps: Element) ->
         except XaiError as error:
             trouble(error, page.say)
             return
-        show_alerts(page, judge(evidence))
+        show_alerts(page, judge(evidence), evidence.quality.alerts)
     with maps, card(page.say("drift.maps"), page.say("drift.maps.how")):
         _map_drift(page, {name: each.drift for name, each in evidence.quality.explainers.items()})
 

@@ -57,6 +57,15 @@ TOLD: Final = {
     "alert.XaiOodShareRose": "不像训练图片的图片占比超过一周前的两倍。",
     "alert.XaiOodShareHigh": "许多图片不像训练图片。",
     "alert.XaiNothingScored": "流量已被采样，但没有样本得到评分。",
+    # What the server says of some of them itself, and what to do.
+    "served.XaiNoExplainerBeatsControls": "没有任何解释优于对模型一无所知的热图。",
+    "served.XaiMapsDrifted": "热图已与服务器启动时不同：{said}",
+    "served.XaiOodShareHigh": "许多图片不像训练图片：{said}",
+    "advice.XaiNoExplainerBeatsControls": (
+        "不要把热图当作解释展示。检查配置中的图片预处理是否与训练时一致，以及是哪项指标如此表明。"
+    ),
+    "advice.XaiMapsDrifted": "并排查看现在与当时的样本：流量、相机或预处理已改变。",
+    "advice.XaiOodShareHigh": "先列出离群图片，看看它们有何共同点。",
     "means.XaiQualityFell": "某解释器的热图按某项指标衡量比一周前差：优度下降超过 0.05，且超过差值的三个标准误差。",
     "means.XaiNoExplainerBeatsControls": "一小时内没有解释器确定优于所有不依赖模型的热图：噪声、正中的斑、图片的边缘。",
     "means.XaiMapsDrifted": "某解释器最新的热图在图片上的分布与启动后最初的热图不同，超出偶然。",
