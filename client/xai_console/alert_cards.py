@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from nicegui import ui
 
-from xai_client import ModelInfo, SampleFilter
+from xai_client import ModelInfo, QualityAlert, SampleFilter
 from xai_console import telling
 from xai_console.alerts import (
     DAY_BINS,
@@ -62,37 +62,45 @@ async def gather_evidence(source: Source, info: ModelInfo) -> Evidence:
     return Evidence(quality, day, done.total_count or 0, info.name, now)
 
 
-def show_alerts(page: Page, judged: Mapping[str, Judged]) -> None:
-    """Shows what alerts hold now, and all that there are.
+def show_alerts(page: Page, judged: Mapping[str, Judged], served: Sequence[QualityAlert]) -> None:
+    """Shows what alerts hold now, each once, and all that there are.
 
     Args:
         page: What it is on.
         judged: What each alert that can be told from here holds of.
+        served: What the server tells itself, which holds whatever is told from here.
     """
-    for name, cases in judged.items():
-        if cases:
-            _card(page, alerts(page.say.language)[name], cases)
-    with card(classes="" if any(judged.values()) else "calm"):
-        if not any(judged.values()):
+    told = {each.name: each for each in served}
+    holding = [name for name in {**judged, **told} if name in told or judged[name]]
+    for name in holding:
+        _card(page, name, judged.get(name) or (), told.get(name))
+    with card(classes="" if holding else "calm"):
+        if not holding:
             with div("row"):
                 ui.icon("check_circle").props('aria-hidden="true"').classes("good")
                 text(page.say("drift.calm"))
         with Folded(page.say("drift.alerts", count=len(alerts(page.say.language)))) as expansion:
             place = div("scroll")
-        expansion.on_value_change(lambda: fill_once(place, lambda: _list(page, judged)))
+        expansion.on_value_change(lambda: fill_once(place, lambda: _list(page, judged, holding)))
         expansion.props("dense").classes("alerts")
 
 
-def _card(page: Page, alert: Alert, cases: Sequence[Case]) -> None:
-    say = page.say
+def _card(page: Page, name: str, cases: Sequence[Case], told: QualityAlert | None) -> None:
+    """An alert that holds of cases, or that the server tells; one of a later server has no runbook here."""
+    say, alert = page.say, alerts(page.say.language).get(name)
+    own = telling.alert_summary(alert, cases) if alert is not None and cases else ""
     with card(classes="alert"):
         with div("row").props('role="alert"'):
             ui.icon("warning").props('aria-hidden="true"').classes("warn")
-            text(telling.alert_summary(alert, cases), tag="h2")
-            text(alert.name, "tag tag-warn")
+            text(own or (telling.served_summary(told, say) if told is not None else name), tag="h2")
+            text(name, "tag tag-warn")
         for each in cases:
             if each.now is not None:
                 text(_figure(page, each, each.now), "number", "p")
+        if told is not None:
+            text(telling.served_advice(told, say), tag="p")
+        if alert is None:
+            return
         if alert.after:
             text(say("drift.after", after=duration(say, _seconds(alert.after))), "hint", "p")
         with Folded(say("drift.runbook")).props("dense default-opened").classes("runbook"):
@@ -132,26 +140,23 @@ def prose(markdown: str) -> Html:
     return join(*pieces, markdown[end:])
 
 
-def _list(page: Page, judged: Mapping[str, Judged]) -> None:
+def _list(page: Page, judged: Mapping[str, Judged], holding: Container[str]) -> None:
     say = page.say
     head = table_head([say("drift.alert"), say("drift.now")], 2)
     rows = (
         tag(
             "tr",
             tag("td", tag("b", each.name), tag("div", telling.alert_meaning(each))),
-            tag("td", _state(page, judged, each)),
+            tag("td", _state(page, judged, holding, each)),
         )
         for each in alerts(say.language).values()
     )
     Markup(tag("table", head, tag("tbody", *rows), classes="table"))
 
 
-def _state(page: Page, judged: Mapping[str, Judged], alert: Alert) -> Html | str:
+def _state(page: Page, judged: Mapping[str, Judged], holding: Container[str], alert: Alert) -> Html | str:
+    if alert.name in holding:
+        return tag("span", page.say("drift.alert.holds"), classes="tag tag-warn")
     if alert.name not in judged:
         return page.say("drift.alert.elsewhere")
-    cases = judged[alert.name]
-    if cases is None:
-        return page.say("drift.alert.unknown")
-    return (
-        tag("span", page.say("drift.alert.holds"), classes="tag tag-warn") if cases else page.say("drift.alert.clear")
-    )
+    return page.say("drift.alert.unknown" if judged[alert.name] is None else "drift.alert.clear")

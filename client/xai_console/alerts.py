@@ -4,6 +4,8 @@ Names, texts and runbook are those of `alerts.json`, which deploy/prometheus/for
 thresholds are those of alerts.yml, asked of samples instead of series. How long a condition has held, only Prometheus
 knows. "A week ago" is the evaluator's window as it was then.
 
+Some of them the server tells itself under the same names, from what it alone knows: `alert_cards` has both in one list.
+
 The Chinese texts are in `alerts.zh.json`, written by hand. There, `of` is a digest of the English texts of an alert: a
 test names the alert whose English has changed since.
 """

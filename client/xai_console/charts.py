@@ -23,6 +23,8 @@ PALETTE: Final = (
 )
 # Middle greys, which read on light and on dark.
 INK: Final = "#7d8794"
+GAP: Final = "-"
+"""What ECharts draws nothing for."""
 _LINE: Final = "rgba(125,135,148,0.28)"
 
 
@@ -95,6 +97,11 @@ def axis(kind: str = "value", name: str = "", **more: Any) -> dict[str, Any]:
 def time_axis(past: QualityHistory) -> dict[str, Any]:
     """An axis over the time of a history."""
     return axis("time", min=1000 * past.time_of(0), max=1000 * past.time_of(past.bin_count))
+
+
+def bars(name: str, values: Sequence[float | str]) -> dict[str, Any]:
+    """Bars of a series; also a 0 can be seen, unlike a `GAP`."""
+    return {"name": name, "type": "bar", "barMaxWidth": 10, "barMinHeight": 2, "data": list(values)}
 
 
 def level(height: float, style: str, **more: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from xai_client import ClassScore, ModelInfo, SampleSummary
 from xai_console.page import Page
-from xai_console.parts import search_class
+from xai_console.parts import search_class, text
 from xai_console.prediction import ClassList
 
 
@@ -29,12 +29,19 @@ class ClassChoice:
         self._chosen: int | None = None
         self._list = ClassList(classes, choose)
         self._search = search_class(page, labels, page.say("class.other"), None, self._found, classes="wide")
+        self._said = text("", "hint number", "p").props('role="status"')
+        self._said.set_visibility(False)
 
     def press(self, class_id: int) -> None:
         """Shows which class is chosen."""
         self._chosen = class_id
         self._list.press(class_id)
         self._search.set_value(None if class_id in self._listed else class_id)
+
+    def tell(self, class_id: int, words: str) -> None:
+        """Says what there is to say of a class, where it is not one of those to click, which say it themselves."""
+        self._said.set_text(words)
+        self._said.set_visibility(class_id not in self._listed)
 
     def _found(self, class_id: int | None) -> None:
         if class_id is not None and class_id != self._chosen:  # what `press` shows was not chosen here

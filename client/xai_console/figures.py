@@ -8,7 +8,9 @@ from xai_console.words import Words
 
 
 def percent(share: float) -> str:
-    """A probability."""
+    """A probability; a dash for one that is no number."""
+    if math.isnan(share):
+        return "–"
     if 0 < share < 0.001:
         return "< 0.1 %"
     if 0.999 < share < 1:

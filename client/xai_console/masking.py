@@ -13,7 +13,7 @@ from xai_console.charts import Chart, curve_options
 from xai_console.figures import percent
 from xai_console.filter_form import first_map
 from xai_console.page import Page
-from xai_console.parts import card, div, select, slider, text, toggle
+from xai_console.parts import Slider, card, div, select, slider, text, toggle
 from xai_console.sample_picture import masked
 from xai_console.shelf import url_of
 
@@ -52,7 +52,7 @@ class Masking:
                     self._picture = ui.element("img").classes("masked").props(f'alt="{page.say("masking.picture")}"')
                     self._said = text("", "hint number", "p")
             with div("row"):
-                self._steps = ui.slider(
+                self._steps = Slider(
                     min=0, max=1, step=1, value=0, on_change=lambda event: self._show(int(event.value))
                 )
                 self._steps.props(f'dense markers aria-label="{page.say("masking.step")}"').classes("grow steps")

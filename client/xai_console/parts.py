@@ -84,19 +84,27 @@ def empty(icon: str, title: str, lines: Sequence[str] = ()) -> Element:
     return made
 
 
+class Slider(ui.slider):
+    """A slider that the browser moves by itself.
+
+    The server would send back each value that it is told of, and so undo a move that came meanwhile.
+    """
+
+    LOOPBACK = False
+
+
 def slider(label: str, value: float, low: float, high: float, step: float, act: Callable[[float], Any]) -> ui.slider:
     """A slider with its name and its value."""
-    with div("slider"):
-        text(label, "slider-label")
-        made = ui.slider(min=low, max=high, step=step, value=value).props(f'dense aria-label="{label}"')
-        shown = text(_plain(value), "slider-value number")
 
     def changed(event: Any) -> None:
-        number = float(event.args if event.args is not None else value)
-        shown.set_text(_plain(number))
-        act(number)
+        shown.set_text(_plain(event.value))
+        act(float(event.value))
 
-    made.on("update:model-value", changed, throttle=0.05)
+    with div("slider"):
+        text(label, "slider-label")
+        made = Slider(min=low, max=high, step=step, value=value, on_change=changed)
+        made.props(f'dense aria-label="{label}"')
+        shown = text(_plain(value), "slider-value number")
     return made
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xai_client import ExplainerQuality, Quality, QualityHistory
-from xai_console.charts import INK, PALETTE, axis, time_axis
+from xai_console.charts import GAP, INK, PALETTE, axis, bars, time_axis
 from xai_console.page import Page
 from xai_console.sample_scores import metric_name
 
@@ -80,14 +80,10 @@ def by_class(page: Page, quality: Quality, *, explainer: str = "", metric: str =
     if not names:
         return {}
     series = [
-        {
-            "name": metric_name(page.say, name) if explainer else name,
-            "type": "bar",
-            "barMaxWidth": 10,
-            "data": [
-                round(found[name, class_id].goodness, 4) if (name, class_id) in found else "-" for class_id in classes
-            ],
-        }
+        bars(
+            metric_name(page.say, name) if explainer else name,
+            [round(found[name, class_id].goodness, 4) if (name, class_id) in found else GAP for class_id in classes],
+        )
         for name in names
     ]
     return {

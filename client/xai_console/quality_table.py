@@ -90,7 +90,7 @@ class QualityTable:
 
     def _draw(self) -> None:
         scored = [(each, self._composite(each)) for each in self._quality.explainers.values()]
-        scored.sort(key=lambda row: -(row[1] or -1.0))
+        scored.sort(key=lambda row: -1.0 if row[1] is None else row[1], reverse=True)
         rows, rank = [], 0
         for each, score in scored:
             rank += not each.is_control and score is not None

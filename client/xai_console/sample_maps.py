@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from nicegui import background_tasks, ui
 
-from xai_client import Explain, Explained, Explanation, ModelInfo, Progress, Sample, XaiError
+from xai_client import Event, Explain, Explained, Explanation, ModelInfo, Predicted, Progress, Sample, XaiError
+from xai_console.figures import percent
 from xai_console.gallery import Gallery
 from xai_console.page import Page
 from xai_console.parts import report
 from xai_console.sample_picture import Shown
 from xai_console.sample_scores import metric_order, score_badge, score_lines
-from xai_console.sign_in import MAKES_MAPS, lacking, role_needed
+from xai_console.sign_in import MAKES_MAPS, PREDICTS, lacking, role_needed
 from xai_console.tiles import Line, Tile
 
 _QUICK: Final = 2
@@ -32,6 +33,7 @@ class SampleMaps:
         sample: The sample.
         shown: Its picture.
         target: The class of the maps.
+        tell: Called with the class of the maps and what there is to say of its probability.
 
     Attributes:
         sample: The sample, as it was read last.
@@ -39,10 +41,20 @@ class SampleMaps:
     """
 
     def __init__(
-        self, page: Page, info: ModelInfo, gallery: Gallery, sample: Sample, shown: Shown, target: int
+        self,
+        page: Page,
+        info: ModelInfo,
+        gallery: Gallery,
+        sample: Sample,
+        shown: Shown,
+        target: int,
+        tell: Callable[[int, str], Any],
     ) -> None:
-        self._page, self._info, self._gallery, self._shown = page, info, gallery, shown
+        self._page, self._info, self._gallery, self._shown, self._tell = page, info, gallery, shown, tell
         self.sample, self.target = sample, target
+        self._probabilities: dict[int, float | None] = {  # None where it cannot be known
+            each.class_id: each.probability for each in sample.summary.classes
+        }
         self._tiles: dict[str, Tile] = {}
         self._before: dict[str, dict[str, float]] = {}  # scores by explainer, before the last change
         self._explained: dict[tuple[str, int], Explanation] = {}  # made for the viewer, by explainer and class
@@ -64,6 +76,7 @@ class SampleMaps:
         classes = self.sample.summary.classes
         by_itself = bool(classes) and self.target == classes[0].class_id
         self._ask(missing, quick_explainers(self._info) if by_itself else missing)
+        self._tell_probability()
 
     def clear(self) -> None:
         """Ends all calls and forgets all tiles; whoever made the place of them takes them down."""
@@ -80,16 +93,16 @@ class SampleMaps:
 
     def choose(self, class_id: int) -> None:
         """Shows the maps of a class; the server makes those that there are not yet, or no longer."""
-        if class_id == self.target and self._asking is not None and not self._asking.done():
+        if class_id == self.target and self._is_busy:
             return  # they are on their way
         self.stop()
         self.target = class_id
         for name in self._tiles:
             self._show(name)
         missing = [name for name in self._tiles if not self._is_there(name)]
-        if self._ask(missing, missing):
-            return
-        if any(map(self._is_usable, missing)):
+        asked = self._ask(missing, missing)
+        self._tell_probability()
+        if not asked and any(map(self._is_usable, missing)):
             self._say_why()
 
     def refresh(self, sample: Sample) -> bool:
@@ -138,7 +151,18 @@ class SampleMaps:
         lines.append(say("passes.took", passes=made.passes))
         tile.show(kept, self.target, lines, score_badge(say, made if scored else None, before, self._metrics))
 
+    def _tell_probability(self) -> None:
+        say, probability = self._page.say, self._probabilities.get(self.target)
+        if probability is not None:
+            self._tell(self.target, say("class.probability", value=percent(probability)))
+        else:
+            self._tell(self.target, say("computing" if self._is_busy else "class.probability.unknown"))
+
     # ------------------------------------------------------------------------------------------------ asking
+
+    @property
+    def _is_busy(self) -> bool:
+        return self._asking is not None and not self._asking.done()
 
     def _say_why(self) -> None:
         """Says why the server makes no maps."""
@@ -154,7 +178,9 @@ class SampleMaps:
         return name in self._info.explainers and self._info.explainers[name].available
 
     def _ask(self, missing: Sequence[str], wanted: Sequence[str]) -> bool:
-        """Has the server make maps, where it can; those that it does not make say that there are none.
+        """Has the server make maps, where it can, and say how probable the class is, where that is not known.
+
+        Maps that it does not make say that there are none.
 
         Args:
             missing: Explainers without a map of the class.
@@ -168,34 +194,54 @@ class SampleMaps:
         for name in missing:
             if name not in asked and self._kept(name) is None:
                 self._tiles[name].lack(self._page.say("map.not_explained"))
-        if asked:
+        unknown = self.target not in self._probabilities and not self._is_busy and self._can_predict()
+        if asked or unknown:
             self._asking = background_tasks.create(self._explain(asked, self.target), context=ui.context.client)
         return bool(asked)
 
+    def _can_predict(self) -> bool:
+        return bool(self.sample.input_png) and not self._info.run and not lacking(self._info, PREDICTS)
+
     async def _explain(self, names: Sequence[str], class_id: int) -> None:
-        """Shows maps as they come; a choice of another class cancels it."""
+        """Shows maps as they come, and the probability; a choice of another class cancels it."""
         for name in names:
             self._tiles[name].wait()
+        explain = [Explain(name, targets=class_id) for name in names]
+        # Explanations do not say how probable their class is; a prediction of all classes takes some 30 bytes for each.
+        top_k = 1 if class_id in self._probabilities else self._info.class_count
         try:
             picture = self.sample.model_input(self._info.input)
-            if picture is None:
-                return
-            explain = [Explain(name, targets=class_id) for name in names]
-            events = self._page.source.stream(picture, explain, top_k=1, ood=False)
-            async with contextlib.aclosing(events):
-                async for event in events:
-                    if isinstance(event, Progress):
-                        self._tiles[event.name].progress(event)
-                    elif isinstance(event, Explained) and event.final:
-                        self._explained[event.explanation.name, class_id] = event.explanation
-                        self._show(event.explanation.name)
-                    elif isinstance(event, Explained):
-                        self._tiles[event.explanation.name].show(event.explanation, class_id)
+            if picture is not None:
+                events = self._page.source.stream(picture, explain, top_k=top_k, ood=False)
+                async with contextlib.aclosing(events):
+                    async for event in events:
+                        self._take(event, class_id)
         except XaiError as error:
             report(error, self._page.say)
         for name in names:
             if (name, class_id) not in self._explained:
                 self._tiles[name].lack(self._page.say("stopped"))
+        if self._asking is asyncio.current_task():
+            self._asking = None
+        self._tell_probability()
+
+    def _take(self, event: Event, class_id: int) -> None:
+        if isinstance(event, Predicted):
+            self._predicted(event)
+        elif isinstance(event, Progress):
+            self._tiles[event.name].progress(event)
+        elif isinstance(event, Explained) and event.final:
+            self._explained[event.explanation.name, class_id] = event.explanation
+            self._show(event.explanation.name)
+        elif isinstance(event, Explained):
+            self._tiles[event.explanation.name].show(event.explanation, class_id)
+
+    def _predicted(self, event: Predicted) -> None:
+        """Takes the probabilities of classes that the sample does not list: none where another model says them now."""
+        is_same = event.prediction.model_version == self.sample.summary.model_version
+        said = {each.class_id: each.probability if is_same else None for each in event.prediction.classes}
+        self._probabilities = {**said, **self._probabilities}
+        self._tell_probability()
 
 
 def _is_lost(made: Explanation, class_id: int) -> bool:

@@ -116,6 +116,6 @@ class SampleRow:
             return
         shown = await asyncio.to_thread(sample_picture.shown, sample, page.console.shelf)
         self._tiles.clear()
-        self._maps = SampleMaps(page, self._info, self._gallery, sample, shown, self._target)
+        self._maps = SampleMaps(page, self._info, self._gallery, sample, shown, self._target, self._choice.tell)
         self._picture.show(picture=shown.url)
         self._maps.hang(self._columns)

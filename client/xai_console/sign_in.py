@@ -17,6 +17,8 @@ SIGN_OUT_PATH: Final = "/sign-out"
 VIEWER_CHANGED: Final = "xai-viewer"
 """The channel on which pages in one browser learn that another viewer looks now."""
 
+PREDICTS: Final = ("predict",)
+"""What one has to be allowed to ask what the model says."""
 MAKES_MAPS: Final = ("predict", "explain")
 """What one has to be allowed to have maps made."""
 TELLS_TRUTH: Final = ("feedback",)

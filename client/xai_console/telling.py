@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from xai_client import AutoChoice, Explanation, ImageError, Standing, XaiError
+from xai_client import AutoChoice, Explanation, ImageError, QualityAlert, Standing, XaiError
 from xai_client.types import Advantage
 from xai_console.alerts import Alert, Case
 from xai_console.figures import number
@@ -54,6 +54,16 @@ def alert_summary(alert: Alert, cases: Sequence[Case]) -> str:
 def alert_meaning(alert: Alert) -> str:
     """What an alert means, in a sentence."""
     return _SENTENCE.split(alert.means)[0].replace("`", "")
+
+
+def served_summary(told: QualityAlert, say: Words) -> str:
+    """What is the matter, as the server says it."""
+    return say.told(f"served.{told.name}", told.summary)
+
+
+def served_advice(told: QualityAlert, say: Words) -> str:
+    """What to do, as the server says it."""
+    return say.told(f"advice.{told.name}", told.advice)
 
 
 def _amounts(advantage: Advantage) -> Mapping[str, object]:

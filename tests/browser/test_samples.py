@@ -264,6 +264,10 @@ def test_a_class_that_was_not_explained_is_explained_now(console, open_page, cli
         np.testing.assert_allclose(shown, explained(client, sample, class_id, "gradcam")[0], rtol=1e-4, atol=1e-6)
         assert page.locator("[data-tile=gradcam] .map-badge").inner_text() == "not measured"
         assert page.locator(".class[aria-pressed=true]").count() == 0
+        info = client.model_info()
+        said = client.predict(sample.model_input(info.input), top_k=info.class_count, skip_sampling=True).classes
+        (probability,) = (each.probability for each in said if each.class_id == class_id)
+        page.get_by_text(f"Probability: {percent(probability)}", exact=True).wait_for()
 
 
 def map_of(place, explainer, label, drawn_values):
@@ -335,6 +339,19 @@ def test_two_classes_are_compared(console, open_page, sampled, drawn_values):
         np.testing.assert_allclose(difference, one - other, atol=1e-6)
 
 
+WATCHED = """element => {
+  const note = () => {
+    const value = Number(element.getAttribute("aria-valuenow"));
+    if (element.values.at(-1) !== value) element.values.push(value);
+  };
+  element.values = [];
+  note();
+  const watching = new MutationObserver(note);
+  watching.observe(element, { attributeFilter: ["aria-valuenow"] });
+}"""
+"""Has an element keep the values that it goes through."""
+
+
 def test_the_curve_leads_to_the_picture_at_each_step(console, open_page, client, sampled):
     sample = client.sample(sampled["wide"])
     made = sample.explanations["gradcam"]
@@ -343,8 +360,14 @@ def test_the_curve_leads_to_the_picture_at_each_step(console, open_page, client,
     original = np.asarray(sample.picture.convert("RGB"))
     with open_page(f"{console}/sample?request={sampled['wide']}&stands=gradcam") as page:
         page.locator('.steps [tabindex="0"]').focus()
-        for _ in curve.pixel_counts:
-            page.keyboard.press("ArrowLeft")
+        steps = page.locator(".steps")
+        steps.evaluate(WATCHED)
+        for key in ("ArrowRight", "ArrowLeft"):
+            for _ in curve.pixel_counts:
+                page.keyboard.press(key)
+        values = steps.evaluate("element => element.values")
+        top = len(curve.pixel_counts) - 1
+        assert values[values.index(top) :] == list(range(top, -1, -1))  # the server took none of them back
         for step in range(3):
             part = percent(curve.pixel_counts[step] / curve.pixel_counts[-1])
             page.get_by_text(f"{part} {done}: {percent(curve.probabilities[step])}", exact=True).wait_for()

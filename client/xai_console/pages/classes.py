@@ -19,6 +19,8 @@ from xai_console.query import OUTCOMES
 from xai_console.ranges import scale_by
 
 _AT_A_TIME: Final = 30
+_TOLD: Final = 1000
+"""Pairs of classes that the server tells of, at most."""
 
 
 async def build(page: Page, info: ModelInfo) -> None:
@@ -39,7 +41,8 @@ def _confusion(page: Page, info: ModelInfo, quality: Quality) -> None:
         empty("label_off", say("classes.no_truth"), [say("classes.no_truth.how")])
         return
     if not wrong:
-        text(say("classes.none_wrong"), "hint", "p")
+        told = len(quality.confusion)
+        text(say("classes.none_wrong" if told < _TOLD else "classes.none_of", count=f"{told:,}"), "hint", "p")
         return
     _Confusions(page, info, wrong, len(quality.confusion))
 

@@ -11,7 +11,7 @@ from xai_client import MapDrift, ModelInfo, QualityHistory, XaiError
 from xai_console.alert_cards import gather_evidence, show_alerts
 from xai_console.alerts import judge
 from xai_console.charts import Chart
-from xai_console.drift_charts import SHAPES, class_mix, deciles, shapes, traffic
+from xai_console.drift_charts import SHAPES, class_mix, deciles, has_gaps, shapes, traffic
 from xai_console.figures import duration, number, percent
 from xai_console.markup import Html, Markup, table_head, tag
 from xai_console.page import Entry, Page
@@ -35,7 +35,10 @@ async def build(page: Page, info: ModelInfo) -> None:
         with card(page.say("drift.confidence"), page.say("drift.confidence.how")):
             Chart(deciles(page, past), label=page.say("drift.confidence"))
         with card(page.say("drift.mix"), page.say("drift.mix.how")):
-            Chart(class_mix(page, past), classes="chart-tall", label=page.say("drift.mix"))
+            mix = class_mix(page, past)
+            Chart(mix, classes="chart-tall", label=page.say("drift.mix"))
+            if has_gaps(mix):
+                text(page.say("drift.mix.gaps"), "hint", "p")
         with card(page.say("drift.shapes"), page.say("drift.shapes.how")):
             _shapes(page, past)
     if alerts is not None:  # no Prometheus watches a run
@@ -53,7 +56,7 @@ async def _judge(page: Page, info: ModelInfo, alerts: Element, maps: Element) ->
         except XaiError as error:
             trouble(error, page.say)
             return
-        show_alerts(page, judge(evidence))
+        show_alerts(page, judge(evidence), evidence.quality.alerts)
     with maps, card(page.say("drift.maps"), page.say("drift.maps.how")):
         _map_drift(page, {name: each.drift for name, each in evidence.quality.explainers.items()})
 
@@ -76,7 +79,7 @@ def _reload(page: Page, span: str) -> None:
 
 def _figures(page: Page, past: QualityHistory) -> None:
     """What a glance should tell: now, and in the reference window."""
-    now, before = past.current, past.reference
+    now, before, unknown = past.current, past.reference, page.say("not_measured")
     figures = [
         ("drift.samples", f"{now.sample_count:,}", f"{before.sample_count:,}" if before else ""),
         ("drift.probability", percent(now.mean_probability), percent(before.mean_probability) if before else ""),
@@ -86,20 +89,22 @@ def _figures(page: Page, past: QualityHistory) -> None:
             (
                 "drift.outliers",
                 percent(now.outlier_share),
-                percent(before.outlier_share) if before and before.ood_count else "",
+                percent(before.outlier_share) if before and before.ood_count else unknown,
             )
         )
     if now.labelled_count:
         right = percent(now.right_share)
-        was = percent(before.right_share) if before and before.labelled_count else ""
+        was = percent(before.right_share) if before and before.labelled_count else unknown
         figures.append(("drift.right", right, was))
+    if past.truncated:
+        text(page.say("drift.truncated", count=f"{now.sample_count:,}"), "note", "p")
     with div("figures"):
         for key, value, reference in figures:
             with card(classes="figure"):
                 text(page.say(key), "hint", "p")
-                text(value if now.sample_count else page.say("not_measured"), "big number", "p")
+                text(value if now.sample_count else unknown, "big number", "p")
                 if before is not None:
-                    before_text = reference if before.sample_count else page.say("not_measured")
+                    before_text = reference if before.sample_count else unknown
                     text(page.say("drift.before", value=before_text), "hint number", "p")
 
 

@@ -13,6 +13,7 @@ from nicegui import background_tasks, ui
 from xai_client import ModelInfo, XaiError
 from xai_client.samples import SampleEvents, SamplePage
 from xai_console.filter_form import FilterForm, first_query
+from xai_console.list_place import said_place
 from xai_console.page import Entry, Page, address
 from xai_console.parts import button, card, div, empty, text, trouble
 from xai_console.query import PAGE_SIZE, Query
@@ -99,9 +100,9 @@ class _Live:
 
     def _side_by_side(self) -> None:
         """Shows the samples that are listed now as rows, with all their maps."""
-        state = self._form.query.said()
+        state: dict[str, object] = {**self._form.query.said()}
         if self._tokens[-1]:
-            state |= {"from": self._tokens[-1], "now": str(self._now)}
+            state |= said_place(self._tokens, self._now)
         ui.navigate.to(address("/side-by-side", state))
 
     async def _list(self, asked: Awaitable[SamplePage] | None = None) -> None:

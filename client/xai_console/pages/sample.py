@@ -41,7 +41,7 @@ class _SamplePage:
         self._shown = sample_picture.shown(sample, page.console.shelf)
         self._gallery = Gallery(page)
         target = chosen_class(page, info, sample.summary, "class")
-        self._maps = SampleMaps(page, info, self._gallery, sample, self._shown, target)
+        self._maps = SampleMaps(page, info, self._gallery, sample, self._shown, target, self._tell)
         self._tasks: list[asyncio.Task[None]] = []
         self._head(sample.summary)
         with div("split"):
@@ -117,6 +117,9 @@ class _SamplePage:
             tiles = div("tiles")
         expansion.on_value_change(lambda: fill_once(tiles, lambda: self._maps.hang(names)))
         expansion.props("dense").classes("controls")
+
+    def _tell(self, class_id: int, words: str) -> None:
+        self._classes.tell(class_id, words)
 
     def _choose(self, class_id: int) -> None:
         """Shows the maps of a class."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import Final
+from typing import Final, NamedTuple
 
 from nicegui import background_tasks, ui
 
-from xai_client import ModelInfo, SampleEvents, SampleSummary, XaiError
+from xai_client import InvalidRequestError, ModelInfo, SampleEvents, SamplePage, SampleSummary, XaiError
 from xai_console.gallery import Gallery
+from xai_console.list_place import read_tokens, said_place
 from xai_console.page import Entry, Page, address
 from xai_console.parts import button, card, div, empty, text, trouble
 from xai_console.query import read_query
@@ -22,11 +23,21 @@ from xai_console.sample_scores import leading_hint, metric_order
 _ROWS: Final = 5
 _LISTED: Final = 10 * _ROWS
 _AGAIN_SECONDS: Final = 2.0
+_MOVED: Final = 4
+"""Parts of the list, from its beginning, in which a sample is looked for that newer ones have moved."""
 
 
 async def build(page: Page, info: ModelInfo) -> None:
     """Makes the page."""
     await _SideBySide(page, info).start()
+
+
+class _Part(NamedTuple):
+    """A part of the list: the tokens up to it, what is listed there, and the place of a row that is to be seen."""
+
+    tokens: list[str]
+    listed: SamplePage
+    at: int
 
 
 class _SideBySide:
@@ -36,7 +47,7 @@ class _SideBySide:
         self._page, self._info = page, info
         self._query = read_query(page.state)
         self._now = page.number("now", time.time(), 0, 1e12)
-        self._tokens = [page.state.get("from", "")]  # of the parts up to the one that is shown
+        self._tokens = read_tokens(page.state)  # of the parts up to the one that is shown, the nearest ones at least
         self._at = int(page.number("at", 0, 0, _LISTED - 1)) // _ROWS * _ROWS  # of the first row, in its part
         self._listed: tuple[SampleSummary, ...] = ()
         self._next = ""
@@ -66,19 +77,31 @@ class _SideBySide:
     # -------------------------------------------------------------------------------------------------- list
 
     async def _list(self, tokens: list[str], at: int) -> bool:
-        """Reads a part of the list, and shows its rows from a place on; returns whether it could be read."""
-        self._problem.clear()
+        """Shows the rows of a part of the list from a place on; returns whether it could be read."""
         try:
-            listed = await list_by(self._page.source, self._query, self._now, size=_LISTED, token=tokens[-1])
+            self._take(_Part(tokens, await self._read(tokens[-1]), at))
         except XaiError as error:
-            with self._problem:
-                trouble(error, self._page.say)
+            self._fail(error)
             return False
-        self._tokens, self._listed, self._next = tokens, listed.samples, listed.next_page_token
-        self._count.set_text(self._page.say("samples.count", count=f"{listed.total_count or 0:,}"))
-        self._at = max(0, min(at, (len(self._listed) - 1) // _ROWS * _ROWS))  # some may be kept no longer
-        self._show()
         return True
+
+    async def _read(self, token: str) -> SamplePage:
+        return await list_by(self._page.source, self._query, self._now, size=_LISTED, token=token)
+
+    def _take(self, part: _Part) -> None:
+        """Shows a part, which has fewer rows than it had where some are kept no longer."""
+        self._problem.clear()
+        listed = part.listed
+        self._tokens, self._listed, self._next = part.tokens, listed.samples, listed.next_page_token
+        self._count.set_text(self._page.say("samples.count", count=f"{listed.total_count or 0:,}"))
+        self._at = max(0, min(part.at, len(self._listed) - 1)) // _ROWS * _ROWS
+        self._show()
+
+    def _fail(self, error: XaiError) -> None:
+        self._problem.clear()
+        with self._problem:
+            trouble(error, self._page.say)
+        self._enable()
 
     async def _turn(self, by: int) -> None:
         """Goes on or back by some rows, into another part of the list where this one ends."""
@@ -86,19 +109,54 @@ class _SideBySide:
         if 0 <= at < len(self._listed):
             self._at = at
             self._show()
-        else:
-            tokens, at = ([*self._tokens, self._next], 0) if by > 0 else (self._tokens[:-1], _LISTED - _ROWS)
-            if not await self._list(tokens, at):
-                return
+        elif not await (self._list([*self._tokens, self._next], 0) if by > 0 else self._back()):
+            return
         for row in former:
             self._page.state.pop(row.class_name, None)
-        part = {"from": self._tokens[-1], "now": self._now} if self._tokens[-1] else {"from": None, "now": None}
-        self._page.remember(at=self._at or None, **part)
+        self._page.remember(at=self._at or None, **said_place(self._tokens, self._now))
+
+    async def _back(self) -> bool:
+        """Shows the rows before this part or, where they are not found, the beginning; returns whether it did."""
+        try:
+            found = await self._earlier()
+            if found is None:
+                self._now = time.time()
+            self._take(found or _Part([""], await self._read(""), 0))
+        except XaiError as error:
+            self._fail(error)
+            return False
+        if found is None:
+            ui.notify(self._page.say("side.beginning"), type="info", multi_line=True)
+        return True
+
+    async def _earlier(self) -> _Part | None:
+        """The part before this one, at its end; None where it is not found."""
+        begun = self._listed[0].id if self._listed else ""
+        *tokens, shown = self._tokens
+        with contextlib.suppress(InvalidRequestError):  # the tokens are of a model that is served no longer
+            if tokens and tokens[-1]:
+                listed = await self._read(tokens[-1])
+                return _Part(tokens, listed, _place(listed, begun) - 1)
+            # The first part has no token: newer samples may have moved what was in it.
+            for _ in range(_MOVED if tokens else 0):
+                listed = await self._read(tokens[-1])
+                place = _place(listed, begun)
+                if place == 0 and len(tokens) > 1:
+                    return _Part(tokens[:-1], await self._read(tokens[-2]), _LISTED)
+                if place < len(listed.samples) or listed.next_page_token == shown:
+                    return _Part(tokens, listed, place - 1)
+                if not listed.next_page_token:
+                    break
+                tokens = [*tokens, listed.next_page_token]
+        return None
+
+    def _enable(self) -> None:
+        self._before.set_enabled(self._at > 0 or self._tokens != [""])
+        self._after.set_enabled(self._at + _ROWS < len(self._listed) or bool(self._next))
 
     def _show(self) -> None:
         say = self._page.say
-        self._before.set_enabled(self._at > 0 or len(self._tokens) > 1)
-        self._after.set_enabled(self._at + _ROWS < len(self._listed) or bool(self._next))
+        self._enable()
         for row in self._rows.values():
             row.forget()
         shown, self._columns = self._shown(), self._explainers()
@@ -152,6 +210,11 @@ class _SideBySide:
         for name, row in self._rows.items():
             if happened.lagged or name in changed:
                 row.fill()
+
+
+def _place(listed: SamplePage, sample: str) -> int:
+    """Where a sample is in a part of the list; at its end where it is not."""
+    return next((place for place, each in enumerate(listed.samples) if each.id == sample), len(listed.samples))
 
 
 ENTRY: Final = Entry("/side-by-side", "side", "table_rows", build, listed=False, of_samples=True)

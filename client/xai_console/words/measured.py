@@ -53,8 +53,8 @@ WORDS: Final = {
     "quality.over_time": ("Over time", "随时间变化"),
     "quality.classes": ("By class", "按类别"),
     "quality.classes.how": (
-        "One explainer by all metrics, and one metric of all explainers; 1 is the best",
-        "一个解释器的各项指标，以及一项指标下的各个解释器；1 为最好",
+        "One explainer by all metrics, and one metric of all explainers; 1 is the best, and no bar: not measured",
+        "一个解释器的各项指标，以及一项指标下的各个解释器；1 为最好，无条形表示未评测",
     ),
     "quality.classes.empty": ("No class has been measured often enough yet.", "还没有类别被评测足够多次。"),
     "classes": ("Classes", "类别"),
@@ -126,6 +126,16 @@ WORDS: Final = {
     "drift.percentile": ("Percentile", "百分位"),
     "drift.mix": ("Class mix", "类别构成"),
     "drift.mix.how": ("Shares of the most frequent predictions", "最常见预测的占比"),
+    "drift.mix.gaps": (
+        "≤: the class is not among the most frequent ones of its window, which are those that the server tells of. Its "
+        "share is not known, only the most that it can be.",
+        "≤：该类别不在所属时间窗最常见的类别之中，而服务器只给出这些类别。其占比未知，仅知上限。",
+    ),
+    "drift.unseen": ("not looked at", "未查看"),
+    "drift.truncated": (
+        "There are more samples than are looked at: all figures are of the newest {count} of a window.",
+        "样本多于可查看的数量：所有数值仅基于时间窗内最新的 {count} 个样本。",
+    ),
     "drift.shapes": ("Maps", "热图"),
     "drift.shapes.how": (
         "Their statistics over time; dotted: the reference window",

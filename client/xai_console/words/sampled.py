@@ -102,7 +102,16 @@ WORDS: Final = {
         "尚未评测：以下热图为即时生成。其余热图与评分在评测到此样本后出现。",
     ),
     "side": ("Side by side", "并排对比"),
+    "side.beginning": (
+        "What comes before this is not found from here. This is the beginning of the list.",
+        "从此处找不到前面的部分。这里是列表的开头。",
+    ),
     "class.other": ("Another class", "其他类别"),
+    "class.probability": ("Probability: {value}", "概率：{value}"),
+    "class.probability.unknown": (
+        "How probable this class was is not known: it is not among the most probable ones, which are kept.",
+        "此类别的概率未知：它不在所保留的最可能类别之中。",
+    ),
     "map.not_explained": ("Not explained for this class", "未针对此类别解释"),
     "map.not_kept": ("The map is no longer kept", "热图已不再保留"),
     "passes.took": ("Passes: {passes}", "推理次数：{passes}"),

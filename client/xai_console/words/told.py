@@ -50,6 +50,15 @@ TOLD: Final = {
     "choice.advantage": "；比最接近的对照 {over} 高 {mean} ± {half}（95 % 置信）",
     "objection.chance": "未能确定优于 {over}：相差 {mean} ± {half}（95 % 置信），可能出于偶然",
     "objection.veto": "在一项否决指标上不如随机噪声：{said}",
+    # Alerts that the server tells itself, and what to do.
+    "served.XaiNoExplainerBeatsControls": "没有任何解释优于对模型一无所知的热图。",
+    "served.XaiMapsDrifted": "热图已与服务器启动时不同：{said}",
+    "served.XaiOodShareHigh": "许多图片不像训练图片：{said}",
+    "advice.XaiNoExplainerBeatsControls": (
+        "不要把热图当作解释展示。检查配置中的图片预处理是否与训练时一致，以及是哪项指标如此表明。"
+    ),
+    "advice.XaiMapsDrifted": "并排查看现在与当时的样本：流量、相机或预处理已改变。",
+    "advice.XaiOodShareHigh": "先列出离群图片，看看它们有何共同点。",
     # Why there is no map, or not the best one.
     "status.skipped": "已跳过：{said}",
     "status.truncated": "提前结束：{said}",

@@ -1,5 +1,6 @@
 """Alerts that are told without Prometheus: under the conditions of its rules, and no others."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -8,16 +9,17 @@ from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import yaml
 
-from xai_client import MapDrift, MetricInfo, Standing
+from xai_client import MapDrift, MetricInfo, QualityAlert, Standing
+from xai_console import alert_cards, telling
 from xai_console import alerts as module
-from xai_console import telling
 from xai_console.alert_cards import prose
 from xai_console.alerts import CONDITIONS, TEXTS, Case, Evidence, alerts, judge, standard_error
-from xai_console.words import LANGUAGES
+from xai_console.words import LANGUAGES, Words
 from xai_sidecar.evaluator.comparison import goodness
 from xai_sidecar.evaluator.intervals import t_value
 from xai_sidecar.metrics.discovery import built_in_metrics
@@ -29,6 +31,7 @@ RULES = {
     for rule in group["rules"]
     if "alert" in rule
 }
+EN, ZH = Words("en"), Words("zh")
 CHINESE = json.loads(Path(module.__file__).with_name("alerts.zh.json").read_text())
 NOW = 1_000_000_000.0
 WEIGHTY, WEAK = (Standing(eligible=each, objection="", advantage=None) for each in (True, False))
@@ -241,6 +244,77 @@ def test_nothing_is_scored_though_samples_are_taken(sampled, hour, done, scored_
     explainers = {"gradcam": explainer({SRG: measure(ago=scored_ago)})}
     found = holds("XaiNothingScored", explainers=explainers, traffic=[window(sampled, hour=hour)], done=done)
     assert bool(found) == wrong
+
+
+# ------------------------------------------------------------------------------- what the server tells itself
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Has alerts shown in no browser; returns the texts of each card, and the state of each alert in the list."""
+
+    def shown(judged, served, say=EN):
+        cards = []
+
+        @contextlib.contextmanager
+        def card(**_):
+            cards.append([])
+            yield
+
+        lists = {}
+        monkeypatch.setattr(alert_cards, "card", card)
+        monkeypatch.setattr(alert_cards, "text", lambda content, *_, **__: cards[-1].append(content))
+        monkeypatch.setattr(alert_cards, "fill_once", lambda _, make: make())
+        monkeypatch.setattr(alert_cards, "_state", lambda *given: lists.update({given[-1].name: state(*given)}) or "")
+        folded = MagicMock()
+        folded.return_value.__enter__.return_value.on_value_change = lambda act: act()
+        for name, made in {"Folded": folded, "div": MagicMock(), "ui": MagicMock(), "Markup": MagicMock()}.items():
+            monkeypatch.setattr(alert_cards, name, made)
+        alert_cards.show_alerts(SimpleNamespace(say=say), judged, served)
+        return cards[:-1], lists
+
+    state = alert_cards._state
+    return shown
+
+
+HIGH = QualityAlert("XaiOodShareHigh", "42 % of the pictures are unlike.", "List the outliers first.")
+LATER = QualityAlert("XaiOfALaterServer", "Something is wrong.", "See to it.")
+
+
+def test_what_both_tell_is_one_card_with_what_either_says(shown):
+    (card,), states = shown(judge(evidence(share=0.42)), [HIGH])
+    assert card[0] == telling.alert_summary(alerts("en")["XaiOodShareHigh"], [Case({})])
+    assert "XaiOodShareHigh" in card
+    assert "42.0 % now" in card
+    assert HIGH.advice in card
+    assert any("30 min" in each for each in card)
+    assert "holds" in states["XaiOodShareHigh"]
+    assert list(states) == list(RULES)
+
+
+@pytest.mark.parametrize("told", [HIGH, QualityAlert("XaiNotReady", "It is not.", "Wait."), LATER])
+def test_what_the_server_alone_tells_holds(shown, told):
+    (card,), states = shown(judge(evidence(share=0.1)), [told])
+    assert card[0] == told.summary
+    assert {told.name, told.advice} <= set(card)
+    assert "holds" in states.get(told.name, "holds")
+    assert sum("holds" in each for each in states.values()) == (told.name in RULES)
+
+
+def test_what_the_server_does_not_tell_holds_by_its_condition(shown):
+    (card,), states = shown(judge(evidence(share=0.42)), [])
+    assert card[1] == "XaiOodShareHigh"
+    assert "holds" in states["XaiOodShareHigh"]
+    assert shown(judge(evidence(share=0.1)), []) == ([], {**states, "XaiOodShareHigh": "does not hold"})
+
+
+def test_all_that_the_server_tells_has_words_in_chinese(shown):
+    names = re.findall(r'"(Xai\w+)"', (DEPLOY.parent / "sidecar/xai_sidecar/serving/quality_report.py").read_text())
+    assert names
+    for each in names:
+        assert each in RULES
+        (card,), _ = shown({}, [QualityAlert(each, "what", "to do")], ZH)
+        assert all(re.search(r"[\u4e00-\u9fff]", words) for words in card if words != each)
 
 
 # ---------------------------------------------------------------------------------------------------- figures

@@ -11,6 +11,8 @@ from xai_client import (
     ClassScore,
     Explained,
     Explanation,
+    Predicted,
+    Prediction,
     Progress,
     SaliencyMap,
     Sample,
@@ -88,11 +90,12 @@ class Source:
     """A server that answers when a test says so: `events` is what the newest call yields, up to None."""
 
     def __init__(self):
-        self.asked, self.open, self.events = [], 0, asyncio.Queue()
+        self.asked, self.open, self.events, self.counts = [], 0, asyncio.Queue(), []
 
     async def stream(self, picture, explain, *, top_k, ood):
         events = self.events = asyncio.Queue()
         self.asked.append([(each.explainer, *each.to_message("").targets.class_ids) for each in explain])
+        self.counts.append(top_k)
         self.open += 1
         try:
             while (event := await events.get()) is not None:
@@ -111,15 +114,22 @@ def make(monkeypatch):
         explainer = SimpleNamespace(available=True, cost=SimpleNamespace(passes=cost))
         evaluator = SimpleNamespace(metrics={SRG: None})
         info = SimpleNamespace(
-            explainers=dict.fromkeys(names, explainer), evaluator=evaluator, run=run, input=None, roles=roles
+            explainers=dict.fromkeys(names, explainer),
+            evaluator=evaluator,
+            run=run,
+            input=None,
+            roles=roles,
+            class_count=len(LABELS),
         )
         console = SimpleNamespace(credentials="session")
         page = SimpleNamespace(say=Words("en"), source=Source(), state={}, console=console)
-        made = SampleMaps(page, info, None, shown, Shown(None, (2, 2), (0, 0, 2, 2)), target)
+        made = SampleMaps(
+            page, info, None, shown, Shown(None, (2, 2), (0, 0, 2, 2)), target, lambda *said: told.append(said)
+        )
         made.hang(names)
         return made, page.source
 
-    notes = []
+    notes, told = [], []
     client = SimpleNamespace(client=None)
     notify = SimpleNamespace(context=client, notify=lambda text, **_: notes.append(text))
     tasks = SimpleNamespace(create=lambda work, context: asyncio.ensure_future(work))
@@ -127,7 +137,7 @@ def make(monkeypatch):
     monkeypatch.setattr(sample_maps, "ui", notify)
     monkeypatch.setattr(sample_maps, "background_tasks", tasks)
     monkeypatch.setattr(sample_maps, "report", lambda error, say: notes.append(error.message))
-    make.notes = notes
+    make.notes, make.told = notes, told
     return make
 
 
@@ -176,7 +186,7 @@ async def test_any_class_is_explained_now_and_only_once(make):
     source.events.put_nowait(Progress("r", "gradcam", 5, 9, None, None))
     await settle()
     assert tile(made).said == "5 passes"
-    for event in (explained(EEL), None):
+    for event in (predicted(0.9, 0.1, 0.0), explained(EEL), None):
         source.events.put_nowait(event)
     await settle()
     assert (tile(made).said, tile(made).badge) == ("map of eel", "not measured")
@@ -185,6 +195,59 @@ async def test_any_class_is_explained_now_and_only_once(make):
         await settle()
         assert tile(made).said == said
     assert len(source.asked) == 1
+
+
+UNKNOWN = "How probable this class was is not known: it is not among the most probable ones, which are kept."
+
+
+def predicted(*probabilities, version="v"):
+    classes = tuple(ClassScore(each, LABELS[each], value, 0.0) for each, value in enumerate(probabilities))
+    return Predicted("r", Prediction("r", version, classes, None, None, {}, None, None))
+
+
+async def test_how_probable_a_class_is_comes_with_its_map(make):
+    made, source = make(sample(kept(saliency(CAT))))
+    assert make.told == [(CAT, "Probability: 90.0 %")]
+    made.choose(EEL)
+    assert make.told[-1] == (EEL, "Computing…")
+    await settle()
+    source.events.put_nowait(predicted(0.89, 0.1, 0.004))
+    await settle()
+    assert make.told[-1] == (EEL, "Probability: 0.4 %")
+    for event in (explained(EEL), None):
+        source.events.put_nowait(event)
+    await settle()
+    made.choose(CAT)
+    assert make.told[-1] == (CAT, "Probability: 90.0 %")  # what the sample was predicted with
+    made.choose(DOG)
+    await settle()
+    made.choose(EEL)
+    await settle()
+    assert make.told[-1] == (EEL, "Probability: 0.4 %")
+    assert source.counts == [3, 1]
+
+
+@pytest.mark.parametrize("answer", [predicted(0.8, 0.1, 0.1, version="another"), UnavailableError("away"), None])
+async def test_how_probable_a_class_is_stays_unknown_without_an_answer_of_the_same_model(make, answer):
+    made, source = make(sample(kept(saliency(CAT))))
+    made.choose(EEL)
+    await settle()
+    for event in (answer, None):
+        source.events.put_nowait(event)
+    await settle()
+    assert make.told[-1] == (EEL, UNKNOWN)
+
+
+async def test_of_a_kept_map_alone_the_probability_is_asked_for(make):
+    made, source = make(sample(kept(saliency(CAT), saliency(EEL))))
+    made.choose(EEL)
+    await settle()
+    assert source.asked == [[]]
+    for event in (predicted(0.9, 0.05, 0.05), None):
+        source.events.put_nowait(event)
+    await settle()
+    assert make.told[-1] == (EEL, "Probability: 5.0 %")
+    assert tile(made).said == "map of eel"
 
 
 async def test_a_map_that_comes_late_is_not_shown_as_that_of_the_class_chosen_since(make):
@@ -213,18 +276,20 @@ async def test_a_call_that_fails_says_so_and_leaves_no_map_of_another_class(make
 
 
 @pytest.mark.parametrize(
-    ("picture", "run", "roles", "why"),
+    ("picture", "run", "roles", "why", "asked"),
     [
-        (b"", "", None, "The picture is not kept, so it cannot be explained anew"),
-        (b"png", "R", None, "The run has no map of this"),
-        (b"png", "", ("predict", "read"), "This needs the role explain, which your token does not have"),
+        (b"", "", None, "The picture is not kept, so it cannot be explained anew", []),
+        (b"png", "R", None, "The run has no map of this", []),
+        (b"png", "", ("read",), "This needs the role predict and the role explain, which your token does not", []),
+        (b"png", "", ("predict", "read"), "This needs the role explain, which your token does not have", [[]]),
     ],
 )
-async def test_where_a_class_cannot_be_explained_it_is_said(make, picture, run, roles, why):
+async def test_where_a_class_cannot_be_explained_it_is_said(make, picture, run, roles, why, asked):
     made, source = make(sample(kept(saliency(CAT)), picture=picture), run=run, roles=roles)
     made.choose(EEL)
     await settle()
-    assert source.asked == []
+    assert source.asked == asked  # how probable it is can be asked all the same
+    assert make.told[-1] == (EEL, "Computing…" if asked else UNKNOWN)
     assert tile(made).said == "Not explained for this class"
     (note,) = make.notes
     assert note.startswith(why)

@@ -5,7 +5,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from xai_client import SamplePage, UnavailableError
+from xai_client import InvalidRequestError, SamplePage, UnavailableError
 from xai_client.samples import SampleEvent, SampleEvents
 from xai_console.pages import side_by_side
 from xai_console.pages.side_by_side import _SideBySide
@@ -39,6 +39,28 @@ class Source:
         return SamplePage(self.samples[start:end], token, len(self.samples))
 
 
+class Growing(Source):
+    """A server whose samples are numbered as they come, of which the newest are listed first, as it names its pages."""
+
+    def __init__(self, count):
+        super().__init__(*map(summary, range(count)))
+        self.version = "v1"
+
+    def come(self, count):
+        self.samples = (*self.samples, *map(summary, range(len(self.samples), len(self.samples) + count)))
+
+    async def list_samples(self, where, *, order, score_of, page_size, page_token, map_of):
+        self.asked.append(page_token)
+        version, newest, last = page_token.split(":") if page_token else (self.version, len(self.samples), None)
+        if version != self.version:
+            raise InvalidRequestError("of another model version")
+        left = [each for each in self.samples[::-1] if last is None or int(each.id[:-2]) < int(last)]
+        left = left[len(self.samples) - int(newest) if last is None else 0 :]
+        shown = tuple(left[:page_size])
+        more = len(left) > page_size
+        return SamplePage(shown, f"{version}:{newest}:{shown[-1].id[:-2]}" if more else "", len(self.samples))
+
+
 class Row:
     """A row that is not drawn."""
 
@@ -55,8 +77,9 @@ class Row:
 @pytest.fixture
 def make(monkeypatch):
     """Makes the page, in no browser."""
-    for name in ("Gallery", "button", "card", "div", "empty", "text", "trouble", "ui"):
+    for name in ("Gallery", "card", "div", "empty", "text", "trouble", "ui"):
         monkeypatch.setattr(side_by_side, name, MagicMock())
+    monkeypatch.setattr(side_by_side, "button", lambda *_: MagicMock())
     monkeypatch.setattr(side_by_side, "SampleRow", Row)
 
     async def make(source, **state):
@@ -95,10 +118,106 @@ async def test_a_page_is_found_again_by_its_url_whatever_the_time_is(make):
     for _ in range(12):
         await made._turn(5)
     said = made._page.state
-    assert (said["from"], said["at"], said["now"]) == ("50", 10, 10000.5)
+    assert (said["from"], said["at"], said["now"]) == (",50", 10, 10000.5)
     again = await make(source, **{name: str(value) for name, value in said.items() if value is not None})
     assert shown(again) == shown(made) == list(range(60, 65))
     assert {asked[:2] for asked in source.asked} == {(6400.5, "oldest_first")}
+
+
+def reloaded(made):
+    """What the URL of a page says."""
+    return {name: str(value) for name, value in made._page.state.items() if value is not None}
+
+
+async def test_after_a_reload_it_goes_back_through_all_earlier_parts(make):
+    source = Growing(203)
+    made = await make(source)
+    for _ in range(32):
+        await made._turn(5)
+    again = await make(source, **reloaded(made))
+    assert shown(again) == list(range(42, 37, -1))
+    for newest in range(47, 203, 5):
+        assert again._before.set_enabled.call_args.args == (True,)
+        await again._turn(-5)
+        assert shown(again) == list(range(newest, newest - 5, -1))
+    assert again._before.set_enabled.call_args.args == (False,)
+    assert "from" not in reloaded(again)
+    side_by_side.ui.notify.assert_not_called()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 49, 50, 51, 120])
+async def test_newer_samples_hide_none_of_the_first_part_from_who_goes_back(make, count):
+    source = Growing(103)
+    made = await make(source, at="45")
+    await made._turn(5)
+    assert shown(made) == list(range(52, 47, -1))
+    source.come(count)
+    again = await make(source, **reloaded(made))
+    seen = set()
+    while again._before.set_enabled.call_args.args == (True,):
+        await again._turn(-5)
+        seen |= set(shown(again))
+    assert seen >= set(range(53, 103 + count))
+    side_by_side.ui.notify.assert_not_called()
+
+
+async def test_what_has_moved_too_far_is_not_found_and_the_beginning_is_shown(make):
+    source = Growing(103)
+    made = await make(source, at="45")
+    await made._turn(5)
+    source.come(500)
+    await made._turn(-5)
+    assert (shown(made), reloaded(made)) == (list(range(602, 597, -1)), {})
+    side_by_side.ui.notify.assert_called_once()
+
+
+async def test_parts_beyond_what_a_url_holds_are_not_reached_and_it_says_so(make):
+    source = Growing(703)
+    made = await make(source)
+    for _ in range(120):
+        await made._turn(5)
+    said = reloaded(made)
+    assert len(said["from"].split(",")) == 10
+    again = await make(source, **said)
+    for _ in range(90):
+        await again._turn(-5)
+    assert shown(again) == list(range(552, 547, -1))
+    side_by_side.ui.notify.assert_not_called()
+    await again._turn(-5)
+    assert shown(again) == list(range(702, 697, -1))
+    side_by_side.ui.notify.assert_called_once()
+
+
+async def test_a_page_of_a_model_that_is_served_no_longer_leads_back_to_the_beginning(make):
+    source = Growing(203)
+    made = await make(source)
+    for _ in range(32):
+        await made._turn(5)
+    source.version = "v2"
+    again = await make(source, **reloaded(made))
+    assert shown(again) == []
+    assert again._before.set_enabled.call_args.args == (True,)
+    assert again._after.set_enabled.call_args.args == (False,)
+    await again._turn(-5)
+    assert shown(again) == list(range(202, 197, -1))
+    side_by_side.ui.notify.assert_called_once()
+
+
+async def test_where_the_oldest_come_first_and_are_removed_going_back_never_leads_on(make):
+    source = Source(*map(summary, range(203)))
+    made = await make(source, at="45", **{"from": ",50"})
+    await made._turn(5)
+    assert shown(made) == list(range(100, 105))
+    removed = source.samples[:50] + source.samples[60:]
+
+    async def without(where, *, page_token, page_size, **_):
+        start = int(page_token or 0)
+        left = [each for each in removed if int(each.id[:-2]) >= start]
+        return SamplePage(tuple(left[:page_size]), "110", len(removed))
+
+    source.list_samples = without
+    await made._turn(-5)
+    assert shown(made) == list(range(95, 100))
 
 
 async def test_classes_chosen_on_one_page_are_not_said_of_the_next(make):
