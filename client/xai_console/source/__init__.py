@@ -84,6 +84,7 @@ class Source(Protocol):
         reference_seconds: float | None = None,
         ago: float = 0.0,
         explainers: Sequence[str] = (),
+        metrics: Sequence[str] = (),
     ) -> QualityHistory:
         """How things have changed in the last seconds, or ever (None), compared with the seconds before.
 
@@ -93,6 +94,7 @@ class Source(Protocol):
             reference_seconds: How many before to compare with; None for no comparison.
             ago: When the seconds ended, in seconds before now.
             explainers: Whose scores and maps it is of; all where none is named.
+            metrics: Of which scores; of those that count where none is named.
         """
 
     async def class_maps(self, explainer: str, class_ids: Sequence[int], outcomes: Sequence[str]) -> list[ClassMap]:

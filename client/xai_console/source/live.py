@@ -155,6 +155,7 @@ class LiveSource:
         reference_seconds: float | None = None,
         ago: float = 0.0,
         explainers: Sequence[str] = (),
+        metrics: Sequence[str] = (),
     ) -> QualityHistory:
         """See `Source`."""
         if seconds is None:
@@ -162,13 +163,13 @@ class LiveSource:
             times = [each.time for page in (first, last) for each in page.samples]
             end = max(times) + _A_MOMENT if times else None
             return await self._client.quality_history(
-                start=min(times, default=None), end=end, bins=bins, explainers=explainers
+                start=min(times, default=None), end=end, bins=bins, explainers=explainers, metrics=metrics
             )
-        end = time.time() - ago
-        start = end - seconds
-        reference = None if reference_seconds is None else (start - reference_seconds, start)
+        until = time.time() - ago
+        since = until - seconds
+        reference = None if reference_seconds is None else (since - reference_seconds, since)
         return await self._client.quality_history(
-            start=start, end=end, bins=bins, explainers=explainers, reference=reference
+            start=since, end=until, bins=bins, explainers=explainers, metrics=metrics, reference=reference
         )
 
     async def class_maps(self, explainer: str, class_ids: Sequence[int], outcomes: Sequence[str]) -> list[ClassMap]:
