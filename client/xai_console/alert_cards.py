@@ -13,7 +13,6 @@ from nicegui import ui
 from xai_client import ModelInfo, QualityAlert, SampleFilter
 from xai_console import telling
 from xai_console.alerts import (
-    DAY_BINS,
     DAY_SECONDS,
     HOUR_SECONDS,
     WEEK_SECONDS,
@@ -45,21 +44,23 @@ async def gather_evidence(source: Source, info: ModelInfo) -> Evidence:
     """
     now = time.time()
     window = DAY_SECONDS if info.evaluator is None else info.evaluator.window
-    quality, day, done = await asyncio.gather(
+    hour = now - HOUR_SECONDS
+    quality, before, with_ood, sampled, done = await asyncio.gather(
         source.quality(),
-        source.quality_history(
-            seconds=DAY_SECONDS, bins=DAY_BINS, reference_seconds=window, reference_ago=WEEK_SECONDS
-        ),
-        source.list_samples(
-            SampleFilter(start=now - HOUR_SECONDS, states=_DONE),
-            order="newest_first",
-            score_of=None,
-            page_size=1,
-            page_token="",
-            map_of="",
-        ),
+        # Of the explainers alone: no alert compares controls, and the whole of a day is much to read.
+        source.quality_history(seconds=window, bins=1, ago=WEEK_SECONDS, explainers=list(info.explainers)),
+        _count(source, SampleFilter(start=now - DAY_SECONDS, min_ood_percentile=0.0)),
+        _count(source, SampleFilter(start=hour)),
+        _count(source, SampleFilter(start=hour, states=_DONE)),
     )
-    return Evidence(quality, day, done.total_count or 0, info.name, now)
+    return Evidence(quality, before, with_ood, sampled, done, info.name, now)
+
+
+async def _count(source: Source, where: SampleFilter) -> int:
+    listed = await source.list_samples(
+        where, order="newest_first", score_of=None, page_size=1, page_token="", map_of=""
+    )
+    return listed.total_count or 0
 
 
 def show_alerts(page: Page, judged: Mapping[str, Judged], served: Sequence[QualityAlert]) -> None:

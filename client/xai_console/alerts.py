@@ -26,7 +26,6 @@ from xai_console.words import Language
 DAY_SECONDS: Final = 86_400.0
 HOUR_SECONDS: Final = 3600.0
 WEEK_SECONDS: Final = 7 * DAY_SECONDS
-DAY_BINS: Final = 24
 
 LEAST_SCORES: Final = 15
 FALL: Final = 0.05
@@ -85,14 +84,18 @@ class Evidence:
 
     Attributes:
         quality: How good explanations are now.
-        day: The last 24 hours in bins of an hour, and, as the reference, the evaluator's window a week ago.
-        done_count: Samples of the last hour that have been scored, or on which no class was predicted.
+        before: The evaluator's window a week ago, in one bin.
+        with_ood_count: Samples of the last 24 hours with an OoD percentile.
+        sampled_count: Samples of the last hour.
+        done_count: Those of them that have been scored, or on which no class was predicted.
         model: Name of the model.
         now: Unix time in seconds.
     """
 
     quality: Quality
-    day: QualityHistory
+    before: QualityHistory
+    with_ood_count: int
+    sampled_count: int
     done_count: int
     model: str
     now: float
@@ -132,7 +135,7 @@ def _compared(evidence: Evidence) -> Iterator[tuple[Case, bool]]:
     """Each explainer by each metric that it was measured by now and a week ago, and whether its maps are worse now."""
     for name, explainer in evidence.quality.explainers.items():
         for metric, measure in {} if explainer.is_control else explainer.quality.items():
-            before = evidence.day.reference_scores.get((name, metric))
+            before = next(iter(evidence.before.scores.get((name, metric), ())), None)
             if before is None or min(before.sample_count, measure.sample_count) < LEAST_SCORES:
                 continue
             info = evidence.quality.evaluator.metrics[metric]
@@ -163,10 +166,10 @@ def _maps_drifted(evidence: Evidence) -> Judged:
 
 
 def _ood_share_rose(evidence: Evidence) -> Judged:
-    share, was = evidence.quality.outlier_share, evidence.day.reference
+    share, was = evidence.quality.outlier_share, evidence.before.current
     if share is None:
         return []
-    if was is None or was.ood_count < LEAST_WITH_OOD:
+    if was.ood_count < LEAST_WITH_OOD:
         return None
     risen = share > RISE * was.outlier_share and share > RISEN_SHARE and _has_enough_with_ood(evidence)
     return [Case({}, share, was.outlier_share)] if risen else []
@@ -179,14 +182,13 @@ def _ood_share_high(evidence: Evidence) -> Judged:
 
 
 def _has_enough_with_ood(evidence: Evidence) -> bool:
-    return evidence.day.current.ood_count >= LEAST_WITH_OOD
+    return evidence.with_ood_count >= LEAST_WITH_OOD
 
 
 def _nothing_scored(evidence: Evidence) -> Judged:
-    sampled = sum(each.sample_count for each in evidence.day.traffic if each.bin == DAY_BINS - 1)
     scored = [measure for each in evidence.quality.explainers.values() for measure in each.quality.values()]
     none = not evidence.done_count and not any(_is_recent(evidence, each) for each in scored)
-    wrong = sampled >= LEAST_SAMPLED and none
+    wrong = evidence.sampled_count >= LEAST_SAMPLED and none
     return [Case({})] if wrong else []
 
 

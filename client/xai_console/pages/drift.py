@@ -26,7 +26,9 @@ async def build(page: Page, info: ModelInfo) -> None:
     seconds = None if info.run else _span(page)
     if info.run:
         text(page.say("drift.whole"), "note", "p")
-    past = await page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds)
+    # No scores are drawn here: to read those by a single metric takes least, as none cannot be asked for.
+    metrics = list(info.evaluator.metrics)[:1] if info.evaluator is not None else ()
+    past = await page.source.quality_history(seconds=seconds, bins=_BINS, reference_seconds=seconds, metrics=metrics)
     alerts = None if info.run else div("stack alerts-place")
     _figures(page, past)
     with div("halves"):

@@ -82,15 +82,19 @@ class Source(Protocol):
         seconds: float | None,
         bins: int,
         reference_seconds: float | None = None,
-        reference_ago: float | None = None,
+        ago: float = 0.0,
+        explainers: Sequence[str] = (),
+        metrics: Sequence[str] = (),
     ) -> QualityHistory:
-        """How things have changed in the last seconds, or ever (None), compared with other seconds.
+        """How things have changed in the last seconds, or ever (None), compared with the seconds before.
 
         Args:
             seconds: How many.
             bins: Bins that they are divided into.
-            reference_seconds: How many to compare with; None for no comparison.
-            reference_ago: When those ended, in seconds before now. Default: where the others begin.
+            reference_seconds: How many before to compare with; None for no comparison.
+            ago: When the seconds ended, in seconds before now.
+            explainers: Whose scores and maps it is of; all where none is named.
+            metrics: Of which scores; of those that count where none is named.
         """
 
     async def class_maps(self, explainer: str, class_ids: Sequence[int], outcomes: Sequence[str]) -> list[ClassMap]:

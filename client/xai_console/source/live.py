@@ -153,18 +153,24 @@ class LiveSource:
         seconds: float | None,
         bins: int,
         reference_seconds: float | None = None,
-        reference_ago: float | None = None,
+        ago: float = 0.0,
+        explainers: Sequence[str] = (),
+        metrics: Sequence[str] = (),
     ) -> QualityHistory:
         """See `Source`."""
         if seconds is None:
             first, last = await asyncio.gather(*(self._client.list_samples(order=each, page_size=1) for each in _ENDS))
             times = [each.time for page in (first, last) for each in page.samples]
             end = max(times) + _A_MOMENT if times else None
-            return await self._client.quality_history(start=min(times, default=None), end=end, bins=bins)
-        now = time.time()
-        ended = now - (seconds if reference_ago is None else reference_ago)
-        reference = None if reference_seconds is None else (ended - reference_seconds, ended)
-        return await self._client.quality_history(start=now - seconds, end=now, bins=bins, reference=reference)
+            return await self._client.quality_history(
+                start=min(times, default=None), end=end, bins=bins, explainers=explainers, metrics=metrics
+            )
+        until = time.time() - ago
+        since = until - seconds
+        reference = None if reference_seconds is None else (since - reference_seconds, since)
+        return await self._client.quality_history(
+            start=since, end=until, bins=bins, explainers=explainers, metrics=metrics, reference=reference
+        )
 
     async def class_maps(self, explainer: str, class_ids: Sequence[int], outcomes: Sequence[str]) -> list[ClassMap]:
         """See `Source`."""

@@ -17,7 +17,7 @@ import yaml
 from xai_client import MapDrift, MetricInfo, QualityAlert, Standing
 from xai_console import alert_cards, telling
 from xai_console import alerts as module
-from xai_console.alert_cards import prose
+from xai_console.alert_cards import gather_evidence, prose
 from xai_console.alerts import CONDITIONS, TEXTS, Case, Evidence, alerts, judge, standard_error
 from xai_console.words import LANGUAGES, Words
 from xai_sidecar.evaluator.comparison import goodness
@@ -51,21 +51,21 @@ def drift(ratio):
     return MapDrift("concentration", "requests", "", 0.5, 0.4, ratio)
 
 
-def window(samples=0, with_ood=0, share=math.nan, hour=0):
-    return SimpleNamespace(sample_count=samples, ood_count=with_ood, outlier_share=share, bin=hour)
+def window(with_ood=0, share=math.nan):
+    return SimpleNamespace(ood_count=with_ood, outlier_share=share)
 
 
-def evidence(explainers=None, share=None, with_ood=500, before=None, scores=None, traffic=(), done=0):
+def evidence(explainers=None, share=None, with_ood=500, before=None, scores=None, sampled=0, done=0):
     metrics = {SRG: MetricInfo(SRG, "", True, -1.0, 1.0), "down": MetricInfo("down", "", False, 0.0, 2.0)}
     quality = SimpleNamespace(
         explainers=explainers or {"gradcam": explainer()},
         outlier_share=share,
         evaluator=SimpleNamespace(metrics=metrics, window=86400.0),
     )
-    day = SimpleNamespace(
-        current=window(with_ood=with_ood), reference=before, reference_scores=scores or {}, traffic=traffic
+    history = SimpleNamespace(
+        current=before or window(), scores={series: (each,) for series, each in (scores or {}).items()}
     )
-    return Evidence(quality, day, done, "cats", NOW)
+    return Evidence(quality, history, with_ood, sampled, done, "cats", NOW)
 
 
 def holds(name, **given):
@@ -230,20 +230,58 @@ def test_outliers_are_many_or_more_than_twice_as_many(share, was, with_ood, coun
 
 
 @pytest.mark.parametrize(
-    ("sampled", "hour", "done", "scored_ago", "wrong"),
+    ("sampled", "done", "scored_ago", "wrong"),
     [
-        (10, 23, 0, 7200.0, True),
-        (10, 23, 0, None, True),
-        (9, 23, 0, 7200.0, False),
-        (10, 22, 0, 7200.0, False),  # an hour before
-        (10, 23, 1, 7200.0, False),
-        (10, 23, 0, 60.0, False),  # a sample of before was scored
+        (10, 0, 7200.0, True),
+        (10, 0, None, True),
+        (9, 0, 7200.0, False),
+        (10, 1, 7200.0, False),
+        (10, 0, 60.0, False),  # a sample of before was scored
     ],
 )
-def test_nothing_is_scored_though_samples_are_taken(sampled, hour, done, scored_ago, wrong):
+def test_nothing_is_scored_though_samples_are_taken(sampled, done, scored_ago, wrong):
     explainers = {"gradcam": explainer({SRG: measure(ago=scored_ago)})}
-    found = holds("XaiNothingScored", explainers=explainers, traffic=[window(sampled, hour=hour)], done=done)
+    found = holds("XaiNothingScored", explainers=explainers, sampled=sampled, done=done)
     assert bool(found) == wrong
+
+
+class Source:
+    """A server that counts its samples: when each came, its state, its OoD percentile."""
+
+    samples = (
+        (NOW - 60, "scored", 3.0),
+        (NOW - 120, "no_positive", None),
+        (NOW - 3500, "pending", 0.0),
+        (NOW - 3700, "scored", 50.0),
+        (NOW - 86_300, "scored", 99.0),
+        (NOW - 86_500, "scored", 99.0),
+    )
+
+    async def quality(self):
+        return "quality"
+
+    async def quality_history(self, **asked):
+        return asked
+
+    async def list_samples(self, where, **_):
+        least = where.min_ood_percentile
+        found = [
+            time
+            for time, state, percentile in self.samples
+            if time >= where.start
+            and (not where.states or state in where.states)
+            and (least is None or (percentile is not None and percentile >= least))
+        ]
+        return SimpleNamespace(total_count=len(found))
+
+
+async def test_evidence_is_of_the_last_hour_of_the_last_day_and_of_a_week_ago(monkeypatch):
+    monkeypatch.setattr(alert_cards, "time", SimpleNamespace(time=lambda: NOW))
+    explainers = dict.fromkeys(("gradcam", "rise"))
+    info = SimpleNamespace(name="cats", evaluator=SimpleNamespace(window=43_200.0), explainers=explainers)
+    found = await gather_evidence(Source(), info)
+    asked = {"seconds": 43_200.0, "bins": 1, "ago": 7 * 86_400.0, "explainers": ["gradcam", "rise"]}
+    assert found == Evidence("quality", asked, 4, 3, 2, "cats", NOW)
 
 
 # ------------------------------------------------------------------------------- what the server tells itself
