@@ -72,6 +72,11 @@ def run(made, kind, rows):
     return made.run(kind, len(rows[0]), tuple((array,) for array in rows))
 
 
+def states(pid):
+    """What the threads of a process do, by Linux's letters: "T" for stopped."""
+    return {each.read_text().rpartition(")")[2].split()[0] for each in Path(f"/proc/{pid}/task").glob("*/stat")}
+
+
 def number(made):
     return made._running.process.pid
 
@@ -150,9 +155,10 @@ def test_several_batches_at_once_are_kept_apart(shared):
 def test_one_that_is_killed_fails_its_batch_and_another_takes_its_place(made, monkeypatch):
     monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.0)
     ready(made, Forward.kind)
-    first, used = number(made), made.used_seconds
-    os.kill(first, signal.SIGSTOP)  # in the middle of a batch
-    failed = []
+    first, used, free = number(made), made.used_seconds, made._running.free
+    os.kill(first, signal.SIGSTOP)
+    until(lambda: states(first) == {"T"})
+    failed, others = [], free.qsize() - 1
 
     def ask():
         try:
@@ -162,8 +168,8 @@ def test_one_that_is_killed_fails_its_batch_and_another_takes_its_place(made, mo
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(0.1)
-    os.kill(first, signal.SIGKILL)
+    until(lambda: free.qsize() == others)
+    os.kill(first, signal.SIGKILL)  # in the middle of a batch
     asking.join(PATIENCE)
     assert len(failed) == 1
     until(lambda: made._running is None or number(made) != first)
