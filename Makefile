@@ -34,8 +34,9 @@ PYTEST := .venv/bin/pytest --numprocesses
 # Python keeps what it compiles, whatever the environment says: else each of some hundred processes compiles all again.
 test: export PYTHONDONTWRITEBYTECODE :=
 test:
+	@make --no-print-directory --jobs=2 lint test-collect
 	@status=0; \
-	make --no-print-directory --jobs=2 --keep-going FIRST=test-collect lint test-browser test-unit || status=1; \
+	make --no-print-directory --jobs=2 --keep-going test-unit test-browser || status=1; \
 	$(PYTEST)=3 -m "not timed" tests/integration tests/conformance tests/e2e tests/deploy tests/chaos tests/security \
 		|| status=1; \
 	$(PYTEST)=2 -m timed tests/integration tests/chaos || status=1; \
@@ -45,10 +46,10 @@ test:
 test-collect: .venv/dev
 	@$(PYTEST)=0 --collect-only --quiet >.venv/collect.log 2>&1 || { cat .venv/collect.log; exit 1; }
 
-test-unit: .venv/dev $(FIRST)
+test-unit: .venv/dev
 	@$(PYTEST)=3 tests/unit
 
-test-browser: .venv/dev $(FIRST)
+test-browser: .venv/dev
 	@$(PYTEST)=0 tests/browser >.venv/browser.log 2>&1; status=$$?; cat .venv/browser.log; exit $$status
 
 # Rounds of what a rare race or a leak would show in.
