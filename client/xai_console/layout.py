@@ -27,8 +27,6 @@ _PATIENCE_SECONDS: Final = 0.4
 
 A browser takes half a second from the answer to the connection by which the rest follows, and then has to draw anew.
 """
-_HELD_SECONDS: Final = 0.35
-"""How long a page may wait for what can as well follow it; a little less, so that all else goes with the answer."""
 _log = logging.getLogger(__name__)
 _YEAR: Final = 365 * 24 * 3600
 _THEMES: Final[tuple[Theme, ...]] = ("auto", "light", "dark")
@@ -76,7 +74,6 @@ def _page(console: Console, entry: Entry, request: Request) -> Page:
         path=entry.path,
         theme=next((each for each in _THEMES if each == chosen), "auto"),
         state=dict(request.query_params),
-        due=asyncio.get_running_loop().time() + _HELD_SECONDS,
     )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 from urllib.parse import urlencode
@@ -53,7 +52,6 @@ class Page:
         path: Where it is.
         theme: How it is coloured.
         state: What its URL says: the viewer's choices, by name.
-        due: When the answer to the browser should be made, as the event loop's time.
     """
 
     console: Console
@@ -61,7 +59,6 @@ class Page:
     path: str
     theme: Theme
     state: dict[str, str] = field(default_factory=dict)
-    due: float = 0.0
 
     @property
     def source(self) -> Source:
@@ -76,12 +73,6 @@ class Page:
             else:
                 self.state[name] = str(value)
         ui.navigate.history.replace(address(self.path, self.state))
-
-    async def hold(self, tasks: Iterable[asyncio.Task[None] | None]) -> None:
-        """Waits for tasks while the answer can: what they show by then comes with it, the rest on the open page."""
-        begun = {each for each in tasks if each is not None}
-        if begun:
-            await asyncio.wait(begun, timeout=max(0.0, self.due - asyncio.get_running_loop().time()))
 
     def number(self, name: str, otherwise: float, low: float, high: float) -> float:
         """A number that the URL says, within bounds."""

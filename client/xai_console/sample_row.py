@@ -36,7 +36,6 @@ class SampleRow:
 
     Attributes:
         class_name: What the URL calls the class that was chosen.
-        filling: What `fill` has begun; None before the first.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class SampleRow:
         self._target = chosen_class(page, info, summary, self.class_name)
         self._title = summary.classes[0].label if summary.classes else summary.id
         self._maps: SampleMaps | None = None
-        self.filling: asyncio.Task[None] | None = None
+        self._filling: asyncio.Task[None] | None = None
         with div("side-row", "section") as row:
             row._props["data-sample"] = summary.id
             row._props["aria-label"] = self._title
@@ -91,14 +90,14 @@ class SampleRow:
 
     def fill(self) -> None:
         """Fetches the sample, and shows its maps, or what is new of them."""
-        if self.filling is not None:
-            self.filling.cancel()
-        self.filling = background_tasks.create(self._fill(), context=self._tiles)
+        if self._filling is not None:
+            self._filling.cancel()
+        self._filling = background_tasks.create(self._fill(), context=self._tiles)
 
     def forget(self) -> None:
         """Ends all calls, and has the gallery forget the maps; whoever made the place of it takes it down."""
-        if self.filling is not None:
-            self.filling.cancel()
+        if self._filling is not None:
+            self._filling.cancel()
         if self._maps is not None:
             self._maps.clear()
 

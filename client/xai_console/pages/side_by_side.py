@@ -70,10 +70,9 @@ class _SideBySide:
         ui.context.client.on_delete(self._stop)
 
     async def start(self) -> None:
-        """Lists the samples, shows the first rows with their maps, and watches."""
+        """Lists the samples, shows the first rows, and watches."""
         await self._list(self._tokens, self._at)
         self._tasks.append(background_tasks.create(self._watch(), context=ui.context.client))
-        await self._page.hold([row.filling for row in self._rows.values()])
 
     # -------------------------------------------------------------------------------------------------- list
 

@@ -1,15 +1,12 @@
 """Side by side: the rows are those that the list has, page after page, and stand in the URL."""
 
-import asyncio
-import math
 from types import SimpleNamespace
-from unittest.mock import AsyncMock, MagicMock
+from unittest.mock import MagicMock
 
 import pytest
 
 from xai_client import InvalidRequestError, SamplePage, UnavailableError
 from xai_client.samples import SampleEvent, SampleEvents
-from xai_console.page import Page
 from xai_console.pages import side_by_side
 from xai_console.pages.side_by_side import _SideBySide
 from xai_console.words import Words
@@ -69,11 +66,9 @@ class Row:
 
     def __init__(self, page, info, gallery, summary, columns):
         self.id, self.columns, self.class_name, self.filled = summary.id, columns, f"class {summary.id}", 0
-        self.filling = None
 
     def fill(self):
         self.filled += 1
-        self.filling = f"the maps of {self.id}"
 
     def forget(self):
         pass
@@ -82,7 +77,7 @@ class Row:
 @pytest.fixture
 def make(monkeypatch):
     """Makes the page, in no browser."""
-    for name in ("Gallery", "background_tasks", "card", "div", "empty", "text", "trouble", "ui"):
+    for name in ("Gallery", "card", "div", "empty", "text", "trouble", "ui"):
         monkeypatch.setattr(side_by_side, name, MagicMock())
     monkeypatch.setattr(side_by_side, "button", lambda *_: MagicMock())
     monkeypatch.setattr(side_by_side, "SampleRow", Row)
@@ -96,29 +91,6 @@ def make(monkeypatch):
         return made
 
     return make
-
-
-async def test_the_maps_of_the_first_rows_come_with_the_answer(make):
-    made = await make(Source(*map(summary, range(7))))
-    held = made._page.hold = AsyncMock()
-    made._watch = MagicMock()
-    await made.start()
-    held.assert_awaited_once_with([f"the maps of {number}/0" for number in range(5)])
-
-
-async def test_an_answer_waits_for_what_can_follow_no_longer_than_it_may():
-    page = Page(None, None, "/", "auto", due=asyncio.get_running_loop().time() + 0.05)
-    short, long = (asyncio.create_task(asyncio.sleep(seconds)) for seconds in (0.0, 60.0))
-    await page.hold([short, None])
-    assert short.done()
-    await page.hold([long])
-    assert not long.done()
-    page = Page(None, None, "/", "auto", due=math.inf)
-    short = asyncio.create_task(asyncio.sleep(0.1))
-    await page.hold([short])
-    assert short.done()
-    await page.hold([])
-    long.cancel()
 
 
 def shown(made):
