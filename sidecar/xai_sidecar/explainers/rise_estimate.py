@@ -157,7 +157,7 @@ class Regression:
             products: (knots, t), of features and scores.
         """
         count = len(scores)
-        along = posterior.basis.T @ products  # (knots, t)
+        along = posterior.basis.T @ products  # (kept, t)
         explained = along.T**2 @ posterior.inverses
         noises = np.maximum((scores**2).sum(axis=0)[:, None] - explained, 1e-12) / count
         evidences = -0.5 * (count * np.log(noises) + posterior.determinants)
@@ -219,7 +219,7 @@ class _Fit:
         noise: The variance of the scores' noise.
         posterior: What it takes from the masks.
         ridge: The place of its ridge among `RIDGES`.
-        along: (knots,), the products of the features and the scores in terms of the basis.
+        along: (kept,), the products of the features and the scores in terms of the basis.
     """
 
     evidence: float

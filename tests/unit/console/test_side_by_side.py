@@ -74,6 +74,11 @@ class Row:
         pass
 
 
+def reloaded(made):
+    """What the URL of a page says."""
+    return {name: str(value) for name, value in made._page.state.items() if value is not None}
+
+
 @pytest.fixture
 def make(monkeypatch):
     """Makes the page, in no browser."""
@@ -119,14 +124,9 @@ async def test_a_page_is_found_again_by_its_url_whatever_the_time_is(make):
         await made._turn(5)
     said = made._page.state
     assert (said["from"], said["at"], said["now"]) == (",50", 10, 10000.5)
-    again = await make(source, **{name: str(value) for name, value in said.items() if value is not None})
+    again = await make(source, **reloaded(made))
     assert shown(again) == shown(made) == list(range(60, 65))
     assert {asked[:2] for asked in source.asked} == {(6400.5, "oldest_first")}
-
-
-def reloaded(made):
-    """What the URL of a page says."""
-    return {name: str(value) for name, value in made._page.state.items() if value is not None}
 
 
 async def test_after_a_reload_it_goes_back_through_all_earlier_parts(make):
