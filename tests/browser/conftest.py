@@ -34,6 +34,11 @@ ARGUMENTS = (
     "--disable-sync",
 )
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+SETTLED = """async () => {
+  const moving = document.getAnimations().filter((each) => each instanceof CSSTransition);
+  await Promise.allSettled(moving.map((each) => each.finished));
+}"""
+"""Waits until no colour is on its way to another: half-way, none need stand out from what it is on."""
 PATIENCE = 60_000
 """Milliseconds that a page may take on a machine that is busy with other things."""
 
@@ -201,6 +206,7 @@ def axe():
     def axe(page):
         # A page's policy lets no script in; an evaluation is not one of the page's.
         page.evaluate(AXE.read_text())
+        page.evaluate(SETTLED)
         # What axe fetches itself shows Quasar's loading bar, as nothing of the console's does.
         found = page.evaluate(
             "axe.run({exclude: ['.q-loading-bar']}, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})"
@@ -217,6 +223,7 @@ def at_night():
     def at_night(page):
         page.emulate_media(color_scheme="dark")
         page.set_viewport_size({"width": 390, "height": 844})
+        page.wait_for_function("document.body.classList.contains('body--dark')")
         page.wait_for_function("document.documentElement.scrollWidth <= 390")
 
     return at_night
