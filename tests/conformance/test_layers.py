@@ -485,7 +485,7 @@ def test_likeness_to_some_shift_by_chance_refuses_nothing():
         halves = np.sign(draws.standard_normal((1, 7, 7)))
         own = 0.4 * draws.standard_normal((7, 7))
         leanings = np.stack([own + 0.1 * draws.standard_normal((7, 7)) for _ in range(2)])
-        assert not displacement._is_displaced(leanings, halves)
+        assert not displacement._is_displaced(leanings, halves, displacement._CHANCE)
 
 
 def test_a_layer_that_runs_for_some_values_only_is_not_judged():

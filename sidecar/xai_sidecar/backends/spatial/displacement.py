@@ -10,7 +10,8 @@ picture alike. A layer is displaced if its leaning is clearly more like the halv
 sharp as the halves, the same for other values in the picture, and yet not like them.
 
 The halves are drawn in parts of the size of the cells of each layer at once, so that fine layers and coarse ones can be
-judged by the same few passes.
+judged by the same few passes. Of a hundred cells, and fewer where a layer blurs the halves, one layer in some thousands
+is like a shift of them by chance: what seems to be displaced is looked at again, by more halves, and others.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ _FILLS = 2
 """Other values for each half, so that what they have to do with the leaning can be told."""
 
 _CELLS = 48
-"""Cells that must be seen for a correlation that does not come about by chance; small grids see several halves."""
+"""Cells that must be seen for a correlation that hardly comes about by chance; small grids see several halves."""
 
 _MOST_HALVES = 4
+"""As many are seen at the most, and of what seems to be displaced."""
 
 _ALIKE = 0.35
 """Correlation with the halves, shifted or turned, from which on a layer may be displaced so."""
@@ -38,6 +40,9 @@ _ALIKE = 0.35
 _CHANCE = 4.5
 """Of n cells, a correlation has a standard deviation of 1/√n by chance. The largest of some hundred shifts and turns
 reaches 3.5 of them; the last layers of a trained net, of 49 cells, must not be refused for that."""
+
+_SUSPECT = 3.5
+"""The same for what is looked at again."""
 
 _CLEARLY = 0.5
 """How much of that the correlation with the halves as they are must not reach. Half a cell off, as padding puts the
@@ -84,7 +89,20 @@ def displaced(watch: Watch, layers: Sequence[Laid], example: Array, layout: str)
     """
     if not layers:
         return frozenset()
-    halves = _halves([(layer.height, layer.width) for layer in layers], sides(example, layout))
+    grids, size = [(layer.height, layer.width) for layer in layers], sides(example, layout)
+    count = min(_MOST_HALVES, -(-_CELLS // min(map(math.prod, grids))))
+    if count < _MOST_HALVES:
+        names = _like_elsewhere(watch, layers, _halves(count, grids, size), example, layout, _SUSPECT)
+        layers = [layer for layer in layers if layer.name in names]
+    if not layers:
+        return frozenset()
+    return _like_elsewhere(watch, layers, _halves(_MOST_HALVES, grids, size), example, layout, _CHANCE)
+
+
+def _like_elsewhere(
+    watch: Watch, layers: Sequence[Laid], halves: Array, example: Array, layout: str, chance: float
+) -> frozenset[str]:
+    """The names of those layers that are displaced as far as some halves tell; see `_CHANCE` for what chance does."""
     leanings: dict[str, list[Array]] = {layer.name: [] for layer in layers}
     with np.errstate(over="ignore", invalid="ignore"):  # of a layer whose values are not finite nothing is known
         for found in _leanings(watch(list(leanings)), layers, halves, example, layout):
@@ -94,15 +112,17 @@ def displaced(watch: Watch, layers: Sequence[Laid], example: Array, layout: str)
     return frozenset(
         layer.name
         for layer in judged
-        if _is_displaced(np.stack(leanings[layer.name]), _on_grid(halves, layer.height, layer.width))
+        if _is_displaced(np.stack(leanings[layer.name]), _on_grid(halves, layer.height, layer.width), chance)
     )
 
 
-def _halves(grids: list[tuple[int, int]], size: tuple[int, int]) -> Array:
-    """Halves of the picture in parts like the cells of all grids, and larger ones, (halves, height, width) bool."""
-    rng = np.random.default_rng(2)
+def _halves(count: int, grids: list[tuple[int, int]], size: tuple[int, int]) -> Array:
+    """So many halves of the picture in parts like the cells of all grids, and larger ones, (count, height, width) bool.
+
+    Of another count, they have nothing to do with each other.
+    """
+    rng = np.random.default_rng([2, count])
     coarsest = min(grids, key=math.prod)
-    count = min(_MOST_HALVES, -(-_CELLS // math.prod(coarsest)))
     sums = np.zeros((count, *size))
     for rows, columns in sorted({*grids, (-(-coarsest[0] // 2), -(-coarsest[1] // 2))}):
         parts = rng.standard_normal((count, rows, columns))
@@ -150,7 +170,7 @@ def _energies(layers: Sequence[Laid], before: dict[str, Array], after: dict[str,
     return {name: np.einsum("chw,chw->hw", change, change, dtype=np.float64) for name, change in changes.items()}
 
 
-def _is_displaced(leanings: Array, halves: Array) -> bool:
+def _is_displaced(leanings: Array, halves: Array, chance: float) -> bool:
     """By the leanings, (fills · halves, rows, columns), and the halves, (halves, rows, columns)."""
     leanings, halves = _centred(leanings), _centred(halves)
     fills = np.split(leanings, _FILLS)
@@ -158,7 +178,7 @@ def _is_displaced(leanings: Array, halves: Array) -> bool:
     if steady <= _LOCAL * all_of_it:
         return False
     here, elsewhere = _likeness(leanings, np.concatenate([halves] * _FILLS))
-    if elsewhere > max(_ALIKE, _CHANCE / math.sqrt(halves.size)) and here < _CLEARLY * elsewhere:
+    if elsewhere > max(_ALIKE, chance / math.sqrt(halves.size)) and here < _CLEARLY * elsewhere:
         return True
     own = float(np.mean((fills[0] + fills[1]) / 2 * halves))
     return steady > _SHARP * all_of_it and own < _OWN * steady
