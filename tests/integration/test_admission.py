@@ -215,10 +215,11 @@ def test_the_capacity_for_pictures(narrow_stub, cat, refused_at_once, narrow_met
     assert len(answer.predictions) == 4, "a server with nothing to do takes any request"
 
 
-def test_the_capacity_for_bytes(narrow_stub, cat, refused_at_once, narrow_metric):
+def test_the_capacity_for_bytes(narrow_stub, cat, refused_at_once, narrow_metric, eventually):
     """16 maps of 200 kB, and masks and the picture besides, come to some 8 MB."""
     large = pb.PredictRequest(images=[cat], explanations=[rise(20_000, targets=pb.Targets(top_count=16))])
     with under_way(narrow_stub, [large], lambda: narrow_metric("xai_open_explanations"), 1):
+        eventually(lambda: narrow_metric("xai_open_images") == 0)  # until it is predicted, it is short of these first
         taken = narrow_metric("xai_open_bytes")
         assert 16 * 224 * 224 * 4 < taken < 12 * 2**20
         two = pb.PredictRequest(images=[cat] * 2, explanations=large.explanations)
