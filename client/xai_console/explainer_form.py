@@ -11,7 +11,7 @@ from nicegui.element import Element
 from xai_client import Explain, ExplainerInfo, ModelInfo, ParameterInfo
 from xai_client.types import ParameterValue
 from xai_console.page import Page
-from xai_console.parts import Folded, div, press, select, text
+from xai_console.parts import Folded, checkbox, div, press, select, text
 
 AUTO = "auto"
 
@@ -137,7 +137,7 @@ class ExplainerForm:
         if parameter.name == "layer" and not choices:
             choices = [each.name for each in self._info.layers if each.available]
         if parameter.type == "boolean":
-            return ui.checkbox(parameter.name, value=bool(value), on_change=lambda event: act(bool(event.value)))
+            return checkbox(parameter.name, bool(value), act)
         if choices:
             shown = value if value in choices else None
             field = select(parameter.name, {each: each for each in choices}, shown, lambda event: act(event.value))

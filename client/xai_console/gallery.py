@@ -10,7 +10,7 @@ from nicegui import ui
 from xai_client.colours import COLORMAPS, Extent, FloatArray
 from xai_console.overlay import Look, Mode, Overlay, Scene
 from xai_console.page import Page
-from xai_console.parts import button, div, fill_once, icon_button, select, slider, text, toggle
+from xai_console.parts import Menu, button, checkbox, div, fill_once, icon_button, select, slider, text, toggle
 from xai_console.ranges import RANGE_MODES, SHARINGS, RangeMode, Sharing, scale_by
 
 
@@ -108,7 +108,7 @@ class Gallery:
             toggle(say("view"), views, self._look.mode, lambda mode: self._change(mode=mode))
             slider(say("opacity"), self._look.opacity, 0, 1, 0.05, lambda value: self._change(opacity=value))
             slider(say("threshold"), self._look.threshold, 0, 1, 0.01, lambda value: self._change(threshold=value))
-            with button(say("more"), lambda: None, "tune"), ui.menu().classes("looks-menu") as menu:
+            with button(say("more"), lambda: None, "tune"), Menu().classes("looks-menu") as menu:
                 more = div("stack looks-more")
 
         def opened() -> None:
@@ -135,7 +135,7 @@ class Gallery:
         select(say("scale"), sharings, self._sharing, lambda event: self._set_sharing(event.value))
         colours = {"auto": say("colours.auto"), **{each: say(f"colours.{each}") for each in COLORMAPS}}
         select(say("colours"), colours, self._colours or "auto", lambda event: self._set_colours(event.value))
-        ui.checkbox(say("frame"), value=self._look.frame, on_change=lambda event: self._change(frame=bool(event.value)))
+        checkbox(say("frame"), self._look.frame, lambda value: self._change(frame=value))
 
     def _change(self, **choices: Any) -> None:
         self._look = replace(self._look, **choices)

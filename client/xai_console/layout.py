@@ -16,7 +16,7 @@ from xai_client import XaiError
 from xai_console import telling
 from xai_console.markup import Html, Markup, icon, join, tag
 from xai_console.page import LANGUAGE_COOKIE, Console, Entry, Page, Theme, address, words_of
-from xai_console.parts import div, empty, icon_button, text, trouble
+from xai_console.parts import Menu, div, empty, icon_button, text, trouble
 from xai_console.preview import add_preview
 from xai_console.sign_in import VIEWER_CHANGED, lacking, open_sign_in, refuse, sign_out
 from xai_console.words import LANGUAGES, LOCALES
@@ -219,7 +219,7 @@ def _has_viewer_button(page: Page) -> bool:
 
 def _settings(page: Page) -> None:
     say = page.say
-    with icon_button("translate", say("language"), lambda: None), ui.menu():
+    with icon_button("translate", say("language"), lambda: None), Menu():
         for code, name in LANGUAGES.items():
             ui.menu_item(name, lambda code=code: _choose(page, LANGUAGE_COOKIE, code))
     after = _THEMES[(_THEMES.index(page.theme) + 1) % len(_THEMES)]

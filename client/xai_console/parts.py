@@ -22,16 +22,24 @@ def div(classes: str = "", tag: str = "div") -> Element:
     return ui.element(tag).classes(classes)
 
 
-class Folded(ui.expansion):
+class _ByItself:
     """What opens and closes by a click. The browser alone knows whether it is open.
 
     The server would send back what it was told of each click, and so undo one that came meanwhile.
     """
 
-    LOOPBACK = None
+    LOOPBACK: bool | None = None
 
     def _value_to_model_value(self, value: Any) -> None:
         """Nothing: what opens and closes by itself is told no state."""
+
+
+class Folded(_ByItself, ui.expansion):
+    """What unfolds below its title."""
+
+
+class Menu(_ByItself, ui.menu):
+    """What unfolds over the page."""
 
 
 def fill_once(place: Element, make: Callable[[], None]) -> bool:
@@ -113,6 +121,11 @@ def toggle(label: str, options: dict[str, str], value: str, act: Callable[[str],
     made = ui.toggle(options, value=value, on_change=lambda event: act(str(event.value)))
     made.props(f'no-caps dense unelevated toggle-color=none toggle-text-color=none role="group" aria-label="{label}"')
     return made.classes("toggle")
+
+
+def checkbox(label: str, value: bool, act: Callable[[bool], Any]) -> ui.checkbox:
+    """A choice of yes or no."""
+    return ui.checkbox(label, value=value, on_change=lambda event: act(bool(event.value)))
 
 
 class _Select(ui.select, component="components/choice.js"):
