@@ -14,6 +14,7 @@ from xai_console.figures import duration
 from xai_console.page import Page, address
 from xai_console.parts import button, div, fill_once, press, search_class, select, select_several, slider, text
 from xai_console.query import MAP_STATUSES, ORDERS, OUTCOMES, Query, read_query
+from xai_console.sample_scores import metric_name
 from xai_console.times import Times
 
 _PRESETS: Final = (1.0, 24.0, 168.0)
@@ -95,7 +96,10 @@ class FilterForm:
         self._one(say("filter.explainer"), explainers, query.explainer, "explainer")
         metrics = self._info.evaluator.metrics if self._info.evaluator else {}
         self._one(
-            say("filter.metric"), {"": say("filter.any"), **{name: name for name in metrics}}, query.metric, "metric"
+            say("filter.metric"),
+            {"": say("filter.any"), **{name: metric_name(say, name) for name in metrics}},
+            query.metric,
+            "metric",
         )
         self._bound(say("filter.smin"), query.smin, "smin", None, None, 0.01)
         self._bound(say("filter.smax"), query.smax, "smax", None, None, 0.01)
