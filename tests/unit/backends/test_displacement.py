@@ -67,5 +67,5 @@ def test_what_is_like_a_shift_by_chance_is_not_refused(suspected):
 
 def test_what_is_shifted_is_refused(suspected):
     layers = weighted(20, 2, own=4)
-    rolled = {name: (2, 5) for name in list(layers)[::2]}
+    rolled = dict.fromkeys(list(layers)[::2], (2, 5))
     assert found(layers, rolled) == rolled.keys() <= suspected
