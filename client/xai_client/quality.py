@@ -100,6 +100,7 @@ class Quality:
         outlier_percentile: Pictures whose OoD percentile is below this count as outliers.
         outlier_share: Share of the pictures within the window that are, 0 to 1; None without an OoD net.
         alerts: What deserves a look.
+        confusion_truncated: Whether there are more pairs of classes than `confusion` has.
     """
 
     evaluator: EvaluatorInfo
@@ -113,6 +114,7 @@ class Quality:
     outlier_percentile: float = 0.0
     outlier_share: float | None = None
     alerts: tuple[QualityAlert, ...] = ()
+    confusion_truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ class QualityHistory:
         reference_shapes: Statistics of maps in the reference window, by explainer and statistic.
         sample_count: Samples that it rests on.
         truncated: Whether there were more than are looked at, so that the oldest are missing.
+        reference_truncated: The same of the reference window.
     """
 
     start: datetime
@@ -202,6 +205,7 @@ class QualityHistory:
     reference_shapes: Mapping[tuple[str, str], HistoryPoint] = field(default_factory=dict)
     sample_count: int = 0
     truncated: bool = False
+    reference_truncated: bool = False
 
     def time_of(self, index: int) -> float:
         """When a bin begins, as Unix time in seconds."""

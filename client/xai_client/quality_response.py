@@ -40,6 +40,7 @@ def quality(message: qpb.Quality) -> Quality:
         outlier_percentile=message.outlier_percentile,
         outlier_share=message.outlier_share if message.HasField("outlier_share") else None,
         alerts=tuple(QualityAlert(each.name, each.summary, each.advice) for each in message.alerts),
+        confusion_truncated=message.confusion_truncated,
     )
 
 
@@ -64,6 +65,7 @@ def quality_history(message: qpb.QualityHistory) -> QualityHistory:
         },
         sample_count=message.sample_count,
         truncated=message.truncated,
+        reference_truncated=message.reference_truncated,
     )
 
 

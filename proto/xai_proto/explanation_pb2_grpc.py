@@ -85,6 +85,8 @@ class ExplanationServiceServicer(object):
 
     def GetModelInfo(self, request, context):
         """Describes the model, its input, and every explainer with its parameters, cost and measured quality.
+        Where the server lets in only callers that it knows, the trailing metadata entry `x-roles` says what this one may do,
+        with commas: "predict,read".
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -418,7 +418,7 @@ class GetQualityResponse(_message.Message):
     def __init__(self, quality: _Optional[_Union[Quality, _Mapping]] = ...) -> None: ...
 
 class Quality(_message.Message):
-    __slots__ = ("evaluator", "explainers", "weights", "vetoes", "min_sample_count", "auto_explainer", "auto_choice", "confusion", "outlier_percentile", "outlier_share", "alerts")
+    __slots__ = ("evaluator", "explainers", "weights", "vetoes", "min_sample_count", "auto_explainer", "auto_choice", "confusion", "outlier_percentile", "outlier_share", "alerts", "confusion_truncated")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -437,6 +437,7 @@ class Quality(_message.Message):
     OUTLIER_PERCENTILE_FIELD_NUMBER: _ClassVar[int]
     OUTLIER_SHARE_FIELD_NUMBER: _ClassVar[int]
     ALERTS_FIELD_NUMBER: _ClassVar[int]
+    CONFUSION_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     evaluator: _explanation_pb2.EvaluatorInfo
     explainers: _containers.RepeatedCompositeFieldContainer[ExplainerQuality]
     weights: _containers.ScalarMap[str, float]
@@ -448,7 +449,8 @@ class Quality(_message.Message):
     outlier_percentile: float
     outlier_share: float
     alerts: _containers.RepeatedCompositeFieldContainer[QualityAlert]
-    def __init__(self, evaluator: _Optional[_Union[_explanation_pb2.EvaluatorInfo, _Mapping]] = ..., explainers: _Optional[_Iterable[_Union[ExplainerQuality, _Mapping]]] = ..., weights: _Optional[_Mapping[str, float]] = ..., vetoes: _Optional[_Iterable[str]] = ..., min_sample_count: _Optional[int] = ..., auto_explainer: _Optional[str] = ..., auto_choice: _Optional[_Union[_explanation_pb2.AutoChoice, _Mapping]] = ..., confusion: _Optional[_Iterable[_Union[ConfusionCell, _Mapping]]] = ..., outlier_percentile: _Optional[float] = ..., outlier_share: _Optional[float] = ..., alerts: _Optional[_Iterable[_Union[QualityAlert, _Mapping]]] = ...) -> None: ...
+    confusion_truncated: bool
+    def __init__(self, evaluator: _Optional[_Union[_explanation_pb2.EvaluatorInfo, _Mapping]] = ..., explainers: _Optional[_Iterable[_Union[ExplainerQuality, _Mapping]]] = ..., weights: _Optional[_Mapping[str, float]] = ..., vetoes: _Optional[_Iterable[str]] = ..., min_sample_count: _Optional[int] = ..., auto_explainer: _Optional[str] = ..., auto_choice: _Optional[_Union[_explanation_pb2.AutoChoice, _Mapping]] = ..., confusion: _Optional[_Iterable[_Union[ConfusionCell, _Mapping]]] = ..., outlier_percentile: _Optional[float] = ..., outlier_share: _Optional[float] = ..., alerts: _Optional[_Iterable[_Union[QualityAlert, _Mapping]]] = ..., confusion_truncated: bool = ...) -> None: ...
 
 class ExplainerQuality(_message.Message):
     __slots__ = ("explainer", "is_control", "quality", "composite_score", "standing", "classes", "drift")
@@ -529,7 +531,7 @@ class GetQualityHistoryResponse(_message.Message):
     def __init__(self, history: _Optional[_Union[QualityHistory, _Mapping]] = ...) -> None: ...
 
 class QualityHistory(_message.Message):
-    __slots__ = ("start_time", "bin_duration", "bin_count", "scores", "shapes", "traffic", "current", "reference", "reference_shapes", "reference_scores", "sample_count", "truncated")
+    __slots__ = ("start_time", "bin_duration", "bin_count", "scores", "shapes", "traffic", "current", "reference", "reference_shapes", "reference_scores", "sample_count", "truncated", "reference_truncated")
     START_TIME_FIELD_NUMBER: _ClassVar[int]
     BIN_DURATION_FIELD_NUMBER: _ClassVar[int]
     BIN_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -542,6 +544,7 @@ class QualityHistory(_message.Message):
     REFERENCE_SCORES_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_COUNT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     start_time: _timestamp_pb2.Timestamp
     bin_duration: _duration_pb2.Duration
     bin_count: int
@@ -554,7 +557,8 @@ class QualityHistory(_message.Message):
     reference_scores: _containers.RepeatedCompositeFieldContainer[ScoreSeries]
     sample_count: int
     truncated: bool
-    def __init__(self, start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., bin_duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., bin_count: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[ScoreSeries, _Mapping]]] = ..., shapes: _Optional[_Iterable[_Union[ShapeSeries, _Mapping]]] = ..., traffic: _Optional[_Iterable[_Union[TrafficFigures, _Mapping]]] = ..., current: _Optional[_Union[TrafficFigures, _Mapping]] = ..., reference: _Optional[_Union[TrafficFigures, _Mapping]] = ..., reference_shapes: _Optional[_Iterable[_Union[ShapeSeries, _Mapping]]] = ..., reference_scores: _Optional[_Iterable[_Union[ScoreSeries, _Mapping]]] = ..., sample_count: _Optional[int] = ..., truncated: bool = ...) -> None: ...
+    reference_truncated: bool
+    def __init__(self, start_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., bin_duration: _Optional[_Union[_duration_pb2.Duration, _Mapping]] = ..., bin_count: _Optional[int] = ..., scores: _Optional[_Iterable[_Union[ScoreSeries, _Mapping]]] = ..., shapes: _Optional[_Iterable[_Union[ShapeSeries, _Mapping]]] = ..., traffic: _Optional[_Iterable[_Union[TrafficFigures, _Mapping]]] = ..., current: _Optional[_Union[TrafficFigures, _Mapping]] = ..., reference: _Optional[_Union[TrafficFigures, _Mapping]] = ..., reference_shapes: _Optional[_Iterable[_Union[ShapeSeries, _Mapping]]] = ..., reference_scores: _Optional[_Iterable[_Union[ScoreSeries, _Mapping]]] = ..., sample_count: _Optional[int] = ..., truncated: bool = ..., reference_truncated: bool = ...) -> None: ...
 
 class ScoreSeries(_message.Message):
     __slots__ = ("explainer", "metric", "points")

@@ -19,8 +19,6 @@ from xai_console.query import OUTCOMES
 from xai_console.ranges import scale_by
 
 _AT_A_TIME: Final = 30
-_TOLD: Final = 1000
-"""Pairs of classes that the server tells of, at most."""
 
 
 async def build(page: Page, info: ModelInfo) -> None:
@@ -41,17 +39,22 @@ def _confusion(page: Page, info: ModelInfo, quality: Quality) -> None:
         empty("label_off", say("classes.no_truth"), [say("classes.no_truth.how")])
         return
     if not wrong:
-        told = len(quality.confusion)
-        text(say("classes.none_wrong" if told < _TOLD else "classes.none_of", count=f"{told:,}"), "hint", "p")
+        text(_nothing(page, quality), "hint", "p")
         return
-    _Confusions(page, info, wrong, len(quality.confusion))
+    _Confusions(page, info, wrong, quality)
+
+
+def _nothing(page: Page, quality: Quality) -> str:
+    """Says that no wrong prediction was found among the pairs of classes that the server tells of."""
+    kind = "classes.none_of" if quality.confusion_truncated else "classes.none_wrong"
+    return page.say(kind, count=f"{len(quality.confusion):,}")
 
 
 class _Confusions:
     """Wrong predictions by pairs of classes, the most frequent first, of all classes or of some."""
 
-    def __init__(self, page: Page, info: ModelInfo, wrong: Sequence[ConfusionCell], told: int) -> None:
-        self._page, self._wrong, self._told = page, wrong, told
+    def __init__(self, page: Page, info: ModelInfo, wrong: Sequence[ConfusionCell], quality: Quality) -> None:
+        self._page, self._wrong, self._quality = page, wrong, quality
         known = range(len(info.labels))
         self._classes = [int(each) for each in page.names("of") if each.isdecimal() and int(each) in known]
         self._count = _AT_A_TIME
@@ -80,8 +83,12 @@ class _Confusions:
         head = table_head([say("classes.true"), say("classes.predicted"), say("classes.count")], 2)
         rows = (_cell(self._page, each, most) for each in found[: self._count])
         self._table.show(tag("table", head, tag("tbody", *rows), classes="table"))
-        shown = say("classes.shown", shown=min(self._count, len(found)), count=f"{len(found):,}")
-        self._shown.set_text(shown if found else say("classes.none_of", count=f"{self._told:,}"))
+        cut = self._quality.confusion_truncated
+        kind = "classes.shown_of_most" if cut else "classes.shown"
+        shown = say(kind, shown=min(self._count, len(found)), count=f"{len(found):,}")
+        self._shown.set_text(
+            shown if found else say("classes.none_of_these") if not cut else _nothing(self._page, self._quality)
+        )
         self._more.set_visibility(len(found) > self._count)
 
 

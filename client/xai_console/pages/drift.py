@@ -98,8 +98,9 @@ def _figures(page: Page, past: QualityHistory) -> None:
         right = percent(now.right_share)
         was = percent(before.right_share) if before and before.labelled_count else unknown
         figures.append(("drift.right", right, was))
-    if past.truncated:
-        text(page.say("drift.truncated", count=f"{now.sample_count:,}"), "note", "p")
+    if past.truncated or past.reference_truncated:
+        cut = now if past.truncated or before is None else before
+        text(page.say("drift.truncated", count=f"{cut.sample_count:,}"), "note", "p")
     with div("figures"):
         for key, value, reference in figures:
             with card(classes="figure"):

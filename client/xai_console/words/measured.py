@@ -65,6 +65,11 @@ WORDS: Final = {
     "classes.no_truth.how": ("Label some pictures under Review.", "请在“标注”中标注一些图片。"),
     "classes.of": ("Of these classes", "仅这些类别"),
     "classes.shown": ("{shown} of {count}", "共 {count} 项，显示 {shown} 项"),
+    "classes.shown_of_most": (
+        "{shown} of {count}; there are more, less frequent, than the server tells of",
+        "共 {count} 项，显示 {shown} 项；还有更多较少见的，服务器未给出",
+    ),
+    "classes.none_of_these": ("These are taken for nothing else so far.", "这些类别目前没有误认。"),
     "classes.none_of": (
         "None among the {count} most frequent pairs of classes, which are those that the server tells of.",
         "服务器给出的最常见的 {count} 个类别对中没有这些类别。",

@@ -36,6 +36,7 @@ def quality_message(report: QualityReport, labels: Sequence[str]) -> qpb.Quality
             )
             for each in report.confusion
         ],
+        confusion_truncated=report.confusion_truncated,
         outlier_percentile=settings.ood_percentile,
         outlier_share=report.outlier_share,
         alerts=[qpb.QualityAlert(**vars(each)) for each in report.alerts],
@@ -92,6 +93,7 @@ def history_message(
         message.reference.CopyFrom(_traffic(reference.whole, labels))
         message.reference_scores.extend(_scores(reference.scores))
         message.reference_shapes.extend(_shapes(reference.shapes))
+        message.reference_truncated = reference.truncated
     return qpb.GetQualityHistoryResponse(history=message)
 
 

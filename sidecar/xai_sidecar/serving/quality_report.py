@@ -42,6 +42,7 @@ class QualityReport:
         choice: What `auto` takes now.
         classes: The scores of single classes by explainer or control, each class with its id.
         confusion: How often classes were predicted where others apply.
+        confusion_truncated: Whether there are more such pairs of classes.
         outlier_share: Share of outliers in the window; None where that is not known.
         alerts: What deserves a look.
     """
@@ -50,6 +51,7 @@ class QualityReport:
     choice: Choice | None
     classes: Mapping[str, list[tuple[int, QualityDescription]]]
     confusion: list[Confusion]
+    confusion_truncated: bool
     outlier_share: float | None
     alerts: list[Alert]
 
@@ -65,11 +67,13 @@ def quality_report(shown: Shown, description: ModelDescription) -> QualityReport
         StoreError: The store failed.
     """
     quality = shown.quality
+    confusion, truncated = shown.reader.confusion(shown.all_samples(), MOST_CELLS)
     return QualityReport(
         description=description,
         choice=auto_choice(shown, description),
         classes={name: list(_of_classes(quality, name, description)) for name in shown.names},
-        confusion=shown.reader.confusion(shown.all_samples(), MOST_CELLS),
+        confusion=confusion,
+        confusion_truncated=truncated,
         outlier_share=quality.outlier_share,
         alerts=list(_alerts(shown, description)),
     )

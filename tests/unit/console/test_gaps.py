@@ -36,13 +36,25 @@ def test_a_class_that_was_not_measured_has_no_bar_and_one_that_scores_0_has():
     assert all(each["barMinHeight"] > 0 for each in chart["series"])
 
 
-@pytest.mark.parametrize(("told", "said"), [(999, "classes.none_wrong"), (1000, "classes.none_of")])
-def test_where_not_all_confusions_are_told_it_does_not_say_that_there_is_none(monkeypatch, told, said):
+@pytest.mark.parametrize(("truncated", "said"), [(False, "classes.none_wrong"), (True, "classes.none_of")])
+def test_where_not_all_confusions_are_told_it_does_not_say_that_there_is_none(monkeypatch, truncated, said):
     text = MagicMock()
     monkeypatch.setattr(classes, "text", text)
-    right = [ConfusionCell(each, "", each, "", 1) for each in range(told)]
-    classes._confusion(PAGE, SimpleNamespace(), SimpleNamespace(confusion=right))
-    assert text.call_args.args[0] == PAGE.say(said, count=f"{told:,}")
+    right = [ConfusionCell(each, "", each, "", 1) for each in range(7)]
+    quality = SimpleNamespace(confusion=right, confusion_truncated=truncated)
+    classes._confusion(PAGE, SimpleNamespace(), quality)
+    assert text.call_args.args[0] == PAGE.say(said, count="7")
+
+
+@pytest.mark.parametrize(("truncated", "said"), [(False, "classes.shown"), (True, "classes.shown_of_most")])
+def test_confusions_that_were_cut_are_not_shown_as_all(truncated, said):
+    table = classes._Confusions.__new__(classes._Confusions)
+    table._page, table._classes, table._count = PAGE, [], 30
+    table._wrong = [ConfusionCell(each, "", each + 1, "", 1) for each in range(7)]
+    table._quality = SimpleNamespace(confusion=table._wrong, confusion_truncated=truncated)
+    table._table, table._shown, table._more = MagicMock(), MagicMock(), MagicMock()
+    table._show()
+    assert table._shown.set_text.call_args.args[0] == PAGE.say(said, shown=7, count="7")
 
 
 def test_a_composite_score_of_0_comes_before_one_that_is_not_known(monkeypatch):

@@ -67,8 +67,8 @@ def load_class_maps(
     return [each for each in found if each is not None]
 
 
-def load_confusion(connection: Connection, where: SampleFilter, most: int) -> list[Confusion]:
-    """How often classes were predicted where others apply, the most frequent first.
+def load_confusion(connection: Connection, where: SampleFilter, most: int) -> tuple[list[Confusion], bool]:
+    """How often classes were predicted where others apply, the most frequent first, and whether some are left out.
 
     Of more than `most` of them, the right ones are left out first: those are counted by class elsewhere.
     """
@@ -79,10 +79,11 @@ def load_confusion(connection: Connection, where: SampleFilter, most: int) -> li
         .join(predictions, predictions.c.sample_id == samples.c.id)
         .group_by(true, predicted)
         .order_by(case((true == predicted, 1), else_=0), count.desc(), true, predicted)
-        .limit(most)
+        .limit(most + 1)
     )
     found = [Confusion(*row) for row in connection.execute(query)]
-    return sorted(found, key=lambda each: (-each.count, each.true, each.predicted))
+    told = sorted(found[:most], key=lambda each: (-each.count, each.true, each.predicted))
+    return told, len(found) > most
 
 
 def _mean(connection: Connection, class_id: int, explainer: str, chosen: Sequence[int]) -> ClassMap | None:

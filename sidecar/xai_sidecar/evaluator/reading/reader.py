@@ -86,7 +86,7 @@ class Reader:
         with self._database.read() as connection:
             return frequent_classes(connection, where, most)
 
-    def confusion(self, where: SampleFilter, most: int) -> list[Confusion]:
-        """How often classes were predicted where others apply, the most frequent first."""
+    def confusion(self, where: SampleFilter, most: int) -> tuple[list[Confusion], bool]:
+        """How often classes were predicted where others apply; see `load_confusion`."""
         with self._database.read() as connection:
             return load_confusion(connection, where, most)

@@ -144,7 +144,8 @@ def test_mean_maps_count_every_picture_alike(traffic):
 
 def test_confusion_counts_pairs(traffic):
     reader, samples = traffic
-    found = reader.confusion(SampleFilter(model_version="m"), 100)
+    found, more = reader.confusion(SampleFilter(model_version="m"), 100)
+    assert not more
     right = {}
     for each in samples:
         for true in each[5]:
@@ -153,6 +154,7 @@ def test_confusion_counts_pairs(traffic):
     assert [each.count for each in found] == sorted(right.values(), reverse=True)
     # Where there are more than are wanted, what was right goes first.
     wrong = [each for each in found if each.true != each.predicted]
-    assert reader.confusion(SampleFilter(model_version="m"), len(wrong)) == wrong
-    assert reader.confusion(SampleFilter(model_version="m"), 2) == wrong[:2]
+    assert reader.confusion(SampleFilter(model_version="m"), len(found)) == (found, False)
+    assert reader.confusion(SampleFilter(model_version="m"), len(wrong)) == (wrong, True)
+    assert reader.confusion(SampleFilter(model_version="m"), 2) == (wrong[:2], True)
     assert reader.page(SampleFilter(model_version="other"), Order(), 9).samples[0].record.key.request_id == "x0"
