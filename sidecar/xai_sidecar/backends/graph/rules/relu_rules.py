@@ -27,7 +27,7 @@ FLOOR = "derivative/rule_floor"
 where it is far below zero."""
 
 THRESHOLD = "derivative/rule_threshold"
-"""Name of an input, (n, 1): the gradient passes where it exceeds this."""
+"""Name of an input, (n, 1): the least that passes of a gradient; in the place of what is smaller, this does."""
 
 _NO_BOUND = float(np.finfo(np.float32).min)
 _CHOICES = {"": (0.0, _NO_BOUND), "guided": (0.0, 0.0), "deconvolution": (_NO_BOUND, 0.0)}
@@ -76,12 +76,13 @@ def _passes(output: str, has_floor: bool, ceiling: float, emit: Emitter) -> str:
 
 
 def _chosen(gradient: str, output: str, clamp: Clamp, emit: Emitter) -> str:
-    """The part of a gradient that passes by the rule that the inputs choose.
+    """The part of a gradient that passes by the rule that the inputs choose: of the positive one, a maximum with zero.
 
     OpenVINO computes products with numbers of all axes in one go; conditions joined by "and" it does not.
     """
     floor, threshold = (_number(name, emit.rank(output), emit) for name in (FLOOR, THRESHOLD))
-    conditions = [emit.op("Greater", gradient, threshold)]
+    gradient = emit.op("Max", gradient, threshold)
+    conditions = []
     if clamp.low == 0:
         conditions.append(emit.op("Greater", output, floor))
     if clamp.high < math.inf:
