@@ -107,7 +107,9 @@ class _Routes:
             return PlainTextResponse(say("sign_in.no_token"), 400)
         try:
             session = await self._viewers.sign_in(token)
-        except (UnauthenticatedError, ArgumentError) as error:
+        except UnauthenticatedError:
+            return PlainTextResponse(say("sign_in.unknown"), 401)
+        except ArgumentError as error:
             return PlainTextResponse(telling.error(error, say), 401)
         except XaiError as error:
             return PlainTextResponse(telling.error(error, say), 502)

@@ -29,6 +29,10 @@ WORDS: Final = {
     "sign_in.token": ("Token", "令牌"),
     "sign_in.go": ("Sign in", "登录"),
     "sign_in.no_token": ("Give a token: one line of at most 4096 characters.", "请输入令牌：一行，最多 4096 个字符。"),
+    "sign_in.unknown": (
+        "The server does not know this token: it was taken back, or is another server's. Ask for a new one.",
+        "服务器不认识此令牌：它已被收回，或属于另一台服务器。请申请新的令牌。",
+    ),
     "sign_in.open": (
         "The server asks nobody for credentials, and needs no token.",
         "服务器不要求身份凭据，无需令牌。",

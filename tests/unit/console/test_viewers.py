@@ -234,7 +234,7 @@ def test_what_is_no_token_gets_no_cookie(source, token, status, said):
 
 def test_a_refusal_is_in_the_viewers_language(source):
     async def story(made, browser):
-        for url, said in (("/sign-in", "身份凭据"), ("/upload", "无法读取此图片")):
+        for url, said in (("/sign-in", "服务器不认识此令牌"), ("/upload", "无法读取此图片")):
             answer = await browser().post(url, content="stranger", headers={"accept-language": "zh"})
             assert said in answer.text
 
