@@ -41,6 +41,5 @@ async def _main(address: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(19)
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     asyncio.run(_main(sys.argv[1], int(sys.argv[2])))

@@ -39,14 +39,14 @@ def _confusion(page: Page, info: ModelInfo, quality: Quality) -> None:
         empty("label_off", say("classes.no_truth"), [say("classes.no_truth.how")])
         return
     if not wrong:
-        text(_nothing(page, quality), "hint", "p")
+        text(_none(page, quality, "classes.none_wrong"), "hint", "p")
         return
     _Confusions(page, info, wrong, quality)
 
 
-def _nothing(page: Page, quality: Quality) -> str:
-    """Says that no wrong prediction was found among the pairs of classes that the server tells of."""
-    kind = "classes.none_of" if quality.confusion_truncated else "classes.none_wrong"
+def _none(page: Page, quality: Quality, words: str) -> str:
+    """Says that there is no wrong prediction, or none among the pairs of classes of which the server tells."""
+    kind = "classes.none_of" if quality.confusion_truncated else words
     return page.say(kind, count=f"{len(quality.confusion):,}")
 
 
@@ -83,12 +83,12 @@ class _Confusions:
         head = table_head([say("classes.true"), say("classes.predicted"), say("classes.count")], 2)
         rows = (_cell(self._page, each, most) for each in found[: self._count])
         self._table.show(tag("table", head, tag("tbody", *rows), classes="table"))
-        cut = self._quality.confusion_truncated
-        kind = "classes.shown_of_most" if cut else "classes.shown"
-        shown = say(kind, shown=min(self._count, len(found)), count=f"{len(found):,}")
-        self._shown.set_text(
-            shown if found else say("classes.none_of_these") if not cut else _nothing(self._page, self._quality)
-        )
+        if found:
+            kind = "classes.shown_of_most" if self._quality.confusion_truncated else "classes.shown"
+            shown = say(kind, shown=min(self._count, len(found)), count=f"{len(found):,}")
+        else:
+            shown = _none(self._page, self._quality, "classes.none_of_these")
+        self._shown.set_text(shown)
         self._more.set_visibility(len(found) > self._count)
 
 

@@ -10,7 +10,7 @@ from xai_sidecar.backends.spatial import displacement
 ROWS, COLUMNS = 8, 12
 
 
-def blurring(layers, rolled=()):
+def blurring(layers, rolled):
     """A net of layers that each mix a few cells around each cell by weights of their own; see `Watched`."""
 
     def run(inputs):
@@ -22,7 +22,7 @@ def blurring(layers, rolled=()):
             np.einsum("dc,crk->drk", weights[down, right], np.roll(cells, (down - 2, right - 2), (1, 2)))
             for down, right in np.ndindex(5, 5)
         )
-        return np.roll(np.maximum(mixed, 0), rolled.get(name, (0, 0)) if rolled else (0, 0), (1, 2))
+        return np.roll(np.maximum(mixed, 0), rolled.get(name, (0, 0)), (1, 2))
 
     return lambda names: SimpleNamespace(run=run)
 
@@ -37,7 +37,7 @@ def weighted(count, seed, own=1.0):
     }
 
 
-def found(layers, rolled=None):
+def found(layers, rolled):
     laid = [SimpleNamespace(name=name, height=ROWS, width=COLUMNS, to_nchw=lambda output: output) for name in layers]
     example = np.random.default_rng(0).standard_normal((1, 3, 2 * ROWS, 2 * COLUMNS)).astype(np.float32)
     return displacement.displaced(blurring(layers, rolled), laid, example, "nchw")
@@ -61,7 +61,7 @@ def suspected(monkeypatch):
 
 
 def test_what_is_like_a_shift_by_chance_is_not_refused(suspected):
-    assert found(weighted(200, 1)) == frozenset()
+    assert found(weighted(200, 1), {}) == frozenset()
     assert len(suspected) >= 5
 
 

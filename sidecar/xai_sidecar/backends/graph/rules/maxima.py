@@ -157,7 +157,7 @@ class _Axis:
         each = self.windows
         if each.stride == 1:
             return [value]
-        value = emit.op("Reshape", value, emit.integers([*self._before, each.strides, each.stride, *self._after]))
+        value = emit.reshaped(value, [*self._before, each.strides, each.stride, *self._after])
         if self.is_last:
             value = emit.transpose(value, self._exchanged)
         return list(emit.split(value, self.within, each.stride))
@@ -171,10 +171,10 @@ class _Axis:
         parts = [pieces.get(rest, zero) for rest in range(each.stride)]
         axis = self.within
         if self.is_last:  # ONNX Runtime takes twelve times as long for a transposition of so short an axis
-            axis, shape = self._rank, emit.integers([*self._before, each.strides, 1])
-            parts = [emit.op("Reshape", part, shape) for part in parts]
+            axis = self._rank
+            parts = [emit.reshaped(part, [*self._before, each.strides, 1]) for part in parts]
         value = emit.op("Concat", *parts, axis=axis)
-        value = emit.op("Reshape", value, emit.integers([*self._before, self.reached, *self._after]))
+        value = emit.reshaped(value, [*self._before, self.reached, *self._after])
         return _shifted(value, self.axis, -each.before, self.reached, each.length, self._rank, emit)
 
     def _with_strides(self, value: str, emit: Emitter) -> str:
